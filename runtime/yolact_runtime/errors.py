@@ -1,0 +1,48 @@
+"""Errors of the runtime, all below :class:`YolactError`."""
+
+from typing import ClassVar
+
+from yolact_plugins.errors import MissingDependencyError, ShapeError, YolactError
+
+__all__ = [
+    "BackendError",
+    "BackendUnavailableError",
+    "BundleError",
+    "FrameError",
+    "ManifestError",
+    "MediaError",
+    "MissingDependencyError",
+    "ShapeError",
+    "UsageError",
+    "YolactError",
+]
+
+
+class UsageError(YolactError):
+    """The words of a command line do not make sense together."""
+
+    exit_status: ClassVar[int] = 2
+
+
+class ManifestError(YolactError):
+    """A manifest is missing, is not JSON, has an unknown schema version, or a field of the wrong kind."""
+
+
+class BundleError(YolactError):
+    """A bundle or model file is missing, incomplete, or not what its manifest says."""
+
+
+class BackendError(YolactError):
+    """A backend failed to load a model or to run it; the message carries the backend's own words."""
+
+
+class BackendUnavailableError(BackendError):
+    """A backend cannot be used on this machine; the message says why."""
+
+
+class FrameError(YolactError):
+    """A frame is not an image that the runtime understands."""
+
+
+class MediaError(YolactError):
+    """An image or video file cannot be read or written."""
