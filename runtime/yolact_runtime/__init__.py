@@ -1,3 +1,27 @@
-"""From a bundle and a frame to instances, with NumPy and one inference backend."""
+"""From a bundle and a frame to instances, with NumPy and one inference backend.
 
-__all__: list[str] = []
+from yolact_runtime import Segmenter
+
+with Segmenter.open("model.bundle") as segmenter:
+    instances = segmenter(frame)  # (H, W, 3) uint8, blue first
+"""
+
+from yolact_runtime.bundle import Bundle, open_bundle
+from yolact_runtime.errors import YolactError
+from yolact_runtime.instances import Instances
+from yolact_runtime.manifest import Manifest
+from yolact_runtime.masks import Masks
+from yolact_runtime.nms import NmsMethod
+from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+
+__all__ = [
+    "Bundle",
+    "Instances",
+    "Manifest",
+    "Masks",
+    "NmsMethod",
+    "Segmenter",
+    "SegmenterOptions",
+    "YolactError",
+    "open_bundle",
+]

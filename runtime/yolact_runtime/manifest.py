@@ -1,7 +1,7 @@
 """The manifest: the one document that tells a runtime how to feed a network and how to read its outputs.
 
-It travels in ``manifest.json`` of a bundle folder, in ``metadata_props`` of every ONNX file (key :data:`METADATA_KEY`)
-and in the network name of every engine. The two embedded copies carry no artefact list: a file cannot hold its own hash.
+It travels in ``manifest.json`` of a bundle folder, in ``metadata_props`` of ONNX files (key :data:`METADATA_KEY`) and
+in the network name of every engine. The two embedded copies carry no artefact list: a file cannot hold its own hash.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Manifest:
             source: Where the text came from; it appears in error messages.
 
         Raises:
-            ManifestError: The text is not JSON, its schema version is unknown, or a field is missing or of another kind.
+            ManifestError: The text is not JSON, its schema version is unknown, or a field is missing or wrong.
         """
         try:
             document = json.loads(text)
@@ -211,4 +211,6 @@ def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[A
         arguments = (arguments[0],) * len(value)
     if len(arguments) != len(value):
         raise ManifestError(f"{where} must have {len(arguments)} entries, found {len(value)}")
-    return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(arguments, value, strict=True)))
+    return tuple(
+        _decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(arguments, value, strict=True))
+    )

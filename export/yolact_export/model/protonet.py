@@ -1,0 +1,32 @@
+"""The prototype network."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
+from torch import nn
+
+__all__ = ["Protonet"]
+
+
+class Protonet(nn.Sequential):
+    """P3 to K prototypes at twice its size. The indices of the layers are those of the published keys."""
+
+    def __init__(self, channels: int, num_prototypes: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+            nn.Identity(),  # upstream's ReLU of values that are not negative; it holds the index
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, num_prototypes, 1),
+        )
+
+    def forward(self, p3: torch.Tensor) -> torch.Tensor:
+        """Prototypes ``(B, K, Hp, Wp)`` after their ReLU."""
+        return F.relu(super().forward(p3))

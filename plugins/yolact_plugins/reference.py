@@ -1,0 +1,290 @@
+"""The specification of YOLACT's pre- and post-processing as plain NumPy: short, slow, and meant to be read.
+
+Every faster implementation - the runtime's, and the CUDA kernels' - is tested against the function of the same name
+here. Source: the published algorithm (YOLACT, ICCV 2019; YOLACT++, TPAMI 2020) with the details of the original code:
+no clipping before suppression, no second score threshold, crop at prototype resolution with one pixel of padding,
+then bilinear upsampling, then ``> 0.5``.
+
+Boxes are ``xyxy`` relative to the image unless a name says otherwise. All returned arrays are new.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Selection",
+    "candidates",
+    "class_score",
+    "crop_window",
+    "cross_class_fast_nms",
+    "decode",
+    "fast_nms",
+    "iou",
+    "mask_assembly",
+    "preprocess",
+    "resize_bilinear",
+    "soft_masks",
+    "traditional_nms",
+]
+
+Float = npt.NDArray[np.float32]
+
+
+class Selection(NamedTuple):
+    """Kept detections, best first: rows of the prior axis, 0-based foreground classes, confidences; ``(n,)`` each."""
+
+    prior: npt.NDArray[np.int64]
+    class_id: npt.NDArray[np.int64]
+    confidence: Float
+
+
+def resize_bilinear(image: npt.NDArray[np.generic], height: int, width: int) -> Float:
+    """Resize with half-pixel centres, without antialiasing: ``align_corners=False`` of PyTorch, INTER_LINEAR of OpenCV.
+
+    Args:
+        image: ``(H, W)`` or ``(H, W, channels)``, any real dtype; converted to float32 before interpolation.
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        ``(height, width[, channels])`` float32.
+    """
+    source = image.astype(np.float32)
+    for axis, size in ((0, height), (1, width)):
+        length = source.shape[axis]
+        position = np.maximum((np.arange(size) + 0.5) * (length / size) - 0.5, 0.0)
+        low = np.minimum(position.astype(np.int64), length - 1)
+        high = np.minimum(low + 1, length - 1)
+        fraction = (position - low).astype(np.float32)
+        fraction = fraction.reshape([-1 if a == axis else 1 for a in range(source.ndim)])
+        source = source.take(low, axis) * (1 - fraction) + source.take(high, axis) * fraction
+    return source
+
+
+def preprocess(
+    frame: npt.NDArray[np.uint8],
+    height: int,
+    width: int,
+    mean_bgr: tuple[float, float, float],
+    std_bgr: tuple[float, float, float],
+    channel_order: str,
+) -> Float:
+    """Stretch a BGR frame to the network input and normalise it.
+
+    Args:
+        frame: ``(H, W, 3)`` uint8, blue first.
+        height: Rows of the network input.
+        width: Columns of the network input.
+        mean_bgr: Subtracted, 0..255 scale, blue first.
+        std_bgr: Divided by, blue first.
+        channel_order: ``"RGB"`` swaps the channels after normalising, ``"BGR"`` keeps them.
+
+    Returns:
+        ``(1, 3, height, width)`` float32, contiguous.
+    """
+    image = (resize_bilinear(frame, height, width) - np.array(mean_bgr, np.float32)) / np.array(std_bgr, np.float32)
+    if channel_order == "RGB":
+        image = image[..., ::-1]
+    return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
+
+
+def class_score(class_logit: Float) -> Float:
+    """Softmax over the last axis; class 0 is the background."""
+    exponential = np.exp(class_logit - class_logit.max(axis=-1, keepdims=True))
+    score: Float = (exponential / exponential.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return score
+
+
+def decode(box_regression: Float, priors: Float, variances: tuple[float, float] = (0.1, 0.2)) -> Float:
+    """Boxes of regressions ``(P, 4)`` at priors ``(P, 4)`` (centre-size): ``(P, 4)`` xyxy, relative, not clipped."""
+    centre = priors[:, :2] + box_regression[:, :2] * np.float32(variances[0]) * priors[:, 2:]
+    size = priors[:, 2:] * np.exp(box_regression[:, 2:] * np.float32(variances[1]))
+    corner = centre - size / 2
+    return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+
+
+def candidates(foreground_score: Float, score_threshold: float = 0.05) -> npt.NDArray[np.int64]:
+    """Priors whose best foreground score ``(P, C - 1)`` is above the threshold (strictly), in ascending order."""
+    return np.flatnonzero(foreground_score.max(axis=1) > np.float32(score_threshold))
+
+
+def iou(a: Float, b: Float, offset: float = 0.0) -> Float:
+    """Pairwise IoU of ``(n, 4)`` and ``(m, 4)`` boxes: ``(n, m)``; ``offset`` 1 is the inclusive-pixel convention."""
+    corner = np.maximum(a[:, None, :2], b[None, :, :2])
+    size = np.maximum(np.minimum(a[:, None, 2:], b[None, :, 2:]) - corner + np.float32(offset), 0)
+    intersection = size[..., 0] * size[..., 1]
+    area_a, area_b = (np.prod(box[:, 2:] - box[:, :2] + np.float32(offset), axis=1) for box in (a, b))
+    union = area_a[:, None] + area_b[None] - intersection
+    with np.errstate(invalid="ignore", divide="ignore"):
+        overlap: Float = (intersection / union).astype(np.float32)
+    return overlap
+
+
+def _by_confidence(confidence: Float, class_id: npt.NDArray[np.int64], prior: npt.NDArray[np.int64]) -> Selection:
+    """Best first; ties by lower class, then by lower prior."""
+    order = np.lexsort((prior, class_id, -confidence))
+    return Selection(prior[order], class_id[order], confidence[order])
+
+
+def _take(selection: Selection, chosen: slice | npt.NDArray[np.bool_]) -> Selection:
+    return Selection(selection.prior[chosen], selection.class_id[chosen], selection.confidence[chosen])
+
+
+def _matrix_suppress(xyxy: Float, iou_threshold: float) -> npt.NDArray[np.bool_]:
+    """Fast NMS on boxes sorted best first: keep those whose IoU with *every* better box is within the threshold.
+
+    A NaN IoU (two boxes without area) drops the box, as upstream: ``NaN <= threshold`` is false.
+    """
+    overlap = np.triu(iou(xyxy, xyxy), k=1)
+    keep: npt.NDArray[np.bool_] = overlap.max(axis=0, initial=0.0) <= np.float32(iou_threshold)
+    return keep
+
+
+def fast_nms(
+    xyxy: Float,
+    foreground_score: Float,
+    *,
+    score_threshold: float = 0.05,
+    iou_threshold: float = 0.5,
+    top_k: int = 200,
+    max_instances: int = 100,
+) -> Selection:
+    """YOLACT's matrix NMS, per class, without a second score threshold.
+
+    A box is dropped when its IoU with any better box of its class exceeds ``iou_threshold``, even when that better box
+    is itself dropped. A candidate stays in the list of *every* class, with its small scores too.
+
+    Args:
+        xyxy: ``(P, 4)``.
+        foreground_score: ``(P, C - 1)`` softmax scores without the background.
+        score_threshold: A prior is a candidate when its best class is above it.
+        iou_threshold: Largest IoU that two kept boxes of one class may have.
+        top_k: Boxes considered per class, best first.
+        max_instances: Boxes returned over all classes.
+    """
+    candidate = candidates(foreground_score, score_threshold)
+    kept: list[Selection] = []
+    for class_id in range(foreground_score.shape[1]):
+        score = foreground_score[candidate, class_id]
+        order = np.lexsort((candidate, -score))[:top_k]
+        prior, score = candidate[order], score[order]
+        keep = _matrix_suppress(xyxy[prior], iou_threshold)
+        kept.append(Selection(prior[keep], np.full(keep.sum(), class_id), score[keep]))
+    prior, ids, scores = (np.concatenate([part[i] for part in kept]) for i in range(3))
+    return _take(_by_confidence(scores, ids, prior), slice(max_instances))
+
+
+def cross_class_fast_nms(
+    xyxy: Float,
+    foreground_score: Float,
+    *,
+    score_threshold: float = 0.05,
+    iou_threshold: float = 0.5,
+    top_k: int = 200,
+) -> Selection:
+    """Fast NMS over the best class of each candidate: ``top_k`` boxes in total, and no cut to 100, as upstream."""
+    candidate = candidates(foreground_score, score_threshold)
+    class_id = foreground_score[candidate].argmax(axis=1)
+    score = foreground_score[candidate, class_id]
+    best = _take(_by_confidence(score, class_id, candidate), slice(top_k))
+    return _take(best, _matrix_suppress(xyxy[best.prior], iou_threshold))
+
+
+def traditional_nms(
+    xyxy: Float,
+    foreground_score: Float,
+    *,
+    input_size: tuple[int, int],
+    score_threshold: float = 0.05,
+    iou_threshold: float = 0.5,
+    max_instances: int = 100,
+) -> Selection:
+    """Greedy NMS per class in pixels of the network input, with the inclusive-pixel (+1) convention of upstream.
+
+    Args:
+        xyxy: ``(P, 4)``.
+        foreground_score: ``(P, C - 1)``.
+        input_size: ``(height, width)`` of the network input: upstream multiplies boxes by it before suppression.
+        score_threshold: Each class keeps only scores above it.
+        iou_threshold: A box is dropped when its IoU with a kept box reaches it (``>=``, unlike Fast NMS).
+        max_instances: Boxes returned over all classes.
+    """
+    candidate = candidates(foreground_score, score_threshold)
+    xyxy_px = xyxy * np.array([input_size[1], input_size[0]] * 2, np.float32)
+    kept: list[tuple[int, int, np.float32]] = []
+    for class_id in range(foreground_score.shape[1]):
+        score = foreground_score[:, class_id]
+        pending = [p for p in candidate[np.argsort(-score[candidate], kind="stable")] if score[p] > score_threshold]
+        while pending:
+            best = pending.pop(0)
+            kept.append((best, class_id, score[best]))
+            pending = [p for p in pending if iou(xyxy_px[[best]], xyxy_px[[p]], offset=1.0)[0, 0] < iou_threshold]
+    prior, ids, scores = (np.array([row[i] for row in kept]) for i in range(3))
+    best_first = _by_confidence(scores.astype(np.float32), ids.astype(np.int64), prior.astype(np.int64))
+    return _take(best_first, slice(max_instances))
+
+
+def crop_window(low: float, high: float, size: int, margin: float = 0.0, padding: float = 1.0) -> tuple[int, int]:
+    """Prototype pixels ``[first, last)`` inside a box along one axis: index ``i`` is kept iff ``low <= i < high``.
+
+    Args:
+        low: One end of the box, relative to the image.
+        high: The other end; upstream accepts them in any order.
+        size: Prototype pixels along the axis.
+        margin: Fraction of the box's length added on both sides (0 upstream).
+        padding: Prototype pixels added on both sides (1 upstream).
+    """
+    near, far = np.float32(min(low, high)), np.float32(max(low, high))
+    extra = np.float32(margin) * (far - near)
+    first = max(float((near - extra) * np.float32(size) - np.float32(padding)), 0.0)
+    last = min(float((far + extra) * np.float32(size) + np.float32(padding)), float(size))
+    return math.ceil(min(first, size)), max(math.ceil(last), 0)
+
+
+def soft_masks(prototype: Float, mask_coefficient: Float, xyxy: Float, margin: float = 0.0) -> Float:
+    """Cropped probabilities at prototype resolution, what YOLACT++'s mask-IoU network reads.
+
+    Args:
+        prototype: ``(K, Hp, Wp)``.
+        mask_coefficient: ``(n, K)``.
+        xyxy: ``(n, 4)``.
+        margin: See :func:`crop_window`.
+
+    Returns:
+        ``(n, Hp, Wp)``; zero outside the box.
+    """
+    height, width = prototype.shape[1:]
+    masks = np.zeros((len(xyxy), height, width), np.float32)
+    for mask, coefficient, box in zip(masks, mask_coefficient, xyxy, strict=True):
+        left, right = crop_window(box[0], box[2], width, margin)
+        top, bottom = crop_window(box[1], box[3], height, margin)
+        linear = np.tensordot(coefficient, prototype, axes=1)
+        # The clip keeps exp() finite; float32 sigmoid is 0 or 1 there to the last bit.
+        probability = 1 / (1 + np.exp(-np.clip(linear, -80, 80)))
+        mask[top:bottom, left:right] = probability[top:bottom, left:right]
+    return masks
+
+
+def mask_assembly(
+    prototype: Float, mask_coefficient: Float, xyxy: Float, height: int, width: int, margin: float = 0.0
+) -> npt.NDArray[np.bool_]:
+    """Binary masks in the frame: combine, sigmoid, crop, upsample, ``> 0.5``, in this order.
+
+    Args:
+        prototype: ``(K, Hp, Wp)``.
+        mask_coefficient: ``(n, K)``.
+        xyxy: ``(n, 4)``.
+        height: Rows of the frame.
+        width: Columns of the frame.
+        margin: See :func:`crop_window`.
+
+    Returns:
+        ``(n, height, width)`` bool.
+    """
+    masks = np.zeros((len(xyxy), height, width), bool)
+    for mask, soft in zip(masks, soft_masks(prototype, mask_coefficient, xyxy, margin), strict=True):
+        mask[:] = resize_bilinear(soft, height, width) > 0.5
+    return masks

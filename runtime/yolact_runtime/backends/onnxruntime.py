@@ -1,0 +1,79 @@
+"""ONNX Runtime, on the CPU and on CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.errors import BackendError, BackendUnavailableError, MissingDependencyError
+
+__all__ = ["OnnxRuntimeBackend"]
+
+_PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-cpu": "CPUExecutionProvider"}
+
+
+class OnnxRuntimeBackend:
+    """A model in ONNX Runtime. Outputs are new host arrays that the caller owns; calls from several threads are safe.
+
+    Args:
+        model: The ``.onnx`` file.
+        name: ``"onnxruntime-cpu"`` or ``"onnxruntime-cuda"``.
+        num_threads: CPU threads of one call; 0 leaves the choice to ONNX Runtime.
+
+    Raises:
+        BackendUnavailableError: onnxruntime is not installed, or this build or machine lacks the provider.
+        BackendError: ONNX Runtime refuses the model.
+    """
+
+    def __init__(self, model: Path, name: str = "onnxruntime-cpu", num_threads: int = 0) -> None:
+        self.name = name
+        runtime = _import_onnxruntime()
+        provider = _PROVIDERS[name]
+        if provider not in runtime.get_available_providers():
+            raise BackendUnavailableError(
+                f"{name}: this build of ONNX Runtime {runtime.__version__} has no {provider}; it has "
+                f"{', '.join(runtime.get_available_providers())}"
+            )
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.log_severity_level = 3
+        try:
+            session = runtime.InferenceSession(str(model), options, providers=[provider])
+        except Exception as error:  # ONNX Runtime has no common base class for its errors
+            raise BackendError(f"{name}: ONNX Runtime {runtime.__version__} cannot load {model}: {error}") from error
+        if session.get_providers()[0] != provider:
+            # ONNX Runtime falls back to the CPU with a log line only; a robot must not be slow in silence.
+            raise BackendUnavailableError(
+                f"{name}: {provider} does not start on this machine (driver or CUDA missing?)"
+            )
+        self._session: Any = session
+        self._input_name: str = session.get_inputs()[0].name
+        self._output_names = [output.name for output in session.get_outputs()]
+
+    def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
+        """Run the model; see :class:`yolact_runtime.backends.base.Backend`."""
+        session = self._session
+        if session is None:
+            raise BackendError("the backend was closed; open the model again")
+        try:
+            arrays = session.run(self._output_names, {self._input_name: tensor})
+        except Exception as error:  # as above
+            raise BackendError(f"{self.name}: the model failed on an input of shape {tensor.shape}: {error}") from error
+        return dict(zip(self._output_names, arrays, strict=True))
+
+    def close(self) -> None:
+        """Free the session; calls that are running finish first."""
+        self._session = None
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        missing = MissingDependencyError("onnxruntime", "Running an ONNX model", "ort")
+        raise BackendUnavailableError(str(missing)) from error
+    return onnxruntime

@@ -1,0 +1,52 @@
+"""Choosing a backend by name, or the best one that works."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from yolact_runtime.backends.base import Backend, BackendFactory
+from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from yolact_runtime.errors import BackendUnavailableError, UsageError
+
+__all__ = ["BACKENDS", "create_backend"]
+
+_log = logging.getLogger(__name__)
+
+BACKENDS: Mapping[str, BackendFactory] = {
+    name: partial(OnnxRuntimeBackend, name=name) for name in ("onnxruntime-cuda", "onnxruntime-cpu")
+}
+"""Factories by name, fastest first: the order in which ``"auto"`` tries them."""
+
+
+def create_backend(name: str, model: Path, num_threads: int = 0) -> Backend:
+    """Load a model.
+
+    Args:
+        name: A key of :data:`BACKENDS`, or ``"auto"`` for the first that is available. Each one that is passed over is
+            logged with its reason.
+        model: The model file.
+        num_threads: CPU threads of one call; 0 leaves the choice to the library.
+
+    Raises:
+        UsageError: No backend of that name.
+        BackendUnavailableError: The named backend, or all of them, cannot be used here; the message has every reason.
+        BackendError: The library is there and refuses the file. ``"auto"`` does not look further: the file is at fault.
+    """
+    if name != "auto":
+        if name not in BACKENDS:
+            raise UsageError(f'no backend "{name}"; there are auto, {", ".join(BACKENDS)}')
+        return BACKENDS[name](model, num_threads=num_threads)
+    reasons: list[str] = []
+    for factory in BACKENDS.values():
+        try:
+            backend = factory(model, num_threads=num_threads)
+        except BackendUnavailableError as error:
+            reasons.append(str(error))
+            continue
+        for reason in reasons:
+            _log.info("passed over: %s", reason)
+        return backend
+    raise BackendUnavailableError("no backend can run this model here:\n  " + "\n  ".join(dict.fromkeys(reasons)))

@@ -1,0 +1,195 @@
+"""``yolact-run``: images and videos in, overlays and JSON out."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from yolact_runtime.errors import FrameError, MediaError, UsageError
+from yolact_runtime.nms import NmsMethod
+from yolact_runtime.terminal import Terminal, add_common_options, human_size, run_command, write_json
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    return run_command(_parser(), _run, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="yolact-run",
+        description="Find instances in images and videos with an exported YOLACT model.",
+        epilog="Exit status: 0 all inputs done; 1 something failed (the rest was done); 2 usage; 130 interrupted.",
+    )
+    parser.add_argument("model", type=Path, help="bundle folder or .onnx file, written by yolact-export")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, video, folder or glob")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT_DIR", help="write pictures with masks here")
+    parser.add_argument(
+        "--json", metavar="PATH|-", help="write results as JSON (masks as COCO RLE) to a file or stdout"
+    )
+    parser.add_argument("--score", type=float, default=0.3, help="leave out instances at or below it (default 0.3)")
+    parser.add_argument(
+        "--nms",
+        choices=[method.value for method in NmsMethod],
+        default=NmsMethod.FAST.value,
+        help="fast: published default; cross-class: one object, one class; traditional: greedy (default fast)",
+    )
+    parser.add_argument("--top-k", type=int, metavar="N", help="keep the N best instances of each image")
+    more = parser.add_argument_group("beyond the published behaviour")
+    more.add_argument(
+        "--crop-margin", type=float, default=0.0, metavar="F", help="widen the mask crop by this fraction of the box"
+    )
+    more.add_argument(
+        "--class-threshold", type=float, default=0.0, metavar="S", help="second score threshold, before suppression"
+    )
+    more.add_argument("--no-mask-rescoring", action="store_true", help="YOLACT++: skip the mask-IoU network")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--backend", default="auto", help="auto, onnxruntime-cuda or onnxruntime-cpu (default auto)")
+    machine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 lets the backend choose")
+    add_common_options(parser)
+    return parser
+
+
+def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    from yolact_runtime.inputs import find_inputs
+    from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+
+    if options.top_k is not None and options.top_k < 1:
+        raise UsageError(f"--top-k must be 1 or more, found {options.top_k}")
+    segmenter_options = SegmenterOptions(
+        nms=NmsMethod(options.nms),
+        min_confidence=options.score,
+        class_threshold=options.class_threshold,
+        crop_margin=options.crop_margin,
+        mask_rescoring=not options.no_mask_rescoring,
+        num_threads=options.threads,
+    )
+    inputs = find_inputs(options.inputs)
+    with Segmenter.open(options.model, options.backend, segmenter_options) as segmenter:
+        terminal.say(f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}")
+        job = _Job(options, terminal, segmenter)
+        for word, reason in inputs.failures:
+            job.fail(word, reason)
+        for path in terminal.progress(inputs.images, "images", len(inputs.images)):
+            job.run_image(path)
+        for path in inputs.videos:
+            job.run_video(path)
+    return job.finish()
+
+
+class _Job:
+    """One run of the command: results so far, and where they go."""
+
+    def __init__(self, options: argparse.Namespace, terminal: Terminal, segmenter: Any) -> None:
+        self._options = options
+        self._terminal = terminal
+        self._segmenter = segmenter
+        self._images: list[dict[str, Any]] = []
+        self._failures: list[dict[str, str]] = []
+        self._written: list[Path] = []
+
+    def fail(self, name: str, reason: str) -> None:
+        """Report an input that could not be done, and go on."""
+        self._terminal.error(f"{name}: {reason}" if name not in reason else reason)
+        self._failures.append({"file": name, "error": reason})
+
+    def run_image(self, path: Path) -> None:
+        """One image; a failure is reported and remembered."""
+        from yolact_runtime.media import read_image, write_image
+
+        try:
+            frame = read_image(path)
+            picture = self._segment(str(path), frame)
+            if self._options.output:
+                # Formats that can be read but are rarely wanted back become PNG.
+                suffix = path.suffix.lower() if path.suffix.lower() in {".jpg", ".jpeg", ".png"} else ".png"
+                write_image(self._destination(path, suffix), picture)
+        except (MediaError, FrameError) as error:
+            self.fail(str(path), str(error))
+
+    def run_video(self, path: Path) -> None:
+        """All frames of one video; a failure is reported and remembered."""
+        from yolact_runtime.media import VideoReader, VideoWriter
+
+        try:
+            with ExitStack() as stack:
+                reader = stack.enter_context(VideoReader(path))
+                writer = None
+                if self._options.output:
+                    writer = stack.enter_context(VideoWriter(self._destination(path, ".mp4"), reader.fps))
+                for index, frame in enumerate(self._terminal.progress(reader, path.name, reader.num_frames)):
+                    picture = self._segment(str(path), frame, index)
+                    if writer:
+                        writer.write(picture)
+        except (MediaError, FrameError) as error:
+            self.fail(str(path), str(error))
+
+    def finish(self) -> int:
+        """Write the JSON document, say where everything is, and return the exit status."""
+        options, terminal = self._options, self._terminal
+        if options.json:
+            document: dict[str, Any] = {"model": str(options.model), "images": self._images}
+            if self._failures:
+                document["failed"] = self._failures
+            write_json(document, options.json)
+            if options.json != "-":
+                terminal.say(f"wrote {options.json} ({human_size(Path(options.json).stat().st_size)})")
+        if self._written:
+            size = human_size(sum(path.stat().st_size for path in self._written if path.exists()))
+            terminal.say(f"wrote {len(self._written)} file(s) to {options.output} ({size})")
+        elif self._images and not options.json:
+            terminal.say(f"to see the masks: yolact-run {options.model} {' '.join(options.inputs)} -o out")
+        if self._failures:
+            terminal.error(f"{len(self._failures)} input(s) failed, {len(self._images)} done")
+        return 1 if self._failures else 0
+
+    def _segment(self, name: str, frame: Any, index: int | None = None) -> Any:
+        """Run the model on one frame, record and print the result, and return the overlay (if pictures are wanted)."""
+        from yolact_runtime.documents import image_document
+
+        instances = self._segmenter(frame)[: self._options.top_k]
+        names = self._segmenter.class_names
+        document = image_document(name, instances, names)
+        if index is not None:
+            document["frame"] = index
+        self._images.append(document)
+        if self._options.json != "-" and index is None:
+            sys.stdout.write(f"{name}: {_summary(names[i] for i in instances.class_id)}\n")
+        if not self._options.output:
+            return frame
+        from yolact_runtime.overlay import draw_instances
+
+        return draw_instances(frame, instances, names)
+
+    def _destination(self, path: Path, suffix: str) -> Path:
+        """A free name in the output folder; inputs of the same name from several folders get numbers."""
+        folder: Path = self._options.output
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            name = f"{path.stem}{'' if number == 1 else f'-{number}'}{suffix}"
+            destination = folder / name
+            if destination not in self._written:
+                break
+        if destination.exists() and destination.resolve() == path.resolve():
+            raise MediaError(f"{path} would be overwritten by its own picture; choose another folder for -o")
+        self._written.append(destination)
+        return destination
+
+
+def _summary(names: Iterable[str]) -> str:
+    counts = Counter(names)
+    if not counts:
+        return "nothing found"
+    return f"{counts.total()} instance(s): " + ", ".join(f"{count} x {name}" for name, count in counts.most_common())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

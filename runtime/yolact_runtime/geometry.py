@@ -1,0 +1,85 @@
+"""Where pixels of one grid lie in another: half-pixel bilinear taps, and the crop windows of boxes."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["LinearTaps", "crop_windows", "linear_taps"]
+
+
+@dataclass(frozen=True)
+class LinearTaps:
+    """Bilinear interpolation along one axis with half-pixel centres (``align_corners=False``).
+
+    Pixel ``i`` of the target is ``source[low[i]] * (1 - fraction[i]) + source[high[i]] * fraction[i]``.
+
+    Attributes:
+        low: ``(target,)`` int64, non-decreasing.
+        high: ``(target,)`` int64, ``low + 1`` except at the last source pixel.
+        fraction: ``(target,)`` float32 in ``[0, 1)``.
+        first: ``(source + 1,)`` int64; ``first[c]`` is the first target pixel with ``low >= c``, so the pixels between
+            source pixels ``c`` and ``c + 1`` are ``first[c] .. first[c + 1] - 1``.
+    """
+
+    low: npt.NDArray[np.int64]
+    high: npt.NDArray[np.int64]
+    fraction: npt.NDArray[np.float32]
+    first: npt.NDArray[np.int64]
+
+    @property
+    def source(self) -> int:
+        """Length of the source axis."""
+        return len(self.first) - 1
+
+    @property
+    def target(self) -> int:
+        """Length of the target axis."""
+        return len(self.low)
+
+
+@functools.lru_cache(maxsize=64)
+def linear_taps(source: int, target: int) -> LinearTaps:
+    """Taps that resize an axis of `source` pixels to `target` pixels. Cached; the arrays are read-only."""
+    position = np.maximum((np.arange(target) + 0.5) * (source / target) - 0.5, 0.0)
+    low = np.minimum(position.astype(np.int64), source - 1)
+    taps = LinearTaps(
+        low=low,
+        high=np.minimum(low + 1, source - 1),
+        fraction=(position - low).astype(np.float32),
+        first=np.searchsorted(low, np.arange(source + 1)),
+    )
+    for array in (taps.low, taps.high, taps.fraction, taps.first):
+        array.flags.writeable = False
+    return taps
+
+
+def crop_windows(
+    low: npt.NDArray[np.float32], high: npt.NDArray[np.float32], size: int, margin: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Prototype pixels ``[first, last)`` that lie inside boxes along one axis, with upstream's padding of one pixel.
+
+    Args:
+        low: ``(n,)`` one end of each box, relative to the image.
+        high: ``(n,)`` the other end; upstream accepts them in any order.
+        size: Prototype pixels along the axis.
+        margin: Fraction of the box's length added on both sides; 0 is upstream's crop, ``inf`` no crop at all.
+
+    Returns:
+        Two ``(n,)`` arrays; ``first >= last`` where nothing is inside. A box that is not finite has an empty window.
+    """
+    low, high = np.minimum(low, high), np.maximum(low, high)
+    finite = np.isfinite(low) & np.isfinite(high)
+    low, high = np.where(finite, low, np.float32(0)), np.where(finite, high, np.float32(0))
+    # Beyond four image lengths every window covers the prototypes whole; the limit keeps inf * 0 out.
+    extra = np.minimum(np.float32(min(margin, 1e6)) * (high - low), np.float32(4)) if margin else np.float32(0)
+    if np.isinf(margin):
+        extra = np.full_like(low, 4)
+    scale = np.float32(size)
+    first = np.clip((low - extra) * scale - np.float32(1), 0, scale)
+    last = np.clip((high + extra) * scale + np.float32(1), 0, scale)
+    last = np.where(finite, last, np.float32(0))
+    return np.ceil(first).astype(np.int64), np.ceil(last).astype(np.int64)

@@ -1,0 +1,213 @@
+"""Candidates and non-maximum suppression: Fast NMS as published, its cross-class variant, and the traditional one.
+
+Results equal ``yolact_plugins.reference``; what differs is the work. Candidates are found without a softmax over all
+priors, and Fast NMS looks at scores from the best downwards and stops when the answer can no longer change: whether a
+box is kept depends on better boxes only.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.errors import ShapeError
+
+__all__ = ["Candidates", "NmsMethod", "NmsSettings", "Selection", "find_candidates", "select"]
+
+Float = npt.NDArray[np.float32]
+Int = npt.NDArray[np.int64]
+
+
+class NmsMethod(enum.Enum):
+    """Which boxes suppress which."""
+
+    FAST = "fast"
+    CROSS_CLASS = "cross-class"
+    TRADITIONAL = "traditional"
+
+
+@dataclass(frozen=True)
+class NmsSettings:
+    """How candidates become detections; the defaults are those the models are published with.
+
+    Attributes:
+        method: Fast NMS per class, Fast NMS over all classes, or greedy NMS per class.
+        score_threshold: A prior is a candidate when its best foreground score is above it (strictly).
+        min_confidence: Detections at or below it are left out; 0 keeps all. It never changes the others.
+        class_threshold: The optional second threshold: a candidate enters the list of a class only with a score above
+            it, *before* suppression counts to ``top_k``. Upstream has none (0).
+        iou_threshold: Largest IoU of a kept box with a better one (greedy NMS drops at equality, Fast NMS does not).
+        top_k: Boxes considered, best first: per class, or in all for the cross-class method.
+        max_instances: Detections returned by the per-class methods; cross-class has no such cut, as upstream.
+    """
+
+    method: NmsMethod = NmsMethod.FAST
+    score_threshold: float = 0.05
+    min_confidence: float = 0.0
+    class_threshold: float = 0.0
+    iou_threshold: float = 0.5
+    top_k: int = 200
+    max_instances: int = 100
+
+
+class Candidates(NamedTuple):
+    """Priors that may be objects: rows of the prior axis ascending ``(n,)``, and softmax scores ``(n, C - 1)``."""
+
+    prior: Int
+    score: Float
+
+
+class Selection(NamedTuple):
+    """Detections, best first; ties by lower class, then lower prior. ``candidate`` are rows of :class:`Candidates`."""
+
+    candidate: Int
+    class_id: Int
+    confidence: Float
+
+
+def find_candidates(class_logit: npt.NDArray[np.floating], score_threshold: float) -> Candidates:
+    """Priors whose best foreground class has a softmax score above the threshold (strictly).
+
+    The score of a class is at most ``1 / (1 + exp(background - logit))``, so a prior whose background leads by more
+    than the threshold allows is dismissed after one comparison; only survivors pay for exponentials.
+
+    Args:
+        class_logit: ``(P, C)`` float32 or float16, class 0 is the background.
+        score_threshold: In ``[0, 1)``.
+    """
+    if class_logit.ndim != 2 or class_logit.shape[1] < 2:
+        raise ShapeError(f"class logits have the shape (P, C) with C >= 2, found {class_logit.shape}")
+    best = class_logit[:, 1:].max(axis=1)
+    # The slack covers float16 inputs and the rounding of the exact score below.
+    lead = np.log(score_threshold / (1 - score_threshold)) - 0.02 if score_threshold > 0 else -np.inf
+    survivor = np.flatnonzero(best - class_logit[:, 0] > lead)
+    logit = class_logit[survivor].astype(np.float32)
+    logit -= logit.max(axis=1, keepdims=True)
+    np.exp(logit, out=logit)
+    score = logit[:, 1:] / logit.sum(axis=1, keepdims=True)
+    kept = score.max(axis=1) > np.float32(score_threshold)
+    return Candidates(survivor[kept], score[kept])
+
+
+def select(candidates: Candidates, xyxy: Float, settings: NmsSettings, input_size: tuple[int, int]) -> Selection:
+    """Suppress overlapping candidates.
+
+    Args:
+        candidates: Of one image.
+        xyxy: ``(n, 4)`` their boxes, relative to the image, not clipped.
+        settings: Method and thresholds.
+        input_size: ``(height, width)`` of the network input; only the traditional method works in its pixels.
+    """
+    if settings.method is NmsMethod.FAST:
+        return _fast_nms(candidates.score, xyxy, settings)
+    if settings.method is NmsMethod.CROSS_CLASS:
+        return _cross_class_fast_nms(candidates.score, xyxy, settings)
+    return _traditional_nms(candidates.score, xyxy, settings, input_size)
+
+
+def _floor(settings: NmsSettings) -> np.float32:
+    """Scores at or below it cannot influence a result that is asked for."""
+    return np.float32(max(settings.min_confidence, settings.class_threshold))
+
+
+def _fast_nms(score: Float, xyxy: Float, settings: NmsSettings) -> Selection:
+    # Class-major order: a stable sort then breaks ties by class and prior.
+    by_class = np.ascontiguousarray(score.T)
+    flat = by_class.ravel()
+    floor = _floor(settings)
+    above = np.flatnonzero(flat > floor) if floor > 0 else np.arange(flat.size)
+    considered = 2 * settings.max_instances
+    while True:
+        best = _best(flat, above, considered)
+        class_id, candidate = np.divmod(best, len(score) or 1)
+        kept = np.flatnonzero(_suppress_by_class(xyxy[candidate], class_id, settings))
+        if len(kept) >= settings.max_instances or len(best) == len(above):
+            kept = kept[: settings.max_instances]
+            return Selection(candidate[kept], class_id[kept], flat[best[kept]])
+        considered *= 4
+
+
+def _best(flat: Float, above: Int, count: int) -> Int:
+    """The `count` places of `above` with the best scores, best first, and all that tie with the last of them."""
+    score = flat[above]
+    if count < len(above):
+        worst = np.partition(score, len(above) - count)[len(above) - count]
+        above = above[score >= worst]
+        score = flat[above]
+    return above[np.argsort(-score, kind="stable")]
+
+
+def _suppress_by_class(xyxy: Float, class_id: Int, settings: NmsSettings) -> npt.NDArray[np.bool_]:
+    """Fast NMS inside each class; boxes come best first."""
+    keep = np.zeros(len(xyxy), bool)
+    grouped = np.argsort(class_id, kind="stable")
+    for members in np.split(grouped, np.flatnonzero(np.diff(class_id[grouped])) + 1):
+        members = members[: settings.top_k]
+        keep[members] = _matrix_suppress(xyxy[members], settings.iou_threshold)
+    return keep
+
+
+def _matrix_suppress(xyxy: Float, iou_threshold: float) -> npt.NDArray[np.bool_]:
+    """Keep boxes whose IoU with every better one is within the threshold; a NaN IoU (no area) drops, as upstream."""
+    if len(xyxy) < 2:
+        return np.ones(len(xyxy), bool)
+    worst = np.triu(_iou(xyxy, xyxy), k=1).max(axis=0)
+    keep: npt.NDArray[np.bool_] = worst <= np.float32(iou_threshold)
+    return keep
+
+
+def _iou(a: Float, b: Float, offset: float = 0.0) -> Float:
+    """``(n, m)``; ``offset`` 1 is the inclusive-pixel convention of the traditional NMS."""
+    pixel = np.float32(offset)
+    width = np.minimum(a[:, None, 2], b[None, :, 2]) - np.maximum(a[:, None, 0], b[None, :, 0])
+    height = np.minimum(a[:, None, 3], b[None, :, 3]) - np.maximum(a[:, None, 1], b[None, :, 1])
+    if offset:
+        width += pixel
+        height += pixel
+    intersection = np.maximum(width, 0) * np.maximum(height, 0)
+    area_a = (a[:, 2] - a[:, 0] + pixel) * (a[:, 3] - a[:, 1] + pixel)
+    area_b = (b[:, 2] - b[:, 0] + pixel) * (b[:, 3] - b[:, 1] + pixel)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: Float = intersection / (area_a[:, None] + area_b[None] - intersection)
+    return result
+
+
+def _cross_class_fast_nms(score: Float, xyxy: Float, settings: NmsSettings) -> Selection:
+    class_id = score.argmax(axis=1) if len(score) else np.zeros(0, np.int64)
+    confidence = score[np.arange(len(score)), class_id]
+    order = np.lexsort((class_id, -confidence))
+    order = order[confidence[order] > _floor(settings)][: settings.top_k]
+    kept = order[_matrix_suppress(xyxy[order], settings.iou_threshold)]
+    return Selection(kept, class_id[kept], confidence[kept])
+
+
+def _traditional_nms(score: Float, xyxy: Float, settings: NmsSettings, input_size: tuple[int, int]) -> Selection:
+    xyxy_px = xyxy * np.array([input_size[1], input_size[0]] * 2, np.float32)
+    floor = max(_floor(settings), np.float32(settings.score_threshold))
+    kept: list[Int] = []
+    class_ids: list[Int] = []
+    for class_id in np.flatnonzero((score > floor).any(axis=0)):
+        members = np.flatnonzero(score[:, class_id] > floor)
+        members = members[np.argsort(-score[members, class_id], kind="stable")]
+        kept.append(_greedy_suppress(xyxy_px, members, settings.iou_threshold))
+        class_ids.append(np.full(len(kept[-1]), class_id))
+    if not kept:
+        return Selection(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    candidate, classes = np.concatenate(kept), np.concatenate(class_ids)
+    order = np.lexsort((candidate, classes, -score[candidate, classes]))[: settings.max_instances]
+    candidate, classes = candidate[order], classes[order]
+    return Selection(candidate, classes, score[candidate, classes])
+
+
+def _greedy_suppress(xyxy_px: Float, members: Int, iou_threshold: float) -> Int:
+    kept: list[np.int64] = []
+    while len(members):
+        best, members = members[0], members[1:]
+        kept.append(best)
+        overlap = _iou(xyxy_px[[best]], xyxy_px[members], offset=1.0)[0]
+        members = members[overlap < np.float32(iou_threshold)]
+    return np.array(kept, np.int64)

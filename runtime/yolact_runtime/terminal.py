@@ -1,0 +1,165 @@
+"""How the project's commands talk: results on stdout; talk, progress and errors on stderr; exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from yolact_runtime.errors import YolactError
+
+__all__ = ["Terminal", "add_common_options", "human_size", "run_command", "write_atomically", "write_json"]
+
+Item = TypeVar("Item")
+_INTERRUPTED, _OUT_OF_MEMORY = 130, 6
+
+
+class Terminal:
+    """Talk to the person at the keyboard, on stderr.
+
+    Args:
+        quiet: Only warnings and errors.
+        stream: Where to write; None is ``sys.stderr``.
+    """
+
+    def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self.quiet = quiet
+        self._stream = stream or sys.stderr
+        self._interactive = self._stream.isatty()
+        self._colour = self._interactive and "NO_COLOR" not in os.environ
+
+    def say(self, text: str = "") -> None:
+        """One line, unless quiet."""
+        if not self.quiet:
+            self._line(text)
+
+    def heading(self, text: str) -> None:
+        """A line that starts a section."""
+        self.say(self._paint(text, "1"))
+
+    def warn(self, text: str) -> None:
+        """A warning; shown even when quiet."""
+        self._line(self._paint("warning: ", "33") + text)
+
+    def error(self, text: str) -> None:
+        """An error; shown even when quiet."""
+        self._line(self._paint("error: ", "31") + text)
+
+    def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
+        """Yield `items` and show how far they are: a line that redraws itself, or nothing when not on a terminal."""
+        if self.quiet or not self._interactive:
+            yield from items
+            return
+        started = drawn = time.monotonic()
+        done = 0
+        try:
+            for item in items:
+                yield item
+                done += 1
+                now = time.monotonic()
+                if now - drawn > 0.1 or done == total:
+                    drawn = now
+                    self._stream.write("\r\033[K" + _progress_line(label, done, total, now - started))
+                    self._stream.flush()
+        finally:
+            self._stream.write("\r\033[K")
+
+    def _paint(self, text: str, code: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self._colour else text
+
+    def _line(self, text: str) -> None:
+        self._stream.write(("\r\033[K" if self._interactive else "") + text + "\n")
+        self._stream.flush()
+
+
+def _progress_line(label: str, done: int, total: int | None, elapsed: float) -> str:
+    rate = done / elapsed if elapsed > 0 else 0.0
+    if total is None:
+        return f"{label} {done}  {rate:.1f}/s"
+    filled = round(24 * done / max(total, 1))
+    left = (total - done) / rate if rate else 0.0
+    return f"{label} [{'#' * filled}{'.' * (24 - filled)}] {done}/{total}  {rate:.1f}/s  {left:.0f} s left"
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """``--quiet`` and ``--verbose``, the same in every command."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="no talk and no progress; warnings and errors only")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say also what is normally not worth saying")
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace, Terminal], int],
+    arguments: list[str] | None,
+) -> int:
+    """Parse the words of a command line, run `command`, and turn errors into one message and an exit status.
+
+    Args:
+        parser: With :func:`add_common_options`.
+        command: Does the work; returns the exit status.
+        arguments: The words after the command's name; None takes those of this process.
+    """
+    options = parser.parse_args(arguments)
+    terminal = Terminal(options.quiet)
+    level = logging.INFO if options.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        return command(options, terminal)
+    except YolactError as error:
+        terminal.error(str(error))
+        return error.exit_status
+    except KeyboardInterrupt:
+        terminal.error("interrupted")
+        return _INTERRUPTED
+    except MemoryError as error:
+        terminal.error(f"out of memory ({error}); try smaller inputs, or a machine with more")
+        return _OUT_OF_MEMORY
+    except BrokenPipeError:
+        # The reader of our output went away (as `head` does). Nothing may be written to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        terminal.error(str(error))
+        return 1
+
+
+def human_size(size_bytes: int) -> str:
+    """``125.0 MB``; decimal units, as file managers and NVIDIA's tools count."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing: to a temporary name beside it, flushed to disk, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(document: object, destination: str) -> None:
+    """Write JSON to a path, or to stdout for ``-``."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+    if destination == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    path = Path(destination)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
