@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from yolact_runtime.errors import BackendError, ShapeError
+from yolact_runtime.errors import ShapeError
 from yolact_runtime.instances import Instances
 from yolact_runtime.manifest import Manifest
 from yolact_runtime.mask_assembly import assemble_masks, soft_masks
-from yolact_runtime.nms import NmsSettings, find_candidates, select
+from yolact_runtime.nms import NmsSettings, find_candidates, require_finite, select
 from yolact_runtime.priors import make_priors
 
 __all__ = ["MaskIou", "Postprocessor", "decode"]
@@ -101,7 +101,7 @@ class Postprocessor:
             self.priors[candidates.prior],
             self.manifest.priors.variances,
         )
-        _require_finite(xyxy, "box_regression")
+        require_finite(xyxy, "box_regression")
         size = (self.manifest.input.height, self.manifest.input.width)
         selection = select(candidates, xyxy, self.settings, size)
         xyxy = xyxy[selection.candidate]
@@ -136,9 +136,7 @@ class Postprocessor:
                     f'the output "{name}" should have the shape {shape} for this model, found {array.shape}'
                 )
         raw = _RawOutputs(*(array[0] for array in raw))
-        # One value that is not a number shows in the maximum, and would otherwise pass as "nothing found".
-        _require_finite(raw.class_logit.max(axis=1), "class_logit")
-        _require_finite(raw.prototype.max(keepdims=True), "prototype")
+        require_finite(raw.prototype.max(keepdims=True), "prototype")
         return raw
 
     def _predicted_iou(
@@ -149,14 +147,6 @@ class Postprocessor:
             return np.zeros(len(xyxy), np.float32)
         predicted = self.mask_iou(soft_masks(prototype, coefficient, xyxy)[:, None])
         return predicted[np.arange(len(xyxy)), class_id]
-
-
-def _require_finite(values: npt.NDArray[np.floating], name: str) -> None:
-    if not np.isfinite(values).all():
-        raise BackendError(
-            f'the network output "{name}" holds NaN or infinity. Usually a half-precision overflow or a damaged model: '
-            f"run the fp32 model on the same frame, and export again if it shows the same"
-        )
 
 
 def _to_pixels(xyxy: Float, height: int, width: int) -> Float:

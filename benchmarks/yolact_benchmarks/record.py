@@ -1,0 +1,65 @@
+"""Records: one JSON file for each benchmark and device, with the machine it ran on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+from yolact_runtime.terminal import write_atomically
+
+__all__ = ["device_name", "environment", "write_record"]
+
+_PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "onnxslim", "onnxsim")
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions that a figure depends on."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "packages": versions,
+    }
+
+
+def device_name() -> str:
+    """Folder name for this machine's records, such as ``cpu-2-intel-xeon``."""
+    return re.sub(r"[^a-z0-9]+", "-", f"cpu-{os.cpu_count()}-{_cpu_name()}".lower()).strip("-")
+
+
+def write_record(folder: Path, name: str, results: Any, command: str) -> Path:
+    """Write ``<folder>/<device>/<name>.json``.
+
+    Args:
+        folder: ``benchmarks/results`` of the repository.
+        name: Of the benchmark.
+        results: JSON-serialisable figures.
+        command: What was typed to get them.
+    """
+    path = folder / device_name() / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"benchmark": name, "command": command, "environment": environment(), "results": results}
+    write_atomically(path, (json.dumps(document, indent=2) + "\n").encode())
+    return path
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.lower().startswith("model name"):
+                return re.sub(r"\((R|TM)\)|CPU|@.*", "", line.split(":", 1)[1]).strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,76 @@
+"""Network outputs of made-up scenes: a given number of objects of a given size, in the layout of YOLACT at 550."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.manifest import DetectionSpec, InputSpec, Manifest, PriorSpec
+from yolact_runtime.priors import make_priors
+
+__all__ = ["COCO_550", "make_outputs"]
+
+Float = npt.NDArray[np.float32]
+
+COCO_550 = Manifest(
+    name="yolact_550",
+    class_names=tuple(f"class_{i}" for i in range(1, 81)),
+    input=InputSpec(550, 550, (103.94, 116.78, 123.68), (57.38, 57.12, 58.40)),
+    priors=PriorSpec(
+        feature_sizes=((69, 69), (35, 35), (18, 18), (9, 9), (5, 5)),
+        scales_px=((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
+        aspect_ratios=(1.0, 0.5, 2.0),
+        square=True,
+    ),
+    detection=DetectionSpec(),
+)
+
+
+def make_outputs(count: int, box_area: float, seed: int, prototypes: int = 32, side: int = 138) -> dict[str, Float]:
+    """Outputs that a trained network could have produced for `count` objects.
+
+    Args:
+        count: Objects; each is found by three neighbouring priors, as in a trained model.
+        box_area: Mean area of their boxes, fraction of the frame; sides vary by a factor of two.
+        seed: Of the scene.
+        prototypes: K.
+        side: Rows and columns of a prototype.
+
+    Returns:
+        The four raw outputs by name, batch 1.
+    """
+    random = np.random.default_rng(seed)
+    priors = make_priors(COCO_550.priors, 550, 550)
+    stretch = np.exp(random.uniform(-0.35, 0.35, (count, 2)))
+    size = np.sqrt(box_area) * stretch / np.sqrt(np.mean(stretch[:, 0] * stretch[:, 1]))
+    centre = random.uniform(size / 2, 1 - size / 2)
+    # 97 is prime: neighbouring objects sit on unrelated priors, and none is used twice.
+    rows = (np.arange(count)[:, None] * 3 + np.arange(3)) * 97 % len(priors)
+    regression = random.normal(0, 0.5, (len(priors), 4)).astype(np.float32)
+    logit = random.normal(0, 1, (len(priors), 81)).astype(np.float32)
+    logit[:, 0] += 12
+    jitter = 1 + random.normal(0, 0.02, (count, 3, 2))
+    regression[rows, :2] = (centre[:, None] * jitter - priors[rows, :2]) / (0.1 * priors[rows, 2:])
+    regression[rows, 2:] = np.log(size[:, None] * jitter / priors[rows, 2:]) / 0.2
+    class_id = np.arange(count) % 80 + 1
+    logit[rows, class_id[:, None]] = 12 + random.uniform(2, 6, (count, 3))
+    # Objects a few prototype pixels across, with outlines as smooth as a network's.
+    coarse = random.normal(0, 1, (prototypes, 18, 18))
+    maps = np.stack([_smooth(plane, side) for plane in coarse])
+    coefficient = np.tanh(random.normal(0, 1, (len(priors), prototypes)))
+    return {
+        "box_regression": regression[None],
+        "class_logit": logit[None],
+        "mask_coefficient": coefficient.astype(np.float32)[None],
+        "prototype": np.maximum(maps, 0).astype(np.float32)[None] * 2,
+    }
+
+
+def _smooth(plane: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
+    """Cosine interpolation of a coarse grid to ``(side, side)``."""
+    position = np.linspace(0, plane.shape[0] - 1.001, side)
+    low = position.astype(int)
+    weight = (1 - np.cos(np.pi * (position - low))) / 2
+    rows = plane[low] * (1 - weight)[:, None] + plane[low + 1] * weight[:, None]
+    smooth: npt.NDArray[np.float64] = rows[:, low] * (1 - weight) + rows[:, low + 1] * weight
+    return smooth
