@@ -9,6 +9,7 @@ __all__ = [
     "MissingDependencyError",
     "ShapeError",
     "UsageError",
+    "VerificationError",
     "YolactError",
 ]
 
@@ -23,3 +24,7 @@ class ConfigError(YolactError):
 
 class ExportError(YolactError):
     """A model cannot be written as the graph that was asked for."""
+
+
+class VerificationError(YolactError):
+    """An exported model does not do what the checkpoint does."""

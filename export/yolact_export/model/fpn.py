@@ -22,9 +22,7 @@ class Fpn(nn.Module):
         super().__init__()
         self.lat_layers = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in reversed(in_channels))
         self.pred_layers = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
-        self.downsample_layers = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2)
-        )
+        self.downsample_layers = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2))
 
     def forward(self, features: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> PyramidLevels:
         """P3, P4, P5 after their ReLU; P6 and P7 have none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -19,7 +21,7 @@ class MaskIouNet(nn.Module):
     def __init__(self, num_foreground_classes: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for in_channels, out_channels in zip(_WIDTHS, _WIDTHS[1:], strict=False):
+        for in_channels, out_channels in itertools.pairwise(_WIDTHS):
             layers += [nn.Conv2d(in_channels, out_channels, 3, stride=2), nn.ReLU()]
         layers += [nn.Conv2d(_WIDTHS[-1], num_foreground_classes, 1), nn.ReLU()]
         # Published keys repeat the name: maskiou_net.maskiou_net.0.weight.

@@ -64,6 +64,11 @@ class MobileNetV2(Backbone):
         self.layers.append(_unit(channels, _HEAD_CHANNELS, 1))
         self.out_channels = (32, 64, 160)
 
+    @property
+    def selected(self) -> tuple[int, int, int]:
+        """Indices of the groups whose outputs are returned."""
+        return _SELECTED
+
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x = image
         features = []

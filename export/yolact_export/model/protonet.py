@@ -29,4 +29,4 @@ class Protonet(nn.Sequential):
 
     def forward(self, p3: torch.Tensor) -> torch.Tensor:
         """Prototypes ``(B, K, Hp, Wp)`` after their ReLU."""
-        return F.relu(super().forward(p3))
+        return F.relu(super().forward(p3))  # type: ignore[no-untyped-call] # torch leaves Sequential.forward untyped

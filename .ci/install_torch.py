@@ -1,0 +1,49 @@
+"""Install PyTorch into the environment that runs this file, without CUDA builds where there is no CUDA.
+
+On Linux the default package index serves CUDA builds of torch, several gigabytes that a machine without an NVIDIA driver
+cannot use. The set-up therefore asks pip first what it would install, and turns to PyTorch's own index of CPU builds
+when the answer brings CUDA packages.
+"""
+
+import ctypes.util
+import importlib.metadata
+import json
+import subprocess
+import sys
+
+REQUIREMENT = "torch==2.13.0"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
+def pip(*arguments: str, capture: bool = False) -> str:
+    """Run pip of this environment; its standard output when captured."""
+    command = [sys.executable, "-m", "pip", *arguments]
+    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE if capture else None)
+    return done.stdout or ""
+
+
+def brings_cuda() -> bool:
+    """Whether the default index would install CUDA packages."""
+    report = json.loads(
+        pip("install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-", REQUIREMENT, capture=True)
+    )
+    names = [item["metadata"]["name"].lower() for item in report["install"]]
+    return any(name.startswith(("nvidia-", "cuda-")) for name in names)
+
+
+def main() -> None:
+    """Install, unless it is there already."""
+    try:
+        print(f"torch {importlib.metadata.version('torch')} is installed")
+        return
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    has_driver = ctypes.util.find_library("cuda") is not None
+    if has_driver or not brings_cuda():
+        pip("install", "--quiet", REQUIREMENT)
+    else:
+        pip("install", "--quiet", "--index-url", CPU_INDEX, REQUIREMENT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+# Every target does its own set-up: a virtual environment with what the project declares, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+
+# For `make demo`: your own checkpoint and picture.
+CHECKPOINT ?=
+IMAGE ?=
+
+.PHONY: demo test check format bench tables clean
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py --output out/demo $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(if $(IMAGE),--image "$(IMAGE)")
+
+# One thread for each test process: more would only fight over the cores.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Measures on this machine and writes records under benchmarks/results/.
+bench: $(READY)
+	$(BIN)/python -m yolact_benchmarks.postprocess --results benchmarks/results
+	$(BIN)/python -m yolact_benchmarks.export --results benchmarks/results
+
+# Writes the tables of README.md from the records.
+tables: $(READY)
+	$(BIN)/python -m yolact_benchmarks.tables
+
+clean:
+	rm -rf $(VENV) out dist build
+
+$(READY): pyproject.toml .ci/install_torch.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python .ci/install_torch.py
+	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
+	touch $(READY)

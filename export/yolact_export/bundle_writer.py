@@ -1,0 +1,111 @@
+"""Bundles on disk, written whole or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from yolact_export.errors import ExportError
+from yolact_runtime.bundle import MANIFEST_NAME, file_sha256
+from yolact_runtime.manifest import Artefact, Manifest
+from yolact_runtime.terminal import write_atomically
+
+__all__ = ["check_destination", "staged_bundle", "write_manifest"]
+
+# linux/fcntl.h and linux/fs.h
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def check_destination(bundle: Path) -> None:
+    """Refuse to replace anything but an earlier bundle, before any work is done.
+
+    Raises:
+        ExportError: `bundle` is a file, or a folder with something else in it.
+    """
+    if not bundle.exists():
+        return
+    if not bundle.is_dir():
+        raise ExportError(f"{bundle} is a file; a bundle is a folder: choose another name with -o")
+    if any(bundle.iterdir()) and not (bundle / MANIFEST_NAME).is_file():
+        raise ExportError(f"{bundle} holds files and is no bundle; it is left alone: choose another folder with -o")
+
+
+@contextmanager
+def staged_bundle(bundle: Path) -> Iterator[Path]:
+    """A hidden folder beside `bundle` to write into; it takes the bundle's name only when the block ends well.
+
+    A failure, an interrupt or a kill leaves an earlier bundle of that name as it was.
+
+    Yields:
+        The empty folder.
+    """
+    check_destination(bundle)
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    staging = bundle.with_name(f".{bundle.name}.{os.getpid()}.partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+        for path in staging.iterdir():
+            _flush(path)
+        _take_place(staging, bundle)
+        _flush(bundle.parent)
+    finally:
+        # After an exchange this is the earlier bundle.
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_manifest(folder: Path, manifest: Manifest, roles: Mapping[str, str]) -> Manifest:
+    """Write ``manifest.json`` with the size and hash of each artefact.
+
+    Args:
+        folder: Where the artefacts are.
+        manifest: Without artefacts.
+        roles: File name -> role.
+
+    Returns:
+        The manifest as written.
+    """
+    artefacts = {
+        name: Artefact(role, manifest.precision, file_sha256(folder / name), (folder / name).stat().st_size)
+        for name, role in roles.items()
+    }
+    complete = replace(manifest, artefacts=artefacts)
+    write_atomically(folder / MANIFEST_NAME, complete.to_json().encode())
+    return complete
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _take_place(staging: Path, bundle: Path) -> None:
+    """Give `staging` the name `bundle`; an earlier bundle ends up under the staging name."""
+    if not bundle.exists():
+        staging.rename(bundle)
+        return
+    if _exchange(staging, bundle):
+        return
+    # No atomic exchange on this system or file system: for an instant only the two hidden names exist.
+    earlier = bundle.with_name(f".{bundle.name}.{os.getpid()}.earlier")
+    bundle.rename(earlier)
+    staging.rename(bundle)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two names in one step (Linux 3.15, glibc 2.28); False where that does not exist."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    done: int = rename(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE)
+    return done == 0

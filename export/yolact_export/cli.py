@@ -1,0 +1,162 @@
+"""``yolact-export``: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolact_export.errors import MissingDependencyError, UsageError
+from yolact_runtime.terminal import Terminal, add_common_options, human_size, run_command, write_json
+
+if TYPE_CHECKING:
+    from yolact_export.pipeline import ExportResult
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    return run_command(_parser(), _run, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="yolact-export",
+        description="Turn a YOLACT, YOLACT++ or YolactEdge checkpoint into a bundle that yolact-run runs.",
+        epilog="Exit status: 0 done; 1 failed, nothing written; 2 usage; 130 interrupted, nothing written.",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=".pth file")
+    parser.add_argument("-o", "--output", type=Path, metavar="BUNDLE", help="folder to write (default NAME.bundle)")
+    parser.add_argument("--precision", default="fp32", help="fp32 (default); others come in later releases")
+    parser.add_argument("--int8", action="store_true", help="comes in a later release")
+    parser.add_argument("--no-engine", action="store_true", help="do not build a TensorRT engine (this release never does)")
+    parser.add_argument("--json", metavar="PATH|-", help="write a report of the export as JSON to a file or stdout")
+    model = parser.add_argument_group("what the checkpoint does not say (normally taken from its published file name)")
+    model.add_argument("--config", metavar="NAME", help="configuration it was trained with, such as yolact_base")
+    model.add_argument("--input-size", metavar="N|WxH", help="network input in pixels, such as 550 or 960x544")
+    model.add_argument("--class-names", type=Path, metavar="FILE", help="a name a line, or a JSON list")
+    model.add_argument(
+        "--prior-scales", metavar="PX,…", help="prior sides of P3..P7 in pixels, such as 24,48,96,192,384 (a/b/c: several)"
+    )
+    graph = parser.add_argument_group("graph")
+    graph.add_argument("--dynamic-batch", action="store_true", help="any number of images per run")
+    graph.add_argument("--normalise-in-graph", action="store_true", help="the graph takes raw BGR values, 0..255")
+    graph.add_argument(
+        "--deform-conv",
+        choices=["deform-conv", "grid-sample"],
+        default="deform-conv",
+        help="YOLACT++: the ONNX operator, or native operators that TensorRT-RTX builds too (default deform-conv)",
+    )
+    add_common_options(parser)
+    return parser
+
+
+def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    _refuse_the_future(options)
+    for package in ("torch", "onnx", "onnxruntime"):
+        if not _is_installed(package):
+            raise MissingDependencyError(package, "yolact-export", "export")
+    from yolact_export.checkpoint import CheckpointOptions
+    from yolact_export.onnx_export import ExportOptions
+    from yolact_export.pipeline import export_checkpoint
+
+    checkpoint_options = CheckpointOptions(
+        config=options.config,
+        input_size=_parse_size(options.input_size),
+        class_names=_read_names(options.class_names),
+        prior_scales=_parse_scales(options.prior_scales),
+    )
+    export_options = ExportOptions(
+        dynamic_batch=options.dynamic_batch,
+        normalise_in_graph=options.normalise_in_graph,
+        deform_conv=options.deform_conv,
+    )
+    started = time.monotonic()
+    bundle = options.output or Path(f"{options.checkpoint.stem}.bundle")
+    terminal.heading(f"reading {options.checkpoint}")
+    result = export_checkpoint(options.checkpoint, bundle, checkpoint_options, export_options, terminal.say)
+    for line in result.verification.table():
+        terminal.say(f"  {line}")
+    _close(result, time.monotonic() - started, options, terminal)
+    return 0
+
+
+def _close(result: ExportResult, seconds: float, options: argparse.Namespace, terminal: Terminal) -> None:
+    """The last words: what is where, and what to type next."""
+    terminal.heading(f"export complete in {seconds:.1f} s")
+    for name, artefact in result.manifest.artefacts.items():
+        terminal.say(f"  {result.bundle / name}  {human_size(artefact.size_bytes)}  sha256 {artefact.sha256[:16]}…")
+    terminal.say(f"next:  yolact-run {result.bundle} IMAGE -o out")
+    if options.json:
+        document: dict[str, Any] = {
+            "bundle": str(result.bundle),
+            "manifest": json.loads(result.manifest.to_json()),
+            "findings": list(result.findings),
+            "verification": result.verification.document(),
+            "seconds": round(seconds, 2),
+        }
+        write_json(document, options.json)
+
+
+def _refuse_the_future(options: argparse.Namespace) -> None:
+    wanted = "int8" if options.int8 else options.precision
+    if wanted in {"fp16", "int8"}:
+        raise UsageError(f"{wanted} is not yet here: this release writes fp32 only. Leave out the option, or use fp32")
+    if wanted != "fp32":
+        raise UsageError(f'no precision "{wanted}"; this release writes fp32')
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False
+
+
+def _parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """``550`` or ``WIDTHxHEIGHT``; the result is a side, or ``(height, width)``."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise UsageError(f'--input-size is a number or WIDTHxHEIGHT, such as 550 or 960x544; found "{text}"')
+    width, height = match.groups()
+    return int(width) if height is None else (int(height), int(width))
+
+
+def _parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
+    """Levels are separated by commas, several scales of a level by slashes."""
+    if text is None:
+        return None
+    try:
+        return tuple(tuple(float(scale) for scale in level.split("/")) for level in text.split(","))
+    except ValueError as error:
+        raise UsageError(f'--prior-scales are numbers such as 24,48,96,192,384; found "{text}"') from error
+
+
+def _read_names(path: Path | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--class-names: cannot read {path}: {error}") from error
+    if not text.lstrip().startswith("["):
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--class-names: {path} starts like a JSON list and is none: {error}") from error
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError(f"--class-names: {path} must be a list of text")
+    return tuple(names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Weights on their way into a graph: batch norms and the input's normalisation disappear into convolutions."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from yolact_export.model.config import Normalisation
+from yolact_export.model.deformable import ModulatedDeformConv2d
+
+__all__ = ["Convolution", "Float32", "folded_weights"]
+
+Float32 = npt.NDArray[np.float32]
+_Float64 = npt.NDArray[np.float64]
+Convolution = nn.Conv2d | ModulatedDeformConv2d
+
+
+def folded_weights(
+    module: Convolution, batch_norm: nn.BatchNorm2d | None = None, normalisation: Normalisation | None = None
+) -> tuple[Float32, Float32 | None]:
+    """Weight and bias of a convolution with everything linear around it folded in.
+
+    The arithmetic is in float64 and rounded once. With ``g = gamma / sqrt(variance + eps)``, the batch norm gives
+    ``weight * g`` and ``(bias - mean) * g + beta``; the bias matters for deformable convolutions, which have one.
+
+    Args:
+        module: Of shape ``(out, in, kh, kw)``.
+        batch_norm: What follows the convolution, in eval mode.
+        normalisation: What precedes it, with the means subtracted already: the division by the standard deviations, and
+            the swap of channels, so that the input is ``value - mean`` in the order blue, green, red.
+
+    Returns:
+        New arrays: the weight, of the module's shape, and the bias ``(out,)``, or None where there is none.
+    """
+    weight: _Float64 = module.weight.detach().double().numpy()
+    bias: _Float64 | None = None if module.bias is None else module.bias.detach().double().numpy()
+    if normalisation is not None:
+        weight = _fold_normalisation(weight, normalisation)
+    if batch_norm is not None:
+        gain, mean, shift = _batch_norm_terms(batch_norm)
+        weight = weight * gain[:, None, None, None]
+        bias = ((0.0 if bias is None else bias) - mean) * gain + shift
+    return weight.astype(np.float32), None if bias is None else bias.astype(np.float32)
+
+
+def _fold_normalisation(weight: _Float64, normalisation: Normalisation) -> _Float64:
+    if normalisation.channel_order == "RGB":
+        weight = weight[:, ::-1]
+    deviation: _Float64 = np.asarray(normalisation.std_bgr, np.float64)
+    return weight / deviation[None, :, None, None]
+
+
+def _batch_norm_terms(batch_norm: nn.BatchNorm2d) -> tuple[_Float64, _Float64, _Float64]:
+    mean, variance = batch_norm.running_mean, batch_norm.running_var
+    assert mean is not None
+    assert variance is not None
+    deviation = np.sqrt(variance.double().numpy() + batch_norm.eps)
+    gain = batch_norm.weight.detach().double().numpy() / deviation
+    return gain, mean.double().numpy(), batch_norm.bias.detach().double().numpy()

@@ -1,0 +1,170 @@
+"""Checkpoint to bundle, step by step, with as little in memory at once as the steps allow."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from yolact_export.bundle_writer import check_destination, staged_bundle, write_manifest
+from yolact_export.checkpoint import CheckpointOptions, LoadedCheckpoint, load_checkpoint
+from yolact_export.onnx_export import ExportOptions, export_mask_iou, export_network
+from yolact_export.verify import Verification, compare_instances, compare_outputs, make_frame
+from yolact_runtime.backends import create_backend
+from yolact_runtime.manifest import METADATA_KEY, Manifest
+from yolact_runtime.mask_assembly import soft_masks
+from yolact_runtime.postprocess import Postprocessor
+from yolact_runtime.preprocess import preprocess
+from yolact_runtime.terminal import write_atomically
+
+__all__ = ["ExportResult", "export_checkpoint"]
+
+Float = npt.NDArray[np.float32]
+Say = Callable[[str], None]
+_NETWORK, _MASK_IOU, _REPORT = "model.fp32.onnx", "mask_iou.fp32.onnx", "report.json"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export produced.
+
+    Attributes:
+        bundle: The folder.
+        manifest: As written.
+        findings: What was inferred from the checkpoint, and from what.
+        verification: The evidence that the models are right.
+    """
+
+    bundle: Path
+    manifest: Manifest
+    findings: tuple[str, ...]
+    verification: Verification
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What torch says of the test frame, kept when the model itself is freed."""
+
+    frame: npt.NDArray[np.uint8]
+    outputs: dict[str, Float]
+    masks: Float | None = field(default=None)
+    mask_iou: Float | None = field(default=None)
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    bundle: Path,
+    checkpoint_options: CheckpointOptions | None = None,
+    export_options: ExportOptions | None = None,
+    say: Say = lambda _: None,
+) -> ExportResult:
+    """Read a checkpoint, write its models as ONNX, verify them against torch, and put the bundle in place.
+
+    Args:
+        checkpoint: The ``.pth`` file.
+        bundle: The folder to write; an earlier bundle there is replaced once the new one is complete.
+        checkpoint_options: What the file does not say.
+        export_options: How the graph is written; its metadata is filled in here.
+        say: Receives a line for each step.
+
+    Raises:
+        CheckpointError, ExportError, VerificationError: Nothing was written.
+    """
+    check_destination(bundle)
+    options = export_options or ExportOptions()
+    loaded = load_checkpoint(checkpoint, checkpoint_options)
+    for finding in loaded.findings:
+        say(f"  {finding}")
+    manifest = _manifest(loaded, checkpoint, options)
+    with staged_bundle(bundle) as folder:
+        roles = _write_models(folder, loaded, replace(options, metadata={METADATA_KEY: manifest.to_json()}), say)
+        say("verifying against torch")
+        findings, expected = loaded.findings, _expect(loaded, manifest, options)
+        del loaded  # the models of ONNX Runtime take its place in memory
+        verification = _verify(folder, manifest, expected)
+        verification.require()
+        manifest = write_manifest(folder, manifest, roles)
+        report = {"findings": findings, "verification": verification.document()}
+        write_atomically(folder / _REPORT, (json.dumps(report, indent=2) + "\n").encode())
+    return ExportResult(bundle, manifest, findings, verification)
+
+
+def _manifest(loaded: LoadedCheckpoint, checkpoint: Path, options: ExportOptions) -> Manifest:
+    config = loaded.config
+    provenance = {
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": loaded.sha256,
+        "config": config.name,
+        "deform_conv": str(getattr(options.deform_conv, "value", options.deform_conv)),
+        **{name: importlib.metadata.version(name) for name in ("yolact-deploy", "torch", "onnx")},
+    }
+    return Manifest(
+        name=checkpoint.stem,
+        class_names=loaded.class_names,
+        input=config.input_spec(normalised_in_graph=options.normalise_in_graph),
+        priors=config.prior_spec(),
+        mask_rescoring=config.mask_rescoring,
+        provenance=provenance,
+    )
+
+
+def _write_models(folder: Path, loaded: LoadedCheckpoint, options: ExportOptions, say: Say) -> dict[str, str]:
+    """Write the graphs one after the other; returns file name -> role."""
+    roles = {}
+    exports = ((_NETWORK, "network", export_network), (_MASK_IOU, "mask_iou", export_mask_iou))
+    for name, role, export in exports:
+        model = export(loaded, options)
+        if model is None:
+            continue
+        say(f"writing {name} ({len(model.graph.node)} nodes)")
+        onnx.save(model, folder / name)
+        roles[name] = role
+    return roles
+
+
+@torch.inference_mode()
+def _expect(loaded: LoadedCheckpoint, manifest: Manifest, options: ExportOptions) -> _Expected:
+    """Run the torch model on the test frame, fed by the runtime's own preprocessing."""
+    frame = make_frame(480, 640)
+    # The torch model always wants normalised input, whatever the graph takes.
+    raw = loaded.model(torch.from_numpy(preprocess(frame, loaded.config.input_spec())))
+    outputs = {name: tensor.numpy() for name, tensor in raw._asdict().items()}
+    if loaded.model.mask_iou is None:
+        return _Expected(frame, outputs)
+    masks = _some_masks(outputs, manifest)
+    return _Expected(frame, outputs, masks, loaded.model.mask_iou(torch.from_numpy(masks)).numpy())
+
+
+def _some_masks(outputs: dict[str, Float], manifest: Manifest) -> Float:
+    """``(16, 1, Hp, Wp)`` cropped soft masks of priors spread over the image: input for the mask-IoU network."""
+    postprocess = Postprocessor.of(manifest)
+    chosen = np.linspace(0, len(postprocess.priors) - 1, 16).astype(np.int64)
+    centre, size = postprocess.priors[chosen, :2], postprocess.priors[chosen, 2:]
+    xyxy = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+    return soft_masks(outputs["prototype"][0], outputs["mask_coefficient"][0][chosen], xyxy)[:, None]
+
+
+def _verify(folder: Path, manifest: Manifest, expected: _Expected) -> Verification:
+    found = _run(folder / _NETWORK, preprocess(expected.frame, manifest.input))
+    outputs = compare_outputs(expected.outputs, found)
+    if expected.masks is not None and expected.mask_iou is not None:
+        outputs += compare_outputs({"mask_iou": expected.mask_iou}, _run(folder / _MASK_IOU, expected.masks))
+    postprocess = Postprocessor.of(manifest)
+    detections = compare_instances(*(postprocess(o, *expected.frame.shape[:2]) for o in (expected.outputs, found)))
+    return Verification(outputs, detections)
+
+
+def _run(model: Path, tensor: Float) -> dict[str, Any]:
+    backend = create_backend("onnxruntime-cpu", model)
+    try:
+        return dict(backend.infer(tensor))
+    finally:
+        backend.close()

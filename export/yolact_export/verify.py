@@ -1,0 +1,191 @@
+"""Proof that an exported model does what the checkpoint does: per output, and per detection."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_export.errors import VerificationError
+from yolact_runtime.instances import Instances
+
+__all__ = ["DetectionAgreement", "OutputAgreement", "Verification", "compare_instances", "compare_outputs", "make_frame"]
+
+Float = npt.NDArray[np.float32]
+
+OUTPUT_TOLERANCE = 1e-3
+CONFIDENCE_TOLERANCE, CORNER_TOLERANCE_PX, MASK_IOU_TOLERANCE = 2e-3, 1.0, 0.99
+# A suppression can hang on the last bit of an IoU, and then takes a box with it.
+UNMATCHED_TOLERANCE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputAgreement:
+    """One output of the two models on the same input.
+
+    Attributes:
+        name: Of the output.
+        shape: Of the array.
+        max_absolute: Largest ``|a - b|``.
+        max_relative: Largest ``|a - b| / max(|b|, rms(b))``: large values by their own size, small ones by the output's.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    max_absolute: float
+    max_relative: float
+
+    @property
+    def passed(self) -> bool:
+        """Within :data:`OUTPUT_TOLERANCE`. A NaN on either side fails."""
+        return self.max_relative <= OUTPUT_TOLERANCE
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionAgreement:
+    """Instances of the two models on the same frame.
+
+    Attributes:
+        expected: Instances of the checkpoint.
+        found: Instances of the exported model.
+        matched: Of the expected ones, those with a partner of the same class within every tolerance.
+        max_confidence_change: Over matched pairs.
+        max_corner_change_px: Over matched pairs.
+        min_mask_iou: Over matched pairs; two empty masks count as equal.
+    """
+
+    expected: int
+    found: int
+    matched: int
+    max_confidence_change: float = 0.0
+    max_corner_change_px: float = 0.0
+    min_mask_iou: float = 1.0
+
+    @property
+    def passed(self) -> bool:
+        """All but :data:`UNMATCHED_TOLERANCE` of the instances, counted from either side, have a partner."""
+        lost = max(self.expected, self.found) - self.matched
+        return lost <= UNMATCHED_TOLERANCE * max(self.expected, self.found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """The evidence: every output of every model of a bundle, and the detections."""
+
+    outputs: tuple[OutputAgreement, ...]
+    detections: DetectionAgreement
+
+    @property
+    def passed(self) -> bool:
+        """Everything is within its tolerance."""
+        return self.detections.passed and all(output.passed for output in self.outputs)
+
+    def table(self) -> list[str]:
+        """Lines for a terminal, at most 80 columns wide."""
+        lines = [f"{'output':<18}{'shape':>20}{'max |a-b|':>12}{'relative':>12}  limit {OUTPUT_TOLERANCE:.0e}"]
+        for output in self.outputs:
+            shape = " x ".join(map(str, output.shape))
+            verdict = "ok" if output.passed else "FAILED"
+            lines.append(
+                f"{output.name:<18}{shape:>20}{output.max_absolute:>12.1e}{output.max_relative:>12.1e}  {verdict}"
+            )
+        d = self.detections
+        lines.append(
+            f"{'detections':<18}{f'{d.matched} of {d.expected}':>20}  confidence {d.max_confidence_change:.0e}, "
+            f"mask IoU {d.min_mask_iou:.3f}  {'ok' if d.passed else 'FAILED'}"
+        )
+        return lines
+
+    def document(self) -> dict[str, Any]:
+        """As JSON, with the verdicts."""
+        outputs = [{**dataclasses.asdict(output), "passed": output.passed} for output in self.outputs]
+        detections = {**dataclasses.asdict(self.detections), "passed": self.detections.passed}
+        return {"passed": self.passed, "outputs": outputs, "detections": detections}
+
+    def require(self) -> None:
+        """Raise unless everything is within its tolerance.
+
+        Raises:
+            VerificationError: With the table.
+        """
+        if not self.passed:
+            raise VerificationError(
+                "the exported model does not do what the checkpoint does; no bundle was written.\n  "
+                + "\n  ".join(self.table())
+                + "\nPlease report this with the table above and the versions of torch and onnxruntime"
+            )
+
+
+def compare_outputs(expected: Mapping[str, Float], found: Mapping[str, Float]) -> tuple[OutputAgreement, ...]:
+    """Compare arrays of the same names.
+
+    Raises:
+        VerificationError: A name is missing, or a shape differs.
+    """
+    agreements = []
+    for name, reference in expected.items():
+        if name not in found or found[name].shape != reference.shape:
+            has = found[name].shape if name in found else "missing"
+            raise VerificationError(f'output "{name}": the checkpoint gives {reference.shape}, the exported model {has}')
+        difference = np.abs(found[name].astype(np.float64) - reference)
+        rms = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64)))) if reference.size else 0.0
+        scale = np.maximum(np.abs(reference), max(rms, np.finfo(np.float32).tiny))
+        largest = float(difference.max(initial=0.0))
+        agreements.append(OutputAgreement(name, reference.shape, largest, float((difference / scale).max(initial=0.0))))
+    return tuple(agreements)
+
+
+def compare_instances(expected: Instances, found: Instances) -> DetectionAgreement:
+    """Pair instances one to one, best first: same class, and confidence, corners and mask within tolerance."""
+    iou = expected.mask.iou(found.mask)
+    iou[(expected.mask.area() == 0)[:, None] & (found.mask.area() == 0)[None]] = 1.0
+    confidence = np.abs(expected.confidence[:, None] - found.confidence[None])
+    corner = np.abs(expected.xyxy[:, None] - found.xyxy[None]).max(axis=-1, initial=0.0)
+    fits = (
+        (expected.class_id[:, None] == found.class_id[None])
+        & (confidence <= CONFIDENCE_TOLERANCE)
+        & (corner <= CORNER_TOLERANCE_PX)
+        & (iou >= MASK_IOU_TOLERANCE)
+    )
+    pairs: list[tuple[int, int]] = []
+    for i in range(len(expected)):
+        options = np.flatnonzero(fits[i])
+        if len(options):
+            j = int(options[np.argmax(iou[i, options] - corner[i, options] - confidence[i, options])])
+            fits[:, j] = False
+            pairs.append((i, j))
+    if not pairs:
+        return DetectionAgreement(len(expected), len(found), 0)
+    rows, columns = np.array(pairs).T
+    return DetectionAgreement(
+        len(expected),
+        len(found),
+        len(pairs),
+        float(confidence[rows, columns].max()),
+        float(corner[rows, columns].max()),
+        float(iou[rows, columns].min()),
+    )
+
+
+def make_frame(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A frame with something in it: coloured discs and bars on a gradient, with grain; the same on every machine.
+
+    Returns:
+        ``(height, width, 3)`` uint8.
+    """
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    y, x = y / height, x / width
+    image = np.stack([x, y, 1 - (x + y) / 2], axis=-1) * 160 + 40
+    for i in range(9):
+        centre_y, centre_x = (0.37 * i + 0.2) % 1, (0.61 * i + 0.15) % 1
+        colour = np.array([(i * 67) % 256, (i * 131 + 60) % 256, (i * 29 + 120) % 256])
+        distance = np.hypot(y - centre_y, x - centre_x)
+        shape = distance < 0.05 + 0.02 * (i % 4) if i % 2 else np.maximum(abs(y - centre_y), abs(x - centre_x) / 2) < 0.06
+        image[shape] = colour
+    # A multiplicative hash instead of a random library: its stream cannot change with a release.
+    index = np.arange(height * width * 3, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
+    grain = (index >> np.uint64(27)).astype(np.float64).reshape(height, width, 3) - 16
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
