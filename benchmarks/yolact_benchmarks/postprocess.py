@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(  # noqa: T201 - the result of this command
             f"{row['instances']} instances, {row['box_area']:.1%} boxes, {options.size}: ours "
             f"{row['ours']['median_ms']:.1f} ms, dense PyTorch {row['dense_torch']['median_ms']:.1f} ms, "
-            f"ratio {row['ratio']:.1f}; peak memory {row['ours_peak_mb']:.1f} MB and {row['dense_torch_peak_mb']:.0f} MB"
+            f"ratio {row['ratio']:.1f}; peak memory {row['ours_peak_mb']:.1f} and {row['dense_torch_peak_mb']:.0f} MB"
         )
     if options.results:
         command = f"python -m yolact_benchmarks.postprocess --instances {options.instances} --size {options.size}"

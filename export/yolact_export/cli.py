@@ -35,14 +35,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, metavar="BUNDLE", help="folder to write (default NAME.bundle)")
     parser.add_argument("--precision", default="fp32", help="fp32 (default); others come in later releases")
     parser.add_argument("--int8", action="store_true", help="comes in a later release")
-    parser.add_argument("--no-engine", action="store_true", help="do not build a TensorRT engine (this release never does)")
+    parser.add_argument(
+        "--no-engine", action="store_true", help="do not build a TensorRT engine (this release never does)"
+    )
     parser.add_argument("--json", metavar="PATH|-", help="write a report of the export as JSON to a file or stdout")
     model = parser.add_argument_group("what the checkpoint does not say (normally taken from its published file name)")
     model.add_argument("--config", metavar="NAME", help="configuration it was trained with, such as yolact_base")
     model.add_argument("--input-size", metavar="N|WxH", help="network input in pixels, such as 550 or 960x544")
     model.add_argument("--class-names", type=Path, metavar="FILE", help="a name a line, or a JSON list")
     model.add_argument(
-        "--prior-scales", metavar="PX,…", help="prior sides of P3..P7 in pixels, such as 24,48,96,192,384 (a/b/c: several)"
+        "--prior-scales",
+        metavar="PX,…",
+        help="prior sides of P3..P7 in pixels, such as 24,48,96,192,384 (a/b/c: several)",
     )
     graph = parser.add_argument_group("graph")
     graph.add_argument("--dynamic-batch", action="store_true", help="any number of images per run")

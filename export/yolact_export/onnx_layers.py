@@ -109,7 +109,7 @@ def resize(graph: GraphBuilder, x: Tensor, size: tuple[int, int], name: str) -> 
 
 
 def _scale(old: int, new: int) -> np.float32:
-    """The float32 nearest to ``new / old`` from above: backends round ``old * scale`` down, some in double precision."""
+    """The float32 next to ``new / old``, not below: backends round ``old * scale`` down, some in double precision."""
     scale = np.float32(new / old)
     return scale if float(scale) * old >= new else np.nextafter(scale, np.float32(np.inf))
 

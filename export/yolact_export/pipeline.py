@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
 
 from yolact_export.bundle_writer import check_destination, staged_bundle, write_manifest
 from yolact_export.checkpoint import CheckpointOptions, LoadedCheckpoint, load_checkpoint
 from yolact_export.onnx_export import ExportOptions, export_mask_iou, export_network
+from yolact_export.onnx_file import write_model
 from yolact_export.verify import Verification, compare_instances, compare_outputs, make_frame
 from yolact_runtime.backends import create_backend
 from yolact_runtime.manifest import METADATA_KEY, Manifest
@@ -87,7 +87,7 @@ def export_checkpoint(
     with staged_bundle(bundle) as folder:
         roles = _write_models(folder, loaded, replace(options, metadata={METADATA_KEY: manifest.to_json()}), say)
         say("verifying against torch")
-        findings, expected = loaded.findings, _expect(loaded, manifest, options)
+        findings, expected = loaded.findings, _expect(loaded, manifest)
         del loaded  # the models of ONNX Runtime take its place in memory
         verification = _verify(folder, manifest, expected)
         verification.require()
@@ -125,13 +125,13 @@ def _write_models(folder: Path, loaded: LoadedCheckpoint, options: ExportOptions
         if model is None:
             continue
         say(f"writing {name} ({len(model.graph.node)} nodes)")
-        onnx.save(model, folder / name)
+        write_model(model, folder / name)
         roles[name] = role
     return roles
 
 
 @torch.inference_mode()
-def _expect(loaded: LoadedCheckpoint, manifest: Manifest, options: ExportOptions) -> _Expected:
+def _expect(loaded: LoadedCheckpoint, manifest: Manifest) -> _Expected:
     """Run the torch model on the test frame, fed by the runtime's own preprocessing."""
     frame = make_frame(480, 640)
     # The torch model always wants normalised input, whatever the graph takes.

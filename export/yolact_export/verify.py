@@ -12,7 +12,14 @@ import numpy.typing as npt
 from yolact_export.errors import VerificationError
 from yolact_runtime.instances import Instances
 
-__all__ = ["DetectionAgreement", "OutputAgreement", "Verification", "compare_instances", "compare_outputs", "make_frame"]
+__all__ = [
+    "DetectionAgreement",
+    "OutputAgreement",
+    "Verification",
+    "compare_instances",
+    "compare_outputs",
+    "make_frame",
+]
 
 Float = npt.NDArray[np.float32]
 
@@ -30,7 +37,7 @@ class OutputAgreement:
         name: Of the output.
         shape: Of the array.
         max_absolute: Largest ``|a - b|``.
-        max_relative: Largest ``|a - b| / max(|b|, rms(b))``: large values by their own size, small ones by the output's.
+        max_relative: Largest ``|a - b| / max(|b|, rms(b))``: small values are judged by the output's own scale.
     """
 
     name: str
@@ -129,10 +136,12 @@ def compare_outputs(expected: Mapping[str, Float], found: Mapping[str, Float]) -
     for name, reference in expected.items():
         if name not in found or found[name].shape != reference.shape:
             has = found[name].shape if name in found else "missing"
-            raise VerificationError(f'output "{name}": the checkpoint gives {reference.shape}, the exported model {has}')
+            raise VerificationError(
+                f'output "{name}": the checkpoint gives {reference.shape}, the exported model {has}'
+            )
         difference = np.abs(found[name].astype(np.float64) - reference)
         rms = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64)))) if reference.size else 0.0
-        scale = np.maximum(np.abs(reference), max(rms, np.finfo(np.float32).tiny))
+        scale = np.maximum(np.abs(reference), max(rms, 1e-30))
         largest = float(difference.max(initial=0.0))
         agreements.append(OutputAgreement(name, reference.shape, largest, float((difference / scale).max(initial=0.0))))
     return tuple(agreements)
@@ -183,9 +192,11 @@ def make_frame(height: int, width: int) -> npt.NDArray[np.uint8]:
         centre_y, centre_x = (0.37 * i + 0.2) % 1, (0.61 * i + 0.15) % 1
         colour = np.array([(i * 67) % 256, (i * 131 + 60) % 256, (i * 29 + 120) % 256])
         distance = np.hypot(y - centre_y, x - centre_x)
-        shape = distance < 0.05 + 0.02 * (i % 4) if i % 2 else np.maximum(abs(y - centre_y), abs(x - centre_x) / 2) < 0.06
+        shape = (
+            distance < 0.05 + 0.02 * (i % 4) if i % 2 else np.maximum(abs(y - centre_y), abs(x - centre_x) / 2) < 0.06
+        )
         image[shape] = colour
     # A multiplicative hash instead of a random library: its stream cannot change with a release.
-    index = np.arange(height * width * 3, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
+    index = np.arange(height * width * 3, dtype=np.uint64) * np.uint64(2654435761) & np.uint64(2**32 - 1)
     grain = (index >> np.uint64(27)).astype(np.float64).reshape(height, width, 3) - 16
     return np.clip(image + grain, 0, 255).astype(np.uint8)

@@ -113,12 +113,13 @@ def candidates(foreground_score: Float, score_threshold: float = 0.05) -> npt.ND
 
 def iou(a: Float, b: Float, offset: float = 0.0) -> Float:
     """Pairwise IoU of ``(n, 4)`` and ``(m, 4)`` boxes: ``(n, m)``; ``offset`` 1 is the inclusive-pixel convention."""
-    corner = np.maximum(a[:, None, :2], b[None, :, :2])
-    size = np.maximum(np.minimum(a[:, None, 2:], b[None, :, 2:]) - corner + np.float32(offset), 0)
-    intersection = size[..., 0] * size[..., 1]
-    area_a, area_b = (np.prod(box[:, 2:] - box[:, :2] + np.float32(offset), axis=1) for box in (a, b))
-    union = area_a[:, None] + area_b[None] - intersection
-    with np.errstate(invalid="ignore", divide="ignore"):
+    # Boxes without area and boxes beyond float32 have the IoU that the arithmetic gives, NaN as a rule.
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        corner = np.maximum(a[:, None, :2], b[None, :, :2])
+        size = np.maximum(np.minimum(a[:, None, 2:], b[None, :, 2:]) - corner + np.float32(offset), 0)
+        intersection = size[..., 0] * size[..., 1]
+        area_a, area_b = (np.prod(box[:, 2:] - box[:, :2] + np.float32(offset), axis=1) for box in (a, b))
+        union = area_a[:, None] + area_b[None] - intersection
         overlap: Float = (intersection / union).astype(np.float32)
     return overlap
 
@@ -234,14 +235,22 @@ def crop_window(low: float, high: float, size: int, margin: float = 0.0, padding
         low: One end of the box, relative to the image.
         high: The other end; upstream accepts them in any order.
         size: Prototype pixels along the axis.
-        margin: Fraction of the box's length added on both sides (0 upstream).
+        margin: Fraction of the box's length added on both sides (0 upstream); ``inf`` does not crop.
         padding: Prototype pixels added on both sides (1 upstream).
+
+    Returns:
+        ``first >= last`` where nothing is inside, and for a box that is not finite.
     """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return 0, 0
+    if math.isinf(margin):
+        return 0, size
     near, far = np.float32(min(low, high)), np.float32(max(low, high))
-    extra = np.float32(margin) * (far - near)
-    first = max(float((near - extra) * np.float32(size) - np.float32(padding)), 0.0)
-    last = min(float((far + extra) * np.float32(size) + np.float32(padding)), float(size))
-    return math.ceil(min(first, size)), max(math.ceil(last), 0)
+    with np.errstate(over="ignore"):
+        extra = np.float32(margin) * (far - near) if margin else np.float32(0)
+        first = max(float((near - extra) * np.float32(size) - np.float32(padding)), 0.0)
+        last = min(float((far + extra) * np.float32(size) + np.float32(padding)), float(size))
+    return math.ceil(min(first, size)), math.ceil(max(last, 0.0))
 
 
 def soft_masks(prototype: Float, mask_coefficient: Float, xyxy: Float, margin: float = 0.0) -> Float:

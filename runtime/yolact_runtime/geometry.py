@@ -20,7 +20,7 @@ class LinearTaps:
     Attributes:
         low: ``(target,)`` int64, non-decreasing.
         high: ``(target,)`` int64, ``low + 1`` except at the last source pixel.
-        fraction: ``(target,)`` float32 in ``[0, 1)``.
+        fraction: ``(target,)`` float32 in ``[0, 1]``; 1 only where rounding makes it so.
         first: ``(source + 1,)`` int64; ``first[c]`` is the first target pixel with ``low >= c``, so the pixels between
             source pixels ``c`` and ``c + 1`` are ``first[c] .. first[c + 1] - 1``.
     """
@@ -74,12 +74,12 @@ def crop_windows(
     low, high = np.minimum(low, high), np.maximum(low, high)
     finite = np.isfinite(low) & np.isfinite(high)
     low, high = np.where(finite, low, np.float32(0)), np.where(finite, high, np.float32(0))
-    # Beyond four image lengths every window covers the prototypes whole; the limit keeps inf * 0 out.
-    extra = np.minimum(np.float32(min(margin, 1e6)) * (high - low), np.float32(4)) if margin else np.float32(0)
     if np.isinf(margin):
-        extra = np.full_like(low, 4)
+        return np.zeros(len(low), np.int64), np.where(finite, size, 0)
     scale = np.float32(size)
-    first = np.clip((low - extra) * scale - np.float32(1), 0, scale)
-    last = np.clip((high + extra) * scale + np.float32(1), 0, scale)
+    with np.errstate(over="ignore"):  # an end beyond float32 becomes infinite, and the clip brings it back
+        extra = np.float32(min(margin, 1e6)) * (high - low) if margin else np.float32(0)
+        first = np.clip((low - extra) * scale - np.float32(1), 0, scale)
+        last = np.clip((high + extra) * scale + np.float32(1), 0, scale)
     last = np.where(finite, last, np.float32(0))
     return np.ceil(first).astype(np.int64), np.ceil(last).astype(np.int64)

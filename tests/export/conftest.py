@@ -1,0 +1,68 @@
+"""Fixtures of the export tests: models small enough to run in milliseconds."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.goldens import filled_state_dict
+from yolact_export.model.config import CONFIGS, YolactConfig
+from yolact_export.model.widths import fit_widths, make_skeleton
+from yolact_export.model.yolact import Yolact
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(2, before))
+    yield
+    torch.set_num_threads(before)
+
+
+def _narrow(width: int) -> int:
+    """A function of the width alone, so that layers that fit together still do."""
+    return width // 16 if width % 64 == 0 else width
+
+
+def _narrow_state(config: YolactConfig) -> dict[str, torch.Tensor]:
+    shapes = {
+        key: tuple(value.shape)
+        if key.startswith("maskiou_net.") or not value.ndim
+        else (*map(_narrow, value.shape[:2]), *value.shape[2:])
+        for key, value in make_skeleton(config).state_dict().items()
+    }
+    return filled_state_dict(shapes, config.num_classes)
+
+
+@pytest.fixture(scope="session")
+def narrow_state() -> Callable[[str], dict[str, torch.Tensor]]:
+    """The state dict of a known configuration, pruned to a sixteenth of its width."""
+    return lambda name: _narrow_state(CONFIGS[name])
+
+
+@pytest.fixture
+def narrow_model(narrow_state: Callable[[str], dict[str, torch.Tensor]]) -> Callable[..., Yolact]:
+    """A narrow model of a known configuration at a small input size, in eval mode."""
+
+    def make(name: str, height: int = 97, width: int = 135) -> Yolact:
+        state = narrow_state(name)
+        model = make_skeleton(replace(CONFIGS[name], input_height=height, input_width=width))
+        fit_widths(model, {key: tuple(value.shape) for key, value in state.items()})
+        model.load_state_dict(state, strict=True, assign=True)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Write anything as a checkpoint file."""
+
+    def write(content: object, name: str = "model.pth", *, zipped: bool = True) -> Path:
+        path = tmp_path / name
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        return path
+
+    return write

@@ -1,0 +1,71 @@
+"""A bundle is written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from yolact_export import bundle_writer
+from yolact_export.bundle_writer import check_destination, staged_bundle, write_manifest
+from yolact_export.errors import ExportError
+from yolact_runtime.bundle import open_bundle
+from yolact_runtime.manifest import InputSpec, Manifest, PriorSpec
+
+MANIFEST = Manifest(
+    "tiny",
+    ("thing",),
+    InputSpec(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    PriorSpec(((1, 1),), ((4.0,),), (1.0,), True),
+)
+
+
+def write(bundle: Path, content: bytes) -> None:
+    with staged_bundle(bundle) as folder:
+        (folder / "model.fp32.onnx").write_bytes(content)
+        write_manifest(folder, MANIFEST, {"model.fp32.onnx": "network"})
+
+
+def test_a_written_bundle_opens(tmp_path: Path) -> None:
+    write(tmp_path / "deep" / "a.bundle", b"weights")
+    bundle = open_bundle(tmp_path / "deep" / "a.bundle")
+    assert bundle.network.read_bytes() == b"weights"
+    assert bundle.manifest.artefacts["model.fp32.onnx"].size_bytes == 7
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.bundle"]
+
+
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
+def test_a_bundle_replaces_an_earlier_one(tmp_path: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not exchange:
+        monkeypatch.setattr(bundle_writer, "_exchange", lambda a, b: False)
+    bundle = tmp_path / "a.bundle"
+    write(bundle, b"old")
+    (bundle / "leftover").touch()
+    write(bundle, b"new")
+    assert open_bundle(bundle).network.read_bytes() == b"new"
+    assert sorted(path.name for path in bundle.iterdir()) == ["manifest.json", "model.fp32.onnx"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bundle"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_earlier_bundle_whole(tmp_path: Path, error: type[BaseException]) -> None:
+    bundle = tmp_path / "a.bundle"
+    write(bundle, b"old")
+    with pytest.raises(error), staged_bundle(bundle) as folder:
+        (folder / "model.fp32.onnx").write_bytes(b"half")
+        raise error
+    assert open_bundle(bundle).network.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bundle"]
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(ExportError, match="is no bundle"):
+        check_destination(tmp_path)
+    with pytest.raises(ExportError, match="is a file"):
+        check_destination(tmp_path / "photo.jpg")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    check_destination(empty)
+    write(empty, b"new")
+    assert open_bundle(empty).network.read_bytes() == b"new"

@@ -1,0 +1,110 @@
+"""The verification must notice what it is there to notice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from yolact_export.errors import VerificationError
+from yolact_export.verify import (
+    OUTPUT_TOLERANCE,
+    DetectionAgreement,
+    Verification,
+    compare_instances,
+    compare_outputs,
+    make_frame,
+)
+from yolact_runtime.instances import Instances
+from yolact_runtime.masks import Masks
+
+
+def instances(count: int, shift: int = 0, confidence: float = 0.9) -> Instances:
+    masks = np.zeros((count, 40, 200), bool)
+    for i in range(count):
+        masks[i, 5:25, 2 * i + shift : 2 * i + shift + 20] = True
+    left = np.arange(count, dtype=np.float32) * 2 + shift
+    xyxy = np.stack([left, np.full(count, 5.0), left + 20, np.full(count, 25.0)], axis=1).astype(np.float32)
+    return Instances(
+        xyxy, Masks.from_dense(masks), np.full(count, confidence, np.float32), np.arange(count, dtype=np.int32) % 3
+    )
+
+
+def test_equal_outputs_pass_with_zero_difference() -> None:
+    array = np.random.default_rng(0).normal(size=(1, 7, 4)).astype(np.float32)
+    (agreement,) = compare_outputs({"a": array}, {"a": array.copy()})
+    assert agreement.passed
+    assert agreement.max_absolute == agreement.max_relative == 0
+
+
+@pytest.mark.parametrize("damage", [2 * OUTPUT_TOLERANCE, np.nan, np.inf])
+def test_one_wrong_value_fails(damage: float) -> None:
+    array = np.ones((1, 50, 4), np.float32)
+    wrong = array.copy()
+    wrong[0, 17, 2] += damage
+    (agreement,) = compare_outputs({"a": array}, {"a": wrong})
+    assert not agreement.passed
+
+
+def test_errors_of_opposite_sign_do_not_cancel() -> None:
+    array = np.ones((1, 2), np.float32)
+    (agreement,) = compare_outputs({"a": array}, {"a": array + np.array([[0.5, -0.5]], np.float32)})
+    assert agreement.max_absolute == 0.5
+
+
+def test_a_missing_or_misshapen_output_is_named() -> None:
+    array = np.ones((1, 2), np.float32)
+    with pytest.raises(VerificationError, match='"a".*missing'):
+        compare_outputs({"a": array}, {"b": array})
+    with pytest.raises(VerificationError, match=r"\(2, 1\)"):
+        compare_outputs({"a": array}, {"a": array.T})
+
+
+def test_the_same_instances_match_one_to_one() -> None:
+    agreement = compare_instances(instances(30), instances(30)[::-1])
+    assert (agreement.matched, agreement.passed) == (30, True)
+    assert agreement.min_mask_iou == 1
+
+
+@pytest.mark.parametrize(
+    "found",
+    [instances(30, shift=3), instances(30, confidence=0.8), instances(28), instances(0)],
+    ids=["shifted", "confidence", "two lost", "none"],
+)
+def test_different_instances_fail(found: Instances) -> None:
+    assert not compare_instances(instances(30), found).passed
+    assert not compare_instances(found, instances(30)).passed
+
+
+def test_one_instance_is_not_matched_twice() -> None:
+    one = instances(1)
+    agreement = compare_instances(one[[0, 0]], one)
+    assert (agreement.matched, agreement.passed) == (1, False)
+
+
+def test_two_empty_masks_count_as_equal() -> None:
+    empty = Instances(
+        np.array([[1, 2, 3, 4]], np.float32), Masks.empty(1, 9, 9), np.ones(1, np.float32), np.zeros(1, np.int32)
+    )
+    assert compare_instances(empty, empty).matched == 1
+
+
+def test_no_instances_on_either_side_passes() -> None:
+    assert compare_instances(instances(0), instances(0)).passed
+
+
+def test_a_failure_raises_with_the_table() -> None:
+    bad = compare_outputs({"prototype": np.ones((1, 2))}, {"prototype": np.zeros((1, 2))})
+    verification = Verification(bad, DetectionAgreement(0, 0, 0))
+    assert not verification.passed
+    assert verification.document()["passed"] is False
+    with pytest.raises(VerificationError, match=r"no bundle was written[\s\S]*prototype.*FAILED"):
+        verification.require()
+    assert all(len(line) <= 80 for line in verification.table())
+
+
+def test_the_frame_is_the_same_everywhere_and_has_something_in_it() -> None:
+    frame = make_frame(48, 64)
+    assert frame.shape == (48, 64, 3)
+    assert frame.dtype == np.uint8
+    assert frame.std() > 30
+    assert int(frame.astype(np.int64).sum()) == int(make_frame(48, 64).astype(np.int64).sum())
