@@ -1,8 +1,8 @@
 """Install PyTorch into the environment that runs this file, without CUDA builds where there is no CUDA.
 
-On Linux the default package index serves CUDA builds of torch, several gigabytes that a machine without an NVIDIA driver
-cannot use. The set-up therefore asks pip first what it would install, and turns to PyTorch's own index of CPU builds
-when the answer brings CUDA packages.
+On Linux the default package index serves CUDA builds of torch, several gigabytes that a machine without an NVIDIA
+driver cannot use. The set-up therefore asks pip first what it would install, and turns to PyTorch's own index of CPU
+builds when the answer brings CUDA packages.
 """
 
 import ctypes.util
@@ -31,13 +31,19 @@ def brings_cuda() -> bool:
     return any(name.startswith(("nvidia-", "cuda-")) for name in names)
 
 
+def is_installed() -> bool:
+    """Whether this environment has torch."""
+    try:
+        importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def main() -> None:
     """Install, unless it is there already."""
-    try:
-        print(f"torch {importlib.metadata.version('torch')} is installed")
+    if is_installed():
         return
-    except importlib.metadata.PackageNotFoundError:
-        pass
     has_driver = ctypes.util.find_library("cuda") is not None
     if has_driver or not brings_cuda():
         pip("install", "--quiet", REQUIREMENT)

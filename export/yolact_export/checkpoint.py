@@ -92,6 +92,7 @@ def _load_model(config: YolactConfig, tensors: dict[str, torch.Tensor], source: 
             f"{len(changed)} layers have other channel widths than usual (a pruned model): {list_some(changed, 3)}"
         )
     _check_shapes(skeleton, shapes, source)
+    _check_kinds(tensors, source)
     tensors = _as_float32(tensors, findings)
     _check_values(tensors, source)
     # Assigning instead of copying: the tensors of the file become those of the model.
@@ -103,7 +104,11 @@ def _add_counters(
     tensors: dict[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]], findings: list[str]
 ) -> dict[str, torch.Tensor]:
     """Very old files lack the counters of batch norms, which only training reads."""
-    missing = [key for key in expected if key.endswith(_COUNTER) and key not in tensors]
+    missing = [
+        key
+        for key in expected
+        if key.endswith(_COUNTER) and key not in tensors and key.replace(_COUNTER, "running_mean") in tensors
+    ]
     if missing:
         findings.append(f"{len(missing)} missing batch norm counters ({_COUNTER}) set to 0")
     return {**tensors, **{key: torch.zeros((), dtype=torch.int64) for key in missing}}
@@ -139,12 +144,26 @@ def _check_shapes(skeleton: Yolact, shapes: Mapping[str, tuple[int, ...]], sourc
         raise CheckpointError(f"{source}: tensors that do not belong together: {error}") from error
 
 
+def _check_kinds(tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    strangers = [
+        f"{key} ({str(value.dtype).removeprefix('torch.')}, {value.device.type})"
+        for key, value in tensors.items()
+        if not key.endswith(_COUNTER)
+        and not (value.is_floating_point() and value.layout == torch.strided and value.device.type == "cpu")
+    ]
+    if strangers:
+        raise CheckpointError(
+            f"{source}: {len(strangers)} tensors are not dense floating-point values: {list_some(strangers)}. Save the "
+            f"state dict of the float model: quantisation happens at export"
+        )
+
+
 def _as_float32(tensors: dict[str, torch.Tensor], findings: list[str]) -> dict[str, torch.Tensor]:
     others = {key for key, value in tensors.items() if not key.endswith(_COUNTER) and value.dtype != torch.float32}
     if others:
         kinds = sorted({str(tensors[key].dtype).removeprefix("torch.") for key in others})
         findings.append(f"{len(others)} tensors of {', '.join(kinds)} converted to float32")
-    return {key: value.float() if key in others else value for key, value in tensors.items()}
+    return {key: (value.float() if key in others else value).detach() for key, value in tensors.items()}
 
 
 def _check_values(tensors: Mapping[str, torch.Tensor], source: str) -> None:

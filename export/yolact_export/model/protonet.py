@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
 from torch import nn
+from torch.nn import functional
 
 __all__ = ["Protonet"]
 
@@ -29,4 +29,4 @@ class Protonet(nn.Sequential):
 
     def forward(self, p3: torch.Tensor) -> torch.Tensor:
         """Prototypes ``(B, K, Hp, Wp)`` after their ReLU."""
-        return F.relu(super().forward(p3))  # type: ignore[no-untyped-call] # torch leaves Sequential.forward untyped
+        return functional.relu(super().forward(p3))  # type: ignore[no-untyped-call] # torch leaves Sequential.forward untyped
