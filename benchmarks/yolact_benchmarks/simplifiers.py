@@ -1,7 +1,7 @@
 """What a simplifier is worth: traced and emitted graphs, before and after: ``python -m yolact_benchmarks.simplifiers``.
 
-Needs the dependency group ``simplifiers``. Each graph is counted, checked against torch, and timed in ONNX Runtime side by
-side with the others.
+Needs the dependency group ``simplifiers``. Each graph is counted, checked against torch, and timed in ONNX Runtime side
+by side with the others.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def _compare(checkpoint: Path, folder: Path, repeats: int) -> list[dict[str, Any
     image = torch.randn(1, 3, model.config.input_height, model.config.input_width)
     with torch.inference_mode():
         expected = [tensor.numpy() for tensor in model(image)]
-    rows, runs = [], {}
+    rows: list[dict[str, Any]] = []
+    runs: dict[str, Callable[[], object]] = {}
     for name, seconds, path in _graphs(model, image, folder):
         graph = onnx.load(path).graph
         counts = Counter(node.op_type for node in graph.node)

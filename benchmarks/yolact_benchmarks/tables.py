@@ -63,8 +63,8 @@ def _postprocess(record: dict[str, Any]) -> list[str]:
 def _export(record: dict[str, Any]) -> list[str]:
     row = record["results"]
     return [
-        f"| {row['checkpoint']} ({row['checkpoint_mb']:.0f} MB) | {row['seconds']:.1f} s | {row['extra_peak_mb']:.0f} MB "
-        f"| {row['extra_over_checkpoint']:.1f} x | {_machine(record)} |"
+        f"| {row['checkpoint']} ({row['checkpoint_mb']:.0f} MB) | {row['seconds']:.1f} s "
+        f"| {row['extra_peak_mb']:.0f} MB | {row['extra_over_checkpoint']:.1f} x | {_machine(record)} |"
     ]
 
 

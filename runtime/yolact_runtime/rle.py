@@ -67,7 +67,9 @@ def decode_edges(text: str | bytes, size: int) -> Int:
     Raises:
         ShapeError: The string is not a counts string, or its counts do not add up to `size`.
     """
-    code = np.frombuffer(text.encode("ascii") if isinstance(text, str) else text, np.uint8).astype(np.int64) - 48
+    # Characters beyond ASCII become bytes above 127, which no code has.
+    content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    code = np.frombuffer(content, np.uint8).astype(np.int64) - 48
     if not len(code) or ((code < 0) | (code > 63)).any() or code[-1] & 0x20:
         raise ShapeError(f"not a COCO run-length string: {text[:40]!r}")
     last = np.flatnonzero(code & 0x20 == 0)
@@ -79,7 +81,8 @@ def decode_edges(text: str | bytes, size: int) -> Int:
     counts = value
     counts[1::2] = np.cumsum(value[1::2])
     counts[2::2] = np.cumsum(value[2::2])
-    if (counts < 0).any() or counts.sum() != size:
+    # Each count is checked, too: a sum of counts near 2**62 wraps around to any value.
+    if ((counts < 0) | (counts > size)).any() or counts.sum() != size:
         raise ShapeError(f"run-length counts add up to {counts.sum()} pixels, the mask has {size}: {text[:40]!r}")
     return np.cumsum(counts)[: len(counts) // 2 * 2]
 

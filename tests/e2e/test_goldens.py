@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.goldens import CONFIG_NAMES, FOLDER, IMAGE_NAMES, load_golden, write_golden_checkpoint
 from yolact_export import cli as export_cli
 from yolact_runtime import cli as run_cli

