@@ -44,6 +44,9 @@ def make_outputs(count: int, box_area: float, seed: int, prototypes: int = 32, s
     stretch = np.exp(random.uniform(-0.35, 0.35, (count, 2)))
     size = np.sqrt(box_area) * stretch / np.sqrt(np.mean(stretch[:, 0] * stretch[:, 1]))
     centre = random.uniform(size / 2, 1 - size / 2)
+    # There are 80 classes: objects that share one lie half a frame apart, so that they do not suppress each other.
+    repeated = centre[: max(count - 80, 0)]
+    centre[80:] = np.clip((repeated + 0.5) % 1, size[80:] / 2, 1 - size[80:] / 2)
     # 97 is prime: neighbouring objects sit on unrelated priors, and none is used twice.
     rows = (np.arange(count)[:, None] * 3 + np.arange(3)) * 97 % len(priors)
     regression = random.normal(0, 0.5, (len(priors), 4)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a simplifier is worth: traced and emitted graphs, before and after: ``python -m yolact_benchmarks.simplifiers``.
+"""What a simplifier is worth: traced and written graphs, before and after: ``python -m yolact_benchmarks.simplifiers``.
 
 Needs the dependency group ``simplifiers``. Each graph is counted, checked against torch, and timed in ONNX Runtime side
 by side with the others.
@@ -78,10 +78,10 @@ def _compare(checkpoint: Path, folder: Path, repeats: int) -> list[dict[str, Any
         )
         runs[name] = lambda session=session, feeds=feeds: session.run(None, feeds)
     timings = time_interleaved(runs, repeats)
-    fastest = timings["emitted"].median_ms
+    fastest = timings["written"].median_ms
     for row in rows:
         row["ms"] = dataclasses.asdict(timings[row["graph"]])["median_ms"]
-        row["time_over_emitted"] = round(row["ms"] / fastest, 3)
+        row["time_over_written"] = round(row["ms"] / fastest, 3)
     return rows
 
 
@@ -116,7 +116,7 @@ def _graphs(model: Any, image: Any, folder: Path) -> list[tuple[str, float, Path
     sources = {
         "traced": make("traced", lambda path: trace(path, dynamo=False)),
         "traced dynamo": make("traced dynamo", lambda path: trace(path, dynamo=True)),
-        "emitted": make("emitted", lambda path: write_model(export_network(model), path)),
+        "written": make("written", lambda path: write_model(export_network(model), path)),
     }
     for name, source in sources.items():
         make(f"{name} + onnxslim", lambda path, s=source: onnx.save(onnxslim.slim(str(s)), path))  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Tables of README.md, generated from the committed records: ``python -m yolact_benchmarks.tables [--check]``."""
+"""Tables in documents, generated from the committed records: ``python -m yolact_benchmarks.tables [--check]``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 __all__ = ["main", "render"]
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "docs/decisions.md")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,13 +21,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.tables", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
     options = parser.parse_args(arguments)
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
-    after = render(before, ROOT / "benchmarks" / "results")
-    if options.check:
-        return 0 if before == after else 1
-    path.write_text(after, encoding="utf-8")
-    return 0
+    stale = []
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        after = render(before, ROOT / "benchmarks" / "results")
+        if before != after:
+            stale.append(name)
+            if not options.check:
+                path.write_text(after, encoding="utf-8")
+    for name in stale:
+        print(f"{name}: {'out of date; run: make tables' if options.check else 'rewritten'}")  # noqa: T201 - talk
+    return 1 if options.check and stale else 0
 
 
 def render(text: str, results: Path) -> str:
@@ -68,11 +74,24 @@ def _export(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def _simplifiers(record: dict[str, Any]) -> list[str]:
+    return [
+        f"| {row['graph']} | {row['seconds']:.1f} s | {row['nodes']} | {row['debris']} | {row['mb']:.1f} MB "
+        f"| {row['max_difference']:.0e} | {row['time_over_written']:.2f} |"
+        for row in record["results"]
+    ]
+
+
 _HEADERS = {
     "postprocess": "| scene | this runtime | dense PyTorch | ratio | peak memory | dense PyTorch | machine |",
     "export": "| checkpoint | export with verification | extra memory | over checkpoint | machine |",
+    "simplifiers": "| graph | made in | nodes | debris | file | largest difference to torch | time over written |",
 }
-_TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {"postprocess": _postprocess, "export": _export}
+_TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "postprocess": _postprocess,
+    "export": _export,
+    "simplifiers": _simplifiers,
+}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Fixtures of the export tests: models small enough to run in milliseconds."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from yolact_export.model.yolact import Yolact
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> Iterator[None]:
+def _few_threads() -> Iterator[None]:
+    """Two threads for a run; xdist's workers share them."""
     before = torch.get_num_threads()
-    torch.set_num_threads(min(2, before))
+    torch.set_num_threads(max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
     yield
     torch.set_num_threads(before)
 

@@ -51,9 +51,14 @@ def test_a_bundle_replaces_an_earlier_one(tmp_path: Path, exchange: bool, monkey
 def test_a_failure_leaves_the_earlier_bundle_whole(tmp_path: Path, error: type[BaseException]) -> None:
     bundle = tmp_path / "a.bundle"
     write(bundle, b"old")
-    with pytest.raises(error), staged_bundle(bundle) as folder:
-        (folder / "model.fp32.onnx").write_bytes(b"half")
-        raise error
+
+    def fail_halfway() -> None:
+        with staged_bundle(bundle) as folder:
+            (folder / "model.fp32.onnx").write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        fail_halfway()
     assert open_bundle(bundle).network.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.bundle"]
 

@@ -53,7 +53,7 @@ def test_errors_of_opposite_sign_do_not_cancel() -> None:
 
 def test_a_missing_or_misshapen_output_is_named() -> None:
     array = np.ones((1, 2), np.float32)
-    with pytest.raises(VerificationError, match='"a".*missing'):
+    with pytest.raises(VerificationError, match=r'"a".*missing'):
         compare_outputs({"a": array}, {"b": array})
     with pytest.raises(VerificationError, match=r"\(2, 1\)"):
         compare_outputs({"a": array}, {"a": array.T})

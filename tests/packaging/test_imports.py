@@ -86,7 +86,7 @@ def test_a_missing_export_extra_is_one_line_that_names_it(tmp_path: Path) -> Non
 
 
 def test_a_missing_video_extra_is_one_line_that_names_it() -> None:
-    code = BLOCK_ALL + "from pathlib import Path\nfrom yolact_runtime.media import read_image\nread_image(Path('a.png'))"
+    code = BLOCK_ALL + "import pathlib\nfrom yolact_runtime import media\nmedia.read_image(pathlib.Path('a.png'))"
     done = run(code)
     assert 'pip install "yolact-deploy[video]"' in done.stderr.strip().splitlines()[-1]
 

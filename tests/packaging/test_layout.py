@@ -33,8 +33,9 @@ def test_module_has_one_noun_an_explicit_face_and_a_bearable_length(path: Path) 
         return
     tree = ast.parse(text)
     assert ast.get_docstring(tree), "a module says what it is for"
-    names = [t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)]
-    names += [node.target.id for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+    names = {target.id for target in targets if isinstance(target, ast.Name)}
     assert "__all__" in names or path.name == "__main__.py"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
