@@ -37,8 +37,13 @@ class Instances:
     def __post_init__(self) -> None:
         count = len(self.xyxy)
         lengths = [len(self.mask), len(self.confidence), len(self.class_id)]
-        if self.xyxy.shape != (count, 4) or lengths != [count] * 3:
-            raise ShapeError(f"instances disagree: boxes {self.xyxy.shape}, masks, confidences, classes {lengths}")
+        if self.mask_confidence is not None:
+            lengths.append(len(self.mask_confidence))
+        if self.xyxy.shape != (count, 4) or set(lengths) != {count}:
+            raise ShapeError(
+                f"instances disagree: boxes {self.xyxy.shape}; masks, confidences, classes (and mask confidences) "
+                f"{lengths}"
+            )
 
     def __len__(self) -> int:
         return len(self.xyxy)

@@ -172,12 +172,22 @@ class Masks:
 
     def window(self, index: int) -> tuple[int, int, npt.NDArray[np.bool_]]:
         """Left column, top row and ``(rows, columns)`` bool of the smallest window that holds one mask."""
+        index = range(len(self))[index]  # as for a list: negative from the end, IndexError where there is none
         left, top, right, bottom = self[[index]].bounds()[0].tolist()
         runs = slice(self.offset[index], self.offset[index + 1])
         return left, top, self._fill(self.start[runs], self.end[runs], left, right)[:, top:bottom].T
 
     def iou(self, other: Masks) -> npt.NDArray[np.float64]:
-        """``(len(self), len(other))`` intersection over union; two empty masks have 0."""
+        """``(len(self), len(other))`` intersection over union; two empty masks have 0.
+
+        Raises:
+            ShapeError: The masks belong to frames of different sizes.
+        """
+        if (self.height, self.width) != (other.height, other.width):
+            raise ShapeError(
+                f"masks of one frame have one size, found {self.height} x {self.width} and "
+                f"{other.height} x {other.width}"
+            )
         mine, theirs = self.area(), other.area()
         result = np.zeros((len(self), len(other)))
         for i, (start, end) in enumerate(self._runs()):

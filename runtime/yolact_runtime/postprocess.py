@@ -34,12 +34,13 @@ class _RawOutputs(NamedTuple):
 
 def decode(box_regression: Float, priors: Float, variances: tuple[float, float]) -> Float:
     """Boxes ``(n, 4)`` xyxy, relative to the image and not clipped, of regressions ``(n, 4)`` at priors ``(n, 4)``."""
-    centre = priors[:, :2] + box_regression[:, :2] * np.float32(variances[0]) * priors[:, 2:]
-    with np.errstate(over="ignore"):  # reported below, with what to do about it
-        size = priors[:, 2:] * np.exp(box_regression[:, 2:] * np.float32(variances[1]))
     xyxy = np.empty((len(priors), 4), np.float32)
-    xyxy[:, :2] = centre - size / 2
-    xyxy[:, 2:] = xyxy[:, :2] + size
+    # A regression far beyond training gives an infinite size; suppression drops such boxes as upstream does.
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = priors[:, :2] + box_regression[:, :2] * np.float32(variances[0]) * priors[:, 2:]
+        size = priors[:, 2:] * np.exp(box_regression[:, 2:] * np.float32(variances[1]))
+        xyxy[:, :2] = centre - size / 2
+        xyxy[:, 2:] = xyxy[:, :2] + size
     return xyxy
 
 
@@ -96,12 +97,9 @@ class Postprocessor:
         """
         raw = self._unpack(outputs)
         candidates = find_candidates(raw.class_logit, self.settings.score_threshold)
-        xyxy = decode(
-            raw.box_regression[candidates.prior].astype(np.float32),
-            self.priors[candidates.prior],
-            self.manifest.priors.variances,
-        )
-        require_finite(xyxy, "box_regression")
+        regression = raw.box_regression[candidates.prior].astype(np.float32)
+        require_finite(regression, "box_regression")
+        xyxy = decode(regression, self.priors[candidates.prior], self.manifest.priors.variances)
         size = (self.manifest.input.height, self.manifest.input.width)
         selection = select(candidates, xyxy, self.settings, size)
         xyxy = xyxy[selection.candidate]
@@ -150,9 +148,9 @@ class Postprocessor:
 
 
 def _to_pixels(xyxy: Float, height: int, width: int) -> Float:
-    """Scale to the frame with upstream's one-sided clamping."""
+    """Scale to the frame with upstream's one-sided clamping; what is not a number becomes 0, as in an integer box."""
     pixels = np.empty_like(xyxy)
     scale = np.array([width, height], np.float32)
     pixels[:, :2] = np.maximum(np.minimum(xyxy[:, :2], xyxy[:, 2:]) * scale, 0)
     pixels[:, 2:] = np.minimum(np.maximum(xyxy[:, :2], xyxy[:, 2:]) * scale, scale)
-    return pixels
+    return np.nan_to_num(pixels, copy=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_commands_of_the_readme_parse() -> None:
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith(tuple(parsers))]
     assert {words[0] for words in commands} == set(parsers)
     for name, *words in commands:
-        parsers[name].parse_args(words)
+        parsers[name].parse_args(list(takewhile(lambda word: word not in {">", "|"}, words)))
 
 
 def test_python_blocks_of_the_readme_compile() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -83,6 +84,47 @@ def test_a_missing_export_extra_is_one_line_that_names_it(tmp_path: Path) -> Non
     assert len(done.stderr.strip().splitlines()) == 1
     assert 'pip install "yolact-deploy[export]"' in done.stderr
     assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_a_missing_inference_library_is_one_line_that_names_its_extra(tmp_path: Path) -> None:
+    manifest = {
+        "schema_version": 1,
+        "name": "tiny",
+        "class_names": ["thing"],
+        "input": {
+            "height": 8,
+            "width": 8,
+            "mean_bgr": [0, 0, 0],
+            "std_bgr": [1, 1, 1],
+            "channel_order": "RGB",
+            "resize": "stretch",
+        },
+        "priors": {
+            "feature_sizes": [[1, 1]],
+            "scales_px": [[4]],
+            "aspect_ratios": [1],
+            "square": True,
+            "variances": [0.1, 0.2],
+        },
+        "detection": {"score_threshold": 0.05, "iou_threshold": 0.5, "top_k": 200, "max_instances": 100},
+        "mask_rescoring": False,
+        "precision": "fp32",
+        "provenance": {},
+        "artefacts": {
+            "model.fp32.onnx": {
+                "role": "network",
+                "precision": "fp32",
+                "sha256": hashlib.sha256(b"").hexdigest(),
+                "size_bytes": 0,
+            }
+        },
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "model.fp32.onnx").touch()
+    done = run(BLOCK_ALL + "from yolact_runtime.cli import main\nsys.exit(main(sys.argv[1:]))", str(tmp_path), "a.png")
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert 'pip install "yolact-deploy[ort]"' in done.stderr
 
 
 def test_a_missing_video_extra_is_one_line_that_names_it() -> None:

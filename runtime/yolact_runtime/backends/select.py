@@ -49,4 +49,6 @@ def create_backend(name: str, model: Path, num_threads: int = 0) -> Backend:
         for reason in reasons:
             _log.info("passed over: %s", reason)
         return backend
-    raise BackendUnavailableError("no backend can run this model here:\n  " + "\n  ".join(dict.fromkeys(reasons)))
+    different = list(dict.fromkeys(reasons))
+    listed = different[0] if len(different) == 1 else "\n  " + "\n  ".join(different)
+    raise BackendUnavailableError(f"no backend can run this model here: {listed}")
