@@ -97,6 +97,10 @@ def _load_model(config: YolactConfig, tensors: dict[str, torch.Tensor], source: 
     _check_values(tensors, source)
     # Assigning instead of copying: the tensors of the file become those of the model.
     skeleton.load_state_dict(tensors, strict=True, assign=True)
+    try:
+        check_flow(skeleton)
+    except ShapeError as error:
+        raise CheckpointError(f"{source}: tensors that do not belong together: {error}") from error
     return skeleton, findings
 
 
@@ -138,10 +142,6 @@ def _check_shapes(skeleton: Yolact, shapes: Mapping[str, tuple[int, ...]], sourc
     ]
     if wrong:
         raise CheckpointError(f"{source}: {len(wrong)} tensors have the wrong shape: {list_some(wrong)}")
-    try:
-        check_flow(skeleton)
-    except ShapeError as error:
-        raise CheckpointError(f"{source}: tensors that do not belong together: {error}") from error
 
 
 def _check_kinds(tensors: Mapping[str, torch.Tensor], source: str) -> None:

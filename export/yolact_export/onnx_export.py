@@ -49,7 +49,7 @@ class ExportOptions:
     batch: int = 1
     dynamic_batch: bool = False
     normalise_in_graph: bool = False
-    deform_conv: DeformConvForm | str = DeformConvForm.GRID_SAMPLE
+    deform_conv: DeformConvForm | str = DeformConvForm.DEFORM_CONV
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
-"""Channel widths: fit a model's layers to the tensors of a checkpoint, which may be pruned, before loading them.
+"""Channel widths: fit a model's layers to the tensors of a checkpoint, which may be pruned.
 
-All of it works on torch's meta device, where layers have shapes and no storage.
+The layers are fitted on torch's meta device, where they have shapes and no storage, before the tensors are loaded.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from yolact_export.model.yolact import Yolact
 
 __all__ = ["check_flow", "fit_widths", "make_skeleton"]
 
+# Pixels; P7 is then a single one.
+_PROBE_SIZE = 64
 Shapes = Mapping[str, tuple[int, ...]]
 _Convolution = nn.Conv2d | ModulatedDeformConv2d
 
@@ -76,28 +78,29 @@ def _empty(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape, device="meta"))
 
 
-def check_flow(skeleton: Yolact) -> None:
-    """Run shapes through the whole network, so that widths that do not fit together are found before loading.
+def check_flow(model: Yolact) -> None:
+    """Run a tiny image through the whole network, so that widths that do not fit together are found.
+
+    A loaded model is asked, not its skeleton: kernels on the meta device cost a second and 80 MB to import.
 
     Raises:
         ShapeError: A layer is fed another number of channels than it takes; the message names it.
     """
-    config = skeleton.config
-    image = torch.empty(1, 3, config.input_height, config.input_width, device="meta")
-    with _watched_channels(skeleton), torch.no_grad():
+    image = torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE, device=model.semantic_seg_conv.weight.device)
+    with _watched_channels(model), torch.no_grad():
         try:
-            levels = skeleton.features(image)
-            skeleton.predict(levels)
-            skeleton.semantic_logit(levels)
+            levels = model.features(image)
+            model.predict(levels)
+            model.semantic_logit(levels)
         except RuntimeError as error:
             raise ShapeError(f"channel widths do not fit together: {error}") from error
 
 
 @contextmanager
-def _watched_channels(skeleton: Yolact) -> Iterator[None]:
+def _watched_channels(model: Yolact) -> Iterator[None]:
     handles = [
         module.register_forward_pre_hook(partial(_check_channels, name))
-        for name, module in skeleton.named_modules()
+        for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d | ModulatedDeformConv2d | nn.BatchNorm2d)
     ]
     try:
