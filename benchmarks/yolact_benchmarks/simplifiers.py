@@ -14,6 +14,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def _compare(checkpoint: Path, folder: Path, repeats: int) -> list[dict[str, Any
                 ),
             }
         )
-        runs[name] = lambda session=session, feeds=feeds: session.run(None, feeds)
+        runs[name] = partial(session.run, None, feeds)
     timings = time_interleaved(runs, repeats)
     fastest = timings["written"].median_ms
     for row in rows:
@@ -100,6 +101,9 @@ def _graphs(model: Any, image: Any, folder: Path) -> list[tuple[str, float, Path
             warnings.simplefilter("ignore")  # the older exporter announces its retirement
             torch.onnx.export(model, (image,), str(path), dynamo=dynamo, opset_version=18, external_data=False)
 
+    def slim(source: Path, path: Path) -> None:
+        onnx.save(onnxslim.slim(str(source)), path)
+
     def simplify(source: Path, path: Path) -> None:
         simplified, _ = onnxsim.simplify(onnx.load(source))
         onnx.save(simplified, path)
@@ -119,8 +123,8 @@ def _graphs(model: Any, image: Any, folder: Path) -> list[tuple[str, float, Path
         "written": make("written", lambda path: write_model(export_network(model), path)),
     }
     for name, source in sources.items():
-        make(f"{name} + onnxslim", lambda path, s=source: onnx.save(onnxslim.slim(str(s)), path))  # type: ignore[misc]
-        make(f"{name} + onnxsim", lambda path, s=source: simplify(s, path))  # type: ignore[misc]
+        make(f"{name} + onnxslim", partial(slim, source))
+        make(f"{name} + onnxsim", partial(simplify, source))
     return made
 
 
