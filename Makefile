@@ -8,6 +8,7 @@ WORKERS ?= 2
 # For `make demo`: your own checkpoint and picture.
 CHECKPOINT ?=
 IMAGE ?=
+BENCH_CHECKPOINT := $(or $(CHECKPOINT),out/demo/yolact_resnet50.pth)
 
 .PHONY: demo test check format bench tables clean
 
@@ -29,11 +30,15 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 # Measures on this machine and writes records under benchmarks/results/.
-bench: $(READY)
+bench: $(READY) $(BENCH_CHECKPOINT)
+	$(BIN)/python -m yolact_benchmarks.startup --results benchmarks/results
 	$(BIN)/python -m yolact_benchmarks.postprocess --results benchmarks/results
-	$(BIN)/python -m yolact_benchmarks.export --results benchmarks/results
+	$(BIN)/python -m yolact_benchmarks.export "$(BENCH_CHECKPOINT)" --results benchmarks/results
 
-# Writes the tables of README.md from the records.
+out/demo/yolact_resnet50.pth: $(READY)
+	$(BIN)/python examples/demo.py --output out/demo
+
+# Writes the tables of README.md and docs/ from the records.
 tables: $(READY)
 	$(BIN)/python -m yolact_benchmarks.tables
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from yolact_runtime.errors import FrameError, MediaError, UsageError
+from yolact_runtime.errors import BackendError, FrameError, MediaError, UsageError
 from yolact_runtime.nms import NmsMethod
 from yolact_runtime.terminal import Terminal, add_common_options, human_size, run_command, write_json
 
@@ -64,6 +65,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
     if options.top_k is not None and options.top_k < 1:
         raise UsageError(f"--top-k must be 1 or more, found {options.top_k}")
+    if options.output and options.output.exists() and not options.output.is_dir():
+        raise UsageError(f"-o wants a folder for the pictures: {options.output} is not a folder")
     segmenter_options = SegmenterOptions(
         nms=NmsMethod(options.nms),
         min_confidence=options.score,
@@ -75,7 +78,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     inputs = find_inputs(options.inputs)
     with Segmenter.open(options.model, options.backend, segmenter_options) as segmenter:
         terminal.say(f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}")
-        job = _Job(options, terminal, segmenter)
+        job = _Job(options, terminal, segmenter, frozenset(path.resolve() for path in inputs.images + inputs.videos))
         for word, reason in inputs.failures:
             job.fail(word, reason)
         for path in terminal.progress(inputs.images, "images", len(inputs.images)):
@@ -88,31 +91,40 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 class _Job:
     """One run of the command: results so far, and where they go."""
 
-    def __init__(self, options: argparse.Namespace, terminal: Terminal, segmenter: Any) -> None:
+    def __init__(
+        self, options: argparse.Namespace, terminal: Terminal, segmenter: Any, inputs: frozenset[Path]
+    ) -> None:
         self._options = options
         self._terminal = terminal
         self._segmenter = segmenter
+        self._inputs = inputs
         self._images: list[dict[str, Any]] = []
+        self._num_done = 0
         self._failures: list[dict[str, str]] = []
+        self._taken: set[Path] = set()
         self._written: list[Path] = []
 
-    def fail(self, name: str, reason: str) -> None:
-        """Report an input that could not be done, and go on."""
-        self._terminal.error(f"{name}: {reason}" if name not in reason else reason)
+    def fail(self, name: str, reason: str, named: bool = False) -> None:
+        """Report an input that could not be done, and go on; `named` says that the reason contains the name."""
+        self._terminal.error(reason if named else f"{name}: {reason}")
         self._failures.append({"file": name, "error": reason})
 
     def run_image(self, path: Path) -> None:
         """One image; a failure is reported and remembered."""
         from yolact_runtime.media import read_image, write_image
 
+        # Formats that can be read but are rarely wanted back become PNG.
+        suffix = path.suffix.lower() if path.suffix.lower() in {".jpg", ".jpeg", ".png"} else ".png"
         try:
             frame = read_image(path)
+            destination = self._destination(path, suffix)
             picture = self._segment(str(path), frame)
-            if self._options.output:
-                # Formats that can be read but are rarely wanted back become PNG.
-                suffix = path.suffix.lower() if path.suffix.lower() in {".jpg", ".jpeg", ".png"} else ".png"
-                write_image(self._destination(path, suffix), picture)
-        except (MediaError, FrameError) as error:
+            if destination:
+                write_image(destination, picture)
+                self._written.append(destination)
+        except MediaError as error:
+            self.fail(str(path), str(error), named=True)
+        except (FrameError, BackendError) as error:
             self.fail(str(path), str(error))
 
     def run_video(self, path: Path) -> None:
@@ -122,14 +134,17 @@ class _Job:
         try:
             with ExitStack() as stack:
                 reader = stack.enter_context(VideoReader(path))
-                writer = None
-                if self._options.output:
-                    writer = stack.enter_context(VideoWriter(self._destination(path, ".mp4"), reader.fps))
+                destination = self._destination(path, ".mp4")
+                writer = stack.enter_context(VideoWriter(destination, reader.fps)) if destination else None
                 for index, frame in enumerate(self._terminal.progress(reader, path.name, reader.num_frames)):
                     picture = self._segment(str(path), frame, index)
                     if writer:
                         writer.write(picture)
-        except (MediaError, FrameError) as error:
+            if destination:
+                self._written.append(destination)
+        except MediaError as error:
+            self.fail(str(path), str(error), named=True)
+        except (FrameError, BackendError) as error:
             self.fail(str(path), str(error))
 
     def finish(self) -> int:
@@ -143,12 +158,13 @@ class _Job:
             if options.json != "-":
                 terminal.say(f"wrote {options.json} ({human_size(Path(options.json).stat().st_size)})")
         if self._written:
-            size = human_size(sum(path.stat().st_size for path in self._written if path.exists()))
+            size = human_size(sum(path.stat().st_size for path in self._written))
             terminal.say(f"wrote {len(self._written)} file(s) to {options.output} ({size})")
-        elif self._images and not options.json:
-            terminal.say(f"to see the masks: yolact-run {options.model} {' '.join(options.inputs)} -o out")
+        elif self._num_done and not options.json:
+            command = shlex.join(["yolact-run", str(options.model), *options.inputs, "-o", "out"])
+            terminal.say(f"to see the masks: {command}")
         if self._failures:
-            terminal.error(f"{len(self._failures)} input(s) failed, {len(self._images)} done")
+            terminal.error(f"{len(self._failures)} input(s) failed, {self._num_done} done")
         return 1 if self._failures else 0
 
     def _segment(self, name: str, frame: Any, index: int | None = None) -> Any:
@@ -157,10 +173,12 @@ class _Job:
 
         instances = self._segmenter(frame)[: self._options.top_k]
         names = self._segmenter.class_names
-        document = image_document(name, instances, names)
-        if index is not None:
-            document["frame"] = index
-        self._images.append(document)
+        self._num_done += 1
+        if self._options.json:
+            document = image_document(name, instances, names)
+            if index is not None:
+                document["frame"] = index
+            self._images.append(document)
         if index is None:
             self._report(f"{name}: {_summary(names[i] for i in instances.class_id)}")
         if not self._options.output:
@@ -176,18 +194,28 @@ class _Job:
         else:
             sys.stdout.write(line + "\n")
 
-    def _destination(self, path: Path, suffix: str) -> Path:
-        """A free name in the output folder; inputs of the same name from several folders get numbers."""
-        folder: Path = self._options.output
+    def _destination(self, path: Path, suffix: str) -> Path | None:
+        """A free name in the output folder, if pictures are wanted; inputs of the same name get numbers.
+
+        Raises:
+            MediaError: The picture would overwrite an input.
+        """
+        folder: Path | None = self._options.output
+        if folder is None:
+            return None
         folder.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
-            name = f"{path.stem}{'' if number == 1 else f'-{number}'}{suffix}"
-            destination = folder / name
-            if destination not in self._written:
+            destination = folder / f"{path.stem}{'' if number == 1 else f'-{number}'}{suffix}"
+            if destination not in self._taken:
                 break
-        if destination.exists() and destination.resolve() == path.resolve():
+        self._taken.add(destination)
+        there = destination.resolve()
+        if there == path.resolve():
             raise MediaError(f"{path} would be overwritten by its own picture; choose another folder for -o")
-        self._written.append(destination)
+        if there in self._inputs:
+            raise MediaError(
+                f"{destination} is an input, and the picture of {path} would overwrite it; choose another folder for -o"
+            )
         return destination
 
 

@@ -34,8 +34,12 @@ def find_inputs(words: Iterable[str]) -> Inputs:
     failures: list[tuple[str, str]] = []
     for word in words:
         path = Path(word)
-        if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+        if not word:
+            found = []
+            failures.append((word, "an empty name: is a variable of the shell not set?"))
+        elif path.is_dir():
+            suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.is_dir())
             if not found:
                 failures.append((word, f"the folder holds no image or video ({_suffixes()})"))
         elif path.exists() or not glob.has_magic(word):

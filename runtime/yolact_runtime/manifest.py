@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -87,6 +88,15 @@ class PriorSpec:
             raise ManifestError(
                 f"priors: {len(self.feature_sizes)} feature sizes but scales for {len(self.scales_px)} levels"
             )
+        for name, values in (
+            ("feature_sizes", [side for size in self.feature_sizes for side in size]),
+            ("scales_px", [scale for scales in self.scales_px for scale in scales]),
+            ("aspect_ratios", self.aspect_ratios),
+        ):
+            if not all(value > 0 for value in values):
+                raise ManifestError(f"priors.{name} must be positive, found {getattr(self, name)}")
+        if not self.num_priors:
+            raise ManifestError(f"there are no priors: {self}")
 
     @property
     def num_priors(self) -> int:
@@ -105,6 +115,15 @@ class DetectionSpec:
     iou_threshold: float = 0.5
     top_k: int = 200
     max_instances: int = 100
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_threshold < 1:
+            raise ManifestError(f"detection.score_threshold must lie in [0, 1), found {self.score_threshold}")
+        if not 0 <= self.iou_threshold <= 1:
+            raise ManifestError(f"detection.iou_threshold must lie in [0, 1], found {self.iou_threshold}")
+        for name in ("top_k", "max_instances"):
+            if getattr(self, name) < 1:
+                raise ManifestError(f"detection.{name} must be 1 or more, found {getattr(self, name)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +160,10 @@ class Manifest:
     artefacts: Mapping[str, Artefact] = dataclasses.field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            raise ManifestError("class_names must not be empty")
+
     def to_json(self) -> str:
         """The document as indented JSON text that ends in a newline; the same manifest gives the same bytes."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
@@ -158,7 +181,7 @@ class Manifest:
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ManifestError(f"{source}: the manifest is not valid JSON: {error}") from error
         if not isinstance(document, dict):
             raise ManifestError(f"{source}: the manifest must be a JSON object, found {type(document).__name__}")
@@ -185,11 +208,22 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ManifestError(f"{where} must be an object, found {type(value).__name__}")
         return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _decode_float(value, where)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ManifestError(f"{where} must be {kind.__name__}, found {value!r}")
     return value
+
+
+def _decode_float(value: float, where: str) -> float:
+    """JSON as Python reads it has NaN, infinities, and whole numbers of any length."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ManifestError(f"{where} must be a finite number, found {number}")
+    return number
 
 
 def _decode_dataclass(kind: type[Any], value: Any, where: str) -> Any:

@@ -73,7 +73,7 @@ def write_image(path: Path, image: Frame) -> None:
     """Write ``(H, W, 3)`` uint8, blue first, in the format of the suffix; a whole file or nothing.
 
     Raises:
-        MediaError: OpenCV cannot write that format.
+        MediaError: OpenCV cannot write that format, or the file cannot be written.
     """
     cv2 = _opencv()
     try:
@@ -82,7 +82,10 @@ def write_image(path: Path, image: Frame) -> None:
         raise MediaError(f"cannot write {path}: {error.err}") from error
     if not encoded:
         raise MediaError(f"cannot write {path}: OpenCV does not know the format {path.suffix}")
-    write_atomically(path, content.tobytes())
+    try:
+        write_atomically(path, content.tobytes())
+    except OSError as error:
+        raise MediaError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 class VideoReader:

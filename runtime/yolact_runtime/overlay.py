@@ -42,7 +42,8 @@ def draw_instances(frame: Frame, instances: Instances, class_names: Sequence[str
     order = list(reversed(range(len(instances))))
     for i in order:
         _paint_mask(image, *instances.mask.window(i), instance_colour(i), line)
-    boxes = np.trunc(instances.xyxy).astype(np.int64)
+    # The limit is beyond any picture; a box without bounds would not fit into an integer.
+    boxes = np.trunc(np.clip(instances.xyxy, -1e6, 1e6)).astype(np.int64)
     for i in order:
         _draw_frame(image, boxes[i], instance_colour(i), line)
     letter = int(np.clip(min(frame.shape[:2]) / 40, 8, 48))
@@ -75,9 +76,9 @@ def _draw_frame(image: Frame, box: npt.NDArray[np.int64], colour: npt.NDArray[np
     height, width = image.shape[:2]
     left, top, right, bottom = np.clip(box, 0, [width, height, width, height]).tolist()
     value = colour.astype(np.uint8)
-    image[top : top + line, left:right] = value
+    image[top : min(top + line, bottom), left:right] = value
     image[max(bottom - line, top) : bottom, left:right] = value
-    image[top:bottom, left : left + line] = value
+    image[top:bottom, left : min(left + line, right)] = value
     image[top:bottom, max(right - line, left) : right] = value
 
 
@@ -91,8 +92,8 @@ def _draw_label(
     left = int(np.clip(box[0], 0, image.shape[1] - columns))
     top = int(box[1]) - rows if box[1] >= rows else int(np.clip(box[1], 0, image.shape[0] - rows))
     top = min(top, image.shape[0] - rows)
-    blue, green, red = colour
-    # Perceived brightness (ITU-R BT.601): dark letters on bright tags, bright letters on dark ones.
-    ink = 0.0 if 0.114 * blue + 0.587 * green + 0.299 * red > 128 else 255.0
+    # Of black and white the one with the higher contrast (WCAG 2): never below 4.5.
+    luminance = (colour / 255) ** 2.2 @ np.array([0.0722, 0.7152, 0.2126], np.float32)
+    ink = 0.0 if luminance > 0.18 else 255.0
     alpha = coverage[:rows, :columns, None]
     image[top : top + rows, left : left + columns] = (colour * (1 - alpha) + np.float32(ink) * alpha).astype(np.uint8)

@@ -104,6 +104,7 @@ class Postprocessor:
         selection = select(candidates, xyxy, self.settings, size)
         xyxy = xyxy[selection.candidate]
         chosen = raw.mask_coefficient[candidates.prior[selection.candidate]].astype(np.float32)
+        require_finite(chosen, "mask_coefficient")
         prototype = raw.prototype.astype(np.float32, copy=False)
         masks = assemble_masks(prototype, chosen, xyxy, height, width, self.crop_margin)
         mask_confidence = None
@@ -124,15 +125,12 @@ class Postprocessor:
             raise ShapeError(f"the network lacks the output {', '.join(missing)}; it has {', '.join(sorted(outputs))}")
         raw = _RawOutputs(*(outputs[name] for name in _RawOutputs._fields))
         priors, classes = len(self.priors), len(self.manifest.class_names) + 1
-        prototypes = raw.prototype.shape[1] if raw.prototype.ndim == 4 else -1
-        expected = _RawOutputs(
-            (1, priors, 4), (1, priors, classes), (1, priors, prototypes), (1, prototypes, *raw.prototype.shape[2:])
-        )
+        if raw.prototype.ndim != 4:
+            _require_shape(raw.prototype, (1, "K", "Hp", "Wp"), "prototype")
+        _, prototypes, height, width = raw.prototype.shape
+        expected = ((1, priors, 4), (1, priors, classes), (1, priors, prototypes), (1, prototypes, height, width))
         for name, array, shape in zip(_RawOutputs._fields, raw, expected, strict=True):
-            if array.shape != shape:
-                raise ShapeError(
-                    f'the output "{name}" should have the shape {shape} for this model, found {array.shape}'
-                )
+            _require_shape(array, shape, name)
         raw = _RawOutputs(*(array[0] for array in raw))
         require_finite(raw.prototype.max(keepdims=True), "prototype")
         return raw
@@ -144,13 +142,22 @@ class Postprocessor:
         if self.mask_iou is None or not len(xyxy):
             return np.zeros(len(xyxy), np.float32)
         predicted = self.mask_iou(soft_masks(prototype, coefficient, xyxy)[:, None])
+        _require_shape(predicted, (len(xyxy), len(self.manifest.class_names)), "mask_iou")
+        require_finite(predicted, "mask_iou")
         return predicted[np.arange(len(xyxy)), class_id]
+
+
+def _require_shape(array: npt.NDArray[np.floating], shape: tuple[int | str, ...], name: str) -> None:
+    if array.shape != shape:
+        wanted = str(shape).replace("'", "")
+        raise ShapeError(f'the output "{name}" should have the shape {wanted} for this model, found {array.shape}')
 
 
 def _to_pixels(xyxy: Float, height: int, width: int) -> Float:
     """Scale to the frame with upstream's one-sided clamping; what is not a number becomes 0, as in an integer box."""
     pixels = np.empty_like(xyxy)
     scale = np.array([width, height], np.float32)
-    pixels[:, :2] = np.maximum(np.minimum(xyxy[:, :2], xyxy[:, 2:]) * scale, 0)
-    pixels[:, 2:] = np.minimum(np.maximum(xyxy[:, :2], xyxy[:, 2:]) * scale, scale)
+    with np.errstate(over="ignore"):  # the ends of a box without bounds
+        pixels[:, :2] = np.maximum(np.minimum(xyxy[:, :2], xyxy[:, 2:]) * scale, 0)
+        pixels[:, 2:] = np.minimum(np.maximum(xyxy[:, :2], xyxy[:, 2:]) * scale, scale)
     return np.nan_to_num(pixels, copy=False)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from yolact_runtime.backends import Backend, create_backend
 from yolact_runtime.bundle import Bundle, open_bundle
-from yolact_runtime.errors import UsageError
+from yolact_runtime.errors import BackendError, UsageError
 from yolact_runtime.instances import Instances
 from yolact_runtime.manifest import Manifest
 from yolact_runtime.nms import NmsMethod, NmsSettings
@@ -56,6 +56,8 @@ class SegmenterOptions:
             raise UsageError(f"crop_margin must be 0 or more, found {self.crop_margin}")
         if self.max_instances is not None and self.max_instances < 1:
             raise UsageError(f"max_instances must be 1 or more, found {self.max_instances}")
+        if self.num_threads < 0:
+            raise UsageError(f"num_threads must be 0 or more, found {self.num_threads}")
 
     def nms_settings(self, manifest: Manifest) -> NmsSettings:
         """These options over the model's own detection settings."""
@@ -109,7 +111,11 @@ class Segmenter:
         network = create_backend(backend, bundle.network, options.num_threads)
         mask_iou = None
         if bundle.mask_iou is not None and options.mask_rescoring:
-            mask_iou = create_backend(network.name, bundle.mask_iou, options.num_threads)
+            try:
+                mask_iou = create_backend(network.name, bundle.mask_iou, options.num_threads)
+            except BaseException:
+                network.close()
+                raise
         return cls(bundle.manifest, network, mask_iou, options)
 
     @property
@@ -156,7 +162,10 @@ class Segmenter:
 
 def _rescorer(backend: Backend) -> MaskIou:
     def predict(masks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        (predicted,) = backend.infer(masks).values()
+        outputs = backend.infer(masks)
+        if len(outputs) != 1:
+            raise BackendError(f"the mask-IoU network should have one output, found {', '.join(outputs)}")
+        (predicted,) = outputs.values()
         return predicted.astype(np.float32, copy=False)
 
     return predict

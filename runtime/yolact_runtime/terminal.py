@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -109,8 +110,11 @@ def run_command(
     terminal = Terminal(options.quiet)
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name may be no text in the encoding of the terminal; that must not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return command(options, terminal)
+        return _flushed(command(options, terminal))
     except YolactError as error:
         terminal.error(str(error))
         return error.exit_status
@@ -127,6 +131,12 @@ def run_command(
     except OSError as error:
         terminal.error(str(error))
         return 1
+
+
+def _flushed(status: int) -> int:
+    """Empty stdout's buffer here, where a reader that went away can still be dealt with."""
+    sys.stdout.flush()
+    return status
 
 
 def human_size(size_bytes: int) -> str:
@@ -154,8 +164,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(document: object, destination: str) -> None:
-    """Write JSON to a path, or to stdout for ``-``."""
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+    """Write JSON, in ASCII, to a path, or to stdout for ``-``.
+
+    Escapes carry what a terminal's encoding or UTF-8 cannot, such as file names that are not text.
+    """
+    text = json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n"
     if destination == "-":
         sys.stdout.write(text)
         sys.stdout.flush()

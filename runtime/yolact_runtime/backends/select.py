@@ -50,5 +50,5 @@ def create_backend(name: str, model: Path, num_threads: int = 0) -> Backend:
             _log.info("passed over: %s", reason)
         return backend
     different = list(dict.fromkeys(reasons))
-    listed = different[0] if len(different) == 1 else "\n  " + "\n  ".join(different)
-    raise BackendUnavailableError(f"no backend can run this model here: {listed}")
+    listed = " " + different[0] if len(different) == 1 else "".join(f"\n  {reason}" for reason in different)
+    raise BackendUnavailableError(f"no backend can run this model here:{listed}")

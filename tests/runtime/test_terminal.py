@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yolact_runtime.errors import BundleError, UsageError
+from yolact_runtime.terminal import (
+    Terminal,
+    add_common_options,
+    human_size,
+    run_command,
+    write_atomically,
+    write_json,
+)
+
+
+class _Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tool")
+    parser.add_argument("word", nargs="?")
+    add_common_options(parser)
+    return parser
+
+
+@pytest.fixture(autouse=True)
+def _no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands configure logging for their process; not for the tests'."""
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+
+
+# --- talk -------------------------------------------------------------------------------------------------------------
+
+
+def test_talk_goes_to_stderr_and_quiet_leaves_warnings_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    for quiet in (False, True):
+        terminal = Terminal(quiet)
+        terminal.say("talk")
+        terminal.heading("heading")
+        terminal.warn("careful")
+        terminal.error("broken")
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        talk = "" if quiet else "talk\nheading\n"
+        assert captured.err == talk + "warning: careful\nerror: broken\n"
+
+
+def test_colours_only_on_a_terminal_and_never_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured, plain = _Tty(), _Tty()
+    Terminal(stream=coloured).error("x")
+    monkeypatch.setenv("NO_COLOR", "")
+    Terminal(stream=plain).error("x")
+    piped = io.StringIO()
+    Terminal(stream=piped).error("x")
+    assert "\033[31merror: \033[0mx" in coloured.getvalue()
+    assert "\033[31m" not in plain.getvalue()
+    assert piped.getvalue() == "error: x\n"
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("stream", [io.StringIO, _Tty])
+@pytest.mark.parametrize("total", [None, 3])
+def test_progress_yields_every_item(quiet: bool, stream: type[io.StringIO], total: int | None) -> None:
+    terminal = Terminal(quiet, stream())
+    assert list(terminal.progress(iter("abc"), "work", total)) == ["a", "b", "c"]
+    assert list(terminal.progress([], "nothing", 0)) == []
+
+
+def test_progress_draws_on_a_terminal_and_cleans_up() -> None:
+    stream = _Tty()
+    list(Terminal(stream=stream).progress(range(2), "work", 2))
+    assert "work [########################] 2/2" in stream.getvalue()
+    assert stream.getvalue().endswith("\r\033[K")
+    piped = io.StringIO()
+    list(Terminal(stream=piped).progress(range(2), "work", 2))
+    assert piped.getvalue() == ""
+
+
+def test_progress_cleans_up_after_an_error() -> None:
+    stream = _Tty()
+
+    def items() -> Any:
+        yield 1
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        list(Terminal(stream=stream).progress(items(), "work"))
+    assert stream.getvalue().endswith("\r\033[K")
+
+
+# --- running a command ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (BundleError("no model"), 1, "error: no model\n"),
+        (UsageError("words"), 2, "error: words\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (MemoryError("8 GB"), 6, "error: out of memory (8 GB); try smaller inputs, or a machine with more\n"),
+        (OSError(28, "No space left on device", "out.json"), 1, "No space left on device: 'out.json'\n"),
+    ],
+)
+def test_errors_become_one_message_and_a_status(
+    error: BaseException, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(options: argparse.Namespace, terminal: Terminal) -> int:
+        raise error
+
+    assert run_command(_parser(), command, []) == status
+    captured = capsys.readouterr()
+    assert captured.err.endswith(message)
+    assert captured.out == ""
+
+
+def test_a_programming_error_is_not_hidden() -> None:
+    def command(options: argparse.Namespace, terminal: Terminal) -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(_parser(), command, [])
+
+
+def test_the_command_gets_its_options_and_gives_the_status() -> None:
+    def command(options: argparse.Namespace, terminal: Terminal) -> int:
+        assert (options.word, terminal.quiet) == ("x", True)
+        return 7
+
+    assert run_command(_parser(), command, ["x", "-q"]) == 7
+
+
+@pytest.mark.parametrize("words", [["--nonsense"], ["a", "b"]])
+def test_bad_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        run_command(_parser(), lambda options, terminal: 0, words)
+    assert raised.value.code == 2
+    assert "usage: tool" in capsys.readouterr().err
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (1500, "1.5 kB"),
+        (125_000_000, "125.0 MB"),
+        (3_000_000_000, "3.0 GB"),
+        (5_000_000_000_000, "5000.0 GB"),
+    ],
+)
+def test_human_size(size: int, text: str) -> None:
+    assert human_size(size) == text
+
+
+def test_write_atomically_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for content in (b"one", b"two"):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_write_over_a_folder_fails_and_cleans_up(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path / "a.json", b"x")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_json_to_a_file_makes_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.json"
+    write_json({"class_name": "猫", "file": "a b"}, str(path))
+    assert path.read_text(encoding="utf-8").endswith("}\n")
+    assert json.loads(path.read_bytes()) == {"class_name": "猫", "file": "a b"}
+
+
+def test_json_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    write_json({"a": [1, 2]}, "-")
+    assert capsys.readouterr().out == '{"a":[1,2]}\n'
+
+
+def test_json_of_a_file_name_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # What Python makes of a name with the byte 0xE9 outside UTF-8. JSON can hold it, and the name comes back.
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    write_json({"file": name}, str(tmp_path / "a.json"))
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"file": name}
+    write_json({"file": name}, "-")
+    assert json.loads(capsys.readouterr().out) == {"file": name}
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json({"a": float("nan")}, str(tmp_path / "a.json"))
+    assert list(tmp_path.iterdir()) == []
