@@ -36,7 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", metavar="PATH|-", help="write results as JSON (masks as COCO RLE) to a file or stdout"
     )
-    parser.add_argument("--score", type=float, default=0.3, help="leave out instances at or below it (default 0.3)")
+    parser.add_argument(
+        "--score",
+        type=float,
+        default=0.3,
+        help="second score threshold: leave out instances at or below it (default 0.3; published 0)",
+    )
     parser.add_argument(
         "--nms",
         choices=[method.value for method in NmsMethod],
@@ -47,9 +52,6 @@ def _parser() -> argparse.ArgumentParser:
     more = parser.add_argument_group("beyond the published behaviour")
     more.add_argument(
         "--crop-margin", type=float, default=0.0, metavar="F", help="widen the mask crop by this fraction of the box"
-    )
-    more.add_argument(
-        "--class-threshold", type=float, default=0.0, metavar="S", help="second score threshold, before suppression"
     )
     more.add_argument("--no-mask-rescoring", action="store_true", help="YOLACT++: skip the mask-IoU network")
     machine = parser.add_argument_group("machine")
@@ -70,7 +72,6 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     segmenter_options = SegmenterOptions(
         nms=NmsMethod(options.nms),
         min_confidence=options.score,
-        class_threshold=options.class_threshold,
         crop_margin=options.crop_margin,
         mask_rescoring=not options.no_mask_rescoring,
         num_threads=options.threads,

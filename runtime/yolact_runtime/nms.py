@@ -46,9 +46,8 @@ class NmsSettings:
     Attributes:
         method: Fast NMS per class, Fast NMS over all classes, or greedy NMS per class.
         score_threshold: A prior is a candidate when its best foreground score is above it (strictly).
-        min_confidence: Detections at or below it are left out; 0 keeps all. It never changes the others.
-        class_threshold: The optional second threshold: a candidate enters the list of a class only with a score above
-            it, *before* suppression counts to ``top_k``. Upstream has none (0).
+        min_confidence: The second score threshold, which upstream leaves out (0): a candidate enters the list of a
+            class only with a score above it. It never changes the detections above it, and saves the work on the rest.
         iou_threshold: Largest IoU of a kept box with a better one (greedy NMS drops at equality, Fast NMS does not).
         top_k: Boxes considered, best first: per class, or in all for the cross-class method.
         max_instances: Detections returned by the per-class methods; cross-class has no such cut, as upstream.
@@ -57,7 +56,6 @@ class NmsSettings:
     method: NmsMethod = NmsMethod.FAST
     score_threshold: float = 0.05
     min_confidence: float = 0.0
-    class_threshold: float = 0.0
     iou_threshold: float = 0.5
     top_k: int = 200
     max_instances: int = 100
@@ -147,16 +145,11 @@ def select(candidates: Candidates, xyxy: Float, settings: NmsSettings, input_siz
     return _traditional_nms(candidates.score, xyxy, settings, input_size)
 
 
-def _floor(settings: NmsSettings) -> np.float32:
-    """Scores at or below it cannot influence a result that is asked for."""
-    return np.float32(max(settings.min_confidence, settings.class_threshold))
-
-
 def _fast_nms(score: Float, xyxy: Float, settings: NmsSettings) -> Selection:
     # Class-major order: a stable sort then breaks ties by class and prior.
     by_class = np.ascontiguousarray(score.T)
     flat = by_class.ravel()
-    floor = _floor(settings)
+    floor = np.float32(settings.min_confidence)
     above = np.flatnonzero(flat > floor) if floor > 0 else np.arange(flat.size)
     considered = 2 * settings.max_instances
     while True:
@@ -219,14 +212,14 @@ def _cross_class_fast_nms(score: Float, xyxy: Float, settings: NmsSettings) -> S
     class_id = score.argmax(axis=1) if len(score) else np.zeros(0, np.int64)
     confidence = score[np.arange(len(score)), class_id]
     order = np.lexsort((class_id, -confidence))
-    order = order[confidence[order] > _floor(settings)][: settings.top_k]
+    order = order[confidence[order] > np.float32(settings.min_confidence)][: settings.top_k]
     kept = order[_matrix_suppress(xyxy[order], settings.iou_threshold)]
     return Selection(kept, class_id[kept], confidence[kept])
 
 
 def _traditional_nms(score: Float, xyxy: Float, settings: NmsSettings, input_size: tuple[int, int]) -> Selection:
     xyxy_px = xyxy * np.array([input_size[1], input_size[0]] * 2, np.float32)
-    floor = max(_floor(settings), np.float32(settings.score_threshold))
+    floor = np.float32(max(settings.min_confidence, settings.score_threshold))
     kept: list[Int] = []
     class_ids: list[Int] = []
     for class_id in np.flatnonzero((score > floor).any(axis=0)):

@@ -27,9 +27,9 @@ class SegmenterOptions:
 
     Attributes:
         nms: Suppression method; see :class:`yolact_runtime.nms.NmsMethod`.
-        min_confidence: Instances at or below it are left out. 0 gives everything the published evaluation ranks,
-            including many low scores; 0.15 to 0.3 suits pictures. It never changes the instances above it.
-        class_threshold: Second score threshold, per class and before suppression; upstream has none (0).
+        min_confidence: The second score threshold: instances at or below it are left out, before suppression. 0 is the
+            published behaviour, which has none and fills the list up with low scores; 0.15 to 0.3 suits pictures. It
+            never changes the instances above it.
         iou_threshold: None takes the model's.
         max_instances: None takes the model's.
         crop_margin: Fraction of a box added on each side before its mask is cropped, for masks that are cut by their
@@ -40,7 +40,6 @@ class SegmenterOptions:
 
     nms: NmsMethod = NmsMethod.FAST
     min_confidence: float = 0.0
-    class_threshold: float = 0.0
     iou_threshold: float | None = None
     max_instances: int | None = None
     crop_margin: float = 0.0
@@ -48,7 +47,7 @@ class SegmenterOptions:
     num_threads: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("min_confidence", "class_threshold", "iou_threshold"):
+        for name in ("min_confidence", "iou_threshold"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise UsageError(f"{name} must lie between 0 and 1, found {value}")
@@ -66,7 +65,6 @@ class SegmenterOptions:
             method=self.nms,
             score_threshold=detection.score_threshold,
             min_confidence=self.min_confidence,
-            class_threshold=self.class_threshold,
             iou_threshold=detection.iou_threshold if self.iou_threshold is None else self.iou_threshold,
             top_k=detection.top_k,
             max_instances=detection.max_instances if self.max_instances is None else self.max_instances,

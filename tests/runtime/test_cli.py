@@ -154,7 +154,6 @@ def test_mask_confidence_of_a_yolact_plus_model(plus_bundle: Path, tmp_path: Pat
         (["--top-k", "50"], ["cat", "bird", "dog"]),
         (["--nms", "cross-class"], ["cat", "bird"]),
         (["--nms", "traditional"], ["cat", "bird", "dog"]),
-        (["--nms", "fast", "--class-threshold", "0.5"], ["cat", "bird"]),
         (["--backend", "onnxruntime-cpu", "--threads", "1"], ["cat", "bird", "dog"]),
     ],
 )
@@ -425,7 +424,6 @@ def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest
         (["--top-k", "-1"], "--top-k must be 1 or more"),
         (["--score", "2"], "min_confidence must lie between 0 and 1, found 2.0"),
         (["--score", "nan"], "min_confidence must lie between 0 and 1"),
-        (["--class-threshold", "-1"], "class_threshold must lie between 0 and 1"),
         (["--crop-margin", "-1"], "crop_margin must be 0 or more"),
         (["--threads", "-2"], "num_threads must be 0 or more"),
         (["--backend", "tensorrt"], 'no backend "tensorrt"; there are auto'),

@@ -282,7 +282,7 @@ def test_suppression_works_on_unclipped_boxes() -> None:
     assert len(_select(boxes, np.array([[0.9], [0.8]], np.float32)).candidate) == 2
 
 
-def test_class_threshold_is_a_second_threshold_before_suppression() -> None:
+def test_min_confidence_is_the_second_threshold_that_upstream_leaves_out() -> None:
     boxes = np.tile(_disjoint(1), (2, 1))
     score = np.array([[0.9, 0.04], [0.03, 0.8]], np.float32)
     published = _select(boxes, score)
@@ -290,8 +290,8 @@ def test_class_threshold_is_a_second_threshold_before_suppression() -> None:
     assert _rows(published) == [(0, 0, np.float32(0.9)), (1, 1, np.float32(0.8))]
     lone = np.array([[0.9, 0.04]], np.float32)
     assert _select(_disjoint(1), lone).class_id.tolist() == [0, 1]
-    assert _select(_disjoint(1), lone, class_threshold=0.04).class_id.tolist() == [0]  # strict
-    assert _select(_disjoint(1), lone, class_threshold=0.03).class_id.tolist() == [0, 1]
+    assert _select(_disjoint(1), lone, min_confidence=0.04).class_id.tolist() == [0]  # strict
+    assert _select(_disjoint(1), lone, min_confidence=0.03).class_id.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("method", list(NmsMethod))

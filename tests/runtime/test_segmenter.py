@@ -155,7 +155,6 @@ def test_eight_threads_on_onnx_runtime(tmp_path: Path) -> None:
         ("min_confidence", -0.1, "min_confidence must lie between 0 and 1, found -0.1"),
         ("min_confidence", 1.1, "min_confidence must lie between 0 and 1"),
         ("min_confidence", math.nan, "min_confidence must lie between 0 and 1, found nan"),
-        ("class_threshold", 2, "class_threshold must lie between 0 and 1"),
         ("iou_threshold", -1, "iou_threshold must lie between 0 and 1"),
         ("iou_threshold", math.nan, "iou_threshold must lie between 0 and 1"),
         ("crop_margin", -0.5, "crop_margin must be 0 or more, found -0.5"),
@@ -181,10 +180,10 @@ def test_options_take_the_models_settings_where_they_say_nothing() -> None:
     manifest = small_manifest(detection=DetectionSpec(0.2, 0.4, 7, 3))
     chosen = SegmenterOptions().nms_settings(manifest)
     assert (chosen.score_threshold, chosen.iou_threshold, chosen.top_k, chosen.max_instances) == (0.2, 0.4, 7, 3)
-    assert (chosen.method, chosen.min_confidence, chosen.class_threshold) == (NmsMethod.FAST, 0, 0)
-    mine = SegmenterOptions(NmsMethod.TRADITIONAL, 0.3, 0.1, 0.0, 9).nms_settings(manifest)
+    assert (chosen.method, chosen.min_confidence) == (NmsMethod.FAST, 0)
+    mine = SegmenterOptions(NmsMethod.TRADITIONAL, 0.3, 0.0, 9).nms_settings(manifest)
     assert (mine.score_threshold, mine.iou_threshold, mine.top_k, mine.max_instances) == (0.2, 0.0, 7, 9)
-    assert (mine.method, mine.min_confidence, mine.class_threshold) == (NmsMethod.TRADITIONAL, 0.3, 0.1)
+    assert (mine.method, mine.min_confidence) == (NmsMethod.TRADITIONAL, 0.3)
 
 
 def test_by_default_everything_that_the_published_evaluation_ranks_is_returned() -> None:
@@ -206,7 +205,6 @@ def test_each_option_reaches_the_result() -> None:
     assert count(iou_threshold=0.95) == 3
     assert count(max_instances=1) == 1
     assert count(min_confidence=0.9) <= 1
-    assert count(class_threshold=0.85) == 2
     two_classes = [Thing((0.2, 0.2, 0.7, 0.7)), Thing((0.2, 0.2, 0.7, 0.7), class_id=1, confidence=0.8)]
     for method, expected in ((NmsMethod.FAST, 2), (NmsMethod.CROSS_CLASS, 1), (NmsMethod.TRADITIONAL, 2)):
         segmenter, _ = fake_segmenter([two_classes], SegmenterOptions(method, min_confidence=0.1))
