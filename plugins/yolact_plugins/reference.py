@@ -214,7 +214,8 @@ def traditional_nms(
         max_instances: Boxes returned over all classes.
     """
     candidate = candidates(foreground_score, score_threshold)
-    xyxy_px = xyxy * np.array([input_size[1], input_size[0]] * 2, np.float32)
+    with np.errstate(over="ignore"):  # as in the IoU
+        xyxy_px = xyxy * np.array([input_size[1], input_size[0]] * 2, np.float32)
     kept: list[tuple[int, int, np.float32]] = []
     for class_id in range(foreground_score.shape[1]):
         score = foreground_score[:, class_id]

@@ -218,7 +218,8 @@ def _cross_class_fast_nms(score: Float, xyxy: Float, settings: NmsSettings) -> S
 
 
 def _traditional_nms(score: Float, xyxy: Float, settings: NmsSettings, input_size: tuple[int, int]) -> Selection:
-    xyxy_px = xyxy * np.array([input_size[1], input_size[0]] * 2, np.float32)
+    with np.errstate(over="ignore"):  # as in the IoU
+        xyxy_px = xyxy * np.array([input_size[1], input_size[0]] * 2, np.float32)
     floor = np.float32(max(settings.min_confidence, settings.score_threshold))
     kept: list[Int] = []
     class_ids: list[Int] = []

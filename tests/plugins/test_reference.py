@@ -138,6 +138,12 @@ def test_iou_of_boxes_whose_area_overflows_does_not_warn() -> None:
     assert np.isnan(reference.iou(huge, huge)[0, 0])
 
 
+def test_suppression_of_boxes_beyond_float32_does_not_warn() -> None:
+    huge, score = np.array([[-3e38, -3e38, 3e38, 3e38]] * 2, np.float32), np.array([[0.9], [0.8]], np.float32)
+    assert reference.fast_nms(huge, score).prior.tolist() == [0]
+    assert reference.traditional_nms(huge, score, input_size=(550, 550)).prior.tolist() == [0]
+
+
 # --- suppression ------------------------------------------------------------------------------------------------------
 
 # IoU(A, B) = IoU(B, C) = 0.6 and IoU(A, C) = 0.2, scores A > B > C.

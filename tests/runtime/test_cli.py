@@ -476,8 +476,16 @@ def test_as_a_program(bundle: Path, tmp_path: Path) -> None:
     assert b"\033" not in errors
 
 
-def test_a_reader_that_goes_away_ends_the_program_quietly(bundle: Path, tmp_path: Path) -> None:
-    process = _program(bundle, _picture(tmp_path / "a.png"), "-q", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_ends_the_program_quietly(bundle: Path, tmp_path: Path, unbuffered: str) -> None:
+    process = _program(
+        bundle,
+        _picture(tmp_path / "a.png"),
+        "-q",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None

@@ -134,6 +134,19 @@ def test_a_probability_of_one_half_is_outside() -> None:
     assert assemble_masks(np.zeros((1, 3, 3), np.float32), ONE, _boxes(WHOLE), 5, 7).area().tolist() == [0]
 
 
+@pytest.mark.parametrize("rising", [False, True])
+def test_a_pixel_that_interpolates_to_exactly_one_half_is_outside(rising: bool) -> None:
+    # Down a column the interpolated value itself decides, to the last bit: no rounding of the crossing may show.
+    found = 0
+    for height in (3, 5, 9, 27):
+        for logit in np.arange(1, 60, dtype=np.float32) / 8:
+            prototype = np.array([[[-logit], [logit]] if rising else [[logit], [-logit]]], np.float32)
+            value = reference.resize_bilinear(reference.soft_masks(prototype, ONE, _boxes(WHOLE))[0], height, 1)
+            found += int((value == 0.5).sum())
+            assert (assemble_masks(prototype, ONE, _boxes(WHOLE), height, 1).dense()[0] == (value > 0.5)).all()
+    assert found > 20
+
+
 def test_interpolates_probabilities_not_logits() -> None:
     # Half-way between logits 9 and -2 the logit is positive; the probability is (1 + 0.12) / 2, at a quarter 0.34.
     prototype = np.array([[[9], [-2]]], np.float32)

@@ -271,8 +271,9 @@ def test_a_box_without_area_is_dropped_when_a_better_one_has_none_either() -> No
 
 
 @pytest.mark.parametrize("method", list(NmsMethod))
-def test_boxes_whose_area_overflows_do_not_warn(method: NmsMethod) -> None:
-    huge = np.array([[-1e25, -1e25, 1e25, 1e25]] * 2, np.float32)
+@pytest.mark.parametrize("far", [1e25, 3e38])
+def test_boxes_whose_area_overflows_do_not_warn(method: NmsMethod, far: float) -> None:
+    huge = np.array([[-far, -far, far, far]] * 2, np.float32)
     assert _select(huge, np.array([[0.9], [0.8]], np.float32), method=method).candidate.tolist() == [0]
 
 

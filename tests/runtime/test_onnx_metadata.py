@@ -76,8 +76,8 @@ def test_a_long_value(tmp_path: Path) -> None:
     assert read_metadata(tmp_path / "m.onnx") == {"a": "x" * 300000, "b": "é猫"}
 
 
-def test_a_graph_of_gigabytes_is_skipped(tmp_path: Path) -> None:
-    size = 5 << 30  # a hole in the file: reading it would take seconds and 5 GiB of memory
+def test_a_graph_of_any_size_is_skipped(tmp_path: Path) -> None:
+    size = 1 << 40  # a hole in the file; nobody can read it into memory
     path = tmp_path / "large.onnx"
     with path.open("wb") as file:
         head = _varint(7 * 8 + BYTES) + _varint(size)
@@ -121,6 +121,7 @@ def test_an_entry_without_a_value(tmp_path: Path) -> None:
         (bytes([5 * 8 + 7]), "field 5 does not fit"),
         (b"\x80", "cut-off number"),
         (b"\xff" * 20, "cut-off number"),
+        (_varint(7 * 8 + VARINT) + b"\x80" * 10 + b"\x01", "cut-off number"),  # more than 64 bits
         (_varint(7 * 8 + BYTES) + _varint(2**63) + b"abc", "field 7 does not fit"),
         (_varint(7 * 8 + BYTES) + _varint(4) + b"abc", "field 7 does not fit"),
         (_varint(7 * 8 + FIXED64) + b"abc", "field 7 does not fit"),
