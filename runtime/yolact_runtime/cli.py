@@ -80,12 +80,17 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     with Segmenter.open(options.model, options.backend, segmenter_options) as segmenter:
         terminal.say(f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}")
         job = _Job(options, terminal, segmenter, frozenset(path.resolve() for path in inputs.images + inputs.videos))
-        for word, reason in inputs.failures:
-            job.fail(word, reason)
-        for path in terminal.progress(inputs.images, "images", len(inputs.images)):
-            job.run_image(path)
-        for path in inputs.videos:
-            job.run_video(path)
+        try:
+            for word, reason in inputs.failures:
+                job.fail(word, reason)
+            for path in terminal.progress(inputs.images, "images", len(inputs.images)):
+                job.run_image(path)
+            for path in inputs.videos:
+                job.run_video(path)
+        except KeyboardInterrupt:
+            # What is done is kept; the command still ends as an interrupted one.
+            job.finish()
+            raise
     return job.finish()
 
 
@@ -101,6 +106,7 @@ class _Job:
         self._inputs = inputs
         self._images: list[dict[str, Any]] = []
         self._num_done = 0
+        self._found: Counter[str] = Counter()
         self._failures: list[dict[str, str]] = []
         self._taken: set[Path] = set()
         self._written: list[Path] = []
@@ -137,12 +143,15 @@ class _Job:
                 reader = stack.enter_context(VideoReader(path))
                 destination = self._destination(path, ".mp4")
                 writer = stack.enter_context(VideoWriter(destination, reader.fps)) if destination else None
-                for index, frame in enumerate(self._terminal.progress(reader, path.name, reader.num_frames)):
-                    picture = self._segment(str(path), frame, index)
+                num_frames = 0
+                for frame in self._terminal.progress(reader, path.name, reader.num_frames):
+                    picture = self._segment(str(path), frame, num_frames)
+                    num_frames += 1
                     if writer:
                         writer.write(picture)
             if destination:
                 self._written.append(destination)
+            self._report(f"{path}: {num_frames} frame(s), {self._found[str(path)]} instance(s) in all")
         except MediaError as error:
             self.fail(str(path), str(error), named=True)
         except (FrameError, BackendError) as error:
@@ -175,6 +184,7 @@ class _Job:
         instances = self._segmenter(frame)[: self._options.top_k]
         names = self._segmenter.class_names
         self._num_done += 1
+        self._found[name] += len(instances)
         if self._options.json:
             document = image_document(name, instances, names)
             if index is not None:
@@ -204,7 +214,10 @@ class _Job:
         folder: Path | None = self._options.output
         if folder is None:
             return None
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MediaError(f"cannot make the folder {folder} for pictures: {error.strerror or error}") from error
         for number in itertools.count(1):
             destination = folder / f"{path.stem}{'' if number == 1 else f'-{number}'}{suffix}"
             if destination not in self._taken:

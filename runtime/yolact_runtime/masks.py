@@ -90,6 +90,8 @@ class Masks:
         """
         if not documents:
             raise ShapeError("an empty list of RLE objects has no frame size; use Masks.empty(0, height, width)")
+        if any("size" not in document or "counts" not in document for document in documents):
+            raise ShapeError('an RLE object has the fields "size" and "counts"')
         sizes: set[tuple[int, ...]] = {tuple(document["size"]) for document in documents}  # type: ignore[arg-type]  # JSON is untyped
         if len(sizes) != 1:
             raise ShapeError(f"masks of one frame have one size, found {sorted(sizes)}")

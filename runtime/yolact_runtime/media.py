@@ -162,7 +162,10 @@ class VideoWriter:
             return
         self._writer.release()
         if kind is None:
-            self._partial.replace(self._path)
+            try:
+                self._partial.replace(self._path)
+            except OSError as failure:
+                raise MediaError(f"cannot write {self._path}: {failure.strerror or failure}") from failure
         else:
             self._partial.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from yolact_runtime.nms import NmsSettings, find_candidates, require_finite, sel
 from yolact_runtime.priors import make_priors
 
 __all__ = ["MaskIou", "Postprocessor", "decode"]
+
+_log = logging.getLogger(__name__)
 
 Float = npt.NDArray[np.float32]
 MaskIou = Callable[[Float], Float]
@@ -100,6 +103,9 @@ class Postprocessor:
         regression = raw.box_regression[candidates.prior].astype(np.float32)
         require_finite(regression, "box_regression")
         xyxy = decode(regression, self.priors[candidates.prior], self.manifest.priors.variances)
+        if not np.isfinite(xyxy).all():
+            # Upstream goes on, and so do we: such a box drops every lower-scoring box of its class.
+            _log.warning("%s: a box without bounds hides others; the model is damaged or untrained", self.manifest.name)
         size = (self.manifest.input.height, self.manifest.input.width)
         selection = select(candidates, xyxy, self.settings, size)
         xyxy = xyxy[selection.candidate]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import numpy as np
 import pytest
 
 from yolact_benchmarks import postprocess
-from yolact_benchmarks.memory import peak_extra_bytes
 from yolact_benchmarks.record import device_name, write_record
 from yolact_benchmarks.scenes import COCO_550, make_outputs
 from yolact_benchmarks.timing import time_interleaved
@@ -30,8 +31,13 @@ def test_times_are_milliseconds() -> None:
 
 
 def test_peak_memory_sees_what_is_freed_again() -> None:
-    peak = peak_extra_bytes(lambda: np.ones(50_000_000, np.uint8).sum())
-    assert 45e6 < peak < 80e6
+    # In a process of its own: what other tests have freed would otherwise be used again.
+    code = (
+        "import numpy as np; from yolact_benchmarks.memory import peak_extra_bytes; "
+        "print(peak_extra_bytes(lambda: np.ones(50_000_000, np.uint8).sum()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 45e6 < int(done.stdout) < 60e6
 
 
 @pytest.mark.parametrize("box_area", [0.025, 0.12])

@@ -370,6 +370,31 @@ def test_a_video(bundle: Path, tmp_path: Path) -> None:
     assert frames[0].std() > 20 > frames[1].std()
 
 
+def test_a_video_is_summed_up_in_a_line(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = _film(tmp_path / "film.mp4", [BRIGHT, DARK, BRIGHT])
+    assert _run(bundle, film) == 0
+    assert capsys.readouterr().out == f"{film}: 3 frame(s), 6 instance(s) in all\n"
+
+
+def test_an_interrupt_keeps_the_results_so_far(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = [_picture(tmp_path / f"{name}.png") for name in "abc"]
+    call = Segmenter.__call__
+    calls: list[None] = []
+
+    def interrupted(self: Segmenter, frame: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return call(self, frame)
+
+    monkeypatch.setattr(Segmenter, "__call__", interrupted)
+    document = _json(tmp_path / "out.json", bundle, *pictures, status=130)
+    assert [image["file"] for image in document["images"]] == [str(path) for path in pictures[:2]]
+    assert capsys.readouterr().err.endswith("error: interrupted\n")
+
+
 def test_a_video_is_not_overwritten_by_its_own_picture(bundle: Path, tmp_path: Path) -> None:
     film = _film(tmp_path / "film.mp4", [BRIGHT])
     before = film.read_bytes()

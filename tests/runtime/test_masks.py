@@ -308,3 +308,9 @@ def test_a_damaged_document_is_refused() -> None:
         Masks.from_rle([{**document, "size": [4, 5]}])
     with pytest.raises(ShapeError, match="not a COCO run-length string"):
         Masks.from_rle([{**document, "counts": "!"}])
+
+
+@pytest.mark.parametrize("document", [{"size": [2, 2]}, {"counts": "04"}, {}])
+def test_an_rle_object_without_its_fields_is_named(document: dict[str, object]) -> None:
+    with pytest.raises(ShapeError, match='"size" and "counts"'):
+        Masks.from_rle([document])

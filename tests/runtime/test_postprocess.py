@@ -339,10 +339,13 @@ def test_a_box_without_bounds_has_numbers_for_corners_and_no_mask(method: NmsMet
     assert instances.mask.area()[1] > 0
 
 
-def test_a_box_that_is_no_number_hides_those_it_is_compared_with_as_upstream() -> None:
+def test_a_box_that_is_no_number_hides_those_it_is_compared_with_as_upstream(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     outputs = raw_outputs(MANIFEST, THINGS)
     outputs["box_regression"][0, 0, 2] = 3e38
     assert _run(outputs, method=NmsMethod.CROSS_CLASS).class_id.tolist() == [0]
+    assert "a box without bounds hides others" in caplog.text
 
 
 def test_a_box_beyond_any_frame_does_not_warn() -> None:
