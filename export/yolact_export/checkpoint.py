@@ -23,6 +23,7 @@ __all__ = ["CheckpointOptions", "LoadedCheckpoint", "config_name_of", "load_chec
 
 _LOGGER = logging.getLogger(__name__)
 _COUNTER = "num_batches_tracked"
+_SEMANTIC_HEAD = "semantic_seg_conv."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _load_model(config: YolactConfig, tensors: dict[str, torch.Tensor], source: 
     findings: list[str] = []
     skeleton = make_skeleton(config)
     expected = {key: tuple(value.shape) for key, value in skeleton.state_dict().items()}
-    tensors = _add_counters(tensors, expected, findings)
+    tensors = _add_training_only(tensors, expected, findings)
     _check_keys(tensors, expected, config, source)
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     if changed := fit_widths(skeleton, shapes):
@@ -104,10 +105,10 @@ def _load_model(config: YolactConfig, tensors: dict[str, torch.Tensor], source: 
     return skeleton, findings
 
 
-def _add_counters(
+def _add_training_only(
     tensors: dict[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]], findings: list[str]
 ) -> dict[str, torch.Tensor]:
-    """Very old files lack the counters of batch norms, which only training reads."""
+    """Zeros for what only training reads: very old files lack batch norm counters, stripped ones the semantic head."""
     missing = [
         key
         for key in expected
@@ -115,7 +116,12 @@ def _add_counters(
     ]
     if missing:
         findings.append(f"{len(missing)} missing batch norm counters ({_COUNTER}) set to 0")
-    return {**tensors, **{key: torch.zeros((), dtype=torch.int64) for key in missing}}
+    added = {key: torch.zeros((), dtype=torch.int64) for key in missing}
+    head = [key for key in expected if key.startswith(_SEMANTIC_HEAD)]
+    if not any(key in tensors for key in head):
+        findings.append(f"the semantic head ({_SEMANTIC_HEAD}*), which only training uses, is missing and set to 0")
+        added.update((key, torch.zeros(expected[key])) for key in head)
+    return {**tensors, **added}
 
 
 def _check_keys(

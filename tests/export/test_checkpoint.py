@@ -149,6 +149,12 @@ def test_batch_norm_counters_may_be_missing(narrow_state, save):
     assert "53 missing batch norm counters" in findings_of(loaded)
 
 
+def test_the_training_only_semantic_head_may_be_missing(narrow_state, save):
+    state = {key: value for key, value in narrow_state("yolact_resnet50").items() if "semantic" not in key}
+    loaded = load_checkpoint(save(state, "yolact_resnet50.pth"))
+    assert "the semantic head (semantic_seg_conv.*), which only training uses, is missing" in findings_of(loaded)
+
+
 def test_half_precision_becomes_float32(narrow_state, save):
     state = {key: value.half() if value.ndim else value for key, value in narrow_state("yolact_small").items()}
     loaded = load_checkpoint(save(state))
