@@ -20,7 +20,7 @@ class LinearTaps:
     Attributes:
         low: ``(target,)`` int64, non-decreasing.
         high: ``(target,)`` int64, ``low + 1`` except at the last source pixel.
-        fraction: ``(target,)`` float32 in ``[0, 1]``; 1 only where rounding makes it so.
+        fraction: ``(target,)`` float32 in ``[0, 1]``; 1 only where rounding makes it so, 0 at the last source pixel.
         first: ``(source + 1,)`` int64; ``first[c]`` is the first target pixel with ``low >= c``, so the pixels between
             source pixels ``c`` and ``c + 1`` are ``first[c] .. first[c + 1] - 1``.
     """
@@ -46,10 +46,11 @@ def linear_taps(source: int, target: int) -> LinearTaps:
     """Taps that resize an axis of `source` pixels to `target` pixels. Cached; the arrays are read-only."""
     position = np.maximum((np.arange(target) + 0.5) * (source / target) - 0.5, 0.0)
     low = np.minimum(position.astype(np.int64), source - 1)
+    high = np.minimum(low + 1, source - 1)
     taps = LinearTaps(
         low=low,
-        high=np.minimum(low + 1, source - 1),
-        fraction=(position - low).astype(np.float32),
+        high=high,
+        fraction=np.where(low < high, position - low, 0.0).astype(np.float32),
         first=np.searchsorted(low, np.arange(source + 1)),
     )
     for array in (taps.low, taps.high, taps.fraction, taps.first):

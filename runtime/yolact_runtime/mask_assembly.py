@@ -1,10 +1,10 @@
 """Mask assembly on the CPU: prototypes x coefficients -> masks in the frame, as runs, at a cost that follows outlines.
 
 The published order is kept exactly: linear combination, sigmoid, crop at prototype resolution, bilinear upsampling,
-``> 0.5``. What differs is that no upsampled image is ever made. Bilinear interpolation is linear between two
-neighbouring prototype rows, so along a column of the frame a mask changes at most once in each such segment, and the
-place can be computed. Work and memory are therefore ``frame columns x prototype rows`` inside each box, and the result
-is born as column-major runs, which is what COCO RLE stores.
+``> 0.5``. What differs is that no upsampled image is ever made. Call the square between four neighbouring prototype
+pixels a cell. Where all four are on one side of the threshold, so is everything that is interpolated between them. In
+the other cells, the outline, bilinear interpolation is linear along a column of the frame, so the mask changes at most
+once there, and the place can be computed. The result is born as column-major runs, which is what COCO RLE stores.
 """
 
 from __future__ import annotations
@@ -17,30 +17,75 @@ import numpy.typing as npt
 from yolact_runtime.errors import ShapeError
 from yolact_runtime.geometry import LinearTaps, crop_windows, linear_taps
 from yolact_runtime.masks import Masks
+from yolact_runtime.rle import run_positions
 
 __all__ = ["assemble_masks", "soft_masks"]
 
 Float = npt.NDArray[np.float32]
+Int = npt.NDArray[np.int64]
 _THRESHOLD = np.float32(0.5)
+# Masks worked on at once: their intermediate arrays stay inside a second-level cache.
+_BLOCK_MASKS = 16
 
 
 class _Windows(NamedTuple):
     """Prototype pixels of each box: ``[left, right) x [top, bottom)``, ``(n,)`` each; empty ones have no pixel."""
 
-    left: npt.NDArray[np.int64]
-    right: npt.NDArray[np.int64]
-    top: npt.NDArray[np.int64]
-    bottom: npt.NDArray[np.int64]
+    left: Int
+    right: Int
+    top: Int
+    bottom: Int
+
+
+class _Padded(NamedTuple):
+    """Probabilities of all windows in one buffer, columns first, with a rim of zeros around each window.
+
+    The crop leaves zeros around a window, and they take part in the interpolation; they also keep the cells of one
+    window from reaching into the next.
+
+    Attributes:
+        value: Flat; two rims more than the windows need at the end.
+        start: ``(n,)`` place of each window's first value.
+        height: ``(n,)`` rows of each window with its rim.
+    """
+
+    value: Float
+    start: Int
+    height: Int
+
+
+class _Outline(NamedTuple):
+    """Cells that the outline of a mask passes through, ``(cells,)`` each.
+
+    Attributes:
+        mask: Index of the mask.
+        column: Prototype column left of the cell; -1 where the cell begins with the rim.
+        row: Prototype row above the cell; -1 where the cell begins with the rim.
+        corners: ``(4, cells)`` probabilities: upper left, lower left, upper right, lower right.
+    """
+
+    mask: Int
+    column: Int
+    row: Int
+    corners: Float
 
 
 class _Crossings(NamedTuple):
-    """Where columns of masks pass the threshold: frame column, segment, the two values around, mask; ``(m,)`` each."""
+    """Where a column of the frame passes the threshold inside a cell, ``(crossings,)`` each.
 
-    column: npt.NDArray[np.int64]
-    segment: npt.NDArray[np.int64]
+    Attributes:
+        mask: Index of the mask.
+        column: Of the frame.
+        segment: Prototype row above.
+        before: Probability at that row.
+        after: Probability at the row below.
+    """
+
+    mask: Int
+    column: Int
+    segment: Int
     before: Float
     after: Float
-    mask: npt.NDArray[np.int64]
 
 
 def soft_masks(prototype: Float, mask_coefficient: Float, xyxy_relative: Float, margin: float = 0.0) -> Float:
@@ -54,13 +99,16 @@ def soft_masks(prototype: Float, mask_coefficient: Float, xyxy_relative: Float, 
 
     Returns:
         ``(n, Hp, Wp)``, zero outside the box; a new array.
+
+    Raises:
+        ShapeError: The arrays disagree on ``n`` or ``K``.
     """
     windows = _windows(prototype, mask_coefficient, xyxy_relative, margin)
+    padded = _probabilities(prototype, mask_coefficient, windows)
     masks = np.zeros((len(xyxy_relative), *prototype.shape[1:]), np.float32)
-    columns_first = _columns_first(prototype)
-    for i, window in enumerate(zip(*windows, strict=True)):
-        left, right, top, bottom = window
-        masks[i, top:bottom, left:right] = _probability(columns_first, mask_coefficient[i], *window).T
+    for i, (left, right, top, bottom) in enumerate(zip(*windows, strict=True)):
+        if left < right and top < bottom:
+            masks[i, top:bottom, left:right] = _window(padded, i, right - left)[1:-1, 1:-1].T
     return masks
 
 
@@ -85,19 +133,16 @@ def assemble_masks(
     """
     windows = _windows(prototype, mask_coefficient, xyxy_relative, margin)
     rows, columns = linear_taps(prototype.shape[1], height), linear_taps(prototype.shape[2], width)
-    columns_first = _columns_first(prototype)
-    found = [
-        _find_crossings(i, _probability(columns_first, mask_coefficient[i], *window), window, columns)
-        for i, window in enumerate(zip(*windows, strict=True))
-        if window[0] < window[1] and window[2] < window[3]
-    ]
-    if not found:
-        return Masks.empty(len(xyxy_relative), height, width)
-    crossings = _Crossings(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
-    row = _crossing_rows(crossings, rows)
+    padded = _probabilities(prototype, mask_coefficient, windows)
+    masks, positions = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for first in range(0, len(xyxy_relative), _BLOCK_MASKS):
+        outline = _find_outline(padded, windows, range(first, min(first + _BLOCK_MASKS, len(xyxy_relative))))
+        crossings = _find_crossings(outline, columns)
+        masks.append(crossings.mask)
+        positions.append(crossings.column * height + _crossing_rows(crossings, rows))
+    mask, position = np.concatenate(masks), np.concatenate(positions)
     # Every column starts and ends outside the mask, so crossings alternate: into the mask, out of it.
-    position = crossings.column * height + row
-    return Masks.from_runs(crossings.mask[::2], position[::2], position[1::2], len(xyxy_relative), height, width)
+    return Masks.from_runs(mask[::2], position[::2], position[1::2], len(xyxy_relative), height, width)
 
 
 def _windows(prototype: Float, mask_coefficient: Float, xyxy: Float, margin: float) -> _Windows:
@@ -111,44 +156,92 @@ def _windows(prototype: Float, mask_coefficient: Float, xyxy: Float, margin: flo
     return _Windows(left, right, top, bottom)
 
 
-def _columns_first(prototype: Float) -> Float:
-    """``(Wp, Hp, K)``: a window's columns are then runs of memory that a matrix-vector product reads in place."""
-    return np.ascontiguousarray(prototype.transpose(2, 1, 0), dtype=np.float32)
+def _probabilities(prototype: Float, mask_coefficient: Float, windows: _Windows) -> _Padded:
+    """Sigmoid of the linear combination, inside the windows only."""
+    # Columns first, prototypes last: a window is then runs of memory that a matrix-vector product reads in place.
+    columns_first = np.ascontiguousarray(prototype.transpose(2, 1, 0), dtype=np.float32)
+    width, height = windows.right - windows.left, windows.bottom - windows.top
+    filled = (width > 0) & (height > 0)
+    size = np.where(filled, (width + 2) * (height + 2), 0)
+    end = np.cumsum(size)
+    rim = int(height.max(initial=0)) + 3
+    # Zero after the sigmoid: its negated argument is infinite outside the windows.
+    value = np.full((int(end[-1]) if len(end) else 0) + rim, np.inf, np.float32)
+    padded = _Padded(value, end - size, height + 2)
+    for i in np.flatnonzero(filled).tolist():
+        left, right, top, bottom = (int(side[i]) for side in windows)
+        linear = np.matmul(columns_first[left:right, top:bottom], mask_coefficient[i])
+        np.negative(linear, out=_window(padded, i, right - left)[1:-1, 1:-1])
+    # exp() overflows to infinity and the reciprocal makes it zero, which is the sigmoid to the last bit.
+    with np.errstate(over="ignore"):
+        np.exp(value, out=value)
+    value += np.float32(1)
+    np.reciprocal(value, out=value)
+    return padded
 
 
-def _probability(columns_first: Float, coefficient: Float, left: int, right: int, top: int, bottom: int) -> Float:
-    """``(right - left, bottom - top)`` sigmoid of the linear combination inside one window, columns first."""
-    linear = np.matmul(columns_first[left:right, top:bottom], coefficient)
-    # exp() of anything below -88 would overflow; the sigmoid is zero there to the last bit of float32.
-    np.maximum(linear, np.float32(-80), out=linear)
-    np.negative(linear, out=linear)
-    np.exp(linear, out=linear)
-    linear += np.float32(1)
-    probability: Float = np.reciprocal(linear, out=linear)
-    return probability
+def _window(padded: _Padded, index: int, width: int) -> Float:
+    """One window with its rim, columns first: a view."""
+    start, height = int(padded.start[index]), int(padded.height[index])
+    return padded.value[start : start + (width + 2) * height].reshape(width + 2, height)
 
 
-def _find_crossings(
-    index: int, probability: Float, window: tuple[int, int, int, int], columns: LinearTaps
-) -> _Crossings:
-    """Interpolate across columns, and list the segments between prototype rows in which a frame column changes side."""
-    left, right, top, bottom = window
-    # The crop leaves zeros around the window, and they take part in the interpolation.
-    padded = np.zeros((right - left + 2, bottom - top + 2), np.float32)
-    padded[1:-1, 1:-1] = probability
-    first, last = columns.first[max(left - 1, 0)], columns.first[right]
-    value = padded.take(columns.low[first:last] - (left - 1), axis=0)
-    difference = padded.take(columns.high[first:last] - (left - 1), axis=0)
-    difference -= value
-    difference *= columns.fraction[first:last, None]
-    value += difference
-    inside = value > _THRESHOLD
-    place = np.flatnonzero(inside[:, 1:] != inside[:, :-1])
-    column, segment = np.divmod(place, inside.shape[1] - 1)
-    flat = place + column  # a row of `value` is one longer than a row of segments
-    values = value.ravel()
-    mask = np.full(len(place), index)
-    return _Crossings(column + first, segment + (top - 1), values[flat], values[flat + 1], mask)
+def _find_outline(padded: _Padded, windows: _Windows, masks: range) -> _Outline:
+    """Cells of some masks whose corners are not all on the same side of the threshold, by mask, column and row."""
+    found = []
+    for i in masks:
+        start, height = int(padded.start[i]), int(padded.height[i])
+        width = int(windows.right[i] - windows.left[i]) + 2
+        size = width * height if width > 2 and height > 2 else 0
+        inside = padded.value[start : start + size] > _THRESHOLD
+        # Cells as a run of memory. Those that begin in a window's last row lie between two rims: never mixed.
+        count = max(size - height - 1, 0)
+        upper, lower = inside[:count], inside[1 : count + 1]
+        right, lower_right = inside[height : height + count], inside[height + 1 :]
+        found.append(np.flatnonzero((upper != lower) | (right != lower_right) | (upper != right)))
+    return _collect(padded, windows, masks, found)
+
+
+def _collect(padded: _Padded, windows: _Windows, masks: range, found: list[Int]) -> _Outline:
+    """Cells, given as places in their windows, with their corners."""
+    mask = np.repeat(np.array(masks), [len(places) for places in found])
+    place = np.concatenate(found)
+    height = padded.height[mask]
+    column, row = np.divmod(place, height)
+    place = place + padded.start[mask]
+    corners = padded.value[np.stack([place, place + 1, place + height, place + height + 1])]
+    return _Outline(mask, windows.left[mask] + column - 1, windows.top[mask] + row - 1, corners)
+
+
+def _find_crossings(outline: _Outline, columns: LinearTaps) -> _Crossings:
+    """Interpolate the outline's cells across the columns of the frame that lie in them, in the order of runs."""
+    # Stacks: cells of one mask that lie above each other share their frame columns.
+    opens = np.ones(len(outline.mask), bool)
+    np.logical_or(outline.mask[1:] != outline.mask[:-1], outline.column[1:] != outline.column[:-1], out=opens[1:])
+    stack = np.flatnonzero(opens)
+    cells_in_stack = np.diff(stack, append=len(opens))
+    # No frame column lies in a cell that begins with the rim left of the first prototype column.
+    edge = np.concatenate([[0], columns.first])
+    first, last = edge[outline.column[stack] + 1], edge[outline.column[stack] + 2]
+    column = run_positions(first, last)
+    fraction = columns.fraction[column]
+    # For every frame column of a stack, the stack's cells from top to bottom.
+    count = np.repeat(cells_in_stack, last - first)
+    top = np.repeat(stack, last - first)
+    cell = run_positions(top, top + count)
+    fraction = np.repeat(fraction, count)
+    upper_left, lower_left, upper_right, lower_right = outline.corners
+    # Rounding cannot carry this form over the threshold between two corners on one side of it: above 0.5 the difference
+    # is exact, below it an error is less than half a step at 0.5. So the cells left out have no crossing either.
+    before = (upper_right - upper_left)[cell]
+    before *= fraction
+    before += upper_left[cell]
+    after = (lower_right - lower_left)[cell]
+    after *= fraction
+    after += lower_left[cell]
+    passed = np.flatnonzero((before > _THRESHOLD) != (after > _THRESHOLD))
+    cell, column = cell[passed], np.repeat(column, count)[passed]
+    return _Crossings(outline.mask[cell], column, outline.row[cell], before[passed], after[passed])
 
 
 def _crossing_rows(crossings: _Crossings, rows: LinearTaps) -> npt.NDArray[np.int64]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.errors import BackendError, ShapeError
+from yolact_runtime.rle import run_positions
 
 __all__ = [
     "Candidates",
@@ -29,6 +30,8 @@ __all__ = [
 
 Float = npt.NDArray[np.float32]
 Int = npt.NDArray[np.int64]
+# Pairs of boxes compared at once: a megabyte for each of the arrays involved.
+_PAIRS = 1 << 18
 
 
 class NmsMethod(enum.Enum):
@@ -151,7 +154,7 @@ def _fast_nms(score: Float, xyxy: Float, settings: NmsSettings) -> Selection:
     flat = by_class.ravel()
     floor = np.float32(settings.min_confidence)
     above = np.flatnonzero(flat > floor) if floor > 0 else np.arange(flat.size)
-    considered = 2 * settings.max_instances
+    considered = 4 * settings.max_instances
     while True:
         best = _best(flat, above, considered)
         class_id, candidate = np.divmod(best, len(score) or 1)
@@ -173,38 +176,44 @@ def _best(flat: Float, above: Int, count: int) -> Int:
 
 
 def _suppress_by_class(xyxy: Float, class_id: Int, settings: NmsSettings) -> npt.NDArray[np.bool_]:
-    """Fast NMS inside each class; boxes come best first."""
-    keep = np.zeros(len(xyxy), bool)
+    """Fast NMS inside each class; boxes come best first.
+
+    Only pairs of one class are looked at, as one flat list: what is better than a box lies before it in its group.
+    """
     grouped = np.argsort(class_id, kind="stable")
-    for members in np.split(grouped, np.flatnonzero(np.diff(class_id[grouped])) + 1):
-        members = members[: settings.top_k]
-        keep[members] = _matrix_suppress(xyxy[members], settings.iou_threshold)
+    boxes, ids = xyxy[grouped], class_id[grouped]
+    start = np.searchsorted(ids, ids)
+    rank = np.arange(len(ids)) - start
+    kept = rank < settings.top_k
+    rivals = np.flatnonzero(kept & (rank > 0))
+    blocks = np.searchsorted(np.cumsum(rank[rivals]), np.arange(_PAIRS, rank[rivals].sum(), _PAIRS))
+    for block in np.split(rivals, blocks):
+        kept[block] = _worst_overlap(boxes, block, start[block]) <= np.float32(settings.iou_threshold)
+    keep = np.empty(len(xyxy), bool)
+    keep[grouped] = kept
     return keep
 
 
-def _matrix_suppress(xyxy: Float, iou_threshold: float) -> npt.NDArray[np.bool_]:
-    """Keep boxes whose IoU with every better one is within the threshold; a NaN IoU (no area) drops, as upstream."""
-    if len(xyxy) < 2:
-        return np.ones(len(xyxy), bool)
-    worst = np.triu(_iou(xyxy, xyxy), k=1).max(axis=0)
-    keep: npt.NDArray[np.bool_] = worst <= np.float32(iou_threshold)
-    return keep
+def _worst_overlap(boxes: Float, rivals: Int, start: Int) -> Float:
+    """Largest IoU of each box in `rivals` with those from its `start` up to it; NaN if one is (boxes without area)."""
+    count = rivals - start
+    if not len(count):
+        return np.zeros(0, np.float32)
+    a, b = boxes[run_positions(start, rivals)].T, boxes[np.repeat(rivals, count)].T
+    return np.maximum.reduceat(_iou(a, b), np.cumsum(count) - count)
 
 
 def _iou(a: Float, b: Float, offset: float = 0.0) -> Float:
-    """``(n, m)``; ``offset`` 1 is the inclusive-pixel convention of the traditional NMS."""
+    """Of boxes ``(4, n)`` and ``(4, n)`` or ``(4, 1)``, pair by pair; ``offset`` 1 counts both edge pixels."""
     pixel = np.float32(offset)
     # Boxes without area and boxes beyond float32 have the IoU that the arithmetic gives, NaN as a rule.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        width = np.minimum(a[:, None, 2], b[None, :, 2]) - np.maximum(a[:, None, 0], b[None, :, 0])
-        height = np.minimum(a[:, None, 3], b[None, :, 3]) - np.maximum(a[:, None, 1], b[None, :, 1])
-        if offset:
-            width += pixel
-            height += pixel
+        width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0]) + pixel
+        height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1]) + pixel
         intersection = np.maximum(width, 0) * np.maximum(height, 0)
-        area_a = (a[:, 2] - a[:, 0] + pixel) * (a[:, 3] - a[:, 1] + pixel)
-        area_b = (b[:, 2] - b[:, 0] + pixel) * (b[:, 3] - b[:, 1] + pixel)
-        result: Float = intersection / (area_a[:, None] + area_b[None] - intersection)
+        area_a = (a[2] - a[0] + pixel) * (a[3] - a[1] + pixel)
+        area_b = (b[2] - b[0] + pixel) * (b[3] - b[1] + pixel)
+        result: Float = intersection / (area_a + area_b - intersection)
     return result
 
 
@@ -213,7 +222,7 @@ def _cross_class_fast_nms(score: Float, xyxy: Float, settings: NmsSettings) -> S
     confidence = score[np.arange(len(score)), class_id]
     order = np.lexsort((class_id, -confidence))
     order = order[confidence[order] > np.float32(settings.min_confidence)][: settings.top_k]
-    kept = order[_matrix_suppress(xyxy[order], settings.iou_threshold)]
+    kept = order[_suppress_by_class(xyxy[order], np.zeros(len(order), np.int64), settings)]
     return Selection(kept, class_id[kept], confidence[kept])
 
 
@@ -241,6 +250,6 @@ def _greedy_suppress(xyxy_px: Float, members: Int, iou_threshold: float) -> Int:
     while len(members):
         best, members = members[0], members[1:]
         kept.append(best)
-        overlap = _iou(xyxy_px[[best]], xyxy_px[members], offset=1.0)[0]
+        overlap = _iou(xyxy_px[members].T, xyxy_px[[best]].T, offset=1.0)
         members = members[overlap < np.float32(iou_threshold)]
     return np.array(kept, np.int64)
