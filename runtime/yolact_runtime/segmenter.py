@@ -21,6 +21,10 @@ from yolact_runtime.preprocess import as_bgr, preprocess
 __all__ = ["Segmenter", "SegmenterOptions"]
 
 
+# More than any machine for this job has; a backend would take minutes and gigabytes to start a mistyped number.
+_MAX_THREADS = 256
+
+
 @dataclass(frozen=True)
 class SegmenterOptions:
     """How a segmenter turns network outputs into instances.
@@ -55,8 +59,8 @@ class SegmenterOptions:
             raise UsageError(f"crop_margin must be 0 or more, found {self.crop_margin}")
         if self.max_instances is not None and self.max_instances < 1:
             raise UsageError(f"max_instances must be 1 or more, found {self.max_instances}")
-        if self.num_threads < 0:
-            raise UsageError(f"num_threads must be 0 or more, found {self.num_threads}")
+        if not 0 <= self.num_threads <= _MAX_THREADS:
+            raise UsageError(f"num_threads must lie between 0 and {_MAX_THREADS}, found {self.num_threads}")
 
     def nms_settings(self, manifest: Manifest) -> NmsSettings:
         """These options over the model's own detection settings."""

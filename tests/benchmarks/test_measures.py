@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from yolact_benchmarks import postprocess
+from yolact_benchmarks.memory import peak_allocated_bytes
 from yolact_benchmarks.record import device_name, write_record
 from yolact_benchmarks.scenes import COCO_550, make_outputs
 from yolact_benchmarks.timing import time_interleaved
@@ -89,3 +90,8 @@ def test_a_record_names_machine_and_command(tmp_path: Path) -> None:
     assert record["command"] == "python -m something"
     assert record["results"] == {"ms": 1}
     assert record["environment"]["cores"] >= 1
+
+
+def test_peak_allocation_counts_what_numpy_asks_for() -> None:
+    peak = peak_allocated_bytes(lambda: np.ones(3_000_000, np.uint8).sum() + np.ones(1_000_000, np.uint8).sum())
+    assert 2.9e6 < peak < 3.5e6

@@ -450,7 +450,7 @@ def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest
         (["--score", "2"], "min_confidence must lie between 0 and 1, found 2.0"),
         (["--score", "nan"], "min_confidence must lie between 0 and 1"),
         (["--crop-margin", "-1"], "crop_margin must be 0 or more"),
-        (["--threads", "-2"], "num_threads must be 0 or more"),
+        (["--threads", "-2"], "num_threads must lie between 0 and 256"),
         (["--backend", "tensorrt"], 'no backend "tensorrt"; there are auto'),
     ],
 )

@@ -161,7 +161,8 @@ def test_eight_threads_on_onnx_runtime(tmp_path: Path) -> None:
         ("crop_margin", math.nan, "crop_margin must be 0 or more"),
         ("max_instances", 0, "max_instances must be 1 or more, found 0"),
         ("max_instances", -3, "max_instances must be 1 or more"),
-        ("num_threads", -1, "num_threads must be 0 or more, found -1"),
+        ("num_threads", -1, "num_threads must lie between 0 and 256, found -1"),
+        ("num_threads", 100_000, "num_threads must lie between 0 and 256, found 100000"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(field: str, value: float, message: str) -> None:
