@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
     result = _measure(options.checkpoint)
-    print(  # noqa: T201 - the result of this command
+    print(
         f"{result['checkpoint']}: {result['seconds']} s, {result['extra_peak_mb']} MB above the imported libraries, "
         f"{result['extra_over_checkpoint']} x the checkpoint of {result['checkpoint_mb']} MB"
     )

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             job = pool.submit(_compare, options.instances, box_area, height, width, options.repeats)
             rows.append(job.result())
     for row in rows:
-        print(  # noqa: T201 - the result of this command
+        print(
             f"{row['instances']} instances, {row['box_area']:.1%} boxes, {options.size}: ours "
             f"{row['ours']['median_ms']:.1f} ms, dense PyTorch {row['dense_torch']['median_ms']:.1f} ms, "
             f"ratio {row['ratio']:.1f}; peak memory {row['ours_peak_mb']:.1f} and {row['dense_torch_peak_mb']:.0f} MB"

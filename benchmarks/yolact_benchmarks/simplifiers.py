@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         rows = _compare(options.checkpoint, Path(folder), options.repeats)
     for row in rows:
-        print("  ".join(f"{key} {value}" for key, value in row.items()))  # noqa: T201 - the result of this command
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
     if options.results:
         command = f"python -m yolact_benchmarks.simplifiers {options.checkpoint.name} --repeats {options.repeats}"
         write_record(options.results, f"simplifiers-{options.checkpoint.stem}", rows, command)

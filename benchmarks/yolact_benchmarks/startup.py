@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
     result = _measure(options.repeats)
-    print(  # noqa: T201 - the result of this command
+    print(
         f"import numpy {result['numpy_ms']} ms, import yolact_runtime {result['runtime_ms']} ms with it: "
         f"{result['beyond_numpy_ms']} ms beyond NumPy (medians of {options.repeats})"
     )

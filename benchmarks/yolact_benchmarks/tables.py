@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
             if not options.check:
                 path.write_text(after, encoding="utf-8")
     for name in stale:
-        print(f"{name}: {'out of date; run: make tables' if options.check else 'rewritten'}")  # noqa: T201 - talk
+        print(f"{name}: {'out of date; run: make tables' if options.check else 'rewritten'}")
     return 1 if options.check and stale else 0
 
 
