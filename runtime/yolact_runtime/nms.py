@@ -154,7 +154,7 @@ def _fast_nms(score: Float, xyxy: Float, settings: NmsSettings) -> Selection:
     flat = by_class.ravel()
     floor = np.float32(settings.min_confidence)
     above = np.flatnonzero(flat > floor) if floor > 0 else np.arange(flat.size)
-    considered = 4 * settings.max_instances
+    first = considered = 4 * settings.max_instances
     while True:
         best = _best(flat, above, considered)
         class_id, candidate = np.divmod(best, len(score) or 1)
@@ -162,7 +162,19 @@ def _fast_nms(score: Float, xyxy: Float, settings: NmsSettings) -> Selection:
         if len(kept) >= settings.max_instances or len(best) == len(above):
             kept = kept[: settings.max_instances]
             return Selection(candidate[kept], class_id[kept], flat[best[kept]])
+        if considered == first:
+            above = _top_of_each_class(by_class, above, settings.top_k)
         considered *= 4
+
+
+def _top_of_each_class(by_class: Float, above: Int, top_k: int) -> Int:
+    """Those places of `above` that can be among the `top_k` best of their class: no other takes part in suppression."""
+    count = by_class.shape[1]
+    if count <= top_k:
+        return above
+    least = np.partition(by_class, count - top_k, axis=1)[:, count - top_k]
+    kept: Int = above[by_class.ravel()[above] >= least[above // count]]
+    return kept
 
 
 def _best(flat: Float, above: Int, count: int) -> Int:

@@ -411,3 +411,20 @@ def test_traditional_has_no_top_k_but_a_cut_of_the_result() -> None:
     score = np.linspace(0.9, 0.5, 300, dtype=np.float32)[:, None]
     kept = _select(_disjoint(300), score, method=NmsMethod.TRADITIONAL, top_k=5)
     assert kept.candidate.tolist() == list(range(100))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_crowd_that_needs_a_second_look_equals_the_reference(seed: int) -> None:
+    """So few boxes survive that the first, short list of scores cannot fill the result."""
+    random = np.random.default_rng(seed)
+    centre = random.uniform(0.2, 0.8, (3, 2))[random.integers(0, 3, 400)]
+    corners = np.concatenate([centre - 0.1, centre + 0.1], axis=1)
+    boxes = (corners + random.normal(0, 0.01, corners.shape)).astype(np.float32)
+    score = random.uniform(0.06, 1, (400, 4)).astype(np.float32)
+    if seed % 2:
+        score = np.round(score, 1)  # ties
+    expected = reference.fast_nms(boxes, score, top_k=50, max_instances=60)
+    found = _select(boxes, score, top_k=50, max_instances=60)
+    assert 3 <= len(found.candidate) < 60
+    assert found.candidate.tolist() == expected.prior.tolist()
+    assert found.class_id.tolist() == expected.class_id.tolist()
