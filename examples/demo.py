@@ -68,7 +68,9 @@ def make_checkpoint(path: Path) -> Path:
     golden = load_golden()
     seeds = golden["residual_norm"], golden["num_classes"], golden["background_logit"]
     tensors = {key: torch.from_numpy(fill.tensor(key, tuple(shape), *seeds)) for key, shape in golden["keys"].items()}
-    torch.save(tensors, path)
+    partial = path.with_name(f".{path.name}.partial")
+    torch.save(tensors, partial)
+    partial.replace(path)  # an interrupted demo leaves no half a checkpoint behind
     return path
 
 
@@ -116,6 +118,7 @@ def close(bundle: Path, options: argparse.Namespace) -> None:
     if options.checkpoint is None:
         say("its weights are made up, and so is what it finds. With yours:")
         say("   make demo CHECKPOINT=yolact_base_54_800000.pth IMAGE=photo.jpg")
+        say("the commands themselves:  source .venv/bin/activate")
     else:
         say(f"next:   yolact-run {bundle} FOLDER -o out --json out/result.json")
 

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from yolact_export.errors import ExportError
+from yolact_export.errors import ExportError, ManifestError
 from yolact_runtime.bundle import MANIFEST_NAME, file_sha256
 from yolact_runtime.manifest import Artefact, Manifest
 from yolact_runtime.terminal import write_atomically
 
-__all__ = ["check_destination", "staged_bundle", "write_manifest"]
+__all__ = ["REPORT_NAME", "check_destination", "staged_bundle", "write_manifest"]
+
+REPORT_NAME = "report.json"
 
 # linux/fcntl.h and linux/fs.h
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -31,8 +33,21 @@ def check_destination(bundle: Path) -> None:
         return
     if not bundle.is_dir():
         raise ExportError(f"{bundle} is a file; a bundle is a folder: choose another name with -o")
-    if any(bundle.iterdir()) and not (bundle / MANIFEST_NAME).is_file():
+    present = {path.name for path in bundle.iterdir()}
+    if present and MANIFEST_NAME not in present:
         raise ExportError(f"{bundle} holds files and is no bundle; it is left alone: choose another folder with -o")
+    if not present:
+        return
+    try:
+        manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_bytes(), str(bundle / MANIFEST_NAME))
+    except (ManifestError, OSError) as error:
+        raise ExportError(f"{bundle} is no bundle of ours and is left alone: {error}. Choose another -o") from error
+    foreign = sorted(present - {MANIFEST_NAME, REPORT_NAME, *manifest.artefacts})
+    if foreign:
+        raise ExportError(
+            f"{bundle} is a bundle with other files in it ({', '.join(foreign[:5])}), which replacing it would delete; "
+            f"move them away, or choose another folder with -o"
+        )
 
 
 @contextmanager

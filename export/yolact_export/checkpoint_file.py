@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,11 @@ def read_pickle(path: Path) -> Any:
     _require_safe_torch()
     head = _head(path)
     try:
-        # A zip file can be mapped into memory; the format of torch < 1.6, which the published files have, cannot.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(_ZIP_MAGIC))
+        with warnings.catch_warnings():
+            # What torch thinks of a damaged file goes into our own message.
+            warnings.simplefilter("ignore", UserWarning)
+            # A zip file can be mapped into memory; the format of torch < 1.6, which the published files have, cannot.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(_ZIP_MAGIC))
     except Exception as error:  # torch.load has no error of its own: a damaged file surfaces as nearly anything
         raise CheckpointError(_explain_unreadable(path, head, error)) from error
 
@@ -99,7 +103,9 @@ def _explain_unreadable(path: Path, head: bytes, error: Exception) -> str:
             f"{path}: holds Python objects ({code[1]}), not only tensors; loading them would run code from the file, "
             f"which is refused. Where the file was made, save the tensors alone: torch.save(model.state_dict(), path)"
         )
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    # torch goes on to suggest weights_only=False, which would run whatever a file of unknown origin carries.
+    said = str(error).split("Re-running")[0].split("weights_only")[0].strip()
+    reason = said.splitlines()[0] if said else type(error).__name__
     return (
         f"{path}: not a PyTorch checkpoint, or a truncated one ({path.stat().st_size} bytes): {reason}. "
         f"Compare its size and sha256 with the original and copy it again"

@@ -6,13 +6,21 @@ import argparse
 import importlib.util
 import json
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_export.errors import MissingDependencyError, UsageError
-from yolact_runtime.terminal import Terminal, add_common_options, human_size, run_command, write_json
+from yolact_runtime.terminal import (
+    Terminal,
+    add_common_options,
+    check_json_destination,
+    human_size,
+    run_command,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from yolact_export.pipeline import ExportResult
@@ -32,7 +40,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done; 1 failed, nothing written; 2 usage; 130 interrupted, nothing written.",
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=".pth file")
-    parser.add_argument("-o", "--output", type=Path, metavar="BUNDLE", help="folder to write (default NAME.bundle)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="BUNDLE",
+        help="folder to write (default NAME.bundle, in the current folder)",
+    )
     parser.add_argument("--precision", default="fp32", help="fp32 (default); others come in later releases")
     parser.add_argument("--int8", action="store_true", help="comes in a later release")
     parser.add_argument(
@@ -45,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--class-names", type=Path, metavar="FILE", help="a name a line, or a JSON list")
     model.add_argument(
         "--prior-scales",
-        metavar="PX,…",
+        metavar="PX,PX,..",
         help="prior sides of P3..P7 in pixels, such as 24,48,96,192,384 (a/b/c: several)",
     )
     graph = parser.add_argument_group("graph")
@@ -63,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     _refuse_the_future(options)
+    check_json_destination(options.json)
     for package in ("torch", "onnx", "onnxruntime"):
         if not _is_installed(package):
             raise MissingDependencyError(package, "yolact-export", "export")
@@ -84,7 +99,12 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     started = time.monotonic()
     bundle = options.output or Path(f"{options.checkpoint.stem}.bundle")
     terminal.heading(f"reading {options.checkpoint}")
-    result = export_checkpoint(options.checkpoint, bundle, checkpoint_options, export_options, terminal.say)
+
+    def say(text: str) -> None:
+        # An assumption can make every box wrong: it is shown even when quiet.
+        (terminal.warn if text.lstrip().startswith("ASSUMED") else terminal.say)(text)
+
+    result = export_checkpoint(options.checkpoint, bundle, checkpoint_options, export_options, say)
     for line in result.verification.table():
         terminal.say(f"  {line}")
     _close(result, time.monotonic() - started, options, terminal)
@@ -96,7 +116,7 @@ def _close(result: ExportResult, seconds: float, options: argparse.Namespace, te
     terminal.heading(f"export complete in {seconds:.1f} s")
     for name, artefact in result.manifest.artefacts.items():
         terminal.say(f"  {result.bundle / name}  {human_size(artefact.size_bytes)}  sha256 {artefact.sha256[:16]}…")
-    terminal.say(f"next:  yolact-run {result.bundle} IMAGE -o out")
+    terminal.say(f"next:  yolact-run {shlex.quote(str(result.bundle))} IMAGE -o out")
     if options.json:
         document: dict[str, Any] = {
             "bundle": str(result.bundle),

@@ -1,11 +1,12 @@
 """Errors of the export package, all below :class:`YolactError`."""
 
-from yolact_runtime.errors import MissingDependencyError, ShapeError, UsageError, YolactError
+from yolact_runtime.errors import ManifestError, MissingDependencyError, ShapeError, UsageError, YolactError
 
 __all__ = [
     "CheckpointError",
     "ConfigError",
     "ExportError",
+    "ManifestError",
     "MissingDependencyError",
     "ShapeError",
     "UsageError",

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from yolact_export.bundle_writer import check_destination, staged_bundle, write_manifest
+from yolact_export.bundle_writer import REPORT_NAME, check_destination, staged_bundle, write_manifest
 from yolact_export.checkpoint import CheckpointOptions, LoadedCheckpoint, load_checkpoint
 from yolact_export.onnx_export import ExportOptions, export_mask_iou, export_network
 from yolact_export.onnx_file import write_model
@@ -29,7 +29,7 @@ __all__ = ["ExportResult", "export_checkpoint"]
 
 Float = npt.NDArray[np.float32]
 Say = Callable[[str], None]
-_NETWORK, _MASK_IOU, _REPORT = "model.fp32.onnx", "mask_iou.fp32.onnx", "report.json"
+_NETWORK, _MASK_IOU = "model.fp32.onnx", "mask_iou.fp32.onnx"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def export_checkpoint(
         verification.require()
         manifest = write_manifest(folder, manifest, roles)
         report = {"findings": findings, "verification": verification.document()}
-        write_atomically(folder / _REPORT, (json.dumps(report, indent=2) + "\n").encode())
+        write_atomically(folder / REPORT_NAME, (json.dumps(report, indent=2) + "\n").encode())
     return ExportResult(bundle, manifest, findings, verification)
 
 

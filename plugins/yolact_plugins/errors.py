@@ -23,7 +23,8 @@ class MissingDependencyError(YolactError):
 
     def __init__(self, package: str, purpose: str, extra: str) -> None:
         super().__init__(
-            f'{purpose} needs the package "{package}", which is not installed: pip install "yolact-deploy[{extra}]"'
+            f'{purpose} needs the package "{package}", which is not installed: pip install "yolact-deploy[{extra}]" '
+            f'(in a clone of the project: pip install ".[{extra}]")'
         )
         self.package = package
         self.extra = extra

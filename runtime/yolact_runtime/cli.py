@@ -14,7 +14,14 @@ from typing import Any
 
 from yolact_runtime.errors import BackendError, FrameError, MediaError, UsageError
 from yolact_runtime.nms import NmsMethod
-from yolact_runtime.terminal import Terminal, add_common_options, human_size, run_command, write_json
+from yolact_runtime.terminal import (
+    Terminal,
+    add_common_options,
+    check_json_destination,
+    human_size,
+    run_command,
+    write_json,
+)
 
 __all__ = ["main"]
 
@@ -65,6 +72,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     from yolact_runtime.inputs import find_inputs
     from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
+    check_json_destination(options.json)
     if options.top_k is not None and options.top_k < 1:
         raise UsageError(f"--top-k must be 1 or more, found {options.top_k}")
     if options.output and options.output.exists() and not options.output.is_dir():

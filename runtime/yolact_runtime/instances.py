@@ -13,7 +13,7 @@ from yolact_runtime.masks import Masks
 __all__ = ["Instances"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Instances:
     """The objects found in one frame, best first. The caller owns every array.
 
@@ -44,6 +44,9 @@ class Instances:
                 f"instances disagree: boxes {self.xyxy.shape}; masks, confidences, classes (and mask confidences) "
                 f"{lengths}"
             )
+
+    def __repr__(self) -> str:
+        return f"<Instances: {len(self)} in a frame of {self.width} x {self.height}>"
 
     def __len__(self) -> int:
         return len(self.xyxy)

@@ -21,7 +21,7 @@ __all__ = ["Masks"]
 Int = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Masks:
     """``len(masks)`` binary masks of one frame.
 
@@ -100,6 +100,9 @@ class Masks:
         mask = np.repeat(np.arange(len(edges)), [len(edge) // 2 for edge in edges])
         flat = np.concatenate(edges)
         return cls.from_runs(mask, flat[::2], flat[1::2], len(edges), height, width)
+
+    def __repr__(self) -> str:
+        return f"<Masks: {len(self)} of {self.width} x {self.height} pixels, {len(self.start)} runs>"
 
     def __len__(self) -> int:
         return len(self.offset) - 1

@@ -30,7 +30,7 @@ class SegmenterOptions:
     """How a segmenter turns network outputs into instances.
 
     Attributes:
-        nms: Suppression method; see :class:`yolact_runtime.nms.NmsMethod`.
+        nms: Suppression method, a :class:`yolact_runtime.nms.NmsMethod` or its value such as ``"fast"``.
         min_confidence: The second score threshold: instances at or below it are left out, before suppression. 0 is the
             published behaviour, which has none and fills the list up with low scores; 0.15 to 0.3 suits pictures. It
             never changes the instances above it.
@@ -42,7 +42,7 @@ class SegmenterOptions:
         num_threads: CPU threads of the network; 0 leaves the choice to the backend.
     """
 
-    nms: NmsMethod = NmsMethod.FAST
+    nms: NmsMethod | str = NmsMethod.FAST
     min_confidence: float = 0.0
     iou_threshold: float | None = None
     max_instances: int | None = None
@@ -51,6 +51,15 @@ class SegmenterOptions:
     num_threads: int = 0
 
     def __post_init__(self) -> None:
+        try:
+            # A frozen dataclass is set this way; "fast" is accepted for NmsMethod.FAST.
+            object.__setattr__(self, "nms", NmsMethod(self.nms))
+        except ValueError as error:
+            methods = ", ".join(method.value for method in NmsMethod)
+            raise UsageError(f"nms must be one of {methods}, found {self.nms!r}") from error
+        for name in ("min_confidence", "crop_margin", "num_threads"):
+            if not isinstance(getattr(self, name), int | float):
+                raise UsageError(f"{name} must be a number, found {getattr(self, name)!r}")
         for name in ("min_confidence", "iou_threshold"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -66,7 +75,7 @@ class SegmenterOptions:
         """These options over the model's own detection settings."""
         detection = manifest.detection
         return NmsSettings(
-            method=self.nms,
+            method=NmsMethod(self.nms),
             score_threshold=detection.score_threshold,
             min_confidence=self.min_confidence,
             iou_threshold=detection.iou_threshold if self.iou_threshold is None else self.iou_threshold,

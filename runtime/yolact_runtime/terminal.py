@@ -13,9 +13,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from yolact_runtime.errors import YolactError
+from yolact_runtime.errors import UsageError, YolactError
 
-__all__ = ["Terminal", "add_common_options", "human_size", "run_command", "write_atomically", "write_json"]
+__all__ = [
+    "Terminal",
+    "add_common_options",
+    "check_json_destination",
+    "human_size",
+    "run_command",
+    "write_atomically",
+    "write_json",
+]
 
 Item = TypeVar("Item")
 _INTERRUPTED, _OUT_OF_MEMORY = 130, 6
@@ -175,4 +183,36 @@ def write_json(document: object, destination: str) -> None:
         return
     path = Path(destination)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode())
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        # A device, a pipe or a link stays what it is.
+        path.write_bytes(text.encode())
+    else:
+        write_atomically(path, text.encode())
+
+
+def check_json_destination(destination: str | None) -> None:
+    """Refuse a ``--json`` that would destroy something else, before any work is done.
+
+    ``--json photo.jpg other.jpg`` is easily typed by somebody who takes the option for a switch.
+
+    Raises:
+        UsageError: The path is empty, a folder, in a folder that does not take files, a file that is not JSON, or part
+            of a bundle.
+    """
+    if destination is None or destination == "-":
+        return
+    path = Path(destination)
+    if not destination or path.is_dir():
+        raise UsageError(f'--json takes a file to write, or - for stdout; found "{destination}"')
+    part_of_bundle = path.name in {"manifest.json", "report.json"} and (path.parent / "manifest.json").exists()
+    if part_of_bundle or (path.is_file() and not _may_be_json(path)):
+        raise UsageError(f"--json would overwrite {path}, which is left alone; name another file ending in .json")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"--json cannot write {path}: {folder} is not a folder that takes files; name another place")
+
+
+def _may_be_json(path: Path) -> bool:
+    """An earlier result, or a file somebody made for this one."""
+    with path.open("rb") as file:
+        return path.suffix.lower() == ".json" or file.read(1) in {b"", b"{"}

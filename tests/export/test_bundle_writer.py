@@ -40,7 +40,6 @@ def test_a_bundle_replaces_an_earlier_one(tmp_path: Path, exchange: bool, monkey
         monkeypatch.setattr(bundle_writer, "_exchange", lambda a, b: False)
     bundle = tmp_path / "a.bundle"
     write(bundle, b"old")
-    (bundle / "leftover").touch()
     write(bundle, b"new")
     assert open_bundle(bundle).network.read_bytes() == b"new"
     assert sorted(path.name for path in bundle.iterdir()) == ["manifest.json", "model.fp32.onnx"]
@@ -74,3 +73,20 @@ def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
     check_destination(empty)
     write(empty, b"new")
     assert open_bundle(empty).network.read_bytes() == b"new"
+
+
+def test_a_bundle_with_other_files_in_it_is_left_alone(tmp_path: Path) -> None:
+    bundle = tmp_path / "a.bundle"
+    write(bundle, b"old")
+    (bundle / "mine.pth").write_bytes(b"precious")
+    with pytest.raises(ExportError, match=r"other files in it \(mine\.pth\)"):
+        write(bundle, b"new")
+    assert (bundle / "mine.pth").read_bytes() == b"precious"
+    assert open_bundle(bundle).network.read_bytes() == b"old"
+
+
+def test_a_folder_with_somebody_elses_manifest_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "My web app"}')
+    (tmp_path / "index.html").touch()
+    with pytest.raises(ExportError, match="no bundle of ours"):
+        check_destination(tmp_path)

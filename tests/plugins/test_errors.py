@@ -11,6 +11,6 @@ def test_missing_dependency_names_the_package_the_purpose_and_the_command_that_h
     error = MissingDependencyError("opencv-python-headless", "Reading images", "video")
     assert str(error) == (
         'Reading images needs the package "opencv-python-headless", which is not installed: '
-        'pip install "yolact-deploy[video]"'
+        'pip install "yolact-deploy[video]" (in a clone of the project: pip install ".[video]")'
     )
     assert (error.package, error.extra) == ("opencv-python-headless", "video")

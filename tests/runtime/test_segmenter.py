@@ -306,3 +306,20 @@ def test_a_second_network_with_several_outputs_is_refused() -> None:
     segmenter, _ = fake_segmenter([THINGS], PICTURES, mask_iou=mask_iou)
     with pytest.raises(BackendError, match="should have one output, found mask_iou, other"):
         segmenter(WHITE)
+
+
+@pytest.mark.parametrize("method", list(NmsMethod))
+def test_nms_is_accepted_by_name(method: NmsMethod) -> None:
+    assert SegmenterOptions(method.value).nms is method
+
+
+@pytest.mark.parametrize("wrong", ["foo", None, "FAST"])
+def test_an_unknown_nms_is_refused(wrong: Any) -> None:
+    with pytest.raises(UsageError, match="nms must be one of fast, cross-class, traditional"):
+        SegmenterOptions(wrong)
+
+
+@pytest.mark.parametrize("name", ["min_confidence", "crop_margin", "num_threads"])
+def test_options_of_the_wrong_kind_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} must be a number"):
+        SegmenterOptions(**{name: "0.3"})

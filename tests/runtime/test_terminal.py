@@ -13,6 +13,7 @@ from yolact_runtime.errors import BundleError, UsageError
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
+    check_json_destination,
     human_size,
     run_command,
     write_atomically,
@@ -220,3 +221,45 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json({"a": float("nan")}, str(tmp_path / "a.json"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("photo.jpg", b"\xff\xd8"), ("model.onnx", b"\x08"), ("manifest.json", b"{}")]
+)
+def test_json_does_not_overwrite_other_peoples_files(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="left alone"):
+        check_json_destination(str(path))
+    assert path.read_bytes() == content
+
+
+def test_json_destinations_that_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text("[]")
+    (tmp_path / "empty").touch()
+    for destination in (
+        None,
+        "-",
+        tmp_path / "old.json",
+        tmp_path / "empty",
+        tmp_path / "new" / "deep.json",
+        "/dev/null",
+    ):
+        check_json_destination(destination if destination is None else str(destination))
+
+
+def test_json_destinations_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("{")
+    for destination in ("", str(tmp_path), str(tmp_path / "file" / "a.json")):
+        with pytest.raises(UsageError, match="--json"):
+            check_json_destination(destination)
+
+
+def test_json_leaves_a_pipe_a_pipe(tmp_path: Path) -> None:
+    target = tmp_path / "target.json"
+    target.touch()
+    link = tmp_path / "link.json"
+    link.symlink_to(target)
+    write_json({"a": 1}, str(link))
+    assert link.is_symlink()
+    assert target.read_text() == '{"a":1}\n'
