@@ -103,13 +103,17 @@ def _explain_unreadable(path: Path, head: bytes, error: Exception) -> str:
             f"{path}: holds Python objects ({code[1]}), not only tensors; loading them would run code from the file, "
             f"which is refused. Where the file was made, save the tensors alone: torch.save(model.state_dict(), path)"
         )
-    # torch goes on to suggest weights_only=False, which would run whatever a file of unknown origin carries.
-    said = str(error).split("Re-running")[0].split("weights_only")[0].strip()
-    reason = said.splitlines()[0] if said else type(error).__name__
     return (
-        f"{path}: not a PyTorch checkpoint, or a truncated one ({path.stat().st_size} bytes): {reason}. "
+        f"{path}: not a PyTorch checkpoint, or a truncated one ({path.stat().st_size} bytes){_reason(error)}. "
         f"Compare its size and sha256 with the original and copy it again"
     )
+
+
+def _reason(error: Exception) -> str:
+    """What torch found, without its advice: weights_only=False would run whatever code a file carries."""
+    said = re.sub(r"(?s)^Weights only load failed.*?WeightsUnpickler error:|Please file an issue.*$", "", str(error))
+    line = next((line.strip(" .") for line in said.strip().splitlines() if re.search(r"[a-z]{3}", line)), "")
+    return f": {line}" if line and "weights_only" not in line else ""
 
 
 def _state_dict(content: Any, path: Path, findings: list[str]) -> dict[str, torch.Tensor]:

@@ -251,3 +251,16 @@ def small_state(narrow_state):
 def test_long_lists_are_shortened():
     assert list_some(["b", "a"]) == "a, b"
     assert list_some([str(i) for i in range(9)], 3) == "0, 1, 2 and 6 more"
+
+
+@pytest.mark.parametrize("content", [b"hello this is text", b"\x80\x05\x95\x00", b"\x80\x04K\x01."])
+def test_torchs_unsafe_advice_is_not_passed_on(tmp_path, content):
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    message = str(caught.value)
+    assert "not a PyTorch checkpoint" in message
+    assert "weights_only" not in message
+    assert "101" not in message
+    assert len(message.splitlines()) == 1
