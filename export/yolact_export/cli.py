@@ -104,7 +104,13 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         # An assumption can make every box wrong: it is shown even when quiet.
         (terminal.warn if text.lstrip().startswith("ASSUMED") else terminal.say)(text)
 
-    result = export_checkpoint(options.checkpoint, bundle, checkpoint_options, export_options, say)
+    try:
+        result = export_checkpoint(options.checkpoint, bundle, checkpoint_options, export_options, say)
+    except RuntimeError as error:
+        # torch has no error of its own for this.
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error).splitlines()[0]) from error
+        raise
     for line in result.verification.table():
         terminal.say(f"  {line}")
     _close(result, time.monotonic() - started, options, terminal)

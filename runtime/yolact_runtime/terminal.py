@@ -7,9 +7,12 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -26,7 +29,7 @@ __all__ = [
 ]
 
 Item = TypeVar("Item")
-_INTERRUPTED, _OUT_OF_MEMORY = 130, 6
+_INTERRUPTED, _TERMINATED, _OUT_OF_MEMORY = 130, 143, 6
 
 
 class Terminal:
@@ -122,7 +125,8 @@ def run_command(
         # A file name may be no text in the encoding of the terminal; that must not end the command.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _flushed(command(options, terminal))
+        with _tidy_termination():
+            return _flushed(command(options, terminal))
     except YolactError as error:
         terminal.error(str(error))
         return error.exit_status
@@ -139,6 +143,19 @@ def run_command(
     except OSError as error:
         terminal.error(str(error))
         return 1
+
+
+@contextmanager
+def _tidy_termination() -> Iterator[None]:
+    """Let SIGTERM, with which services are stopped, unwind the program, so that half-written files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _flushed(status: int) -> int:

@@ -214,3 +214,21 @@ def test_an_interrupt_is_130_and_keeps_the_earlier_bundle(
 def test_require_is_what_fails_an_export() -> None:
     with pytest.raises(VerificationError):
         Verification((), DetectionAgreement(expected=10, found=10, matched=9)).require()
+
+
+def test_running_out_of_memory_is_6_and_one_line(
+    narrow_state: Narrow,
+    save: Save,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkpoint = save(narrow_state("yolact_resnet50"), "yolact_resnet50.pth")
+
+    def exhausted(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(pipeline, "_expect", exhausted)
+    assert export(checkpoint, "-o", tmp_path / "b", "--input-size", "96", "-q") == 6
+    assert "out of memory" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [checkpoint]

@@ -4,6 +4,9 @@ import argparse
 import io
 import json
 import logging
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +266,24 @@ def test_json_leaves_a_pipe_a_pipe(tmp_path: Path) -> None:
     write_json({"a": 1}, str(link))
     assert link.is_symlink()
     assert target.read_text() == '{"a":1}\n'
+
+
+def test_a_termination_unwinds_the_program_so_that_it_can_tidy_up() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    tidied: list[bool] = []
+
+    def command(options: argparse.Namespace, terminal: Terminal) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            tidied.append(True)
+        return 0
+
+    parser = argparse.ArgumentParser()
+    add_common_options(parser)
+    with pytest.raises(SystemExit) as caught:
+        run_command(parser, command, [])
+    assert caught.value.code == 143
+    assert tidied == [True]
+    assert signal.getsignal(signal.SIGTERM) is before
