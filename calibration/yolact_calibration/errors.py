@@ -1,0 +1,26 @@
+"""Errors of the calibration package, all below :class:`YolactError`."""
+
+from yolact_runtime.errors import MediaError, MissingDependencyError, ShapeError, UsageError, YolactError
+
+__all__ = [
+    "DatasetError",
+    "MediaError",
+    "MissingDependencyError",
+    "PruningError",
+    "ShapeError",
+    "TrainingError",
+    "UsageError",
+    "YolactError",
+]
+
+
+class DatasetError(YolactError):
+    """Annotations or images cannot be read, contradict each other, or do not fit the model."""
+
+
+class TrainingError(YolactError):
+    """A training cannot start, cannot resume, or diverged."""
+
+
+class PruningError(YolactError):
+    """A model cannot be pruned as asked."""
