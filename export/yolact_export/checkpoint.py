@@ -49,7 +49,8 @@ def load_checkpoint(path: str | os.PathLike[str], options: CheckpointOptions | N
     """Read a checkpoint of YOLACT, YOLACT++ or YolactEdge, or of this project, pruned or not.
 
     Backbone, widths, classes, prototypes and YOLACT++ parts are inferred from the tensors. Input size and prior scales
-    come from the published file name or from the options. Nothing in the file is executed, and nothing is written.
+    come from the options, from the note that our own training leaves in the file, or from the published file name.
+    Nothing in the file is executed, and nothing is written.
 
     Args:
         path: The ``.pth`` file.
@@ -65,8 +66,8 @@ def load_checkpoint(path: str | os.PathLike[str], options: CheckpointOptions | N
     file = read_checkpoint_file(path)
     tensors, key_findings = normalise_keys(file.tensors, str(path))
     structure = infer_structure({key: tuple(value.shape) for key, value in tensors.items()}, str(path))
-    config, config_findings = choose_config(structure, path, options)
-    names, name_findings = choose_class_names(config, path, options)
+    config, config_findings = choose_config(structure, path, options, file.note)
+    names, name_findings = choose_class_names(config, path, options, file.note)
     model, load_findings = _load_model(config, tensors, str(path))
     findings = (
         *file.findings,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from yolact_export.checkpoint_note import CheckpointNote
 from yolact_export.checkpoint_structure import Structure, describe_backbone
 from yolact_export.errors import CheckpointError
 from yolact_export.model import class_names
@@ -48,8 +49,10 @@ def config_name_of(path: Path) -> str:
     return _SUFFIX.sub("", path.stem)
 
 
-def choose_config(structure: Structure, path: Path, options: CheckpointOptions) -> tuple[YolactConfig, tuple[str, ...]]:
-    """Join what the tensors say with what the file name and the options say.
+def choose_config(
+    structure: Structure, path: Path, options: CheckpointOptions, note: CheckpointNote | None = None
+) -> tuple[YolactConfig, tuple[str, ...]]:
+    """Join what the tensors say with what the note in the file, the file name and the options say.
 
     Returns:
         The configuration, and a line for everything that was decided and why.
@@ -59,7 +62,7 @@ def choose_config(structure: Structure, path: Path, options: CheckpointOptions) 
         ConfigError: ``options.config`` is no known name, or the result makes no sense.
     """
     findings: list[str] = []
-    base = _base_config(structure, path, options, findings)
+    base = _base_config(structure, path, options, note, findings)
     config = dataclasses.replace(
         base,
         backbone=structure.backbone,
@@ -81,8 +84,13 @@ def choose_config(structure: Structure, path: Path, options: CheckpointOptions) 
     return _with_input_size(config, options, findings), tuple(findings)
 
 
-def _base_config(structure: Structure, path: Path, options: CheckpointOptions, findings: list[str]) -> YolactConfig:
+def _base_config(
+    structure: Structure, path: Path, options: CheckpointOptions, note: CheckpointNote | None, findings: list[str]
+) -> YolactConfig:
     name = config_name_of(path)
+    if note is not None and options.config is None:
+        findings.append(f"input size, prior scales and normalisation: from the note in the file ({note.config.name})")
+        return note.over(_likely_config(structure))
     if options.config is not None:
         base, source = find_config(options.config), f'--config "{options.config}"'
         if name in CONFIGS and name != options.config:
@@ -149,7 +157,7 @@ def _with_input_size(config: YolactConfig, options: CheckpointOptions, findings:
 
 
 def choose_class_names(
-    config: YolactConfig, path: Path, options: CheckpointOptions
+    config: YolactConfig, path: Path, options: CheckpointOptions, note: CheckpointNote | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the foreground classes, and a line that says where they come from.
 
@@ -164,6 +172,8 @@ def choose_class_names(
                 f"{len(options.class_names)}"
             )
         return tuple(options.class_names), (f"{count} class names from --class-names",)
+    if note is not None and len(note.class_names) == count:
+        return note.class_names, (f"{count} class names from the note in the file",)
     if count == len(class_names.COCO):
         return class_names.COCO, (
             "80 class names: those of COCO, for the model has as many (--class-names changes it)",

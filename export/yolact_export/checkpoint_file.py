@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from yolact_export.checkpoint_note import CheckpointNote, read_note
 from yolact_export.errors import CheckpointError
 
 __all__ = ["CheckpointFile", "read_checkpoint_file", "read_pickle"]
@@ -33,12 +34,14 @@ class CheckpointFile:
         tensors: By key, without the prefixes of training wrappers. On the CPU; backed by the file itself where its
             format allows it, so the file must not be rewritten while they are in use.
         findings: What had to be unwrapped, a line each.
+        note: What the file says of itself, if it is one of ours.
     """
 
     path: Path
     sha256: str
     tensors: Mapping[str, torch.Tensor]
     findings: tuple[str, ...]
+    note: CheckpointNote | None = None
 
 
 def read_checkpoint_file(path: Path) -> CheckpointFile:
@@ -49,9 +52,10 @@ def read_checkpoint_file(path: Path) -> CheckpointFile:
             files of unknown origin safely.
     """
     content = read_pickle(path)
+    note = read_note(content, str(path))
     findings: list[str] = []
     tensors = _without_prefixes(_state_dict(content, path, findings), findings)
-    return CheckpointFile(path, _sha256(path), tensors, tuple(findings))
+    return CheckpointFile(path, _sha256(path), tensors, tuple(findings), note)
 
 
 def read_pickle(path: Path) -> Any:

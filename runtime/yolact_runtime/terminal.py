@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -38,18 +39,31 @@ class Terminal:
     Args:
         quiet: Only warnings and errors.
         stream: Where to write; None is ``sys.stderr``.
+
+    Attributes:
+        quiet: As given.
+        interactive: Somebody watches: the stream is a terminal.
     """
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
         self.quiet = quiet
         self._stream = stream or sys.stderr
-        self._interactive = self._stream.isatty()
-        self._colour = self._interactive and "NO_COLOR" not in os.environ
+        self.interactive = self._stream.isatty()
+        self._colour = self.interactive and "NO_COLOR" not in os.environ
 
     def say(self, text: str = "") -> None:
         """One line, unless quiet."""
         if not self.quiet:
             self._line(text)
+
+    def status(self, text: str) -> None:
+        """A line that the next one replaces, where the stream is a terminal; an ordinary line elsewhere."""
+        if self.interactive and not self.quiet:
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write("\r\033[K" + text[:width])
+            self._stream.flush()
+        else:
+            self.say(text)
 
     def heading(self, text: str) -> None:
         """A line that starts a section."""
@@ -65,7 +79,7 @@ class Terminal:
 
     def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
         """Yield `items` and show how far they are: a line that redraws itself, or nothing when not on a terminal."""
-        if self.quiet or not self._interactive:
+        if self.quiet or not self.interactive:
             yield from items
             return
         started = drawn = time.monotonic()
@@ -86,7 +100,7 @@ class Terminal:
         return f"\033[{code}m{text}\033[0m" if self._colour else text
 
     def _line(self, text: str) -> None:
-        self._stream.write(("\r\033[K" if self._interactive else "") + text + "\n")
+        self._stream.write(("\r\033[K" if self.interactive else "") + text + "\n")
         self._stream.flush()
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from support.goldens import FOLDER, stretch
-from yolact_export.checkpoint_imagenet import load_lite0_imagenet
+from yolact_export.checkpoint_imagenet import load_imagenet
 from yolact_export.errors import CheckpointError
 from yolact_export.model.config import CONFIGS
 from yolact_export.model.efficientnet_lite import EfficientNetLite0, same_padding
@@ -21,7 +21,7 @@ ESPRESSO_AND_CUP = (967, 968)
 def imagenet():
     backbone = EfficientNetLite0().eval()
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    load_lite0_imagenet(backbone, path)
+    load_imagenet(backbone, path)
     return backbone, torch.load(path, weights_only=True, map_location="cpu")
 
 
@@ -67,4 +67,4 @@ def test_same_padding_of_an_even_map_is_asymmetric():
 def test_file_of_another_model_is_refused(save):
     path = save({"conv1.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="not the ImageNet weights"):
-        load_lite0_imagenet(EfficientNetLite0(), path)
+        load_imagenet(EfficientNetLite0(), path)

@@ -244,7 +244,27 @@ OWN: Mapping[str, YolactConfig] = _table(
         square_priors=False,
         normalisation=_LITE0_NORMALISATION,
     ),
+    YolactConfig(
+        "yolact_lite0_im384",
+        EfficientNetLite0Config(),
+        fpn_channels=64,
+        input_height=384,
+        input_width=384,
+        prior_scales_px=_rescaled(384),
+        square_priors=False,
+        normalisation=_LITE0_NORMALISATION,
+    ),
     YolactConfig("yolact_small", SmallResNetConfig(), fpn_channels=96, square_priors=False),
+    YolactConfig(
+        "yolact_tiny",
+        SmallResNetConfig(16, (2, 2, 2, 1)),
+        num_prototypes=16,
+        fpn_channels=64,
+        input_height=256,
+        input_width=256,
+        prior_scales_px=((16.0,), (32.0,), (64.0,), (110.0,), (180.0,)),
+        square_priors=False,
+    ),
 )
 """Configurations of this project for weak hardware, by name; there are no published weights."""
 

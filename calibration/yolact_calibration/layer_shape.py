@@ -1,0 +1,119 @@
+"""Convolutions as a latency table and a FLOP count see them: channels, kernel, and the size of the maps."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["LayerCall", "LayerShape", "is_deformable", "trace_layers"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerShape:
+    """A convolution at a given input size. Two layers of one shape take the same time.
+
+    Attributes:
+        in_channels: Channels read.
+        out_channels: Channels written.
+        kernel_size: ``(rows, columns)``.
+        stride: ``(rows, columns)``.
+        groups: 1, or as many as channels (depthwise).
+        in_size: ``(height, width)`` of the map read, pixels, without padding.
+        out_size: ``(height, width)`` of the map written, pixels. Padding follows from the two sizes.
+        deformable: Modulated deformable (DCNv2); the convolution that predicts its offsets is a layer of its own.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    groups: int
+    in_size: tuple[int, int]
+    out_size: tuple[int, int]
+    deformable: bool = False
+
+    @property
+    def macs(self) -> int:
+        """Multiplications with addition, of one image; bilinear sampling is not counted."""
+        rows, columns = self.kernel_size
+        per_pixel = self.out_channels * (self.in_channels // self.groups) * rows * columns
+        return per_pixel * self.out_size[0] * self.out_size[1]
+
+    @property
+    def key(self) -> str:
+        """The shape as one line, different for different shapes: the key of a cache."""
+        pairs = ("x".join(map(str, pair)) for pair in (self.kernel_size, self.stride, self.in_size, self.out_size))
+        kernel, stride, in_size, out_size = pairs
+        kind = "deformable" if self.deformable else "conv"
+        channels = f"{self.in_channels}>{self.out_channels}"
+        return f"{kind} {channels} kernel {kernel} stride {stride} groups {self.groups} map {in_size}>{out_size}"
+
+    def with_channels(self, in_channels: int, out_channels: int) -> LayerShape:
+        """The same layer at other widths; a depthwise one keeps a group for each channel."""
+        groups = self.groups if self.groups == 1 else out_channels
+        return dataclasses.replace(self, in_channels=in_channels, out_channels=out_channels, groups=groups)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCall:
+    """One use of a layer in a forward pass; the shared head is used once for each level of the pyramid.
+
+    Attributes:
+        name: Of the layer, as in the state dict, without ``.weight``.
+        shape: At this use.
+    """
+
+    name: str
+    shape: LayerShape
+
+    @property
+    def block(self) -> str:
+        """The part of the network it is in: ``backbone``, ``fpn``, ``proto_net`` or ``prediction_layers``."""
+        return self.name.partition(".")[0]
+
+
+def is_deformable(module: nn.Module) -> bool:
+    """Is it a modulated deformable convolution? Its class is the caller's; its child's published name tells."""
+    return isinstance(getattr(module, "conv_offset_mask", None), nn.Conv2d)
+
+
+def trace_layers(model: nn.Module, image: torch.Tensor) -> tuple[LayerCall, ...]:
+    """Run `model` once and note every convolution, in the order of execution.
+
+    Args:
+        model: In eval mode; not changed.
+        image: ``(1, 3, H, W)`` float32 on the model's device; H and W are the size that is meant.
+    """
+    calls: list[LayerCall] = []
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) or is_deformable(module):
+
+            def note(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor, name: str = name) -> None:
+                calls.append(LayerCall(name, _shape_of(module, inputs[0], output)))
+
+            handles.append(module.register_forward_hook(note))
+    try:
+        with torch.no_grad():
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(calls)
+
+
+def _shape_of(module: Any, x: torch.Tensor, y: torch.Tensor) -> LayerShape:
+    stride = module.stride if isinstance(module.stride, tuple) else (module.stride, module.stride)
+    return LayerShape(
+        in_channels=module.in_channels,
+        out_channels=module.out_channels,
+        kernel_size=(module.weight.shape[2], module.weight.shape[3]),
+        stride=stride,
+        groups=getattr(module, "groups", 1),
+        in_size=(x.shape[2], x.shape[3]),
+        out_size=(y.shape[2], y.shape[3]),
+        deformable=is_deformable(module),
+    )

@@ -1,0 +1,124 @@
+"""What our own checkpoints say of themselves, beside their tensors: input, priors, normalisation, class names.
+
+The file stays a plain state dict under the published keys. The note lies in the metadata that torch keeps with a state
+dict (``_metadata``, where modules store their version): ``load_state_dict`` of any program ignores it, and it survives
+``weights_only=True`` because it holds nothing but text, numbers and lists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolact_export.errors import CheckpointError
+from yolact_export.model.config import CONFIGS, Normalisation, YolactConfig
+from yolact_runtime.terminal import write_atomically
+
+__all__ = ["CheckpointNote", "read_note", "write_checkpoint"]
+
+_KEY = "yolact_deploy"
+_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointNote:
+    """What tensors cannot say about a model.
+
+    Attributes:
+        config: How the model is fed; its structure is read off the tensors all the same.
+        class_names: Of the foreground classes.
+        provenance: Where the model came from; text only.
+    """
+
+    config: YolactConfig
+    class_names: tuple[str, ...]
+    provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def over(self, base: YolactConfig) -> YolactConfig:
+        """`base` with the settings of this note."""
+        fields = ("name", "input_height", "input_width", "prior_scales_px", "aspect_ratios", "square_priors")
+        values = {name: getattr(self.config, name) for name in (*fields, "normalisation")}
+        return dataclasses.replace(base, **values)
+
+    def _document(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "version": _VERSION,
+            "config": config.name,
+            "input_height": config.input_height,
+            "input_width": config.input_width,
+            "prior_scales_px": [list(scales) for scales in config.prior_scales_px],
+            "aspect_ratios": list(config.aspect_ratios),
+            "square_priors": config.square_priors,
+            "mean_bgr": list(config.normalisation.mean_bgr),
+            "std_bgr": list(config.normalisation.std_bgr),
+            "channel_order": config.normalisation.channel_order,
+            "class_names": list(self.class_names),
+            "provenance": dict(self.provenance),
+        }
+
+
+def write_checkpoint(path: Path, state_dict: Mapping[str, torch.Tensor], note: CheckpointNote) -> None:
+    """Write a state dict with a note, as a whole or not at all.
+
+    Args:
+        path: The ``.pth`` file; replaced if it exists.
+        state_dict: Under the published keys; written as dense CPU tensors.
+        note: What the tensors do not say.
+    """
+    tensors = OrderedDict((key, value.detach().cpu().contiguous().clone()) for key, value in state_dict.items())
+    tensors._metadata = {"": {"version": 1}, _KEY: note._document()}  # type: ignore[attr-defined]
+    content = io.BytesIO()
+    torch.save(tensors, content)
+    write_atomically(path, content.getvalue())
+
+
+def read_note(content: object, source: str) -> CheckpointNote | None:
+    """The note of what ``torch.load`` returned; None for files of others.
+
+    Raises:
+        CheckpointError: There is a note, and it is of a later release or damaged.
+    """
+    metadata = getattr(content, "_metadata", None)
+    document = metadata.get(_KEY) if isinstance(metadata, Mapping) else None
+    if document is None:
+        return None
+    if not isinstance(document, dict) or document.get("version") != _VERSION:
+        found = document.get("version") if isinstance(document, dict) else type(document).__name__
+        raise CheckpointError(
+            f"{source}: its note has the version {found}, this release reads {_VERSION}; take the release that wrote it"
+        )
+    try:
+        return _note(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{source}: its note is damaged: {error!r}") from error
+
+
+def _note(document: Mapping[str, Any]) -> CheckpointNote:
+    base = CONFIGS.get(document["config"], next(iter(CONFIGS.values())))
+    names = tuple(str(name) for name in document["class_names"])
+    config = dataclasses.replace(
+        base,
+        name=str(document["config"]),
+        num_classes=len(names) + 1,
+        input_height=int(document["input_height"]),
+        input_width=int(document["input_width"]),
+        prior_scales_px=tuple(tuple(float(side) for side in scales) for scales in document["prior_scales_px"]),
+        aspect_ratios=tuple(float(ratio) for ratio in document["aspect_ratios"]),
+        square_priors=bool(document["square_priors"]),
+        normalisation=Normalisation(
+            _three(document["mean_bgr"]), _three(document["std_bgr"]), str(document["channel_order"])
+        ),
+    )
+    return CheckpointNote(config, names, {str(k): str(v) for k, v in document["provenance"].items()})
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
