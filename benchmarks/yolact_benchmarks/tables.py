@@ -13,7 +13,8 @@ from typing import Any
 __all__ = ["main", "render"]
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/decisions.md")
+DOCUMENTS = ("README.md", "docs/decisions.md", "docs/training.md")
+RESULTS, MODELS = Path("benchmarks", "results"), Path("examples", "models")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in DOCUMENTS:
         path = ROOT / name
         before = path.read_text(encoding="utf-8")
-        after = render(before, ROOT / "benchmarks" / "results")
+        after = render(before, ROOT)
         if before != after:
             stale.append(name)
             if not options.check:
@@ -35,12 +36,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if options.check and stale else 0
 
 
-def render(text: str, results: Path) -> str:
-    """`text` with everything between ``<!-- table: NAME -->`` and ``<!-- end -->`` made anew from the records."""
+def render(text: str, root: Path) -> str:
+    """`text` with everything between ``<!-- table: NAME -->`` and ``<!-- end -->`` made anew from the records.
+
+    Args:
+        text: Of a document.
+        root: Of the repository: measurements lie in ``benchmarks/results``, trained models in ``examples/models``.
+    """
 
     def table(match: re.Match[str]) -> str:
         name = match[1]
-        rows = [row for path in sorted(results.glob(f"*/{name}*.json")) for row in _TABLES[name](_load(path))]
+        found = (root / MODELS).glob("*.json") if name in _OF_MODELS else (root / RESULTS).glob(f"*/{name}*.json")
+        rows = [row for path in sorted(found) for row in _TABLES[name](_load(path))]
         header = _HEADERS[name]
         lines = [header, re.sub(r"[^|]+", " --- ", header), *rows]
         return f"<!-- table: {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
@@ -82,14 +89,46 @@ def _simplifiers(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def _models(record: dict[str, Any]) -> list[str]:
+    if "training" not in record:
+        return []
+    accuracy, config, training = record["validation"], record["config"], record["training"]
+    return [
+        f"| {record['checkpoint']} ({record['checkpoint_mb']:.1f} MB) | {config['name']}, {config['input_width']} px "
+        f"| {len(record['class_names'])} | {training['num_steps']} x {training['batch_size']} "
+        f"| {accuracy['images']} images | {accuracy['bbox']['AP']:.3f} | **{accuracy['segm']['AP']:.3f}** "
+        f"| {accuracy['segm']['AP50']:.3f} |"
+    ]
+
+
+def _pruning(record: dict[str, Any]) -> list[str]:
+    if "report" not in record:
+        return []
+    report, scores = record["report"], record["scores"]
+    dense, final = scores["dense"], scores.get("recovered", scores["pruned"])
+    (name,) = (name for name in dense if name in {"mask AP", "mask agreement"})
+    parameters, gflops = report["num_parameters"], report["gflops"]
+    before, after = report["measured_ms"]
+    return [
+        f"| {record['checkpoint']} | {parameters[0] / 1e6:.2f} -> {parameters[1] / 1e6:.2f} M "
+        f"| {gflops[0]:.2f} -> {gflops[1]:.2f} | {before:.1f} -> {after:.1f} ms (**{after / before:.0%}**) "
+        f"| {dense[name]:.3f} | {scores['pruned'][name]:.3f} | **{final[name]:.3f}** | {report['backend']} |"
+    ]
+
+
+_OF_MODELS = {"models", "pruning"}
 _HEADERS = {
     "postprocess": "| scene | this runtime | dense PyTorch | ratio | peak memory | dense PyTorch | machine |",
     "export": "| checkpoint | export with verification | extra memory | over checkpoint | machine |",
+    "models": "| checkpoint | configuration | classes | steps x batch | judged on | box AP | mask AP | mask AP50 |",
+    "pruning": "| checkpoint | parameters | GFLOPs | network | dense mask AP | pruned | recovered | measured on |",
     "simplifiers": "| graph | made in | nodes | debris | file | largest difference to torch | time over written |",
 }
 _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "postprocess": _postprocess,
     "export": _export,
+    "models": _models,
+    "pruning": _pruning,
     "simplifiers": _simplifiers,
 }
 

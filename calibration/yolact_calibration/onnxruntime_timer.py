@@ -8,9 +8,10 @@ convolution alone is taken, not the time of the whole run.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ __all__ = ["OnnxRuntimeTimer"]
 
 # As yolact_export writes its graphs; DeformConv came later.
 _OPSET, _OPSET_DEFORM_CONV, _IR_VERSION = 17, 19, 9
-# All widths of one layer, usually; more sessions at once would only take memory.
-_LAYERS_AT_ONCE = 64
+# What layers that take turns may hold in memory together: all widths of one layer, usually.
+_BYTES_AT_ONCE = 500_000_000
 
 
 class OnnxRuntimeTimer:
@@ -65,8 +66,8 @@ class OnnxRuntimeTimer:
     def times_ms(self, layers: Sequence[LayerShape]) -> list[float]:
         """Least milliseconds of each layer; layers take turns, so that the machine's moods hit all of them alike."""
         times: list[float] = []
-        for start in range(0, len(layers), _LAYERS_AT_ONCE):
-            times += self._time_some(layers[start : start + _LAYERS_AT_ONCE])
+        for some in _portions(layers):
+            times += self._time_some(some)
         return times
 
     def _time_some(self, layers: Sequence[LayerShape]) -> list[float]:
@@ -127,6 +128,23 @@ class OnnxRuntimeTimer:
                 f"of {self.repeats} runs; measure with another version"
             )
         return sum(min(times) for times in work)
+
+
+def _portions(layers: Sequence[LayerShape]) -> Iterator[list[LayerShape]]:
+    """The layers in order, in lists that fit into memory together."""
+    portion: list[LayerShape] = []
+    room = _BYTES_AT_ONCE
+    for layer in layers:
+        size = 4 * (
+            2 * layer.in_channels * math.prod(layer.in_size) + 3 * layer.out_channels * math.prod(layer.out_size)
+        )
+        if portion and size > room:
+            yield portion
+            portion, room = [], _BYTES_AT_ONCE
+        portion.append(layer)
+        room -= size
+    if portion:
+        yield portion
 
 
 def _feed(layer: LayerShape) -> dict[str, npt.NDArray[np.float32]]:

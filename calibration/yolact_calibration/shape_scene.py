@@ -12,7 +12,7 @@ import numpy.typing as npt
 from yolact_calibration.errors import UsageError
 from yolact_calibration.shape_canvas import expose, paint_background, paint_shape
 from yolact_calibration.shape_layout import Layout, Shape, draw_layout
-from yolact_calibration.shape_outline import CLASS_NAMES
+from yolact_calibration.shape_outline import CLASS_NAMES, Placement
 from yolact_runtime.masks import Masks
 
 __all__ = ["CLASS_NAMES", "Scene", "SceneOptions", "make_clip", "make_scene"]
@@ -112,7 +112,7 @@ def make_clip(seed: int, num_frames: int, options: SceneOptions = SceneOptions()
 
 def _film(seed: int, num_frames: int, layout: Layout, options: SceneOptions) -> Iterator[Scene]:
     rng = _stream(seed, _MOTION_STREAM)
-    motions = [_draw_motion(rng, options) for _ in layout.shapes]
+    motions = [_draw_motion(rng, shape.placement, options) for shape in layout.shapes]
     background = paint_background(layout, options.height, options.width)
     for frame in range(num_frames):
         shapes = [motion.moved(shape, frame) for motion, shape in zip(motions, layout.shapes, strict=True)]
@@ -153,14 +153,18 @@ class _Motion:
         return dataclasses.replace(shape, placement=moved)
 
 
-def _draw_motion(rng: np.random.Generator, options: SceneOptions) -> _Motion:
+def _draw_motion(rng: np.random.Generator, place: Placement, options: SceneOptions) -> _Motion:
     swing = rng.uniform(0.08, 0.25, 2) * (options.width, options.height)
     speed = 2 * math.pi / rng.uniform(80, 240, 2)
-    phase = rng.uniform(0, 2 * math.pi, 2)
+    # The shape begins on the outer half of its swing, so that it is drawn to the middle of the frame.
+    phase = rng.uniform(0, math.pi, 2)
     return _Motion(
         swing_px=(float(swing[0]), float(swing[1])),
         speed=(float(speed[0]), float(speed[1])),
-        phase=(float(phase[0]), float(phase[1])),
+        phase=(
+            math.copysign(phase[0], place.x - options.width / 2),
+            math.copysign(phase[1], place.y - options.height / 2),
+        ),
         spin=float(rng.uniform(-0.04, 0.04)),
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_export.errors import MissingDependencyError, UsageError
+from yolact_export.prune_cli import add_prune_options, check_prune_options, prune_first
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
@@ -24,6 +25,7 @@ from yolact_runtime.terminal import (
 
 if TYPE_CHECKING:
     from yolact_export.pipeline import ExportResult
+    from yolact_export.pruning import PrunedCheckpoint
 
 __all__ = ["main", "parse_scales", "require_packages"]
 
@@ -71,14 +73,18 @@ def _parser() -> argparse.ArgumentParser:
         default="deform-conv",
         help="YOLACT++: the ONNX operator, or native operators that TensorRT-RTX builds too (default deform-conv)",
     )
+    add_prune_options(parser)
     add_common_options(parser)
     return parser
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     _refuse_the_future(options)
+    check_prune_options(options)
     check_json_destination(options.json)
     require_packages("yolact-export", "export", "torch", "onnx", "onnxruntime")
+    if options.prune is not None:
+        require_packages("yolact-export --prune", "train", "torch_pruning", "faster_coco_eval", "cv2")
     from yolact_export.checkpoint import CheckpointOptions
     from yolact_export.onnx_export import ExportOptions
     from yolact_export.pipeline import export_checkpoint
@@ -96,14 +102,26 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     )
     started = time.monotonic()
     bundle = options.output or Path(f"{options.checkpoint.stem}.bundle")
-    terminal.heading(f"reading {options.checkpoint}")
+    checkpoint, pruned = options.checkpoint, None
+    if options.prune is not None:
+        pruned = prune_first(options, bundle, checkpoint_options, terminal)
+        # The pruned file says itself how it is fed; what the options said is in its note.
+        checkpoint, checkpoint_options = pruned.path, CheckpointOptions()
+    terminal.heading(f"reading {checkpoint}")
 
     def say(text: str) -> None:
         # An assumption can make every box wrong: it is shown even when quiet.
         (terminal.warn if text.lstrip().startswith("ASSUMED") else terminal.say)(text)
 
     try:
-        result = export_checkpoint(options.checkpoint, bundle, checkpoint_options, export_options, say)
+        result = export_checkpoint(
+            checkpoint,
+            bundle,
+            checkpoint_options,
+            export_options,
+            say,
+            {} if pruned is None else {"pruning": pruned.record},
+        )
     except RuntimeError as error:
         # torch has no error of its own for this.
         if "allocate memory" in str(error):
@@ -111,15 +129,23 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         raise
     for line in result.verification.table():
         terminal.say(f"  {line}")
-    _close(result, time.monotonic() - started, options, terminal)
+    _close(result, time.monotonic() - started, options, terminal, pruned)
     return 0
 
 
-def _close(result: ExportResult, seconds: float, options: argparse.Namespace, terminal: Terminal) -> None:
+def _close(
+    result: ExportResult,
+    seconds: float,
+    options: argparse.Namespace,
+    terminal: Terminal,
+    pruned: PrunedCheckpoint | None,
+) -> None:
     """The last words: what is where, and what to type next."""
     terminal.heading(f"export complete in {seconds:.1f} s")
     for name, artefact in result.manifest.artefacts.items():
         terminal.say(f"  {result.bundle / name}  {human_size(artefact.size_bytes)}  sha256 {artefact.sha256[:16]}…")
+    if pruned is not None:
+        terminal.say(f"  {pruned.path}  {human_size(pruned.path.stat().st_size)}  the pruned checkpoint")
     terminal.say(f"next:  yolact-run {shlex.quote(str(result.bundle))} IMAGE -o out")
     if options.json:
         document: dict[str, Any] = {
@@ -127,6 +153,7 @@ def _close(result: ExportResult, seconds: float, options: argparse.Namespace, te
             "manifest": json.loads(result.manifest.to_json()),
             "findings": list(result.findings),
             "verification": result.verification.document(),
+            "pruning": None if pruned is None else pruned.record,
             "seconds": round(seconds, 2),
         }
         write_json(document, options.json)

@@ -14,22 +14,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from yolact_calibration.accuracy import Accuracy, measure_accuracy
+from yolact_calibration.accuracy import Accuracy
 from yolact_calibration.augment import AugmentOptions
 from yolact_calibration.batch import Batch
 from yolact_calibration.coco import CocoAnnotations
 from yolact_calibration.dataset import AnnotatedImages, SampleSequence, iterate_batches
 from yolact_calibration.loss import YolactLoss
-from yolact_calibration.torch_backend import torch_segmenter
 from yolact_calibration.training import Progress, Training, TrainingOptions
 from yolact_calibration.training_curve import draw_curve
 from yolact_calibration.training_state import Curve
 from yolact_export.checkpoint_note import CheckpointNote, write_checkpoint
 from yolact_export.errors import UsageError
+from yolact_export.evaluation import evaluate_model
 from yolact_export.model.yolact import Yolact
 from yolact_export.training_start import StartOptions, start_model
-from yolact_runtime.manifest import Manifest
-from yolact_runtime.media import read_image
 from yolact_runtime.priors import make_priors
 from yolact_runtime.terminal import write_atomically
 
@@ -202,18 +200,6 @@ def _batches(samples: SampleSequence, options: FinetuneOptions, first: int, last
 def _priors(model: Yolact) -> np.ndarray[Any, np.dtype[np.float32]]:
     config = model.config
     return make_priors(config.prior_spec(), config.input_height, config.input_width)
-
-
-def evaluate_model(model: Yolact, data: AnnotatedImages) -> Accuracy:
-    """Accuracy of a model in eval mode, through the runtime's own pre- and post-processing."""
-    config = model.config
-    names = data.annotations.category_names
-    manifest = Manifest(
-        config.name, names, config.input_spec(), config.prior_spec(), mask_rescoring=config.mask_rescoring
-    )
-    segmenter = torch_segmenter(model, manifest, model.mask_iou)
-    predictions = {image.image_id: segmenter(read_image(data.path(image))) for image in data.annotations.images}
-    return measure_accuracy(data.annotations, predictions, names)
 
 
 def _summary(validation: AnnotatedImages, model: nn.Module) -> dict[str, float]:

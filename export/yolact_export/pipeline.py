@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ def export_checkpoint(
     checkpoint_options: CheckpointOptions | None = None,
     export_options: ExportOptions | None = None,
     say: Say = lambda _: None,
+    more_report: Mapping[str, object] | None = None,
 ) -> ExportResult:
     """Read a checkpoint, write its models as ONNX, verify them against torch, and put the bundle in place.
 
@@ -74,6 +75,7 @@ def export_checkpoint(
         checkpoint_options: What the file does not say.
         export_options: How the graph is written; its metadata is filled in here.
         say: Receives a line for each step.
+        more_report: Entries for the bundle's report, such as how the checkpoint was pruned.
 
     Raises:
         CheckpointError, ExportError, VerificationError: Nothing was written.
@@ -92,7 +94,7 @@ def export_checkpoint(
         verification = _verify(folder, manifest, expected)
         verification.require()
         manifest = write_manifest(folder, manifest, roles)
-        report = {"findings": findings, "verification": verification.document()}
+        report = {"findings": findings, "verification": verification.document(), **(more_report or {})}
         write_atomically(folder / REPORT_NAME, (json.dumps(report, indent=2) + "\n").encode())
     return ExportResult(bundle, manifest, findings, verification)
 

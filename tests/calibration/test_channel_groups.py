@@ -102,7 +102,9 @@ def test_every_layer_that_inference_computes_is_in_a_group_or_promised(name):
     model.semantic_logit(levels)
     for handle in handles:
         handle.remove()
-    names = {layer for layer, module in model.named_modules() if module in ran and not isinstance(module, nn.Sequential)}
+    names = {
+        layer for layer, module in model.named_modules() if module in ran and not isinstance(module, nn.Sequential)
+    }
     names = {layer for layer in names if not layer.endswith("conv_offset_mask")}
     depthwise = {layer for group in groups for layer in group.depthwise}
     assert set(writers) | PROMISED | depthwise == names

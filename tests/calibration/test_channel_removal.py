@@ -74,9 +74,7 @@ def test_any_channels_of_any_widths_can_go(seed, round_to):
     kept = random_choice(groups, seed)
     image = random_image(SMALL, 1, seed)
     with torch.no_grad():
-        assert_equal_outputs(
-            pruned(model, groups, kept)(image), with_deaf_consumers(model, groups, kept)(image), 1e-5
-        )
+        assert_equal_outputs(pruned(model, groups, kept)(image), with_deaf_consumers(model, groups, kept)(image), 1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -108,7 +108,7 @@ def test_shapes_hide_parts_of_each_other_and_are_cut_by_the_frame(scenes: list[S
 
 def test_sizes_grow_with_the_shorter_side() -> None:
     def median_size(options: SceneOptions) -> float:
-        boxes = np.concatenate([make_scene(seed, options).xyxy for seed in range(30)])
+        boxes = np.concatenate([make_scene(seed, options).xyxy for seed in range(20)])
         return float(np.median(boxes[:, 2:] - boxes[:, :2]))
 
     small, large = median_size(SceneOptions(128, 160)), median_size(SceneOptions(256, 320))
@@ -117,7 +117,7 @@ def test_sizes_grow_with_the_shorter_side() -> None:
 
 @pytest.mark.parametrize(("max_shapes", "least"), [(1, 1), (64, 8)])
 def test_max_shapes_is_kept_in_empty_and_full_frames(max_shapes: int, least: int) -> None:
-    counts = [len(make_scene(seed, SceneOptions(64, 64, max_shapes))) for seed in range(30)]
+    counts = [len(make_scene(seed, SceneOptions(64, 64, max_shapes))) for seed in range(12)]
     assert min(counts) >= 1
     assert least <= max(counts) <= max_shapes
 
@@ -159,14 +159,12 @@ def test_a_clip_begins_with_the_scene_of_its_seed() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_lone_shape_moves_smoothly(seed: int) -> None:
     frames = list(make_clip(seed, 40, SceneOptions(128, 128, max_shapes=1)))
-    assert len(frames) == 40
-    shown = [frame for frame in frames if frame.mask.area().sum() > 150]
-    assert len(shown) > 20
-    for before, after in itertools.pairwise(shown):
-        # A quarter of the frame in a twelfth of a period, and some turning; every edge moves by whole pixels.
+    assert [len(frame) for frame in frames] == [1] * 40
+    for before, after in itertools.pairwise(frames):
+        # At most a quarter of the frame times the swing's speed, and some turning; every edge moves by whole pixels.
         assert np.abs(before.xyxy - after.xyxy).max() <= 6
-        assert before.mask.iou(after.mask)[0, 0] > 0.5
-    assert np.abs(shown[0].xyxy - shown[-1].xyxy).max() > 10
+        assert before.mask.iou(after.mask)[0, 0] > 0.3
+    assert max(np.abs(frame.xyxy - frames[0].xyxy).max() for frame in frames) > 6
 
 
 def test_a_shape_keeps_its_number_and_class() -> None:
@@ -178,7 +176,7 @@ def test_a_shape_keeps_its_number_and_class() -> None:
 
 
 def test_a_clip_shows_no_shape_without_truth_and_no_truth_without_shape() -> None:
-    for frame in make_clip(11, 240, SceneOptions(64, 64, max_shapes=12)):
+    for frame in make_clip(11, 120, SceneOptions(64, 64, max_shapes=12)):
         assert (frame.mask.area() > 0).all()
         assert (np.diff(frame.shape_id) > 0).all()
         assert frame.mask.area().sum() == np.count_nonzero(frame.mask.id_map())

@@ -1,0 +1,148 @@
+"""The pruning options of ``yolact-export``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolact_export.errors import UsageError
+from yolact_runtime.terminal import Terminal
+
+if TYPE_CHECKING:
+    from yolact_calibration.dataset import AnnotatedImages
+    from yolact_calibration.training import TrainingOptions
+    from yolact_export.checkpoint import CheckpointOptions
+    from yolact_export.pruning import PrunedCheckpoint, PruneRequest
+
+__all__ = ["add_prune_options", "check_prune_options", "prune_first"]
+
+# Fewer say nothing about which channels matter.
+_LEAST_IMAGES = 16
+_WITH_PRUNE = ("calib", "annotations", "images", "recover_annotations", "recover_steps", "importance", "threads")
+
+
+def add_prune_options(parser: argparse.ArgumentParser) -> None:
+    """Pruning, and the images that it needs."""
+    group = parser.add_argument_group("pruning (needs --calib)")
+    group.add_argument(
+        "--prune", type=float, metavar="F", help="remove this share of the network's measured latency, such as 0.4"
+    )
+    group.add_argument(
+        "--calib", nargs="+", metavar="DIR", help="images as the camera sees them: folders, globs; no labels needed"
+    )
+    group.add_argument(
+        "--recover-steps", type=int, metavar="N", help="steps of learning from the dense model (default 1000; 0: none)"
+    )
+    group.add_argument(
+        "--recover-annotations", type=Path, metavar="FILE", help="COCO labels of the --calib folder, to learn from too"
+    )
+    group.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="COCO labels to report AP by (default: agreement, no labels)"
+    )
+    group.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of --annotations")
+    group.add_argument("--importance", choices=["taylor", "batch-norm"], help="measure of a channel (default taylor)")
+    group.add_argument("--round-to", type=int, default=8, metavar="N", help="widths are multiples of it (default 8)")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads that latency is measured with (default 1)")
+    group.add_argument("--recover-batch", type=int, default=8, metavar="N", help="images of a step (default 8)")
+    group.add_argument("--recover-rate", type=float, default=1e-3, metavar="R", help="learning rate (default 1e-3)")
+    group.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
+    group.add_argument("--workers", type=int, default=1, metavar="N", help="processes that load images (default 1)")
+    group.add_argument("--restart", action="store_true", help="discard an unfinished recovery of the same bundle")
+
+
+def check_prune_options(options: argparse.Namespace) -> None:
+    """Refuse what makes no sense before anything heavy is imported.
+
+    Raises:
+        UsageError: An option is missing, out of range, or without effect.
+    """
+    if options.prune is None:
+        stray = [f"--{name.replace('_', '-')}" for name in _WITH_PRUNE if getattr(options, name) is not None]
+        if stray:
+            raise UsageError(f"{', '.join(stray)} belong to --prune, which was not given; add --prune 0.4")
+        return
+    if not 0 < options.prune < 1:
+        raise UsageError(f"--prune is the share of the latency to remove, between 0 and 1; found {options.prune}")
+    if not options.calib:
+        raise UsageError("--prune needs --calib: a folder of images as the camera sees them, without labels")
+    if (options.annotations is None) != (options.images is None):
+        raise UsageError("--annotations and --images go together: labels, and the folder of the images they name")
+    if options.recover_annotations is not None and len(options.calib) != 1:
+        raise UsageError("--recover-annotations are the labels of one --calib folder; several were given")
+
+
+def prune_first(
+    options: argparse.Namespace,
+    bundle: Path,
+    checkpoint_options: CheckpointOptions,
+    terminal: Terminal,
+) -> PrunedCheckpoint:
+    """Prune the checkpoint; the result lies beside the bundle and is exported in its place."""
+    from yolact_export.checkpoint import load_checkpoint
+    from yolact_export.progress_report import ProgressReport
+    from yolact_export.pruning import prune_checkpoint
+
+    loaded = load_checkpoint(options.checkpoint, checkpoint_options)
+    request = _request(options, bundle)
+    terminal.heading(f"pruning: {options.prune:.0%} of the latency, with {len(request.images)} images")
+    try:
+        return prune_checkpoint(loaded, request, terminal.say, ProgressReport(terminal))
+    except KeyboardInterrupt:
+        if request.state_path.exists():
+            terminal.say(f"state kept in {request.state_path}; the same command continues")
+        raise
+
+
+def _request(options: argparse.Namespace, bundle: Path) -> PruneRequest:
+    from yolact_calibration.channel_groups import WidthGrid
+    from yolact_calibration.image_sequence import find_unlabelled
+    from yolact_calibration.prune import PruneOptions
+    from yolact_calibration.torch_device import choose_device
+    from yolact_export.pruning import PruneRequest
+
+    device = choose_device("auto")
+    importance = options.importance or "taylor"
+    blocks = {"blocks": ("backbone",)} if importance == "batch-norm" else {}
+    return PruneRequest(
+        output=bundle.with_name(f"{bundle.stem}.pruned.pth"),
+        options=PruneOptions(
+            options.prune, importance, grid=WidthGrid(round_to=options.round_to), seed=options.seed, **blocks
+        ),
+        images=find_unlabelled(options.calib, _LEAST_IMAGES),
+        labelled=_annotated(options.recover_annotations, Path(options.calib[0])),
+        evaluation=_annotated(options.annotations, options.images),
+        recovery=_recovery(options, device),
+        num_threads=options.threads or 1,
+        num_workers=options.workers,
+        device=device,
+        restart=options.restart,
+    )
+
+
+def _recovery(options: argparse.Namespace, device: str) -> TrainingOptions | None:
+    from yolact_calibration.torch_device import has_fast_bfloat16
+    from yolact_calibration.training import TrainingOptions
+
+    num_steps = 1000 if options.recover_steps is None else options.recover_steps
+    if num_steps == 0:
+        return None
+    return TrainingOptions(
+        num_steps=num_steps,
+        batch_size=options.recover_batch,
+        learning_rate=options.recover_rate,
+        optimizer="adamw",
+        warmup_steps=min(100, max(1, num_steps // 10)),
+        freeze_batch_norm=options.recover_batch < 6,
+        autocast=has_fast_bfloat16(device),
+        seed=options.seed,
+        save_every=100,
+        evaluate_every=max(num_steps // 5, 1),
+    )
+
+
+def _annotated(annotations: Path | None, folder: Path) -> AnnotatedImages | None:
+    from yolact_calibration.coco import CocoAnnotations
+    from yolact_calibration.dataset import AnnotatedImages
+
+    return None if annotations is None else AnnotatedImages(CocoAnnotations.from_file(annotations), folder)
