@@ -14,7 +14,7 @@ from yolact_runtime.terminal import write_atomically
 
 __all__ = ["device_name", "environment", "write_record"]
 
-_PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "onnxslim", "onnxsim")
+_PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "onnxslim", "onnxsim", "faster-coco-eval", "pycocotools")
 
 
 def environment() -> dict[str, Any]:

@@ -73,6 +73,15 @@ def _postprocess(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def _evaluator(record: dict[str, Any]) -> list[str]:
+    return [
+        f"| {row['images']} images x 100 detections, {row['classes']} class{'es' if row['classes'] > 1 else ''} "
+        f"| {row['ours']['median_ms'] / 1e3:.2f} s | {row['pycocotools']['median_ms'] / 1e3:.2f} s "
+        f"| **{row['ratio']:.1f} x** | {row['max_difference']:.0e} | {_machine(record)} |"
+        for row in record["results"]
+    ]
+
+
 def _export(record: dict[str, Any]) -> list[str]:
     row = record["results"]
     return [
@@ -119,6 +128,7 @@ def _pruning(record: dict[str, Any]) -> list[str]:
 _OF_MODELS = {"models", "pruning"}
 _HEADERS = {
     "postprocess": "| scene | this runtime | dense PyTorch | ratio | peak memory | dense PyTorch | machine |",
+    "evaluator": "| detections | ours | pycocotools | ratio | largest difference | machine |",
     "export": "| checkpoint | export with verification | extra memory | over checkpoint | machine |",
     "models": "| checkpoint | configuration | classes | steps x batch | judged on | box AP | mask AP | mask AP50 |",
     "pruning": "| checkpoint | parameters | GFLOPs | network | dense mask AP | pruned | recovered | measured on |",
@@ -126,6 +136,7 @@ _HEADERS = {
 }
 _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "postprocess": _postprocess,
+    "evaluator": _evaluator,
     "export": _export,
     "models": _models,
     "pruning": _pruning,

@@ -12,18 +12,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from yolact_calibration.accuracy import detection_objects, mask_score
 from yolact_calibration.bootstrap import BootstrapSettings, Interval, bootstrap_precision, bootstrap_ratio
-from yolact_calibration.coco_evaluator import (
-    KINDS,
-    MAX_DETECTIONS,
-    CocoObjects,
-    Figures,
-    evaluate,
-    require_evaluator,
-)
+from yolact_calibration.coco_evaluator import KINDS, MAX_DETECTIONS, CocoObjects, Figures, evaluate, require_evaluator
 from yolact_calibration.errors import DatasetError, UsageError
 from yolact_calibration.matches import Matches, Overlap, match_classes
 from yolact_calibration.pairing import ImagePairs, pair_instances
@@ -31,7 +23,6 @@ from yolact_runtime.instances import Instances
 
 __all__ = ["Agreement", "AgreementMeter", "ImageAgreement", "measure_agreement"]
 
-Float = npt.NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
 
 _FIGURES = ("AP", "AP50", "AP75")

@@ -51,13 +51,15 @@ class CocoObjects:
         truth: Objects ``{"image_id", "category_id", "bbox" or "segmentation", "area", "iscrowd"}``; masks as
             compressed RLE, boxes as (left, top, width, height), pixels.
         detections: The same with a ``"score"``; those of an image in any order, equal scores in order of preference.
+
+    The evaluator writes into the objects, with no effect on a second evaluation.
     """
 
     kind: str
     images: Mapping[int, tuple[int, int]]
     category_ids: tuple[int, ...]
-    truth: Sequence[Mapping[str, Any]]
-    detections: Sequence[Mapping[str, Any]]
+    truth: list[dict[str, Any]]
+    detections: list[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,11 +107,12 @@ def evaluate(objects: CocoObjects, max_detections: int = MAX_DETECTIONS) -> Eval
     category_ids = tuple(sorted(objects.category_ids))
     images = [{"id": key, "height": height, "width": width} for key, (height, width) in objects.images.items()]
     categories = [{"id": category_id, "name": str(category_id)} for category_id in category_ids]
-    truth, detections = _numbered(objects.truth), _numbered(objects.detections)
-    sides = [
-        COCO({"images": images, "categories": categories, "annotations": annotations}, print_function=_silent)
-        for annotations in (truth, detections)
-    ]
+    sides = []
+    for side in (objects.truth, objects.detections):
+        for number, annotation in enumerate(side, start=1):
+            annotation["id"] = number
+        content = {"images": images, "categories": categories, "annotations": side}
+        sides.append(COCO(content, print_function=_silent))
     # More threads were measured to gain nothing: the work around the overlaps holds the interpreter's lock.
     evaluator = COCOeval_faster(*sides, iouType=objects.kind, print_function=_silent, rle_iou_max_workers=1)
     evaluator.params.maxDets = [1, 10, max_detections]
@@ -119,18 +122,13 @@ def evaluate(objects: CocoObjects, max_detections: int = MAX_DETECTIONS) -> Eval
     by_category = {
         category_id: _figures(precision[:, :, [k]], recall[:, [k]]) for k, category_id in enumerate(category_ids)
     }
-    overlaps = _overlaps(objects, truth, detections, evaluator.ious, max_detections)
+    overlaps = _overlaps(objects, evaluator.ious, max_detections)
     ordered = tuple(overlaps.get(category_id, ()) for category_id in category_ids)
     return Evaluation(_figures(precision, recall), by_category, ordered)
 
 
 def _silent(*_: object) -> None:
     """The evaluator's talk: it would go to the logs of a command that has its own."""
-
-
-def _numbered(annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Copies with ids from 1."""
-    return [{**annotation, "id": number} for number, annotation in enumerate(annotations, start=1)]
 
 
 def _figures(precision: Float, recall: Float) -> dict[str, float | None]:
@@ -157,27 +155,31 @@ def _mean(values: Float) -> float | None:
 
 
 def _overlaps(
-    objects: CocoObjects,
-    truth: Sequence[Mapping[str, Any]],
-    detections: Sequence[Mapping[str, Any]],
-    ious: Mapping[tuple[int, int], Any],
-    max_detections: int,
+    objects: CocoObjects, ious: Mapping[tuple[int, int], Any], max_detections: int
 ) -> dict[int, tuple[Overlap, ...]]:
     """What the evaluator compared, by category and then image."""
     index = {image_id: i for i, image_id in enumerate(objects.images)}
-    crowds: dict[tuple[int, int], list[bool]] = {}
-    scores: dict[tuple[int, int], list[float]] = {}
-    for annotation in truth:
-        key = annotation["category_id"], annotation["image_id"]
-        crowds.setdefault(key, []).append(bool(annotation["iscrowd"]))
-    for annotation in detections:
-        scores.setdefault((annotation["category_id"], annotation["image_id"]), []).append(annotation["score"])
+    truth, detections = _grouped(objects.truth, "iscrowd"), _grouped(objects.detections, "score")
+    nothing = np.zeros(0)
     result: dict[int, list[Overlap]] = {}
-    for category_id, image_id in sorted(crowds.keys() | scores.keys()):
-        score = -np.sort(-np.array(scores.get((category_id, image_id), []), np.float64), kind="stable")
-        is_crowd = np.array(crowds.get((category_id, image_id), []), bool)
-        shape = min(len(score), max_detections), len(is_crowd)
-        iou = np.asarray(ious[image_id, category_id], np.float64).reshape(shape) if 0 not in shape else np.zeros(shape)
-        overlap = Overlap(index[image_id], score[:max_detections], iou, is_crowd)
-        result.setdefault(category_id, []).append(overlap)
+    for category_id, image_id in sorted(truth.keys() | detections.keys()):
+        key = category_id, image_id
+        score = -np.sort(-detections.get(key, nothing))[:max_detections]
+        is_crowd = truth.get(key, nothing) != 0
+        shape = len(score), len(is_crowd)
+        iou = np.asarray(ious[image_id, category_id], np.float64).reshape(shape) if all(shape) else np.zeros(shape)
+        result.setdefault(category_id, []).append(Overlap(index[image_id], score, iou, is_crowd))
     return {category_id: tuple(overlaps) for category_id, overlaps in result.items()}
+
+
+def _grouped(annotations: Sequence[Mapping[str, Any]], field: str) -> dict[tuple[int, int], Float]:
+    """Values of a field by (category id, image id), in their order."""
+    columns = ("category_id", "image_id")
+    keys = np.array([[annotation[name] for annotation in annotations] for name in columns], np.int64)
+    values = np.array([annotation[field] for annotation in annotations], np.float64)
+    order = np.lexsort(keys[::-1])
+    keys, values = keys[:, order], values[order]
+    first = np.flatnonzero((np.diff(keys, axis=1) != 0).any(axis=0)) + 1
+    starts = np.concatenate([[0], first]) if len(values) else first
+    owners = zip(*keys[:, starts].tolist(), strict=True)
+    return dict(zip(owners, np.split(values, first), strict=False))

@@ -168,16 +168,13 @@ def prune(
         calls, groups, timer or _default_timer(), lambda done, total: progress("latency", done, total)
     )
     choice = choose_widths(groups, importance, table, 1 - options.removed_latency)
-    layers = {call.name.removesuffix(".conv_offset_mask") for call in calls} | {
-        name for group in groups for name in group.norms
-    }
-    num_before = _num_parameters(narrow, layers)
+    num_before = _num_parameters(narrow, images[0][:1])
     remove_channels(narrow, groups, choose_kept(groups, importance, choice.widths))
     _check_finite(narrow, images[0][:1])
     report = PruneReport(
         backend=table.backend,
         groups=tuple(_group_report(group, importance[group.name], choice.widths[group.name]) for group in groups),
-        num_parameters=(num_before, _num_parameters(narrow, layers)),
+        num_parameters=(num_before, _num_parameters(narrow, images[0][:1])),
         gflops=(2e-9 * table.macs({}), 2e-9 * table.macs(choice.widths)),
         block_ms=_block_ms(table, choice),
     )
@@ -200,7 +197,15 @@ def _importance(
             yield image
             progress("importance", index + 1, len(images))
 
-    return taylor_importance(model, groups, watched(), CurvatureProbe(priors, options.distillation, options.seed))
+    probe = CurvatureProbe(priors, options.distillation, options.seed)
+    importance = taylor_importance(model, groups, watched(), probe)
+    idle = [name for name, values in importance.items() if not bool(values.any())]
+    if idle:
+        raise PruningError(
+            f"on these images nothing depends on {len(idle)} groups of channels, {idle[0]} first, so that there is no "
+            f"telling which to keep. Most likely the model sees no object: give images like those it was trained on"
+        )
+    return importance
 
 
 def _default_timer() -> LayerTimer:
@@ -209,8 +214,21 @@ def _default_timer() -> LayerTimer:
     return OnnxRuntimeTimer()
 
 
-def _num_parameters(model: nn.Module, layers: set[str]) -> int:
-    return sum(parameter.numel() for name in layers for parameter in model.get_submodule(name).parameters())
+@torch.no_grad()
+def _num_parameters(model: nn.Module, image: torch.Tensor) -> int:
+    """Of the modules that a forward pass calls; the head is called many times and counts once."""
+    called: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, *_: Any) -> None:
+        called[module] = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+
+    handles = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(called.values())
 
 
 @torch.no_grad()

@@ -28,20 +28,14 @@ def encode_runs(offset: Int, start: Int, end: Int, size: int) -> list[str]:
         end: ``(runs,)`` one past the last positions.
         size: Pixels of a mask.
     """
-    return [_encode(_counts(start[a:b], end[a:b], size)) for a, b in itertools.pairwise(offset)]
-
-
-def _counts(start: Int, end: Int, size: int) -> Int:
-    edges = np.empty(2 * len(start) + 1, np.int64)
-    edges[:-1:2], edges[1::2], edges[-1] = start, end, size
-    counts = np.diff(edges, prepend=0)
-    # A mask that reaches the last pixel has no trailing count of zero.
-    return counts[:-1] if len(counts) > 1 and counts[-1] == 0 else counts
-
-
-def _encode(counts: Int) -> str:
+    if len(offset) < 2:
+        return []
+    counts, first = _counts(offset, start, end, size)
+    last_count = np.append(first[1:], len(counts)) - 1
+    within = np.arange(len(counts)) - np.repeat(first, last_count - first + 1)
     value = counts.copy()
-    value[3:] -= counts[1:-2]
+    later = np.flatnonzero(within > 2)
+    value[later] -= counts[later - 2]
     # Groups needed: the value must fit into 5 * groups bits with a sign.
     magnitude = np.where(value < 0, ~value, value)
     groups = np.ones(len(value), np.int64)
@@ -51,10 +45,30 @@ def _encode(counts: Int) -> str:
             break
         groups += more
     last = np.cumsum(groups) - 1
-    within = np.arange(last[-1] + 1) - np.repeat(last - groups + 1, groups)
-    code = np.repeat(value, groups) >> (5 * within) & 0x1F | 0x20
+    place = np.arange(last[-1] + 1) - np.repeat(last - groups + 1, groups)
+    code = np.repeat(value, groups) >> (5 * place) & 0x1F | 0x20
     code[last] &= 0x1F
-    return str((code + 48).astype(np.uint8).tobytes(), "ascii")
+    text = str((code + 48).astype(np.uint8).tobytes(), "ascii")
+    return [text[a:b] for a, b in itertools.pairwise([0, *(last[last_count] + 1).tolist()])]
+
+
+def _counts(offset: Int, start: Int, end: Int, size: int) -> tuple[Int, Int]:
+    """Counts of all masks behind one another, and where each mask's begin."""
+    num_runs = np.diff(offset)
+    runs = slice(offset[0], offset[-1])
+    first = 2 * (offset[:-1] - offset[0]) + np.arange(len(num_runs))
+    # Each mask's edges end with its size; a run's two edges lie behind those of the runs and masks before it.
+    edges = np.full(2 * num_runs.sum() + len(num_runs), size, np.int64)
+    place = 2 * np.arange(num_runs.sum()) + np.repeat(np.arange(len(num_runs)), num_runs)
+    edges[place], edges[place + 1] = start[runs], end[runs]
+    counts = np.diff(edges, prepend=0)
+    counts[first] = edges[first]
+    # A mask that reaches the last pixel has no trailing count of zero.
+    tail = first + 2 * num_runs
+    dropped = (num_runs > 0) & (counts[tail] == 0)
+    kept = np.ones(len(counts), bool)
+    kept[tail[dropped]] = False
+    return counts[kept], first - np.concatenate([[0], np.cumsum(dropped)[:-1]])
 
 
 def decode_edges(text: str | bytes, size: int) -> Int:

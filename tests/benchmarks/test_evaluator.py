@@ -18,16 +18,18 @@ def test_the_comparison_runs_and_checks_that_both_sides_agree(
 ) -> None:
     words = ["--images", "6", "--detections", "20", "--repeats", "1", "--results", str(tmp_path)]
     assert evaluator.main(words) == 0
-    assert capsys.readouterr().out.startswith("6 images, ")
+    assert capsys.readouterr().out.startswith("6 images, 80 class(es), ")
     record = json.loads((tmp_path / device_name() / "evaluator.json").read_text())
-    (row,) = record["results"]
-    assert row["detections"] == 120
-    assert row["max_difference"] < 1e-9
-    assert row["ratio"] == pytest.approx(row["pycocotools"]["median_ms"] / row["ours"]["median_ms"], abs=0.06)
+    assert [row["classes"] for row in record["results"]] == [80, 1]
+    for row in record["results"]:
+        assert row["detections"] == 120
+        assert row["max_difference"] < 1e-9
+        assert row["ratio"] == pytest.approx(row["pycocotools"]["median_ms"] / row["ours"]["median_ms"], abs=0.06)
 
 
-def test_the_data_set_is_neither_trivial_nor_hopeless() -> None:
-    document, predictions, names = evaluator.make_data_set(8, 60, seed=1)
+@pytest.mark.parametrize("num_classes", [80, 1])
+def test_the_data_set_is_neither_trivial_nor_hopeless(num_classes: int) -> None:
+    document, predictions, names = evaluator.make_data_set(8, 60, num_classes, seed=1)
     accuracy = measure_accuracy(CocoAnnotations.from_document(document, "x"), predictions, names)
     for figures in (accuracy.bbox, accuracy.segm):
         assert figures["AP"] is not None
@@ -36,7 +38,7 @@ def test_the_data_set_is_neither_trivial_nor_hopeless() -> None:
 
 
 def test_the_comparison_refuses_different_results() -> None:
-    document, predictions, names = evaluator.make_data_set(4, 20, seed=1)
+    document, predictions, names = evaluator.make_data_set(4, 20, 3, seed=1)
     accuracy = measure_accuracy(CocoAnnotations.from_document(document, "x"), predictions, names)
     same = {
         kind: np.array([-1.0 if value is None else value for value in figures.values()])

@@ -83,18 +83,16 @@ def test_random_data_sets(seed: int, num_images: int, ties: bool, rescored: bool
 
 def test_the_random_data_sets_hold_what_they_promise() -> None:
     """The test above could pass on data in which nothing happens."""
-    values, undefined, crowds = [], 0, 0
+    values, crowds = [], 0
     for seed in range(12):
         document, predictions, names = random_data_set(seed)
         accuracy = measure_accuracy(_annotations(document), predictions, names)
         figures = [*accuracy.bbox.values(), *accuracy.segm.values()]
         values += [value for value in figures if value is not None]
-        undefined += sum(value is None for value in figures)
         crowds += sum(entry["iscrowd"] for entry in document["annotations"])
         assert accuracy.by_class["segm"]["ghost"]["AP"] is None
-    assert np.percentile(values, 75) > 0.2
-    assert np.percentile(values, 25) < 0.1
-    assert undefined > 0
+    assert np.std(values) > 0.1
+    assert np.mean(values) > 0.1
     assert crowds > 10
 
 

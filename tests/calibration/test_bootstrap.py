@@ -110,6 +110,9 @@ def test_the_best_free_instance_is_taken_and_of_equals_the_last() -> None:
     # At 0.85 the first detection finds nothing and the second its own.
     assert correct[7].tolist() == [False, True, False]
     assert not ignored.any()
+    for second, found in (([0.8, 0.0], True), ([0.0, 0.8], False)):
+        overlap = Overlap(0, np.array([0.9, 0.8]), np.array([[0.7, 0.7], second]), np.zeros(2, bool))
+        assert match_overlap(overlap)[0][0].tolist() == [True, found]
 
 
 def test_a_crowd_takes_any_number_of_detections_that_find_no_instance() -> None:

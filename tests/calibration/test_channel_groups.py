@@ -95,16 +95,14 @@ def test_every_layer_that_inference_computes_is_in_a_group_or_promised(name):
     handles = [
         module.register_forward_hook(lambda module, *_: ran.add(module))
         for module in model.modules()
-        if hasattr(module, "out_channels")
+        if isinstance(module, nn.Conv2d) or hasattr(module, "conv_offset_mask")
     ]
     levels = model.features(torch.zeros(1, 3, 64, 64))
     model.predict(levels)
     model.semantic_logit(levels)
     for handle in handles:
         handle.remove()
-    names = {
-        layer for layer, module in model.named_modules() if module in ran and not isinstance(module, nn.Sequential)
-    }
+    names = {layer for layer, module in model.named_modules() if module in ran}
     names = {layer for layer in names if not layer.endswith("conv_offset_mask")}
     depthwise = {layer for group in groups for layer in group.depthwise}
     assert set(writers) | PROMISED | depthwise == names

@@ -12,7 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "onnx", "cv2", "tensorrt", "tensorrt_rtx", "onnxruntime", "cuda", "PIL")
-COMMANDS = {"yolact-export": "yolact_export.cli", "yolact-run": "yolact_runtime.cli"}
+COMMANDS = {
+    "yolact-eval": "yolact_benchmarks.eval_cli",
+    "yolact-export": "yolact_export.cli",
+    "yolact-finetune": "yolact_export.finetune_cli",
+    "yolact-run": "yolact_runtime.cli",
+}
 
 # Blocks the import of packages, as if they were not installed.
 BLOCK = """

@@ -11,7 +11,8 @@ from torch import nn
 from yolact_calibration.channel_groups import ChannelGroup
 from yolact_calibration.layer_shape import LayerShape
 from yolact_export.model.config import CONFIGS, SmallResNetConfig, YolactConfig
-from yolact_export.model.yolact import Yolact, create_model
+from yolact_export.model.widths import fit_widths, make_skeleton
+from yolact_export.model.yolact import Yolact
 from yolact_runtime.priors import make_priors
 
 SMALL = YolactConfig(
@@ -38,24 +39,45 @@ FAMILIES = {
 }
 
 
+def _quarter(width: int) -> int:
+    """A function of the width alone, so that layers that fit together still do."""
+    return width // 4 if width % 64 == 0 else width
+
+
 def random_model(config: YolactConfig, seed: int = 0) -> Yolact:
-    """In eval mode, with batch norms as a training leaves them and offsets that move."""
+    """In eval mode; as a training leaves it: batch norms that do something, offsets that move, sure of some objects.
+
+    The published families get a quarter of their width; they are as deep as ever.
+    """
+    model = make_skeleton(config)
+    if not isinstance(config.backbone, SmallResNetConfig):
+        shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        narrow = {
+            key: shape if key.startswith("maskiou_net.") else (*map(_quarter, shape[:2]), *shape[2:])
+            for key, shape in shapes.items()
+        }
+        fit_widths(model, narrow)
+    model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = create_model(config)
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
-            size = (module.num_features,)
-            module.weight.data = torch.rand(size, generator=generator) * 0.4 + 0.3
-            module.bias.data = torch.randn(size, generator=generator) * 0.1
-            module.running_mean = torch.randn(size, generator=generator) * 0.1
-            module.running_var = torch.rand(size, generator=generator) + 0.5
-        elif name.endswith("conv_offset_mask"):
-            module.weight.data = torch.randn(module.weight.shape, generator=generator) * 0.02
-        elif isinstance(module, nn.Conv2d) and module.bias is not None:
-            module.bias.data = torch.randn(module.bias.shape, generator=generator) * 0.1
+            _fill_norm(module, generator)
+        elif hasattr(module, "weight"):
+            fan_in = module.weight[0].numel()
+            gain = {"conf_layer": 40.0, "conv_offset_mask": 0.5}.get(name.rpartition(".")[2], 2.0)
+            module.weight.data = torch.randn(module.weight.shape, generator=generator) * (gain / fan_in) ** 0.5
+            if module.bias is not None:
+                module.bias.data = torch.randn(module.bias.shape, generator=generator) * 0.1
     return model.eval()
+
+
+def _fill_norm(norm: nn.BatchNorm2d, generator: torch.Generator) -> None:
+    size = (norm.num_features,)
+    norm.weight.data = torch.rand(size, generator=generator) * 0.4 + 0.3
+    norm.bias.data = torch.randn(size, generator=generator) * 0.1
+    norm.running_mean = torch.randn(size, generator=generator) * 0.1
+    norm.running_var = torch.rand(size, generator=generator) + 0.5
+    norm.num_batches_tracked = torch.zeros((), dtype=torch.int64)
 
 
 def priors_of(config: YolactConfig) -> torch.Tensor:
