@@ -52,7 +52,7 @@ class Batch:
         images = torch.stack([image for image, _ in samples])
         return cls(images, tuple(truth for _, truth in samples if truth is not None), step)
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device; images in the memory format that convolutions like."""
-        image = self.image.to(device, memory_format=torch.channels_last)
+    def to(self, device: torch.device, memory_format: torch.memory_format = torch.channels_last) -> Batch:
+        """The same batch on another device; images in the memory format of the model."""
+        image = self.image.to(device, memory_format=memory_format)
         return Batch(image, tuple(truth.to(device) for truth in self.truths), self.step)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yolact_calibration.errors import DatasetError, MissingDependencyError
+from yolact_calibration.errors import DatasetError, MissingDependencyError, ShapeError
 from yolact_runtime.masks import Masks
 
 __all__ = ["CocoAnnotations", "CocoImage", "boxes_xyxy", "rasterise"]
@@ -154,7 +154,10 @@ def rasterise(segmentations: Sequence[Any], image: CocoImage) -> Masks:
     if not segmentations:
         return Masks.empty(0, image.height, image.width)
     documents = [_as_rle(segmentation, image) for segmentation in segmentations]
-    return Masks.from_rle(documents)
+    try:
+        return Masks.from_rle(documents)
+    except ShapeError as error:
+        raise DatasetError(f"{image.file_name}: {error}") from error
 
 
 def _as_rle(segmentation: Any, image: CocoImage) -> dict[str, object]:
@@ -167,10 +170,12 @@ def _as_rle(segmentation: Any, image: CocoImage) -> dict[str, object]:
         if isinstance(segmentation.get("counts"), str | bytes):
             return segmentation
         polygons: Any = segmentation
-    elif isinstance(segmentation, list) and segmentation and all(len(ring) >= 6 for ring in segmentation):
+        if not isinstance(segmentation.get("counts"), list):
+            raise _not_a_segmentation(segmentation, image)
+    elif isinstance(segmentation, list) and segmentation and all(map(_is_ring, segmentation)):
         polygons = [[float(value) for value in ring] for ring in segmentation]
     else:
-        raise DatasetError(f"{image.file_name}: a segmentation is polygons of 3 points or more, or RLE")
+        raise _not_a_segmentation(segmentation, image)
     try:
         from faster_coco_eval.core import mask
     except ImportError as error:
@@ -178,6 +183,17 @@ def _as_rle(segmentation: Any, image: CocoImage) -> dict[str, object]:
     encoded = mask.frPyObjects(polygons, *size)
     merged: dict[str, object] = mask.merge(encoded) if isinstance(encoded, list) else encoded
     return merged
+
+
+def _is_ring(ring: Any) -> bool:
+    return isinstance(ring, list) and len(ring) >= 6 and all(isinstance(value, int | float) for value in ring)
+
+
+def _not_a_segmentation(segmentation: Any, image: CocoImage) -> DatasetError:
+    return DatasetError(
+        f"{image.file_name}: a segmentation is a list of polygons [x, y, x, y, ..] of 3 points or more, or RLE; found "
+        f"{str(segmentation)[:60]}"
+    )
 
 
 def boxes_xyxy(instances: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float32]:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +25,12 @@ from yolact_calibration.augment import (
 )
 from yolact_calibration.batch import Batch, Truth
 from yolact_calibration.coco import CocoAnnotations, CocoImage, boxes_xyxy
-from yolact_calibration.errors import DatasetError
+from yolact_calibration.errors import DatasetError, MediaError, YolactError
 from yolact_runtime.manifest import InputSpec
 from yolact_runtime.masks import Masks
 from yolact_runtime.media import read_image
 
-__all__ = ["AnnotatedImages", "SampleSequence", "iterate_batches"]
+__all__ = ["AnnotatedImages", "SampleSequence", "Samples", "iterate_batches", "learnable_images"]
 
 Float = npt.NDArray[np.float32]
 # Sides below this many input pixels teach nothing: the published training drops them too.
@@ -69,6 +70,15 @@ class AnnotatedImages:
         return total.hexdigest()
 
 
+def learnable_images(annotations: CocoAnnotations) -> tuple[CocoImage, ...]:
+    """Images with an instance that is no crowd: the others have nothing to match."""
+    return tuple(
+        image
+        for image in annotations.images
+        if any(not item.get("iscrowd", 0) for item in annotations.instances.get(image.image_id, ()))
+    )
+
+
 class SampleSequence(Dataset[tuple[torch.Tensor, Truth]]):
     """Sample `k` of an endless training: image ``order(epoch)[k % n]``, augmented by chance that only `k` decides.
 
@@ -80,11 +90,11 @@ class SampleSequence(Dataset[tuple[torch.Tensor, Truth]]):
         self.spec = spec
         self.augment = augment
         self.seed = seed
-        self._annotated = [
-            image for image in images.annotations.images if images.annotations.instances.get(image.image_id)
-        ]
+        self._annotated = learnable_images(images.annotations)
         if not self._annotated:
-            raise DatasetError(f"{images.annotations.source}: no image has an instance; there is nothing to learn")
+            raise DatasetError(
+                f"{images.annotations.source}: no image has an instance that is no crowd, so there is nothing to learn"
+            )
         self._masks: dict[int, Masks] = {}
 
     @property
@@ -153,29 +163,40 @@ def _truth(dense: npt.NDArray[np.bool_], class_id: npt.NDArray[np.int64], ignore
 
 def _tight_boxes(dense: npt.NDArray[np.bool_]) -> Float:
     """``(n, 4)`` xyxy, pixels, right and bottom exclusive; zeros for empty masks."""
-    columns: npt.NDArray[np.bool_] = dense.any(axis=1)
-    rows: npt.NDArray[np.bool_] = dense.any(axis=2)
-    filled = columns.any(axis=1)
+    columns: npt.NDArray[np.bool_] = np.logical_or.reduce(dense, axis=1)
+    rows: npt.NDArray[np.bool_] = np.logical_or.reduce(dense, axis=2)
+    filled: npt.NDArray[np.bool_] = np.logical_or.reduce(columns, axis=1)
     low = [columns.argmax(axis=1), rows.argmax(axis=1)]
     high = [dense.shape[2] - columns[:, ::-1].argmax(axis=1), dense.shape[1] - rows[:, ::-1].argmax(axis=1)]
     boxes: Float = (np.stack([*low, *high], axis=1) * filled[:, None]).astype(np.float32)
     return boxes
 
 
-class _Steps(Dataset[Batch]):
+class Samples(Protocol):
+    """An endless sequence of samples, of which each depends on its number only."""
+
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, Truth | None]:
+        """Image ``(3, S, S)``, and its truth if there is one."""
+
+
+class _Steps(Dataset["Batch | YolactError"]):
     """Item `i` is the batch of step `i`: a worker prepares whole batches."""
 
-    def __init__(self, samples: SampleSequence, batch_size: int) -> None:
+    def __init__(self, samples: Samples, batch_size: int) -> None:
         self._samples = samples
         self._batch_size = batch_size
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Batch | YolactError:
         first = step * self._batch_size
-        return Batch.of([self._samples[k] for k in range(first, first + self._batch_size)], step)
+        try:
+            return Batch.of([self._samples[k] for k in range(first, first + self._batch_size)], step)
+        except (DatasetError, MediaError) as error:
+            # Raised in a worker, it would arrive with the worker's traceback for a message.
+            return error
 
 
 def iterate_batches(
-    samples: SampleSequence, batch_size: int, first_step: int, last_step: int, num_workers: int
+    samples: Samples, batch_size: int, first_step: int, last_step: int, num_workers: int
 ) -> Iterator[Batch]:
     """Batches of the steps ``first_step .. last_step - 1``.
 
@@ -185,6 +206,9 @@ def iterate_batches(
         first_step: Number of the first step, from 0.
         last_step: One past the last step.
         num_workers: Processes that prepare batches; 0 prepares them in this one. The batches are the same.
+
+    Raises:
+        DatasetError, MediaError: An image cannot be used.
     """
     loader = DataLoader(
         _Steps(samples, batch_size),
@@ -193,4 +217,7 @@ def iterate_batches(
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
     )
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, YolactError):
+            raise batch
+        yield batch

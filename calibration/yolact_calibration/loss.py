@@ -1,14 +1,14 @@
 """The training loss of YOLACT: boxes, classes, masks, and a semantic term that only training sees.
 
-Source: the YOLACT paper, section 4.1, and the published training settings (spec of the published models). Every term
-is normalised as there: boxes, classes and masks by the number of positive priors of the batch, the semantic term by
-the number of images.
+Source: the YOLACT paper, section 4.1, the YOLACT++ paper, section 6, for the mask-IoU term, and the published training
+settings. Every term is normalised as there: boxes, classes, masks and mask IoUs by the number of positive priors of the
+batch, the semantic term by the number of images.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,15 +18,21 @@ from yolact_calibration.batch import Batch, Truth
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.prior_matching import Matches, MatchingOptions, match_priors
 
-__all__ = ["LossOptions", "TrainableYolact", "YolactLoss", "crop_outside"]
+__all__ = ["AssembledMasks", "LossOptions", "TrainableYolact", "YolactLoss", "crop_outside"]
 
 _INFINITY = float("inf")
+# Pixels of the prototypes: the published ``discard_mask_area``.
+_MIN_MASK_AREA = 25
 
 
 class TrainableYolact(Protocol):
     """What the loss asks of a model."""
 
     training: bool
+
+    @property
+    def mask_iou(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """The mask-IoU network of a YOLACT++ model."""
 
     def features(self, image: torch.Tensor) -> Any:
         """Pyramid levels."""
@@ -47,6 +53,7 @@ class LossOptions:
         class_weight: Of the class term.
         mask_weight: Of the mask term.
         semantic_weight: Of the semantic term.
+        mask_iou_weight: Of the mask-IoU term, which only YOLACT++ has.
         negatives_per_positive: Background priors kept by hard-negative mining.
         max_masks: Positive priors of an image whose masks are computed; more are sampled, and stand for all.
         matching: Thresholds of the matching.
@@ -56,9 +63,29 @@ class LossOptions:
     class_weight: float = 1.0
     mask_weight: float = 6.125
     semantic_weight: float = 1.0
+    mask_iou_weight: float = 25.0
     negatives_per_positive: int = 3
     max_masks: int = 100
     matching: MatchingOptions = dataclasses.field(default_factory=MatchingOptions)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AssembledMasks:
+    """The masks of (a sample of) the positive priors of one image, beside their truth.
+
+    Attributes:
+        logit: ``(n, Hp, Wp)``; not cropped.
+        target: ``(n, Hp, Wp)``, zeros and ones.
+        xyxy: ``(n, 4)`` true boxes, relative.
+        class_id: ``(n,)`` int64, 0-based.
+        weight: Positive priors that each mask stands for.
+    """
+
+    logit: torch.Tensor
+    target: torch.Tensor
+    xyxy: torch.Tensor
+    class_id: torch.Tensor
+    weight: float
 
 
 class YolactLoss:
@@ -76,6 +103,8 @@ class YolactLoss:
     def __call__(self, model: TrainableYolact, batch: Batch) -> dict[str, torch.Tensor]:
         """Weighted terms ``box``, ``class``, ``mask``, ``semantic``; scalars whose sum is to be minimised.
 
+        A YOLACT++ model has the term ``mask_iou``, too.
+
         Raises:
             DatasetError: A batch without labels.
         """
@@ -88,10 +117,16 @@ class YolactLoss:
         semantic = model.semantic_logit(levels)
         # What follows sums over thousands of priors: in float32, whatever the network computes in.
         with torch.autocast(batch.image.device.type, enabled=False):
-            return self.terms(raw, semantic.float(), batch)
+            return self.terms(raw, semantic.float(), batch, model.mask_iou)
 
-    def terms(self, raw: Any, semantic_logit: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
-        """The terms from raw outputs; see :meth:`__call__`."""
+    def terms(
+        self,
+        raw: Any,
+        semantic_logit: torch.Tensor,
+        batch: Batch,
+        mask_iou: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The terms from raw outputs; see :meth:`__call__`. Without a network `mask_iou` there is no such term."""
         options = self.options
         priors = self.priors.to(batch.image.device)
         matches = [match_priors(truth, priors, options.matching) for truth in batch.truths]
@@ -99,13 +134,19 @@ class YolactLoss:
         num_positive = max(int((target > 0).sum()), 1)
         box = box_loss(raw.box_regression.float(), matches)
         classes = class_loss(raw.class_logit.float(), target, options.negatives_per_positive)
-        masks = mask_loss(raw.prototype.float(), raw.mask_coefficient.float(), matches, batch, options.max_masks)
-        return {
+        prototype, coefficient = raw.prototype.float(), raw.mask_coefficient.float()
+        assembled = assemble_masks(prototype, coefficient, matches, batch, options.max_masks)
+        zero = prototype.sum() * 0.0
+        masks = mask_loss(assembled, zero)
+        terms = {
             "box": box * (options.box_weight / num_positive),
             "class": classes * (options.class_weight / num_positive),
             "mask": masks * (options.mask_weight / num_positive),
             "semantic": semantic_loss(semantic_logit, batch.truths) * (options.semantic_weight / len(batch.truths)),
         }
+        if mask_iou is not None:
+            terms["mask_iou"] = mask_iou_loss(assembled, mask_iou, zero) * (options.mask_iou_weight / num_positive)
+        return terms
 
 
 def box_loss(box_regression: torch.Tensor, matches: Sequence[Matches]) -> torch.Tensor:
@@ -136,14 +177,14 @@ def class_loss(class_logit: torch.Tensor, target: torch.Tensor, negatives_per_po
     return functional.cross_entropy(class_logit[chosen], target[chosen], reduction="sum")
 
 
-def mask_loss(
+def assemble_masks(
     prototype: torch.Tensor,
     mask_coefficient: torch.Tensor,
     matches: Sequence[Matches],
     batch: Batch,
     max_masks: int,
-) -> torch.Tensor:
-    """Binary cross entropy of assembled masks inside the true box, divided by the box's area, summed over positives.
+) -> list[AssembledMasks]:
+    """Masks of the positive priors of every image that has some.
 
     Args:
         prototype: ``(B, K, Hp, Wp)``.
@@ -152,7 +193,8 @@ def mask_loss(
         batch: Its truths hold the masks; its step seeds the choice of masks.
         max_masks: See :class:`LossOptions`.
     """
-    total = prototype.sum() * 0.0  # a batch without positives still has a gradient: zero
+    height, width = prototype.shape[2:]
+    assembled = []
     for image, (match, truth) in enumerate(zip(matches, batch.truths, strict=True)):
         chosen = match.positive.nonzero()[:, 0]
         num_positive = len(chosen)
@@ -161,15 +203,61 @@ def mask_loss(
         if num_positive > max_masks:
             generator = torch.Generator().manual_seed(batch.step * 1009 + image)
             chosen = chosen[torch.randperm(num_positive, generator=generator)[:max_masks].to(chosen.device)]
-        height, width = prototype.shape[2:]
         truth_of = match.truth_index[chosen]
-        logit = (mask_coefficient[image, chosen] @ prototype[image].flatten(1)).reshape(-1, height, width)
-        target = shrink_masks(truth.mask, height, width)[truth_of]
-        box = truth.xyxy[truth_of]
-        pixel = functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
-        pixel = crop_outside(pixel, box)
-        size = ((box[:, 2:] - box[:, :2]) * box.new_tensor([width, height])).clamp(min=1e-3)
-        total = total + (pixel.sum(dim=(1, 2)) / size.prod(dim=1)).sum() * (num_positive / len(chosen))
+        assembled.append(
+            AssembledMasks(
+                logit=(mask_coefficient[image, chosen] @ prototype[image].flatten(1)).reshape(-1, height, width),
+                target=shrink_masks(truth.mask, height, width)[truth_of],
+                xyxy=truth.xyxy[truth_of],
+                class_id=truth.class_id[truth_of],
+                weight=num_positive / len(chosen),
+            )
+        )
+    return assembled
+
+
+def mask_loss(assembled: Sequence[AssembledMasks], zero: torch.Tensor) -> torch.Tensor:
+    """Binary cross entropy inside the true box, divided by the box's area in pixels of the mask, summed over masks.
+
+    Args:
+        assembled: Of each image with positives.
+        zero: A scalar to start from, connected to the network: a batch without positives has a gradient too.
+    """
+    total = zero
+    for masks in assembled:
+        height, width = masks.logit.shape[1:]
+        pixel = functional.binary_cross_entropy_with_logits(masks.logit, masks.target, reduction="none")
+        pixel = crop_outside(pixel, masks.xyxy)
+        size = ((masks.xyxy[:, 2:] - masks.xyxy[:, :2]) * masks.xyxy.new_tensor([width, height])).clamp(min=1e-3)
+        total = total + (pixel.sum(dim=(1, 2)) / size.prod(dim=1)).sum() * masks.weight
+    return total
+
+
+def mask_iou_loss(
+    assembled: Sequence[AssembledMasks], network: Callable[[torch.Tensor], torch.Tensor], zero: torch.Tensor
+) -> torch.Tensor:
+    """Smooth L1 between the IoU that YOLACT++ predicts for a mask and the one that it has, summed over masks.
+
+    The network judges masks and does not change them: they reach it without a gradient. A mask that is too small, or
+    whose object is, at the resolution of the prototypes, has an IoU of chance and does not count.
+
+    Args:
+        assembled: Of each image with positives.
+        network: Cropped soft masks ``(n, 1, Hp, Wp)`` to ``(n, C - 1)``.
+        zero: As for :func:`mask_loss`.
+    """
+    total = zero
+    for masks in assembled:
+        with torch.no_grad():
+            soft = crop_outside(masks.logit.sigmoid(), masks.xyxy)
+            found, true = soft > 0.5, masks.target > 0.5
+            counted = torch.minimum(found.sum(dim=(1, 2)), true.sum(dim=(1, 2))) > _MIN_MASK_AREA
+            if not counted.any():
+                continue
+            soft, found, true = soft[counted], found[counted], true[counted]
+            iou = (found & true).sum(dim=(1, 2)) / (found | true).sum(dim=(1, 2))
+        predicted = network(soft[:, None]).gather(1, masks.class_id[counted, None])[:, 0]
+        total = total + functional.smooth_l1_loss(predicted, iou.to(predicted.dtype), reduction="sum") * masks.weight
     return total
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,10 +19,12 @@ from yolact_calibration.batch import Batch
 from yolact_calibration.errors import TrainingError, UsageError
 from yolact_calibration.training_state import Curve, TrainingState, read_state, write_state
 
-__all__ = ["Objective", "Progress", "Training", "TrainingOptions", "freeze_batch_norms"]
+__all__ = ["Objective", "Progress", "Training", "TrainingOptions", "freeze_batch_norms", "safe_memory_format"]
 
 # Of the running speed from which the time left is estimated.
 _SPEED_MEMORY = 0.95
+# Input channels below which oneDNN corrupts memory; see safe_memory_format.
+_SAFE_CHANNELS = 16
 
 
 class Objective(Protocol):
@@ -66,6 +70,9 @@ class TrainingOptions:
         for name in ("num_steps", "batch_size", "save_every", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be 1 or more, found {getattr(self, name)}")
+        for name in ("weight_decay", "warmup_steps", "seed"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} must be 0 or more, found {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise UsageError(f"learning_rate must be above 0, found {self.learning_rate}")
         if self.optimizer not in ("sgd", "adamw"):
@@ -120,14 +127,17 @@ class Training:
         identity: Mapping[str, str],
         evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     ) -> None:
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's stubs
+        self._device = next(model.parameters()).device
+        self._memory_format = safe_memory_format(model)
+        self.model = model.to(memory_format=self._memory_format)  # type: ignore[call-overload] # missing in torch's stubs
         self.options = options
         self._objective = objective
         self._batches = batches
         self._state_path = state_path
-        self._identity = {**identity, **{f.name: str(getattr(options, f.name)) for f in dataclasses.fields(options)}}
+        # How often the state is written does not change the course.
+        names = [field.name for field in dataclasses.fields(options) if field.name != "save_every"]
+        self._identity = {**identity, **{name: str(getattr(options, name)) for name in names}}
         self._evaluate = evaluate
-        self._device = next(model.parameters()).device
         self._optimizer = _make_optimizer(model, options)
         self._step = 0
         self.curve = Curve.empty()
@@ -160,8 +170,10 @@ class Training:
     def run(self, on_progress: Callable[[Progress], None] = lambda _: None) -> Curve:
         """Train to the last step, writing the state now and then, and on an interrupt.
 
+        SIGINT and SIGTERM wait for the end of a step: half a step cannot be continued.
+
         Raises:
-            TrainingError: The loss is not finite any more; the last state on disk is from before.
+            TrainingError: The loss or its gradient is not finite any more; the last state on disk is from before.
         """
         try:
             self._run(on_progress)
@@ -173,15 +185,17 @@ class Training:
     def _run(self, on_progress: Callable[[Progress], None]) -> None:
         options = self.options
         pace = 0.0
+        # An interrupt may have come between a step and its evaluation.
+        self._evaluate_if_due()
         begun = time.monotonic()
         for batch in self._batches(self._step, options.num_steps):
-            terms = self._train_step(batch)
-            self._step += 1
+            with _interrupts_wait():
+                terms = self._train_step(batch)
+                self._step += 1
             took, begun = time.monotonic() - begun, time.monotonic()
             pace = took if pace == 0.0 else _SPEED_MEMORY * pace + (1 - _SPEED_MEMORY) * took
-            last = self._step == options.num_steps
-            accuracy = self._evaluate_now() if last or self._step % options.evaluate_every == 0 else None
-            if last or self._step % options.save_every == 0:
+            accuracy = self._evaluate_if_due()
+            if self._step == options.num_steps or self._step % options.save_every == 0:
                 self._save()
             on_progress(
                 Progress(self._step, options.num_steps, terms, pace * (options.num_steps - self._step), accuracy)
@@ -189,33 +203,41 @@ class Training:
             begun = time.monotonic() if accuracy is not None else begun
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
-        """One step; returns its terms. The model and the curve change only when all of it has worked."""
+        """One step; returns its terms. Weights and curve change only when all of it has worked."""
         self.model.train()
         if self.options.freeze_batch_norm:
             freeze_batch_norms(self.model)
         for group in self._optimizer.param_groups:
             group["lr"] = self.options.rate(self._step)
         with self._autocast():
-            terms = self._objective(self.model, batch.to(self._device))
+            terms = self._objective(self.model, batch.to(self._device, self._memory_format))
         total = torch.stack(list(terms.values())).sum()
         values = {name: float(term.detach()) for name, term in terms.items()}
         if not math.isfinite(sum(values.values())):
-            raise TrainingError(
-                f"the loss of step {self._step + 1} is not finite ({_list(values)}). A lower learning rate (now "
-                f"{self.options.learning_rate:g}) or a longer warm-up helps; the state on disk is from before"
-            )
+            raise self._diverged("loss", values)
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
+        if not math.isfinite(float(norm)):
+            raise self._diverged("gradient", values)
         self._optimizer.step()
         self.curve.add_step(values)
         return values
 
+    def _diverged(self, what: str, values: Mapping[str, float]) -> TrainingError:
+        return TrainingError(
+            f"the {what} of step {self._step + 1} is not finite ({_list(values)}). A lower learning rate (now "
+            f"{self.options.learning_rate:g}) or a longer warm-up helps; the state on disk is from before"
+        )
+
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self.options.autocast)
 
-    def _evaluate_now(self) -> Mapping[str, float] | None:
-        if self._evaluate is None:
+    def _evaluate_if_due(self) -> Mapping[str, float] | None:
+        """Evaluate after every so many steps and after the last, once."""
+        is_due = self._step == self.options.num_steps or self._step % self.options.evaluate_every == 0
+        is_done = bool(self.curve.accuracy) and self.curve.accuracy[-1][0] == self._step
+        if self._evaluate is None or self._step == 0 or not is_due or is_done:
             return None
         self.model.eval()
         accuracy = dict(self._evaluate(self.model))
@@ -227,6 +249,41 @@ class Training:
             self._step, self._identity, self.model.state_dict(), self._optimizer.state_dict(), self.curve
         )
         write_state(self._state_path, state)
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM after the block instead of inside it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: pending.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if pending:
+        signal.raise_signal(pending[0])
+
+
+def safe_memory_format(model: nn.Module) -> torch.memory_format:
+    """Channels last, which convolutions like, unless it would corrupt memory.
+
+    On the CPU, oneDNN writes past its workspace in the weight gradient of a 1x1 convolution with a stride, channels
+    last, and fewer input channels than a vector register holds (16 with AVX-512, 8 with AVX2): oneDNN issue 6035, seen
+    with PyTorch 2.13. The shortcuts of narrow and of pruned ResNets are such convolutions.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.device.type == "cpu":
+            is_strided_1x1 = module.kernel_size == (1, 1) and module.stride != (1, 1)
+            if is_strided_1x1 and module.in_channels < _SAFE_CHANNELS:
+                return torch.contiguous_format
+    return torch.channels_last
 
 
 def freeze_batch_norms(model: nn.Module) -> None:

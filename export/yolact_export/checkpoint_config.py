@@ -88,6 +88,11 @@ def _base_config(
     structure: Structure, path: Path, options: CheckpointOptions, note: CheckpointNote | None, findings: list[str]
 ) -> YolactConfig:
     name = config_name_of(path)
+    if note is not None and options.config is not None:
+        findings.append(
+            f'the note in the file says "{note.config.name}" and how it is fed; --config "{options.config}" takes '
+            f"precedence"
+        )
     if note is not None and options.config is None:
         findings.append(f"input size, prior scales and normalisation: from the note in the file ({note.config.name})")
         return note.over(_likely_config(structure))
@@ -172,7 +177,12 @@ def choose_class_names(
                 f"{len(options.class_names)}"
             )
         return tuple(options.class_names), (f"{count} class names from --class-names",)
-    if note is not None and len(note.class_names) == count:
+    if note is not None:
+        if len(note.class_names) != count:
+            raise CheckpointError(
+                f"{path}: its note names {len(note.class_names)} classes, its tensors have {count}: the file was "
+                f"changed after the training. Name the classes with --class-names"
+            )
         return note.class_names, (f"{count} class names from the note in the file",)
     if count == len(class_names.COCO):
         return class_names.COCO, (

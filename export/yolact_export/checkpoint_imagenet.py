@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from yolact_export.checkpoint_file import read_checkpoint_file
+from yolact_export.checkpoint_keys import list_some
 from yolact_export.errors import CheckpointError
 from yolact_export.model.backbone import Backbone
 from yolact_export.model.efficientnet_lite import EfficientNetLite0
@@ -50,13 +54,25 @@ def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> str:
     # A deformable convolution has offsets that no classifier has.
     own = backbone.state_dict()
     state |= {key: value for key, value in own.items() if "conv_offset_mask" in key or _is_deformable_bias(key, own)}
-    try:
-        backbone.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: not the ImageNet weights of this {type(backbone).__name__}: {error}") from error
+    _check(state, own, f"{path}: not the ImageNet weights of this {type(backbone).__name__}")
+    backbone.load_state_dict(state, strict=True)
     return file.sha256
 
 
-def _is_deformable_bias(key: str, state: dict[str, object]) -> bool:
+def _check(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], complaint: str) -> None:
+    # Files from before PyTorch 0.4.1 have no counters, and PyTorch adds them.
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in state if key not in own]
+    other = [key for key in own if key in state and state[key].shape != own[key].shape]
+    parts = [
+        f"{len(keys)} {what} ({list_some(keys, 3)})"
+        for keys, what in ((missing, "entries are missing"), (unknown, "are unknown"), (other, "have another shape"))
+        if keys
+    ]
+    if parts:
+        raise CheckpointError(f"{complaint}: {'; '.join(parts)}. Give the file of the same network")
+
+
+def _is_deformable_bias(key: str, state: Mapping[str, torch.Tensor]) -> bool:
     prefix, _, name = key.rpartition(".")
     return name == "bias" and f"{prefix}.conv_offset_mask.weight" in state

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from yolact_export.errors import CheckpointError
+from yolact_export.errors import CheckpointError, ConfigError
 from yolact_export.model.config import CONFIGS, Normalisation, YolactConfig
 from yolact_runtime.terminal import write_atomically
 
@@ -96,7 +96,7 @@ def read_note(content: object, source: str) -> CheckpointNote | None:
         )
     try:
         return _note(document)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ConfigError) as error:
         raise CheckpointError(f"{source}: its note is damaged: {error!r}") from error
 
 

@@ -31,7 +31,7 @@ from yolact_export.training_start import StartOptions, start_model
 from yolact_runtime.priors import make_priors
 from yolact_runtime.terminal import write_atomically
 
-__all__ = ["FinetuneOptions", "Finetuned", "evaluate_model", "finetune", "split_annotations"]
+__all__ = ["FinetuneOptions", "Finetuned", "check_outputs", "evaluate_model", "finetune", "split_annotations"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +128,11 @@ def finetune(
     """Train, or continue an unfinished training of the same output, and write the checkpoint.
 
     Raises:
+        UsageError: An output would overwrite something else.
         DatasetError, ConfigError, CheckpointError: What was given cannot be used.
         TrainingError: The state on disk is of another training, or the loss is not finite any more.
     """
+    check_outputs(options)
     train, validation = _data(options)
     start = start_model(
         StartOptions(
@@ -149,6 +151,7 @@ def finetune(
     samples = SampleSequence(train, model.config.input_spec(), options.augment, options.training.seed)
     num_held = len(validation.annotations) if validation is not None else 0
     say(f"  {samples.epoch_length} images with instances to train on, {num_held} to measure accuracy on")
+    evaluation = None if validation is None else _Evaluation(validation, train.annotations.category_names)
     training = Training(
         model,
         YolactLoss(torch.from_numpy(_priors(model))),
@@ -156,14 +159,46 @@ def finetune(
         options.training,
         options.state_path,
         facts,
-        functools.partial(_summary, validation) if validation is not None else None,
+        evaluation,
     )
     if options.restart:
         options.state_path.unlink(missing_ok=True)
     if done := training.resume():
         say(f"  continuing after step {done}, from {options.state_path}")
     curve = training.run(on_progress)
-    return _finish(options, model, validation, curve, facts)
+    model.eval()
+    accuracy = None if evaluation is None else evaluation.latest or evaluation.measure(model)
+    return _finish(options, model, train.annotations.category_names, accuracy, curve, facts)
+
+
+def check_outputs(options: FinetuneOptions) -> None:
+    """Refuse outputs that would destroy something else, before hours of work, and make their folder.
+
+    Raises:
+        UsageError: An output is one of the inputs, or a file that no training wrote.
+    """
+    if options.output.suffix != ".pth":
+        raise UsageError(f"-o is the checkpoint to write and ends in .pth; found {options.output}")
+    inputs = (Path(options.source), options.annotations, options.validation_annotations, options.backbone_weights)
+    taken = {path.resolve(): path for path in inputs if path is not None}
+    outputs = (options.output, options.record_path, options.curve_path, options.state_path)
+    for path in outputs:
+        if path.resolve() in taken:
+            raise UsageError(f"-o {options.output} would overwrite {path}, which the training reads; name another file")
+    if options.record_path.exists() and not _is_record(options.record_path):
+        raise UsageError(
+            f"-o {options.output} would overwrite {options.record_path}, which is no record of a training; name "
+            f"another file"
+        )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and {"checkpoint", "curve"} <= set(document)
 
 
 def _data(options: FinetuneOptions) -> tuple[AnnotatedImages, AnnotatedImages | None]:
@@ -202,21 +237,38 @@ def _priors(model: Yolact) -> np.ndarray[Any, np.dtype[np.float32]]:
     return make_priors(config.prior_spec(), config.input_height, config.input_width)
 
 
-def _summary(validation: AnnotatedImages, model: nn.Module) -> dict[str, float]:
-    assert isinstance(model, Yolact)
-    accuracy = evaluate_model(model, validation)
-    values = {"box AP": accuracy.bbox["AP"], "mask AP": accuracy.segm["AP"], "mask AP50": accuracy.segm["AP50"]}
-    return {name: round(value, 5) for name, value in values.items() if value is not None}
+class _Evaluation:
+    """Measures a model on images that it is not trained on, and remembers what it found last."""
+
+    def __init__(self, data: AnnotatedImages, class_names: tuple[str, ...]) -> None:
+        self._data = data
+        # Those of the model: the categories of other images may come in another order.
+        self._class_names = class_names
+        self.latest: Accuracy | None = None
+
+    def measure(self, model: Yolact) -> Accuracy:
+        """Accuracy of a model in eval mode."""
+        self.latest = evaluate_model(model, self._data, self._class_names)
+        return self.latest
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Figures for the curve."""
+        assert isinstance(model, Yolact)
+        accuracy = self.measure(model)
+        values = {"box AP": accuracy.bbox["AP"], "mask AP": accuracy.segm["AP"], "mask AP50": accuracy.segm["AP50"]}
+        return {name: round(value, 5) for name, value in values.items() if value is not None}
 
 
 def _finish(
-    options: FinetuneOptions, model: Yolact, validation: AnnotatedImages | None, curve: Curve, facts: Mapping[str, str]
+    options: FinetuneOptions,
+    model: Yolact,
+    names: tuple[str, ...],
+    accuracy: Accuracy | None,
+    curve: Curve,
+    facts: Mapping[str, str],
 ) -> Finetuned:
-    model.eval()
-    accuracy = None if validation is None else evaluate_model(model, validation)
     versions = {name: importlib.metadata.version(name) for name in ("yolact-deploy", "torch")}
     provenance = {"start": facts["start"], "data_sha256": facts["data_sha256"], **versions}
-    names = CocoAnnotations.from_file(options.annotations).category_names
     write_checkpoint(options.output, model.state_dict(), CheckpointNote(model.config, names, provenance))
     record = {
         "checkpoint": options.output.name,

@@ -95,7 +95,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
         "--batch-norm",
         choices=["auto", "train", "freeze"],
         default="auto",
-        help="auto freezes pre-trained batch norms when a batch has fewer than 6 images, as published",
+        help="auto freezes trained batch norms when a batch has fewer than 6 images, as published",
     )
     group.add_argument("--expand", type=float, default=4.0, metavar="R", help="largest zoom-out (default 4; 1: none)")
     group.add_argument("--no-augment", action="store_true", help="images as they are")
@@ -122,8 +122,9 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     settings = _settings(options, say)
     try:
         result = finetune(settings, say, _Reporter(terminal))
-    except KeyboardInterrupt:
-        terminal.say(f"state kept in {settings.state_path}; the same command continues")
+    except (KeyboardInterrupt, SystemExit):
+        if settings.state_path.exists():
+            terminal.say(f"state kept in {settings.state_path}; the same command continues")
         raise
     _close(result, settings, time.monotonic() - started, terminal)
     if options.json:
@@ -133,17 +134,18 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> FinetuneOptions:
     from yolact_calibration.augment import AugmentOptions
-    from yolact_export.finetune import FinetuneOptions
+    from yolact_calibration.torch_device import choose_device
+    from yolact_export.finetune import FinetuneOptions, check_outputs
 
-    if options.output.suffix != ".pth":
-        raise UsageError(f"-o is the checkpoint to write and ends in .pth; found {options.output}")
     if not 0 <= options.validation_fraction < 1:
         raise UsageError(f"--validation-fraction lies between 0 and 1, found {options.validation_fraction}")
     if options.workers < 0:
         raise UsageError(f"--workers must be 0 or more, found {options.workers}")
-    device = _device(options.device)
+    if options.validation_images is not None and options.validation_annotations is None:
+        raise UsageError("--validation-images is the folder of --validation-annotations, which is missing")
+    device = choose_device(options.device)
     say(f"  device: {device}")
-    return FinetuneOptions(
+    settings = FinetuneOptions(
         source=options.source,
         annotations=options.annotations,
         images=options.images,
@@ -160,17 +162,24 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> Finetu
         num_workers=options.workers,
         restart=options.restart,
     )
+    check_outputs(settings)
+    if options.json not in (None, "-") and Path(options.json).resolve() in _inputs(settings):
+        raise UsageError(f"--json would overwrite {options.json}, which the training reads; name another file")
+    return settings
+
+
+def _inputs(settings: FinetuneOptions) -> set[Path]:
+    paths = (Path(settings.source), settings.annotations, settings.validation_annotations, settings.backbone_weights)
+    return {path.resolve() for path in paths if path is not None}
 
 
 def _training_options(options: argparse.Namespace, device: str, say: Callable[[str], None]) -> TrainingOptions:
+    from yolact_calibration.torch_device import has_fast_bfloat16
     from yolact_calibration.training import TrainingOptions
 
     num_steps = options.steps if options.steps is not None else _steps_of_epochs(options)
-    freeze = options.batch_norm == "freeze"
-    if options.batch_norm == "auto" and options.batch_size < _MIN_BATCH_FOR_NORMS:
-        freeze = True
-        say(f"  batch norms are frozen: a batch of {options.batch_size} is too small for statistics")
-    autocast = options.autocast == "on" or (options.autocast == "auto" and _has_fast_bfloat16(device))
+    freeze = _freezes_batch_norms(options, say)
+    autocast = options.autocast == "on" or (options.autocast == "auto" and has_fast_bfloat16(device))
     if autocast:
         say("  computing in bfloat16 (--autocast off: float32)")
     return TrainingOptions(
@@ -187,34 +196,35 @@ def _training_options(options: argparse.Namespace, device: str, say: Callable[[s
     )
 
 
+def _freezes_batch_norms(options: argparse.Namespace, say: Callable[[str], None]) -> bool:
+    from yolact_export.training_start import has_trained_backbone
+
+    if options.batch_norm != "auto" or options.batch_size >= _MIN_BATCH_FOR_NORMS:
+        return bool(options.batch_norm == "freeze")
+    if has_trained_backbone(options.source, options.backbone_weights):
+        say(f"  batch norms are frozen: a batch of {options.batch_size} is too small for statistics")
+        return True
+    say(
+        f"  batch norms are trained, although a batch of {options.batch_size} is small for statistics: fresh ones have "
+        f"none yet; --batch-size {_MIN_BATCH_FOR_NORMS} or more is better"
+    )
+    return False
+
+
 def _steps_of_epochs(options: argparse.Namespace) -> int:
     from yolact_calibration.coco import CocoAnnotations
+    from yolact_calibration.dataset import learnable_images
     from yolact_export.finetune import split_annotations
 
+    if not 0 < options.epochs < math.inf:
+        raise UsageError(f"--epochs is a number above 0, found {options.epochs}")
+    if options.batch_size < 1:
+        raise UsageError(f"--batch-size must be 1 or more, found {options.batch_size}")
     annotations = CocoAnnotations.from_file(options.annotations)
     if options.validation_annotations is None:
         annotations, _ = split_annotations(annotations, options.validation_fraction, options.seed)
-    with_instances = sum(bool(annotations.instances.get(image.image_id)) for image in annotations.images)
-    epochs: float = options.epochs
-    return max(1, math.ceil(epochs * with_instances / options.batch_size))
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this PyTorch finds no CUDA device; --device cpu trains without")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def _has_fast_bfloat16(device: str) -> bool:
-    import torch
-
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Without these instructions bfloat16 is emulated, and slower than float32.
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    num_steps: int = math.ceil(options.epochs * len(learnable_images(annotations)) / options.batch_size)
+    return max(1, num_steps)
 
 
 class _Reporter:

@@ -87,7 +87,7 @@ def prune_first(
     request = _request(options, bundle)
     terminal.heading(f"pruning: {options.prune:.0%} of the latency, with {len(request.images)} images")
     try:
-        return prune_checkpoint(loaded, request, terminal.say, ProgressReport(terminal))
+        return prune_checkpoint(loaded, request, terminal, ProgressReport(terminal))
     except KeyboardInterrupt:
         if request.state_path.exists():
             terminal.say(f"state kept in {request.state_path}; the same command continues")
@@ -95,7 +95,7 @@ def prune_first(
 
 
 def _request(options: argparse.Namespace, bundle: Path) -> PruneRequest:
-    from yolact_calibration.channel_groups import WidthGrid
+    from yolact_calibration.channel_groups import BLOCKS, WidthGrid
     from yolact_calibration.image_sequence import find_unlabelled
     from yolact_calibration.prune import PruneOptions
     from yolact_calibration.torch_device import choose_device
@@ -103,11 +103,12 @@ def _request(options: argparse.Namespace, bundle: Path) -> PruneRequest:
 
     device = choose_device("auto")
     importance = options.importance or "taylor"
-    blocks = {"blocks": ("backbone",)} if importance == "batch-norm" else {}
+    # Pyramid, prototype network and head have no batch norms.
+    blocks = ("backbone",) if importance == "batch-norm" else BLOCKS
     return PruneRequest(
         output=bundle.with_name(f"{bundle.stem}.pruned.pth"),
         options=PruneOptions(
-            options.prune, importance, grid=WidthGrid(round_to=options.round_to), seed=options.seed, **blocks
+            options.prune, importance, WidthGrid(round_to=options.round_to), blocks, seed=options.seed
         ),
         images=find_unlabelled(options.calib, _LEAST_IMAGES),
         labelled=_annotated(options.recover_annotations, Path(options.calib[0])),

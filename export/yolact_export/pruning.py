@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from yolact_calibration.batch import Batch
 from yolact_calibration.dataset import AnnotatedImages, SampleSequence, iterate_batches
 from yolact_calibration.image_sequence import ImageSequence, UnlabelledImages
 from yolact_calibration.latency import CachedTimer
-from yolact_calibration.network_timer import time_networks_ms
 from yolact_calibration.onnxruntime_timer import OnnxRuntimeTimer
-from yolact_calibration.prune import PruneOptions, PruneReport, prune
+from yolact_calibration.prune import Pruned, PruneOptions, PruneReport, prune
 from yolact_calibration.recovery import Recovery
 from yolact_calibration.training import Progress, Training, TrainingOptions
 from yolact_calibration.training_curve import draw_curve
@@ -29,14 +27,15 @@ from yolact_export.checkpoint import LoadedCheckpoint
 from yolact_export.checkpoint_note import CheckpointNote, write_checkpoint
 from yolact_export.evaluation import evaluate_model, find_instances, measure_model_agreement
 from yolact_export.model.yolact import Yolact
-from yolact_export.onnx_export import ExportOptions, export_network
-from yolact_export.onnx_file import write_model
+from yolact_export.pruned_latency import measure_network, report_lines
 from yolact_runtime.priors import make_priors
-from yolact_runtime.terminal import write_atomically
+from yolact_runtime.terminal import Terminal, write_atomically
 
 __all__ = ["PruneRequest", "PrunedCheckpoint", "prune_checkpoint"]
 
 Say = Callable[[str], None]
+# Of pruning, when the measured network is slower than its layers promised; each round aims a little lower.
+_MAX_ROUNDS, _MARGIN = 4, 0.98
 Scores = Mapping[str, float | None]
 
 
@@ -93,6 +92,11 @@ class PruneRequest:
         """Measured layer times: a second run with the same file chooses the same widths."""
         return self.output.with_name(self.output.name + ".latency.json")
 
+    @property
+    def network_path(self) -> Path:
+        """Measured times of whole networks, for the same reason."""
+        return self.output.with_name(self.output.name + ".network.json")
+
 
 @dataclasses.dataclass(frozen=True)
 class PrunedCheckpoint:
@@ -114,19 +118,26 @@ class PrunedCheckpoint:
 def prune_checkpoint(
     loaded: LoadedCheckpoint,
     request: PruneRequest,
-    say: Say = lambda _: None,
+    terminal: Terminal,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> PrunedCheckpoint:
     """Prune, measure, recover, measure, write. An unfinished recovery of the same output is continued.
+
+    Args:
+        loaded: The dense model; its parameters stop requiring gradients.
+        request: What to do.
+        terminal: Receives a line for each step.
+        on_progress: Receives every step of the recovery.
 
     Raises:
         PruningError: The latency cannot be reached, or nothing can be removed.
         DatasetError: The images cannot be used.
         TrainingError: The state on disk is of another recovery, or the loss is not finite any more.
     """
+    say = terminal.say
     judge, images = _judge(loaded, request)
-    pruned = _prune(loaded, request, images, say)
-    report = _measure(loaded, pruned.model, pruned.report, request)
+    pruned = _prune(loaded, request, images, terminal)
+    report = pruned.report
     for line in report_lines(report):
         say(f"  {line}")
     scores = {"dense": judge(loaded.model), "pruned": judge(pruned.model)}
@@ -173,48 +184,41 @@ def _shown(scores: Scores) -> str:
     return ", ".join(f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in scores.items())
 
 
-def _prune(loaded: LoadedCheckpoint, request: PruneRequest, images: UnlabelledImages, say: Say) -> Any:
+def _prune(loaded: LoadedCheckpoint, request: PruneRequest, images: UnlabelledImages, terminal: Terminal) -> Pruned:
+    """Prune until the whole network, exported and measured, takes no more than what was asked for.
+
+    Layers are measured one by one; what a network does besides its convolutions is only known when it runs.
+    """
     spec = loaded.config.input_spec()
     loaded.model.to(request.device)
     tensors = [tensor.to(request.device) for tensor in images.tensors(spec, request.num_importance_images)]
     timer = CachedTimer(OnnxRuntimeTimer(request.num_threads), request.latency_path)
-    say(f"measuring layers on {timer.backend}")
-    return prune(loaded.model, tensors, _priors(loaded).to(request.device), request.options, timer=timer)
+    terminal.say(f"measuring layers on {timer.backend}")
+    options, wanted = request.options, 1 - request.options.removed_latency
+
+    def progress(what: str, done: int, total: int) -> None:
+        terminal.status(f"  {what} {done}/{total}")
+
+    for _ in range(_MAX_ROUNDS):
+        pruned = prune(
+            loaded.model, tensors, _priors(loaded).to(request.device), options, timer=timer, progress=progress
+        )
+        report = measure_network(loaded, pruned.model, pruned.report, request.network_path, request.num_threads)
+        assert report.measured_ms is not None
+        ratio = report.measured_ms[1] / report.measured_ms[0]
+        pruned = dataclasses.replace(pruned, report=report)
+        if ratio <= wanted:
+            return pruned
+        terminal.say(f"  the network takes {ratio:.1%} of the dense one's time, {wanted:.0%} is wanted: pruning more")
+        convolutions = options.convolution_ratio * wanted / ratio * _MARGIN
+        options = dataclasses.replace(options, rest_share=(wanted - convolutions) / (1 - convolutions))
+    terminal.warn(f"the pruned network takes {ratio:.1%} of the dense one's time, {wanted:.0%} was wanted")
+    return pruned
 
 
 def _priors(loaded: LoadedCheckpoint) -> torch.Tensor:
     config = loaded.config
     return torch.from_numpy(make_priors(config.prior_spec(), config.input_height, config.input_width))
-
-
-def _measure(
-    loaded: LoadedCheckpoint, model: torch.nn.Module, report: PruneReport, request: PruneRequest
-) -> PruneReport:
-    """The report with the times of the whole networks, exported as they would be."""
-    with tempfile.TemporaryDirectory(prefix="yolact-prune-") as folder:
-        paths = {}
-        for name, network in (("dense", loaded.model), ("pruned", model)):
-            assert isinstance(network, Yolact)
-            exported = export_network(dataclasses.replace(loaded, model=network.cpu()), ExportOptions())
-            write_model(exported, paths.setdefault(name, Path(folder, f"{name}.onnx")))
-            network.to(request.device)
-        times = time_networks_ms(paths, loaded.config.input_spec(), num_threads=request.num_threads)
-    return report.with_measured_ms(times["dense"], times["pruned"])
-
-
-def report_lines(report: PruneReport) -> list[str]:
-    """A table for people: what there was, what is left."""
-    rows = [
-        ("parameters", *(f"{count / 1e6:.2f} M" for count in report.num_parameters)),
-        ("GFLOPs", *(f"{value:.2f}" for value in report.gflops)),
-        *((block, *(f"{ms:.2f} ms" for ms in pair)) for block, pair in report.block_ms.items()),
-        ("convolutions", *(f"{ms:.2f} ms" for ms in report.estimated_ms)),
-    ]
-    lines = [f"{'':18}{'dense':>12}{'pruned':>12}"]
-    if report.measured_ms is not None:
-        before, after = report.measured_ms
-        rows.append((f"network ({after / before:.0%})", f"{before:.2f} ms", f"{after:.2f} ms"))
-    return lines + [f"{name:18}{before:>12}{after:>12}" for name, before, after in rows]
 
 
 def _recover(

