@@ -194,7 +194,7 @@ def _interpolate(image: npt.NDArray[np.uint8], rows: _Taps, columns: _Taps) -> F
     # Positions in a row of interleaved pixels, plane after plane: the gather also separates the channels.
     low, high = ((3 * (column - first) + channel).ravel() for column in (columns.low, columns.high))
     gathered = _blend(blended.take(low, axis=1), blended.take(high, axis=1), np.tile(columns.fraction, 3))
-    return gathered.reshape(len(gathered), 3, -1).transpose(1, 0, 2)
+    return gathered.reshape(len(gathered), 3, len(columns.low)).transpose(1, 0, 2)
 
 
 def _blend(low: Float, high: Float, fraction: Float) -> Float:

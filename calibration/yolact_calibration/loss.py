@@ -207,7 +207,7 @@ def assemble_masks(
         assembled.append(
             AssembledMasks(
                 logit=(mask_coefficient[image, chosen] @ prototype[image].flatten(1)).reshape(-1, height, width),
-                target=shrink_masks(truth.mask, height, width)[truth_of],
+                target=shrink_masks(truth.mask, height, width)[truth_of].to(prototype.dtype),
                 xyxy=truth.xyxy[truth_of],
                 class_id=truth.class_id[truth_of],
                 weight=num_positive / len(chosen),

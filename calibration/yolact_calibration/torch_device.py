@@ -6,7 +6,7 @@ import torch
 
 from yolact_calibration.errors import UsageError
 
-__all__ = ["choose_device", "has_fast_bfloat16"]
+__all__ = ["choose_device", "has_fast_bfloat16", "suits_bfloat16"]
 
 
 def choose_device(wanted: str) -> str:
@@ -26,3 +26,15 @@ def has_fast_bfloat16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def suits_bfloat16(device: str, coarsest_size: tuple[int, int]) -> bool:
+    """Whether a training in bfloat16 is faster than in float32, and right.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+        coarsest_size: Height and width of P7, pixels. Where it is a single pixel, weights of the convolutions before it
+            see nothing but padding, and the CPU's bfloat16 kernels (torch 2.13) leave garbage in their gradients, up to
+            1e19, now and then.
+    """
+    return has_fast_bfloat16(device) and (device == "cuda" or min(coarsest_size) > 1)

@@ -31,7 +31,8 @@ class ProgressReport:
         elif now - self._last >= (_REDRAW_S if self._terminal.interactive else _LINE_EVERY_S):
             self._last = now
             terms = "  ".join(f"{name.removeprefix('distill_')} {value:.3f}" for name, value in progress.terms.items())
-            self._terminal.status(
+            show = self._terminal.status if self._terminal.interactive else self._terminal.say
+            show(
                 f"  step {progress.step}/{progress.num_steps}  loss {sum(progress.terms.values()):.3f}  ({terms})  "
                 f"{duration(progress.seconds_left)} left"
             )

@@ -84,7 +84,7 @@ def prune_first(
     from yolact_export.pruning import prune_checkpoint
 
     loaded = load_checkpoint(options.checkpoint, checkpoint_options)
-    request = _request(options, bundle)
+    request = _request(options, bundle, loaded.config.feature_sizes[-1])
     terminal.heading(f"pruning: {options.prune:.0%} of the latency, with {len(request.images)} images")
     try:
         return prune_checkpoint(loaded, request, terminal, ProgressReport(terminal))
@@ -94,7 +94,7 @@ def prune_first(
         raise
 
 
-def _request(options: argparse.Namespace, bundle: Path) -> PruneRequest:
+def _request(options: argparse.Namespace, bundle: Path, coarsest_size: tuple[int, int]) -> PruneRequest:
     from yolact_calibration.channel_groups import BLOCKS, WidthGrid
     from yolact_calibration.image_sequence import find_unlabelled
     from yolact_calibration.prune import PruneOptions
@@ -113,7 +113,7 @@ def _request(options: argparse.Namespace, bundle: Path) -> PruneRequest:
         images=find_unlabelled(options.calib, _LEAST_IMAGES),
         labelled=_annotated(options.recover_annotations, Path(options.calib[0])),
         evaluation=_annotated(options.annotations, options.images),
-        recovery=_recovery(options, device),
+        recovery=_recovery(options, device, coarsest_size),
         num_threads=options.threads or 1,
         num_workers=options.workers,
         device=device,
@@ -121,8 +121,8 @@ def _request(options: argparse.Namespace, bundle: Path) -> PruneRequest:
     )
 
 
-def _recovery(options: argparse.Namespace, device: str) -> TrainingOptions | None:
-    from yolact_calibration.torch_device import has_fast_bfloat16
+def _recovery(options: argparse.Namespace, device: str, coarsest_size: tuple[int, int]) -> TrainingOptions | None:
+    from yolact_calibration.torch_device import suits_bfloat16
     from yolact_calibration.training import TrainingOptions
 
     num_steps = 1000 if options.recover_steps is None else options.recover_steps
@@ -135,7 +135,7 @@ def _recovery(options: argparse.Namespace, device: str) -> TrainingOptions | Non
         optimizer="adamw",
         warmup_steps=min(100, max(1, num_steps // 10)),
         freeze_batch_norm=options.recover_batch < 6,
-        autocast=has_fast_bfloat16(device),
+        autocast=suits_bfloat16(device, coarsest_size),
         seed=options.seed,
         save_every=100,
         evaluate_every=max(num_steps // 5, 1),

@@ -57,13 +57,11 @@ class Terminal:
             self._line(text)
 
     def status(self, text: str) -> None:
-        """A line that the next one replaces, where the stream is a terminal; an ordinary line elsewhere."""
+        """A line that the next one replaces, where the stream is a terminal; nothing elsewhere, or when quiet."""
         if self.interactive and not self.quiet:
             width = shutil.get_terminal_size().columns - 1
             self._stream.write("\r\033[K" + text[:width])
             self._stream.flush()
-        else:
-            self.say(text)
 
     def heading(self, text: str) -> None:
         """A line that starts a section."""

@@ -1,4 +1,4 @@
-"""The training loss in plain loops over float64 numbers, written from the published description: slow, and easy to check.
+"""The training loss in plain loops over float64 numbers, from its published description: slow, and easy to check.
 
 A truth is a tuple of boxes ``(n, 4)`` relative, classes ``(n,)``, masks ``(n, H, W)`` and ignored regions ``(m, 4)``.
 """
@@ -149,7 +149,7 @@ def mask_by_loops(prototype: Array, coefficient: Array, targets: Sequence[Any], 
             box, true = boxes[index[place]], shrink(masks[index[place]], height, width)
             pixels = 0.0
             for i, j in inside(box, height, width):
-                logit = sum(float(p) * float(c) for p, c in zip(prototype[image, :, i, j], coefficient[image, place]))
+                logit = float(prototype[image, :, i, j].astype(float) @ coefficient[image, place].astype(float))
                 pixels += bce(logit, bool(true[i, j]))
             total += pixels / (float(box[2] - box[0]) * width * float(box[3] - box[1]) * height)
     return total
@@ -173,7 +173,7 @@ def mask_iou_by_loops(
             true = shrink(masks[index[place]], height, width)
             soft = np.zeros((height, width))
             for i, j in inside(boxes[index[place]], height, width):
-                logit = sum(float(p) * float(c) for p, c in zip(prototype[image, :, i, j], coefficient[image, place]))
+                logit = float(prototype[image, :, i, j].astype(float) @ coefficient[image, place].astype(float))
                 soft[i, j] = 1 / (1 + math.exp(-logit))
             found = soft > 0.5
             if found.sum() <= 25 or true.sum() <= 25:
