@@ -20,6 +20,7 @@ from yolact_calibration.batch import Batch
 from yolact_calibration.coco import CocoAnnotations
 from yolact_calibration.dataset import AnnotatedImages, SampleSequence, iterate_batches
 from yolact_calibration.loss import YolactLoss
+from yolact_calibration.torch_device import has_safe_bfloat16
 from yolact_calibration.training import Progress, Training, TrainingOptions
 from yolact_calibration.training_curve import draw_curve
 from yolact_calibration.training_state import Curve
@@ -147,6 +148,7 @@ def finetune(
     for finding in start.findings:
         say(f"  {finding}")
     model = start.model.to(options.device)
+    options = dataclasses.replace(options, training=_with_safe_autocast(options, model, say))
     facts = _facts(options, train, validation, start.identity)
     samples = SampleSequence(train, model.config.input_spec(), options.augment, options.training.seed)
     num_held = len(validation.annotations) if validation is not None else 0
@@ -199,6 +201,17 @@ def _is_record(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(document, dict) and {"checkpoint", "curve"} <= set(document)
+
+
+def _with_safe_autocast(options: FinetuneOptions, model: Yolact, say: Callable[[str], None]) -> TrainingOptions:
+    training = options.training
+    if not training.autocast:
+        return training
+    if has_safe_bfloat16(options.device, model.config.feature_sizes[-1]):
+        say("  computing in bfloat16 (--autocast off: float32)")
+        return training
+    say("  computing in float32: P7 is a single pixel, where gradients in bfloat16 are wrong on this device")
+    return dataclasses.replace(training, autocast=False)
 
 
 def _data(options: FinetuneOptions) -> tuple[AnnotatedImages, AnnotatedImages | None]:
@@ -272,6 +285,7 @@ def _finish(
     write_checkpoint(options.output, model.state_dict(), CheckpointNote(model.config, names, provenance))
     record = {
         "checkpoint": options.output.name,
+        "checkpoint_mb": round(options.output.stat().st_size / 1e6, 2),
         "config": dataclasses.asdict(model.config),
         "class_names": names,
         "training": dataclasses.asdict(options.training),

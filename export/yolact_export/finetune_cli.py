@@ -180,8 +180,6 @@ def _training_options(options: argparse.Namespace, device: str, say: Callable[[s
     num_steps = options.steps if options.steps is not None else _steps_of_epochs(options)
     freeze = _freezes_batch_norms(options, say)
     autocast = options.autocast == "on" or (options.autocast == "auto" and has_fast_bfloat16(device))
-    if autocast:
-        say("  computing in bfloat16 (--autocast off: float32)")
     return TrainingOptions(
         num_steps=num_steps,
         batch_size=options.batch_size,

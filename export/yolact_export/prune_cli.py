@@ -46,6 +46,7 @@ def add_prune_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads that latency is measured with (default 1)")
     group.add_argument("--recover-batch", type=int, default=8, metavar="N", help="images of a step (default 8)")
     group.add_argument("--recover-rate", type=float, default=1e-3, metavar="R", help="learning rate (default 1e-3)")
+    group.add_argument("--no-augment", action="store_true", help="learn from the images as they are")
     group.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
     group.add_argument("--workers", type=int, default=1, metavar="N", help="processes that load images (default 1)")
     group.add_argument("--restart", action="store_true", help="discard an unfinished recovery of the same bundle")
@@ -95,6 +96,7 @@ def prune_first(
 
 
 def _request(options: argparse.Namespace, bundle: Path, coarsest_size: tuple[int, int]) -> PruneRequest:
+    from yolact_calibration.augment import AugmentOptions
     from yolact_calibration.channel_groups import BLOCKS, WidthGrid
     from yolact_calibration.image_sequence import find_unlabelled
     from yolact_calibration.prune import PruneOptions
@@ -114,6 +116,7 @@ def _request(options: argparse.Namespace, bundle: Path, coarsest_size: tuple[int
         labelled=_annotated(options.recover_annotations, Path(options.calib[0])),
         evaluation=_annotated(options.annotations, options.images),
         recovery=_recovery(options, device, coarsest_size),
+        augment=AugmentOptions.none() if options.no_augment else AugmentOptions(expand=1.5),
         num_threads=options.threads or 1,
         num_workers=options.workers,
         device=device,
@@ -122,7 +125,7 @@ def _request(options: argparse.Namespace, bundle: Path, coarsest_size: tuple[int
 
 
 def _recovery(options: argparse.Namespace, device: str, coarsest_size: tuple[int, int]) -> TrainingOptions | None:
-    from yolact_calibration.torch_device import suits_bfloat16
+    from yolact_calibration.torch_device import has_fast_bfloat16, has_safe_bfloat16
     from yolact_calibration.training import TrainingOptions
 
     num_steps = 1000 if options.recover_steps is None else options.recover_steps
@@ -135,7 +138,7 @@ def _recovery(options: argparse.Namespace, device: str, coarsest_size: tuple[int
         optimizer="adamw",
         warmup_steps=min(100, max(1, num_steps // 10)),
         freeze_batch_norm=options.recover_batch < 6,
-        autocast=suits_bfloat16(device, coarsest_size),
+        autocast=has_fast_bfloat16(device) and has_safe_bfloat16(device, coarsest_size),
         seed=options.seed,
         save_every=100,
         evaluate_every=max(num_steps // 5, 1),

@@ -283,6 +283,7 @@ def _finish(
     write_checkpoint(request.output, model.state_dict(), CheckpointNote(loaded.config, loaded.class_names, provenance))
     record = {
         "checkpoint": request.output.name,
+        "checkpoint_mb": round(request.output.stat().st_size / 1e6, 2),
         "provenance": provenance,
         "num_images": len(request.images),
         "images_sha256": request.images.digest(),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from yolact_calibration.errors import UsageError
-from yolact_calibration.torch_device import choose_device, suits_bfloat16
+from yolact_calibration.torch_device import choose_device, has_fast_bfloat16, has_safe_bfloat16
 
 
 @pytest.mark.parametrize(
@@ -22,17 +22,15 @@ def test_cuda_by_name_is_refused_where_it_is_not(monkeypatch: pytest.MonkeyPatch
         choose_device("cuda")
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "size", "suits"),
-    [
-        ({"avx512_bf16": True}, (5, 5), True),
-        ({"amx_bf16": True}, (2, 3), True),
-        ({"avx2": True}, (5, 5), False),
-        ({"avx512_bf16": True}, (1, 3), False),
-    ],
-)
-def test_bfloat16_needs_instructions_for_it_and_a_pyramid_that_is_no_single_pixel(
-    capabilities: dict[str, bool], size: tuple[int, int], suits: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("capabilities", "fast"), [({"avx512_bf16": True}, True), ({"avx2": True}, False)])
+def test_bfloat16_is_fast_where_there_are_instructions_for_it(
+    capabilities: dict[str, bool], fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert suits_bfloat16("cpu", size) is suits
+    assert has_fast_bfloat16("cpu") is fast
+
+
+def test_bfloat16_is_not_trusted_where_the_pyramid_ends_in_a_single_pixel() -> None:
+    assert has_safe_bfloat16("cpu", (2, 3))
+    assert not has_safe_bfloat16("cpu", (1, 3))
+    assert has_safe_bfloat16("cuda", (1, 1))

@@ -191,50 +191,47 @@ COMMAND = [sys.executable, "-m", "yolact_export.finetune_cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
+def _wait_for_saves(state: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the state was written `count` times from now, or the process has ended."""
+    seen = state.stat().st_mtime_ns if state.exists() else 0
+    while count and process.poll() is None:
+        now = state.stat().st_mtime_ns if state.exists() else 0
+        count -= now != seen
+        seen = now
+        time.sleep(0.005)
+
+
 def _step_of(state: Path) -> int:
-    try:
-        return int(torch.load(state, weights_only=True)["step"])
-    except FileNotFoundError:
-        return 0
-
-
-def _wait_for_step(state: Path, step: int, process: subprocess.Popen[bytes]) -> None:
-    changed = -1.0
-    while process.poll() is None:
-        now = state.stat().st_mtime_ns if state.exists() else -1.0
-        if now != changed and _step_of(state) >= step:
-            return
-        changed = now
-        time.sleep(0.01)
+    return int(torch.load(state, weights_only=True)["step"])
 
 
 def test_five_kills_at_random_moments_change_nothing(scenes: Set, tmp_path: Path) -> None:
-    more = ["--steps", "60", "--save-every", "2", "--evaluate-every", "25", "--optimizer", "adamw", "--quiet"]
+    # Sums come out differently with another number of threads.
+    torch.set_num_threads(1)
+    more = ["--steps", "40", "--save-every", "2", "--evaluate-every", "15", "--optimizer", "adamw", "--quiet"]
     assert main(words(scenes, tmp_path / "whole.pth", *more)) == 0
-    output = tmp_path / "killed.pth"
-    state = tmp_path / "killed.pth.state"
+    output, state = tmp_path / "killed.pth", tmp_path / "killed.pth.state"
     command = COMMAND + words(scenes, output, *more)
     chance = random.Random(0)
     steps_at_death = []
     for _ in range(5):
         with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
-            _wait_for_step(state, _step_of(state) + chance.choice([1, 3, 5, 7]), process)
-            time.sleep(chance.uniform(0, 0.05))
+            _wait_for_saves(state, chance.randint(1, 3), process)
+            time.sleep(chance.uniform(0, 0.1))
             process.kill()
             _, said = process.communicate()
         assert process.returncode == -signal.SIGKILL, said.decode()
         assert not output.exists()
         steps_at_death.append(_step_of(state))
-    assert 0 < steps_at_death[0] < steps_at_death[-1] < 60
-    assert len(set(steps_at_death)) == 5
+    assert steps_at_death == sorted(set(steps_at_death))
+    assert 0 < steps_at_death[0] < steps_at_death[-1] < 40
     assert main(words(scenes, output, *more)) == 0
     assert_equal_checkpoints(output, tmp_path / "whole.pth")
     records = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "killed")]
     assert records[0]["curve"] == records[1]["curve"]
-    assert [row["step"] for row in records[1]["curve"]["accuracy"]] == [25, 50, 60]
+    assert len(records[1]["curve"]["terms"]["mask"]) == 40
+    assert [row["step"] for row in records[1]["curve"]["accuracy"]] == [15, 30, 40]
     assert records[0]["validation"] == records[1]["validation"]
-    leftovers = [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"]
-    assert len(leftovers) <= 5  # of writes that were killed half-way
 
 
 def test_an_interrupt_saves_and_the_same_command_continues(scenes: Set, tmp_path: Path) -> None:
@@ -243,7 +240,7 @@ def test_an_interrupt_saves_and_the_same_command_continues(scenes: Set, tmp_path
     output, state = tmp_path / "out.pth", tmp_path / "out.pth.state"
     command = COMMAND + words(scenes, output, *more)
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True) as process:
-        _wait_for_step(state, 2, process)
+        _wait_for_saves(state, 1, process)
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
     message = said.decode()
