@@ -101,13 +101,20 @@ def _simplifiers(record: dict[str, Any]) -> list[str]:
 def _models(record: dict[str, Any]) -> list[str]:
     if "training" not in record:
         return []
-    accuracy, config, training = record["validation"], record["config"], record["training"]
+    accuracy, config = record["validation"], record["config"]
     return [
         f"| {record['checkpoint']} ({record['checkpoint_mb']:.1f} MB) | {config['name']}, {config['input_width']} px "
-        f"| {len(record['class_names'])} | {training['num_steps']} x {training['batch_size']} "
+        f"| {len(record['class_names'])} | {_stages(record)} "
         f"| {accuracy['images']} images | {accuracy['bbox']['AP']:.3f} | **{accuracy['segm']['AP']:.3f}** "
         f"| {accuracy['segm']['AP50']:.3f} |"
     ]
+
+
+def _stages(record: dict[str, Any]) -> str:
+    """Steps and batch of a training, after those of the trainings that it started from."""
+    training, size = record["training"], record["config"]["input_width"]
+    own = f"{training['num_steps']} x {training['batch_size']} at {size} px"
+    return f"{_stages(record['start_record'])}, {own}" if "start_record" in record else own
 
 
 def _pruning(record: dict[str, Any]) -> list[str]:

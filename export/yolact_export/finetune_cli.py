@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from yolact_export.cli import parse_scales, require_packages
 from yolact_export.errors import UsageError
+from yolact_export.progress_report import ProgressReport, duration
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
@@ -23,12 +24,11 @@ from yolact_runtime.terminal import (
 )
 
 if TYPE_CHECKING:
-    from yolact_calibration.training import Progress, TrainingOptions
+    from yolact_calibration.training import TrainingOptions
     from yolact_export.finetune import Finetuned, FinetuneOptions
 
 __all__ = ["main"]
 
-_LINE_EVERY_S, _REDRAW_S = 30.0, 0.2
 # Below this the published training leaves batch norms alone.
 _MIN_BATCH_FOR_NORMS = 6
 
@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
     settings = _settings(options, say)
     try:
-        result = finetune(settings, say, _Reporter(terminal))
+        result = finetune(settings, say, ProgressReport(terminal))
     except (KeyboardInterrupt, SystemExit):
         if settings.state_path.exists():
             terminal.say(f"state kept in {settings.state_path}; the same command continues")
@@ -225,36 +225,8 @@ def _steps_of_epochs(options: argparse.Namespace) -> int:
     return max(1, num_steps)
 
 
-class _Reporter:
-    """Shows the last step on a terminal, and a line now and then where there is none."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
-        self._shown = 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.accuracy is not None:
-            found = "  ".join(f"{name} {value:.3f}" for name, value in progress.accuracy.items())
-            self._terminal.say(f"  step {progress.step}: {found}")
-        elif now - self._shown >= (_REDRAW_S if self._terminal.interactive else _LINE_EVERY_S):
-            self._shown = now
-            terms = "  ".join(f"{name} {value:.3f}" for name, value in progress.terms.items())
-            total = sum(progress.terms.values())
-            left = _duration(progress.seconds_left)
-            self._terminal.status(
-                f"  step {progress.step}/{progress.num_steps}  loss {total:.3f}  ({terms})  {left} left"
-            )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 def _close(result: Finetuned, settings: FinetuneOptions, seconds: float, terminal: Terminal) -> None:
-    terminal.heading(f"training complete in {_duration(seconds)}")
+    terminal.heading(f"training complete in {duration(seconds)}")
     if result.accuracy is not None:
         box, mask = result.accuracy.bbox, result.accuracy.segm
         terminal.say(

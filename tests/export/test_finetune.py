@@ -141,9 +141,9 @@ def test_a_split_of_nothing_and_of_too_much() -> None:
     whole = annotations_of(4)
     assert split_annotations(whole, 0.0, 0) == (whole, None)
     assert len(ids(split_annotations(whole, 0.01, 0)[1])) == 1
-    with pytest.raises(UsageError, match="holding back 0.9 of 4 images leaves none to train on"):
+    with pytest.raises(UsageError, match=r"holding back 0\.9 of 4 images leaves none to train on"):
         split_annotations(whole, 0.9, 0)
-    with pytest.raises(UsageError, match="holding back 0.1 of 1 images"):
+    with pytest.raises(UsageError, match=r"holding back 0\.1 of 1 images"):
         split_annotations(annotations_of(1), 0.1, 0)
 
 
