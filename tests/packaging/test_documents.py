@@ -20,13 +20,20 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
-def test_commands_of_the_readme_parse() -> None:
+def test_commands_of_the_documents_parse() -> None:
     """Every yolact-… command line in a code block is accepted by that command's own parser."""
+    from yolact_benchmarks import eval_cli
     from yolact_export import cli as export_cli
+    from yolact_export import finetune_cli
     from yolact_runtime import cli as run_cli
 
-    parsers = {"yolact-export": export_cli._parser(), "yolact-run": run_cli._parser()}
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    parsers = {
+        "yolact-eval": eval_cli._parser(),
+        "yolact-export": export_cli._parser(),
+        "yolact-finetune": finetune_cli._parser(),
+        "yolact-run": run_cli._parser(),
+    }
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
     blocks = re.findall(r"```(?:console|sh|bash)\n(.*?)```", text, re.DOTALL)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith(tuple(parsers))]
