@@ -38,4 +38,4 @@ class Recovery:
         with torch.autocast(batch.image.device.type, enabled=False):
             priors = self._distillation.priors.to(batch.image.device)
             terms = distillation_terms(student, teacher, priors, self._distillation.options)
-            return {**terms, **self._loss.terms(student, semantic.float(), batch)}
+            return {**terms, **self._loss.terms(student, semantic.float(), batch, model.mask_iou)}

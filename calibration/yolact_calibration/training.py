@@ -261,6 +261,7 @@ def _interrupts_wait() -> Iterator[None]:
     before = {
         number: signal.signal(number, lambda number, _: pending.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not None  # what a host program in C has set could not be put back
     }
     try:
         yield

@@ -63,10 +63,8 @@ def test_trained_and_pruned_models_have_tables_of_their_own(tmp_path: Path) -> N
     (folder / "a.json").write_text(json.dumps(trained))
     (folder / "a.pruned.json").write_text(json.dumps(pruned))
     models = tables.render("<!-- table: models --><!-- end -->", tmp_path)
-    assert (
-        "| a.pth (3.4 MB) | tiny, 256 px | 2 | 90 x 8 at 128 px, 100 x 16 at 256 px | 20 images | 0.600 | **0.550** | 0.700 |"
-        in models
-    )
+    assert "| a.pth (3.4 MB) | tiny, 256 px | 2 | 90 x 8 at 128 px, 100 x 16 at 256 px |" in models
+    assert "| 20 images | 0.600 | **0.550** | 0.700 |" in models
     assert "pruned" not in models
     table = tables.render("<!-- table: pruning --><!-- end -->", tmp_path)
     assert "2.00 -> 1.00 M | 1.00 -> 0.50 | 10.0 -> 5.5 ms (**55%**) | 0.550 | 0.200 | **0.545** |" in table

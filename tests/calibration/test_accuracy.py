@@ -380,5 +380,5 @@ def test_scores_that_are_no_numbers() -> None:
 
 
 def test_labels_that_cannot_be_read_are_named_before_anything_runs() -> None:
-    with pytest.raises(DatasetError, match=r"1\.png: a segmentation is polygons"):
+    with pytest.raises(DatasetError, match=r"1\.png: a segmentation is a list of polygons"):
         AccuracyMeter(_annotations(_square_set(segmentation=[[1, 2, 3, 4]])), (*CLASS_NAMES, "cat"))

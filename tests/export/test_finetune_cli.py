@@ -187,7 +187,13 @@ def test_a_damaged_state_is_explained_and_discarded_on_demand(
     assert main(words(scenes, tmp_path / "out.pth", "--restart")) == 0
 
 
-COMMAND = [sys.executable, "-m", "yolact_export.finetune_cli"]
+# In the background of a shell SIGINT is ignored, and children inherit that.
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from yolact_export.finetune_cli import main\nsys.exit(main())",
+]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
