@@ -88,9 +88,9 @@ def close(output: Path, image: Path) -> None:
     for bundle in sorted(output.glob("*.bundle")):
         size = sum(path.stat().st_size for path in bundle.iterdir())
         say(f"   {bundle}/  {human_size(size)}")
-    say(f"look at:   {output / image.name}")
-    if (output / "scenes_found").exists():
-        say(f"           {output / 'scenes_found'}/")
+    for picture in (output / image.name, output / "scenes_found"):
+        if picture.exists():
+            say(f"look at:   {picture}")
     say("with yours:  make demo CHECKPOINT=yolact_base_54_800000.pth IMAGE=photo.jpg")
     say("the commands themselves:  source .venv/bin/activate")
 
