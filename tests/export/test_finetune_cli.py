@@ -248,7 +248,7 @@ def test_an_interrupt_saves_and_the_same_command_continues(scenes: Set, tmp_path
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True) as process:
         _wait_for_saves(state, 1, process)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     message = said.decode()
     assert process.returncode == 130, message
     assert f"state kept in {state}; the same command continues" in message
