@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional
 
+from yolact_calibration import boxes
 from yolact_calibration.batch import Batch, Truth
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.prior_matching import Matches, MatchingOptions, match_priors
@@ -282,11 +283,5 @@ def shrink_masks(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def crop_outside(values: torch.Tensor, xyxy: torch.Tensor) -> torch.Tensor:
     """``values (n, H, W)`` with zeros outside the boxes ``(n, 4)``, relative, widened by one pixel as published."""
-    height, width = values.shape[1:]
-    column = torch.arange(width, device=values.device, dtype=values.dtype)
-    row = torch.arange(height, device=values.device, dtype=values.dtype)
-    left, right = (xyxy[:, 0] * width - 1).clamp(min=0), (xyxy[:, 2] * width + 1).clamp(max=width)
-    top, bottom = (xyxy[:, 1] * height - 1).clamp(min=0), (xyxy[:, 3] * height + 1).clamp(max=height)
-    inside_x = (column >= left[:, None]) & (column < right[:, None])
-    inside_y = (row >= top[:, None]) & (row < bottom[:, None])
-    return values * (inside_y[:, :, None] & inside_x[:, None, :])
+    rows, columns = boxes.cell_mask(xyxy, *values.shape[1:])
+    return values * (rows[:, :, None] & columns[:, None, :])

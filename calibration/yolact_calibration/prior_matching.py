@@ -1,4 +1,4 @@
-"""Which prior has to find which object: matching by overlap, and the targets that follow from it.
+"""Which prior has to find which object: matching by overlap, and the targets that follow.
 
 Source: the matching of SSD as YOLACT uses it (positive from IoU 0.5, background below 0.4, neutral between; every
 object keeps at least one prior; priors mostly inside a crowd region are neutral).
@@ -10,9 +10,10 @@ import dataclasses
 
 import torch
 
+from yolact_calibration import boxes
 from yolact_calibration.batch import Truth
 
-__all__ = ["Matches", "MatchingOptions", "box_area", "encode_boxes", "match_priors", "pairwise_iou", "to_corners"]
+__all__ = ["Matches", "MatchingOptions", "match_priors"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,40 +53,6 @@ class Matches:
         return self.class_target > 0
 
 
-def to_corners(cxcywh: torch.Tensor) -> torch.Tensor:
-    """``(n, 4)`` centre-size boxes as xyxy."""
-    half = cxcywh[:, 2:] / 2
-    return torch.cat([cxcywh[:, :2] - half, cxcywh[:, :2] + half], dim=1)
-
-
-def box_area(xyxy: torch.Tensor) -> torch.Tensor:
-    """``(n,)`` areas; 0 for boxes turned inside out."""
-    size = (xyxy[:, 2:] - xyxy[:, :2]).clamp(min=0)
-    return size[:, 0] * size[:, 1]
-
-
-def _intersection(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    low = torch.maximum(a[:, None, :2], b[None, :, :2])
-    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    size = (high - low).clamp(min=0)
-    return size[..., 0] * size[..., 1]
-
-
-def pairwise_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """``(n, m)`` IoU of xyxy boxes ``(n, 4)`` and ``(m, 4)``; 0 where both are empty."""
-    shared = _intersection(a, b)
-    union = box_area(a)[:, None] + box_area(b)[None] - shared
-    return torch.where(union > 0, shared / union.clamp(min=1e-12), torch.zeros_like(shared))
-
-
-def encode_boxes(xyxy: torch.Tensor, priors: torch.Tensor, variances: tuple[float, float]) -> torch.Tensor:
-    """Regressions ``(n, 4)`` that turn ``priors (n, 4)`` (centre-size) into ``xyxy (n, 4)``: the inverse of decode."""
-    centre = ((xyxy[:, :2] + xyxy[:, 2:]) / 2 - priors[:, :2]) / (variances[0] * priors[:, 2:])
-    # An object cut to nothing has no size; its logarithm would be infinite.
-    size = (xyxy[:, 2:] - xyxy[:, :2]).clamp(min=1e-6)
-    return torch.cat([centre, torch.log(size / priors[:, 2:]) / variances[1]], dim=1)
-
-
 def match_priors(truth: Truth, priors: torch.Tensor, options: MatchingOptions) -> Matches:
     """Match the priors of one image.
 
@@ -98,14 +65,14 @@ def match_priors(truth: Truth, priors: torch.Tensor, options: MatchingOptions) -
         index = torch.zeros(len(priors), dtype=torch.int64, device=priors.device)
         target = _neutral_in_ignored(index.clone(), truth, priors, options)
         return Matches(target, index, torch.zeros_like(priors))
-    overlap = pairwise_iou(truth.xyxy, to_corners(priors))
+    overlap = boxes.pairwise_iou(truth.xyxy, boxes.to_corners(priors))
     best, index = overlap.max(dim=0)
     _give_each_object_a_prior(overlap, best, index)
     target = truth.class_id[index] + 1
     target = torch.where(best < options.positive_iou, torch.full_like(target, -1), target)
     target = torch.where(best < options.negative_iou, torch.zeros_like(target), target)
     target = _neutral_in_ignored(target, truth, priors, options)
-    return Matches(target, index, encode_boxes(truth.xyxy[index], priors, options.variances))
+    return Matches(target, index, boxes.encode(truth.xyxy[index], priors, options.variances))
 
 
 def _give_each_object_a_prior(overlap: torch.Tensor, best: torch.Tensor, index: torch.Tensor) -> None:
@@ -126,6 +93,6 @@ def _neutral_in_ignored(
 ) -> torch.Tensor:
     if len(truth.ignored_xyxy) == 0:
         return target
-    corners = to_corners(priors)
-    cover = (_intersection(corners, truth.ignored_xyxy) / box_area(corners)[:, None]).amax(dim=1)
+    corners = boxes.to_corners(priors)
+    cover = (boxes.intersection(corners, truth.ignored_xyxy) / boxes.area(corners)[:, None]).amax(dim=1)
     return torch.where((target <= 0) & (cover > options.ignored_cover), torch.full_like(target, -1), target)

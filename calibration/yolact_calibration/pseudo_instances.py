@@ -11,6 +11,8 @@ from typing import Protocol
 
 import torch
 
+from yolact_calibration import boxes
+
 __all__ = [
     "PseudoInstanceOptions",
     "PseudoInstances",
@@ -118,40 +120,16 @@ def find_pseudo_instances(
     num_candidates = min(4 * options.max_instances, score.shape[1])
     score, prior = score.topk(num_candidates, dim=1)
     regression = raw.box_regression.float().gather(1, prior[..., None].expand(-1, -1, 4))
-    xyxy = _decode(regression, priors[prior], options.variances)
-    overlap = _pairwise_iou(xyxy).triu(diagonal=1).amax(dim=1)
+    xyxy = boxes.decode(regression, priors[prior], options.variances)
+    overlap = boxes.pairwise_iou(xyxy, xyxy).triu(diagonal=1).amax(dim=1)
     score = score.masked_fill((overlap > options.max_iou) | (score < options.min_score), 0.0)
     score, chosen = score.topk(min(options.max_instances, num_candidates), dim=1)
     prior = prior.gather(1, chosen)
     xyxy = xyxy.gather(1, chosen[..., None].expand(-1, -1, 4))
     height, width = raw.prototype.shape[2:]
-    rows, columns = _inside(xyxy, height, width)
+    rows, columns = boxes.cell_mask(xyxy, height, width)
     valid = (score > 0) & rows.any(dim=2) & columns.any(dim=2)
     inside = (rows & valid[..., None])[..., :, None] & columns[..., None, :]
     size = ((xyxy[..., 2:] - xyxy[..., :2]) * xyxy.new_tensor([width, height])).clamp(min=1)
     weight = torch.where(valid, 1 / size.prod(dim=2), torch.zeros_like(score))
     return PseudoInstances(prior, valid, inside, weight)
-
-
-def _decode(regression: torch.Tensor, priors: torch.Tensor, variances: tuple[float, float]) -> torch.Tensor:
-    """``(B, M, 4)`` corners, relative to the input; neither clipped nor sorted."""
-    centre = priors[..., :2] + regression[..., :2] * variances[0] * priors[..., 2:]
-    half = priors[..., 2:] * (regression[..., 2:] * variances[1]).exp() / 2
-    return torch.cat([centre - half, centre + half], dim=2)
-
-
-def _pairwise_iou(xyxy: torch.Tensor) -> torch.Tensor:
-    """``(B, M, M)`` of boxes ``(B, M, 4)`` that have an area."""
-    low = torch.maximum(xyxy[:, :, None, :2], xyxy[:, None, :, :2])
-    high = torch.minimum(xyxy[:, :, None, 2:], xyxy[:, None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(dim=3)
-    area = (xyxy[..., 2:] - xyxy[..., :2]).prod(dim=2)
-    return shared / (area[:, :, None] + area[:, None, :] - shared).clamp(min=1e-12)
-
-
-def _inside(xyxy: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows ``(B, N, height)`` and columns ``(B, N, width)`` bool whose index lies in the box, widened by one pixel."""
-    column = torch.arange(width, device=xyxy.device, dtype=xyxy.dtype)
-    row = torch.arange(height, device=xyxy.device, dtype=xyxy.dtype)
-    left, top, right, bottom = ((xyxy * xyxy.new_tensor([width, height] * 2))[..., None]).unbind(dim=2)
-    return (row >= top - 1) & (row < bottom + 1), (column >= left - 1) & (column < right + 1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from support.training_data import make_truth
 from support.training_loops import match_by_loops
-from yolact_calibration.prior_matching import MatchingOptions, encode_boxes, match_priors, pairwise_iou, to_corners
+from yolact_calibration.prior_matching import MatchingOptions, match_priors
 from yolact_plugins.reference import decode
 
 OPTIONS = MatchingOptions()
@@ -129,14 +129,6 @@ def test_positives_stay_positive_in_an_ignored_region() -> None:
     priors = torch.tensor([[0.25, 0.25, 0.5, 0.5]])
     truth = make_truth([[0, 0, 0.5, 0.5]], [1], ignored=[[0, 0, 1, 1]])
     assert match_priors(truth, priors, OPTIONS).class_target.tolist() == [2]
-
-
-def test_an_empty_box_has_no_overlap_and_a_finite_regression() -> None:
-    box = torch.tensor([[0.3, 0.3, 0.3, 0.3]])
-    prior = torch.tensor([[0.3, 0.3, 0.1, 0.1]])
-    assert pairwise_iou(box, box).tolist() == [[0.0]]
-    assert pairwise_iou(box, to_corners(prior)).tolist() == [[0.0]]
-    assert torch.isfinite(encode_boxes(box, prior, OPTIONS.variances)).all()
 
 
 def test_matching_needs_no_gradient_and_changes_nothing() -> None:
