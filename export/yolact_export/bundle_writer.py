@@ -11,13 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from yolact_export.errors import ExportError, ManifestError
-from yolact_runtime.bundle import MANIFEST_NAME, file_sha256
+from yolact_runtime.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha256
 from yolact_runtime.manifest import Artefact, Manifest
 from yolact_runtime.terminal import write_atomically
 
-__all__ = ["REPORT_NAME", "check_destination", "staged_bundle", "write_manifest"]
+__all__ = [
+    "REJECTED_SUFFIX",
+    "REPORT_NAME",
+    "REPORT_PAGE_NAME",
+    "check_destination",
+    "staged_bundle",
+    "write_manifest",
+]
 
-REPORT_NAME = "report.json"
+REPORT_NAME, REPORT_PAGE_NAME = "report.json", "report.html"
+REJECTED_SUFFIX = ".onnx.rejected"
+"""Of networks that lost too much accuracy: kept to be looked at, in no manifest."""
 
 # linux/fcntl.h and linux/fs.h
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -42,7 +51,8 @@ def check_destination(bundle: Path) -> None:
         manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_bytes(), str(bundle / MANIFEST_NAME))
     except (ManifestError, OSError) as error:
         raise ExportError(f"{bundle} is no bundle of ours and is left alone: {error}. Choose another -o") from error
-    foreign = sorted(present - {MANIFEST_NAME, REPORT_NAME, *manifest.artefacts})
+    ours = {MANIFEST_NAME, SIGNATURE_NAME, REPORT_NAME, REPORT_PAGE_NAME, *manifest.artefacts}
+    foreign = sorted(name for name in present - ours if not name.endswith(REJECTED_SUFFIX))
     if foreign:
         raise ExportError(
             f"{bundle} is a bundle with other files in it ({', '.join(foreign[:5])}), which replacing it would delete; "
@@ -75,19 +85,28 @@ def staged_bundle(bundle: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_manifest(folder: Path, manifest: Manifest, roles: Mapping[str, str]) -> Manifest:
+def write_manifest(
+    folder: Path, manifest: Manifest, roles: Mapping[str, str], precisions: Mapping[str, str] | None = None
+) -> Manifest:
     """Write ``manifest.json`` with the size and hash of each artefact.
 
     Args:
         folder: Where the artefacts are.
         manifest: Without artefacts.
         roles: File name -> role.
+        precisions: File name -> precision, of the files that are not in the manifest's own.
 
     Returns:
         The manifest as written.
     """
+    of_file = precisions or {}
     artefacts = {
-        name: Artefact(role, manifest.precision, file_sha256(folder / name), (folder / name).stat().st_size)
+        name: Artefact(
+            role,
+            of_file.get(name, manifest.precision),
+            file_sha256(folder / name),
+            (folder / name).stat().st_size,
+        )
         for name, role in roles.items()
     }
     complete = replace(manifest, artefacts=artefacts)

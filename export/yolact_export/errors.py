@@ -1,10 +1,14 @@
 """Errors of the export package, all below :class:`YolactError`."""
 
+from typing import ClassVar
+
 from yolact_runtime.errors import ManifestError, MissingDependencyError, ShapeError, UsageError, YolactError
 
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "EngineBuildError",
+    "EngineMemoryError",
     "ExportError",
     "ManifestError",
     "MissingDependencyError",
@@ -25,6 +29,16 @@ class ConfigError(YolactError):
 
 class ExportError(YolactError):
     """A model cannot be written as the graph that was asked for."""
+
+
+class EngineBuildError(YolactError):
+    """TensorRT does not turn a model into an engine; the message carries TensorRT's own words."""
+
+
+class EngineMemoryError(EngineBuildError):
+    """An engine needs more memory to build than there is, or than it was allowed."""
+
+    exit_status: ClassVar[int] = 6
 
 
 class VerificationError(YolactError):

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yolact_runtime.errors import BundleError
 from yolact_runtime.manifest import METADATA_KEY, Artefact, Manifest
 from yolact_runtime.onnx_metadata import read_metadata
 
-__all__ = ["MANIFEST_NAME", "Bundle", "file_sha256", "open_bundle"]
+__all__ = [
+    "CPU_PRECISIONS",
+    "ENGINE_ROLE",
+    "MANIFEST_NAME",
+    "NETWORK_ROLE",
+    "SIGNATURE_NAME",
+    "Bundle",
+    "artefact_path",
+    "file_sha256",
+    "open_bundle",
+    "read_manifest",
+]
 
 MANIFEST_NAME = "manifest.json"
-_NETWORK, _MASK_IOU = "network", "mask_iou"
+SIGNATURE_NAME = "manifest.json.sig"
+NETWORK_ROLE, ENGINE_ROLE = "network", "engine"
+_MASK_IOU = "mask_iou"
+CPU_PRECISIONS = ("int8-cpu", "fp32")
+"""What ONNX Runtime does well on a CPU, best first. ``"int8"`` is written for TensorRT, whose rules of placement make
+it slow and no better there; ``"fp16"`` is converted back and forth."""
+# There is one mask-IoU network, whatever the precision of the main one: it is small, and nothing is gained by another.
+_MASK_IOU_PRECISION = "fp32"
 
 
 @dataclass(frozen=True)
@@ -23,7 +41,7 @@ class Bundle:
 
     Attributes:
         path: The folder or file it was opened from.
-        manifest: How to feed the network and read its outputs.
+        manifest: How to feed the network and read its outputs; its precision is that of `network`.
         network: The network's file.
         mask_iou: The mask-IoU network's file (YOLACT++), or None.
     """
@@ -39,7 +57,8 @@ def open_bundle(path: Path | str, precision: str | None = None) -> Bundle:
 
     Args:
         path: A bundle folder, or an ``.onnx`` file that the exporter wrote.
-        precision: Which network of a folder, such as ``"fp32"``; None takes the only one.
+        precision: Which network of a folder, such as ``"fp16"``; None takes the best one for a CPU, see
+            :data:`CPU_PRECISIONS`. Engines are opened by :mod:`yolact_runtime.engine_file`.
 
     Raises:
         BundleError: Something is missing, damaged, or not a model of this project.
@@ -57,7 +76,9 @@ def open_bundle(path: Path | str, precision: str | None = None) -> Bundle:
     if path.suffix in {".pth", ".pt"}:
         raise BundleError(f"{path} is a checkpoint; export it first: yolact-export {path}")
     if path.suffix in {".plan", ".engine"}:
-        raise BundleError(f"{path} is an engine; this release runs .onnx models and bundle folders only")
+        raise BundleError(
+            f"{path} is an engine, which ONNX Runtime does not run; name its bundle folder or an .onnx file"
+        )
     raise BundleError(f"{path} is neither a bundle folder nor an .onnx file")
 
 
@@ -70,7 +91,13 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _open_folder(folder: Path, precision: str | None) -> Bundle:
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle folder; its artefacts are not looked at.
+
+    Raises:
+        BundleError: There is none.
+        ManifestError: It cannot be understood.
+    """
     path = folder / MANIFEST_NAME
     try:
         text = path.read_bytes()
@@ -78,34 +105,66 @@ def _open_folder(folder: Path, precision: str | None) -> Bundle:
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_NAME}") from error
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
-    manifest = Manifest.from_json(text, str(path))
-    network = _choose(folder, manifest.artefacts, _NETWORK, precision)
+    return Manifest.from_json(text, str(path))
+
+
+def artefact_path(folder: Path, name: str) -> Path:
+    """Where a file that the manifest lists is. The file's content is not looked at.
+
+    Raises:
+        BundleError: It is missing, or its name leads out of the folder.
+    """
+    # The manifest is data, not code: it must not reach outside its own folder.
+    if Path(name).name != name:
+        raise BundleError(f'{folder}: the manifest names the artefact "{name}", which is not a plain file name')
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(f"{folder} is incomplete: {name} is missing; export again, or copy the whole folder")
+    return path
+
+
+def _open_folder(folder: Path, precision: str | None) -> Bundle:
+    manifest = read_manifest(folder)
+    name = _choose_network(folder, manifest.artefacts, precision)
+    network = _checked(folder, name, manifest.artefacts[name])
     mask_iou = None
     if manifest.mask_rescoring:
-        mask_iou = _choose(folder, manifest.artefacts, _MASK_IOU, None)
-    return Bundle(folder, manifest, network, mask_iou)
+        name_of_iou = _the_only(folder, manifest.artefacts, _MASK_IOU, _MASK_IOU_PRECISION)
+        mask_iou = _checked(folder, name_of_iou, manifest.artefacts[name_of_iou])
+    return Bundle(folder, replace(manifest, precision=manifest.artefacts[name].precision), network, mask_iou)
 
 
-def _choose(folder: Path, artefacts: Mapping[str, Artefact], role: str, precision: str | None) -> Path:
-    """The one artefact of a role and precision, checked against its hash."""
+def _choose_network(folder: Path, artefacts: Mapping[str, Artefact], precision: str | None) -> str:
+    if precision is None:
+        there = {a.precision for name, a in artefacts.items() if a.role == NETWORK_ROLE and name.endswith(".onnx")}
+        precision = next((best for best in CPU_PRECISIONS if best in there), None)
+        if precision is None and there:
+            raise BundleError(
+                f"{folder} has no network for a CPU ({' or '.join(CPU_PRECISIONS)}), only {', '.join(sorted(there))}; "
+                f"name one of its .onnx files to run it all the same, or export with another precision"
+            )
+    return _the_only(folder, artefacts, NETWORK_ROLE, precision)
+
+
+def _the_only(folder: Path, artefacts: Mapping[str, Artefact], role: str, precision: str | None) -> str:
+    """Name of the one ONNX model of a role and precision."""
     of_role = {name: artefact for name, artefact in artefacts.items() if artefact.role == role}
     fitting = [name for name, a in of_role.items() if precision in (None, a.precision) and name.endswith(".onnx")]
     if len(fitting) != 1:
         there = ", ".join(f"{name} ({artefact.precision})" for name, artefact in of_role.items()) or "none"
-        wanted = f"with precision {precision}" if precision else "to run; name a precision"
+        wanted = f"with precision {precision}" if precision else "to run"
         raise BundleError(f"{folder} has {len(fitting)} {role} models {wanted}; the manifest lists: {there}")
-    (name,) = fitting
-    path = folder / name
-    # The manifest is data, not code: it must not reach outside its own folder.
-    if Path(name).name != name:
-        raise BundleError(f'{folder}: the manifest names the artefact "{name}", which is not a plain file name')
-    if not path.is_file():
-        raise BundleError(f"{folder} is incomplete: {name} is missing; export again, or copy the whole folder")
+    return fitting[0]
+
+
+def _checked(folder: Path, name: str, artefact: Artefact) -> Path:
+    """The artefact's path, once its content is what the manifest says."""
+    path = artefact_path(folder, name)
     found = file_sha256(path)
-    if found != artefacts[name].sha256:
+    if found != artefact.sha256:
         raise BundleError(
             f"{path} is not the file the manifest describes: sha256 {found[:12]}…, expected "
-            f"{artefacts[name].sha256[:12]}…. Copy the folder again, or export again"
+            f"{artefact.sha256[:12]}…. Copy the folder again, or export again"
         )
     return path
 
@@ -120,7 +179,7 @@ def _open_onnx(path: Path) -> Bundle:
     manifest = Manifest.from_json(metadata[METADATA_KEY], str(path))
     mask_iou = None
     if manifest.mask_rescoring:
-        mask_iou = path.parent / f"mask_iou.{manifest.precision}.onnx"
+        mask_iou = path.parent / f"{_MASK_IOU}.{_MASK_IOU_PRECISION}.onnx"
         if not mask_iou.is_file():
             raise BundleError(
                 f"{path} is a YOLACT++ network that re-scores masks with a second network, and {mask_iou.name} is not "

@@ -8,11 +8,13 @@ __all__ = [
     "BackendError",
     "BackendUnavailableError",
     "BundleError",
+    "EngineMismatchError",
     "FrameError",
     "ManifestError",
     "MediaError",
     "MissingDependencyError",
     "ShapeError",
+    "SignatureError",
     "UsageError",
     "YolactError",
 ]
@@ -30,6 +32,16 @@ class ManifestError(YolactError):
 
 class BundleError(YolactError):
     """A bundle or model file is missing, incomplete, or not what its manifest says."""
+
+
+class SignatureError(BundleError):
+    """A bundle is not signed, was changed after it was signed, or a key is not the right one."""
+
+
+class EngineMismatchError(BundleError):
+    """An engine was built for another machine than this one; the message says for which, and how to build it here."""
+
+    exit_status: ClassVar[int] = 5
 
 
 class BackendError(YolactError):

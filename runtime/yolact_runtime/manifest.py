@@ -1,7 +1,8 @@
 """The manifest: the one document that tells a runtime how to feed a network and how to read its outputs.
 
 It travels in ``manifest.json`` of a bundle folder, in ``metadata_props`` of ONNX files (key :data:`METADATA_KEY`) and
-in the network name of every engine. The two embedded copies carry no artefact list: a file cannot hold its own hash.
+in the network name of every engine (:mod:`yolact_runtime.engine_name`). The two embedded copies carry no artefact list:
+a file cannot hold its own hash.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = [
     "PriorSpec",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METADATA_KEY = "yolact_manifest"
 
 
@@ -128,12 +129,21 @@ class DetectionSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Artefact:
-    """One file of a bundle. ``role`` is ``"network"`` or ``"mask_iou"``."""
+    """One file of a bundle.
+
+    Attributes:
+        role: ``"network"`` and ``"mask_iou"`` are ONNX models, ``"engine"`` is a TensorRT plan.
+        precision: ``"fp32"``, ``"fp16"``, ``"int8"`` (TensorRT's form of it) or ``"int8-cpu"`` (ONNX Runtime's).
+        sha256: Of the whole file, hexadecimal.
+        size_bytes: Of the whole file.
+        build: Of engines: what was built where, see :mod:`yolact_runtime.engine_file`. Empty for portable files.
+    """
 
     role: str
     precision: str
     sha256: str
     size_bytes: int
+    build: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +154,7 @@ class Manifest:
         name: Model name, for people.
         class_names: Foreground classes; index 0 is class 1 of the network, the background has no name.
         mask_rescoring: The bundle has a mask-IoU network whose output multiplies the confidence of masks (YOLACT++).
-        precision: Of the graph this manifest was written for (``"fp32"``).
+        precision: Of the graph this manifest was written for; see :class:`Artefact`.
         provenance: Where the model came from: checkpoint, its sha256, tool versions. Text only.
         artefacts: File name -> :class:`Artefact`; empty in the copies embedded in models.
     """

@@ -21,6 +21,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "VideoReader",
     "VideoWriter",
+    "encode_image",
     "read_image",
     "text_coverage",
     "write_image",
@@ -69,21 +70,41 @@ def read_image(path: Path) -> Frame:
     return frame
 
 
+def encode_image(image: Frame, suffix: str, *, jpeg_quality: int = 95) -> bytes:
+    """The content of a file with ``(H, W, 3)`` uint8, blue first, in the format of the suffix.
+
+    Args:
+        image: Not modified.
+        suffix: With the dot, such as ``.png``.
+        jpeg_quality: 0 to 100; only JPEG has it.
+
+    Raises:
+        MediaError: OpenCV does not know that format.
+        MissingDependencyError: OpenCV is not installed.
+    """
+    cv2 = _opencv()
+    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if suffix.lower() in {".jpg", ".jpeg"} else []
+    try:
+        encoded, content = cv2.imencode(suffix, image, options)
+    except cv2.error as error:
+        raise MediaError(f"cannot encode an image as {suffix or 'a file without a suffix'}: {error.err}") from error
+    if not encoded:
+        raise MediaError(f"cannot encode an image: OpenCV does not know the format {suffix}")
+    result: bytes = content.tobytes()
+    return result
+
+
 def write_image(path: Path, image: Frame) -> None:
     """Write ``(H, W, 3)`` uint8, blue first, in the format of the suffix; a whole file or nothing.
 
     Raises:
         MediaError: OpenCV cannot write that format, or the file cannot be written.
+        MissingDependencyError: OpenCV is not installed.
     """
-    cv2 = _opencv()
     try:
-        encoded, content = cv2.imencode(path.suffix, image)
-    except cv2.error as error:
-        raise MediaError(f"cannot write {path}: {error.err}") from error
-    if not encoded:
-        raise MediaError(f"cannot write {path}: OpenCV does not know the format {path.suffix}")
-    try:
-        write_atomically(path, content.tobytes())
+        write_atomically(path, encode_image(image, path.suffix))
+    except MediaError as error:
+        raise MediaError(f"cannot write {path}: {error}") from error
     except OSError as error:
         raise MediaError(f"cannot write {path}: {error.strerror or error}") from error
 

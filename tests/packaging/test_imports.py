@@ -93,7 +93,7 @@ def test_a_missing_export_extra_is_one_line_that_names_it(tmp_path: Path) -> Non
 
 def test_a_missing_inference_library_is_one_line_that_names_its_extra(tmp_path: Path) -> None:
     manifest = {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": "tiny",
         "class_names": ["thing"],
         "input": {
@@ -121,6 +121,7 @@ def test_a_missing_inference_library_is_one_line_that_names_its_extra(tmp_path: 
                 "precision": "fp32",
                 "sha256": hashlib.sha256(b"").hexdigest(),
                 "size_bytes": 0,
+                "build": {},
             }
         },
     }

@@ -66,25 +66,58 @@ def test_a_yolact_plus_model_file_finds_its_mask_iou_network_beside_it(tmp_path:
     assert open_bundle(folder / "model.fp32.onnx").mask_iou == folder / "mask_iou.fp32.onnx"
 
 
-def test_a_precision_chooses_among_several_networks(tmp_path: Path) -> None:
+def _only_precisions(folder: Path, *precisions: str) -> None:
+    """Make the bundle one whose networks have these precisions; what they compute stays the same."""
+    content = (folder / "model.fp32.onnx").read_bytes()
+    artefacts = {name: entry for name, entry in _artefacts(folder).items() if entry["role"] != "network"}
+    (folder / "model.fp32.onnx").unlink()
+    for precision in precisions:
+        path = folder / f"model.{precision}.onnx"
+        path.write_bytes(content)
+        artefacts[path.name] = dataclasses.asdict(Artefact("network", precision, file_sha256(path), len(content)))
+    _edit(folder, artefacts=artefacts)
+
+
+@pytest.mark.parametrize("mask_iou", [None, [1, 1, 1]], ids=["YOLACT", "YOLACT++"])
+def test_a_precision_chooses_among_several_networks(tmp_path: Path, mask_iou: list[float] | None) -> None:
+    folder = write_bundle(tmp_path / "b", THINGS, mask_iou=mask_iou)
+    _only_precisions(folder, "fp32", "fp16", "int8")
+    for precision in ("fp16", "fp32", "int8"):
+        bundle = open_bundle(folder, precision)
+        assert bundle.network == folder / f"model.{precision}.onnx"
+        assert bundle.manifest.precision == precision
+        assert bundle.mask_iou == (None if mask_iou is None else folder / "mask_iou.fp32.onnx")
+    _refused(folder, r"has 0 network models with precision int4.*model\.fp32\.onnx \(fp32\), model\.fp16", "int4")
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        (["fp16", "fp32"], "fp32"),
+        (["fp16", "int8", "fp32"], "fp32"),
+        (["fp16", "int8", "fp32", "int8-cpu"], "int8-cpu"),
+        (["int8-cpu"], "int8-cpu"),
+    ],
+)
+def test_without_a_precision_the_best_network_for_a_cpu_is_taken(tmp_path: Path, there: list[str], taken: str) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
-    half = Path(shutil.copy(folder / "model.fp32.onnx", folder / "model.fp16.onnx"))
-    _edit(
-        folder,
-        artefacts={
-            **_artefacts(folder),
-            half.name: dataclasses.asdict(Artefact("network", "fp16", file_sha256(half), 1)),
-        },
-    )
-    assert open_bundle(folder, "fp16").network == half
-    assert open_bundle(folder, "fp32").network == folder / "model.fp32.onnx"
-    _refused(folder, r"has 2 network models to run; name a precision.*model\.fp32\.onnx \(fp32\), model\.fp16\.onnx")
-    _refused(folder, "has 0 network models with precision int8", "int8")
+    _only_precisions(folder, *there)
+    bundle = open_bundle(folder)
+    assert bundle.network == folder / f"model.{taken}.onnx"
+    assert bundle.manifest.precision == taken
+
+
+@pytest.mark.parametrize("there", [["fp16"], ["int8"], ["fp16", "int8"]])
+def test_networks_that_are_not_for_a_cpu_are_not_taken_unasked(tmp_path: Path, there: list[str]) -> None:
+    folder = write_bundle(tmp_path / "b", THINGS)
+    _only_precisions(folder, *there)
+    _refused(folder, f"no network for a CPU .int8-cpu or fp32., only {', '.join(there)}; name one of its")
+    assert open_bundle(folder / f"model.{there[0]}.onnx").network.name == f"model.{there[0]}.onnx"
 
 
 def test_engines_beside_the_network_are_passed_over(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
-    engine = dataclasses.asdict(Artefact("network", "fp32", "0" * 64, 1))
+    engine = dataclasses.asdict(Artefact("engine", "fp32", "0" * 64, 1, {"library": "tensorrt"}))
     _edit(folder, artefacts={**_artefacts(folder), "model.fp32.plan": engine})
     assert open_bundle(folder).network.name == "model.fp32.onnx"
 
@@ -111,7 +144,7 @@ def test_a_manifest_that_is_a_folder(tmp_path: Path) -> None:
     [
         ("model.pth", r"is a checkpoint; export it first: yolact-export .*model\.pth"),
         ("model.pt", "is a checkpoint"),
-        ("model.plan", r"is an engine; this release runs \.onnx models"),
+        ("model.plan", "is an engine, which ONNX Runtime does not run; name its bundle"),
         ("model.engine", "is an engine"),
         ("model.jpg", "neither a bundle folder nor an .onnx file"),
         ("model", "neither a bundle folder nor an .onnx file"),

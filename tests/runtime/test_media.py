@@ -14,6 +14,7 @@ from yolact_runtime.media import (
     VIDEO_SUFFIXES,
     VideoReader,
     VideoWriter,
+    encode_image,
     read_image,
     text_coverage,
     write_image,
@@ -42,6 +43,22 @@ def test_an_image_comes_back_blue_first(tmp_path: Path, suffix: str) -> None:
     assert back.dtype == np.uint8
     assert (cv2.imread(str(tmp_path / f"a{suffix}")) == frame).all()
     assert _names(tmp_path) == [f"a{suffix}"]
+
+
+def test_an_image_in_memory_is_what_the_file_holds(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", _frame())
+    assert encode_image(_frame(), ".png") == (tmp_path / "a.png").read_bytes()
+
+
+def test_jpeg_gets_smaller_with_its_quality() -> None:
+    sizes = [len(encode_image(_frame(90, 120), suffix, jpeg_quality=30)) for suffix in (".jpg", ".JPEG")]
+    assert max(sizes) < len(encode_image(_frame(90, 120), ".jpg")) / 2
+
+
+@pytest.mark.parametrize("suffix", [".xyz", ""])
+def test_a_format_that_cannot_be_encoded(suffix: str) -> None:
+    with pytest.raises(MediaError, match="cannot encode an image"):
+        encode_image(_frame(), suffix)
 
 
 @pytest.mark.parametrize("channels", [(), (4,)])
