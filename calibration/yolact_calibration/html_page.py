@@ -1,0 +1,172 @@
+"""An HTML page that needs nothing beside itself: its frame and style, text and numbers as HTML, and tables.
+
+It loads nothing and runs nothing, and says so to the browser, which would refuse. Whatever comes from outside passes
+:func:`text` or :func:`figure`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["MINUS", "UNDEFINED", "Column", "definitions", "draw_page", "figure", "finite", "points", "table", "text"]
+
+UNDEFINED = "\N{EN DASH}"
+"""Stands where a figure has no value."""
+
+MINUS = "\N{MINUS SIGN}"
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_LARGEST = 1e30
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Blue, vermilion, green, purple, orange and sky of Okabe and Ito, which colour-blind eyes tell apart; in the dark their
+# lighter ones come first. Paper is white whatever the screen is.
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --page: #fff; --faint: #59636e; --rule: #d0d7de; --panel: #f3f5f7;
+  --good: #006b4f; --bad: #b34700;
+  --s0: #0072b2; --s1: #d55e00; --s2: #009e73; --s3: #cc79a7; --s4: #e69f00; --s5: #56b4e9; }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --page: #14171b; --faint: #a3abb4;
+  --rule: #3a4149; --panel: #1f242a; --good: #3cc79f; --bad: #ff9a4d;
+  --s0: #56b4e9; --s1: #e69f00; --s2: #1fb58b; --s3: #cc79a7; --s4: #f0e442; --s5: #d55e00; } }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 1040px;
+  margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; }
+p { margin: .4rem 0; max-width: 46rem; } .faint { color: var(--faint); } .good { color: var(--good); }
+.bad { color: var(--bad); } code, td, th { unicode-bidi: isolate; }
+.callout { border-left: 5px solid var(--s0); background: var(--panel); padding: .6rem .9rem; font-size: 1.1rem; }
+.scroll { overflow-x: auto; margin: .6rem 0; } table { border-collapse: collapse; font-size: .9rem; }
+caption { text-align: left; color: var(--faint); padding-bottom: .3rem; }
+caption span { display: block; position: sticky; left: 0; max-width: min(60rem, calc(100vw - 2rem)); }
+th, td { text-align: left; vertical-align: top; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--rule);
+  overflow-wrap: normal; } th { font-weight: 600; } thead th { vertical-align: bottom; }
+.number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
+td small { display: block; color: var(--faint); font-size: .85em; } td:not(.number):last-child { min-width: 9rem; }
+tbody th { min-width: 6.5rem; overflow-wrap: anywhere; } tbody th code { display: block; min-width: 11rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: .5rem 0; font-size: .9rem; }
+dt { color: var(--faint); } dd { margin: 0; } summary { cursor: pointer; padding: .3rem 0; font-weight: 600; }
+ul { padding-left: 1.2rem; }
+@media print { :root { color-scheme: light; } body { font-size: 10pt; max-width: none; padding: 0; }
+  .scroll { overflow: visible; } table { font-size: 8pt; } tr, figure { break-inside: avoid; }
+  h2, summary, thead { break-after: avoid; }
+  details::details-content { content-visibility: visible; block-size: auto; } }
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """Of a table.
+
+    Attributes:
+        title: Heading, plain text, with the unit.
+        is_number: Its cells end below each other.
+    """
+
+    title: str
+    is_number: bool = True
+
+
+def draw_page(title: str, body: str, style: str = "") -> str:
+    """The whole document.
+
+    Args:
+        title: Plain text.
+        body: HTML.
+        style: CSS besides that of every page.
+    """
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{text(title)}</title>'
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}{style}</style></head>\n'
+        f"<body><main>{body}</main></body></html>\n"
+    )
+
+
+def text(value: object) -> str:
+    """Anything as HTML text, also between quotes; names that are no Unicode, as Linux allows, can be written too."""
+    if value is None:
+        return UNDEFINED
+    plain = str(value).encode("utf-8", "replace").decode()
+    return html.escape(_CONTROL.sub(" ", plain))
+
+
+def finite(value: Any) -> float | None:
+    """A number that can be drawn and compared; None for whatever else stands in its place, infinity too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    # An int may be beyond any float.
+    return float(max(-_LARGEST, min(_LARGEST, value)))
+
+
+def figure(value: Any, unit: str = "", *, digits: int = 3, decimals: int | None = None) -> str:
+    """A number as HTML text, with a real minus sign.
+
+    Args:
+        value: Number; anything else is shown as undefined.
+        unit: Follows the number.
+        digits: Significant ones; all of those before the point are shown.
+        decimals: So many after the point instead.
+    """
+    number = finite(value)
+    if number is None:
+        return UNDEFINED
+    size = abs(number)
+    if size >= 1e7 or (decimals is None and 0 < size < 1e-4):
+        shown = f"{number:.{digits - 1}e}"
+    elif decimals is None:
+        magnitude = math.floor(math.log10(size)) if size else 0
+        shown = f"{number:.{max(0, digits - 1 - magnitude) if size else 0}f}"
+    else:
+        shown = f"{number:.{decimals}f}"
+    if not shown.strip("-0."):
+        shown = shown.lstrip("-")
+    return text(shown.replace("-", MINUS) + (f"\N{NO-BREAK SPACE}{unit}" if unit else ""))
+
+
+def points(interval: Any) -> str:
+    """``[estimate, low, high]`` in AP points, the interval below; None is undefined, as a whole or in parts."""
+    estimate, low, high = [*(interval or ()), None, None, None][:3]
+    shown = figure(estimate, decimals=2)
+    if finite(estimate) is None or finite(low) is None or finite(high) is None:
+        return shown
+    return f"{shown}<small>{figure(low, decimals=2)} to {figure(high, decimals=2)}</small>"
+
+
+def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls inside its own box where it is wider than the screen.
+
+    Columns in which no figure is defined are left out.
+
+    Args:
+        caption: Plain text.
+        columns: The first one's cells name the rows.
+        rows: Cells as HTML.
+    """
+    kept = [i for i in range(len(columns)) if i == 0 or any(row[i] != UNDEFINED for row in rows)]
+    columns, rows = [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    heads = "".join(f'<th scope="col"{_alignment(column)}>{text(column.title)}</th>' for column in columns)
+    body = []
+    for row in rows:
+        cells = [f'<th scope="row">{row[0]}</th>']
+        cells += [f"<td{_alignment(c)}>{cell}</td>" for c, cell in zip(columns[1:], row[1:], strict=True)]
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}"><table>'
+        f"<caption><span>{text(caption)}</span></caption><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _alignment(column: Column) -> str:
+    return ' class="number"' if column.is_number else ""
+
+
+def definitions(entries: Sequence[tuple[str, str]]) -> str:
+    """Names, plain text, beside what they stand for, HTML."""
+    return f"<dl>{''.join(f'<dt>{text(name)}</dt><dd>{value}</dd>' for name, value in entries)}</dl>"
