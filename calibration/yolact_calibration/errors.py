@@ -3,6 +3,7 @@
 from yolact_runtime.errors import MediaError, MissingDependencyError, ShapeError, UsageError, YolactError
 
 __all__ = [
+    "CalibrationError",
     "DatasetError",
     "MediaError",
     "MissingDependencyError",
@@ -24,3 +25,7 @@ class TrainingError(YolactError):
 
 class PruningError(YolactError):
     """A model cannot be pruned as asked."""
+
+
+class CalibrationError(YolactError):
+    """The values inside a network cannot be observed, or no ranges follow from them."""

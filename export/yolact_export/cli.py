@@ -12,7 +12,24 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yolact_export.engine_cli import (
+    add_engine_options,
+    check_engine_options,
+    engine_targets,
+    run_engine,
+    sign_if_asked,
+    write_engines,
+)
 from yolact_export.errors import MissingDependencyError, UsageError
+from yolact_export.precision_cli import (
+    add_image_options,
+    add_precision_options,
+    check_precision_options,
+    guard_status,
+    network_adder,
+    say_precisions,
+    wants_precision,
+)
 from yolact_export.prune_cli import add_prune_options, check_prune_options, prune_first
 from yolact_runtime.terminal import (
     Terminal,
@@ -24,6 +41,7 @@ from yolact_runtime.terminal import (
 )
 
 if TYPE_CHECKING:
+    from yolact_export.engine_bundle import WrittenEngine
     from yolact_export.pipeline import ExportResult
     from yolact_export.pruning import PrunedCheckpoint
 
@@ -39,20 +57,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="yolact-export",
         description="Turn a YOLACT, YOLACT++ or YolactEdge checkpoint into a bundle that yolact-run runs.",
-        epilog="Exit status: 0 done; 1 failed, nothing written; 2 usage; 130 interrupted, nothing written.",
+        epilog="Exit status: 0 done; 1 failed, nothing written; 2 usage; 3 a network lost too much accuracy and was "
+        "rejected, the others stand; 5 wrong machine or version for an engine; 6 out of memory; 130 interrupted, "
+        "nothing written.",
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=".pth file")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help=".pth file; with --engine also a bundle, to build its engines",
+    )
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="BUNDLE",
         help="folder to write (default NAME.bundle, in the current folder)",
-    )
-    parser.add_argument("--precision", default="fp32", help="fp32 (default); others come in later releases")
-    parser.add_argument("--int8", action="store_true", help="comes in a later release")
-    parser.add_argument(
-        "--no-engine", action="store_true", help="do not build a TensorRT engine (this release never does)"
     )
     parser.add_argument("--json", metavar="PATH|-", help="write a report of the export as JSON to a file or stdout")
     model = parser.add_argument_group("what the checkpoint does not say (normally taken from its published file name)")
@@ -73,18 +93,47 @@ def _parser() -> argparse.ArgumentParser:
         default="deform-conv",
         help="YOLACT++: the ONNX operator, or native operators that TensorRT-RTX builds too (default deform-conv)",
     )
+    add_precision_options(parser)
+    add_engine_options(parser)
+    add_image_options(parser)
     add_prune_options(parser)
     add_common_options(parser)
     return parser
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
-    _refuse_the_future(options)
+    if options.checkpoint.is_dir():
+        return _run_on_bundle(options, terminal)
     check_prune_options(options)
+    check_precision_options(options)
+    check_engine_options(options)
     check_json_destination(options.json)
     require_packages("yolact-export", "export", "torch", "onnx", "onnxruntime")
+    if wants_precision(options):
+        require_packages("yolact-export --int8", "train", "faster_coco_eval", "cv2")
     if options.prune is not None:
         require_packages("yolact-export --prune", "train", "torch_pruning", "faster_coco_eval", "cv2")
+    try:
+        return _export(options, terminal)
+    except RuntimeError as error:
+        # torch has no error of its own for this.
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error).splitlines()[0]) from error
+        raise
+
+
+def _run_on_bundle(options: argparse.Namespace, terminal: Terminal) -> int:
+    if not options.engine:
+        raise UsageError(
+            f"{options.checkpoint} is a folder. To build the engines of a bundle, add --engine; to make a bundle, name "
+            f"a .pth checkpoint"
+        )
+    if wants_precision(options) or options.prune is not None:
+        raise UsageError("--int8, --fp16 and --prune need the .pth checkpoint; a bundle only gets engines")
+    return run_engine(options, terminal)
+
+
+def _export(options: argparse.Namespace, terminal: Terminal) -> int:
     from yolact_export.checkpoint import CheckpointOptions
     from yolact_export.onnx_export import ExportOptions
     from yolact_export.pipeline import export_checkpoint
@@ -103,6 +152,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     started = time.monotonic()
     bundle = options.output or Path(f"{options.checkpoint.stem}.bundle")
     checkpoint, pruned = options.checkpoint, None
+    # Before anything that takes long: images that do not serve end an export at once.
+    add_networks = network_adder(options, terminal) if wants_precision(options) else None
     if options.prune is not None:
         pruned = prune_first(options, bundle, checkpoint_options, terminal)
         # The pruned file says itself how it is fed; what the options said is in its note.
@@ -113,24 +164,31 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         # An assumption can make every box wrong: it is shown even when quiet.
         (terminal.warn if text.lstrip().startswith("ASSUMED") else terminal.say)(text)
 
-    try:
-        result = export_checkpoint(
-            checkpoint,
-            bundle,
-            checkpoint_options,
-            export_options,
-            say,
-            {} if pruned is None else {"pruning": pruned.record},
-        )
-    except RuntimeError as error:
-        # torch has no error of its own for this.
-        if "allocate memory" in str(error):
-            raise MemoryError(str(error).splitlines()[0]) from error
-        raise
+    result = export_checkpoint(
+        checkpoint,
+        bundle,
+        checkpoint_options,
+        export_options,
+        say,
+        {} if pruned is None else {"pruning": pruned.record},
+        add_networks,
+    )
     for line in result.verification.table():
         terminal.say(f"  {line}")
-    _close(result, time.monotonic() - started, options, terminal, pruned)
-    return 0
+    engines = _build_engines(options, result, terminal)
+    sign_if_asked(options, result.bundle, terminal)
+    _close(result, time.monotonic() - started, options, terminal, pruned, engines)
+    return guard_status(result.precisions, terminal)
+
+
+def _build_engines(options: argparse.Namespace, result: ExportResult, terminal: Terminal) -> list[WrittenEngine]:
+    if options.no_engine or not (options.engine or wants_precision(options)):
+        return []
+    targets = engine_targets(options)
+    if not targets and (options.engine or options.target == "auto"):
+        words = f"yolact-export {shlex.quote(str(result.bundle))} --engine"
+        terminal.say(f"no engine: no TensorRT that could build one is here. On the robot: {words}")
+    return write_engines(result.bundle, targets, options, terminal) if targets else []
 
 
 def _close(
@@ -139,13 +197,20 @@ def _close(
     options: argparse.Namespace,
     terminal: Terminal,
     pruned: PrunedCheckpoint | None,
+    engines: list[WrittenEngine],
 ) -> None:
     """The last words: what is where, and what to type next."""
     terminal.heading(f"export complete in {seconds:.1f} s")
     for name, artefact in result.manifest.artefacts.items():
         terminal.say(f"  {result.bundle / name}  {human_size(artefact.size_bytes)}  sha256 {artefact.sha256[:16]}…")
+    for engine in engines:
+        terminal.say(
+            f"  {engine.path}  {human_size(engine.artefact.size_bytes)}  sha256 {engine.artefact.sha256[:16]}…"
+        )
     if pruned is not None:
         terminal.say(f"  {pruned.path}  {human_size(pruned.path.stat().st_size)}  the pruned checkpoint")
+    if result.precision_report is not None:
+        say_precisions(result.precision_report, result.bundle, terminal)
     terminal.say(f"next:  yolact-run {shlex.quote(str(result.bundle))} IMAGE -o out")
     if options.json:
         document: dict[str, Any] = {
@@ -154,17 +219,11 @@ def _close(
             "findings": list(result.findings),
             "verification": result.verification.document(),
             "pruning": None if pruned is None else pruned.record,
+            "precision": result.precision_report,
+            "engines": [engine.document() for engine in engines],
             "seconds": round(seconds, 2),
         }
         write_json(document, options.json)
-
-
-def _refuse_the_future(options: argparse.Namespace) -> None:
-    wanted = "int8" if options.int8 else options.precision
-    if wanted in {"fp16", "int8"}:
-        raise UsageError(f"{wanted} is not yet here: this release writes fp32 only. Leave out the option, or use fp32")
-    if wanted != "fp32":
-        raise UsageError(f'no precision "{wanted}"; this release writes fp32')
 
 
 def require_packages(command: str, extra: str, *packages: str) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,15 @@ from yolact_runtime.postprocess import Postprocessor
 from yolact_runtime.preprocess import preprocess
 from yolact_runtime.terminal import write_atomically
 
-__all__ = ["ExportResult", "export_checkpoint"]
+if TYPE_CHECKING:
+    from yolact_export.precision import PrecisionResult
+
+__all__ = ["AddNetworks", "ExportResult", "export_checkpoint"]
 
 Float = npt.NDArray[np.float32]
 Say = Callable[[str], None]
+AddNetworks = Callable[[Path, Manifest], tuple["PrecisionResult", dict[str, Any]]]
+"""Writes networks of other precisions into a bundle's folder; also returns their part of the report."""
 _NETWORK, _MASK_IOU = "model.fp32.onnx", "mask_iou.fp32.onnx"
 
 
@@ -41,12 +46,16 @@ class ExportResult:
         manifest: As written.
         findings: What was inferred from the checkpoint, and from what.
         verification: The evidence that the models are right.
+        precisions: The networks of other precisions, or None.
+        precision_report: What was found about them.
     """
 
     bundle: Path
     manifest: Manifest
     findings: tuple[str, ...]
     verification: Verification
+    precisions: PrecisionResult | None = None
+    precision_report: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ def export_checkpoint(
     export_options: ExportOptions | None = None,
     say: Say = lambda _: None,
     more_report: Mapping[str, object] | None = None,
+    add_networks: AddNetworks | None = None,
 ) -> ExportResult:
     """Read a checkpoint, write its models as ONNX, verify them against torch, and put the bundle in place.
 
@@ -76,6 +86,7 @@ def export_checkpoint(
         export_options: How the graph is written; its metadata is filled in here.
         say: Receives a line for each step.
         more_report: Entries for the bundle's report, such as how the checkpoint was pruned.
+        add_networks: Writes networks of other precisions, once the float32 one is verified.
 
     Raises:
         CheckpointError, ExportError, VerificationError: Nothing was written.
@@ -93,10 +104,16 @@ def export_checkpoint(
         del loaded  # the models of ONNX Runtime take its place in memory
         verification = _verify(folder, manifest, expected)
         verification.require()
-        manifest = write_manifest(folder, manifest, roles)
         report = {"findings": findings, "verification": verification.document(), **(more_report or {})}
+        added, added_report = add_networks(folder, manifest) if add_networks is not None else (None, None)
+        precisions = {}
+        if added is not None:
+            precisions = {v.path.name: v.precision for v in added.variants if v.passed}
+            roles |= dict.fromkeys(precisions, "network")
+            report["precision"] = added_report
+        manifest = write_manifest(folder, manifest, roles, precisions)
         write_atomically(folder / REPORT_NAME, (json.dumps(report, indent=2) + "\n").encode())
-    return ExportResult(bundle, manifest, findings, verification)
+    return ExportResult(bundle, manifest, findings, verification, added, added_report)
 
 
 def _manifest(loaded: LoadedCheckpoint, checkpoint: Path, options: ExportOptions) -> Manifest:

@@ -19,17 +19,15 @@ __all__ = ["add_prune_options", "check_prune_options", "prune_first"]
 
 # Fewer say nothing about which channels matter.
 _LEAST_IMAGES = 16
-_WITH_PRUNE = ("calib", "annotations", "images", "recover_annotations", "recover_steps", "importance", "threads")
+_WITH_PRUNE = ("recover_annotations", "recover_steps", "importance")
+_WITH_IMAGES = ("calib", "annotations", "images", "threads")
 
 
 def add_prune_options(parser: argparse.ArgumentParser) -> None:
-    """Pruning, and the images that it needs."""
+    """Pruning; the images that it needs are options of their own."""
     group = parser.add_argument_group("pruning (needs --calib)")
     group.add_argument(
         "--prune", type=float, metavar="F", help="remove this share of the network's measured latency, such as 0.4"
-    )
-    group.add_argument(
-        "--calib", nargs="+", metavar="DIR", help="images as the camera sees them: folders, globs; no labels needed"
     )
     group.add_argument(
         "--recover-steps", type=int, metavar="N", help="steps of learning from the dense model (default 1000; 0: none)"
@@ -37,13 +35,8 @@ def add_prune_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--recover-annotations", type=Path, metavar="FILE", help="COCO labels of the --calib folder, to learn from too"
     )
-    group.add_argument(
-        "--annotations", type=Path, metavar="FILE", help="COCO labels to report AP by (default: agreement, no labels)"
-    )
-    group.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of --annotations")
     group.add_argument("--importance", choices=["taylor", "batch-norm"], help="measure of a channel (default taylor)")
     group.add_argument("--round-to", type=int, default=8, metavar="N", help="widths are multiples of it (default 8)")
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads that latency is measured with (default 1)")
     group.add_argument("--recover-batch", type=int, default=8, metavar="N", help="images of a step (default 8)")
     group.add_argument("--recover-rate", type=float, default=1e-3, metavar="R", help="learning rate (default 1e-3)")
     group.add_argument("--no-augment", action="store_true", help="learn from the images as they are")
@@ -59,16 +52,17 @@ def check_prune_options(options: argparse.Namespace) -> None:
         UsageError: An option is missing, out of range, or without effect.
     """
     if options.prune is None:
-        stray = [f"--{name.replace('_', '-')}" for name in _WITH_PRUNE if getattr(options, name) is not None]
+        names = _WITH_PRUNE if options.int8 or options.fp16 else (*_WITH_PRUNE, *_WITH_IMAGES)
+        stray = [name for name in names if getattr(options, name) is not None]
         if stray:
-            raise UsageError(f"{', '.join(stray)} belong to --prune, which was not given; add --prune 0.4")
+            whom = "--prune" if set(stray) <= set(_WITH_PRUNE) else "--prune, --int8 or --fp16"
+            shown = ", ".join(f"--{name.replace('_', '-')}" for name in stray)
+            raise UsageError(f"{shown} belong to {whom}, which was not given; add --prune 0.4 or --int8")
         return
     if not 0 < options.prune < 1:
         raise UsageError(f"--prune is the share of the latency to remove, between 0 and 1; found {options.prune}")
     if not options.calib:
         raise UsageError("--prune needs --calib: a folder of images as the camera sees them, without labels")
-    if (options.annotations is None) != (options.images is None):
-        raise UsageError("--annotations and --images go together: labels, and the folder of the images they name")
     if options.recover_annotations is not None and len(options.calib) != 1:
         raise UsageError("--recover-annotations are the labels of one --calib folder; several were given")
 

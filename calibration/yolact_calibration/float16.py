@@ -1,0 +1,181 @@
+"""Writes float16 into a graph: weights, casts, and what stays in float32, for strongly typed engines.
+
+Nothing is left to a builder's flags: each tensor's type is in the file. Inputs and outputs stay float32. What follows
+from many small differences, or is read as a coordinate, stays in float32 as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["HalfModel", "to_float16"]
+
+# QuantizeLinear takes float16 from this operator set on; the oldest IR version that knows it.
+_OPSET_HALF_QDQ, _IR_VERSION_HALF_QDQ = 19, 9
+_LARGEST_HALF = 65504.0
+# The tanh of coefficients, whose product with prototypes decides every pixel; coordinates of deformable sampling in
+# GridSample's unit, of which float16 would keep a thirtieth of a pixel. Offsets in pixels, as DeformConv takes them,
+# keep a five-hundredth.
+_SINGLE_OPERATORS = frozenset({"Tanh", "GridSample"})
+_SINGLE_SUFFIXES = (".offset_pairs", ".offset_last", ".offset_scaled", ".grid", ".grid_rows")
+# Inputs that are float32 whatever the operator computes in.
+_ALWAYS_SINGLE = {"Resize": (1, 2)}
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfModel:
+    """A network in float16.
+
+    Attributes:
+        model: The graph.
+        kept_single: Names of the nodes that compute in float32, with the reason.
+        num_vanished: Weights that float16 rounds to 0 and that were not.
+    """
+
+    model: onnx.ModelProto
+    kept_single: Mapping[str, str]
+    num_vanished: int
+
+
+def to_float16(
+    model: onnx.ModelProto, largest: Mapping[str, float] | None = None, single: Collection[str] = ()
+) -> HalfModel:
+    """A copy of a network that computes in float16.
+
+    Args:
+        model: In float32, with or without Q/DQ of the ``tensorrt`` dialect; not modified.
+        largest: Tensor -> largest absolute value that a calibration saw. A node whose output came within a factor of
+            two of float16's end stays in float32.
+        single: Names of further nodes that stay in float32.
+    """
+    return _Caster(model, largest or {}, frozenset(single)).cast()
+
+
+class _Caster:
+    """One copy of one graph in the making."""
+
+    def __init__(self, model: onnx.ModelProto, largest: Mapping[str, float], single: frozenset[str]) -> None:
+        self._source = model
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._kept = _kept_single(model, self._constants, largest, single)
+        self._type: dict[str, int] = {info.name: info.type.tensor_type.elem_type for info in model.graph.input}
+        self._nodes: list[onnx.NodeProto] = []
+        self._halves: dict[str, onnx.TensorProto] = {}
+        self._cast_to: dict[tuple[str, int], str] = {}
+        self._num_vanished = 0
+
+    def cast(self) -> HalfModel:
+        outputs = {output.name for output in self._source.graph.output}
+        for node in self._source.graph.node:
+            self._cast_node(node, outputs)
+        return HalfModel(self._assemble(), self._kept, self._num_vanished)
+
+    def _cast_node(self, node: onnx.NodeProto, outputs: set[str]) -> None:
+        wanted = TensorProto.FLOAT if node.name in self._kept else TensorProto.FLOAT16
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for index, name in enumerate(node.input):
+            if name and index not in _ALWAYS_SINGLE.get(node.op_type, ()):
+                copy.input[index] = self._as(name, wanted)
+        made = TensorProto.INT8 if node.op_type == "QuantizeLinear" else wanted
+        for index, name in enumerate(node.output):
+            if name in outputs and made == TensorProto.FLOAT16:
+                copy.output[index] = f"{name}.half"
+            self._type[copy.output[index]] = made
+        self._nodes.append(copy)
+        for name in node.output:
+            if name in outputs and made == TensorProto.FLOAT16:
+                self._cast_node_to(f"{name}.half", TensorProto.FLOAT, name)
+                self._cast_to[name, TensorProto.FLOAT16] = f"{name}.half"
+
+    def _as(self, name: str, wanted: int) -> str:
+        """Name of the tensor in the type a node computes in; integers are left alone."""
+        if name in self._constants:
+            constant = self._constants[name]
+            if constant.data_type != TensorProto.FLOAT or wanted == TensorProto.FLOAT:
+                return name
+            return self._half_constant(constant)
+        kind = self._type[name]
+        if kind == wanted or kind not in _FLOATS:
+            return name
+        if (name, wanted) not in self._cast_to:
+            self._cast_node_to(name, wanted, f"{name}.{'single' if wanted == TensorProto.FLOAT else 'half'}")
+            self._cast_to[name, wanted] = self._nodes[-1].output[0]
+        return self._cast_to[name, wanted]
+
+    def _half_constant(self, constant: onnx.TensorProto) -> str:
+        name = f"{constant.name}.half"
+        if name not in self._halves:
+            values = numpy_helper.to_array(constant)
+            half = values.astype(np.float16)
+            self._num_vanished += int(np.count_nonzero((half == 0) & (values != 0)))
+            self._halves[name] = numpy_helper.from_array(half, name)
+        return name
+
+    def _cast_node_to(self, name: str, wanted: int, output: str) -> None:
+        self._nodes.append(helper.make_node("Cast", [name], [output], name=f"{output}.cast", to=wanted))
+        self._type[output] = wanted
+
+    def _assemble(self) -> onnx.ModelProto:
+        source = self._source
+        has_qdq = any(node.op_type == "QuantizeLinear" for node in source.graph.node)
+        model = onnx.ModelProto(ir_version=source.ir_version, producer_name=source.producer_name)
+        for opset in source.opset_import:
+            version = max(opset.version, _OPSET_HALF_QDQ) if has_qdq else opset.version
+            model.opset_import.append(helper.make_opsetid(opset.domain, version))
+        if has_qdq:
+            model.ir_version = max(source.ir_version, _IR_VERSION_HALF_QDQ)
+        model.metadata_props.extend(source.metadata_props)
+        model.graph.name = source.graph.name
+        model.graph.input.extend(source.graph.input)
+        model.graph.output.extend(source.graph.output)
+        model.graph.node.extend(self._nodes)
+        for info in source.graph.value_info:
+            if info.name in self._type:
+                copy = model.graph.value_info.add()
+                copy.CopyFrom(info)
+                copy.type.tensor_type.elem_type = self._type[info.name]
+        read = {name for node in self._nodes for name in node.input}
+        model.graph.initializer.extend(tensor for name, tensor in self._constants.items() if name in read)
+        model.graph.initializer.extend(self._halves.values())
+        return model
+
+
+def _kept_single(
+    model: onnx.ModelProto,
+    constants: Mapping[str, onnx.TensorProto],
+    largest: Mapping[str, float],
+    single: frozenset[str],
+) -> dict[str, str]:
+    """Node -> why it stays in float32."""
+    kept: dict[str, str] = {}
+    for node in model.graph.node:
+        seen = max((largest.get(name, 0.0) for name in node.output), default=0.0)
+        if node.name in single:
+            kept[node.name] = "asked for"
+        elif node.op_type in _SINGLE_OPERATORS or node.name.endswith(_SINGLE_SUFFIXES):
+            kept[node.name] = "float16 is too coarse for it"
+        elif not seen <= _LARGEST_HALF / 2:
+            kept[node.name] = f"its values reach {seen:.3g}, and float16 ends at {_LARGEST_HALF:.0f}"
+        elif (heaviest := _largest_weight(node, constants)) > _LARGEST_HALF:
+            kept[node.name] = f"a weight of {heaviest:.3g} is beyond float16"
+    return kept
+
+
+def _largest_weight(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> float:
+    if node.op_type in {"QuantizeLinear", "Reshape"}:
+        return 0.0
+    values: list[npt.NDArray[Any]] = [
+        numpy_helper.to_array(constants[name])
+        for name in node.input
+        if name in constants and constants[name].data_type == TensorProto.FLOAT
+    ]
+    return max((float(np.abs(value).max(initial=0.0)) for value in values), default=0.0)
