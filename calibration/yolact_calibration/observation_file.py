@@ -56,7 +56,7 @@ def read_observation(path: Path, key: str) -> Observation | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             document = json.loads(bytes(file["document"]))
             arrays = [file[name] for name in ("lengths", "bins", "counts", "ends")]
         if document["key"] != key:

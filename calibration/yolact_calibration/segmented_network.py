@@ -53,10 +53,12 @@ class SegmentedNetwork:
 
     def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], spec: InputSpec, num_threads: int) -> None:
         feed = image_input(model.graph)
+        shape = (1, 3, spec.height, spec.width)
+        _check_shape(model.graph, feed, shape)
         check_tensors(model.graph, tensors)
         self._num_threads = num_threads
         segments = cut_graph(model.graph, set(tensors), _BYTES_AT_ONCE)
-        types = {feed: TensorType("float32", (1, 3, spec.height, spec.width))}
+        types = {feed: TensorType("float32", shape)}
         with tempfile.TemporaryDirectory(prefix="yolact-segments-") as folder:
             sessions = [self._session(model, segment, types, Path(folder, "segment.onnx")) for segment in segments]
         for name in tensors:
@@ -122,6 +124,18 @@ def image_input(graph: onnx.GraphProto) -> str:
     if len(names) != 1:
         raise CalibrationError(f"a network to calibrate has one input, the image; found {', '.join(names) or 'none'}")
     return str(names[0])
+
+
+def _check_shape(graph: onnx.GraphProto, feed: str, shape: tuple[int, ...]) -> None:
+    declared = next(info for info in graph.input if info.name == feed).type.tensor_type.shape.dim
+    # 0 stands for a length that is left open.
+    lengths = [dim.dim_value for dim in declared] or [0] * len(shape)
+    fits = len(lengths) == len(shape) and all(a in (0, b) for a, b in zip(lengths, shape, strict=True))
+    if not fits:
+        raise CalibrationError(
+            f'the network\'s input "{feed}" is {lengths}, and its images are fed as {list(shape)}; export it again, '
+            f"with a batch of 1 and the size that the manifest states"
+        )
 
 
 def _tensor_type(output: Any) -> TensorType:

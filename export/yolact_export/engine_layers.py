@@ -21,8 +21,9 @@ _LINE = re.compile(
     r"^\s*Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: \[(?P<inputs>.*?)\], "
     r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[\s*(?P<outputs>(?:\{.*?\}[,\s]*)*)\](?:, (?P<rest>.*))?$"
 )
-# TensorRT separates the entries by the ASCII unit separator (0x1f); older releases by nothing.
-_ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1f|\s*\[|\s*$|,)")
+# TensorRT separates the entries by the ASCII unit separator (0x1f); older releases by nothing. What it made of them may
+# follow, such as "__gemm_from_conv1x1".
+_ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1f|\s*\[|\s*$|,|__)")
 _TENSOR_START = re.compile(r"\{ Name: ")
 _DATATYPE = re.compile(r"(?<!/)Datatype: (\w+)")
 _FORMAT = re.compile(r"Format/Datatype: ([^}]*)")
@@ -73,6 +74,9 @@ class EngineLayer:
     def is_convolution(self) -> bool:
         """It multiplies and adds; layers that only prepare or finish its data are others."""
         kind = self.kind.lower()
+        if kind == "runtime_fusion":
+            # A 1x1 convolution on a small map is a matrix product: __myl_FcAddRelu.
+            return "_Fc" in self.name
         return kind == "correlation" or "conv" in kind or "gemm" in kind
 
 

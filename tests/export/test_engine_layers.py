@@ -63,6 +63,20 @@ def test_a_line_of_tensorrt() -> None:
     assert int8_convolutions([layer], ["conv1"]) == ("conv1",)
 
 
+def test_a_convolution_that_became_a_matrix_product() -> None:
+    line = (
+        "Name: __myl_FcAddRelu_myl0_32, LayerType: runtime_fusion, Inputs: [ { Name: x, Dimensions: [1,64,9,9], "
+        "Strides: [5184,1,576,64], StrideOrder: [3,0,2,1], Datatype: Half, Format: (NHWC) Channel major format }], "
+        "Constants: [ { Name: w, Dimensions: [64,64], Strides: [64,1], StrideOrder: [1,0], Datatype: Half, Format: "
+        "(Transposed) Transposed format }], Outputs: [ { Name: y, Dimensions: [1,64,9,9], Strides: [5184,1,576,64], "
+        "StrideOrder: [3,0,2,1], Datatype: Half, Format: (Transposed) Transposed format }], TacticName: , StreamId: 0, "
+        "Metadata: [ONNX Layer: conv1]\x1f[ONNX Layer: relu1]__gemm_from_conv1x1"
+    )
+    found = find_convolutions(parse_layers([line]), ["conv1"])
+    assert found["conv1"].arithmetic == "Half"
+    assert found["conv1"].fused == ("relu1",)
+
+
 def test_lines_of_other_kinds_are_passed_over() -> None:
     (layer,) = parse_layers(["LayerType: ", "Name: x, LayerType: y", "Registered plugin", SIGNAL])
     assert (layer.kind, layer.inputs, layer.outputs, layer.onnx_layers) == ("signal", (), (), ())

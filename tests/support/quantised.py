@@ -35,7 +35,8 @@ def image_of(model: onnx.ModelProto, seed: int = 0) -> Float:
     """Normalised noise with some structure."""
     shape = NetworkGraph(model).shape("image")
     rng = np.random.default_rng(seed)
-    coarse = rng.normal(size=(*shape[:2], 8, 8)).repeat(shape[2] // 8, 2).repeat(shape[3] // 8, 3)
+    coarse = rng.normal(size=(*shape[:2], 8, 8)).repeat(shape[2] // 8 + 1, 2).repeat(shape[3] // 8 + 1, 3)
+    coarse = coarse[:, :, : shape[2], : shape[3]]
     return (coarse + 0.3 * rng.normal(size=shape)).astype(np.float32)
 
 

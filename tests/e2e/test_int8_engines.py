@@ -1,0 +1,91 @@
+"""INT8 and float16 graphs in real engines: TensorRT-RTX builds them without a GPU and lists the type of every layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from support.goldens import load_golden, write_golden_checkpoint
+from support.quantised import image_of, run
+from yolact_calibration.float16 import to_float16
+from yolact_calibration.network_graph import FINAL_GROUPS, NetworkGraph
+from yolact_calibration.qdq import quantise
+from yolact_calibration.qdq_placement import Dialect, quantisable_tensors
+from yolact_calibration.ranges import Range
+from yolact_export.checkpoint import load_checkpoint
+from yolact_export.engine_build import build_engine
+from yolact_export.engine_layers import Convolution, find_convolutions
+from yolact_export.engine_options import EngineOptions
+from yolact_export.model.config import find_config
+from yolact_export.onnx_export import ExportOptions, export_network
+from yolact_runtime.manifest import Manifest
+
+SHAPES = Path(__file__).parents[2] / "examples" / "models" / "shapes.pth"
+OPTIONS = EngineOptions(target="rtx", compute_capabilities=("8.6",))
+CONFIG = find_config("yolact_resnet50")
+# What an engine carries; the layers do not depend on it.
+MANIFEST = Manifest("model", ("thing",), CONFIG.input_spec(), CONFIG.prior_spec())
+Network = tuple[onnx.ModelProto, dict[str, Range], int]
+MODELS = {"yolact_resnet50": 86, "yolact_plus_resnet50": 99, "shapes": 51}
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """A float network with trained or golden weights, ranges, and the number of its convolutions."""
+    name = request.param
+    path = SHAPES if name == "shapes" else write_golden_checkpoint(load_golden(name), tmp_path_factory.mktemp(name))
+    model = export_network(load_checkpoint(path), ExportOptions(deform_conv="grid-sample"))
+    return model, ranges_of(model), MODELS[name]
+
+
+def ranges_of(model: onnx.ModelProto) -> dict[str, Range]:
+    image = image_of(model)
+    names = tuple(name for name in quantisable_tensors(NetworkGraph(model)) if name != "image")
+    values = {**run(model, image, names), "image": image}
+    return {name: Range(min(float(v.min()), 0.0), max(float(v.max()), 0.0)) for name, v in values.items()}
+
+
+def built(model: onnx.ModelProto) -> dict[str, Convolution]:
+    engine = build_engine(model.SerializeToString(), MANIFEST.to_json(), OPTIONS)
+    return find_convolutions(engine.layers, [c.name for c in NetworkGraph(model).nodes if c.op_type == "Conv"])
+
+
+def test_every_convolution_really_computes_in_int8(network: Network) -> None:
+    model, ranges, count = network
+    names = [convolution.name for convolution in NetworkGraph(model).convolutions]
+    assert len(names) == count
+    found = built(to_float16(quantise(model, ranges, names, Dialect.TENSORRT)).model)
+    assert {name: c.arithmetic for name, c in found.items()} == dict.fromkeys(names, "Int8")
+
+
+def test_a_plan_with_float_heads_is_what_the_engine_computes(network: Network) -> None:
+    model, ranges, _ = network
+    groups = {c.name: c.group for c in NetworkGraph(model).convolutions}
+    floats = (*FINAL_GROUPS, "deformable offsets")
+    names = [name for name, group in groups.items() if group not in floats]
+    found = built(to_float16(quantise(model, ranges, names, Dialect.TENSORRT)).model)
+    assert {name: c.arithmetic for name, c in found.items()} == {
+        name: "Half" if group in floats else "Int8" for name, group in groups.items()
+    }
+
+
+def test_float16_fuses_bias_relu_and_residual_sum(network: Network) -> None:
+    model, _, count = network
+    found = built(to_float16(model).model)
+    assert len(found) == count
+    assert all(convolution.arithmetic == "Half" for convolution in found.values())
+    graph = NetworkGraph(model)
+    for node in graph.nodes:
+        reader = graph.only_consumer(node.output[0]) if node.op_type == "Conv" else None
+        if reader is not None and reader.op_type == "Relu":
+            assert reader.name in found[node.name].fused, node.name
+    # Every residual sum and the ReLU behind it are computed by one of the two convolutions that it adds.
+    blocks = [node for node in graph.nodes if node.op_type == "Add" and node.name.endswith(".add")]
+    assert blocks
+    for node in blocks:
+        relu = graph.consumers[node.output[0]][0]
+        assert relu.op_type == "Relu"
+        makers = [graph.producer[name].name for name in node.input]
+        assert any({node.name, relu.name} <= set(found[name].fused) for name in makers if name in found), node.name
