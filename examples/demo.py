@@ -41,11 +41,10 @@ def main() -> int:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     image = options.image or PHOTOGRAPH
-    if options.checkpoint is not None:
-        say("\n--- instances in a photograph")
-        if status := photograph(options.checkpoint, image, options.output):
-            return status
-    else:
+    say("\n--- instances in a photograph")
+    if status := photograph(options.checkpoint or BALLOONS, image, options.output):
+        return status
+    if options.checkpoint is None:
         say("\n--- accuracy, on scenes whose truth is exact")
         if status := scenes(options.output):
             return status

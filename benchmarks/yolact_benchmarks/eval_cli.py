@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default 0)")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--backend", default="auto", help="auto, onnxruntime-cuda or onnxruntime-cpu (default auto)")
+    machine.add_argument(
+        "--precision",
+        metavar="NAME",
+        help="which network of a bundle: fp32, fp16, int8-cpu (default: what the backend runs best)",
+    )
     machine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 lets the backend choose")
     add_common_options(parser)
     return parser
@@ -194,7 +199,10 @@ def _open(path: Path, options: argparse.Namespace, terminal: Terminal) -> Segmen
     from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
     # No second threshold, as in the published evaluation: AP counts the low scores too.
-    segmenter = Segmenter.open(path, options.backend, SegmenterOptions(min_confidence=0.0, num_threads=options.threads))
+    settings = SegmenterOptions(min_confidence=0.0, num_threads=options.threads)
+    # A reference is the float model: a lower precision must not be compared with itself.
+    precision = options.precision if path == options.model else "fp32" if path.is_dir() else None
+    segmenter = Segmenter.open(path, options.backend, settings, precision)
     manifest = segmenter.manifest
     terminal.say(f"{path}: {manifest.name} ({manifest.precision}) on {segmenter.backend_name}")
     return segmenter

@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["peak_allocated_bytes", "peak_extra_bytes"]
+__all__ = ["peak_allocated_bytes", "peak_extra_bytes", "peak_resident_bytes"]
 
 
 def peak_extra_bytes(run: Callable[[], object]) -> int:
@@ -21,6 +21,14 @@ def peak_extra_bytes(run: Callable[[], object]) -> int:
     before = _status_bytes("VmRSS")
     run()
     return max(_status_bytes("VmHWM") - before, 0)
+
+
+def peak_resident_bytes() -> int:
+    """The most resident memory of this process since it began, or since the last :func:`peak_extra_bytes` began.
+
+    Linux only. ``getrusage`` would count what a parent process held when it started this one.
+    """
+    return _status_bytes("VmHWM")
 
 
 def peak_allocated_bytes(run: Callable[[], object]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["main", "render"]
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/decisions.md", "docs/training.md")
+DOCUMENTS = ("README.md", "docs/decisions.md", "docs/precision.md", "docs/training.md")
 RESULTS, MODELS = Path("benchmarks", "results"), Path("examples", "models")
 
 
@@ -132,6 +132,52 @@ def _pruning(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def _quantisers(record: dict[str, Any]) -> list[str]:
+    """A row for each way to quantise; what differs between the convolutions chosen is side by side."""
+    results = record["results"]
+    rows: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
+    for row in results["rows"]:
+        rows.setdefault((row["label"], row["form"], row["ranges"]), {})[row["scope"]] = row
+    network = f"{results['model']}: {results['measure']}"
+    lines = []
+    for (label, form, ranges), scopes in rows.items():
+        first, most = next(iter(scopes.values())), scopes.get("all") or scopes.get("every operator")
+        head = f"| {network} | {label}, {'CPU' if form == 'cpu' else 'TensorRT'} | {ranges} "
+        if first["error"] is not None:
+            lines.append(f"{head}| {first['error']} | | | | | |")
+            continue
+        lines.append(
+            f"{head}| {_lost(most)} | {_lost(scopes.get('heads in float'))} "
+            f"| {first['seconds']:.1f} s ({first['cpu_seconds']:.1f} s) | {first['extra_peak_mb']} MB "
+            f"| {_engine(first)} | {_over_float(first)} |"
+        )
+    lines += [
+        f"| {network} | {entry['label']} | {entry['ranges']} | not measured: {entry['why']} | | | | | |"
+        for entry in results["missing"]
+    ]
+    return lines
+
+
+def _lost(row: dict[str, Any] | None) -> str:
+    """Box AP, mask AP and agreement lost, points."""
+    if row is None or row["error"] is not None:
+        return "-"
+    return f"{row['drop']['box'][0]:.2f}, {row['drop']['mask'][0]:.2f}, {row['loss']:.2f}"
+
+
+def _engine(row: dict[str, Any]) -> str:
+    engine = row["engine"]
+    if engine["builds"] is None:
+        return "not tried"
+    if not engine["builds"]:
+        return "refused"
+    return f"builds, {engine['int8_convolutions']} of {row['int8_convolutions']} in Int8"
+
+
+def _over_float(row: dict[str, Any]) -> str:
+    return f"{row['time_over_float']:.2f}" if "time_over_float" in row else "-"
+
+
 _OF_MODELS = {"models", "pruning"}
 _HEADERS = {
     "postprocess": "| scene | this runtime | dense PyTorch | ratio | peak memory | dense PyTorch | machine |",
@@ -139,6 +185,8 @@ _HEADERS = {
     "export": "| checkpoint | export with verification | extra memory | over checkpoint | machine |",
     "models": "| checkpoint | configuration | classes | steps x batch | judged on | box AP | mask AP | mask AP50 |",
     "pruning": "| checkpoint | parameters | GFLOPs | network | dense mask AP | pruned | recovered | measured on |",
+    "quantisers": "| network, measure | quantiser, for | ranges | lost, all in INT8 | lost, final heads in float "
+    "| made in (processor time) | extra memory | TensorRT-RTX | time over float32 |",
     "simplifiers": "| graph | made in | nodes | debris | file | largest difference to torch | time over written |",
 }
 _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
@@ -147,6 +195,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "export": _export,
     "models": _models,
     "pruning": _pruning,
+    "quantisers": _quantisers,
     "simplifiers": _simplifiers,
 }
 

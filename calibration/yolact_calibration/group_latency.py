@@ -89,14 +89,17 @@ def _times(graph: NetworkGraph, events: Sequence[dict[str, Any]]) -> GroupTimes:
         elif event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             nodes[event["name"]].append(event["dur"] / 1e3)
     group_ms = dict.fromkeys(graph.groups, 0.0)
+    silent = set(graph.groups)
     for event_name, times in nodes.items():
         if (name := next((name for name in names if event_name.startswith(name)), None)) is not None:
-            group_ms[groups[name]] += statistics.median(times[_WARM_UP:])
-    if len(runs) != _WARM_UP + _ROUNDS or not all(group_ms.values()):
-        silent = ", ".join(group for group, value in group_ms.items() if not value) or "none"
+            # It may be 0: the profiler counts whole microseconds.
+            group_ms[groups[name]] += statistics.median(times[_WARM_UP:] or times)
+            silent.discard(groups[name])
+    if len(runs) != _WARM_UP + _ROUNDS or silent:
         raise CalibrationError(
-            f"ONNX Runtime's profile does not tell the parts of the network apart ({len(runs)} runs, no time for: "
-            f"{silent}); measure with another version"
+            f"ONNX Runtime's profile does not tell the parts of the network apart ({len(runs)} runs of "
+            f"{_WARM_UP + _ROUNDS}, no time for: {', '.join(sorted(silent)) or 'none'}); install another version of "
+            f"onnxruntime"
         )
     return GroupTimes(statistics.median(runs[_WARM_UP:]), group_ms)
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 
 from yolact_calibration.errors import CalibrationError
@@ -14,7 +15,7 @@ from yolact_calibration.histogram import Histogram
 from yolact_calibration.judge import Judge, Judgement, Predictions
 from yolact_calibration.network_graph import NetworkGraph
 from yolact_calibration.precision_search import Cost, SearchResult, search_precision
-from yolact_calibration.qdq import quantise, rounding_of
+from yolact_calibration.qdq import quantise, rounding_of, weight_scale
 from yolact_calibration.qdq_placement import Dialect, place, quantisable_tensors
 from yolact_calibration.ranges import Grid, Range, RangeMethod, choose_range
 from yolact_calibration.sensitivity import GroupSensitivity, measure_sensitivity
@@ -92,8 +93,18 @@ class Int8Model:
 
 
 def choose_ranges(histograms: Mapping[str, Histogram], method: RangeMethod, dialect: Dialect) -> dict[str, Range]:
-    """A range for each tensor that a calibration saw."""
-    return {name: choose_range(histogram, method, _GRIDS[dialect]) for name, histogram in histograms.items()}
+    """A range for each tensor that a calibration saw.
+
+    Raises:
+        CalibrationError: A tensor has no range; the message names it.
+    """
+    ranges = {}
+    for name, histogram in histograms.items():
+        try:
+            ranges[name] = choose_range(histogram, method, _GRIDS[dialect])
+        except CalibrationError as error:
+            raise CalibrationError(f'"{name}": {error}') from error
+    return ranges
 
 
 def make_int8(
@@ -107,6 +118,7 @@ def make_int8(
     class_names: Sequence[str],
     say: Say = lambda _: None,
     on_trial: Callable[[str, int, int], None] = lambda *_: None,
+    finish: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda candidate: candidate,
 ) -> Int8Model:
     """Make it.
 
@@ -116,11 +128,12 @@ def make_int8(
         options: How.
         trial: The images that plans are judged on.
         judge: Of these images.
-        small_trial: A few images, to put the parts of the network in order; None orders them by their work.
+        small_trial: A few images, to put the parts of the network in order; None: those that save least go back first.
         small_reference: What the float network finds in them.
         class_names: Of the model.
         say: Receives a line for each plan.
         on_trial: Called with what is tried, the trials done and their number.
+        finish: What will become of the result, such as float16 where it is not INT8: plans are judged with it.
 
     Raises:
         CalibrationError: No part of the network can be in INT8, or a histogram is missing.
@@ -143,21 +156,13 @@ def make_int8(
             fixed,
             lambda done, total: on_trial("sensitivity", done, total),
         )
-    simulate = options.dialect is Dialect.TENSORRT
-
-    def judge_plan(groups: tuple[str, ...]) -> Judgement:
-        candidate = quantise(model, ranges, _members(graph, groups), options.dialect)
-        return judge.judge(
-            trial.find(candidate, simulate=simulate, on_image=lambda done, total: on_trial("plan", done, total))
-        )
-
     max_drop = judge.default_limit if options.max_drop is None else options.max_drop
-    loss = {item.group: item.total_loss for item in sensitivity} or {g: c.in_float for g, c in cost.items()}
+    loss = {item.group: item.total_loss for item in sensitivity} or dict.fromkeys(cost, 1.0)
     search = search_precision(
         tuple(graph.groups),
         loss,
         cost,
-        judge_plan,
+        _plan_judge(graph, ranges, options.dialect, trial, judge, finish, on_trial),
         max_drop,
         fixed_float=fixed,
         everything=options.everything,
@@ -166,6 +171,29 @@ def make_int8(
     result = quantise(model, ranges, _members(graph, search.int8), options.dialect)
     sizes = {group: len(members) for group, members in graph.groups.items()}
     return Int8Model(result, options.dialect, ranges, search, sensitivity, cost, max_drop, sizes)
+
+
+def _plan_judge(
+    graph: NetworkGraph,
+    ranges: Mapping[str, Range],
+    dialect: Dialect,
+    trial: Trial,
+    judge: Judge,
+    finish: Callable[[onnx.ModelProto], onnx.ModelProto],
+    on_trial: Callable[[str, int, int], None],
+) -> Callable[[tuple[str, ...]], Judgement]:
+    """What the search tries plans with."""
+
+    def judge_plan(groups: tuple[str, ...]) -> Judgement:
+        candidate = finish(quantise(graph.model, ranges, _members(graph, groups), dialect))
+        found = trial.find_if_sound(
+            candidate,
+            simulate=dialect is Dialect.TENSORRT,
+            on_image=lambda done, total: on_trial("plan", done, total),
+        )
+        return judge.judge(found, quickly=True)
+
+    return judge_plan
 
 
 def _members(graph: NetworkGraph, groups: Sequence[str]) -> list[str]:
@@ -177,12 +205,23 @@ def _unfit(graph: NetworkGraph, ranges: Mapping[str, Range], dialect: Dialect) -
     found: dict[str, str] = {}
     for group, members in graph.groups.items():
         names = [convolution.name for convolution in members]
+        if heavy := [name for name in names if not _weights_fit(graph, name, dialect)]:
+            found[group] = (
+                f"a weight of {heavy[0]} is larger than any INT8 scale in float16 holds; look at the checkpoint"
+            )
+            continue
         for name in place(graph, names, dialect).tensors.values():
             try:
                 rounding_of(name, ranges[name], dialect)
             except CalibrationError as error:
                 found[group] = str(error)
     return found
+
+
+def _weights_fit(graph: NetworkGraph, convolution: str, dialect: Dialect) -> bool:
+    node = next(node for node in graph.nodes if node.name == convolution)
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(weight_scale(graph.constant(node.input[1]), dialect)).all())
 
 
 def _costs(

@@ -9,6 +9,7 @@ the accuracy lost, and is held to a limit of its own.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,9 @@ Predictions = Mapping[str, Instances]
 
 LABELLED_LIMIT, AGREEMENT_LIMIT = 0.5, 6.0
 """Points that may be lost by default: of AP with labels, of agreement without. docs/decisions.md says why."""
+# A search looks at the estimate of each plan; its interval is only drawn, and the final verdict has all resamples.
+_QUICK_RESAMPLES = 100
+_NAMES = {"bbox": "box", "segm": "mask"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +54,9 @@ class Judgement:
 
     @property
     def worst(self) -> float:
-        """The larger of the two drops, points."""
-        return max(interval.estimate or 0.0 for interval in self.drop.values())
+        """The larger of the two drops, points; infinite where one is undefined, which is not the same as none."""
+        drops = (interval.estimate for interval in self.drop.values())
+        return max(math.inf if drop is None else drop for drop in drops)
 
     def within(self, max_drop: float) -> bool:
         """Neither box nor mask AP lost more than that many points."""
@@ -59,10 +64,9 @@ class Judgement:
 
     def document(self) -> dict[str, Any]:
         """JSON object: ``{"drop": {"box": [estimate, low, high], "mask": ...}, "ap": {...}, "loss": points}``."""
-        names = {"bbox": "box", "segm": "mask"}
         return {
-            "drop": {names[kind]: [i.estimate, i.low, i.high] for kind, i in self.drop.items()},
-            "ap": {names[kind]: value for kind, value in self.figures.items()},
+            "drop": {_NAMES[kind]: [i.estimate, i.low, i.high] for kind, i in self.drop.items()},
+            "ap": {_NAMES[kind]: value for kind, value in self.figures.items()},
             "loss": round(self.loss, 4),
         }
 
@@ -77,7 +81,7 @@ class Judge:
         settings: Of the intervals.
 
     Raises:
-        DatasetError: The original finds nothing that could be lost.
+        DatasetError: The original finds nothing that could be lost, or the labels do not fit; the message says how.
     """
 
     def __init__(
@@ -98,6 +102,11 @@ class Judge:
                 f"the float model finds nothing with a confidence above {self.reference.agreement.min_confidence} in "
                 f"these {len(reference)} images, so that no loss could be seen: give images of what it was trained on"
             )
+        if undefined := [_NAMES[kind] for kind, figure in self.reference.figures.items() if figure is None]:
+            raise DatasetError(
+                f"there is no {' and no '.join(undefined)} in the truth ({self.measure}), so that no loss could be "
+                f"seen: give images with objects in them"
+            )
 
     @property
     def measure(self) -> str:
@@ -110,34 +119,57 @@ class Judge:
         """Points that may be lost if nobody says otherwise."""
         return AGREEMENT_LIMIT if self._annotations is None else LABELLED_LIMIT
 
-    def judge(self, candidate: Predictions) -> Judgement:
+    def require_visible(self, max_drop: float) -> None:
+        """Refuse a limit that a network which finds nothing at all would hold.
+
+        Args:
+            max_drop: Points; infinity asks for no limit and is not refused.
+
+        Raises:
+            DatasetError: The original has no more points than that.
+        """
+        points = {_NAMES[kind]: 100 * (figure or 0.0) for kind, figure in self.reference.figures.items()}
+        name = min(points, key=lambda name: points[name])
+        if points[name] <= max_drop < math.inf:
+            raise DatasetError(
+                f"the float model has {points[name]:.2f} points of {name} {self.measure}, so that a loss of "
+                f"{max_drop:g} points could not be told from losing everything: give images and labels of what it was "
+                f"trained on, or a smaller --max-drop"
+            )
+
+    def judge(self, candidate: Predictions, *, quickly: bool = False) -> Judgement:
         """Compare.
 
         Args:
             candidate: What it finds in the same images.
+            quickly: Fewer resamples: the same estimates in half the time, with coarser intervals.
         """
+        settings = self._settings
+        if quickly:
+            settings = dataclasses.replace(settings, num_resamples=min(settings.num_resamples, _QUICK_RESAMPLES))
         agreement = measure_agreement(self._reference, candidate, self._class_names)
         if self._annotations is None or self._accuracy is None:
-            intervals = agreement.intervals(self._settings)
+            intervals = agreement.intervals(settings)
             drop = {kind: _points(intervals[kind]["AP"], from_one=True) for kind in KINDS}
             return Judgement(drop, {"bbox": agreement.bbox["AP"], "segm": agreement.segm["AP"]}, agreement)
         accuracy = self._measure_accuracy(candidate, self._annotations)
-        drop = {kind: self._paired_drop(self._accuracy, accuracy, kind) for kind in KINDS}
+        drop = {kind: _paired_drop(self._accuracy, accuracy, kind, settings) for kind in KINDS}
         return Judgement(drop, {"bbox": accuracy.bbox["AP"], "segm": accuracy.segm["AP"]}, agreement)
 
     def _measure_accuracy(self, predictions: Predictions, annotations: CocoAnnotations) -> Accuracy:
         by_id = {image.image_id: predictions[image.file_name] for image in annotations.images}
         return measure_accuracy(annotations, by_id, self._class_names)
 
-    def _paired_drop(self, reference: Accuracy, candidate: Accuracy, kind: str) -> Interval:
-        change = bootstrap_difference(reference.matches(kind), candidate.matches(kind), self._settings)["AP"]
-        return _points(change, from_one=False)
-
 
 def agreement_loss(agreement: Agreement) -> float:
     """Mean over the images of what no longer agrees, in points: finer than AP, for comparing small changes."""
     images = [image for image in agreement.images if image.num_reference + image.num_extra > 0]
     return 100 * sum(image.loss for image in images) / max(len(images), 1)
+
+
+def _paired_drop(reference: Accuracy, candidate: Accuracy, kind: str, settings: BootstrapSettings) -> Interval:
+    change = bootstrap_difference(reference.matches(kind), candidate.matches(kind), settings)["AP"]
+    return _points(change, from_one=False)
 
 
 def _points(change: Interval, *, from_one: bool) -> Interval:

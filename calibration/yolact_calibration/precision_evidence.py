@@ -24,7 +24,8 @@ SHEET_STYLE = """
 """
 _Rows = Sequence[Mapping[str, Any]]
 _KINDS = ("mask", "box")
-_PARTS = ("weights", "activations", "both")
+_PARTS = ("weights", "activations")
+_MEASURES: Mapping[str, str] = {"overlap": "Overlap", "mask": "Mask AP", "box": "Box AP"}
 _KEPT: Mapping[Any, str] = {True: "yes", False: "undone"}
 _NUM_OPEN_RANGES = 5
 # Pictures that cannot hold a script, and no address from where anything would be loaded.
@@ -35,16 +36,21 @@ def draw_sensitivity(groups: _Rows) -> str:
     """What INT8 costs in each group of layers alone, as bars and as a table; empty without groups."""
     if not groups:
         return ""
-    values = {kind: [[_lost(one, part, kind) for part in _PARTS] for one in groups] for kind in _KINDS}
-    every = [value for of_kind in values.values() for of_group in of_kind for value in of_group]
-    axis = Axis.covering("AP points lost", every, from_zero=True)
+    values = {
+        kind: [[_lost(one, part, kind) for part in _PARTS] for one in groups]
+        for kind in _MEASURES
+        if any(_lost(one, part, kind) is not None for one in groups for part in _PARTS)
+    }
     names = [str(one.get("group") or UNDEFINED) for one in groups]
-    charts = [
-        draw_bars(f"{kind.capitalize()} AP", axis, _PARTS, list(zip(names, of_kind, strict=True)))
-        for kind, of_kind in values.items()
-        if any(value is not None for of_group in of_kind for value in of_group)
-    ]
-    lead = "<p>AP points lost when only this group runs in INT8: its weights, its activations, or both.</p>"
+    charts = []
+    for kind, of_kind in values.items():
+        axis = Axis.covering("Points lost", [value for of_group in of_kind for value in of_group], from_zero=True)
+        charts.append(draw_bars(_MEASURES[kind], axis, _PARTS, list(zip(names, of_kind, strict=True))))
+    lead = (
+        "<p>What is lost when only this group runs in INT8: by its weights, and by its activations. Overlap is what the "
+        f"instances of an image lack of full IoU, in points (100 {MINUS} 100 IoU), a missing or new one counts "
+        "100: it moves before AP does.</p>"
+    )
     return f'{lead}<div class="charts">{"".join(charts)}</div>{_sensitivity_table(groups)}'
 
 
@@ -54,16 +60,16 @@ def _lost(group: Mapping[str, Any], part: str, kind: str) -> float | None:
 
 def _sensitivity_table(groups: _Rows) -> str:
     columns = [Column("Group", is_number=False), Column("Convolutions"), Column("GMACs")]
-    columns += [Column(f"{kind.capitalize()}, {part}") for kind in _KINDS for part in _PARTS]
+    columns += [Column(f"{name}, {part}") for name in _MEASURES.values() for part in _PARTS]
     columns += [Column("Float, ms"), Column("INT8, ms"), Column("Saved, ms")]
     rows = []
     for one in groups:
         row = [text(one.get("group")), figure(one.get("num_convolutions"), decimals=0), figure(one.get("gmacs"))]
-        row += [figure(_lost(one, part, kind), decimals=2) for kind in _KINDS for part in _PARTS]
+        row += [figure(_lost(one, part, kind), decimals=2) for kind in _MEASURES for part in _PARTS]
         before, after = finite(one.get("ms_float")), finite(one.get("ms_int8"))
         saved = None if before is None or after is None else before - after
         rows.append([*row, figure(before), figure(after), figure(saved)])
-    return table("AP points lost by group, and time of its layers", columns, rows)
+    return table("Points lost by group, and time of its layers", columns, rows)
 
 
 # --- search -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Everything but the layers that give the answers starts in INT8. While too much accuracy is lost, the part goes back to
 float that regains most of it for each millisecond (of the multiply-accumulates, where nothing can be timed). When the
-limit is held, the answering layers may earn INT8, one by one.
+limit is held, the answering layers may earn INT8, one by one, and so may parts that were given back in vain.
 """
 
 from __future__ import annotations
@@ -140,11 +140,13 @@ class _Search:
         self._kept = fixed
         self._say = say
         self._steps: list[SearchStep] = []
+        self._least_saving = _LEAST_SAVING * sum(part.in_float for part in cost.values())
 
     def run(self, everything: bool) -> SearchResult:
         free = [group for group in self._groups if group not in self._kept]
         if not free:
-            raise CalibrationError("no part of the network can compute in INT8: " + "; ".join(self._kept.values()))
+            reasons = "; ".join(dict.fromkeys(self._kept.values())) or "it has no convolution"
+            raise CalibrationError(f"no part of the network can compute in INT8: {reasons}")
         if everything:
             judgement = self._try("everything in INT8, as asked for", free, accept=True)
             return self._result(free, judgement)
@@ -152,39 +154,52 @@ class _Search:
         if not chosen:
             chosen = [group for group in free if group not in _START_IN_FLOAT] or free
         judgement = self._try("start: everything but the layers that give the answers", chosen, accept=True)
+        given_back: list[str] = []
         while not judgement.within(self._max_drop) and len(chosen) > 1:
-            chosen, judgement = self._give_back(chosen, judgement)
+            given_back.append(max(chosen, key=self._give_back_order))
+            chosen, judgement = self._give_back(given_back[-1], chosen, judgement)
+        answering = [group for group in free if group in _START_IN_FLOAT and group not in chosen]
         if judgement.within(self._max_drop):
-            chosen, judgement = self._earn(chosen, judgement, [g for g in free if g in _START_IN_FLOAT])
+            # Not the last one: without it the limit was not held.
+            in_vain = [group for group in given_back[:-1] if self._cost[group].saved >= self._least_saving]
+            chosen, judgement = self._earn(chosen, judgement, [*in_vain, *answering])
+        else:
+            reason = f"starts in float, and even so the limit of {self._max_drop:g} points is not held"
+            self._kept |= dict.fromkeys(answering, reason)
         return self._result(chosen, judgement)
 
     def _pays(self, group: str) -> bool:
-        """INT8 is not slower than float; the reason is kept where it is."""
-        if self._cost[group].saved > 0:
-            return True
+        """INT8 is faster than float; the reason is kept where it is not."""
         cost = self._cost[group]
-        self._kept[group] = f"INT8 is no faster there ({cost.in_int8:.2f} against {cost.in_float:.2f} {cost.unit})"
+        if cost.saved > 0:
+            return True
+        self._kept[group] = f"INT8 is no faster there ({cost.in_int8:.3g} against {cost.in_float:.3g} {cost.unit})"
         return False
 
-    def _give_back(self, chosen: list[str], before: Judgement) -> tuple[list[str], Judgement]:
-        # The loss alone, for each unit of cost: what costs nothing to give back and loses something goes first.
-        worst = max(chosen, key=lambda group: self._loss.get(group, 0.0) / max(self._cost[group].saved, 1e-6))
+    def _give_back(self, worst: str, chosen: list[str], before: Judgement) -> tuple[list[str], Judgement]:
         rest = [group for group in chosen if group != worst]
         judgement = self._try(f"{worst} back to float", rest, accept=True)
         regained, cost = before.worst - judgement.worst, self._cost[worst]
-        self._kept[worst] = (
-            f"in INT8 the model lost {regained:.2f} points more, and saved {cost.saved:.2f} {cost.unit} of it"
-        )
+        lost = f"cost {regained:.2f} points" if regained > 0 else "cost no points by itself"
+        saved = f"saved {cost.saved:.3g} {cost.unit}" if cost.saved > 0 else "saved nothing"
+        self._kept[worst] = f"given back on the way to the limit: in INT8 it {lost} and {saved}"
         return rest, judgement
 
+    def _give_back_order(self, group: str) -> tuple[float, float]:
+        """The loss alone for each unit of cost: what costs nothing to give back and loses something goes first.
+
+        Of parts that lose nothing alone, the one that saves least goes first.
+        """
+        saved = self._cost[group].saved
+        return self._loss.get(group, 0.0) / max(saved, 1e-6), -saved
+
     def _earn(self, chosen: list[str], judgement: Judgement, candidates: list[str]) -> tuple[list[str], Judgement]:
-        total = sum(cost.in_float for cost in self._cost.values())
         for group in sorted(candidates, key=lambda group: -self._cost[group].saved):
             cost = self._cost[group]
-            if cost.saved < _LEAST_SAVING * total:
-                self._kept[group] = (
-                    f"INT8 would save {cost.saved:.2f} {cost.unit} of {total:.1f}: not worth any accuracy"
-                )
+            if not self._pays(group):
+                continue
+            if cost.saved < self._least_saving:
+                self._kept[group] = f"INT8 would save no more than {cost.saved:.3g} {cost.unit}: not worth any accuracy"
                 continue
             more = [g for g in self._groups if g in {*chosen, group}]
             found = self._try(f"{group} in INT8 too", more, accept=None)

@@ -50,8 +50,7 @@ class GroupSensitivity:
             "group": self.group,
             "num_convolutions": self.num_convolutions,
             "gmacs": round(self.macs / 1e9, 3),
-            **{part: dict(values) for part, values in self.drop.items()},
-            "loss": {part: round(value, 4) for part, value in self.loss.items()},
+            **{part: {**values, "overlap": round(self.loss[part], 4)} for part, values in self.drop.items()},
         }
 
 
@@ -87,7 +86,7 @@ def measure_sensitivity(
         loss: dict[str, float] = {}
         for index, part in enumerate(parts):
             candidate = quantise(model, ranges, names, dialect, part)
-            agreement = measure_agreement(reference, trial.find(candidate, simulate=True), class_names)
+            agreement = measure_agreement(reference, trial.find_if_sound(candidate, simulate=True), class_names)
             figures = {"bbox": agreement.bbox["AP"], "segm": agreement.segm["AP"]}
             drop[part.value] = {name: _points_lost(figures[kind]) for name, kind in _KINDS.items()}
             loss[part.value] = agreement_loss(agreement)

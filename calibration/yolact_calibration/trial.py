@@ -14,7 +14,10 @@ from yolact_calibration.errors import CalibrationError
 from yolact_calibration.judge import Predictions
 from yolact_runtime.backends import create_backend
 from yolact_runtime.backends.base import Backend
+from yolact_runtime.errors import BackendError
+from yolact_runtime.instances import Instances
 from yolact_runtime.manifest import Manifest
+from yolact_runtime.masks import Masks
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
 __all__ = ["GraphBackend", "NamedFrames", "Trial"]
@@ -98,6 +101,10 @@ class Trial:
             model: The candidate.
             simulate: See :class:`GraphBackend`.
             on_image: Called with the images done and their number.
+
+        Raises:
+            BackendError: An output of the network holds NaN or infinity.
+            CalibrationError: ONNX Runtime refuses the graph.
         """
         network = GraphBackend(model.SerializeToString(), self._num_threads, simulate)
         found = {}
@@ -107,8 +114,30 @@ class Trial:
                 on_image(len(found), len(self._frames))
         return found
 
+    def find_if_sound(
+        self,
+        model: onnx.ModelProto,
+        *,
+        simulate: bool = False,
+        on_image: Callable[[int, int], None] = lambda *_: None,
+    ) -> Predictions:
+        """As :meth:`find`, but a candidate whose outputs are not numbers on some image finds nothing on any.
+
+        A lower precision may overflow on an image that the calibration did not see. Such a network is of no use, which
+        the judge has to see; it is no reason to end the export of the others.
+        """
+        try:
+            return self.find(model, simulate=simulate, on_image=on_image)
+        except BackendError:
+            return {name: _nothing(*frame.shape[:2]) for name, frame in self._frames}
+
     def _segmenter(self, network: Backend) -> Segmenter:
         mask_iou = None
         if self._mask_iou is not None:
             mask_iou = create_backend("onnxruntime-cpu", self._mask_iou, self._num_threads)
         return Segmenter(self._manifest, network, mask_iou, SegmenterOptions(num_threads=self._num_threads))
+
+
+def _nothing(height: int, width: int) -> Instances:
+    no_number, no_class = np.zeros(0, np.float32), np.zeros(0, np.int32)
+    return Instances(np.zeros((0, 4), np.float32), Masks.empty(0, height, width), no_number, no_class)

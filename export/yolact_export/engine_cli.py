@@ -92,7 +92,10 @@ def engine_targets(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _can_build(target: str) -> bool:
-    if importlib.util.find_spec(module_name(target)) is None:
+    try:
+        if importlib.util.find_spec(module_name(target)) is None:
+            return False
+    except ImportError:
         return False
     if target == "rtx":
         return True

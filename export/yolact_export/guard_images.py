@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from yolact_calibration.calibration_images import CalibrationImages
 from yolact_calibration.coco import CocoAnnotations
 from yolact_calibration.dataset import AnnotatedImages
 from yolact_calibration.trial import NamedFrames
@@ -38,20 +39,20 @@ class GuardImages:
         return iter(self.frames)
 
     def frame(self, name: str) -> npt.NDArray[np.uint8]:
-        """One image again.
+        """One image again; no other file is read.
 
         Raises:
             KeyError: There is none of that name.
         """
-        for other, frame in self.frames:
+        for other, frame in _only(self.frames, [i for i, known in enumerate(_names(self.frames)) if known == name]):
             if other == name:
                 return frame
         raise KeyError(name)
 
     def first(self, count: int) -> GuardImages:
         """Some of them, spread evenly, without labels; held in memory, because they are looked at many times."""
-        chosen = set(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist())
-        frames = [item for index, item in enumerate(self.frames) if index in chosen]
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist()
+        frames = list(_only(self.frames, chosen))
         return GuardImages(frames, f"{len(frames)} images")
 
     @classmethod
@@ -72,3 +73,22 @@ class _Files:
     def __iter__(self) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
         for name, path in self.paths:
             yield name, read_image(path)
+
+
+def _names(frames: NamedFrames) -> list[str]:
+    """Names of all images, from what is known without reading them where that is possible."""
+    if isinstance(frames, _Files):
+        return [name for name, _ in frames.paths]
+    if isinstance(frames, CalibrationImages):
+        return [image.name for image in frames.images]
+    return [name for name, _ in frames]
+
+
+def _only(frames: NamedFrames, indices: Sequence[int]) -> NamedFrames:
+    """The images at ascending places; the others are not read where that is possible."""
+    if isinstance(frames, _Files):
+        return _Files(tuple(frames.paths[index] for index in indices))
+    if isinstance(frames, CalibrationImages):
+        return CalibrationImages(tuple(frames.images[index] for index in indices), ())
+    wanted = set(indices)
+    return [item for index, item in enumerate(frames) if index in wanted]

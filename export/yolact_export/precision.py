@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 
+from yolact_calibration.accuracy import AccuracyMeter
 from yolact_calibration.calibration_cache import Calibration, calibrate
 from yolact_calibration.calibration_images import CalibrationImages
 from yolact_calibration.float16 import HalfModel, to_float16
@@ -39,9 +41,10 @@ class PrecisionRequest:
         calibration: Images to take ranges from.
         guard: Images to judge by.
         method: How ranges are chosen.
-        max_drop: Points that may be lost; None takes the judge's own limit, infinity holds nothing.
+        max_drop: Points that may be lost; None takes the judge's own limit. Infinity refuses nothing: a search still
+            aims at the judge's limit.
         everything: Every convolution in INT8, without a search.
-        num_sensitivity: Images to put the parts of the network in order with; None: as many as two minutes allow.
+        num_sensitivity: Images to put the parts of the network in order with; 0: do not look at the parts.
         num_threads: CPU threads; 0 leaves the choice to ONNX Runtime.
         cache: Folder of calibrations; None: the user's cache folder.
     """
@@ -53,7 +56,7 @@ class PrecisionRequest:
     method: RangeMethod = RangeMethod.MSE
     max_drop: float | None = None
     everything: bool = False
-    num_sensitivity: int | None = None
+    num_sensitivity: int = 16
     num_threads: int = 0
     cache: Path | None = None
 
@@ -89,7 +92,7 @@ class PrecisionResult:
         variants: The float32 one first.
         calibration: What the ranges come from.
         measure: What accuracy is measured in, for people.
-        max_drop: The limit, points.
+        max_drop: The limit, points; infinity where none was held.
     """
 
     variants: tuple[Variant, ...]
@@ -135,7 +138,10 @@ class _Adder:
         self._class_names = manifest.class_names
 
     def add(self) -> PrecisionResult:
-        request, say = self._request, self._terminal.say
+        request = self._request
+        if request.guard.annotations is not None:
+            # Labels that do not fit the model end an export before it has cost minutes.
+            AccuracyMeter(request.guard.annotations, self._class_names)
         self._terminal.heading(f"calibrating on {len(request.calibration)} images ({request.method.value} ranges)")
         calibration = self._calibrate()
         self._terminal.heading(f"judging by {request.guard.description}")
@@ -143,19 +149,23 @@ class _Adder:
         reference = trial.find(self._model, on_image=self._progress("float32"))
         judge = Judge(reference, self._class_names, request.guard.annotations)
         max_drop = judge.default_limit if request.max_drop is None else request.max_drop
-        say(f"  {judge.measure}; at most {max_drop:g} points may be lost")
+        judge.require_visible(max_drop)
+        aim = judge.default_limit if math.isinf(max_drop) else max_drop
+        limit = f"at most {max_drop:g} points may be lost"
+        self._terminal.say(f"  {judge.measure}; {limit if aim == max_drop else 'whatever is lost, all is kept'}")
         variants = [
             Variant("fp32", self._folder / network_name("fp32"), judge.reference, True, reference),
         ]
         if request.float16:
             variants.append(self._add_float16(calibration, trial, judge, max_drop))
         for dialect in request.dialects:
-            variants.append(self._add_int8(dialect, calibration, trial, judge, max_drop))
+            int8 = self._make_int8(dialect, calibration, trial, judge, aim)
+            variants.append(self._add_int8(int8, calibration, trial, judge, max_drop))
         return PrecisionResult(tuple(variants), calibration, judge.measure, max_drop)
 
     def _calibrate(self) -> Calibration:
         calibration = calibrate(
-            self._model,
+            self._folder / network_name("fp32"),
             quantisable_tensors(NetworkGraph(self._model)),
             self._request.calibration,
             self._manifest.input,
@@ -169,21 +179,20 @@ class _Adder:
 
     def _add_float16(self, calibration: Calibration, trial: Trial, judge: Judge, max_drop: float) -> Variant:
         half = to_float16(self._model, _largest(calibration))
-        predictions = trial.find(half.model, on_image=self._progress("float16"))
+        predictions = trial.find_if_sound(half.model, on_image=self._progress("float16"))
         return self._write("fp16", half.model, judge.judge(predictions), max_drop, predictions, None, half)
 
-    def _add_int8(
-        self, dialect: Dialect, calibration: Calibration, trial: Trial, judge: Judge, max_drop: float
-    ) -> Variant:
+    def _make_int8(
+        self, dialect: Dialect, calibration: Calibration, trial: Trial, judge: Judge, aim: float
+    ) -> Int8Model:
         request = self._request
-        precision = PRECISION_OF[dialect]
-        self._terminal.heading(f"searching a plan for {precision}")
-        few = request.guard.first(self._num_sensitivity())
+        self._terminal.heading(f"searching a plan for {PRECISION_OF[dialect]}")
+        few = request.guard.first(request.num_sensitivity)
         small = self._trial(few) if len(few) else None
-        int8 = make_int8(
+        return make_int8(
             self._model,
             calibration.histograms,
-            Int8Options(dialect, request.method, max_drop, request.everything, request.num_threads),
+            Int8Options(dialect, request.method, aim, request.everything, request.num_threads),
             trial,
             judge,
             small,
@@ -191,11 +200,16 @@ class _Adder:
             self._class_names,
             lambda text: self._terminal.say(f"  {text}"),
             lambda what, done, total: self._terminal.status(f"{what} {done}/{total}"),
+            lambda model: _with_half(model, dialect, calibration)[0],
         )
+
+    def _add_int8(
+        self, int8: Int8Model, calibration: Calibration, trial: Trial, judge: Judge, max_drop: float
+    ) -> Variant:
+        precision = PRECISION_OF[int8.dialect]
         # What is judged is what is written: with the remainder in float16, where it will be.
-        half = to_float16(int8.model, _largest(calibration)) if dialect is Dialect.TENSORRT else None
-        model = int8.model if half is None else half.model
-        predictions = trial.find(model, simulate=half is not None, on_image=self._progress(precision))
+        model, half = _with_half(int8.model, int8.dialect, calibration)
+        predictions = trial.find_if_sound(model, simulate=half is not None, on_image=self._progress(precision))
         return self._write(precision, model, judge.judge(predictions), max_drop, predictions, int8, half)
 
     def _write(
@@ -223,11 +237,18 @@ class _Adder:
         mask_iou = self._folder / "mask_iou.fp32.onnx"
         return Trial(self._manifest, frames, mask_iou if mask_iou.exists() else None, self._request.num_threads)
 
-    def _num_sensitivity(self) -> int:
-        return 16 if self._request.num_sensitivity is None else self._request.num_sensitivity
-
     def _progress(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self._terminal.status(f"{what} {done}/{total}")
+
+
+def _with_half(
+    model: onnx.ModelProto, dialect: Dialect, calibration: Calibration
+) -> tuple[onnx.ModelProto, HalfModel | None]:
+    """What is float32 in an INT8 network in float16, for engines; the network as it is for the CPU."""
+    if dialect is Dialect.CPU:
+        return model, None
+    half = to_float16(model, _largest(calibration))
+    return half.model, half
 
 
 def _largest(calibration: Calibration) -> dict[str, float]:

@@ -13,6 +13,7 @@ from yolact_runtime.terminal import Terminal, write_atomically
 
 if TYPE_CHECKING:
     from yolact_calibration.calibration_images import CalibrationImages
+    from yolact_calibration.dataset import AnnotatedImages
     from yolact_export.guard_images import GuardImages
     from yolact_export.pipeline import AddNetworks
     from yolact_export.precision import PrecisionRequest, PrecisionResult
@@ -31,13 +32,14 @@ __all__ = [
 
 _GUARD_FAILED = 3
 
-_TARGETS = ("auto", "cpu", "tensorrt", "rtx")
+# As yolact_calibration.judge has them, which takes too long to import for a help text.
+_LABELLED_LIMIT, _AGREEMENT_LIMIT = 0.5, 6.0
 # Of the images without labels, this part judges and is not calibrated on.
 _HELD_BACK = 0.25
 _LEAST_HELD_BACK, _MOST_HELD_BACK = 8, 64
 _LEAST_TO_SPLIT = 16
 _WITH_INT8 = ("calibration_method", "int8_all", "sensitivity_images")
-_WITH_PRECISION = ("max_drop", "calibration_cache", "guard_images")
+_WITH_PRECISION = ("max_drop", "calibration_cache", "guard_images", "no_guard")
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +66,8 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
         "--max-drop",
         type=float,
         metavar="P",
-        help="points of box and mask AP that may be lost (default 0.5 with --annotations, 3 of agreement without)",
+        help=f"points of box and mask AP that may be lost (default {_LABELLED_LIMIT:g} with --annotations, "
+        f"{_AGREEMENT_LIMIT:g} of agreement without)",
     )
     group.add_argument(
         "--no-guard", action="store_true", help="keep what was made whatever it loses; the losses are still shown"
@@ -99,30 +102,46 @@ def check_precision_options(options: argparse.Namespace) -> None:
     """
     if (options.annotations is None) != (options.images is None):
         raise UsageError("--annotations and --images go together: labels, and the folder of the images they name")
+    _require_least(options, "threads", 1)
     if not options.int8:
         _refuse(options, _WITH_INT8, "--int8")
     if not wants_precision(options):
         _refuse(options, _WITH_PRECISION, "--int8 or --fp16")
-        if options.no_guard:
-            raise UsageError("--no-guard belongs to --int8 or --fp16, which was not given; add --int8")
         return
     if not options.calib:
         raise UsageError(
             "--int8 and --fp16 need --calib: a folder of images as the camera sees them, without labels. Ranges from "
             "other data would be wrong in silence"
         )
-    if options.max_drop is not None and (options.no_guard or not options.max_drop >= 0):
-        raise UsageError(f"--max-drop is 0 or more points, and not for --no-guard; found {options.max_drop}")
-    for name, least in (("guard_images", 1), ("sensitivity_images", 0), ("threads", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} must be {least} or more, found {value}")
+    if options.max_drop is not None:
+        if options.no_guard:
+            raise UsageError("--max-drop and --no-guard contradict each other; leave one out")
+        if not 0 <= options.max_drop < math.inf:
+            raise UsageError(f"--max-drop is a number of points, 0 or more, such as 0.5; found {options.max_drop}")
+    if options.int8_all and options.sensitivity_images is not None:
+        raise UsageError("--sensitivity-images belongs to the search, which --int8-all leaves out; leave one out")
+    _require_least(options, "guard_images", 1)
+    _require_least(options, "sensitivity_images", 0)
+
+
+def _require_least(options: argparse.Namespace, name: str, least: int) -> None:
+    value = getattr(options, name)
+    if value is not None and value < least:
+        raise UsageError(f"{_option(name)} must be {least} or more, found {value}")
 
 
 def _refuse(options: argparse.Namespace, names: tuple[str, ...], needed: str) -> None:
-    stray = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False)]
+    # 0 equals False, and is a value that somebody gave.
+    stray = [
+        _option(name) for name in names if getattr(options, name) is not None and getattr(options, name) is not False
+    ]
     if stray:
-        raise UsageError(f"{', '.join(stray)} belong to {needed}, which was not given; add it")
+        belong = "belongs" if len(stray) == 1 else "belong"
+        raise UsageError(f"{', '.join(stray)} {belong} to {needed}, which was not given; add it")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def precision_request(options: argparse.Namespace, terminal: Terminal) -> PrecisionRequest:
@@ -152,7 +171,7 @@ def precision_request(options: argparse.Namespace, terminal: Terminal) -> Precis
         method=RangeMethod(options.calibration_method or "mse"),
         max_drop=math.inf if options.no_guard else options.max_drop,
         everything=options.int8_all,
-        num_sensitivity=options.sensitivity_images,
+        num_sensitivity=16 if options.sensitivity_images is None else options.sensitivity_images,
         num_threads=options.threads or 0,
         cache=options.calibration_cache,
     )
@@ -168,17 +187,29 @@ def _guard(
 
     if options.annotations is not None:
         data = AnnotatedImages(CocoAnnotations.from_file(options.annotations), options.images)
+        _warn_of_overlap(images, data, terminal)
         return images, GuardImages.labelled(data, options.guard_images)
+    most = options.guard_images or _MOST_HELD_BACK
     if len(images) < _LEAST_TO_SPLIT:
         terminal.warn(
             f"{len(images)} images are too few to hold some back: the networks are judged by the images that they were "
             f"calibrated on, which flatters them. {_LEAST_TO_SPLIT} or more are split"
         )
-        return images, GuardImages(images, f"agreement on the same {len(images)} images")
-    most = options.guard_images or _MOST_HELD_BACK
+        _, held = images.hold_back(min(most, len(images)))
+        return images, GuardImages(held, f"agreement on {len(held)} of the same images")
     count = min(most, max(_LEAST_HELD_BACK, round(len(images) * _HELD_BACK)))
     calibration, held = images.hold_back(count)
     return calibration, GuardImages(held, f"agreement on {len(held)} images that are held back")
+
+
+def _warn_of_overlap(images: CalibrationImages, data: AnnotatedImages, terminal: Terminal) -> None:
+    calibrated = {image.path.resolve() for image in images.images}
+    count = sum(data.path(image).resolve() in calibrated for image in data.annotations.images)
+    if count:
+        terminal.warn(
+            f"{count} of the {len(data.annotations)} labelled images are among those of --calib: the networks are "
+            f"judged by images that they were calibrated on, which flatters them. Give --calib others"
+        )
 
 
 def network_adder(options: argparse.Namespace, terminal: Terminal) -> AddNetworks:
@@ -201,7 +232,8 @@ def network_adder(options: argparse.Namespace, terminal: Terminal) -> AddNetwork
         write_atomically(folder / REPORT_PAGE_NAME, draw_precision_report(document).encode())
         # The pictures are in the page; as JSON they would only be in the way.
         without = [
-            {key: value for key, value in row.items() if len(str(value)) < 1000} for row in document["worst_images"]
+            {key: value for key, value in row.items() if key not in {"reference", "candidate"}}
+            for row in document["worst_images"]
         ]
         return result, {**document, "worst_images": without}
 
@@ -216,7 +248,8 @@ def say_precisions(report: Mapping[str, Any], bundle: Path, terminal: Terminal) 
     for line in table_lines(report):
         terminal.say(f"  {line}")
     for entry in report.get("kept_float", ()):
-        terminal.say(f"  in float: {entry['group']} ({entry['convolutions']} convolutions): {entry['why']}")
+        count = entry["convolutions"]
+        terminal.say(f"  in float: {entry['group']} ({count} convolution{'s' * (count != 1)}): {entry['why']}")
     terminal.say(f"  report: {bundle / 'report.html'}")
     terminal.heading(str(report["verdict"]))
 

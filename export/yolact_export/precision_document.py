@@ -26,6 +26,8 @@ _TIMED = ("fp32", "int8-cpu")
 # A gain that a robot would not notice.
 _WORTH = 1.05
 _BINS_SHOWN = 48
+# Points, as they are shown with two decimals.
+_LEAST_SHOWN = 0.005
 
 
 def measure_latencies(result: PrecisionResult, manifest: Manifest, num_threads: int) -> dict[str, float]:
@@ -38,19 +40,28 @@ def verdict(result: PrecisionResult, latency_ms: Mapping[str, float]) -> str:
     """One sentence: is INT8 worth it?"""
     if rejected := [variant.precision for variant in result.variants if not variant.passed]:
         return (
-            f"{', '.join(rejected)} lost more than {result.max_drop:g} points and is rejected; the other networks stand"
+            f"{' and '.join(rejected)} lost more than {result.max_drop:g} points and "
+            f"{'is' if len(rejected) == 1 else 'are'} rejected; the other networks stand"
         )
+    made = {variant.precision: variant for variant in result.variants if variant.precision != "fp32"}
     if "int8-cpu" in latency_ms:
         speedup = latency_ms["fp32"] / latency_ms["int8-cpu"]
         if speedup < _WORTH:
-            return f"INT8 is not worth it here: {speedup:.2f} x; run fp32 on this machine"
-        return f"INT8 is worth it here: {speedup:.1f} x"
-    sizes = {variant.precision: variant.path.stat().st_size for variant in result.variants}
-    smallest = min(sizes, key=lambda precision: sizes[precision])
+            return f"INT8 is not worth it here: {speedup:.2f} x as fast; run with --precision fp32 on this machine"
+        words = "INT8 is" if math.isinf(result.max_drop) else "INT8 is worth it here:"
+        return f"{words} {speedup:.1f} x as fast, {_price(made['int8-cpu'], result)}"
+    smallest = min(made.values(), key=lambda variant: variant.path.stat().st_size)
+    ratio = result.variants[0].path.stat().st_size / smallest.path.stat().st_size
     return (
-        f"{smallest} is {sizes['fp32'] / sizes[smallest]:.1f} x smaller and holds its accuracy; its speed shows on the "
+        f"{smallest.precision} is {ratio:.1f} x smaller, {_price(smallest, result)}; its speed shows on the "
         f"GPU that will run it"
     )
+
+
+def _price(variant: Variant, result: PrecisionResult) -> str:
+    lost = variant.judgement.worst
+    words = f"for {lost:.2f} points of {result.measure}" if lost >= _LEAST_SHOWN else f"at no loss of {result.measure}"
+    return f"{words} (no limit was held)" if math.isinf(result.max_drop) else words
 
 
 def precision_document(
@@ -63,7 +74,7 @@ def precision_document(
         "name": manifest.name,
         "created_with": {name: importlib.metadata.version(name) for name in ("yolact-deploy", "onnxruntime", "onnx")},
         "calibration": {**result.calibration.document(), "method": request.method.value},
-        "variants": [_variant(variant, latency_ms, request) for variant in result.variants],
+        "variants": [_variant(variant, latency_ms, request, result.max_drop) for variant in result.variants],
         "guard": {
             "max_drop": None if math.isinf(result.max_drop) else result.max_drop,
             "measure": result.measure,
@@ -84,10 +95,10 @@ def precision_document(
 
 
 def table_lines(document: Mapping[str, Any]) -> list[str]:
-    """The comparison for a terminal, at most 80 columns wide."""
+    """The comparison for a terminal, at most 78 columns wide: losses are in points."""
     labelled = any(row["box_ap"] is not None for row in document["variants"])
     heads = ("box AP", "mask AP") if labelled else ("", "agreement")
-    lines = [f"{'':<10}{'size':>10}{'latency':>11}{heads[0]:>9}{heads[1]:>10}{'points lost (box, mask)':>26}"]
+    lines = [f"{'':<9}{'size':>10}{'latency':>11}{heads[0]:>9}{heads[1]:>10}{'lost (box, mask)':>18}"]
     for row in document["variants"]:
         latency = "-" if row["latency_ms"] is None else f"{row['latency_ms']:.1f} ms"
         figures = (row["box_ap"], row["mask_ap"]) if labelled else (None, row["agreement"])
@@ -99,7 +110,8 @@ def table_lines(document: Mapping[str, Any]) -> list[str]:
         lost = "-" if drop is None else f"{_one(drop['box'])}, {_one(drop['mask'])}"
         rejected = "  REJECTED" if row["verdict"] == "rejected" else ""
         lines.append(
-            f"{row['precision']:<10}{human_size(row['size_bytes']):>10}{latency:>11}{shown[0]:>9}{shown[1]:>10}{lost:>26}{rejected}"
+            f"{row['precision']:<9}{human_size(row['size_bytes']):>10}{latency:>11}{shown[0]:>9}{shown[1]:>10}"
+            f"{lost:>18}{rejected}"
         )
     return lines
 
@@ -109,17 +121,19 @@ def _one(interval: Sequence[float | None]) -> str:
 
 
 def _most_searched(variants: Sequence[Variant]) -> Variant:
-    """The one that the report is about: INT8 where there is one, the CPU's first, which is timed."""
-    by_precision = {variant.precision: variant for variant in variants}
-    return next(by_precision[p] for p in ("int8-cpu", "int8", "fp16", "fp32") if p in by_precision)
+    """The one that the report is about: a rejected one, to show why; else INT8, the CPU's first, which is timed."""
+    order = ("int8-cpu", "int8", "fp16", "fp32")
+    return min(variants, key=lambda variant: (variant.passed, order.index(variant.precision)))
 
 
-def _variant(variant: Variant, latency_ms: Mapping[str, float], request: PrecisionRequest) -> dict[str, Any]:
+def _variant(
+    variant: Variant, latency_ms: Mapping[str, float], request: PrecisionRequest, max_drop: float
+) -> dict[str, Any]:
     labelled = request.guard.annotations is not None
     is_reference = variant.precision == "fp32"
     box, mask = (variant.judgement.figures[kind] for kind in ("bbox", "segm"))
     latency = latency_ms.get(variant.precision)
-    words = "reference" if is_reference else "holds the limit" if variant.passed else "rejected"
+    words = "reference" if is_reference else _held(variant.passed, max_drop)
     return {
         "precision": variant.precision,
         "file": variant.path.name,
@@ -135,6 +149,12 @@ def _variant(variant: Variant, latency_ms: Mapping[str, float], request: Precisi
         "float32_nodes": {} if variant.half is None else dict(variant.half.kept_single),
         "verdict": words,
     }
+
+
+def _held(passed: bool, max_drop: float) -> str:
+    if not passed:
+        return "rejected"
+    return "kept without a limit" if math.isinf(max_drop) else "holds the limit"
 
 
 def _threads(count: int) -> str:

@@ -13,6 +13,7 @@ from yolact_runtime.onnx_metadata import read_metadata
 
 __all__ = [
     "CPU_PRECISIONS",
+    "CUDA_PRECISIONS",
     "ENGINE_ROLE",
     "MANIFEST_NAME",
     "NETWORK_ROLE",
@@ -28,9 +29,9 @@ MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
 NETWORK_ROLE, ENGINE_ROLE = "network", "engine"
 _MASK_IOU = "mask_iou"
-CPU_PRECISIONS = ("int8-cpu", "fp32")
-"""What ONNX Runtime does well on a CPU, best first. ``"int8"`` is written for TensorRT, whose rules of placement make
-it slow and no better there; ``"fp16"`` is converted back and forth."""
+CPU_PRECISIONS, CUDA_PRECISIONS = ("int8-cpu", "fp32"), ("fp16", "fp32")
+"""What ONNX Runtime does well on a CPU and on CUDA, best first. ``"int8"`` is written for TensorRT, whose rules of
+placement make it slow and no better there; a CPU converts ``"fp16"`` back and forth."""
 # There is one mask-IoU network, whatever the precision of the main one: it is small, and nothing is gained by another.
 _MASK_IOU_PRECISION = "fp32"
 
@@ -52,13 +53,13 @@ class Bundle:
     mask_iou: Path | None = None
 
 
-def open_bundle(path: Path | str, precision: str | None = None) -> Bundle:
+def open_bundle(path: Path | str, precision: str | None = None, preferred: tuple[str, ...] = CPU_PRECISIONS) -> Bundle:
     """Find the files of a model and check them.
 
     Args:
         path: A bundle folder, or an ``.onnx`` file that the exporter wrote.
-        precision: Which network of a folder, such as ``"fp16"``; None takes the best one for a CPU, see
-            :data:`CPU_PRECISIONS`. Engines are opened by :mod:`yolact_runtime.engine_file`.
+        precision: Which network of a folder, such as ``"fp16"``; None takes the first of `preferred` that is there.
+        preferred: Precisions, best first. Engines are opened by :mod:`yolact_runtime.engine_file`.
 
     Raises:
         BundleError: Something is missing, damaged, or not a model of this project.
@@ -66,11 +67,11 @@ def open_bundle(path: Path | str, precision: str | None = None) -> Bundle:
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path, precision)
+        return _open_folder(path, precision, preferred)
     if not path.exists():
         raise BundleError(f"no model at {path}: expected a bundle folder or an .onnx file; yolact-export writes them")
     if path.name == MANIFEST_NAME:
-        return _open_folder(path.parent, precision)
+        return _open_folder(path.parent, precision, preferred)
     if path.suffix == ".onnx":
         return _open_onnx(path)
     if path.suffix in {".pth", ".pt"}:
@@ -123,9 +124,9 @@ def artefact_path(folder: Path, name: str) -> Path:
     return path
 
 
-def _open_folder(folder: Path, precision: str | None) -> Bundle:
+def _open_folder(folder: Path, precision: str | None, preferred: tuple[str, ...]) -> Bundle:
     manifest = read_manifest(folder)
-    name = _choose_network(folder, manifest.artefacts, precision)
+    name = _choose_network(folder, manifest.artefacts, precision, preferred)
     network = _checked(folder, name, manifest.artefacts[name])
     mask_iou = None
     if manifest.mask_rescoring:
@@ -134,14 +135,17 @@ def _open_folder(folder: Path, precision: str | None) -> Bundle:
     return Bundle(folder, replace(manifest, precision=manifest.artefacts[name].precision), network, mask_iou)
 
 
-def _choose_network(folder: Path, artefacts: Mapping[str, Artefact], precision: str | None) -> str:
+def _choose_network(
+    folder: Path, artefacts: Mapping[str, Artefact], precision: str | None, preferred: tuple[str, ...]
+) -> str:
     if precision is None:
         there = {a.precision for name, a in artefacts.items() if a.role == NETWORK_ROLE and name.endswith(".onnx")}
-        precision = next((best for best in CPU_PRECISIONS if best in there), None)
+        precision = next((best for best in preferred if best in there), None)
         if precision is None and there:
+            wanted, others = " or ".join(preferred), ", ".join(sorted(there))
             raise BundleError(
-                f"{folder} has no network for a CPU ({' or '.join(CPU_PRECISIONS)}), only {', '.join(sorted(there))}; "
-                f"name one of its .onnx files to run it all the same, or export with another precision"
+                f"{folder} has no network for this backend ({wanted}), only {others}; name one of its .onnx files to "
+                f"run it all the same, or export with another precision"
             )
     return _the_only(folder, artefacts, NETWORK_ROLE, precision)
 

@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     more.add_argument("--no-mask-rescoring", action="store_true", help="YOLACT++: skip the mask-IoU network")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--backend", default="auto", help="auto, onnxruntime-cuda or onnxruntime-cpu (default auto)")
+    machine.add_argument(
+        "--precision",
+        metavar="NAME",
+        help="which network of a bundle: fp32, fp16, int8-cpu (default: what the backend runs best)",
+    )
     machine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 lets the backend choose")
     add_common_options(parser)
     return parser
@@ -85,7 +90,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         num_threads=options.threads,
     )
     inputs = find_inputs(options.inputs)
-    with Segmenter.open(options.model, options.backend, segmenter_options) as segmenter:
+    with Segmenter.open(options.model, options.backend, segmenter_options, options.precision) as segmenter:
         terminal.say(f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}")
         job = _Job(options, terminal, segmenter, frozenset(path.resolve() for path in inputs.images + inputs.videos))
         try:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.backends import Backend, create_backend
-from yolact_runtime.bundle import Bundle, open_bundle
+from yolact_runtime.bundle import CPU_PRECISIONS, CUDA_PRECISIONS, Bundle, open_bundle
 from yolact_runtime.errors import BackendError, UsageError
 from yolact_runtime.instances import Instances
 from yolact_runtime.manifest import Manifest
@@ -103,7 +103,11 @@ class Segmenter:
 
     @classmethod
     def open(
-        cls, path: Path | str | Bundle, backend: str = "auto", options: SegmenterOptions | None = None
+        cls,
+        path: Path | str | Bundle,
+        backend: str = "auto",
+        options: SegmenterOptions | None = None,
+        precision: str | None = None,
     ) -> Segmenter:
         """Open a bundle folder or a model file.
 
@@ -111,6 +115,8 @@ class Segmenter:
             path: A bundle folder, an ``.onnx`` file, or an opened bundle.
             backend: ``"auto"`` or a key of :data:`yolact_runtime.backends.BACKENDS`.
             options: Thresholds and methods; None means the defaults.
+            precision: Which network of a folder, such as ``"fp32"``; None takes what the backend runs best:
+                ``"int8-cpu"`` before ``"fp32"`` on the CPU, ``"fp16"`` before ``"fp32"`` on CUDA.
 
         Raises:
             BundleError, ManifestError: The model is missing, damaged, or not of this project.
@@ -118,8 +124,15 @@ class Segmenter:
             BackendError: The backend refuses the model.
         """
         options = options or SegmenterOptions()
-        bundle = path if isinstance(path, Bundle) else open_bundle(path)
-        network = create_backend(backend, bundle.network, options.num_threads)
+        opened: list[Bundle] = []
+
+        def network_for(name: str) -> Path:
+            preferred = CUDA_PRECISIONS if name == "onnxruntime-cuda" else CPU_PRECISIONS
+            opened.append(path if isinstance(path, Bundle) else open_bundle(path, precision, preferred))
+            return opened[-1].network
+
+        network = create_backend(backend, network_for, options.num_threads)
+        bundle = opened[-1]
         mask_iou = None
         if bundle.mask_iou is not None and options.mask_rescoring:
             try:

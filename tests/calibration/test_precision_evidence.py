@@ -28,10 +28,10 @@ def cells(page: Page) -> list[list[str]]:
 def test_sensitivity_as_bars_and_as_a_table() -> None:
     found = read_page(draw_sensitivity(DOCUMENT["sensitivity"]))
     num_groups = len(DOCUMENT["sensitivity"])
-    assert found.texts("figcaption") == ["Mask AP", "Box AP"]
+    assert found.texts("figcaption") == ["Overlap", "Mask AP", "Box AP"]
     bars = [rect for rect in found.all("rect") if rect.attributes["class"] != "bar"]
-    assert len(bars) == 2 * 3 * num_groups
-    assert found.texts("text").count("AP points lost") == 2
+    assert len(bars) == 3 * 2 * num_groups
+    assert found.texts("text").count("Points lost") == 3
     rows = cells(found)
     assert len(rows) == 1 + num_groups
     assert rows[0][-1] == "Saved, ms"
@@ -40,12 +40,12 @@ def test_sensitivity_as_bars_and_as_a_table() -> None:
 
 def test_sensitivity_of_masks_alone_and_without_times() -> None:
     groups = [
-        {"group": "a", "both": {"mask": 0.125}},
+        {"group": "a", "weights": {"mask": 0.125}},
         {"group": None, "weights": {"mask": None, "box": None}, "ms_float": 3.0},
     ]
     found = read_page(draw_sensitivity(groups))
     assert found.texts("figcaption") == ["Mask AP"]
-    assert cells(found) == [["Group", "Mask, both", "Float, ms"], ["a", "0.12", "–"], ["–", "–", "3.00"]]  # noqa: RUF001
+    assert cells(found) == [["Group", "Mask AP, weights", "Float, ms"], ["a", "0.12", "–"], ["–", "–", "3.00"]]  # noqa: RUF001
 
 
 # --- search -----------------------------------------------------------------------------------------------------------

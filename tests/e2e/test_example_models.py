@@ -12,6 +12,7 @@ from support.training_data import write_scenes
 from yolact_benchmarks import eval_cli
 from yolact_export import cli as export_cli
 from yolact_export.checkpoint import load_checkpoint
+from yolact_runtime import cli as run_cli
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"
 # The seeds of the records; a part of them says enough here.
@@ -64,6 +65,27 @@ def test_pruning_kept_its_promise() -> None:
     dense_ms, pruned_ms = report["measured_ms"]
     assert pruned_ms <= 0.6 * dense_ms
     assert scores["recovered"]["mask AP"] >= scores["dense"]["mask AP"] - 0.01
+
+
+def test_the_model_of_balloons_finds_those_of_the_demo(tmp_path: Path) -> None:
+    bundle, output = tmp_path / "balloons.bundle", tmp_path / "found.json"
+    assert export_cli.main([str(MODELS / "balloons.pth"), "-o", str(bundle), "--quiet"]) == 0
+    photograph = MODELS.parent / "images" / "balloons.jpg"
+    assert run_cli.main([str(bundle), str(photograph), "--score", "0.9", "--json", str(output), "--quiet"]) == 0
+    found = json.loads(output.read_bytes())["images"][0]["instances"]
+    # The three in front that nothing hides.
+    assert [instance["class_name"] for instance in found] == ["balloon"] * 3
+    kept = record("balloons")
+    assert kept["validation"]["images"] == 12
+    assert kept["validation"]["segm"]["AP"] >= 0.4
+
+
+def test_the_balloons_need_no_options() -> None:
+    path = MODELS / "balloons.pth"
+    assert path.stat().st_size <= 16e6
+    loaded = load_checkpoint(path)
+    assert loaded.class_names == ("balloon",)
+    assert not any("ASSUMED" in finding for finding in loaded.findings)
 
 
 @pytest.mark.parametrize(("name", "limit_mb"), [("shapes", 4.0), ("shapes.pruned", 4.0)])

@@ -121,9 +121,10 @@ def test_class_names_come_from_a_file(text: str, narrow_state: Narrow, save: Sav
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--int8"], 2, "int8 is not yet here"),
-        (["--precision", "fp16"], 2, "fp16 is not yet here"),
-        (["--precision", "fp8"], 2, 'no precision "fp8"'),
+        (["--int8"], 2, "need --calib"),
+        (["--fp16"], 2, "need --calib"),
+        (["--max-drop", "1"], 2, "add it"),
+        (["--engine", "--no-engine"], 2, "contradict each other"),
         (["--input-size", "big"], 2, "550 or 960x544"),
         (["--prior-scales", "a,b"], 2, "24,48,96,192,384"),
         (["--class-names", "nowhere.txt"], 2, "cannot read nowhere.txt"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.scenes import Thing, small_manifest, write_bundle
+from support.scenes import Thing, small_manifest, with_precisions, write_bundle
 from yolact_runtime.bundle import MANIFEST_NAME, file_sha256, open_bundle
 from yolact_runtime.errors import BundleError, ManifestError
 from yolact_runtime.manifest import Artefact, Manifest
@@ -66,22 +66,10 @@ def test_a_yolact_plus_model_file_finds_its_mask_iou_network_beside_it(tmp_path:
     assert open_bundle(folder / "model.fp32.onnx").mask_iou == folder / "mask_iou.fp32.onnx"
 
 
-def _only_precisions(folder: Path, *precisions: str) -> None:
-    """Make the bundle one whose networks have these precisions; what they compute stays the same."""
-    content = (folder / "model.fp32.onnx").read_bytes()
-    artefacts = {name: entry for name, entry in _artefacts(folder).items() if entry["role"] != "network"}
-    (folder / "model.fp32.onnx").unlink()
-    for precision in precisions:
-        path = folder / f"model.{precision}.onnx"
-        path.write_bytes(content)
-        artefacts[path.name] = dataclasses.asdict(Artefact("network", precision, file_sha256(path), len(content)))
-    _edit(folder, artefacts=artefacts)
-
-
 @pytest.mark.parametrize("mask_iou", [None, [1, 1, 1]], ids=["YOLACT", "YOLACT++"])
 def test_a_precision_chooses_among_several_networks(tmp_path: Path, mask_iou: list[float] | None) -> None:
     folder = write_bundle(tmp_path / "b", THINGS, mask_iou=mask_iou)
-    _only_precisions(folder, "fp32", "fp16", "int8")
+    with_precisions(folder, "fp32", "fp16", "int8")
     for precision in ("fp16", "fp32", "int8"):
         bundle = open_bundle(folder, precision)
         assert bundle.network == folder / f"model.{precision}.onnx"
@@ -101,7 +89,7 @@ def test_a_precision_chooses_among_several_networks(tmp_path: Path, mask_iou: li
 )
 def test_without_a_precision_the_best_network_for_a_cpu_is_taken(tmp_path: Path, there: list[str], taken: str) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
-    _only_precisions(folder, *there)
+    with_precisions(folder, *there)
     bundle = open_bundle(folder)
     assert bundle.network == folder / f"model.{taken}.onnx"
     assert bundle.manifest.precision == taken
@@ -110,8 +98,8 @@ def test_without_a_precision_the_best_network_for_a_cpu_is_taken(tmp_path: Path,
 @pytest.mark.parametrize("there", [["fp16"], ["int8"], ["fp16", "int8"]])
 def test_networks_that_are_not_for_a_cpu_are_not_taken_unasked(tmp_path: Path, there: list[str]) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
-    _only_precisions(folder, *there)
-    _refused(folder, f"no network for a CPU .int8-cpu or fp32., only {', '.join(there)}; name one of its")
+    with_precisions(folder, *there)
+    _refused(folder, f"no network for this backend .int8-cpu or fp32., only {', '.join(there)}; name one of its")
     assert open_bundle(folder / f"model.{there[0]}.onnx").network.name == f"model.{there[0]}.onnx"
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import numpy.typing as npt
 import pytest
 
 import yolact_runtime.segmenter as segmenter_module
-from support.scenes import Thing, fake_segmenter, raw_outputs, small_manifest, write_bundle
+from support.scenes import Thing, fake_segmenter, raw_outputs, small_manifest, with_precisions, write_bundle
 from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions, open_bundle
-from yolact_runtime.backends import FakeBackend
+from yolact_runtime.backends import BACKENDS, FakeBackend
 from yolact_runtime.errors import BackendError, FrameError, UsageError
 from yolact_runtime.instances import Instances
 from yolact_runtime.manifest import DetectionSpec
@@ -263,9 +264,11 @@ def test_the_network_is_closed_when_the_mask_iou_network_does_not_load(
 ) -> None:
     network = FakeBackend([raw_outputs(small_manifest(), THINGS)])
 
-    def create(name: str, model: Path, num_threads: int = 0) -> FakeBackend:
-        if model.name.startswith("mask_iou"):
+    def create(name: str, model: Path | Callable[[str], Path], num_threads: int = 0) -> FakeBackend:
+        if isinstance(model, Path):
+            assert model.name.startswith("mask_iou")
             raise BackendError("does not load")
+        model(name)
         return network
 
     monkeypatch.setattr(segmenter_module, "create_backend", create)
@@ -273,6 +276,32 @@ def test_the_network_is_closed_when_the_mask_iou_network_does_not_load(
         Segmenter.open(write_bundle(tmp_path / "b", THINGS, mask_iou=[1, 1, 1]))
     with pytest.raises(BackendError, match="closed"):
         network.infer(np.zeros((1, 3, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "taken"),
+    [
+        ("onnxruntime-cpu", None, "int8-cpu"),
+        ("onnxruntime-cuda", None, "fp16"),
+        ("onnxruntime-cpu", "fp32", "fp32"),
+        ("onnxruntime-cuda", "int8-cpu", "int8-cpu"),
+    ],
+)
+def test_each_backend_gets_the_precision_that_it_runs_best(
+    backend: str, precision: str | None, taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_bundle(tmp_path / "b", THINGS)
+    with_precisions(folder, "fp32", "fp16", "int8-cpu", "int8")
+    files: list[str] = []
+
+    def factory(model: Path, num_threads: int) -> FakeBackend:
+        files.append(model.name)
+        return FakeBackend([raw_outputs(small_manifest(), THINGS)])
+
+    monkeypatch.setitem(BACKENDS, backend, factory)
+    segmenter = Segmenter.open(folder, backend, precision=precision)
+    assert files == [f"model.{taken}.onnx"]
+    assert segmenter.manifest.precision == taken
 
 
 # --- YOLACT++ ---------------------------------------------------------------------------------------------------------

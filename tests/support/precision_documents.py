@@ -130,16 +130,15 @@ def _sensitivity(random: np.random.Generator, name: str) -> dict[str, Any]:
     scale = {"class head": 6.0, "mask head": 3.0, "protonet": 2.0}.get(name, 1.0)
     weights, activations = (abs(random.normal(0.03, 0.02, 2)) * scale for _ in range(2))
     milliseconds = float(random.uniform(10, 90))
-    lost = {
-        "weights": weights,
-        "activations": activations * 2,
-        "both": weights + 2 * activations - random.uniform(0, 0.06, 2),
-    }
+    lost = {"weights": weights, "activations": activations * 2}
     return {
         "group": name,
         "num_convolutions": int(random.integers(1, 20)),
         "gmacs": float(random.uniform(0.2, 9)),
-        **{part: {"box": float(values[0]), "mask": float(values[1])} for part, values in lost.items()},
+        **{
+            part: {"box": float(values[0]), "mask": float(values[1]), "overlap": float(values.sum())}
+            for part, values in lost.items()
+        },
         "ms_float": milliseconds,
         "ms_int8": milliseconds / float(random.uniform(2.5, 4)),
     }

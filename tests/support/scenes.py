@@ -7,6 +7,7 @@ A scene is a list of :class:`Thing`; the raw outputs of a network that sees exac
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ __all__ = [
     "network_model",
     "raw_outputs",
     "small_manifest",
+    "with_precisions",
     "write_bundle",
 ]
 
@@ -239,3 +241,17 @@ def write_bundle(
     manifest = dataclasses.replace(manifest, artefacts=artefacts)
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return folder
+
+
+def with_precisions(folder: Path, *precisions: str) -> None:
+    """Make a bundle one whose networks have these precisions; what they compute stays the same."""
+    content = (folder / "model.fp32.onnx").read_bytes()
+    path = folder / "manifest.json"
+    document = json.loads(path.read_text())
+    artefacts = {name: entry for name, entry in document["artefacts"].items() if entry["role"] != "network"}
+    (folder / "model.fp32.onnx").unlink()
+    for precision in precisions:
+        network = folder / f"model.{precision}.onnx"
+        network.write_bytes(content)
+        artefacts[network.name] = dataclasses.asdict(Artefact("network", precision, file_sha256(network), len(content)))
+    path.write_text(json.dumps({**document, "artefacts": artefacts}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +21,13 @@ BACKENDS: Mapping[str, BackendFactory] = {
 """Factories by name, fastest first: the order in which ``"auto"`` tries them."""
 
 
-def create_backend(name: str, model: Path, num_threads: int = 0) -> Backend:
+def create_backend(name: str, model: Path | Callable[[str], Path], num_threads: int = 0) -> Backend:
     """Load a model.
 
     Args:
         name: A key of :data:`BACKENDS`, or ``"auto"`` for the first that is available. Each one that is passed over is
             logged with its reason.
-        model: The model file.
+        model: The model file; or a function of a backend's name, where backends run different files best.
         num_threads: CPU threads of one call; 0 leaves the choice to the library.
 
     Raises:
@@ -38,11 +38,11 @@ def create_backend(name: str, model: Path, num_threads: int = 0) -> Backend:
     if name != "auto":
         if name not in BACKENDS:
             raise UsageError(f'no backend "{name}"; there are auto, {", ".join(BACKENDS)}')
-        return BACKENDS[name](model, num_threads=num_threads)
+        return BACKENDS[name](model if isinstance(model, Path) else model(name), num_threads=num_threads)
     reasons: list[str] = []
-    for factory in BACKENDS.values():
+    for key, factory in BACKENDS.items():
         try:
-            backend = factory(model, num_threads=num_threads)
+            backend = factory(model if isinstance(model, Path) else model(key), num_threads=num_threads)
         except BackendUnavailableError as error:
             reasons.append(str(error))
             continue

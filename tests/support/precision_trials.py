@@ -1,0 +1,61 @@
+"""A small network with everything that a precision export needs: frames, a manifest, and what it computes on them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from support.pruning import SMALL
+from support.quantised import float_network
+from yolact_calibration.histogram import Histogram
+from yolact_calibration.network_graph import NetworkGraph
+from yolact_calibration.observer import observe
+from yolact_calibration.qdq_placement import quantisable_tensors
+from yolact_calibration.trial import Trial
+from yolact_runtime.manifest import Manifest
+
+__all__ = ["MANIFEST", "histograms", "histograms_of", "make_frames", "multiply_weight", "trial_on"]
+
+Frames = list[tuple[str, npt.NDArray[np.uint8]]]
+MANIFEST = Manifest("small", tuple("abcdef"), SMALL.input_spec(), SMALL.prior_spec())
+"""Of :func:`support.quantised.float_network`."""
+
+
+def make_frames(count: int, seed: int = 0) -> Frames:
+    """Blocks of random colours, 96 x 96 pixels, in which the random network is sure of a hundred objects."""
+    random = np.random.default_rng(seed)
+    blocks = [random.integers(0, 255, (8, 8, 3), np.uint8) for _ in range(count)]
+    return [(f"{number}.png", block.repeat(12, 0).repeat(12, 1)) for number, block in enumerate(blocks)]
+
+
+def trial_on(count: int, seed: int = 0) -> Trial:
+    return Trial(MANIFEST, make_frames(count, seed), num_threads=1)
+
+
+@functools.cache
+def _histograms() -> Mapping[str, Histogram]:
+    return histograms_of(float_network())
+
+
+def histograms() -> dict[str, Histogram]:
+    """Of every tensor that a plan may round, over the frames of seed 1; the histograms must not be changed."""
+    return dict(_histograms())
+
+
+def histograms_of(model: onnx.ModelProto) -> dict[str, Histogram]:
+    return observe(model, quantisable_tensors(NetworkGraph(model)), make_frames(3, 1), MANIFEST.input)
+
+
+def multiply_weight(model: onnx.ModelProto, convolution: str, factor: float) -> str:
+    """Multiply one weight of a convolution in place; returns the tensor's name."""
+    node = next(node for node in model.graph.node if node.name == convolution)
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    values = numpy_helper.to_array(tensor).copy()
+    values.flat[values.size // 2] *= factor
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return str(tensor.name)
