@@ -21,8 +21,8 @@ from yolact_runtime.terminal import human_size
 EXAMPLES = Path(__file__).parent
 BALLOONS, SHAPES = EXAMPLES / "models" / "balloons.pth", EXAMPLES / "models" / "shapes.pth"
 PHOTOGRAPH = EXAMPLES / "images" / "balloons.jpg"
-# Seeds that no model was trained on.
-SCENES_SEED, NUM_SCENES = 10000, 40
+# Seeds that no model was trained on: to calibrate with, and to measure accuracy on.
+CAMERA_SEED, SCENES_SEED, NUM_SCENES = 60000, 10000, 40
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "yolact-export": export_cli.main,
@@ -62,13 +62,15 @@ def photograph(checkpoint: Path, image: Path, output: Path) -> int:
 
 
 def scenes(output: Path) -> int:
-    """Draw scenes, export the model of shapes, show what it finds, and measure its accuracy."""
-    folder, bundle = output / "scenes", output / "shapes.bundle"
+    """Draw scenes, export the model of shapes with INT8, show what it finds, and measure its accuracy."""
+    folder, camera, bundle = output / "scenes", output / "camera", output / "shapes.bundle"
     images, annotations = folder / "images", folder / "instances.json"
     found = output / "scenes_found"
+    draw = "python -m yolact_calibration.shapes"
     return (
-        run("python -m yolact_calibration.shapes", "--seed", SCENES_SEED, "--count", NUM_SCENES, "-o", folder)
-        or run("yolact-export", SHAPES, "-o", bundle)
+        run(draw, "--seed", CAMERA_SEED, "--count", NUM_SCENES, "-o", camera)
+        or run(draw, "--seed", SCENES_SEED, "--count", NUM_SCENES, "-o", folder)
+        or run("yolact-export", SHAPES, "--int8", "--calib", camera / "images", "--target", "cpu", "-o", bundle)
         or run("yolact-run", bundle, images, "-o", found)
         or run("yolact-eval", bundle, "--annotations", annotations, "--images", images)
     )
@@ -87,7 +89,7 @@ def close(output: Path, image: Path) -> None:
     for bundle in sorted(output.glob("*.bundle")):
         size = sum(path.stat().st_size for path in bundle.iterdir())
         say(f"   {bundle}/  {human_size(size)}")
-    for picture in (output / image.name, output / "scenes_found"):
+    for picture in (output / image.name, output / "scenes_found", output / "shapes.bundle" / "report.html"):
         if picture.exists():
             say(f"look at:   {picture}")
     say("with yours:  make demo CHECKPOINT=yolact_base_54_800000.pth IMAGE=photo.jpg")

@@ -19,6 +19,7 @@ from yolact_calibration.calibration_images import find_calibration_images
 from yolact_calibration.judge import Judgement
 from yolact_calibration.precision_report import draw_precision_report
 from yolact_calibration.qdq_placement import Dialect
+from yolact_calibration.ranges import RangeMethod
 from yolact_export import precision_document as module
 from yolact_export.guard_images import GuardImages
 from yolact_export.onnx_file import write_model
@@ -178,7 +179,15 @@ def request_and_result(tmp_path_factory: pytest.TempPathFactory) -> tuple[Precis
     calibration = find_calibration_images([str(images)])
     guard = GuardImages(make_frames(1), "agreement on 1 image")
     request = PrecisionRequest(
-        True, (Dialect.CPU,), calibration, guard, num_threads=1, cache=folder / "cache", num_sensitivity=0, max_drop=90
+        True,
+        (Dialect.CPU,),
+        calibration,
+        guard,
+        RangeMethod.MINMAX,
+        num_threads=1,
+        cache=folder / "cache",
+        num_sensitivity=0,
+        max_drop=90,
     )
     return request, add_precisions(folder, MANIFEST, request, Terminal(quiet=True, stream=io.StringIO()))
 
