@@ -142,7 +142,7 @@ def _measure_accuracy(
         )
     paths = [Path(options.images[0]) / image.file_name for image in annotations.images]
     _require_files(paths, f"{options.annotations} names")
-    with _open(options.model, options, terminal) as segmenter:
+    with _open(options.model, options.precision, options, terminal) as segmenter:
         meter = AccuracyMeter(annotations, segmenter.class_names)
         for finding in meter.findings:
             terminal.warn(finding)
@@ -172,9 +172,10 @@ def _measure_agreement(
 
     paths = _find_images(options, terminal)
     with ExitStack() as stack:
-        candidate, reference = (
-            stack.enter_context(_open(path, options, terminal)) for path in (options.model, options.against)
-        )
+        candidate = stack.enter_context(_open(options.model, options.precision, options, terminal))
+        # The float network of a bundle: INT8 is compared with what it was made of, and not with itself.
+        precision = "fp32" if options.against.is_dir() else None
+        reference = stack.enter_context(_open(options.against, precision, options, terminal))
         _require_same_classes(candidate.class_names, reference.class_names, options)
         meter = AgreementMeter(reference.class_names, 0.3 if options.min_confidence is None else options.min_confidence)
         for path in terminal.progress(paths, "images", len(paths)):
@@ -195,13 +196,11 @@ def _measure_agreement(
     return agreement_lines(agreement, intervals, options.verbose), document
 
 
-def _open(path: Path, options: argparse.Namespace, terminal: Terminal) -> Segmenter:
+def _open(path: Path, precision: str | None, options: argparse.Namespace, terminal: Terminal) -> Segmenter:
     from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
     # No second threshold, as in the published evaluation: AP counts the low scores too.
     settings = SegmenterOptions(min_confidence=0.0, num_threads=options.threads)
-    # A reference is the float model: a lower precision must not be compared with itself.
-    precision = options.precision if path == options.model else "fp32" if path.is_dir() else None
     segmenter = Segmenter.open(path, options.backend, settings, precision)
     manifest = segmenter.manifest
     terminal.say(f"{path}: {manifest.name} ({manifest.precision}) on {segmenter.backend_name}")

@@ -26,7 +26,7 @@ __all__ = ["AGREEMENT_LIMIT", "LABELLED_LIMIT", "Judge", "Judgement", "Predictio
 Predictions = Mapping[str, Instances]
 """Name of an image -> everything that a model finds in it."""
 
-LABELLED_LIMIT, AGREEMENT_LIMIT = 0.5, 6.0
+LABELLED_LIMIT, AGREEMENT_LIMIT = 0.5, 8.0
 """Points that may be lost by default: of AP with labels, of agreement without. docs/decisions.md says why."""
 # A search looks at the estimate of each plan; its interval is only drawn, and the final verdict has all resamples.
 _QUICK_RESAMPLES = 100

@@ -47,9 +47,9 @@ def draw_sensitivity(groups: _Rows) -> str:
         axis = Axis.covering("Points lost", [value for of_group in of_kind for value in of_group], from_zero=True)
         charts.append(draw_bars(_MEASURES[kind], axis, _PARTS, list(zip(names, of_kind, strict=True))))
     lead = (
-        "<p>What is lost when only this group runs in INT8: by its weights, and by its activations. Overlap is what the "
-        f"instances of an image lack of full IoU, in points (100 {MINUS} 100 IoU), a missing or new one counts "
-        "100: it moves before AP does.</p>"
+        "<p>What is lost when only this group runs in INT8: by its weights, and by its activations. Overlap is what "
+        f"the instances of an image lack of full IoU, in points (100 {MINUS} 100 IoU); a missing or a new one counts "
+        "100. It moves before AP does.</p>"
     )
     return f'{lead}<div class="charts">{"".join(charts)}</div>{_sensitivity_table(groups)}'
 
