@@ -16,6 +16,7 @@ from yolact_export.engine_cli import (
     add_engine_options,
     check_engine_options,
     engine_targets,
+    has_deform_conv,
     run_engine,
     sign_if_asked,
     write_engines,
@@ -31,6 +32,7 @@ from yolact_export.precision_cli import (
     wants_precision,
 )
 from yolact_export.prune_cli import add_prune_options, check_prune_options, prune_first
+from yolact_runtime.tensorrt_library import LIBRARIES
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
@@ -182,13 +184,19 @@ def _export(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _build_engines(options: argparse.Namespace, result: ExportResult, terminal: Terminal) -> list[WrittenEngine]:
-    if options.no_engine or not (options.engine or wants_precision(options)):
+    if options.no_engine or options.target == "cpu" or not (options.engine or wants_precision(options)):
         return []
     targets = engine_targets(options)
-    if not targets and (options.engine or options.target == "auto"):
-        words = f"yolact-export {shlex.quote(str(result.bundle))} --engine"
-        terminal.say(f"no engine: no TensorRT that could build one is here. On the robot: {words}")
-    return write_engines(result.bundle, targets, options, terminal) if targets else []
+    words = f"yolact-export {shlex.quote(str(result.bundle))} --engine"
+    if options.target == "auto" and not options.engine:
+        if "rtx" in targets and has_deform_conv(result.bundle):
+            terminal.say("no TensorRT-RTX engine: it has no DeformConv; --deform-conv grid-sample writes what it knows")
+            targets = tuple(target for target in targets if target != "rtx")
+        if not targets:
+            terminal.say(f"no engine: no TensorRT that could build one is here. On the robot: {words}")
+            return []
+    # Asked for, and without a library, the error of the first says what to install.
+    return write_engines(result.bundle, targets or tuple(LIBRARIES)[:1], options, terminal)
 
 
 def _close(

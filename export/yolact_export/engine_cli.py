@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 from yolact_export.engine_bundle import WrittenEngine, build_engines
+from yolact_export.engine_onnx import read_outline
 from yolact_export.engine_options import EngineOptions
 from yolact_export.engine_progress import ProgressLine
 from yolact_export.errors import UsageError
+from yolact_runtime.bundle import NETWORK_ROLE, read_manifest
 from yolact_runtime.cuda_driver import find_gpu
 from yolact_runtime.engine_signature import sign_bundle, verify_bundle
 from yolact_runtime.errors import BackendUnavailableError
@@ -24,6 +26,7 @@ __all__ = [
     "check_engine_options",
     "engine_options",
     "engine_targets",
+    "has_deform_conv",
     "parse_size_bytes",
     "run_engine",
     "sign_if_asked",
@@ -89,6 +92,15 @@ def engine_targets(options: argparse.Namespace) -> tuple[str, ...]:
     if options.target != "auto":
         return (options.target,)
     return tuple(target for target in LIBRARIES if _can_build(target))
+
+
+def has_deform_conv(bundle: Path) -> bool:
+    """Its networks hold the operator that TensorRT-RTX does not have."""
+    return any(
+        read_outline((bundle / name).read_bytes()).named("DeformConv")
+        for name, artefact in read_manifest(bundle).artefacts.items()
+        if artefact.role == NETWORK_ROLE
+    )
 
 
 def _can_build(target: str) -> bool:

@@ -1,4 +1,4 @@
-"""``yolact-export --int8 --fp16`` on a trained model, and on what goes wrong: it is caught, or repaired, never silent."""
+"""``yolact-export --int8 --fp16`` on a trained model, and on poisoned ones: caught or repaired, never silently bad."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from yolact_runtime.bundle import open_bundle
 from yolact_runtime.media import read_image, write_image
 
 SHAPES = Path(__file__).parents[2] / "examples" / "models" / "shapes.pth"
-NUM_LABELLED = 6
+NUM_LABELLED = 4
 LIMIT = 0.5
 
 
@@ -121,7 +122,7 @@ def require_not_silently_bad(found: Export, precision: str, scenes: Scenes) -> N
 def whole(scenes: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """Without labels, for everything that this machine can build."""
     bundle = tmp_path_factory.mktemp("whole") / "shapes.bundle"
-    words = ("--int8", "--fp16", "--calib", scenes.calib, "--sensitivity-images", "1", "--target", "auto")
+    words = ("--int8", "--fp16", "--calib", scenes.calib, "--sensitivity-images", "1", "--guard-images", "4")
     return export(SHAPES, bundle, scenes, *words, "--json", bundle.with_name("report.json"))
 
 
@@ -194,10 +195,10 @@ def swell_a_channel(state: dict[str, torch.Tensor]) -> None:
 
 
 def swell_a_weight(state: dict[str, torch.Tensor]) -> None:
-    """One weight thirty times as large as any other of the layer that all answers are read from."""
-    weight = state["prediction_layers.0.upfeature.0.weight"]
+    """One weight three hundred times as large as any other of its layer, which float survives with half of its AP."""
+    weight = state["fpn.pred_layers.1.weight"]
     place = tuple(side // 2 for side in weight.shape)
-    weight[place] = weight[place].sign() * 30 * weight.abs().max()
+    weight[place] = weight[place].sign() * 300 * weight.abs().max()
 
 
 @pytest.fixture(scope="module")
@@ -207,9 +208,8 @@ def swollen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rejected(swollen: Path, scenes: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """Every convolution in INT8, over an earlier bundle."""
+    """Every convolution in INT8."""
     bundle = tmp_path_factory.mktemp("rejected") / "b"
-    assert export(SHAPES, bundle, scenes, "--fp16", "--calib", scenes.calib, "--no-engine").status == 0
     words = ("--int8", "--int8-all", "--calib", scenes.calib, *scenes.labels(), "--target", "cpu")
     return export(swollen, bundle, scenes, *words)
 
@@ -239,18 +239,19 @@ def test_the_rest_of_the_bundle_runs(rejected: Export, scenes: Scenes, capsys: p
     assert "(fp32)" in capsys.readouterr().err
 
 
-def test_a_bundle_with_a_rejected_network_can_be_replaced(rejected: Export, swollen: Path, scenes: Scenes) -> None:
-    """And without a guard everything is kept, with its losses shown."""
+def test_a_bundle_with_a_rejected_network_is_replaced_and_without_a_guard_all_is_kept(
+    rejected: Export, swollen: Path, scenes: Scenes, tmp_path: Path
+) -> None:
+    shutil.copytree(rejected.bundle, tmp_path / "b")
     words = ("--int8", "--int8-all", "--no-guard", "--calib", scenes.calib, *scenes.labels(), "--target", "cpu")
-    before = files(rejected.bundle)
-    again = export(swollen, rejected.bundle.with_name("copy"), scenes, *words)
-    assert again.status == 0
-    assert again.precisions() == {"model.fp32.onnx": "fp32", "model.int8-cpu.onnx": "int8-cpu"}
-    drop = {row["precision"]: row["drop"] for row in again.report()["variants"]}["int8-cpu"]
+    found = export(swollen, tmp_path / "b", scenes, *words)
+    assert found.status == 0
+    assert found.precisions() == {"model.fp32.onnx": "fp32", "model.int8-cpu.onnx": "int8-cpu"}
+    assert not [name for name in files(found.bundle) if name.endswith(".rejected")]
+    drop = {row["precision"]: row["drop"] for row in found.report()["variants"]}["int8-cpu"]
     assert drop["mask"][0] > 10
-    assert f"{max(drop['mask'][0], drop['box'][0]):.2f} points" in again.report()["verdict"]
-    assert again.report()["verdict"].endswith("(no limit was held)")
-    assert files(rejected.bundle) == before
+    assert found.report()["guard"]["max_drop"] is None
+    assert f"{drop['mask'][0]:.2f}" in found.talk
 
 
 def test_the_search_keeps_a_swollen_channel_in_float(swollen: Path, scenes: Scenes, tmp_path: Path) -> None:
@@ -264,9 +265,9 @@ def test_the_search_keeps_a_swollen_channel_in_float(swollen: Path, scenes: Scen
 
 def test_a_swollen_weight_is_noticed(scenes: Scenes, tmp_path: Path) -> None:
     checkpoint = poisoned(tmp_path / "shapes.pth", swell_a_weight)
-    words = ("--int8", "--calib", scenes.calib, *scenes.labels(), "--target", "tensorrt", "--no-engine")
+    words = ("--int8", "--calib", scenes.calib, *scenes.labels(), "--target", "cpu")
     found = export(checkpoint, tmp_path / "b", scenes, *words)
-    require_not_silently_bad(found, "int8", scenes)
+    require_not_silently_bad(found, "int8-cpu", scenes)
 
 
 # --- poisoned images --------------------------------------------------------------------------------------------------
@@ -290,16 +291,11 @@ def test_ranges_of_nearly_black_frames_are_noticed_by_labelled_images(
     require_not_silently_bad(found, "int8-cpu", scenes)
 
 
-def test_a_plan_without_a_search_on_nearly_black_frames_is_rejected(dark: Path, scenes: Scenes, tmp_path: Path) -> None:
-    words = ("--int8", "--int8-all", "--calib", dark, *scenes.labels(), "--target", "cpu")
-    assert export(SHAPES, tmp_path / "b", scenes, *words).status == 3
-
-
 def test_frames_in_which_the_model_sees_nothing_leave_the_earlier_bundle_alone(
-    dark: Path, scenes: Scenes, tmp_path: Path
+    dark: Path, rejected: Export, scenes: Scenes, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "b"
-    assert export(SHAPES, bundle, scenes, "--fp16", "--calib", scenes.calib, "--no-engine").status == 0
+    shutil.copytree(rejected.bundle, bundle)
     before = files(bundle)
     found = export(SHAPES, bundle, scenes, "--int8", "--calib", dark, "--target", "cpu")
     assert found.status == 1
