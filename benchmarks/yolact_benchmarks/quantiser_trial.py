@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
-from yolact_benchmarks.timing import time_interleaved
 from yolact_calibration.judge import Judge
-from yolact_calibration.trial import GraphBackend, Trial
+from yolact_calibration.network_timer import time_networks_ms
+from yolact_calibration.trial import Trial
 from yolact_export.engine_layers import int8_convolutions
 from yolact_export.engine_options import EngineOptions
 from yolact_export.engine_process import build_in_process
@@ -32,17 +30,18 @@ class QuantiserTrial:
     """Judges networks by one set of images, against one float network.
 
     Args:
-        model: The float network.
+        source: File of the float network.
         manifest: Of it.
         judged: Images to judge by.
         mask_iou: The float mask-IoU network (YOLACT++), or None.
     """
 
-    def __init__(self, model: onnx.ModelProto, manifest: Manifest, judged: GuardImages, mask_iou: Path | None) -> None:
+    def __init__(self, source: Path, manifest: Manifest, judged: GuardImages, mask_iou: Path | None) -> None:
+        self._source = source
         self._manifest = manifest
         self._trial = Trial(manifest, judged, mask_iou)
-        self._judge = Judge(self._trial.find(model), manifest.class_names, judged.annotations)
-        self._timed: dict[str, bytes] = {_FLOAT: model.SerializeToString()}
+        self._judge = Judge(self._trial.find(onnx.load(source)), manifest.class_names, judged.annotations)
+        self._timed: list[Path] = []
 
     @property
     def measure(self) -> str:
@@ -61,13 +60,14 @@ class QuantiserTrial:
         Args:
             path: Its file.
             wanted: Names of the convolutions that should be in INT8; empty where the tool chose.
-            in_integers: With ONNX Runtime's integer kernels, and not as the graph says; it is timed later, too.
+            in_integers: With ONNX Runtime's integer kernels, and not as the graph says; it is timed later, too, and
+                its file must stay.
         """
         model = onnx.load(path)
         found = rounded_convolutions(model)
         judgement = self._judge.judge(self._trial.find(model, simulate=not in_integers))
         if in_integers:
-            self._timed[path.name] = model.SerializeToString()
+            self._timed.append(path)
         return {
             "int8_convolutions": len(found),
             "same_convolutions": not wanted or found == set(wanted),
@@ -76,18 +76,18 @@ class QuantiserTrial:
             "engine": engine_of(model, self._manifest, found),
         }
 
-    def times_over_float(self, repeats: int) -> dict[str, float]:
-        """File name -> time over that of the float network, medians, one thread, taking turns.
+    def times_over_float(self, seconds: float) -> dict[str, float]:
+        """File name -> time over that of the float network, of what computes in integers, in ONNX Runtime.
 
-        The float network runs a second time as ``"float32 again"``: how far it is from 1 tells what a ratio is worth.
+        Medians on one thread, taking turns. The float network runs a second time as ``"float32 again"``: how far it is
+        from 1 tells what a ratio is worth.
+
+        Args:
+            seconds: To spend at least.
         """
-        backends = {name: GraphBackend(content, num_threads=1) for name, content in self._timed.items()}
-        backends[f"{_FLOAT} again"] = GraphBackend(self._timed[_FLOAT], num_threads=1)
-        spec = self._manifest.input
-        image = np.random.default_rng(0).normal(size=(1, 3, spec.height, spec.width)).astype(np.float32)
-        timings = time_interleaved({name: partial(b.infer, image) for name, b in backends.items()}, repeats)
-        base = timings[_FLOAT].median_ms
-        return {name: round(timing.median_ms / base, 3) for name, timing in timings.items() if name != _FLOAT}
+        models = {_FLOAT: self._source, f"{_FLOAT} again": self._source, **{path.name: path for path in self._timed}}
+        times = time_networks_ms(models, self._manifest.input, num_threads=1, seconds=seconds)
+        return {name: round(ms / times[_FLOAT], 3) for name, ms in times.items() if name != _FLOAT}
 
 
 def engine_of(model: onnx.ModelProto, manifest: Manifest, names: Collection[str]) -> dict[str, Any]:

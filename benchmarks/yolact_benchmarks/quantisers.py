@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="COCO labels to judge AP by")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images of --annotations; without, to agree on")
     parser.add_argument("--peer-python", metavar="PATH", help="interpreter that has NVIDIA Model Optimizer")
-    parser.add_argument("--repeats", type=int, default=15, help="timed runs of each network for the CPU")
+    parser.add_argument("--seconds", type=float, default=20.0, help="to time the CPU's networks for")
     parser.add_argument("--memory-limit", type=int, default=12000, metavar="MB", help="a quantiser may hold so much")
     parser.add_argument("--only", metavar="TOOL", help="ours, onnxruntime or modelopt")
     parser.add_argument("--one-scope", action="store_true", help="leave out the networks with heads in float")
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 def _command(options: argparse.Namespace) -> str:
     """What was typed, without the places of this machine."""
     words = [f"{options.model.parent.name}/{options.model.name}", "--calib", *(Path(w).name for w in options.calib)]
-    for name in ("limit", "annotations", "images", "peer_python", "repeats", "memory_limit", "only"):
+    for name in ("limit", "annotations", "images", "peer_python", "seconds", "memory_limit", "only"):
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", Path(value).name if name in _PLACES else str(value)]
@@ -143,7 +143,7 @@ class _Comparison:
         inputs = self._folder / "inputs.npy"
         _write_inputs(self._calibration, self._manifest.input, inputs)
         mask_iou = self._source.parent / "mask_iou.fp32.onnx"
-        trial = QuantiserTrial(self._model, self._manifest, self._judged, mask_iou if mask_iou.exists() else None)
+        trial = QuantiserTrial(self._source, self._manifest, self._judged, mask_iou if mask_iou.exists() else None)
         print(f"{trial.measure}; calibrated on {len(self._calibration)} images")
         rows: list[dict[str, Any]] = []
         missing: list[dict[str, str]] = []
@@ -157,7 +157,7 @@ class _Comparison:
                 # By its place in the list, so that a time finds its row.
                 output = self._folder / f"{len(rows)}.onnx"
                 rows.append(self._row(contender, scope, inputs, output, trial))
-        times = trial.times_over_float(self._options.repeats)
+        times = trial.times_over_float(self._options.seconds)
         for index, row in enumerate(rows):
             row |= {"time_over_float": times[f"{index}.onnx"]} if f"{index}.onnx" in times else {}
         load.append(round(os.getloadavg()[0], 2))

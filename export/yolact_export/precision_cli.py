@@ -33,7 +33,7 @@ __all__ = [
 _GUARD_FAILED = 3
 
 # As yolact_calibration.judge has them, which takes too long to import for a help text.
-_LABELLED_LIMIT, _AGREEMENT_LIMIT = 0.5, 6.0
+_LABELLED_LIMIT, _AGREEMENT_LIMIT = 0.5, 8.0
 # Of the images without labels, this part judges and is not calibrated on.
 _HELD_BACK = 0.25
 _LEAST_HELD_BACK, _MOST_HELD_BACK = 8, 64

@@ -54,7 +54,7 @@ def test_a_record_has_what_was_measured_and_what_is_missing(
     network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantisers, "contenders", lambda: FEW)
-    words = [str(network), "--calib", str(network.parents[1]), "--repeats", "1", "--results", str(tmp_path)]
+    words = [str(network), "--calib", str(network.parents[1]), "--seconds", "0", "--results", str(tmp_path)]
     assert quantisers.main([*words, "--note", "made up"]) == 0
     out = capsys.readouterr().out
     assert "ours, tensorrt, minmax, heads in float:" in out

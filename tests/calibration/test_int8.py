@@ -14,7 +14,7 @@ from yolact_calibration.bootstrap import BootstrapSettings
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.histogram import Histogram
 from yolact_calibration.int8 import Int8Model, Int8Options, choose_ranges, make_int8
-from yolact_calibration.judge import Judge
+from yolact_calibration.judge import AGREEMENT_LIMIT, Judge
 from yolact_calibration.network_graph import FINAL_GROUPS, NetworkGraph
 from yolact_calibration.qdq_placement import Dialect
 from yolact_calibration.ranges import RangeMethod
@@ -81,7 +81,7 @@ def test_the_graph_is_the_plan_that_the_search_returned() -> None:
 
 
 def test_the_judges_own_limit_is_taken_where_none_is_given() -> None:
-    assert make(everything=True, max_drop=None).max_drop == 6.0
+    assert make(everything=True, max_drop=None).max_drop == AGREEMENT_LIMIT
 
 
 def test_a_search_that_fails_gives_a_reason_for_every_group() -> None:

@@ -84,7 +84,8 @@ def test_a_training_leaves_a_checkpoint_that_the_export_reads(
 
     page = output.with_suffix(".html").read_text()
     assert page.startswith("<!doctype html>")
-    assert "http" not in page
+    assert "http://" not in page
+    assert "https://" not in page
 
     loaded = load_checkpoint(output)
     assert loaded.class_names == CLASS_NAMES

@@ -21,6 +21,7 @@ from yolact_calibration.calibration_images import CalibrationImages, find_calibr
 from yolact_calibration.coco import CocoAnnotations
 from yolact_calibration.dataset import AnnotatedImages
 from yolact_calibration.errors import DatasetError
+from yolact_calibration.judge import AGREEMENT_LIMIT
 from yolact_calibration.network_graph import NetworkGraph
 from yolact_calibration.qdq_placement import Dialect
 from yolact_calibration.ranges import RangeMethod
@@ -146,7 +147,7 @@ def test_without_a_guard_a_search_still_aims_at_the_usual_limit(add: Add) -> Non
     (int8,) = [variant for variant in result.variants if variant.int8]
     assert int8.passed
     assert int8.int8 is not None
-    assert int8.int8.max_drop == 6.0
+    assert int8.int8.max_drop == AGREEMENT_LIMIT
     assert math.isinf(result.max_drop)
     assert "whatever is lost, all is kept" in talk
     assert "inf" not in talk
