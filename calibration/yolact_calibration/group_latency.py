@@ -21,6 +21,8 @@ from yolact_calibration.network_graph import NetworkGraph
 __all__ = ["GroupTimes", "time_groups"]
 
 _WARM_UP, _ROUNDS = 2, 7
+# Runs of a turn, of which the last counts: the first pays for the network that ran before it.
+_TURN = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,8 @@ def time_groups(
         }
         for _ in range(_WARM_UP + _ROUNDS):
             for session in sessions.values():
-                _run(session, tensor)
+                for _ in range(_TURN):
+                    _run(session, tensor)
         profiles = {name: json.loads(Path(s.end_profiling()).read_bytes()) for name, s in sessions.items()}
     return {name: _times(graph, events) for name, events in profiles.items()}
 
@@ -93,15 +96,20 @@ def _times(graph: NetworkGraph, events: Sequence[dict[str, Any]]) -> GroupTimes:
     for event_name, times in nodes.items():
         if (name := next((name for name in names if event_name.startswith(name)), None)) is not None:
             # It may be 0: the profiler counts whole microseconds.
-            group_ms[groups[name]] += statistics.median(times[_WARM_UP:] or times)
+            group_ms[groups[name]] += statistics.median(_counted(times) or times)
             silent.discard(groups[name])
-    if len(runs) != _WARM_UP + _ROUNDS or silent:
+    num_runs = (_WARM_UP + _ROUNDS) * _TURN
+    if len(runs) != num_runs or silent:
         raise CalibrationError(
-            f"ONNX Runtime's profile does not tell the parts of the network apart ({len(runs)} runs of "
-            f"{_WARM_UP + _ROUNDS}, no time for: {', '.join(sorted(silent)) or 'none'}); install another version of "
-            f"onnxruntime"
+            f"ONNX Runtime's profile does not tell the parts of the network apart ({len(runs)} runs of {num_runs}, no "
+            f"time for: {', '.join(sorted(silent)) or 'none'}); install another version of onnxruntime"
         )
-    return GroupTimes(statistics.median(runs[_WARM_UP:]), group_ms)
+    return GroupTimes(statistics.median(_counted(runs)), group_ms)
+
+
+def _counted(times: Sequence[float]) -> Sequence[float]:
+    """Without the warm-up and the first runs of the turns."""
+    return times[_WARM_UP * _TURN + _TURN - 1 :: _TURN]
 
 
 def _node_groups(graph: NetworkGraph) -> dict[str, str]:

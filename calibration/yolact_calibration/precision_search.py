@@ -158,7 +158,7 @@ class _Search:
         while not judgement.within(self._max_drop) and len(chosen) > 1:
             given_back.append(max(chosen, key=self._give_back_order))
             chosen, judgement = self._give_back(given_back[-1], chosen, judgement)
-        answering = [group for group in free if group in _START_IN_FLOAT and group not in chosen]
+        answering = [group for group in free if group in _START_IN_FLOAT and group not in {*chosen, *given_back}]
         if judgement.within(self._max_drop):
             # Not the last one: without it the limit was not held.
             in_vain = [group for group in given_back[:-1] if self._cost[group].saved >= self._least_saving]

@@ -49,6 +49,14 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parse_scales", "require_packages"]
 
+# What has no effect on a bundle.
+_FOR_CHECKPOINTS = (
+    *("output", "config", "input_size", "class_names", "prior_scales", "dynamic_batch", "normalise_in_graph"),
+    *("int8", "fp16", "max_drop", "no_guard", "int8_all", "calibration_method", "calibration_cache", "guard_images"),
+    *("sensitivity_images", "calib", "annotations", "images", "threads", "prune", "recover_steps", "importance"),
+    *("recover_annotations", "no_engine"),
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
@@ -130,8 +138,11 @@ def _run_on_bundle(options: argparse.Namespace, terminal: Terminal) -> int:
             f"{options.checkpoint} is a folder. To build the engines of a bundle, add --engine; to make a bundle, name "
             f"a .pth checkpoint"
         )
-    if wants_precision(options) or options.prune is not None:
-        raise UsageError("--int8, --fp16 and --prune need the .pth checkpoint; a bundle only gets engines")
+    given = {name: getattr(options, name) for name in _FOR_CHECKPOINTS}
+    strange = [name for name, value in given.items() if value is not None and value is not False]
+    if strange:
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in strange)
+        raise UsageError(f"{words}: only for a .pth checkpoint; a bundle gets engines, and is otherwise left as it is")
     return run_engine(options, terminal)
 
 

@@ -14,8 +14,9 @@ from yolact_calibration.bootstrap import BootstrapSettings
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.histogram import Histogram
 from yolact_calibration.int8 import Int8Model, Int8Options, choose_ranges, make_int8
-from yolact_calibration.judge import AGREEMENT_LIMIT, Judge
+from yolact_calibration.judge import AGREEMENT_LIMIT, Judge, Judgement, Predictions
 from yolact_calibration.network_graph import FINAL_GROUPS, NetworkGraph
+from yolact_calibration.precision_search import Cost
 from yolact_calibration.qdq_placement import Dialect
 from yolact_calibration.ranges import RangeMethod
 
@@ -131,6 +132,27 @@ def test_without_a_look_at_the_parts_those_that_save_least_go_back_first() -> No
     order = [step.action.removesuffix(" back to float") for step in found.search.steps[1:]]
     assert order == sorted(BODY, key=lambda group: found.cost[group].saved)[: len(order)]
     assert len(order) > 5
+
+
+def test_that_order_does_not_depend_on_how_large_the_parts_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that INT8 hardly speeds up is cheap to give back, whatever it takes in float."""
+    times = {group: Cost(1.0, 0.9, "ms") for group in GROUPS} | {"res2": Cost(80.0, 79.0, "ms")}
+    monkeypatch.setattr(int8_module, "_costs", lambda *_: times)
+    assert make(max_drop=1e-6).search.steps[-1].int8 == ("res2",)
+
+
+def test_plans_are_judged_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    original = Judge.judge
+
+    def judge(self: Judge, candidate: Predictions, *, quickly: bool = False) -> Judgement:
+        asked.append(quickly)
+        return original(self, candidate, quickly=quickly)
+
+    monkeypatch.setattr(Judge, "judge", judge)
+    make(everything=True)
+    # The original by itself, and the plan.
+    assert asked == [False, True]
 
 
 def test_the_sensitive_part_goes_back_first(monkeypatch: pytest.MonkeyPatch) -> None:

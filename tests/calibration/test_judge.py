@@ -177,6 +177,12 @@ def test_a_limit_that_losing_everything_would_hold_is_refused(labels: CocoAnnota
         judge_of(everywhere(BOX), labels).require_visible(51)
 
 
+def test_the_last_point_may_not_be_lost() -> None:
+    judge_of(everywhere(BOX)).require_visible(99.9)
+    with pytest.raises(DatasetError, match=r"has 100\.00 points of box agreement AP on 4 images"):
+        judge_of(everywhere(BOX)).require_visible(100)
+
+
 def test_no_limit_at_all_is_not_refused() -> None:
     judge_of(everywhere(BOX)).require_visible(math.inf)
 

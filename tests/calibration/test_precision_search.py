@@ -158,6 +158,14 @@ def test_only_the_answers_may_be_in_int8() -> None:
     assert len(result.steps) == 1
 
 
+def test_an_answer_that_was_given_back_is_tried_once_more_at_most() -> None:
+    """Where the answers are all that may be in INT8, they are given back like other parts."""
+    result = search(added({"class head": 5.0}), loss={"box head": 1.0}, fixed_float=dict.fromkeys(BODY, "cannot"))
+    assert actions(result)[1:] == ["box head back to float", "class head back to float", "box head in INT8 too"]
+    assert result.int8 == ("box head", "mask head")
+    assert result.kept_float["class head"].startswith("given back on the way to the limit: in INT8 it cost 5.00")
+
+
 # --- fixed parts, parts without a gain --------------------------------------------------------------------------------
 
 

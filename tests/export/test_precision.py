@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from support.precision_trials import MANIFEST, make_frames
 from support.quantised import float_network
 from support.scenes import make_instances
 from support.training_data import square, write_set
+from yolact_calibration.bootstrap import BootstrapSettings
 from yolact_calibration.calibration_images import CalibrationImages, find_calibration_images
 from yolact_calibration.coco import CocoAnnotations
 from yolact_calibration.dataset import AnnotatedImages
 from yolact_calibration.errors import DatasetError
-from yolact_calibration.judge import AGREEMENT_LIMIT
+from yolact_calibration.judge import AGREEMENT_LIMIT, Judge
 from yolact_calibration.network_graph import NetworkGraph
 from yolact_calibration.qdq_placement import Dialect
 from yolact_calibration.ranges import RangeMethod
@@ -44,6 +46,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> CalibrationImages:
     for name, frame in make_frames(8, 1):
         write_image(folder / name, frame)
     return find_calibration_images([str(folder)])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_resamples() -> Iterator[None]:
+    """Intervals are of no interest here."""
+    with pytest.MonkeyPatch.context() as patch:
+        settings = BootstrapSettings(num_resamples=20)
+        patch.setattr(precision, "Judge", functools.partial(Judge, settings=settings))
+        yield
 
 
 @pytest.fixture(scope="module")
