@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from yolact_calibration.agreement import ImageAgreement
 from yolact_calibration.errors import UsageError
-from yolact_calibration.pairing import MIN_PAIR_IOU
+from yolact_calibration.pairing import find_partners
 from yolact_runtime.instances import Instances
 from yolact_runtime.masks import Masks
 from yolact_runtime.media import encode_image
@@ -128,13 +128,10 @@ def _same_order(reference: Instances, candidate: Instances, min_confidence: floa
 
 def _partners(truth: Instances, candidate: Instances) -> Int:
     """For each instance of the truth the index of what the candidate made of it, or -1; see ``pair_instances``."""
+    order = np.argsort(-candidate.confidence, kind="stable")
+    of_candidate, _ = find_partners(truth, candidate[order])
     partner = np.full(len(truth), -1, np.int64)
-    overlap = truth.mask.iou(candidate.mask)
-    overlap[truth.class_id[:, None] != candidate.class_id] = 0.0
-    for i in np.argsort(-candidate.confidence, kind="stable").tolist():
-        free = np.where(partner < 0, overlap[:, i], 0.0)
-        if len(free) and free.max() >= MIN_PAIR_IOU:
-            partner[int(free.argmax())] = i
+    partner[of_candidate[of_candidate >= 0]] = order[of_candidate >= 0]
     return partner
 
 

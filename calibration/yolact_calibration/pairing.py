@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from yolact_runtime.instances import Instances
 
-__all__ = ["MIN_PAIR_IOU", "ImagePairs", "pair_instances"]
+__all__ = ["MIN_PAIR_IOU", "ImagePairs", "find_partners", "pair_instances"]
 
 Float = npt.NDArray[np.float64]
 
@@ -53,16 +53,16 @@ def pair_instances(reference: Instances, candidate: Instances, min_confidence: f
     candidate = candidate[order]
     sure = candidate.confidence > min_confidence
     truth, low = reference[is_confident], reference[~is_confident]
-    partner, iou = _pair(truth, candidate)
+    partner, iou = find_partners(truth, candidate)
     paired = partner >= 0
     shift = candidate.confidence[paired].astype(np.float64) - truth.confidence[partner[paired]]
     rest = candidate[sure & ~paired]
-    num_extra = int((_pair(low, rest)[0] < 0).sum()) if len(rest) else 0
+    num_extra = int((find_partners(low, rest)[0] < 0).sum()) if len(rest) else 0
     return ImagePairs(iou[paired], shift, len(truth), num_extra)
 
 
-def _pair(truth: Instances, candidate: Instances) -> tuple[npt.NDArray[np.int64], Float]:
-    """For each candidate, in order, the index of its partner or -1, and their mask IoU."""
+def find_partners(truth: Instances, candidate: Instances) -> tuple[npt.NDArray[np.int64], Float]:
+    """For each candidate, in the order given, the index of its partner in the truth or -1, and their mask IoU."""
     partner = np.full(len(candidate), -1, np.int64)
     found = np.zeros(len(candidate))
     if not len(truth) or not len(candidate):
