@@ -83,6 +83,15 @@ def test_a_missing_barrier_reads_poison(planted: HostKernels) -> None:
     assert (out == poisoned(1, np.int32)[0]).any()
 
 
+def test_a_missing_second_barrier_shows_when_a_warp_runs_ahead(planted: HostKernels) -> None:
+    sums = []
+    for seed in range(9):
+        sums.append(poisoned(128, np.int32))
+        planted("missing_second_barrier", (1,), (128,), [sums[-1]], seed)
+    assert (sums[0] == 3).all()
+    assert any((result != 3).any() for result in sums)
+
+
 def test_results_that_depend_on_the_order_of_threads_differ_between_seeds(planted: HostKernels) -> None:
     orders = []
     for seed in (1, 2):

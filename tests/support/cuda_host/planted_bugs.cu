@@ -38,6 +38,18 @@ extern "C" __global__ void missing_barrier(int* out) {
     out[threadIdx.x] = number[63 - threadIdx.x];
 }
 
+// Nothing keeps a fast warp from writing the second number before a slow one has read the first.
+extern "C" __global__ void missing_second_barrier(int* out) {
+    __shared__ int number;
+    int sum = 0;
+    for (int i = 1; i <= 2; ++i) {
+        if (__any_sync(0xffffffffu, 1) && threadIdx.x == 0) number = i;
+        __syncthreads();
+        sum += number;
+    }
+    out[threadIdx.x] = sum;
+}
+
 extern "C" __global__ void one_element_too_far(int* out, int count) {
     const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
     if (i <= count) out[i] = i;
