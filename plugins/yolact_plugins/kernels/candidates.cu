@@ -3,15 +3,17 @@
 // Formula: yolact_plugins.reference.class_score, candidates and decode. A prior is a candidate when
 //     max over c >= 1 of softmax(class_logit[p])[c] > score_threshold        (class 0 is the background)
 //   in the log-sum-exp form: with m the largest logit and s the sum of exp(logit - m), found in one pass over the row,
-//   a score is exp(logit - m) / s. A candidate brings the scores of all foreground classes, because it enters the list of
-//   every class in Fast NMS. Only candidates are decoded:
-//     centre = prior.xy + regression.xy * variance_centre * prior.wh;   size = prior.wh * exp(regression.wh * variance_size)
+//   a score is exp(logit - m) / s. A candidate brings the scores of all foreground classes, because it enters the list
+//   of every class in Fast NMS. Only candidates are decoded:
+//     centre = prior.xy + regression.xy * variance_centre * prior.wh
+//     size   = prior.wh * exp(regression.wh * variance_size)
 //
-// Shapes, all contiguous; T is float16 or float32:
-//     class_logit     (P, C) T                  box_regression  (P, 4) T             prior  (P, 4) float32, centre-size
-//     normaliser      (P, 2) float32, m and s; written for candidates only            survivor  (ceil(P / 32),) u32 bits
-//     candidate_count (1,) int32                candidate_prior (capacity,) int32     candidate_xyxy (capacity, 4) float32
-//     candidate_score (C - 1, capacity) float32: class-major, so that Fast NMS reads one list without gaps
+// Shapes, all contiguous, boxes on 16 bytes; T is float16 or float32:
+//     class_logit     (P, C) T                    box_regression   (P, 4) T
+//     prior           (P, 4) f32, centre-size     normaliser       (P, 2) f32, m and s; of candidates only
+//     survivor        (ceil(P / 32),) u32 bits    candidate_count  (1,) i32
+//     candidate_prior (capacity,) i32             candidate_xyxy   (capacity, 4) f32
+//     candidate_score (C - 1, capacity) f32: class-major, so that Fast NMS reads one list without gaps
 //     status          see status.cuh: NOT_FINITE where a logit, or the regression of a candidate, is NaN or infinite;
 //                     CANDIDATE_OVERFLOW beyond `capacity`, when the first ones are kept
 //
@@ -19,7 +21,8 @@
 //   candidates_score   block: 256; 8 lanes read a row side by side and merge their parts. Shared memory: 4 bytes.
 //   candidates_gather  block: 128; sums the bits of the words before its own, which is where its candidates go.
 //                      Shared memory: 144 bytes.
-// Bytes moved: class_logit once (P * C * sizeof(T)), bits, and for every candidate its row again, 4 (C + 4) bytes written.
+// Bytes moved: class_logit once (P * C * sizeof(T)) and the bits; for every candidate its row again, and 4 (C + 4)
+//   bytes written.
 // Order: candidates ascend by prior, whatever the order of threads; no atomics but those that set bits.
 #include "scalar.cuh"
 #include "status.cuh"
@@ -69,7 +72,9 @@ __device__ void score_priors(const Value* class_logit, int num_priors, int num_c
     RowScore row = {LOWEST, 0.0f, minus_infinity, minus_infinity};
     if (prior < num_priors) {
         const Value* logit = class_logit + static_cast<long long>(prior) * num_classes;
-        for (int c = tid % LANES_OF_A_ROW; c < num_classes; c += LANES_OF_A_ROW) add_logit(row, to_float(logit[c]), c == 0);
+        for (int c = tid % LANES_OF_A_ROW; c < num_classes; c += LANES_OF_A_ROW) {
+            add_logit(row, to_float(logit[c]), c == 0);
+        }
     }
     for (int flip = 1; flip < LANES_OF_A_ROW; flip *= 2) merge(row, flip);
     __syncthreads();
@@ -118,7 +123,8 @@ __device__ float4 decode(const Value* regression, const float* prior, float vari
 // Bits of the words before `end`, summed by the whole block of 128 threads.
 __device__ __forceinline__ int count_before(const unsigned* survivor, int end, int* partial) {
     int count = 0;
-    for (int w = static_cast<int>(threadIdx.x); w < end; w += static_cast<int>(blockDim.x)) count += __popc(survivor[w]);
+    const int threads = static_cast<int>(blockDim.x);
+    for (int w = static_cast<int>(threadIdx.x); w < end; w += threads) count += __popc(survivor[w]);
     for (int step = 16; step > 0; step /= 2) count += __shfl_xor_sync(FULL_WARP, count, step);
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = count;
     __syncthreads();

@@ -1,29 +1,31 @@
 // fast_nms: candidates -> detections by YOLACT's matrix suppression, per class or over all classes.
 //
 // Formula: yolact_plugins.reference.fast_nms and cross_class_fast_nms. In each class (or over the best class of every
-//   candidate) the `top_k` best boxes are sorted; box j is kept iff IoU(i, j) <= iou_threshold for every better i, kept or
-//   not. No box is clipped and no score is too small, unless min_confidence > 0: then scores have to be above it. The
-//   per-class form returns the `max_instances` best of all classes, the cross-class form all it keeps.
-// Ties: equal scores are ordered by lower class, then by lower prior, as in the reference. IoU is computed in float32 with
-//   every operation rounded on its own, hence bit by bit as in NumPy; NaN (boxes without area) drops a box, as there.
+//   candidate) the `top_k` best boxes are sorted; box j is kept iff IoU(i, j) <= iou_threshold for every better i, kept
+//   or not. No box is clipped and no score is too small, unless min_confidence > 0: then scores have to be above it.
+//   The per-class form returns the `max_instances` best of all classes, the cross-class form all it keeps.
+// Ties: equal scores are ordered by lower class, then by lower prior, as in the reference. IoU is computed in float32
+//   with every operation rounded on its own, hence bit by bit as in NumPy; NaN (boxes without area) drops a box, as
+//   there.
 //
-// Shapes, all contiguous, n = candidate_count[0] <= capacity, all in float32 whatever the network's dtype:
-//     candidate_score  (C - 1, capacity) f32    candidate_xyxy  (capacity, 4) f32     candidate_prior  (capacity,) i32
-//     kept_score, kept_candidate  (C - 1, max_instances) f32, i32: between the kernels, best first; kept_count (C - 1,) i32
+// Shapes, contiguous, boxes on 16 bytes; n = candidate_count[0] <= capacity; m = max_instances, or top_k for the
+// cross-class form; all in float32 whatever the network's dtype:
+//     candidate_score  (C - 1, capacity) f32    candidate_xyxy  (capacity, 4) f32    candidate_prior  (capacity,) i32
+//     kept_score, kept_candidate  (C - 1, max_instances) f32, i32, and kept_count (C - 1,) i32: between the kernels,
+//                                 best first
 //     best_score, best_class      (capacity,) f32, i32: between the kernels of the cross-class form
-//     detection_count (1,) i32; detection_prior, detection_class (m,) i32; detection_confidence (m,) f32;
-//     detection_xyxy (m, 4) f32: relative to the image, best first; m = max_instances, or top_k for the cross-class form;
-//     rows from detection_count on are not written
+//     detection_count (1,) i32    detection_prior, detection_class (m,) i32    detection_confidence (m,) f32
+//     detection_xyxy (m, 4) f32: relative to the image; best first; rows from detection_count on are not written
 // Limits: top_k, max_instances <= 256; capacity <= 2^20; C - 1 <= 16384; else status gets LIMIT and the count is 0.
 //
 // Kernels:
 //     fast_nms_class        grid: C - 1; block: 256. Select, sort, load boxes, IoU: a warp for each column j, its lanes
-//                           over the better boxes. Shared memory: 9.5 KB.
-//     fast_nms_merge        grid: 1; block: 1024. The best of the kept ones of all classes. Shared memory: 5 KB.
+//                           over the better boxes. Shared memory: 10288 bytes.
+//     fast_nms_merge        grid: 1; block: 1024. The best of the kept ones of all classes. Shared memory: 5136 bytes.
 //     fast_nms_best_class   grid: ceil(capacity / 256); block: 256. Best class of every candidate; reads run along
 //                           candidates. Shared memory: none.
-//     fast_nms_cross_class  grid: 1; block: 1024. As fast_nms_class, over best classes. Shared memory: 9.5 KB.
-// Bytes moved: 4 n (C - 1) read once where n <= 256, else up to 9 times, from the second-level cache as a rule; boxes
+//     fast_nms_cross_class  grid: 1; block: 1024. As fast_nms_class, over best classes. Shared memory: 10288 bytes.
+// Bytes moved: 4 n (C - 1), read once where n <= 256, else up to 9 times, from the second-level cache as a rule; boxes
 //   16 * min(n, top_k) for each class; results.
 // Order: selection is by unique keys, so results do not depend on the order of threads, blocks or atomics.
 #include "status.cuh"
@@ -65,7 +67,7 @@ __device__ void suppress(SuppressStorage& shared, int count, float iou_threshold
     __syncthreads();
 }
 
-// How many kept boxes are better than this thread's; `total` counts all. Whole block; boxes are those of threads < count.
+// How many kept boxes are better than this thread's, -1 if its own is not kept; `total` counts all. Whole block.
 __device__ int rank_among_kept(SuppressStorage& shared, int count, int& total) {
     const int tid = static_cast<int>(threadIdx.x);
     const bool kept = tid < count && shared.keep[tid];

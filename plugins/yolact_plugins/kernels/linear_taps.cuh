@@ -21,6 +21,12 @@ __device__ __forceinline__ LinearTap linear_tap(int index, int source, int targe
     return {low, low + 1, remainder / static_cast<float>(denominator)};
 }
 
+// The fraction alone, for a pixel whose `low` is known and is not the last source pixel.
+__device__ __forceinline__ float linear_fraction(int index, int low, int source, int target) {
+    const int numerator = max((2 * index + 1) * source - target, 0) - low * 2 * target;
+    return static_cast<float>(numerator) / static_cast<float>(2 * target);
+}
+
 // First target pixel whose `low` is at least `bound`; `target` where there is none.
 __device__ __forceinline__ int first_with_low(int bound, int source, int target) {
     if (bound <= 0) return 0;

@@ -15,7 +15,8 @@
 //
 // Grid: (ceil(out_width / 32), ceil(out_height / 8)); block: (32, 8), one thread for each output pixel and its three
 // channels, so that stores are coalesced. Shared memory: none. Limits: height * out_height, width * out_width < 2^30.
-// Bytes moved: the frame once, at most 4 taps of a pixel (less where it shrinks), and 3 * out_height * out_width values.
+// Bytes moved: the frame once, at most 4 taps of a pixel (less where it shrinks); 3 * out_height * out_width
+// values written.
 // Order: every value is written once, by one thread; nothing depends on the order of threads.
 #include "linear_taps.cuh"
 #include "scalar.cuh"
