@@ -33,6 +33,7 @@ format: $(READY)
 bench: $(READY) $(BENCH_CHECKPOINT)
 	$(BIN)/python -m yolact_benchmarks.startup --results benchmarks/results
 	$(BIN)/python -m yolact_benchmarks.postprocess --results benchmarks/results
+	$(BIN)/python -m yolact_benchmarks.kernels --results benchmarks/results
 	$(BIN)/python -m yolact_benchmarks.evaluator --results benchmarks/results
 	$(BIN)/python -m yolact_benchmarks.export "$(BENCH_CHECKPOINT)" --results benchmarks/results
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from yolact_export.errors import ExportError, ManifestError
+from yolact_plugins.cubin_folder import FOLDER_NAME as CUBIN_FOLDER_NAME
 from yolact_runtime.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha256
 from yolact_runtime.manifest import Artefact, Manifest
 from yolact_runtime.terminal import write_atomically
@@ -51,7 +52,8 @@ def check_destination(bundle: Path) -> None:
         manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_bytes(), str(bundle / MANIFEST_NAME))
     except (ManifestError, OSError) as error:
         raise ExportError(f"{bundle} is no bundle of ours and is left alone: {error}. Choose another -o") from error
-    ours = {MANIFEST_NAME, SIGNATURE_NAME, REPORT_NAME, REPORT_PAGE_NAME, *manifest.artefacts}
+    # Kernels that were precompiled into a bundle are made again by the command that made them.
+    ours = {MANIFEST_NAME, SIGNATURE_NAME, REPORT_NAME, REPORT_PAGE_NAME, CUBIN_FOLDER_NAME, *manifest.artefacts}
     foreign = sorted(name for name in present - ours if not name.endswith(REJECTED_SUFFIX))
     if foreign:
         raise ExportError(

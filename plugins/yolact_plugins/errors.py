@@ -1,8 +1,18 @@
-"""The root of the project's error tree, and the errors that array arithmetic can raise."""
+"""The root of the project's error tree, and the errors of array arithmetic, of kernels and of the CUDA driver."""
 
 from typing import ClassVar
 
-__all__ = ["MissingDependencyError", "ShapeError", "YolactError"]
+__all__ = [
+    "CudaError",
+    "CudaOutOfMemoryError",
+    "CudaUnavailableError",
+    "KernelCompileError",
+    "LaunchError",
+    "MissingCubinError",
+    "MissingDependencyError",
+    "ShapeError",
+    "YolactError",
+]
 
 
 class YolactError(Exception):
@@ -28,3 +38,33 @@ class MissingDependencyError(YolactError):
         )
         self.package = package
         self.extra = extra
+
+
+class CudaError(YolactError):
+    """A call of the CUDA driver failed; the message names the call and carries the driver's own words."""
+
+
+class CudaOutOfMemoryError(CudaError):
+    """The GPU's memory, or memory that the GPU can reach, is used up."""
+
+    exit_status: ClassVar[int] = 6
+
+
+class CudaUnavailableError(CudaError):
+    """CUDA cannot be used on this machine: no driver, a driver that does not start, or no GPU."""
+
+    exit_status: ClassVar[int] = 5
+
+
+class KernelCompileError(YolactError):
+    """The compiler refused a kernel or an architecture; the message carries its log."""
+
+
+class MissingCubinError(YolactError):
+    """A kernel is not precompiled for this GPU, and compiling here is forbidden; the message says how to precompile."""
+
+    exit_status: ClassVar[int] = 5
+
+
+class LaunchError(YolactError):
+    """Arguments, grid or shared memory of a launch do not fit the kernel or the device."""

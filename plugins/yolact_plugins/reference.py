@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.colour import BT601, YuvMatrix
+
 __all__ = [
     "Selection",
     "candidates",
@@ -22,12 +24,15 @@ __all__ = [
     "cross_class_fast_nms",
     "decode",
     "fast_nms",
+    "id_map",
     "iou",
     "mask_assembly",
+    "nv12_to_bgr",
     "preprocess",
     "resize_bilinear",
     "soft_masks",
     "traditional_nms",
+    "yuyv_to_bgr",
 ]
 
 Float = npt.NDArray[np.float32]
@@ -64,8 +69,41 @@ def resize_bilinear(image: npt.NDArray[np.generic], height: int, width: int) -> 
     return source
 
 
+def _yuv_to_bgr(luma: npt.NDArray[np.uint8], u: Float, v: Float, matrix: YuvMatrix) -> Float:
+    grey = (luma - np.float32(matrix.luma_offset)) * np.float32(matrix.luma_gain)
+    u, v = u - np.float32(128), v - np.float32(128)
+    blue = grey + np.float32(matrix.blue_u) * u
+    green = grey + np.float32(matrix.green_u) * u + np.float32(matrix.green_v) * v
+    red = grey + np.float32(matrix.red_v) * v
+    colour: Float = np.clip(np.stack([blue, green, red], axis=-1), 0, 255)
+    return colour
+
+
+def nv12_to_bgr(luma: npt.NDArray[np.uint8], chroma: npt.NDArray[np.uint8], matrix: YuvMatrix = BT601) -> Float:
+    """Colours of an NV12 frame, clipped to 0..255 and not rounded; chroma is repeated, not interpolated.
+
+    Args:
+        luma: ``(H, W)``.
+        chroma: ``(ceil(H / 2), ceil(W / 2), 2)``: U and V of 2 x 2 pixels.
+        matrix: Of the camera.
+
+    Returns:
+        ``(H, W, 3)`` float32, blue first.
+    """
+    height, width = luma.shape
+    full = chroma.repeat(2, axis=0).repeat(2, axis=1)[:height, :width].astype(np.float32)
+    return _yuv_to_bgr(luma, full[..., 0], full[..., 1], matrix)
+
+
+def yuyv_to_bgr(packed: npt.NDArray[np.uint8], width: int, matrix: YuvMatrix = BT601) -> Float:
+    """Colours of a YUYV frame ``(H, ceil(width / 2), 4)``: Y, U, Y, V of two pixels; otherwise as NV12."""
+    luma = packed[..., ::2].reshape(len(packed), -1)[:, :width]
+    full = packed[..., 1::2].repeat(2, axis=1)[:, :width].astype(np.float32)
+    return _yuv_to_bgr(luma, full[..., 0], full[..., 1], matrix)
+
+
 def preprocess(
-    frame: npt.NDArray[np.uint8],
+    frame: npt.NDArray[np.uint8] | Float,
     height: int,
     width: int,
     mean_bgr: tuple[float, float, float],
@@ -75,7 +113,7 @@ def preprocess(
     """Stretch a BGR frame to the network input and normalise it.
 
     Args:
-        frame: ``(H, W, 3)`` uint8, blue first.
+        frame: ``(H, W, 3)``, blue first; uint8, or the float32 that YUV frames become.
         height: Rows of the network input.
         width: Columns of the network input.
         mean_bgr: Subtracted, 0..255 scale, blue first.
@@ -298,3 +336,11 @@ def mask_assembly(
     for mask, soft in zip(masks, soft_masks(prototype, mask_coefficient, xyxy, margin), strict=True):
         mask[:] = resize_bilinear(soft, height, width) > 0.5
     return masks
+
+
+def id_map(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """``(H, W)`` of masks ``(n, H, W)``: ``i + 1`` where mask ``i`` is the first, 0 where there is none."""
+    top = np.zeros(masks.shape[1:], np.int32)
+    for i in reversed(range(len(masks))):
+        top[masks[i]] = i + 1
+    return top

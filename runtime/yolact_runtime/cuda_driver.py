@@ -1,40 +1,20 @@
-"""Is there an NVIDIA GPU, and which one: asked of the driver alone.
+"""Is there an NVIDIA GPU, and which one: the question of :mod:`yolact_plugins.gpu`, with a backend's error.
 
 TensorRT must not be asked: without a driver some of its releases return an object that ends the process with a
-segmentation fault at its first use. The driver's own library needs nothing installed and can be asked safely.
-Functions and attribute numbers: cuda.h, ``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` = 75 and ``_MINOR`` = 76.
+segmentation fault at its first use.
 """
 
 from __future__ import annotations
 
-import ctypes
-from dataclasses import dataclass
-from typing import Any
-
+from yolact_plugins import gpu
+from yolact_plugins.errors import CudaUnavailableError
+from yolact_plugins.gpu import Gpu
 from yolact_runtime.errors import BackendUnavailableError
 
 __all__ = ["Gpu", "find_gpu"]
 
-_LIBRARY = "libcuda.so.1"
-_MAJOR, _MINOR = 75, 76
 
-
-@dataclass(frozen=True)
-class Gpu:
-    """The GPU that TensorRT will use: the first one that the driver shows, as ``CUDA_VISIBLE_DEVICES`` arranges them.
-
-    Attributes:
-        name: As the driver says it, such as ``"Orin"``.
-        compute_capability: ``"8.7"``.
-        cuda_version: The newest CUDA that the driver understands, such as ``"12.6"``.
-    """
-
-    name: str
-    compute_capability: str
-    cuda_version: str
-
-
-def find_gpu(library: str = _LIBRARY) -> Gpu:
+def find_gpu(library: str = gpu.LIBRARY) -> Gpu:
     """Ask the driver.
 
     Args:
@@ -44,45 +24,6 @@ def find_gpu(library: str = _LIBRARY) -> Gpu:
         BackendUnavailableError: No driver, a driver that does not start, or no GPU.
     """
     try:
-        driver = ctypes.CDLL(library)
-    except OSError as error:
-        raise BackendUnavailableError(
-            f"there is no NVIDIA driver here ({library}: {error}); install it, or start the container with the NVIDIA "
-            f"runtime"
-        ) from error
-    _ask(driver, "cuInit", 0)
-    version, count, device = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    _ask(driver, "cuDriverGetVersion", ctypes.byref(version))
-    _ask(driver, "cuDeviceGetCount", ctypes.byref(count))
-    if count.value == 0:
-        raise BackendUnavailableError("the NVIDIA driver shows no GPU; is CUDA_VISIBLE_DEVICES set to nothing?")
-    _ask(driver, "cuDeviceGet", ctypes.byref(device), 0)
-    name = ctypes.create_string_buffer(256)
-    _ask(driver, "cuDeviceGetName", name, len(name), device)
-    capability = []
-    for attribute in (_MAJOR, _MINOR):
-        value = ctypes.c_int()
-        _ask(driver, "cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
-        capability.append(str(value.value))
-    cuda_version = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(name.value.decode("utf-8", "replace"), ".".join(capability), cuda_version)
-
-
-def _ask(driver: ctypes.CDLL, function: str, *arguments: Any) -> None:
-    try:
-        status = getattr(driver, function)(*arguments)
-    except AttributeError as error:
-        raise BackendUnavailableError(f"{driver._name} is no NVIDIA driver: it has no {function}") from error
-    if status != 0:
-        raise BackendUnavailableError(
-            f"the NVIDIA driver does not start: {function} returned CUDA error {status}{_name_of(driver, status)}; "
-            f"does nvidia-smi (on a Jetson: tegrastats) work on this machine?"
-        )
-
-
-def _name_of(driver: ctypes.CDLL, status: int) -> str:
-    name = ctypes.c_char_p()
-    known = getattr(driver, "cuGetErrorName", None)
-    if known is None or known(status, ctypes.byref(name)) != 0 or name.value is None:
-        return ""
-    return f" ({name.value.decode('ascii', 'replace')})"
+        return gpu.find_gpu(library)
+    except CudaUnavailableError as error:
+        raise BackendUnavailableError(str(error)) from error

@@ -85,6 +85,16 @@ def test_a_bundle_with_other_files_in_it_is_left_alone(tmp_path: Path) -> None:
     assert open_bundle(bundle).network.read_bytes() == b"old"
 
 
+def test_a_bundle_with_precompiled_kernels_may_be_replaced(tmp_path: Path) -> None:
+    bundle = tmp_path / "a.bundle"
+    write(bundle, b"old")
+    (bundle / "cubins").mkdir()
+    (bundle / "cubins" / "cubins.json").touch()
+    write(bundle, b"new")
+    assert open_bundle(bundle).network.read_bytes() == b"new"
+    assert not (bundle / "cubins").exists()
+
+
 def test_a_folder_with_somebody_elses_manifest_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"name": "My web app"}')
     (tmp_path / "index.html").touch()

@@ -133,6 +133,26 @@ def test_a_missing_inference_library_is_one_line_that_names_its_extra(tmp_path: 
     assert 'pip install "yolact-deploy[ort]"' in done.stderr
 
 
+def test_the_kernels_compiler_explains_itself_and_names_its_extra() -> None:
+    code = BLOCK_ALL + "from yolact_plugins.precompile import main\nsys.exit(main(sys.argv[1:]))"
+    explained = run(code, "--help")
+    assert explained.returncode == 0, explained.stderr
+    assert explained.stdout.startswith("usage: python -m yolact_plugins.compiler")
+    done = run(code, "--arch", "sm_87")
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert 'pip install "yolact-deploy[cuda]"' in done.stderr
+
+
+def test_importing_the_kernels_modules_loads_no_cuda_package() -> None:
+    """They may be there: importing must not depend on it, nor cost anything."""
+    modules = modules_of("plugins")
+    code = f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
+    code += "assert not [n for n in sys.modules if n.startswith(('cuda.bindings', 'cuda.core', 'cuda.pathfinder'))]"
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_missing_video_extra_is_one_line_that_names_it() -> None:
     code = BLOCK_ALL + "import pathlib\nfrom yolact_runtime import media\nmedia.read_image(pathlib.Path('a.png'))"
     done = run(code)

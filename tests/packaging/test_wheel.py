@@ -34,6 +34,8 @@ def test_the_wheel_holds_every_source_file_and_nothing_else(wheel: Path) -> None
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == sources
     assert {"yolact_runtime/py.typed", "yolact_export/cli.py", "yolact_plugins/reference.py"} <= names
+    kernels = {name for name in names if name.startswith("yolact_plugins/kernels/")}
+    assert {"yolact_plugins/kernels/preprocess.cu", "yolact_plugins/kernels/scalar.cuh"} <= kernels
 
 
 def test_the_wheel_declares_its_commands_and_needs_numpy_only(wheel: Path) -> None:

@@ -1,0 +1,212 @@
+"""DLPack, the exchange of arrays without copies, in ctypes: capsules out and capsules in.
+
+Structures and rules: dlpack.h 1.0 and the Python specification of DLPack. A capsule carries a pointer to a "managed
+tensor"; whoever takes it renames the capsule and calls the tensor's deleter when done; a capsule that nobody took calls
+it when it is destroyed. Tensors that we export are kept in a table by address until their deleter is called.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_plugins.errors import ShapeError
+
+__all__ = ["CPU", "CUDA", "CUDA_MANAGED", "ForeignTensor", "export_capsule", "import_capsule"]
+
+CPU, CUDA, CUDA_MANAGED = 1, 2, 13
+"""Device types: kDLCPU, kDLCUDA, kDLCUDAManaged."""
+_VERSION, _READ_ONLY = (1, 0), 1
+_CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
+_KINDS = {code: kind for kind, code in _CODES.items()}
+# Capsules point to their name: these objects must live as long as the process.
+_PLAIN, _USED_PLAIN = b"dltensor", b"used_dltensor"
+_VERSIONED, _USED_VERSIONED = b"dltensor_versioned", b"used_dltensor_versioned"
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+_Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class _Managed(ctypes.Structure):
+    _fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
+
+
+class _ManagedVersioned(ctypes.Structure):
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("tensor", _Tensor),
+    )
+
+
+def _python_function(name: str, result: Any, *arguments: Any) -> Any:
+    # A prototype of our own: attributes of ctypes.pythonapi's functions are shared with every other user of it.
+    return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))
+
+
+_Destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+# The capsule as a bare address: its destructor must not count references to an object that is being destroyed.
+_is_valid = _python_function("PyCapsule_IsValid", ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)
+_get_pointer = _python_function("PyCapsule_GetPointer", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
+_set_name = _python_function("PyCapsule_SetName", ctypes.c_int, ctypes.py_object, ctypes.c_char_p)
+_new = _python_function("PyCapsule_New", ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, _Destructor)
+
+_exported: dict[int, tuple[Any, ...]] = {}
+
+
+def _let_go(address: int) -> None:
+    *_, done = _exported.pop(address)
+    done()
+
+
+def _destroy(capsule: int) -> None:
+    for name in (_PLAIN, _VERSIONED):
+        if _is_valid(capsule, name):
+            # Nobody took it.
+            _let_go(_get_pointer(capsule, name))
+
+
+# C keeps their addresses: they live as long as the process.
+_delete_exported, _destroy_capsule = _Deleter(_let_go), _Destructor(_destroy)
+
+
+def export_capsule(
+    pointer: int,
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+    strides_bytes: tuple[int, ...],
+    device: tuple[int, int],
+    *,
+    done: Callable[[], None],
+    versioned: bool,
+    writable: bool = True,
+) -> Any:
+    """Describe memory in a new capsule.
+
+    Args:
+        pointer: First element.
+        shape: Elements along each axis.
+        dtype: Of a kind that DLPack knows: integers, floats, complex, bool.
+        strides_bytes: Multiples of the item size.
+        device: Device type and number.
+        done: Called once when the consumer, or the capsule that nobody took, lets the memory go; from any thread.
+        versioned: Make a tensor of DLPack 1.0; otherwise one as before, which cannot say that it is read-only.
+        writable: The consumer may write.
+
+    Raises:
+        ShapeError: The dtype or strides cannot be described, or read-only memory is asked for in the old form.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind not in _CODES or not kind.isnative:
+        raise ShapeError(f"DLPack has no {kind}; convert the array to a native integer, float, complex or bool")
+    if any(stride % kind.itemsize for stride in strides_bytes):
+        raise ShapeError(f"DLPack counts strides in elements; {strides_bytes} bytes are none of {kind}")
+    if not versioned and not writable:
+        raise ShapeError("read-only memory needs DLPack 1.0; the consumer asks for an older one: give it a copy")
+    managed: Any = _ManagedVersioned() if versioned else _Managed()
+    extent = (ctypes.c_int64 * len(shape))(*shape)
+    strides = (ctypes.c_int64 * len(shape))(*[stride // kind.itemsize for stride in strides_bytes])
+    tensor = managed.tensor
+    tensor.data, tensor.device_type, tensor.device_id = pointer, *device
+    tensor.ndim, tensor.code, tensor.bits, tensor.lanes = len(shape), _CODES[kind.kind], kind.itemsize * 8, 1
+    tensor.shape = ctypes.cast(extent, ctypes.POINTER(ctypes.c_int64))
+    tensor.strides = ctypes.cast(strides, ctypes.POINTER(ctypes.c_int64))
+    managed.deleter = ctypes.cast(_delete_exported, ctypes.c_void_p)
+    if versioned:
+        managed.major, managed.minor = _VERSION
+        managed.flags = 0 if writable else _READ_ONLY
+    address = ctypes.addressof(managed)
+    _exported[address] = (managed, extent, strides, done)
+    return _new(address, _VERSIONED if versioned else _PLAIN, _destroy_capsule)
+
+
+@dataclass(frozen=True)
+class TensorLayout:
+    """Where the elements of a tensor are; see :class:`ForeignTensor`."""
+
+    pointer: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    strides_bytes: tuple[int, ...]
+    device: tuple[int, int]
+    writable: bool
+
+
+class ForeignTensor:
+    """A tensor that somebody else made; calls its deleter when it is itself collected.
+
+    Attributes:
+        layout: Pointer, shape, dtype, strides in bytes, device type and number, and whether it may be written.
+    """
+
+    def __init__(self, address: int, versioned: bool) -> None:
+        self._deleter = 0
+        managed: Any = (_ManagedVersioned if versioned else _Managed).from_address(address)
+        self._address, self._deleter = address, managed.deleter or 0
+        if versioned and managed.major != _VERSION[0]:
+            raise ShapeError(f"this array speaks DLPack {managed.major}.{managed.minor}; 1.x and older are understood")
+        # The old form cannot say it, and its producers mean writable memory.
+        writable = not (versioned and managed.flags & _READ_ONLY)
+        self.layout = _layout(managed.tensor, writable)
+
+    def __del__(self) -> None:
+        if self._deleter:
+            _Deleter(self._deleter)(self._address)
+
+
+def import_capsule(capsule: Any) -> ForeignTensor:
+    """Take a capsule; nobody else can take it any more.
+
+    Args:
+        capsule: What an object's ``__dlpack__`` returned.
+
+    Raises:
+        ShapeError: No DLPack capsule, one that was taken before, or a tensor that NumPy has no words for.
+    """
+    for name, used in ((_VERSIONED, _USED_VERSIONED), (_PLAIN, _USED_PLAIN)):
+        if _is_valid(id(capsule), name):
+            address = _get_pointer(id(capsule), name)
+            _set_name(capsule, used)
+            return ForeignTensor(address, versioned=name is _VERSIONED)
+    raise ShapeError(f"{capsule!r} is no DLPack capsule, or one that was used already: each can be used once")
+
+
+def _layout(tensor: _Tensor, writable: bool) -> TensorLayout:
+    kind = _KINDS.get(tensor.code)
+    if kind is None or tensor.lanes != 1 or tensor.bits % 8:
+        raise ShapeError(
+            f"DLPack type code {tensor.code} with {tensor.bits} bits and {tensor.lanes} lanes has no NumPy dtype; give "
+            f"integers, float16, float32 or bool (bfloat16: convert it)"
+        )
+    dtype = np.dtype(f"{kind}{tensor.bits // 8}")
+    shape = tuple(tensor.shape[: tensor.ndim])
+    if tensor.strides:
+        strides = tuple(stride * dtype.itemsize for stride in tensor.strides[: tensor.ndim])
+    else:
+        strides = tuple(dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(tensor.ndim))
+    pointer = (tensor.data or 0) + tensor.byte_offset
+    return TensorLayout(pointer, shape, dtype, strides, (tensor.device_type, tensor.device_id), writable)

@@ -1,0 +1,89 @@
+"""Is there an NVIDIA GPU, and which one: asked of the driver alone.
+
+Nothing needs to be installed for it. Asked first, it keeps everything that is built upon the driver from failing in
+ways of its own where there is none: some releases of TensorRT end the process with a segmentation fault.
+Functions and attribute numbers: cuda.h, ``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` = 75 and ``_MINOR`` = 76.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+from yolact_plugins.errors import CudaUnavailableError
+
+__all__ = ["LIBRARY", "Gpu", "find_gpu"]
+
+LIBRARY = "libcuda.so.1"
+"""The driver, as the loader finds it."""
+_MAJOR, _MINOR = 75, 76
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The GPU that is used unless another is asked for: the first one, as ``CUDA_VISIBLE_DEVICES`` arranges them.
+
+    Attributes:
+        name: As the driver says it, such as ``"Orin"``.
+        compute_capability: ``"8.7"``.
+        cuda_version: The newest CUDA that the driver understands, such as ``"12.6"``.
+    """
+
+    name: str
+    compute_capability: str
+    cuda_version: str
+
+
+def find_gpu(library: str = LIBRARY) -> Gpu:
+    """Ask the driver.
+
+    Args:
+        library: The driver's library, as the loader finds it.
+
+    Raises:
+        CudaUnavailableError: No driver, a driver that does not start, or no GPU.
+    """
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError as error:
+        raise CudaUnavailableError(
+            f"there is no NVIDIA driver here ({library}: {error}); install it, or start the container with the NVIDIA "
+            f"runtime"
+        ) from error
+    _ask(driver, "cuInit", 0)
+    version, count, device = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    _ask(driver, "cuDriverGetVersion", ctypes.byref(version))
+    _ask(driver, "cuDeviceGetCount", ctypes.byref(count))
+    if count.value == 0:
+        raise CudaUnavailableError("the NVIDIA driver shows no GPU; is CUDA_VISIBLE_DEVICES set to nothing?")
+    _ask(driver, "cuDeviceGet", ctypes.byref(device), 0)
+    name = ctypes.create_string_buffer(256)
+    _ask(driver, "cuDeviceGetName", name, len(name), device)
+    capability = []
+    for attribute in (_MAJOR, _MINOR):
+        value = ctypes.c_int()
+        _ask(driver, "cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
+        capability.append(str(value.value))
+    cuda_version = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Gpu(name.value.decode("utf-8", "replace"), ".".join(capability), cuda_version)
+
+
+def _ask(driver: ctypes.CDLL, function: str, *arguments: Any) -> None:
+    try:
+        status = getattr(driver, function)(*arguments)
+    except AttributeError as error:
+        raise CudaUnavailableError(f"{driver._name} is no NVIDIA driver: it has no {function}") from error
+    if status != 0:
+        raise CudaUnavailableError(
+            f"the NVIDIA driver does not start: {function} returned CUDA error {status}{_name_of(driver, status)}; "
+            f"does nvidia-smi (on a Jetson: tegrastats) work on this machine?"
+        )
+
+
+def _name_of(driver: ctypes.CDLL, status: int) -> str:
+    name = ctypes.c_char_p()
+    known = getattr(driver, "cuGetErrorName", None)
+    if known is None or known(status, ctypes.byref(name)) != 0 or name.value is None:
+        return ""
+    return f" ({name.value.decode('ascii', 'replace')})"

@@ -1,0 +1,11 @@
+// Bits of the status word of a frame. The host zeroes the word before the first kernel and reads it after the last one;
+// kernels only add bits. A frame whose status is not 0 has no valid result.
+#pragma once
+
+enum Status : unsigned {
+    STATUS_NOT_FINITE = 1u,          // a network output holds NaN or infinity where that decides about a detection
+    STATUS_CANDIDATE_OVERFLOW = 2u,  // more candidates than their buffers hold; the surplus was left out
+    STATUS_LIMIT = 4u,               // a setting is beyond what a kernel is built for; it wrote nothing
+    STATUS_ARENA_OVERFLOW = 8u,      // the masks need more words than the arena has; masks that do not fit are empty
+    STATUS_RUN_OVERFLOW = 16u,       // the masks need more runs than the buffer has; the surplus was left out
+};

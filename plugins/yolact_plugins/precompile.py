@@ -1,0 +1,91 @@
+"""``python -m yolact_plugins.compiler``: compile every kernel ahead of time, for robots without a compiler."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from yolact_plugins import compiler
+from yolact_plugins.cache import CubinCache
+from yolact_plugins.cubin import Cubin
+from yolact_plugins.cubin_folder import cubin_folder, write_cubins
+from yolact_plugins.errors import KernelCompileError, YolactError
+from yolact_plugins.sources import families, read_source
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status. Results go to stdout, errors to stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except YolactError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one place where this package talks
+        return error.exit_status
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m yolact_plugins.compiler",
+        description="Compile the CUDA kernels for the GPUs of your robots; needs no GPU. Then YOLACT_FORBID_JIT=1 on "
+        "the robot makes sure that nothing is compiled there.",
+    )
+    parser.add_argument(
+        "--arch",
+        nargs="+",
+        required=True,
+        metavar="sm_XY",
+        help="architectures: sm_87 Jetson Orin, sm_110 Jetson Thor, sm_86 and sm_89 RTX 30 and 40, sm_90 H100, "
+        "sm_120 RTX 50",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="a bundle, which gets a folder cubins/, or any other folder; cubins that are there are replaced "
+        "(default: this machine's cache)",
+    )
+    parser.add_argument("--family", nargs="+", metavar="NAME", help="only these families of kernels (default: all)")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    names = options.family or families()
+    sources = [read_source(name) for name in names]
+    if not sources:
+        raise KernelCompileError(
+            "this installation has no kernels: the folder yolact_plugins/kernels is missing; reinstall it"
+        )
+    archs = list(dict.fromkeys(options.arch))
+    if options.output is None:
+        cache = CubinCache()
+        cubins = [cache.get(source, arch) for source in sources for arch in archs]
+        where = cache.folder
+    else:
+        # Everything compiles before the first file is written.
+        cubins = [compiler.compile_cubin(source, arch) for source in sources for arch in archs]
+        where = write_cubins(cubin_folder(options.output), cubins, prune=True)
+    for cubin in cubins:
+        _report(cubin)
+    size = sum(len(cubin.code) for cubin in cubins)
+    print(f"{where}: {len(cubins)} cubin(s), {size / 1000:.0f} kB")  # noqa: T201
+    return 0
+
+
+def _report(cubin: Cubin) -> None:
+    for name, figures in sorted(cubin.figures.items()):
+        spills = figures.spill_store_bytes + figures.spill_load_bytes
+        print(  # noqa: T201
+            f"{cubin.arch:7} {name:40} {figures.registers:4} registers {figures.shared_bytes:6} B shared "
+            f"{figures.stack_bytes:5} B stack {spills:5} B spilled"
+        )

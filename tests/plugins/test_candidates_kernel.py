@@ -1,0 +1,190 @@
+"""The kernels ``candidates_score`` and ``candidates_gather`` against the reference, on the host."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.kernel_host import COMPILER, HostKernels, example_count, poisoned
+from yolact_plugins import reference
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+
+Float = npt.NDArray[np.float32]
+VARIANCES = (0.1, 0.2)
+NOT_FINITE, OVERFLOW = 1, 2
+CASES_IN_AN_EXAMPLE = 10
+# exp() of two libraries differs by up to 2 units in the last place, of an argument that was rounded: 2^-23 |x| more.
+EXP_ULPS = 4
+
+
+class Raw(NamedTuple):
+    """Outputs of a network, and its priors."""
+
+    class_logit: npt.NDArray[Any]
+    box_regression: npt.NDArray[Any]
+    priors: Float
+
+
+class Found(NamedTuple):
+    prior: npt.NDArray[np.int32]
+    xyxy: Float
+    score: Float  # (C - 1, n)
+    status: int
+
+
+def make_raw(rng: np.random.Generator, num_priors: int, classes: int, dtype: npt.DTypeLike, lead: float) -> Raw:
+    """Logits whose background leads by about `lead`."""
+    logit = rng.normal(0, 2, (num_priors, classes))
+    logit[:, 0] += lead
+    regression = rng.normal(0, 2, (num_priors, 4))
+    priors = np.concatenate([rng.random((num_priors, 2)), rng.uniform(0.01, 0.9, (num_priors, 2))], axis=1)
+    return Raw(logit.astype(dtype), regression.astype(dtype), priors.astype(np.float32))
+
+
+def run(raw: Raw, threshold: float, capacity: int | None = None, seed: int = 0) -> Found:
+    num_priors, classes = raw.class_logit.shape
+    capacity = num_priors if capacity is None else capacity
+    suffix = "f16" if raw.class_logit.dtype == np.float16 else "f32"
+    blocks = max(1, -(-num_priors // 32))
+    normaliser, survivor = poisoned((num_priors, 2), np.float32), poisoned(blocks, np.uint32)
+    count, prior = poisoned(1, np.int32), poisoned(capacity, np.int32)
+    # As on a device, where every allocation is aligned for a float4: NumPy's are too, but for empty ones.
+    xyxy, score = poisoned((capacity, 4), np.float32), poisoned((classes - 1, capacity), np.float32)
+    status = np.zeros(1, np.uint32)
+    kernels = HostKernels.of("candidates")
+    sizes = (np.int32(num_priors), np.int32(classes), np.float32(threshold))
+    kernels(
+        f"candidates_score_{suffix}", (blocks,), (256,), [raw.class_logit, *sizes, normaliser, survivor, status], seed
+    )
+    inputs = (*raw, normaliser, survivor, np.int32(classes), *(np.float32(value) for value in VARIANCES))
+    outputs = (count, prior, xyxy, score, np.int32(capacity), status)
+    kernels(f"candidates_gather_{suffix}", (blocks,), (128,), [*inputs, *outputs], seed)
+    n = int(count[0])
+    for rest in (prior[n:], xyxy[n:], score[:, n:]):
+        assert (np.ascontiguousarray(rest).view(np.uint8) == 0xCD).all()
+    return Found(prior[:n], xyxy[:n], score[:, :n], int(status[0]))
+
+
+def check(raw: Raw, threshold: float, seed: int) -> int:
+    """Compare with the reference; returns the number of candidates."""
+    logit = raw.class_logit.astype(np.float32)
+    score = reference.class_score(logit)[:, 1:] if len(logit) else np.zeros((0, logit.shape[1] - 1), np.float32)
+    # Sums of C terms in another order, and two exponentials of arguments up to the spread of the logits.
+    spread = float(np.ptp(logit, axis=1).max(initial=0))
+    relative = 2.0**-23 * (logit.shape[1] + 2 * EXP_ULPS + 2 * spread)
+    found = run(raw, threshold, seed=seed)
+    assert found.status == 0
+    best = score.max(axis=1, initial=0)
+    certain = reference.candidates(score, threshold * (1 + relative))
+    possible = reference.candidates(score, threshold * (1 - relative))
+    assert (np.diff(found.prior) > 0).all()
+    assert set(certain) <= set(found.prior.tolist()) <= set(possible), best
+    np.testing.assert_allclose(found.score, score[found.prior].T, rtol=relative, atol=1e-37)
+    regression, priors = raw.box_regression[found.prior].astype(np.float32), raw.priors[found.prior]
+    xyxy = reference.decode(regression, priors, VARIANCES)
+    size = np.tile(xyxy[:, 2:] - xyxy[:, :2], 2)
+    exponent = np.abs(regression[:, 2:]).max(initial=0) * VARIANCES[1]
+    error = 2.0**-23 * ((EXP_ULPS + exponent) * size + 2 * np.abs(xyxy) + 2)
+    assert (np.abs(found.xyxy - xyxy) <= error).all()
+    return len(found.prior)
+
+
+@settings(max_examples=example_count(60), deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.one_of(st.integers(2, 12), st.sampled_from([21, 81, 100])),
+    st.sampled_from([0.0, 0.05, 0.3, 0.9]),
+    st.sampled_from([-8.0, 0.0, 4.0, 9.0]),
+)
+def test_kernels_equal_the_reference(seed: int, classes: int, threshold: float, lead: float) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(CASES_IN_AN_EXAMPLE):
+        num_priors = int(rng.integers(0, 150))
+        check(make_raw(rng, num_priors, classes, rng.choice(["float32", "float16"]), lead), threshold, seed % 7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("lead", "expected"), [(-30.0, 4000), (200.0, 0)])
+def test_all_priors_and_none(dtype: str, lead: float, expected: int) -> None:
+    raw = make_raw(np.random.default_rng(1), 4000, 6, dtype, lead)
+    assert check(raw, 0.05, seed=0) == expected
+
+
+def test_one_candidate_among_many_priors() -> None:
+    raw = make_raw(np.random.default_rng(2), 3000, 81, np.float16, 60)
+    raw.class_logit[2999, 80] = 120
+    assert check(raw, 0.05, seed=3) == 1
+
+
+def test_equal_logits_and_logits_beyond_the_range_of_exp() -> None:
+    raw = make_raw(np.random.default_rng(3), 70, 4, np.float32, 0)
+    raw.class_logit[:35] = 1000.0
+    raw.class_logit[35:] = [-3e38, 3e38, -3e38, 3e38]
+    raw.class_logit[40:, 0] = 3e38
+    found = run(raw, 0.05)
+    assert found.prior.tolist() == list(range(70))
+    assert (found.score[:, :35] == 0.25).all()
+    assert (found.score[:, 35] == np.array([0.5, 0, 0.5], np.float32)).all()
+
+
+def test_the_threshold_is_strict() -> None:
+    raw = make_raw(np.random.default_rng(4), 40, 2, np.float32, 0)
+    raw.class_logit[:] = 0.0  # both scores are exactly one half
+    assert len(run(raw, 0.5).prior) == 0
+    assert len(run(raw, 0.4999).prior) == 40
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 31, 32, 45, 99])
+def test_a_buffer_that_is_too_small_is_reported_and_not_overrun(capacity: int) -> None:
+    raw = make_raw(np.random.default_rng(5), 100, 5, np.float32, -20)
+    found = run(raw, 0.05, capacity)
+    assert found.status == OVERFLOW
+    assert found.prior.tolist() == list(range(capacity))
+    assert (found.score == run(raw, 0.05).score[:, :capacity]).all()
+    assert run(raw, 0.05, 100).status == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("class_id", [0, 1, 8, 9])
+def test_logits_that_are_not_finite_are_reported(value: float, class_id: int) -> None:
+    raw = make_raw(np.random.default_rng(6), 50, 10, np.float16, 0)
+    raw.class_logit[33, class_id] = value
+    # A class that is impossible is no damage, as in the runtime; a background that is impossible is.
+    damaged = value != -np.inf or class_id == 0
+    assert run(raw, 0.05).status == (NOT_FINITE if damaged else 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_regressions_of_candidates_that_are_not_finite_are_reported(value: float) -> None:
+    raw = make_raw(np.random.default_rng(7), 50, 3, np.float32, 0)
+    raw.class_logit[:, 0] = 50
+    raw.class_logit[7, 0] = -50
+    raw.box_regression[8, 2] = value
+    assert run(raw, 0.05).status == 0
+    raw.box_regression[7, 2] = value
+    assert run(raw, 0.05).status == NOT_FINITE
+
+
+def test_a_box_without_bounds_is_not_an_error() -> None:
+    raw = make_raw(np.random.default_rng(8), 5, 3, np.float32, -20)
+    raw.box_regression[2, 2] = 1e6
+    found = run(raw, 0.05)
+    assert found.status == 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = reference.decode(raw.box_regression, raw.priors, VARIANCES)
+    assert (np.isfinite(found.xyxy) == np.isfinite(expected)).all()
+
+
+def test_the_order_of_threads_and_blocks_does_not_matter() -> None:
+    raw = make_raw(np.random.default_rng(9), 500, 21, np.float16, 2)
+    results = [run(raw, 0.05, seed=seed) for seed in (0, 1, 2)]
+    for result in results[1:]:
+        assert result.prior.tolist() == results[0].prior.tolist()
+        assert result.xyxy.tolist() == results[0].xyxy.tolist()
+        assert result.score.tolist() == results[0].score.tolist()

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+
+from yolact_plugins.errors import CudaError
+from yolact_plugins.ownership import Owned
+
+
+class Resource(Owned):
+    def __init__(self, log: list[str], name: str, *held: Owned, fails: bool = False) -> None:
+        self.log, self.name, self.fails = log, name, fails
+        super().__init__(*held)
+
+    def _release(self) -> None:
+        self.log.append(self.name)
+        if self.fails:
+            raise CudaError("the driver refuses")
+
+
+def test_released_once() -> None:
+    log: list[str] = []
+    with Resource(log, "a") as resource:
+        assert not resource.closed
+    resource.close()
+    assert (log, resource.closed) == (["a"], True)
+    with pytest.raises(CudaError, match="this Resource is closed"):
+        resource.require_open()
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_what_is_stood_on_goes_last_whatever_is_closed_first(order: str) -> None:
+    log: list[str] = []
+    a = Resource(log, "a")
+    b = Resource(log, "b", a)
+    for name in order:
+        {"a": a, "b": b}[name].close()
+    assert log == ["b", "a"]
+
+
+def test_a_held_resource_lives_on_but_takes_nothing_new() -> None:
+    log: list[str] = []
+    resource = Resource(log, "a")
+    resource.hold()
+    resource.hold()
+    resource.close()
+    with pytest.raises(CudaError):
+        resource.hold()
+    resource.drop()
+    assert log == []
+    resource.drop()
+    assert log == ["a"]
+
+
+def test_a_release_that_fails_still_lets_go_of_what_was_held() -> None:
+    log: list[str] = []
+    a = Resource(log, "a")
+    b = Resource(log, "b", a, fails=True)
+    a.close()
+    with pytest.raises(CudaError, match="the driver refuses"):
+        b.close()
+    assert log == ["b", "a"]
+
+
+def test_forgetting_to_close_is_said_and_done() -> None:
+    log: list[str] = []
+    resource = Resource(log, "a")
+    with pytest.warns(ResourceWarning, match="a Resource was not closed"):
+        del resource
+    assert log == ["a"]
+
+
+def test_an_object_that_was_never_made_is_not_released() -> None:
+    closed = Resource([], "a")
+    closed.close()
+    log: list[str] = []
+    with pytest.raises(CudaError):
+        Resource(log, "b", closed)
+    assert log == []

@@ -1,0 +1,132 @@
+"""CUDA kernels as host C++: compiles a ``.cu`` file with g++ and a fiber shim, and calls its kernels on NumPy arrays.
+
+What this proves and what not is told in ``docs/kernels.md``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import yolact_plugins
+
+__all__ = ["COMPILER", "KERNELS", "SANITIZE", "SHIM", "HostKernelError", "HostKernels", "example_count", "poisoned"]
+
+SHIM = Path(__file__).parent / "cuda_host"
+KERNELS = Path(yolact_plugins.__file__).parent / "kernels"
+COMPILER = shutil.which("g++")
+# Set for a process that was started with the sanitizer's library in front of every other.
+SANITIZE = os.environ.get("YOLACT_KERNEL_SANITIZE") == "1"
+_POISON = 0xCD
+# -ffp-contract=off: products are rounded before they are added, as NumPy does it and as the kernels ask for by name.
+_FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
+_SANITIZER_FLAGS = ("-fsanitize=address", "-fsanitize-sections=cuda_shared", "-fno-omit-frame-pointer")
+_ENTRY_POINT = r'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))?\s+(\w+)\('
+
+
+class HostKernelError(Exception):
+    """The shim refused what a kernel did."""
+
+
+class HostKernels:
+    """The kernels of one ``.cu`` file, called on arrays of this process.
+
+    ``seed`` permutes the order in which blocks and threads run; 0 keeps the natural order. With odd seeds threads take
+    turns, with even ones each warp runs ahead as far as barriers let it.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self.names: list[str] = re.findall(_ENTRY_POINT, source.read_text())
+        self._library = _load(source, self.names)
+
+    @classmethod
+    def of(cls, family: str) -> HostKernels:
+        """The kernels of ``yolact_plugins/kernels/<family>.cu``, compiled once in each process.
+
+        Raises:
+            HostKernelError: They do not compile; tried once too, because a property asks again for every example.
+        """
+        outcome = _compiled(family)
+        if isinstance(outcome, HostKernelError):
+            raise outcome
+        return outcome
+
+    def __call__(
+        self, name: str, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any], seed: int = 0
+    ) -> None:
+        """Run a kernel to its end.
+
+        Args:
+            name: Of the entry point.
+            grid: Blocks, up to three numbers.
+            block: Threads of a block, up to three numbers.
+            arguments: Arrays are passed by address, NumPy scalars by value: their dtype has to be the parameter's.
+            seed: See the class.
+
+        Raises:
+            HostKernelError: A barrier or a warp operation was not reached by all.
+        """
+        shape = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
+        values = [np.array(a.ctypes.data if isinstance(a, np.ndarray) else a) for a in arguments]
+        pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+        launch = getattr(self._library, f"launch_{name}")
+        launch.restype = ctypes.c_char_p
+        if launch.argtypes is None:
+            launch.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p]
+        if all(shape[:3]) and (error := launch(shape, len(values), seed, pointers)):
+            raise HostKernelError(f"{name}: {error.decode()}")
+
+
+@functools.cache
+def _compiled(family: str) -> HostKernels | HostKernelError:
+    try:
+        return HostKernels(KERNELS / f"{family}.cu")
+    except HostKernelError as error:
+        return error
+
+
+def poisoned(shape: int | Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An array of 0xCD bytes, in which values that a kernel forgot to write show."""
+    array = np.empty(shape, dtype)
+    array.reshape(-1).view(np.uint8).fill(_POISON)
+    return array
+
+
+def example_count(examples: int) -> int:
+    """Examples of a property: all of them, or a fifteenth under the sanitizer, which takes ten times as long."""
+    return max(examples // 15, 2) if SANITIZE else examples
+
+
+def _three(counts: Sequence[int]) -> tuple[int, ...]:
+    return (*counts, *(1,) * (3 - len(counts)))
+
+
+def _load(source: Path, names: Sequence[str]) -> ctypes.CDLL:
+    """A shared library with a function ``launch_<name>`` for every kernel; its file is gone once it is loaded."""
+    if COMPILER is None:
+        raise HostKernelError("no g++ on this machine")
+    launchers = "".join(
+        f'extern "C" const char* launch_{name}(const unsigned* shape, int count, unsigned seed, void** arguments) '
+        f"{{ return cuda_host::launch({name}, shape, count, seed, arguments); }}\n"
+        for name in names
+    )
+    with tempfile.TemporaryDirectory(prefix="kernels-") as folder:
+        unit, library = Path(folder) / f"{source.stem}.cpp", Path(folder) / f"{source.stem}.so"
+        unit.write_text(f'#include "cuda_host.h"\n#include "{source}"\n{launchers}')
+        flags = _FLAGS + (_SANITIZER_FLAGS if SANITIZE else ())
+        command = [COMPILER, *flags, f"-I{SHIM}", str(unit), "-o", str(library)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HostKernelError(f"{' '.join(command)}\n{done.stderr}")
+        return ctypes.CDLL(str(library))
