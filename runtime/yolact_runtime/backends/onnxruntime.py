@@ -45,8 +45,9 @@ class OnnxRuntimeBackend:
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3
         if _is_for_tensorrt(model):
-            # ONNX Runtime 1.32 rewrites float16 graphs with Q/DQ into ones that compute something else: balloons.pth
-            # fell from a mask AP of 0.41 to 0.10. As they are written they are slow here, and right.
+            # ONNX Runtime 1.32 rewrites float16 graphs with Q/DQ into ones that compute something else: the masks of
+            # balloons.pth agreed with those of its float32 network at an AP of 0.10, unfused at 0.93. As they are
+            # written they are slow here, and right.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             session = runtime.InferenceSession(str(model), options, providers=[provider])
