@@ -187,6 +187,16 @@ def test_equal_scores_go_by_class_and_then_by_prior() -> None:
     assert found.class_id.tolist() == [0] * 200 + [1] * 56
 
 
+def test_places_without_an_entry_are_never_taken_for_scores_of_zero() -> None:
+    """As many results as are asked for, the last ones with a score of exactly 0, and empty places in every class."""
+    left = np.arange(34, dtype=np.float32)
+    apart = np.stack([left, 0 * left, left + 0.5, 0 * left + 1], axis=1)
+    score = np.repeat(np.array([[0.9, 0, 0]], np.float32), 34, axis=0)
+    found = check(apart, score, NmsSettings(max_instances=102))
+    assert found.prior.tolist() == [*range(34)] * 3
+    assert found.confidence.tolist() == [np.float32(0.9)] * 34 + [0] * 68
+
+
 @pytest.mark.parametrize("method", [NmsMethod.FAST, NmsMethod.CROSS_CLASS])
 def test_settings_beyond_the_limits_are_reported(method: NmsMethod) -> None:
     rng = np.random.default_rng(4)

@@ -83,7 +83,8 @@ __device__ Key find_bound(const KeyOf& key_of, int count, int needed, TopStorage
         if (top.digit < 0) return 1;
         prefix = prefix << 8 | static_cast<Key>(top.digit);
         needed -= top.above;
-        if (top.with_byte == needed) return prefix << shift;
+        // Where the last bytes of scores of 0 decide nothing, the bound would be 0, and "no entry" above it.
+        if (top.with_byte == needed) return prefix == 0 ? 1 : prefix << shift;
     }
     return prefix;
 }
