@@ -5,22 +5,37 @@ A bundle has one for the GPUs it was precompiled for; the cache of a machine is 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from yolact_plugins.cubin import Cubin, KernelFigures
 from yolact_plugins.sources import KernelSource
 
-__all__ = ["FOLDER_NAME", "INDEX_NAME", "CubinFolderError", "cubin_folder", "find_cubin", "write_cubins"]
+__all__ = [
+    "FOLDER_NAME",
+    "INDEX_NAME",
+    "MANIFEST_NAME",
+    "CubinFolderError",
+    "cubin_folder",
+    "find_bundle",
+    "find_cubin",
+    "named_cubins",
+    "prune_cubins",
+    "write_atomically",
+    "write_cubins",
+]
 
 FOLDER_NAME = "cubins"
 """The folder inside a bundle."""
 INDEX_NAME = "cubins.json"
+MANIFEST_NAME = "manifest.json"
+"""What makes a folder a bundle."""
 _FORMAT_VERSION = 1
 
 
@@ -30,7 +45,17 @@ class CubinFolderError(Exception):
 
 def cubin_folder(path: Path) -> Path:
     """Where the cubins of `path` are or go: ``cubins/`` inside a bundle, any other folder itself."""
-    return path / FOLDER_NAME if (path / "manifest.json").is_file() else path
+    bundle = find_bundle(path)
+    return path if bundle is None else bundle / FOLDER_NAME
+
+
+def find_bundle(path: Path) -> Path | None:
+    """The bundle that `path` is, or whose ``cubins/`` it is; None for any other folder."""
+    whole = path.absolute()
+    # First, so that nothing that is put into cubins/ makes that folder a bundle with cubins of its own.
+    if whole.name == FOLDER_NAME and (whole.parent / MANIFEST_NAME).is_file():
+        return path.parent if path.name else whole.parent
+    return path if (path / MANIFEST_NAME).is_file() else None
 
 
 def write_cubins(folder: Path, cubins: Iterable[Cubin], *, prune: bool = False) -> Path:
@@ -49,17 +74,41 @@ def write_cubins(folder: Path, cubins: Iterable[Cubin], *, prune: bool = False) 
     for cubin in cubins:
         # The hash in the name: another build never overwrites a file that an older index still names.
         name = f"{cubin.family}.{cubin.arch}.{cubin.sha256[:12]}.cubin"
-        _write_atomically(folder / name, cubin.code)
+        write_atomically(folder / name, cubin.code)
         entries.append(_entry(cubin, name))
     index = folder / INDEX_NAME
     document = {"format_version": _FORMAT_VERSION, "cubins": entries}
-    _write_atomically(index, (json.dumps(document, indent=1) + "\n").encode())
+    write_atomically(index, (json.dumps(document, indent=1) + "\n").encode())
     if prune:
-        named = {entry["file"] for entry in entries}
-        for path in folder.glob("*.cubin"):
-            if path.name not in named:
-                path.unlink()
+        prune_cubins(folder)
     return index
+
+
+def prune_cubins(folder: Path) -> None:
+    """Remove the cubin files that the index does not name; all of them where there is no index.
+
+    Raises:
+        CubinFolderError: The index cannot be understood; nothing was removed.
+    """
+    index = folder / INDEX_NAME
+    named = {path for path, _ in named_cubins(folder, index.read_bytes())} if index.exists() else set()
+    for path in folder.glob("*.cubin"):
+        if path not in named:
+            path.unlink()
+
+
+def named_cubins(folder: Path, index: bytes) -> list[tuple[Path, str]]:
+    """Path and SHA-256 of every cubin that an index names; the files are not looked at.
+
+    Args:
+        folder: Of the index.
+        index: Its content.
+
+    Raises:
+        CubinFolderError: It cannot be understood, or names a file that is not in the folder.
+    """
+    with _explained(folder):
+        return [(_path(folder, entry), str(entry["sha256"])) for entry in _entries(folder, index)]
 
 
 def find_cubin(folder: Path, source: KernelSource, arch: str, options: tuple[str, ...]) -> Cubin:
@@ -74,19 +123,33 @@ def find_cubin(folder: Path, source: KernelSource, arch: str, options: tuple[str
     Raises:
         CubinFolderError: Not there, of another source or other options, or damaged; the message says which.
     """
-    try:
-        document = json.loads((folder / INDEX_NAME).read_bytes())
-        if document["format_version"] != _FORMAT_VERSION:
-            raise CubinFolderError(f"{folder / INDEX_NAME} has format version {document['format_version']}, not 1")
-        same_name = [e for e in document["cubins"] if (e["family"], e["arch"]) == (source.family, arch)]
+    with _explained(folder):
+        entries = _entries(folder, (folder / INDEX_NAME).read_bytes())
+        same_name = [entry for entry in entries if (entry["family"], entry["arch"]) == (source.family, arch)]
         matching = [e for e in same_name if e["source_digest"] == source.digest and tuple(e["options"]) == options]
         if not matching:
-            raise CubinFolderError(_why_not(folder, document["cubins"], source.family, arch))
+            raise CubinFolderError(_why_not(folder, entries, source.family, arch))
         return _read(folder, matching[0])
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise CubinFolderError(f"{error.filename} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CubinFolderError(f"{folder / INDEX_NAME} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _entries(folder: Path, index: bytes) -> list[Mapping[str, Any]]:
+    document = json.loads(index)
+    if document["format_version"] != _FORMAT_VERSION:
+        raise CubinFolderError(
+            f"{folder / INDEX_NAME} has format version {document['format_version']}, not {_FORMAT_VERSION}"
+        )
+    entries: list[Mapping[str, Any]] = document["cubins"]
+    return entries
 
 
 def _why_not(folder: Path, entries: list[Mapping[str, Any]], family: str, arch: str) -> str:
@@ -96,15 +159,20 @@ def _why_not(folder: Path, entries: list[Mapping[str, Any]], family: str, arch: 
     return f"{folder} has {family} for {', '.join(archs) or 'no architecture'}, not for {arch}"
 
 
-def _read(folder: Path, entry: Mapping[str, Any]) -> Cubin:
-    name = entry["file"]
-    if Path(name).name != name:
+def _path(folder: Path, entry: Mapping[str, Any]) -> Path:
+    name: str = entry["file"]
+    if Path(name).name != name or name in {"", ".."} or "\\" in name:
         # An index is data from elsewhere; it may not point out of its folder.
         raise CubinFolderError(f'{folder / INDEX_NAME} names "{name}", which is not in this folder')
-    code = (folder / name).read_bytes()
+    return folder / name
+
+
+def _read(folder: Path, entry: Mapping[str, Any]) -> Cubin:
+    path = _path(folder, entry)
+    code = path.read_bytes()
     found = hashlib.sha256(code).hexdigest()
     if found != entry["sha256"]:
-        raise CubinFolderError(f"{folder / name} is damaged: its SHA-256 is {found[:12]}…, not {entry['sha256'][:12]}…")
+        raise CubinFolderError(f"{path} is damaged: its SHA-256 is {found[:12]}…, not {entry['sha256'][:12]}…")
     return Cubin(
         family=entry["family"],
         arch=entry["arch"],
@@ -130,7 +198,8 @@ def _entry(cubin: Cubin, name: str) -> dict[str, Any]:
     }
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing: to a temporary name beside it, flushed to disk, then renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

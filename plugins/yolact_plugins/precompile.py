@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 from yolact_plugins import compiler
 from yolact_plugins.cache import CubinCache
 from yolact_plugins.cubin import Cubin
-from yolact_plugins.cubin_folder import cubin_folder, write_cubins
+from yolact_plugins.cubin_folder import find_bundle, write_cubins
 from yolact_plugins.errors import KernelCompileError, YolactError
-from yolact_plugins.sources import families, read_source
+from yolact_plugins.manifest_entry import KERNELS_ARTEFACT, SIGNATURE_NAME, check_manifest, put_kernels
+from yolact_plugins.sources import KernelSource, families, read_source
 
 __all__ = ["main"]
 
@@ -19,7 +21,7 @@ _INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status. Results go to stdout, errors to stderr."""
+    """Entry point; returns the exit status. Results go to stdout, errors and what else to know to stderr."""
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
@@ -52,8 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="DIR",
-        help="a bundle, which gets a folder cubins/, or any other folder; cubins that are there are replaced "
-        "(default: this machine's cache)",
+        help="a bundle, which gets a folder cubins/ and lists it in its manifest (a signature is removed: sign again), "
+        "or any other folder; cubins that are there are replaced (default: this machine's cache)",
     )
     parser.add_argument("--family", nargs="+", metavar="NAME", help="only these families of kernels (default: all)")
     return parser
@@ -72,14 +74,29 @@ def _run(options: argparse.Namespace) -> int:
         cubins = [cache.get(source, arch) for source in sources for arch in archs]
         where = cache.folder
     else:
-        # Everything compiles before the first file is written.
-        cubins = [compiler.compile_cubin(source, arch) for source in sources for arch in archs]
-        where = write_cubins(cubin_folder(options.output), cubins, prune=True)
+        cubins, where = _compile_into(options.output, sources, archs)
     for cubin in cubins:
         _report(cubin)
     size = sum(len(cubin.code) for cubin in cubins)
     print(f"{where}: {len(cubins)} cubin(s), {size / 1000:.0f} kB")  # noqa: T201
     return 0
+
+
+def _compile_into(output: Path, sources: list[KernelSource], archs: list[str]) -> tuple[list[Cubin], Path]:
+    """The cubins, and the index that names them; everything compiles before the first file is written."""
+    bundle = find_bundle(output)
+    if bundle is not None:
+        check_manifest(bundle)
+    cubins = [compiler.compile_cubin(source, arch) for source in sources for arch in archs]
+    if bundle is None:
+        return cubins, write_cubins(output, cubins, prune=True)
+    if put_kernels(bundle, cubins):
+        print(  # noqa: T201
+            f"{bundle / SIGNATURE_NAME} no longer fits and is removed; sign again: "
+            f"yolact-export {shlex.quote(str(bundle))} --engine --sign KEY",
+            file=sys.stderr,
+        )
+    return cubins, bundle / KERNELS_ARTEFACT
 
 
 def _report(cubin: Cubin) -> None:

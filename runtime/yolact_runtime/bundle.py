@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from yolact_plugins.manifest_entry import KERNELS_ARTEFACT
 from yolact_runtime.errors import BundleError
 from yolact_runtime.manifest import METADATA_KEY, Artefact, Manifest
 from yolact_runtime.onnx_metadata import read_metadata
@@ -21,8 +23,10 @@ __all__ = [
     "Bundle",
     "artefact_path",
     "file_sha256",
+    "mask_iou_file",
     "open_bundle",
     "read_manifest",
+    "refuse_writable_by_all",
 ]
 
 MANIFEST_NAME = "manifest.json"
@@ -113,10 +117,12 @@ def artefact_path(folder: Path, name: str) -> Path:
     """Where a file that the manifest lists is. The file's content is not looked at.
 
     Raises:
-        BundleError: It is missing, or its name leads out of the folder.
+        BundleError: It is missing, or its name leads out of the folder, or into one inside it. The index of compiled
+            kernels is the one file in a folder of its own.
     """
-    # The manifest is data, not code: it must not reach outside its own folder.
-    if Path(name).name != name:
+    # The manifest is data, not code: it must not reach outside its own folder. "..", which is its own name, and what
+    # another system takes for a path are not plain either.
+    if name != KERNELS_ARTEFACT and (Path(name).name != name or name in {"", ".."} or "\\" in name):
         raise BundleError(f'{folder}: the manifest names the artefact "{name}", which is not a plain file name')
     path = folder / name
     if not path.is_file():
@@ -124,15 +130,44 @@ def artefact_path(folder: Path, name: str) -> Path:
     return path
 
 
+def refuse_writable_by_all(path: Path, subject: str) -> None:
+    """Refuse code from a place that every user of the machine may change.
+
+    Args:
+        path: A file or folder; the folder that it is in is looked at too.
+        subject: What it is, for the message: ``"an engine is"``.
+
+    Raises:
+        BundleError: Everybody may write it.
+    """
+    for place in (path, path.parent):
+        mode = place.stat().st_mode
+        # Anybody may add files to a sticky folder such as /tmp, but not replace those of others.
+        if mode & stat.S_IWOTH and not (place.is_dir() and mode & stat.S_ISVTX):
+            raise BundleError(
+                f"{place} can be written by every user of this machine, and {subject} executable code: "
+                f"chmod o-w {place}, and make sure that what is there is yours"
+            )
+
+
+def mask_iou_file(folder: Path, manifest: Manifest) -> Path | None:
+    """The mask-IoU network of a bundle (YOLACT++), checked; None for a model without one.
+
+    Raises:
+        BundleError: The manifest speaks of one, and it is missing or damaged.
+    """
+    if not manifest.mask_rescoring:
+        return None
+    name = _the_only(folder, manifest.artefacts, _MASK_IOU, _MASK_IOU_PRECISION)
+    return _checked(folder, name, manifest.artefacts[name])
+
+
 def _open_folder(folder: Path, precision: str | None, preferred: tuple[str, ...]) -> Bundle:
     manifest = read_manifest(folder)
     name = _choose_network(folder, manifest.artefacts, precision, preferred)
     network = _checked(folder, name, manifest.artefacts[name])
-    mask_iou = None
-    if manifest.mask_rescoring:
-        name_of_iou = _the_only(folder, manifest.artefacts, _MASK_IOU, _MASK_IOU_PRECISION)
-        mask_iou = _checked(folder, name_of_iou, manifest.artefacts[name_of_iou])
-    return Bundle(folder, replace(manifest, precision=manifest.artefacts[name].precision), network, mask_iou)
+    precision = manifest.artefacts[name].precision
+    return Bundle(folder, replace(manifest, precision=precision), network, mask_iou_file(folder, manifest))
 
 
 def _choose_network(

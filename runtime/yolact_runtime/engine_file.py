@@ -14,13 +14,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yolact_runtime.bundle import ENGINE_ROLE, artefact_path, read_manifest
+from yolact_runtime.bundle import ENGINE_ROLE, artefact_path, read_manifest, refuse_writable_by_all
 from yolact_runtime.cuda_driver import Gpu, find_gpu
 from yolact_runtime.engine_name import manifest_from_name
 from yolact_runtime.errors import (
@@ -125,7 +124,7 @@ def read_engine(file: EngineFile) -> bytes:
     Raises:
         BundleError: Others may write the file, it cannot be read, or it is not what the manifest lists.
     """
-    _refuse_writable_by_all(file.path)
+    refuse_writable_by_all(file.path, "an engine is")
     try:
         plan = file.path.read_bytes()
     except OSError as error:
@@ -208,17 +207,6 @@ def _manifest_of(engine: Any, file: EngineFile) -> Manifest:
     except BundleError:
         # No room in the plan; the bundle's own is of the same export.
         return file.manifest
-
-
-def _refuse_writable_by_all(path: Path) -> None:
-    for place in (path, path.parent):
-        mode = place.stat().st_mode
-        # Anybody may add files to a sticky folder such as /tmp, but not replace those of others.
-        if mode & stat.S_IWOTH and not (place.is_dir() and mode & stat.S_ISVTX):
-            raise BundleError(
-                f"{place} can be written by every user of this machine, and an engine is executable code: "
-                f"chmod o-w {place}, and make sure that the engine is yours"
-            )
 
 
 def _difference(build: Mapping[str, str], version: str, gpu: Gpu) -> str | None:

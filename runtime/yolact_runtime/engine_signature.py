@@ -1,7 +1,8 @@
 """Signed bundles: an Ed25519 signature of ``manifest.json``, which holds the sha256 of every other file.
 
-A hash beside a file finds accidents. A signature also finds whoever can write the folder and has not the key: without
-it, nobody's engine should be loaded from a place that others write to, because engines are executable code.
+Of compiled kernels it holds that of their index, which holds those of the cubins. A hash beside a file finds accidents.
+A signature also finds whoever can write the folder and has not the key: without it, nobody's engine or kernels should
+be loaded from a place that others write to, because they are executable code.
 
 The signature file holds the 64 bytes as they are, so that OpenSSL 3 makes and checks the same::
 
@@ -17,6 +18,7 @@ from typing import Any
 
 from yolact_runtime.bundle import MANIFEST_NAME, SIGNATURE_NAME, artefact_path, file_sha256
 from yolact_runtime.errors import BundleError, MissingDependencyError, SignatureError
+from yolact_runtime.kernel_folder import check_kernels
 from yolact_runtime.manifest import Manifest
 from yolact_runtime.terminal import write_atomically
 
@@ -26,7 +28,7 @@ _NUM_BYTES = 64
 
 
 def sign_bundle(bundle: Path, key_path: Path) -> Path:
-    """Sign a bundle's manifest; an earlier signature is replaced.
+    """Sign a bundle's manifest, once every file is what it says; an earlier signature is replaced.
 
     Args:
         bundle: The folder.
@@ -36,7 +38,8 @@ def sign_bundle(bundle: Path, key_path: Path) -> Path:
         The signature file.
 
     Raises:
-        BundleError: The folder has no manifest, or a file is not what the manifest says.
+        BundleError: The folder has no manifest, a file is not what the manifest says, or there are kernels
+            that it does not list.
         SignatureError: The key cannot be read.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
@@ -49,7 +52,7 @@ def sign_bundle(bundle: Path, key_path: Path) -> Path:
 
 
 def verify_bundle(bundle: Path, public_key_path: Path) -> Manifest:
-    """Check the signature of a bundle's manifest, and every file that the manifest lists.
+    """Check the signature of a bundle's manifest, every file that it lists, and the cubins of compiled kernels.
 
     Args:
         bundle: The folder.
@@ -59,7 +62,8 @@ def verify_bundle(bundle: Path, public_key_path: Path) -> Manifest:
         The manifest that is vouched for.
 
     Raises:
-        BundleError: The folder has no manifest, or a file is not what the manifest says.
+        BundleError: The folder has no manifest, a file is not what the manifest says, or there are kernels
+            that it does not list.
         SignatureError: There is no signature, it does not fit, or the key cannot be read.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
@@ -70,7 +74,7 @@ def verify_bundle(bundle: Path, public_key_path: Path) -> Manifest:
     except FileNotFoundError as error:
         raise SignatureError(
             f"{bundle} is not signed: it has no {SIGNATURE_NAME}. Sign it where it was made: yolact-export … --sign "
-            f"KEY; a bundle changes, and loses its signature, when engines are built into it"
+            f"KEY; a bundle changes, and loses its signature, when engines are built or kernels compiled into it"
         ) from error
     except OSError as error:
         raise SignatureError(f"cannot read {bundle / SIGNATURE_NAME}: {error.strerror or error}") from error
@@ -97,6 +101,7 @@ def _check_files(bundle: Path, manifest: Manifest) -> None:
     for name, artefact in manifest.artefacts.items():
         if file_sha256(artefact_path(bundle, name)) != artefact.sha256:
             raise BundleError(f"{bundle / name} is not the file that the manifest describes; get the bundle again")
+    check_kernels(bundle, manifest)
 
 
 def _read(path: Path) -> bytes:

@@ -132,11 +132,14 @@ class Artefact:
     """One file of a bundle.
 
     Attributes:
-        role: ``"network"`` and ``"mask_iou"`` are ONNX models, ``"engine"`` is a TensorRT plan.
-        precision: ``"fp32"``, ``"fp16"``, ``"int8"`` (TensorRT's form of it) or ``"int8-cpu"`` (ONNX Runtime's).
+        role: ``"network"`` and ``"mask_iou"`` are ONNX models, ``"engine"`` is a TensorRT plan, ``"kernels"`` is the
+            index of compiled CUDA kernels, see :mod:`yolact_runtime.kernel_folder`.
+        precision: ``"fp32"``, ``"fp16"``, ``"int8"`` (TensorRT's form of it) or ``"int8-cpu"`` (ONNX Runtime's). Empty
+            for kernels, which serve every precision.
         sha256: Of the whole file, hexadecimal.
         size_bytes: Of the whole file.
-        build: Of engines: what was built where, see :mod:`yolact_runtime.engine_file`. Empty for portable files.
+        build: Of engines: what was built where, see :mod:`yolact_runtime.engine_file`; of kernels: ``archs`` and
+            ``nvrtc_version``. Empty for portable files.
     """
 
     role: str

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from support.precompiled import with_kernels
 from yolact_export import bundle_writer
 from yolact_export.bundle_writer import check_destination, staged_bundle, write_manifest
 from yolact_export.errors import ExportError
 from yolact_runtime.bundle import open_bundle
+from yolact_runtime.kernel_folder import bundle_kernels
 from yolact_runtime.manifest import InputSpec, Manifest, PriorSpec
 
 MANIFEST = Manifest(
@@ -85,14 +87,36 @@ def test_a_bundle_with_other_files_in_it_is_left_alone(tmp_path: Path) -> None:
     assert open_bundle(bundle).network.read_bytes() == b"old"
 
 
-def test_a_bundle_with_precompiled_kernels_may_be_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "not listed"])
+def test_a_bundle_with_precompiled_kernels_may_be_replaced(
+    tmp_path: Path, listed: bool, exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernels go with the manifest that lists them: what is left is a bundle without any."""
+    if not exchange:
+        monkeypatch.setattr(bundle_writer, "_exchange", lambda a, b: False)
     bundle = tmp_path / "a.bundle"
     write(bundle, b"old")
-    (bundle / "cubins").mkdir()
-    (bundle / "cubins" / "cubins.json").touch()
+    if listed:
+        with_kernels(bundle, "sm_87")
+        assert bundle_kernels(bundle)
+    else:
+        (bundle / "cubins").mkdir()
+        (bundle / "cubins" / "cubins.json").touch()
     write(bundle, b"new")
     assert open_bundle(bundle).network.read_bytes() == b"new"
-    assert not (bundle / "cubins").exists()
+    assert sorted(path.name for path in bundle.iterdir()) == ["manifest.json", "model.fp32.onnx"]
+    assert bundle_kernels(bundle) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bundle"]
+
+
+def test_a_failed_export_keeps_the_kernels_of_the_earlier_bundle(tmp_path: Path) -> None:
+    bundle = tmp_path / "a.bundle"
+    write(bundle, b"old")
+    with_kernels(bundle, "sm_87")
+    with pytest.raises(RuntimeError), staged_bundle(bundle):
+        raise RuntimeError
+    assert bundle_kernels(bundle) == bundle / "cubins"
 
 
 def test_a_folder_with_somebody_elses_manifest_is_left_alone(tmp_path: Path) -> None:

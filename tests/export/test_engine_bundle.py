@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.engine_graphs import CONVOLUTIONS, small_model, write_engine_bundle
+from support.precompiled import with_kernels
 from yolact_export.bundle_writer import check_destination
 from yolact_export.engine_bundle import build_engines, engine_precisions
 from yolact_export.engine_options import EngineOptions
@@ -19,6 +20,7 @@ from yolact_export.errors import EngineBuildError, UsageError
 from yolact_runtime.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha256, open_bundle, read_manifest
 from yolact_runtime.engine_file import find_engine, read_engine
 from yolact_runtime.errors import BundleError
+from yolact_runtime.kernel_folder import bundle_kernels
 
 RTX = EngineOptions("rtx")
 
@@ -60,6 +62,20 @@ def test_a_second_build_replaces_the_first_and_removes_a_signature(tmp_path: Pat
     assert read_manifest(bundle).artefacts["model.fp32.rtx.plan"].build["compute_capabilities"] == "8.6"
     assert not (bundle / SIGNATURE_NAME).exists()
     assert any("no longer fits and is removed; sign again" in line for line in said)
+
+
+def test_building_engines_keeps_the_kernels_and_the_other_way_round(tmp_path: Path) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
+    with_kernels(bundle, "sm_87")
+    entry = read_manifest(bundle).artefacts["cubins/cubins.json"]
+    (engine,) = build_engines(bundle, None, RTX)
+    assert list(read_manifest(bundle).artefacts) == ["model.fp32.onnx", "cubins/cubins.json", "model.fp32.rtx.plan"]
+    assert read_manifest(bundle).artefacts["cubins/cubins.json"] == entry
+    assert bundle_kernels(bundle) == bundle / "cubins"
+    with_kernels(bundle, "sm_90")
+    assert read_engine(find_engine(bundle, "fp32", "rtx"))
+    assert read_manifest(bundle).artefacts[engine.path.name] == engine.artefact
+    check_destination(bundle)
 
 
 def test_an_interrupt_keeps_the_engines_before_it_and_nothing_else(tmp_path: Path) -> None:

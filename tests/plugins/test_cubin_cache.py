@@ -13,7 +13,13 @@ from support.kernels import SAMPLE
 from yolact_plugins import compiler
 from yolact_plugins.cache import CubinCache, default_cache_folder, jit_is_forbidden
 from yolact_plugins.cubin import Cubin
-from yolact_plugins.cubin_folder import INDEX_NAME, cubin_folder, write_cubins
+from yolact_plugins.cubin_folder import (
+    INDEX_NAME,
+    CubinFolderError,
+    cubin_folder,
+    named_cubins,
+    write_cubins,
+)
 from yolact_plugins.errors import MissingCubinError, MissingDependencyError
 
 OTHER = dataclasses.replace(SAMPLE, text=SAMPLE.text + "// newer\n")
@@ -187,6 +193,39 @@ def test_an_index_may_not_point_out_of_its_folder(
     index.write_text(json.dumps(document))
     CubinCache(tmp_path / "cache", bundle).get(SAMPLE, "sm_87")
     assert 'names "../../elsewhere.cubin", which is not in this folder' in caplog.text
+
+
+def test_nothing_in_the_folder_of_a_bundle_makes_it_a_bundle_itself(tmp_path: Path, compiled: Cubin) -> None:
+    """A signature covers ``cubins/cubins.json``; who can add files must not lead a reader to other cubins."""
+    bundle = _bundle(tmp_path / "m.bundle", compiled)
+    assert cubin_folder(bundle / "cubins") == bundle / "cubins"
+    (bundle / "cubins" / "manifest.json").write_text("{}")
+    (bundle / "cubins" / "cubins").mkdir()
+    assert cubin_folder(bundle) == cubin_folder(bundle / "cubins") == bundle / "cubins"
+    assert cubin_folder(tmp_path) == tmp_path
+
+
+def test_the_files_that_an_index_names(tmp_path: Path, compiled: Cubin) -> None:
+    index = write_cubins(tmp_path, [compiled]).read_bytes()
+    (file,) = tmp_path.glob("*.cubin")
+    (tmp_path / "stray.cubin").touch()
+    assert named_cubins(tmp_path, index) == [(file, compiled.sha256)]
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".", "", "a\\b", 7, None])
+def test_an_index_names_files_beside_it_and_nothing_else(tmp_path: Path, compiled: Cubin, name: object) -> None:
+    document = json.loads(write_cubins(tmp_path, [compiled]).read_bytes())
+    document["cubins"][0]["file"] = name
+    with pytest.raises(CubinFolderError, match=r"cubins\.json (names|cannot be read)"):
+        named_cubins(tmp_path, json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b'{"format_version": 2}', b'{"format_version": 1, "cubins": [7]}', b"[" * 9**6]
+)
+def test_an_index_of_nonsense_names_nothing(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(CubinFolderError, match=r"cubins\.json (cannot be read|has format version 2, not 1)"):
+        named_cubins(tmp_path, content)
 
 
 def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

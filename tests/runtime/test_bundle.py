@@ -4,13 +4,17 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from support.precompiled import with_kernels
 from support.scenes import Thing, small_manifest, with_precisions, write_bundle
-from yolact_runtime.bundle import MANIFEST_NAME, file_sha256, open_bundle
+from yolact_runtime.bundle import MANIFEST_NAME, artefact_path, file_sha256, open_bundle
 from yolact_runtime.errors import BundleError, ManifestError
 from yolact_runtime.manifest import Artefact, Manifest
 
@@ -103,6 +107,13 @@ def test_networks_that_are_not_for_a_cpu_are_not_taken_unasked(tmp_path: Path, t
     assert open_bundle(folder / f"model.{there[0]}.onnx").network.name == f"model.{there[0]}.onnx"
 
 
+def test_kernels_beside_the_network_are_passed_over(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b", THINGS)
+    with_kernels(folder, "sm_87")
+    assert open_bundle(folder).network.name == "model.fp32.onnx"
+    _refused(folder, r"the manifest lists: model\.fp32\.onnx \(fp32\)$", "fp16")
+
+
 def test_engines_beside_the_network_are_passed_over(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
     engine = dataclasses.asdict(Artefact("engine", "fp32", "0" * 64, 1, {"library": "tensorrt"}))
@@ -175,6 +186,50 @@ def test_an_artefact_cannot_reach_outside_its_folder(tmp_path: Path, name: str) 
     name = str(tmp_path / "outside.onnx") if name == "ABSOLUTE" else name
     _edit(folder, artefacts={name: entry})
     _refused(folder, "which is not a plain file name")
+
+
+def test_the_index_of_the_kernels_is_the_one_artefact_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "cubins").mkdir()
+    with pytest.raises(BundleError, match=r"is incomplete: cubins/cubins\.json is missing"):
+        artefact_path(tmp_path, "cubins/cubins.json")
+    (tmp_path / "cubins" / "cubins.json").touch()
+    assert artefact_path(tmp_path, "cubins/cubins.json") == tmp_path / "cubins" / "cubins.json"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "..", "/", "../b", "..\\b", "cubins\\cubins.json", "a\\", "C:\\b"),
+        *("cubins/other.json", "cubins/", "cubins/a.cubin", "cubins/cubins/cubins.json", "other/cubins.json"),
+        *("./cubins/cubins.json", "cubins//cubins.json", "cubins/./cubins.json", "cubins/../b", "cubins/cubins.json/"),
+        *("/cubins/cubins.json", "../b/cubins/cubins.json", "Cubins/cubins.json", "cubins/cubins.json/../cubins.json"),
+    ],
+)
+def test_no_other_name_with_a_folder_is_allowed(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "b"
+    (folder / "cubins" / "cubins").mkdir(parents=True)
+    for place in ("cubins.json", "other.json", "a.cubin", "cubins/cubins.json"):
+        (folder / "cubins" / place).touch()
+    with pytest.raises(BundleError, match="which is not a plain file name"):
+        artefact_path(folder, name)
+
+
+@given(
+    st.lists(st.sampled_from(["cubins", "cubins.json", "..", ".", "/", "\\", "a", "\0", ""]), max_size=6).map("".join)
+)
+def test_whatever_a_manifest_names_stays_in_its_folder(name: str) -> None:
+    with tempfile.TemporaryDirectory() as outside:
+        folder = Path(outside, "b")
+        (folder / "cubins").mkdir(parents=True)
+        for place in (folder, folder / "cubins", folder.parent):
+            for file in ("a", "cubins.json"):
+                (place / file).touch()
+        try:
+            path = artefact_path(folder, name)
+        except BundleError:
+            return
+        assert path.resolve() in {(folder / n).resolve() for n in ("a", "cubins.json", "cubins/cubins.json")}
+        assert str(path) == f"{folder}/{name}"
 
 
 def test_an_artefact_that_is_a_folder(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from support.precompiled import made_up_cubin, with_kernels
 from support.scenes import Thing, write_bundle
+from yolact_plugins.cubin_folder import write_cubins
 from yolact_runtime.bundle import MANIFEST_NAME, SIGNATURE_NAME
 from yolact_runtime.engine_signature import sign_bundle, verify_bundle
 from yolact_runtime.errors import BundleError, MissingDependencyError, SignatureError
@@ -85,6 +87,54 @@ def test_a_file_that_was_changed(bundle: Path, tmp_path: Path) -> None:
         verify_bundle(bundle, public)
     with pytest.raises(BundleError, match="is not the file"):
         sign_bundle(bundle, private)
+
+
+def test_kernels_are_vouched_for(bundle: Path, tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path / "keys")
+    with_kernels(bundle, "sm_87", "sm_90")
+    sign_bundle(bundle, private)
+    assert "cubins/cubins.json" in verify_bundle(bundle, public).artefacts
+    # Never read, so nothing needs to vouch for it.
+    (bundle / "cubins" / "stray.cubin").write_bytes(b"evil")
+    verify_bundle(bundle, public)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("cubin", r"\.cubin is not the file that .*cubins\.json describes"),
+        ("no cubin", r"\.cubin is missing"),
+        ("index", r"cubins\.json is not the file that the manifest describes"),
+        ("no index", r"is incomplete: cubins/cubins\.json is missing"),
+        ("all", r"cubins\.json is not the file that the manifest describes"),
+    ],
+)
+def test_kernels_that_were_changed(bundle: Path, tmp_path: Path, change: str, message: str) -> None:
+    private, public = write_keys(tmp_path / "keys")
+    index = with_kernels(bundle, "sm_87", "sm_90")
+    sign_bundle(bundle, private)
+    cubin = max(index.parent.glob("*.cubin"))
+    if change == "all":
+        # Index and cubins fit each other: only the manifest can tell.
+        write_cubins(index.parent, [made_up_cubin("sm_87", b"evil")], prune=True)
+    elif change.startswith("no "):
+        (index if change == "no index" else cubin).unlink()
+    else:
+        path = index if change == "index" else cubin
+        path.write_bytes(path.read_bytes() + b" ")
+    for work, key in ((verify_bundle, public), (sign_bundle, private)):
+        with pytest.raises(BundleError, match=message):
+            work(bundle, key)
+
+
+def test_kernels_that_the_manifest_does_not_list(bundle: Path, tmp_path: Path) -> None:
+    """A robot would refuse them: better said before it is signed, and when the signature is checked."""
+    private, public = write_keys(tmp_path / "keys")
+    sign_bundle(bundle, private)
+    write_cubins(bundle / "cubins", [made_up_cubin("sm_87")])
+    for work, key in ((verify_bundle, public), (sign_bundle, private)):
+        with pytest.raises(BundleError, match=r"cubins is not listed .*python -m yolact_plugins\.compiler --arch"):
+            work(bundle, key)
 
 
 def test_no_signature(bundle: Path, tmp_path: Path) -> None:
