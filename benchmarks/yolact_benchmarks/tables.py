@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["main", "render"]
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/decisions.md", "docs/precision.md", "docs/training.md")
+DOCUMENTS = ("README.md", "docs/decisions.md", "docs/kernels.md", "docs/precision.md", "docs/training.md")
 RESULTS, MODELS = Path("benchmarks", "results"), Path("examples", "models")
 
 
@@ -132,6 +132,23 @@ def _pruning(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def _kernels(record: dict[str, Any]) -> list[str]:
+    """A row for each kernel; figures over all architectures."""
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in record["results"]["kernels"]:
+        rows.setdefault((row["family"], row["kernel"]), []).append(row)
+    lines = []
+    for (_, kernel), of_archs in rows.items():
+        registers = [row["registers"] for row in of_archs]
+        spilled = max(row["spill_store_bytes"] + row["spill_load_bytes"] + row["stack_bytes"] for row in of_archs)
+        shared = max(row["shared_bytes"] for row in of_archs)
+        lines.append(
+            f"| `{kernel}` | {min(registers)} to {max(registers)} | {shared} | {spilled} | {len(of_archs)} "
+            f"| NVRTC {record['results']['nvrtc']} |"
+        )
+    return lines
+
+
 def _quantisers(record: dict[str, Any]) -> list[str]:
     """A row for each way to quantise; what differs between the convolutions chosen is side by side."""
     results = record["results"]
@@ -183,6 +200,8 @@ _HEADERS = {
     "postprocess": "| scene | this runtime | dense PyTorch | ratio | peak memory | dense PyTorch | machine |",
     "evaluator": "| detections | ours | pycocotools | ratio | largest difference | machine |",
     "export": "| checkpoint | export with verification | extra memory | over checkpoint | machine |",
+    "kernels": "| kernel | registers of a thread | shared memory, bytes | stack and spills, bytes | architectures "
+    "| compiler |",
     "models": "| checkpoint | configuration | classes | steps x batch | judged on | box AP | mask AP | mask AP50 |",
     "pruning": "| checkpoint | parameters | GFLOPs | network | dense mask AP | pruned | recovered | measured on |",
     "quantisers": "| network, measure | quantiser, for | ranges | lost, all in INT8 | lost, final heads in float "
@@ -193,6 +212,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "postprocess": _postprocess,
     "evaluator": _evaluator,
     "export": _export,
+    "kernels": _kernels,
     "models": _models,
     "pruning": _pruning,
     "quantisers": _quantisers,
