@@ -73,11 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default 0)")
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--backend", default="auto", help="auto, onnxruntime-cuda or onnxruntime-cpu (default auto)")
+    machine.add_argument(
+        "--backend",
+        default="auto",
+        help="auto, tensorrt, tensorrt-rtx, onnxruntime-cuda or onnxruntime-cpu (default auto)",
+    )
     machine.add_argument(
         "--precision",
         metavar="NAME",
-        help="which network of a bundle: fp32, fp16, int8-cpu (default: what the backend runs best)",
+        help="which network of a bundle: fp32, fp16, int8, int8-cpu (default: what the backend runs best)",
     )
     machine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 lets the backend choose")
     add_common_options(parser)

@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["peak_allocated_bytes", "peak_extra_bytes", "peak_resident_bytes"]
+__all__ = ["peak_allocated_bytes", "peak_extra_bytes", "peak_resident_bytes", "resident_bytes"]
 
 
 def peak_extra_bytes(run: Callable[[], object]) -> int:
@@ -29,6 +29,11 @@ def peak_resident_bytes() -> int:
     Linux only. ``getrusage`` would count what a parent process held when it started this one.
     """
     return _status_bytes("VmHWM")
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process now. Linux only."""
+    return _status_bytes("VmRSS")
 
 
 def peak_allocated_bytes(run: Callable[[], object]) -> int:
