@@ -7,6 +7,7 @@ with Segmenter.open("model.bundle") as segmenter:
 """
 
 from yolact_runtime.bundle import Bundle, open_bundle
+from yolact_runtime.camera_frame import CameraFrame, PixelFormat
 from yolact_runtime.errors import YolactError
 from yolact_runtime.instances import Instances
 from yolact_runtime.manifest import Manifest
@@ -16,10 +17,12 @@ from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
 __all__ = [
     "Bundle",
+    "CameraFrame",
     "Instances",
     "Manifest",
     "Masks",
     "NmsMethod",
+    "PixelFormat",
     "Segmenter",
     "SegmenterOptions",
     "YolactError",

@@ -6,9 +6,9 @@ import argparse
 import itertools
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Find instances in images and videos with an exported YOLACT model.",
         epilog="Exit status: 0 all inputs done; 1 something failed (the rest was done); 2 usage; 130 interrupted.",
     )
-    parser.add_argument("model", type=Path, help="bundle folder or .onnx file, written by yolact-export")
+    parser.add_argument(
+        "model", type=Path, help="bundle folder, .onnx file or .plan in its bundle, written by yolact-export"
+    )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, video, folder or glob")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT_DIR", help="write pictures with masks here")
     parser.add_argument(
@@ -62,11 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     more.add_argument("--no-mask-rescoring", action="store_true", help="YOLACT++: skip the mask-IoU network")
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--backend", default="auto", help="auto, onnxruntime-cuda or onnxruntime-cpu (default auto)")
+    machine.add_argument(
+        "--backend",
+        default="auto",
+        help="auto, tensorrt, tensorrt-rtx, onnxruntime-cuda or onnxruntime-cpu (default auto)",
+    )
     machine.add_argument(
         "--precision",
         metavar="NAME",
-        help="which network of a bundle: fp32, fp16, int8-cpu (default: what the backend runs best)",
+        help="which network of a bundle: fp32, fp16, int8, int8-cpu (default: what the backend runs best)",
     )
     machine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 lets the backend choose")
     add_common_options(parser)
@@ -138,7 +144,7 @@ class _Job:
         try:
             frame = read_image(path)
             destination = self._destination(path, suffix)
-            picture = self._segment(str(path), frame)
+            picture = self._record(str(path), frame, self._segmenter(frame))
             if destination:
                 write_image(destination, picture)
                 self._written.append(destination)
@@ -157,8 +163,10 @@ class _Job:
                 destination = self._destination(path, ".mp4")
                 writer = stack.enter_context(VideoWriter(destination, reader.fps)) if destination else None
                 num_frames = 0
-                for frame in self._terminal.progress(reader, path.name, reader.num_frames):
-                    picture = self._segment(str(path), frame, num_frames)
+                # Closed before the reader: the stream's thread must not decode from a video that is closed.
+                results = stack.enter_context(closing(self._stream(reader)))
+                for frame, instances in self._terminal.progress(results, path.name, reader.num_frames):
+                    picture = self._record(str(path), frame, instances, num_frames)
                     num_frames += 1
                     if writer:
                         writer.write(picture)
@@ -190,11 +198,24 @@ class _Job:
             terminal.error(f"{len(self._failures)} input(s) failed, {self._num_done} done")
         return 1 if self._failures else 0
 
-    def _segment(self, name: str, frame: Any, index: int | None = None) -> Any:
-        """Run the model on one frame, record and print the result, and return the overlay (if pictures are wanted)."""
+    def _stream(self, frames: Iterable[Any]) -> Generator[tuple[Any, Any], None, None]:
+        """Frames with their instances; the next frame is decoded and begun meanwhile."""
+        under_way: deque[Any] = deque()
+
+        def source() -> Iterator[Any]:
+            for frame in frames:
+                under_way.append(frame)
+                yield frame
+
+        with closing(self._segmenter.stream(source())) as results:
+            for instances in results:
+                yield under_way.popleft(), instances
+
+    def _record(self, name: str, frame: Any, instances: Any, index: int | None = None) -> Any:
+        """Record and print the result of one frame, and return the overlay (if pictures are wanted)."""
         from yolact_runtime.documents import image_document
 
-        instances = self._segmenter(frame)[: self._options.top_k]
+        instances = instances[: self._options.top_k]
         names = self._segmenter.class_names
         self._num_done += 1
         self._found[name] += len(instances)

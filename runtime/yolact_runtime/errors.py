@@ -13,6 +13,7 @@ __all__ = [
     "ManifestError",
     "MediaError",
     "MissingDependencyError",
+    "NoEngineError",
     "ShapeError",
     "SignatureError",
     "UsageError",
@@ -50,6 +51,10 @@ class BackendError(YolactError):
 
 class BackendUnavailableError(BackendError):
     """A backend cannot be used on this machine; the message says why."""
+
+
+class NoEngineError(BackendUnavailableError):
+    """A model has no engine for a backend; the message says how to build one."""
 
 
 class FrameError(YolactError):

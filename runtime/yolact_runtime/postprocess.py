@@ -17,7 +17,7 @@ from yolact_runtime.mask_assembly import assemble_masks, soft_masks
 from yolact_runtime.nms import NmsSettings, find_candidates, require_finite, select
 from yolact_runtime.priors import make_priors
 
-__all__ = ["MaskIou", "Postprocessor", "decode"]
+__all__ = ["MaskIou", "Postprocessor", "decode", "to_pixels"]
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Postprocessor:
         if self.mask_iou is not None:
             mask_confidence = selection.confidence * self._predicted_iou(prototype, chosen, xyxy, selection.class_id)
         return Instances(
-            _to_pixels(xyxy, height, width),
+            to_pixels(xyxy, height, width),
             masks,
             selection.confidence,
             selection.class_id.astype(np.int32),
@@ -159,7 +159,7 @@ def _require_shape(array: npt.NDArray[np.floating], shape: tuple[int | str, ...]
         raise ShapeError(f'the output "{name}" should have the shape {wanted} for this model, found {array.shape}')
 
 
-def _to_pixels(xyxy: Float, height: int, width: int) -> Float:
+def to_pixels(xyxy: Float, height: int, width: int) -> Float:
     """Scale to the frame with upstream's one-sided clamping; what is not a number becomes 0, as in an integer box."""
     pixels = np.empty_like(xyxy)
     scale = np.array([width, height], np.float32)

@@ -9,7 +9,7 @@ from yolact_runtime.errors import FrameError
 from yolact_runtime.geometry import LinearTaps, linear_taps
 from yolact_runtime.manifest import InputSpec
 
-__all__ = ["as_bgr", "preprocess"]
+__all__ = ["as_bgr", "preprocess", "stretch"]
 
 Float = npt.NDArray[np.float32]
 # Rows per block: two float32 blocks of a 1920-pixel frame stay inside a second-level cache.
@@ -52,7 +52,12 @@ def preprocess(frame: npt.NDArray[np.uint8], spec: InputSpec) -> Float:
     Raises:
         FrameError: `frame` is not an image.
     """
-    bgr = np.ascontiguousarray(as_bgr(frame))
+    return stretch(as_bgr(frame), spec)
+
+
+def stretch(bgr: npt.NDArray[np.uint8] | Float, spec: InputSpec) -> Float:
+    """As :func:`preprocess`, of ``(H, W, 3)`` colours that are known to be such; uint8, or float32 on its scale."""
+    bgr = bgr if bgr.flags.c_contiguous else bgr.copy()
     rows, columns = linear_taps(bgr.shape[0], spec.height), linear_taps(bgr.shape[1], spec.width)
     channels = (2, 1, 0) if spec.channel_order == "RGB" else (0, 1, 2)
     # Positions in a row of interleaved pixels, laid out plane by plane: gathering also separates the channels.
@@ -77,7 +82,7 @@ def preprocess(frame: npt.NDArray[np.uint8], spec: InputSpec) -> Float:
     return image
 
 
-def _interpolate_rows(source: npt.NDArray[np.uint8], rows: LinearTaps, block: slice) -> Float:
+def _interpolate_rows(source: npt.NDArray[np.uint8] | Float, rows: LinearTaps, block: slice) -> Float:
     """``(block, row bytes)``: the interpolation between rows, on whole interleaved rows."""
     value = source[rows.low[block]].astype(np.float32)
     difference = source[rows.high[block]].astype(np.float32)

@@ -2,104 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from yolact_runtime.backends import Backend, create_backend
-from yolact_runtime.bundle import CPU_PRECISIONS, CUDA_PRECISIONS, Bundle, open_bundle
-from yolact_runtime.errors import BackendError, UsageError
+from yolact_runtime.backends import Backend
+from yolact_runtime.bundle import Bundle
+from yolact_runtime.camera_frame import CameraFrame
+from yolact_runtime.cuda.device_instances import DeviceInstances
+from yolact_runtime.cuda.device_path import DevicePath
+from yolact_runtime.errors import BackendError
+from yolact_runtime.frame_stream import stream_frames
 from yolact_runtime.instances import Instances
 from yolact_runtime.manifest import Manifest
-from yolact_runtime.nms import NmsMethod, NmsSettings
-from yolact_runtime.postprocess import MaskIou, Postprocessor
-from yolact_runtime.preprocess import as_bgr, preprocess
+from yolact_runtime.opening import OpenModel, SharedNetwork, frame_path, open_model
+from yolact_runtime.segmenter_options import SegmenterOptions
 
 __all__ = ["Segmenter", "SegmenterOptions"]
-
-
-# More than any machine for this job has; a backend would take minutes and gigabytes to start a mistyped number.
-_MAX_THREADS = 256
-
-
-@dataclass(frozen=True)
-class SegmenterOptions:
-    """How a segmenter turns network outputs into instances.
-
-    Attributes:
-        nms: Suppression method, a :class:`yolact_runtime.nms.NmsMethod` or its value such as ``"fast"``.
-        min_confidence: The second score threshold: instances at or below it are left out, before suppression. 0 is the
-            published behaviour, which has none and fills the list up with low scores; 0.15 to 0.3 suits pictures. It
-            never changes the instances above it.
-        iou_threshold: None takes the model's.
-        max_instances: None takes the model's.
-        crop_margin: Fraction of a box added on each side before its mask is cropped, for masks that are cut by their
-            box. 0 is the published behaviour; ``inf`` does not crop.
-        mask_rescoring: False skips the mask-IoU network of YOLACT++; ``mask_confidence`` is then None.
-        num_threads: CPU threads of the network; 0 leaves the choice to the backend.
-    """
-
-    nms: NmsMethod | str = NmsMethod.FAST
-    min_confidence: float = 0.0
-    iou_threshold: float | None = None
-    max_instances: int | None = None
-    crop_margin: float = 0.0
-    mask_rescoring: bool = True
-    num_threads: int = 0
-
-    def __post_init__(self) -> None:
-        try:
-            # A frozen dataclass is set this way; "fast" is accepted for NmsMethod.FAST.
-            object.__setattr__(self, "nms", NmsMethod(self.nms))
-        except ValueError as error:
-            methods = ", ".join(method.value for method in NmsMethod)
-            raise UsageError(f"nms must be one of {methods}, found {self.nms!r}") from error
-        for name in ("min_confidence", "crop_margin", "num_threads"):
-            if not isinstance(getattr(self, name), int | float):
-                raise UsageError(f"{name} must be a number, found {getattr(self, name)!r}")
-        for name in ("min_confidence", "iou_threshold"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UsageError(f"{name} must lie between 0 and 1, found {value}")
-        if not self.crop_margin >= 0:
-            raise UsageError(f"crop_margin must be 0 or more, found {self.crop_margin}")
-        if self.max_instances is not None and self.max_instances < 1:
-            raise UsageError(f"max_instances must be 1 or more, found {self.max_instances}")
-        if not 0 <= self.num_threads <= _MAX_THREADS:
-            raise UsageError(f"num_threads must lie between 0 and {_MAX_THREADS}, found {self.num_threads}")
-
-    def nms_settings(self, manifest: Manifest) -> NmsSettings:
-        """These options over the model's own detection settings."""
-        detection = manifest.detection
-        return NmsSettings(
-            method=NmsMethod(self.nms),
-            score_threshold=detection.score_threshold,
-            min_confidence=self.min_confidence,
-            iou_threshold=detection.iou_threshold if self.iou_threshold is None else self.iou_threshold,
-            top_k=detection.top_k,
-            max_instances=detection.max_instances if self.max_instances is None else self.max_instances,
-        )
 
 
 class Segmenter:
     """An open model on a backend. Use it as a context manager, or call :meth:`close`.
 
+    With TensorRT the whole way of a frame is on the GPU; with ONNX Runtime what surrounds the network is on the CPU.
     Thread-safe: calls share the model and nothing else, and every result belongs to its caller.
+
+    Attributes:
+        manifest: Of the model.
+        options: As given.
+        frame_path: The way of a frame in two halves, for benchmarks and for programs with a schedule of their own.
     """
 
     def __init__(
         self, manifest: Manifest, network: Backend, mask_iou: Backend | None, options: SegmenterOptions
     ) -> None:
         """Take ownership of open backends; most callers want :meth:`open`."""
-        self.manifest = manifest
-        self.options = options
-        self._network = network
-        self._mask_iou = mask_iou
-        rescore = _rescorer(mask_iou) if mask_iou is not None and options.mask_rescoring else None
-        self._postprocess = Postprocessor.of(manifest, options.nms_settings(manifest), options.crop_margin, rescore)
+        self._begin(OpenModel(manifest, SharedNetwork(network, mask_iou)), options)
 
     @classmethod
     def open(
@@ -112,51 +54,59 @@ class Segmenter:
         """Open a bundle folder or a model file.
 
         Args:
-            path: A bundle folder, an ``.onnx`` file, or an opened bundle.
+            path: A bundle folder, an ``.onnx`` file, a ``.plan`` inside its bundle, or an opened bundle.
             backend: ``"auto"`` or a key of :data:`yolact_runtime.backends.BACKENDS`.
             options: Thresholds and methods; None means the defaults.
-            precision: Which network of a folder, such as ``"fp32"``; None takes what the backend runs best:
-                ``"int8-cpu"`` before ``"fp32"`` on the CPU, ``"fp16"`` before ``"fp32"`` on CUDA.
+            precision: Which network of a folder, such as ``"fp32"``; None takes what the backend runs best: engines
+                ``"int8"``, ``"fp16"``, ``"fp32"`` in this order; ``"int8-cpu"`` before ``"fp32"`` in ONNX Runtime on
+                the CPU, ``"fp16"`` before ``"fp32"`` on CUDA.
 
         Raises:
             BundleError, ManifestError: The model is missing, damaged, or not of this project.
             BackendUnavailableError: No backend can run here; the message says why for each.
+            EngineMismatchError: The engine was built for another machine.
+            MissingCubinError, MissingDependencyError: The GPU's kernels are not compiled and cannot be, here.
+            UsageError: The GPU's post-processing cannot do what the options ask for.
             BackendError: The backend refuses the model.
         """
         options = options or SegmenterOptions()
-        opened: list[Bundle] = []
+        return cls._of(open_model(path, backend, options, precision), options)
 
-        def network_for(name: str) -> Path:
-            preferred = CUDA_PRECISIONS if name == "onnxruntime-cuda" else CPU_PRECISIONS
-            opened.append(path if isinstance(path, Bundle) else open_bundle(path, precision, preferred))
-            return opened[-1].network
+    def share(self, options: SegmenterOptions | None = None) -> Segmenter:
+        """Another segmenter on the same engine, with options and frame memory of its own; weights are not copied.
 
-        network = create_backend(backend, network_for, options.num_threads)
-        bundle = opened[-1]
-        mask_iou = None
-        if bundle.mask_iou is not None and options.mask_rescoring:
-            try:
-                mask_iou = create_backend(network.name, bundle.mask_iou, options.num_threads)
-            except BaseException:
-                network.close()
-                raise
-        return cls(bundle.manifest, network, mask_iou, options)
+        Each is closed by itself, in any order; the last one frees the engine.
+
+        Raises:
+            BackendError: This segmenter is closed.
+            UsageError, CudaOutOfMemoryError: See :meth:`open`.
+        """
+        if self._closed:
+            raise BackendError("the segmenter was closed; open the model again")
+        return self._of(self._model, options or self.options)
 
     @property
     def backend_name(self) -> str:
         """Of the backend in use."""
-        return self._network.name
+        return self._model.shared.network.name
+
+    @property
+    def postprocessing(self) -> str:
+        """``"gpu"`` or ``"cpu"``: where boxes and masks are made."""
+        return "gpu" if isinstance(self.frame_path, DevicePath) else "cpu"
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Indexed by ``class_id``."""
         return self.manifest.class_names
 
-    def __call__(self, frame: npt.NDArray[np.uint8]) -> Instances:
+    def __call__(self, frame: npt.NDArray[np.uint8] | CameraFrame | Any) -> Instances:
         """Find the instances in one frame.
 
         Args:
-            frame: ``(H, W, 3)`` uint8, blue first; grayscale ``(H, W)`` and BGRA are accepted. Only read.
+            frame: ``(H, W, 3)`` uint8, blue first; grayscale ``(H, W)`` and BGRA are accepted. Only read. With an
+                engine also an array on the GPU, ``(H, W, 3)`` or ``(H, W, 4)``, of anything that has DLPack or the CUDA
+                array interface: it is used where it is. Other formats: :class:`yolact_runtime.CameraFrame`.
 
         Returns:
             Instances in the pixels of the frame, best first.
@@ -165,15 +115,39 @@ class Segmenter:
             FrameError: `frame` is not an image.
             BackendError: The backend failed, or the network's outputs are not finite.
         """
-        height, width = as_bgr(frame).shape[:2]
-        outputs = self._network.infer(preprocess(frame, self.manifest.input))
-        return self._postprocess(outputs, height, width)
+        return self.frame_path.collect(self.frame_path.start(frame))
+
+    def stream(self, frames: Iterable[npt.NDArray[np.uint8] | CameraFrame | Any]) -> Generator[Instances, None, None]:
+        """Instances of each frame, in order, while the next frames are already on their way.
+
+        `frames` is iterated in a thread of its own, and a frame is asked for only when it can be begun with at once, so
+        that a camera's frame is fresh: at most ``options.frames_in_flight`` are begun and not delivered. A frame in
+        host memory may be changed once the next one is asked for; one on the GPU must stay until its result is there.
+        Whoever stops before the end closes the generator (``contextlib.closing``) before the source of the frames.
+
+        Raises:
+            Exception: Whatever `frames` raises, after the results of the frames before.
+            FrameError, BackendError: As for a single frame; the stream ends there.
+        """
+        return stream_frames(self.frame_path, frames, self.options.frames_in_flight)
+
+    def on_device(self, frame: npt.NDArray[np.uint8] | CameraFrame | Any) -> DeviceInstances:
+        """As a call, with results that stay on the GPU. Close them, or use them as a context manager.
+
+        Raises:
+            BackendError: The post-processing of this segmenter is on the CPU. See a call for more.
+        """
+        if not isinstance(self.frame_path, DevicePath):
+            raise BackendError(
+                f"on_device needs an engine and the GPU's post-processing; this segmenter runs on {self.backend_name} "
+                f"with post-processing on the CPU"
+            )
+        return self.frame_path.collect_on_device(self.frame_path.start(frame))
 
     def close(self) -> None:
         """Free the backends. May be called again; a later frame raises BackendError."""
-        self._network.close()
-        if self._mask_iou is not None:
-            self._mask_iou.close()
+        self._closed = True
+        self.frame_path.close()
 
     def __enter__(self) -> Segmenter:
         return self
@@ -183,13 +157,15 @@ class Segmenter:
     ) -> None:
         self.close()
 
+    @classmethod
+    def _of(cls, model: OpenModel, options: SegmenterOptions) -> Segmenter:
+        segmenter = cls.__new__(cls)
+        segmenter._begin(model, options)
+        return segmenter
 
-def _rescorer(backend: Backend) -> MaskIou:
-    def predict(masks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        outputs = backend.infer(masks)
-        if len(outputs) != 1:
-            raise BackendError(f"the mask-IoU network should have one output, found {', '.join(outputs)}")
-        (predicted,) = outputs.values()
-        return predicted.astype(np.float32, copy=False)
-
-    return predict
+    def _begin(self, model: OpenModel, options: SegmenterOptions) -> None:
+        self.manifest = model.manifest
+        self.options = options
+        self._model = model
+        self._closed = False
+        self.frame_path = frame_path(model, options)

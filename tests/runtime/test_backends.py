@@ -13,7 +13,7 @@ import yolact_runtime.backends.select as select_module
 from support.scenes import mask_iou_model
 from yolact_runtime.backends import BACKENDS, FakeBackend, create_backend
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from yolact_runtime.errors import BackendError, BackendUnavailableError, UsageError
+from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError, UsageError
 
 MASKS = np.stack([np.full((1, 4, 6), 0.5), np.full((1, 4, 6), 1.0)]).astype(np.float32)
 
@@ -159,8 +159,8 @@ def _factories(monkeypatch: pytest.MonkeyPatch, factories: Mapping[str, _Factory
     monkeypatch.setattr(select_module, "BACKENDS", factories)
 
 
-def test_cuda_comes_before_the_cpu() -> None:
-    assert list(BACKENDS) == ["onnxruntime-cuda", "onnxruntime-cpu"]
+def test_engines_come_first_and_the_cpu_last() -> None:
+    assert list(BACKENDS) == ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu"]
 
 
 def test_a_backend_by_name(model: Path) -> None:
@@ -168,8 +168,8 @@ def test_a_backend_by_name(model: Path) -> None:
 
 
 def test_a_name_that_is_not_known_lists_those_that_are(model: Path) -> None:
-    with pytest.raises(UsageError, match='no backend "tensorrt"; there are auto, onnxruntime-cuda, onnxruntime-cpu'):
-        create_backend("tensorrt", model)
+    with pytest.raises(UsageError, match='no backend "openvino"; there are auto, tensorrt, tensorrt-rtx, onnx'):
+        create_backend("openvino", model)
 
 
 def test_auto_takes_the_first_that_is_available_and_logs_why_not_the_others(
@@ -182,6 +182,19 @@ def test_auto_takes_the_first_that_is_available_and_logs_why_not_the_others(
     assert second.calls == [(Path("m.onnx"), 3)]
     assert third.calls == []
     assert [record.getMessage() for record in caplog.records] == ["passed over: no driver"]
+
+
+def test_an_engine_that_does_not_run_is_no_secret(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    none, broken = _Factory(NoEngineError("no engine")), _Factory(BackendUnavailableError("no GPU"))
+    _factories(monkeypatch, {"tensorrt": none, "tensorrt-rtx": broken, "onnxruntime-cpu": _Factory()})
+    with caplog.at_level(logging.INFO, "yolact_runtime"):
+        create_backend("auto", Path("m.onnx"))
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "passed over: no engine"),
+        ("WARNING", "passed over: no GPU"),
+    ]
 
 
 def test_auto_does_not_look_further_when_the_file_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -451,7 +451,7 @@ def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest
         (["--score", "nan"], "min_confidence must lie between 0 and 1"),
         (["--crop-margin", "-1"], "crop_margin must be 0 or more"),
         (["--threads", "-2"], "num_threads must lie between 0 and 256"),
-        (["--backend", "tensorrt"], 'no backend "tensorrt"; there are auto'),
+        (["--backend", "openvino"], 'no backend "openvino"; there are auto, tensorrt, tensorrt-rtx, onnxruntime-cuda'),
     ],
 )
 def test_words_that_make_no_sense_end_with_2(

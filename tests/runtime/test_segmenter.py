@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import yolact_runtime.segmenter as segmenter_module
+import yolact_runtime.opening as opening_module
 from support.scenes import Thing, fake_segmenter, raw_outputs, small_manifest, with_precisions, write_bundle
 from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions, open_bundle
 from yolact_runtime.backends import BACKENDS, FakeBackend
@@ -271,7 +271,7 @@ def test_the_network_is_closed_when_the_mask_iou_network_does_not_load(
         model(name)
         return network
 
-    monkeypatch.setattr(segmenter_module, "create_backend", create)
+    monkeypatch.setattr(opening_module, "create_backend", create)
     with pytest.raises(BackendError, match="does not load"):
         Segmenter.open(write_bundle(tmp_path / "b", THINGS, mask_iou=[1, 1, 1]))
     with pytest.raises(BackendError, match="closed"):

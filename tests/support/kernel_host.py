@@ -77,8 +77,19 @@ class HostKernels:
         Raises:
             HostKernelError: A barrier or a warp operation was not reached by all.
         """
-        shape = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
         values = [np.array(a.ctypes.data if isinstance(a, np.ndarray) else a) for a in arguments]
+        self.run_packed(name, grid, block, values, seed)
+
+    def run_packed(
+        self,
+        name: str,
+        grid: Sequence[int],
+        block: Sequence[int],
+        values: Sequence[npt.NDArray[np.generic]],
+        seed: int = 0,
+    ) -> None:
+        """As a call, with the bytes of every argument as they are: what a driver hands to a kernel."""
+        shape = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         launch = getattr(self._library, f"launch_{name}")
         launch.restype = ctypes.c_char_p

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Backend", "BackendFactory"]
+from yolact_plugins.driver import Device, Stream
+
+__all__ = ["Backend", "BackendFactory", "DeviceBackend", "DeviceContext", "TensorSpec"]
 
 
 class Backend(Protocol):
@@ -49,3 +52,65 @@ class BackendFactory(Protocol):
     """
 
     def __call__(self, model: Path, num_threads: int) -> Backend: ...
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a network on the GPU: contiguous, in C order.
+
+    Attributes:
+        name: Of the network's.
+        shape: With batch 1.
+        dtype: float32 or float16.
+        is_input: Or an output.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    is_input: bool
+
+
+class DeviceContext(Protocol):
+    """One place where a network runs: it has its own intermediate memory, and one frame at a time."""
+
+    def bind(self, name: str, pointer: int) -> None:
+        """Where an input is read, or an output written, from now on; the memory is the caller's and stays."""
+        ...
+
+    def enqueue(self, stream: Stream) -> None:
+        """Put one run into the stream; returns at once. All tensors are bound before.
+
+        Raises:
+            BackendError: The library refuses; the message carries its own words.
+        """
+        ...
+
+    def is_capturable(self, stream: Stream) -> bool:
+        """After a first run: :meth:`enqueue` may become a part of a CUDA graph."""
+        ...
+
+    def close(self) -> None:
+        """Free the context; the caller has waited for its work. May be called again."""
+        ...
+
+
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """A backend whose inputs and outputs can stay on the GPU. Several segmenters may share one.
+
+    Attributes:
+        device: Where.
+        tensors: Inputs and outputs.
+    """
+
+    device: Device
+    tensors: tuple[TensorSpec, ...]
+
+    def new_context(self) -> DeviceContext:
+        """Another place to run the same weights.
+
+        Raises:
+            BackendError: The library refuses, as a rule for want of memory.
+        """
+        ...

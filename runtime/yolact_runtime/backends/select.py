@@ -9,14 +9,16 @@ from pathlib import Path
 
 from yolact_runtime.backends.base import Backend, BackendFactory
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from yolact_runtime.errors import BackendUnavailableError, UsageError
+from yolact_runtime.backends.tensorrt import TARGETS, TensorRtBackend
+from yolact_runtime.errors import BackendUnavailableError, NoEngineError, UsageError
 
 __all__ = ["BACKENDS", "create_backend"]
 
 _log = logging.getLogger(__name__)
 
 BACKENDS: Mapping[str, BackendFactory] = {
-    name: partial(OnnxRuntimeBackend, name=name) for name in ("onnxruntime-cuda", "onnxruntime-cpu")
+    **{name: partial(TensorRtBackend, name=name) for name in TARGETS},
+    **{name: partial(OnnxRuntimeBackend, name=name) for name in ("onnxruntime-cuda", "onnxruntime-cpu")},
 }
 """Factories by name, fastest first: the order in which ``"auto"`` tries them."""
 
@@ -39,16 +41,20 @@ def create_backend(name: str, model: Path | Callable[[str], Path], num_threads: 
         if name not in BACKENDS:
             raise UsageError(f'no backend "{name}"; there are auto, {", ".join(BACKENDS)}')
         return BACKENDS[name](model if isinstance(model, Path) else model(name), num_threads=num_threads)
-    reasons: list[str] = []
+    reasons: dict[str, BackendUnavailableError] = {}
     for key, factory in BACKENDS.items():
         try:
             backend = factory(model if isinstance(model, Path) else model(key), num_threads=num_threads)
         except BackendUnavailableError as error:
-            reasons.append(str(error))
+            reasons[key] = error
             continue
-        for reason in reasons:
-            _log.info("passed over: %s", reason)
+        for passed_over, reason in reasons.items():
+            # An engine that is there and does not run is news: a robot must not be slow in silence.
+            unused_engine = passed_over in TARGETS and not isinstance(reason, NoEngineError)
+            _log.log(logging.WARNING if unused_engine else logging.INFO, "passed over: %s", reason)
         return backend
-    different = list(dict.fromkeys(reasons))
+    # That there is no engine explains nothing where a library is missing that needs none.
+    telling = [reason for reason in reasons.values() if not isinstance(reason, NoEngineError)]
+    different = list(dict.fromkeys(map(str, telling or reasons.values())))
     listed = " " + different[0] if len(different) == 1 else "".join(f"\n  {reason}" for reason in different)
     raise BackendUnavailableError(f"no backend can run this model here:{listed}")

@@ -1,0 +1,110 @@
+"""The objects found in one frame, where the GPU put them: for programs that go on there."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_plugins.device_array import DeviceArray
+from yolact_plugins.driver import Stream
+from yolact_plugins.memory import DeviceBuffer
+from yolact_runtime.cuda.frame_slot import FrameSlot
+from yolact_runtime.errors import BackendError
+
+if TYPE_CHECKING:
+    from yolact_runtime.cuda.device_path import DevicePath
+
+__all__ = ["DeviceInstances"]
+
+
+class DeviceInstances:
+    """Detections and masks on the GPU, best first; ``len()`` says how many. Get it from ``Segmenter.on_device``.
+
+    Arrays have ``__cuda_array_interface__`` and ``__dlpack__``: ``torch.from_dlpack(found.confidence)`` copies nothing.
+    They are views of the segmenter's own memory, read-only by agreement, and valid until :meth:`close`, after which
+    another frame is written there; copy what shall live longer. Use it as a context manager.
+
+    Attributes:
+        height: Rows of the frame.
+        width: Columns of the frame.
+        xyxy_relative: ``(n, 4)`` float32, (left, top, right, bottom) relative to the frame, not clipped.
+        confidence: ``(n,)`` float32.
+        class_id: ``(n,)`` int32, 0-based.
+        window: ``(n, 8)`` int32: where the bits of each mask lie; see ``kernels/mask_window.cuh``.
+        offset: ``(n + 1,)`` int64: first word of each mask in `arena`.
+        arena: ``(words,)`` uint32: bits of all masks.
+        stream: In which everything was, and is, computed.
+    """
+
+    def __init__(self, path: DevicePath, slot: FrameSlot, count: int) -> None:
+        """Take over a frame that is finished; see the class."""
+        assert slot.layout is not None
+        self._path = path
+        self._slot: FrameSlot | None = slot
+        self._count = count
+        self._made: list[DeviceBuffer] = []
+        self.height, self.width = slot.layout.height, slot.layout.width
+        self.stream: Stream = slot.stream
+        arrays, first = slot.memory.arrays, slot.memory.first_rows
+        self.xyxy_relative = first(arrays["detection_xyxy"], count)
+        self.confidence = first(arrays["detection_confidence"], count)
+        self.class_id = first(arrays["detection_class"], count)
+        self.window = first(arrays["window"], count)
+        self.offset = first(arrays["offset"], count + 1)
+        self.arena = arrays["arena"]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def id_map(self) -> DeviceArray:
+        """``(height, width)`` int32: ``i + 1`` where mask ``i`` is on top, 0 where there is none; earlier masks win.
+
+        Returns:
+            Memory that lives until :meth:`close`; whoever takes it by DLPack waits for the kernel on the GPU.
+        """
+        slot = self._open_slot()
+        array = self._make((self.height, self.width), np.int32)
+        slot.launches.id_map(array).enqueue(self.stream)
+        return array
+
+    def dense(self) -> DeviceArray:
+        """``(n, height, width)`` uint8, 0 or 1: the array that is otherwise never made. Memory as of :meth:`id_map`."""
+        slot = self._open_slot()
+        array = self._make((self._count, self.height, self.width), np.uint8)
+        if self._count:
+            slot.launches.dense(array).enqueue(self.stream)
+        return array
+
+    def close(self) -> None:
+        """Give the segmenter its memory back; other libraries are done with it. May be called again."""
+        slot, self._slot = self._slot, None
+        if slot is None:
+            return
+        slot.stream.synchronize()
+        while self._made:
+            self._made.pop().close()
+        self._path.give_back(slot)
+
+    def __enter__(self) -> DeviceInstances:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_slot(self) -> FrameSlot:
+        if self._slot is None:
+            raise BackendError("these results were closed; their memory belongs to other frames now")
+        return self._slot
+
+    def _make(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
+        device = self.stream.device
+        device.make_current()
+        size: Any = np.prod(shape, dtype=np.int64) * np.dtype(dtype).itemsize
+        buffer = DeviceBuffer(device, max(int(size), 1))
+        self._made.append(buffer)
+        return buffer.array(shape, dtype, stream=self.stream)

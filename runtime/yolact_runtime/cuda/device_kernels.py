@@ -1,0 +1,53 @@
+"""The kernels of the frame's way, loaded on one GPU once and shared by all segmenters there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from yolact_plugins.cache import CubinCache
+from yolact_plugins.driver import Device
+from yolact_plugins.module import Kernel, Module
+from yolact_plugins.ownership import Owned
+from yolact_plugins.sources import read_source
+
+__all__ = ["DeviceKernels"]
+
+_FAMILIES = ("preprocess", "candidates", "fast_nms", "mask_assembly")
+
+
+class DeviceKernels(Owned):
+    """All kernels that a frame needs.
+
+    Args:
+        device: Where; kept alive.
+        precompiled: Folder of a bundle's compiled kernels, or None.
+        cache: Where machine code comes from; None makes one of `precompiled`, then this machine's cache, then NVRTC.
+
+    Raises:
+        MissingCubinError, KernelCompileError, MissingDependencyError: See :meth:`yolact_plugins.cache.CubinCache.get`.
+        CudaError: The code does not load on this GPU.
+    """
+
+    def __init__(self, device: Device, precompiled: Path | None = None, cache: CubinCache | None = None) -> None:
+        self.device = device
+        cache = cache or CubinCache(precompiled=precompiled)
+        self._modules: dict[str, Module] = {}
+        try:
+            for family in _FAMILIES:
+                self._modules[family] = Module(device, cache.get(read_source(family), device.arch))
+        except BaseException:
+            self._release()
+            raise
+        super().__init__(device)
+
+    def get(self, name: str) -> Kernel:
+        """A kernel by its name; names are unique among families."""
+        self.require_open()
+        for module in self._modules.values():
+            if name in module.cubin.parameters:
+                return module.kernel(name)
+        raise KeyError(name)
+
+    def _release(self) -> None:
+        for module in self._modules.values():
+            module.close()

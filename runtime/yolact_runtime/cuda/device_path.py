@@ -1,0 +1,248 @@
+"""The way of frames on the GPU: a pool of frames in flight, and their results as instances."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_plugins.foreign_array import is_device_array
+from yolact_plugins.memory import DeviceBuffer
+from yolact_runtime.backends.base import DeviceBackend
+from yolact_runtime.camera_frame import CameraFrame, FrameLayout, PixelFormat
+from yolact_runtime.cuda.device_instances import DeviceInstances
+from yolact_runtime.cuda.device_kernels import DeviceKernels
+from yolact_runtime.cuda.frame_model import FrameModel
+from yolact_runtime.cuda.frame_slot import FrameSlot
+from yolact_runtime.errors import BackendError, FrameError, UsageError
+from yolact_runtime.instances import Instances
+from yolact_runtime.masks import Masks
+from yolact_runtime.postprocess import MaskIou, to_pixels
+from yolact_runtime.preprocess import as_bgr
+
+__all__ = ["DevicePath"]
+
+_log = logging.getLogger(__name__)
+_MAX_SLOTS = 16
+_CHANNELS = {3: PixelFormat.BGR, 4: PixelFormat.BGRA}
+
+
+class DevicePath:
+    """Frames on the GPU from start to end. Thread-safe: frames that are in flight at once have memory of their own.
+
+    Args:
+        backend: Open.
+        model: Checked against the backend's tensors.
+        kernels: Loaded; owned.
+        frames_in_flight: Memory for so many is taken now. Callers that start more get more, up to 16.
+        mask_iou: Predicts the IoU of masks on the host (YOLACT++), or None.
+
+    Raises:
+        CudaOutOfMemoryError: The GPU is full; the kernels are closed, the backend is not.
+
+    Attributes:
+        model: As given.
+        on_close: Called once, when everything is freed.
+    """
+
+    def __init__(
+        self,
+        backend: DeviceBackend,
+        model: FrameModel,
+        kernels: DeviceKernels,
+        frames_in_flight: int,
+        mask_iou: MaskIou | None = None,
+    ) -> None:
+        self.model, self._backend, self._kernels, self._mask_iou = model, backend, kernels, mask_iou
+        self.on_close: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+        self._free: list[FrameSlot] = []
+        self._slots: list[FrameSlot] = []
+        self._closed = False
+        self._priors: DeviceBuffer | None = None
+        device = backend.device
+        device.make_current()
+        priors = model.priors()
+        try:
+            self._priors = DeviceBuffer(device, priors.nbytes)
+            self._prior_array = self._priors.array(priors.shape, np.float32)
+            for _ in range(frames_in_flight):
+                self.give_back(self._add_slot())
+            # Pageable memory: the copy is made before this returns.
+            self._prior_array.upload(priors, self._slots[0].stream)
+            self._slots[0].stream.synchronize()
+        except BaseException:
+            self._free_memory()
+            raise
+
+    def warm_up(self, layout: FrameLayout) -> None:
+        """Make ready for frames in host memory of a layout; see :meth:`FrameSlot.warm_up`."""
+        for slot in self._slots:
+            slot.warm_up(layout)
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Frames are launches of a CUDA graph, from the second of a size and format on."""
+        return all(slot.uses_graphs for slot in self._slots)
+
+    def start(self, frame: Any) -> FrameSlot:
+        """Begin with a frame; see :meth:`FrameSlot.start`.
+
+        Args:
+            frame: A :class:`CameraFrame`, a NumPy array as for a network on the host, or BGR or BGRA on the GPU.
+
+        Raises:
+            FrameError: `frame` is not an image.
+            BackendError: The path is closed.
+        """
+        camera_frame = _as_camera_frame(frame)
+        slot = self._take()
+        try:
+            slot.start(camera_frame)
+        except BaseException:
+            self.give_back(slot)
+            raise
+        return slot
+
+    def collect(self, ticket: FrameSlot) -> Instances:
+        """Wait for a frame's instances.
+
+        Raises:
+            BackendError: The network's outputs are not finite, or its library failed.
+            CudaError: Something failed on the GPU.
+        """
+        try:
+            count = ticket.finish()
+            return self._read(ticket, count)
+        finally:
+            self.give_back(ticket)
+
+    def collect_on_device(self, ticket: FrameSlot) -> DeviceInstances:
+        """Wait for a frame; its results keep the slot until they are closed."""
+        try:
+            return DeviceInstances(self, ticket, ticket.finish())
+        except BaseException:
+            self.give_back(ticket)
+            raise
+
+    def discard(self, ticket: FrameSlot) -> None:
+        """Nobody wants the frame any more."""
+        try:
+            ticket.abandon()
+        finally:
+            self.give_back(ticket)
+
+    def give_back(self, slot: FrameSlot) -> None:
+        """The slot may take another frame."""
+        with self._lock:
+            if not self._closed:
+                self._free.append(slot)
+                return
+        slot.close()
+        self._free_memory_when_done(slot)
+
+    def close(self) -> None:
+        """Free everything but frames that are in flight, which free theirs when they are collected."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            free, self._free = self._free, []
+        for slot in free:
+            slot.close()
+            self._slots.remove(slot)
+        if not self._slots:
+            self._free_memory()
+
+    def _free_memory_when_done(self, slot: FrameSlot) -> None:
+        with self._lock:
+            self._slots.remove(slot)
+            done = not self._slots
+        if done:
+            self._free_memory()
+
+    def _free_memory(self) -> None:
+        for slot in self._slots:
+            slot.close()
+        self._slots.clear()
+        self._free.clear()
+        if self._priors is not None:
+            self._priors.close()
+        self._kernels.close()
+        if self.on_close is not None:
+            self.on_close()
+
+    def _take(self) -> FrameSlot:
+        with self._lock:
+            if self._closed:
+                raise BackendError("the segmenter was closed; open the model again")
+            if self._free:
+                return self._free.pop(0)
+            if len(self._slots) >= _MAX_SLOTS:
+                raise UsageError(
+                    f"{_MAX_SLOTS} frames are in flight at once; collect results, and close those of on_device, before "
+                    f"giving more"
+                )
+            _log.info("%d frames in flight: memory for one more is taken", len(self._slots) + 1)
+            return self._add_slot()
+
+    def _add_slot(self) -> FrameSlot:
+        slot = FrameSlot(self._backend, self.model, self._kernels, self._prior_array)
+        self._slots.append(slot)
+        return slot
+
+    def _read(self, slot: FrameSlot, count: int) -> Instances:
+        results, layout = slot.memory.results, slot.layout
+        assert layout is not None
+        xyxy: npt.NDArray[np.float32] = results["detection_xyxy"][:count].copy()
+        if not np.isfinite(xyxy).all():
+            _log.warning("%s: a box without bounds hides others; the model is damaged", self.model.manifest.name)
+        offset = results["run_offset"][: count + 1].astype(np.int64)
+        total = int(offset[-1])
+        masks = Masks.from_runs(
+            np.repeat(np.arange(count), np.diff(offset)),
+            results["run_start"][:total].astype(np.int64),
+            results["run_end"][:total].astype(np.int64),
+            count,
+            layout.height,
+            layout.width,
+        )
+        class_id = results["detection_class"][:count].copy()
+        confidence = results["detection_confidence"][:count].copy()
+        rescored = None if self._mask_iou is None else confidence * self._predicted_iou(self._mask_iou, slot, class_id)
+        return Instances(to_pixels(xyxy, layout.height, layout.width), masks, confidence, class_id, rescored)
+
+    def _predicted_iou(
+        self, predict: MaskIou, slot: FrameSlot, class_id: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.float32]:
+        """The one step on the host: how many masks there are changes from frame to frame, and engines are fixed."""
+        count = len(class_id)
+        if not count:
+            return np.zeros(0, np.float32)
+        _, height, width = self.model.prototype_shape
+        buffer = slot.memory.arrays["rescoring_soft"]
+        soft = slot.memory.first_rows(buffer, count).numpy(slot.stream).reshape(count, 1, height, width)
+        predicted = predict(soft)
+        if predicted.shape != (count, self.model.num_classes) or not np.isfinite(predicted).all():
+            raise BackendError(
+                f"the mask-IoU network returned {predicted.shape} for {count} masks, or values that are not finite"
+            )
+        return predicted[np.arange(count), class_id]
+
+
+def _as_camera_frame(frame: Any) -> CameraFrame:
+    if isinstance(frame, CameraFrame):
+        return frame
+    if not is_device_array(frame):
+        bgr = as_bgr(frame)
+        return CameraFrame(bgr, PixelFormat.BGR)
+    shape = tuple(int(side) for side in frame.shape)
+    if len(shape) != 3 or shape[2] not in _CHANNELS:
+        raise FrameError(
+            f"a frame on the GPU is (H, W, 3) BGR or (H, W, 4) BGRA uint8, found {shape}; other formats: CameraFrame"
+        )
+    return CameraFrame(frame, _CHANNELS[shape[2]])

@@ -1,0 +1,262 @@
+"""The kernels of one frame's way with their arguments packed, in the order in which they run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from yolact_plugins.device_array import DeviceArray
+from yolact_plugins.launch import LaunchConfig, ceil_div
+from yolact_plugins.module import Launch
+from yolact_runtime.camera_frame import FrameLayout, PixelFormat
+from yolact_runtime.cuda.device_kernels import DeviceKernels
+from yolact_runtime.cuda.frame_memory import FrameMemory
+from yolact_runtime.cuda.frame_model import FrameModel
+from yolact_runtime.nms import NmsMethod
+
+__all__ = ["FrameLaunches"]
+
+_FORMATS = {
+    PixelFormat.BGR: 0,
+    PixelFormat.RGB: 1,
+    PixelFormat.BGRA: 2,
+    PixelFormat.NV12: 3,
+    PixelFormat.YUYV: 4,
+}
+# Arguments of `preprocess` that change with a frame that lies elsewhere.
+_FRAME, _CHROMA, _PITCH, _CHROMA_PITCH = range(4)
+# Blocks for one mask; its work is divided among them by strides.
+_BLOCKS_OF_A_MASK = 16
+_UNLIMITED_WORDS = np.int64(1 << 62)
+
+
+class FrameLaunches:
+    """Launches for frames of one layout, on the memory of one frame in flight.
+
+    Args:
+        kernels: Loaded.
+        model: Whose frames these are.
+        memory: That fits the layout; launches hold its pointers.
+        priors: ``(P, 4)`` on the device.
+        layout: Of the frames.
+
+    Attributes:
+        preprocess: Frame in our own memory to network input.
+        preprocess_elsewhere: The same of a frame in somebody else's, see :meth:`point_at`.
+        detect: Network outputs to detections, in order.
+        masks: Detections to bits and runs, in order.
+    """
+
+    def __init__(
+        self, kernels: DeviceKernels, model: FrameModel, memory: FrameMemory, priors: DeviceArray, layout: FrameLayout
+    ) -> None:
+        self._kernels, self._model, self._memory, self._layout = kernels, model, memory, layout
+        self._arrays = memory.arrays | {"prior": priors}
+        self.preprocess = self._preprocess()
+        self.preprocess_elsewhere = self._preprocess()
+        cross = model.settings.method is NmsMethod.CROSS_CLASS
+        self.detect = [*self._candidates(), *(self._cross_class() if cross else self._per_class())]
+        self.masks = [*self._mask_bits(), *self._runs(), *(self._soft("rescoring_") if model.rescore else [])]
+
+    def point_at(self, pointers: tuple[int, ...], pitches: tuple[int, ...]) -> None:
+        """Where `preprocess_elsewhere` reads from now on: planes on the GPU, and bytes from row to row of each."""
+        arguments = self.preprocess_elsewhere.arguments
+        arguments.replace(_FRAME, np.uint64(pointers[0]))
+        arguments.replace(_PITCH, np.int64(pitches[0]))
+        arguments.replace(_CHROMA, np.uint64(pointers[-1]))
+        arguments.replace(_CHROMA_PITCH, np.int64(pitches[-1]))
+
+    def id_map(self, id_map: DeviceArray) -> Launch:
+        """Masks to ``(H, W)`` int32 on demand."""
+        height, width = self._layout.height, self._layout.width
+        grid = (ceil_div(width, 32), ceil_div(height, 8))
+        return self._launch(
+            "mask_id_map", grid, 256, *self._held("arena window offset detection_count"), *self._size(), id_map
+        )
+
+    def dense(self, dense: DeviceArray) -> Launch:
+        """Masks to ``(n, H, W)`` uint8 on demand."""
+        blocks = min(ceil_div(self._layout.height * self._layout.width, 256), 64)
+        names = "arena window offset detection_count"
+        return self._launch(
+            "mask_dense", (blocks, max(dense.shape[0], 1)), 256, *self._held(names), *self._size(), dense
+        )
+
+    def _preprocess(self) -> Launch:
+        spec, layout = self._model.manifest.input, self._layout
+        tensor = self._model.tensors[self._model.input_name]
+        frame, shapes = self._arrays["frame"], layout.plane_shapes
+        planes = [np.uint64(frame.pointer), np.uint64(frame.pointer)]
+        if len(shapes) == 2:
+            planes[1] = np.uint64(frame.pointer + shapes[0][0] * shapes[0][1])
+        pitches = np.int64(shapes[0][1]), np.int64(shapes[-1][1])
+        numbers = [*spec.mean_bgr, *(1 / std for std in spec.std_bgr)]
+        return self._launch(
+            "preprocess_f16" if tensor.dtype == np.float16 else "preprocess_f32",
+            (ceil_div(spec.width, 32), ceil_div(spec.height, 8)),
+            (32, 8),
+            *planes,
+            *pitches,
+            np.int32(_FORMATS[layout.format]),
+            *self._size(),
+            self._arrays[tensor.name],
+            np.int32(spec.height),
+            np.int32(spec.width),
+            *map(np.float32, numbers),
+            np.int32(spec.channel_order == "RGB"),
+            *map(np.float32, layout.yuv),
+        )
+
+    def _candidates(self) -> list[Launch]:
+        model = self._model
+        grid = (max(ceil_div(model.num_priors, 32), 1),)
+        variances = map(np.float32, model.manifest.priors.variances)
+        classes = np.int32(model.num_classes + 1)
+        score = self._launch(
+            f"candidates_score_{model.suffix}",
+            grid,
+            256,
+            self._arrays["class_logit"],
+            np.int32(model.num_priors),
+            classes,
+            np.float32(model.settings.score_threshold),
+            *self._held("normaliser survivor status"),
+        )
+        gather = self._launch(
+            f"candidates_gather_{model.suffix}",
+            grid,
+            128,
+            *self._held("class_logit box_regression prior normaliser survivor"),
+            classes,
+            *variances,
+            *self._held("candidate_count candidate_prior candidate_xyxy candidate_score"),
+            np.int32(model.num_priors),
+            self._arrays["status"],
+        )
+        return [score, gather]
+
+    def _per_class(self) -> list[Launch]:
+        model, settings = self._model, self._model.settings
+        rows = np.int32(settings.max_instances)
+        classes = self._launch(
+            "fast_nms_class",
+            (model.num_classes,),
+            256,
+            *self._held("candidate_score candidate_xyxy candidate_count"),
+            np.int32(model.num_priors),
+            np.float32(settings.iou_threshold),
+            np.float32(settings.min_confidence),
+            np.int32(settings.top_k),
+            rows,
+            *self._held("kept_score kept_candidate kept_count status"),
+        )
+        kept = self._held("kept_score kept_candidate kept_count candidate_prior candidate_xyxy")
+        merge = self._launch(
+            "fast_nms_merge", (1,), 1024, *kept, np.int32(model.num_classes), rows, *self._detections()
+        )
+        return [classes, merge]
+
+    def _cross_class(self) -> list[Launch]:
+        model, settings = self._model, self._model.settings
+        sizes = np.int32(model.num_priors), np.int32(model.num_classes)
+        held = self._held("candidate_score candidate_count")
+        best = self._held("best_score best_class")
+        grid = (ceil_div(model.num_priors, 256),)
+        return [
+            self._launch("fast_nms_best_class", grid, 256, *held, *sizes, *best),
+            self._launch(
+                "fast_nms_cross_class",
+                (1,),
+                1024,
+                *best,
+                *self._held("candidate_prior candidate_xyxy candidate_count"),
+                *sizes,
+                np.float32(settings.iou_threshold),
+                np.float32(settings.min_confidence),
+                np.int32(settings.top_k),
+                *self._detections(),
+            ),
+        ]
+
+    def _detections(self) -> list[DeviceArray]:
+        return self._held("detection_count detection_prior detection_class detection_confidence detection_xyxy status")
+
+    def _mask_bits(self) -> list[Launch]:
+        grid = (_BLOCKS_OF_A_MASK, self._model.max_detections)
+        _, height, width = self._model.prototype_shape
+        return [
+            *self._soft(""),
+            self._launch(
+                "mask_bits",
+                grid,
+                256,
+                *self._held("soft window offset detection_count"),
+                np.int32(height),
+                np.int32(width),
+                *self._size(),
+                self._arrays["arena"],
+            ),
+        ]
+
+    def _soft(self, prefix: str) -> list[Launch]:
+        """Windows and probabilities. Re-scoring sees the published crop, zeros around it, and every mask."""
+        model = self._model
+        prototypes, height, width = model.prototype_shape
+        size = np.int32(height), np.int32(width)
+        margin, words = (0.0, _UNLIMITED_WORDS) if prefix else (model.crop_margin, np.int64(self._memory.arena_words))
+        window, offset, soft = self._held(f"{prefix}window {prefix}offset {prefix}soft")
+        boxes = self._held("detection_xyxy detection_count")
+        layout = self._launch(
+            "mask_layout",
+            (1,),
+            256,
+            *boxes,
+            *size,
+            *self._size(),
+            np.float32(margin),
+            words,
+            window,
+            offset,
+            self._arrays["status"],
+        )
+        probabilities = self._launch(
+            f"mask_soft_{model.suffix}",
+            (_BLOCKS_OF_A_MASK, model.max_detections),
+            256,
+            *self._held("prototype mask_coefficient detection_prior detection_count"),
+            window,
+            np.int32(prototypes),
+            *size,
+            np.int32(bool(prefix)),
+            soft,
+            self._arrays["status"],
+        )
+        return [layout, probabilities]
+
+    def _runs(self) -> list[Launch]:
+        grid = (self._model.max_detections,)
+        held = self._held("arena window offset detection_count run_count")
+        return [
+            self._launch("mask_runs_count", grid, 256, *held),
+            self._launch(
+                "mask_runs_write",
+                grid,
+                256,
+                *held,
+                np.int32(self._layout.height),
+                np.int32(self._memory.run_capacity),
+                *self._held("run_offset run_start run_end status"),
+            ),
+        ]
+
+    def _held(self, names: str) -> list[DeviceArray]:
+        return [self._arrays[name] for name in names.split()]
+
+    def _size(self) -> tuple[np.int32, np.int32]:
+        return np.int32(self._layout.height), np.int32(self._layout.width)
+
+    def _launch(self, name: str, grid: tuple[int, ...], block: int | tuple[int, ...], *arguments: Any) -> Launch:
+        threads = block if isinstance(block, tuple) else (block,)
+        config = LaunchConfig((*grid, 1, 1)[:3], (*threads, 1, 1)[:3])  # type: ignore[arg-type]  # three of each
+        return self._kernels.get(name).prepare(config, arguments)

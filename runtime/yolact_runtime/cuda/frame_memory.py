@@ -1,0 +1,186 @@
+"""All memory of one frame in flight: taken when the model is opened, and larger only when a frame needs more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_plugins.device_array import DeviceArray
+from yolact_plugins.driver import Device
+from yolact_plugins.memory import DeviceBuffer, MappedBuffer, PinnedBuffer
+from yolact_plugins.ownership import Owned
+from yolact_runtime.camera_frame import FrameLayout
+from yolact_runtime.cuda.frame_model import FrameModel
+from yolact_runtime.cuda.memory_plan import MemoryPlan
+from yolact_runtime.nms import NmsMethod
+
+__all__ = ["FrameMemory"]
+
+# What a frame starts with: room for so many masks that cover all of it, and for so many runs in each of its columns.
+# Usual frames need a tenth. A frame that needs more is run again with more, and the memory stays.
+_FULL_MASKS, _RUNS_IN_A_COLUMN = 16, 64
+_WORD_BITS = 32
+
+
+class FrameMemory:
+    """Buffers on the GPU, and those on the host that the GPU reaches.
+
+    Args:
+        device: Where.
+        model: Gives the sizes.
+
+    Raises:
+        CudaOutOfMemoryError: There is not that much.
+
+    Attributes:
+        arrays: For kernels, by name.
+        results: What a frame downloads, on the host, by name; valid until the next frame.
+        arena_words: Room for the bits of masks, in words of 32 pixels.
+        run_capacity: Room for runs.
+        staging: Where a frame in host memory is put, ``(bytes,)`` uint8 of pinned memory.
+    """
+
+    def __init__(self, device: Device, model: FrameModel) -> None:
+        self._device = device
+        self._buffers: dict[str, Owned] = {}
+        self.arrays: dict[str, DeviceArray] = {}
+        self.results: dict[str, npt.NDArray[Any]] = {}
+        self.arena_words = self.run_capacity = 0
+        self.staging: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._max_detections = model.max_detections
+        results = _plan_results(model.max_detections)
+        try:
+            self._allocate("work", _plan_work(model))
+            self._allocate("results", results)
+            pinned = self._keep("results on the host", PinnedBuffer(device, results.num_bytes))
+            self.results.update(results.on_host(pinned))
+            # One copy brings all results: both sides have the same layout.
+            self.download = pinned.host_array((results.num_bytes,), np.uint8)
+            self.arrays["results"] = self._buffer("results").array((results.num_bytes,), np.uint8)
+        except BaseException:
+            self.close()
+            raise
+
+    def fit(self, layout: FrameLayout, arena_words: int = 0, run_capacity: int = 0) -> bool:
+        """Make room for frames of a layout; nothing shrinks.
+
+        Args:
+            layout: Of the frames to come.
+            arena_words: At least so many.
+            run_capacity: At least so many.
+
+        Returns:
+            Something was allocated: pointers that were handed out before are void.
+        """
+        full = layout.height * -(-layout.width // _WORD_BITS)
+        arena = max(arena_words, min(_FULL_MASKS, self._max_detections) * full, 1)
+        runs = max(run_capacity, _RUNS_IN_A_COLUMN * layout.width)
+        wanted = (layout.num_bytes > self.staging.size, arena > self.arena_words, runs > self.run_capacity)
+        if wanted[0]:
+            self._fit_frame(layout.num_bytes)
+        if wanted[1]:
+            plan = MemoryPlan()
+            plan.add("arena", (arena,), np.uint32)
+            self.arena_words = 0
+            self._allocate("arena", plan)
+            self.arena_words = arena
+        if wanted[2]:
+            self._fit_runs(runs)
+        return any(wanted)
+
+    def first_rows(self, array: DeviceArray, count: int) -> DeviceArray:
+        """A view of the first rows of one of the arrays."""
+        return DeviceArray(self._device, array.pointer, (count, *array.shape[1:]), array.dtype, owner=array.owner)
+
+    def close(self) -> None:
+        """Give everything back; the work that uses it is done. May be called again."""
+        while self._buffers:
+            _, buffer = self._buffers.popitem()
+            buffer.close()
+
+    def _fit_frame(self, num_bytes: int) -> None:
+        # What is given up before there is more must not be used, should there be no more.
+        self.staging = np.zeros(0, np.uint8)
+        self._drop("frame on the host")
+        # Where CPU and GPU share their memory, kernels read the frame where the host put it.
+        if self._device.integrated:
+            mapped = self._keep("frame on the host", MappedBuffer(self._device, num_bytes))
+            self.arrays["frame"] = mapped.device_array((num_bytes,), np.uint8)
+            self.staging = mapped.host_array((num_bytes,), np.uint8)
+            return
+        pinned = self._keep("frame on the host", PinnedBuffer(self._device, num_bytes))
+        plan = MemoryPlan()
+        plan.add("frame", (num_bytes,), np.uint8)
+        self._allocate("frame", plan)
+        self.staging = pinned.host_array((num_bytes,), np.uint8)
+
+    def _fit_runs(self, capacity: int) -> None:
+        """Runs are written by the kernel into the host's memory: only those that there are cross the bus."""
+        plan = MemoryPlan()
+        plan.add("run_start", (capacity,), np.int32)
+        plan.add("run_end", (capacity,), np.int32)
+        self.run_capacity = 0
+        self._drop("runs")
+        mapped = self._keep("runs", MappedBuffer(self._device, plan.num_bytes))
+        self.arrays.update(plan.on_device(mapped))
+        self.results.update(plan.on_host(mapped))
+        self.run_capacity = capacity
+
+    def _allocate(self, name: str, plan: MemoryPlan) -> None:
+        self._drop(name)
+        self.arrays.update(plan.on_device(self._keep(name, DeviceBuffer(self._device, plan.num_bytes))))
+
+    def _keep(self, name: str, buffer: Any) -> Any:
+        self._buffers[name] = buffer
+        return buffer
+
+    def _drop(self, name: str) -> None:
+        if name in self._buffers:
+            self._buffers.pop(name).close()
+
+    def _buffer(self, name: str) -> Any:
+        return self._buffers[name]
+
+
+def _plan_results(max_detections: int) -> MemoryPlan:
+    plan = MemoryPlan()
+    # First what is zeroed before each frame.
+    plan.add("status", (1,), np.uint32)
+    plan.add("detection_count", (1,), np.int32)
+    plan.add("offset", (max_detections + 1,), np.int64)
+    plan.add("run_offset", (max_detections + 1,), np.int32)
+    plan.add("detection_prior", (max_detections,), np.int32)
+    plan.add("detection_class", (max_detections,), np.int32)
+    plan.add("detection_confidence", (max_detections,), np.float32)
+    plan.add("detection_xyxy", (max_detections, 4), np.float32)
+    return plan
+
+
+def _plan_work(model: FrameModel) -> MemoryPlan:
+    plan = MemoryPlan()
+    for tensor in model.tensors.values():
+        plan.add(tensor.name, tensor.shape, tensor.dtype)
+    priors, classes, rows = model.num_priors, model.num_classes, model.max_detections
+    plan.add("normaliser", (priors, 2), np.float32)
+    plan.add("survivor", (-(-priors // 32),), np.uint32)
+    plan.add("candidate_count", (1,), np.int32)
+    # Room for every prior: there is no frame with more candidates.
+    plan.add("candidate_prior", (priors,), np.int32)
+    plan.add("candidate_xyxy", (priors, 4), np.float32)
+    plan.add("candidate_score", (classes, priors), np.float32)
+    if model.settings.method is NmsMethod.CROSS_CLASS:
+        plan.add("best_score", (priors,), np.float32)
+        plan.add("best_class", (priors,), np.int32)
+    else:
+        plan.add("kept_score", (classes, rows), np.float32)
+        plan.add("kept_candidate", (classes, rows), np.int32)
+        plan.add("kept_count", (classes,), np.int32)
+    _, height, width = model.prototype_shape
+    for prefix in ("", "rescoring_") if model.rescore else ("",):
+        plan.add(f"{prefix}window", (rows, 8), np.int32)
+        plan.add(f"{prefix}soft", (rows, height, width), np.float32)
+    plan.add("rescoring_offset", (rows + 1,), np.int64)
+    plan.add("run_count", (rows,), np.int32)
+    return plan

@@ -1,0 +1,140 @@
+"""What the kernels must know of a model and of the chosen settings, checked once, when the model is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.backends.base import TensorSpec
+from yolact_runtime.errors import BackendError, UsageError
+from yolact_runtime.manifest import Manifest
+from yolact_runtime.nms import NmsMethod, NmsSettings
+from yolact_runtime.priors import make_priors
+
+__all__ = ["FrameModel"]
+
+# Limits of the kernels, see their header comments.
+_MAX_TOP, _MAX_PROTOTYPES, _MAX_CLASSES, _MAX_PRIORS = 256, 256, 1 << 14, 1 << 20
+_CPU = "or open the segmenter with SegmenterOptions(cpu_postprocessing=True)"
+
+
+@dataclass(frozen=True)
+class FrameModel:
+    """A model with its settings.
+
+    Attributes:
+        manifest: Of the model.
+        settings: Suppression method and thresholds.
+        crop_margin: See :class:`yolact_runtime.segmenter.SegmenterOptions`.
+        rescore: Masks are re-scored by a second network, which reads probabilities at prototype resolution.
+        tensors: Of the network: its input and the four outputs.
+        input_name: Of the one input.
+        suffix: ``"f32"`` or ``"f16"``: which kernels read the outputs.
+    """
+
+    manifest: Manifest
+    settings: NmsSettings
+    crop_margin: float
+    rescore: bool
+    tensors: Mapping[str, TensorSpec]
+    input_name: str
+    suffix: str
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        settings: NmsSettings,
+        crop_margin: float,
+        rescore: bool,
+        tensors: tuple[TensorSpec, ...],
+    ) -> FrameModel:
+        """Check and collect.
+
+        Raises:
+            BackendError: The network's tensors are not those of the manifest.
+            UsageError: The settings are beyond what the kernels do.
+        """
+        by_name = {tensor.name: tensor for tensor in tensors}
+        inputs = [tensor.name for tensor in tensors if tensor.is_input]
+        if len(inputs) != 1:
+            raise BackendError(f"a network of this project has one input; this one has {', '.join(inputs) or 'none'}")
+        suffix = _check_outputs(by_name, manifest)
+        size = (1, 3, manifest.input.height, manifest.input.width)
+        _check(by_name[inputs[0]], size)
+        _check_settings(settings)
+        return cls(manifest, settings, crop_margin, rescore, by_name, inputs[0], suffix)
+
+    @property
+    def num_priors(self) -> int:
+        """P."""
+        return self.manifest.priors.num_priors
+
+    @property
+    def num_classes(self) -> int:
+        """C - 1: without the background."""
+        return len(self.manifest.class_names)
+
+    @property
+    def prototype_shape(self) -> tuple[int, int, int]:
+        """(K, Hp, Wp)."""
+        _, prototypes, height, width = self.tensors["prototype"].shape
+        return prototypes, height, width
+
+    @property
+    def max_detections(self) -> int:
+        """Rows of the detection buffers."""
+        cross = self.settings.method is NmsMethod.CROSS_CLASS
+        return self.settings.top_k if cross else self.settings.max_instances
+
+    def priors(self) -> npt.NDArray[np.float32]:
+        """``(P, 4)`` centre-size."""
+        spec = self.manifest.input
+        return make_priors(self.manifest.priors, spec.height, spec.width)
+
+
+def _check_outputs(tensors: Mapping[str, TensorSpec], manifest: Manifest) -> str:
+    names = ("box_regression", "class_logit", "mask_coefficient", "prototype")
+    missing = [name for name in names if name not in tensors or tensors[name].is_input]
+    if missing:
+        raise BackendError(f"the network lacks the output {', '.join(missing)}; it has {', '.join(sorted(tensors))}")
+    priors, classes = manifest.priors.num_priors, len(manifest.class_names) + 1
+    if len(tensors["prototype"].shape) != 4:
+        raise BackendError(f'the output "prototype" should have the shape (1, K, Hp, Wp), found {tensors["prototype"]}')
+    prototypes, height, width = tensors["prototype"].shape[1:]
+    shapes = ((1, priors, 4), (1, priors, classes), (1, priors, prototypes), (1, prototypes, height, width))
+    for name, shape in zip(names, shapes, strict=True):
+        _check(tensors[name], shape)
+    dtypes = {tensors[name].dtype for name in names}
+    if len(dtypes) != 1:
+        raise BackendError(
+            f"the network's outputs have several dtypes ({', '.join(sorted(map(str, dtypes)))}); kernels read one: "
+            f"export the model again"
+        )
+    if classes - 1 > _MAX_CLASSES or prototypes > _MAX_PROTOTYPES or priors > _MAX_PRIORS:
+        raise UsageError(
+            f"the GPU post-processing takes up to {_MAX_CLASSES} classes, {_MAX_PROTOTYPES} prototypes and "
+            f"{_MAX_PRIORS} priors; this model has {classes - 1}, {prototypes} and "
+            f"{priors}. Use another backend, {_CPU}"
+        )
+    return "f16" if dtypes == {np.dtype(np.float16)} else "f32"
+
+
+def _check(tensor: TensorSpec, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise BackendError(f'"{tensor.name}" should have the shape {shape} for this model, found {tensor.shape}')
+    if tensor.dtype not in (np.dtype(np.float32), np.dtype(np.float16)):
+        raise BackendError(f'"{tensor.name}" is {tensor.dtype}; kernels read and write float32 and float16')
+
+
+def _check_settings(settings: NmsSettings) -> None:
+    if settings.method is NmsMethod.TRADITIONAL:
+        raise UsageError(f"traditional NMS runs on the CPU only: use nms fast or cross-class, {_CPU}")
+    if settings.top_k > _MAX_TOP or settings.max_instances > _MAX_TOP:
+        raise UsageError(
+            f"the GPU post-processing keeps up to {_MAX_TOP} boxes; top_k {settings.top_k} and max_instances "
+            f"{settings.max_instances} are asked for: lower them, {_CPU}"
+        )

@@ -1,0 +1,285 @@
+"""One frame in flight: its stream, its memory, its place in the network, and the CUDA graph of its way.
+
+The way of a frame: upload (none on machines where CPU and GPU share memory, and for frames that are on the GPU),
+preprocess, network, candidates, Fast NMS, masks, one small download. The first frame of a size and format is enqueued
+piece by piece; from the second on it is one launch of a CUDA graph, where the backend allows that.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_plugins.cuda_graph import Graph
+from yolact_plugins.device_array import DeviceArray, contiguous_strides
+from yolact_plugins.driver import Device, Event, Stream
+from yolact_plugins.errors import CudaError, ShapeError
+from yolact_plugins.foreign_array import take_array
+from yolact_runtime.backends.base import DeviceBackend
+from yolact_runtime.camera_frame import CameraFrame, FrameLayout, PixelFormat
+from yolact_runtime.cuda.device_kernels import DeviceKernels
+from yolact_runtime.cuda.frame_launches import FrameLaunches
+from yolact_runtime.cuda.frame_memory import FrameMemory
+from yolact_runtime.cuda.frame_model import FrameModel
+from yolact_runtime.errors import BackendError, FrameError
+
+__all__ = ["FrameSlot"]
+
+_log = logging.getLogger(__name__)
+_NOT_FINITE, _ARENA_OVERFLOW, _RUN_OVERFLOW = 1, 8, 16
+# What is zeroed before a frame: status and count, the first two arrays of the results.
+_ZEROED_BYTES = 512
+# A frame that does not fit is run again with a quarter more room than it asks for.
+_MORE_NUMERATOR, _MORE_DENOMINATOR = 5, 4
+_MAX_RUNS_OF_A_FRAME = 4
+
+
+class FrameSlot:
+    """Takes one frame at a time; :meth:`start` begins, :meth:`finish` waits.
+
+    Args:
+        backend: Gives the network a place to run.
+        model: Of the frames.
+        kernels: Loaded on the backend's device.
+        priors: ``(P, 4)`` float32 there.
+
+    Raises:
+        CudaOutOfMemoryError: The GPU is full.
+        BackendError: The backend refuses another context.
+
+    Attributes:
+        memory: Of the frame; its results are valid from :meth:`finish` to the next :meth:`start`.
+        stream: In which everything happens.
+        launches: For the layout of the latest frame.
+        layout: Of the latest frame.
+        input_name: Of the network's input in ``memory.arrays``.
+    """
+
+    def __init__(self, backend: DeviceBackend, model: FrameModel, kernels: DeviceKernels, priors: DeviceArray) -> None:
+        self._model, self._kernels, self._priors = model, kernels, priors
+        self.input_name = model.input_name
+        self._device: Device = backend.device
+        self._device.make_current()
+        self._graphs: dict[str, Graph] = {}
+        self._was_run: set[str] = set()
+        self._uses_graphs = True
+        self._foreign: tuple[DeviceArray, ...] = ()
+        self.layout: FrameLayout | None = None
+        self.launches: FrameLaunches
+        with ExitStack() as stack:
+            self.stream = stack.enter_context(Stream(self._device))
+            self._done = stack.enter_context(Event(self._device))
+            self.memory = FrameMemory(self._device, model)
+            stack.callback(self.memory.close)
+            self._context = backend.new_context()
+            stack.callback(self._context.close)
+            for tensor in model.tensors.values():
+                self._context.bind(tensor.name, self.memory.arrays[tensor.name].pointer)
+            self._owned = stack.pop_all()
+
+    def warm_up(self, layout: FrameLayout) -> None:
+        """Take memory for frames in host memory of a layout, and run twice with an empty one: no later frame has to.
+
+        Raises:
+            CudaOutOfMemoryError: The GPU is full.
+        """
+        self._device.make_current()
+        self._prepare(layout)
+        self.memory.staging[:] = 0
+        for _ in range(2):
+            self._run()
+        self.stream.synchronize()
+
+    def start(self, frame: CameraFrame) -> None:
+        """Begin with a frame; returns without waiting for the GPU.
+
+        Args:
+            frame: In host memory it may be changed afterwards. On the GPU it is used where it is, once its owner's
+                stream has written it, and must not change before :meth:`finish`.
+
+        Raises:
+            FrameError: A frame on the GPU whose pixels have gaps between them, or which lies on another GPU.
+            CudaError: The driver refuses.
+        """
+        self._device.make_current()
+        self._prepare(frame.layout)
+        if frame.on_device:
+            self._take(frame)
+        else:
+            self._copy(frame)
+        self._run()
+
+    def abandon(self) -> None:
+        """Wait for a frame that nobody wants."""
+        self._device.make_current()
+        self._done.synchronize()
+        self._foreign = ()
+
+    def finish(self) -> int:
+        """Wait for the frame, once; run it again where it needs more memory than there was.
+
+        Returns:
+            Number of detections; they are in ``memory.results``.
+
+        Raises:
+            BackendError: The network's outputs are not finite, or its library failed.
+            CudaError: Something failed on the GPU.
+        """
+        self._device.make_current()
+        try:
+            for _ in range(_MAX_RUNS_OF_A_FRAME):
+                self._done.synchronize()
+                results = self.memory.results
+                status, count = int(results["status"][0]), int(results["detection_count"][0])
+                _require_valid(status)
+                if not status:
+                    return count
+                self._grow(count)
+                self._run()
+            raise BackendError("the masks of this frame need more memory at every attempt; please report this frame")
+        finally:
+            self._foreign = ()
+
+    def enqueue_upload(self, stream: Stream) -> None:
+        """A frame in host memory to the GPU; nothing where CPU and GPU share their memory."""
+        if self.layout is not None and not self._device.integrated:
+            size = self.layout.num_bytes
+            frame: npt.NDArray[Any] = self.memory.staging[:size]
+            self.memory.first_rows(self.memory.arrays["frame"], size).upload(frame, stream)
+
+    def enqueue_inference(self, stream: Stream) -> None:
+        """The network."""
+        self._context.enqueue(stream)
+
+    def enqueue_download(self, stream: Stream) -> None:
+        """Everything that a frame brings back, but for the runs, which the kernel writes where the host reads them."""
+        self.memory.arrays["results"].download(self.memory.download, stream)
+
+    def enqueue_all(self, stream: Stream) -> None:
+        """The whole way of a frame in host memory, piece by piece: what a graph is captured of."""
+        self.enqueue_upload(stream)
+        self.launches.preprocess.enqueue(stream)
+        self._enqueue_network(stream)
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Frames are launches of a graph, or will be."""
+        return self._uses_graphs
+
+    def close(self) -> None:
+        """Wait for what is under way, and give everything back."""
+        self._device.make_current()
+        self.stream.synchronize()
+        self._forget_graphs()
+        self._owned.close()
+
+    def _prepare(self, layout: FrameLayout) -> None:
+        if self.memory.fit(layout) or layout != self.layout:
+            self._pack(layout)
+
+    def _pack(self, layout: FrameLayout) -> None:
+        self._forget_graphs()
+        self.launches = FrameLaunches(self._kernels, self._model, self.memory, self._priors, layout)
+        self.layout = layout
+
+    def _grow(self, count: int) -> None:
+        assert self.layout is not None
+        results = self.memory.results
+        arena, runs = (int(results[name][count]) for name in ("offset", "run_offset"))
+        more = [need * _MORE_NUMERATOR // _MORE_DENOMINATOR for need in (arena, runs)]
+        _log.info(
+            "a frame's masks need %d words and %d runs: more memory is taken, and the frame run again", arena, runs
+        )
+        self.memory.fit(self.layout, *more)
+        self._pack(self.layout)
+        self._point()
+
+    def _copy(self, frame: CameraFrame) -> None:
+        start = 0
+        for plane in frame.planes():
+            np.copyto(self.memory.staging[start : start + plane.size].reshape(plane.shape), plane)
+            start += plane.size
+
+    def _take(self, frame: CameraFrame) -> None:
+        try:
+            arrays = [
+                take_array(array, self._device, self.stream, dtype=np.uint8, contiguous=False)
+                for array in (frame.pixels, frame.chroma)
+                if array is not None
+            ]
+        except ShapeError as error:
+            raise FrameError(str(error)) from error
+        for array in arrays:
+            if array.strides[1:] != contiguous_strides(array.shape[1:], np.uint8):
+                raise FrameError(
+                    f"a frame on the GPU may have gaps between rows only; this one has the shape {array.shape} and "
+                    f"strides of {array.strides} bytes"
+                )
+        self._foreign = tuple(arrays)
+        self._point()
+
+    def _point(self) -> None:
+        if not self._foreign or self.layout is None:
+            return
+        pointers = [array.pointer for array in self._foreign]
+        pitches = [array.strides[0] for array in self._foreign]
+        if self.layout.format is PixelFormat.NV12 and len(self._foreign) == 1:
+            pointers.append(pointers[0] + self.layout.height * pitches[0])
+            pitches.append(pitches[0])
+        self.launches.point_at(tuple(pointers), tuple(pitches))
+
+    def _run(self) -> None:
+        if self._foreign:
+            self.launches.preprocess_elsewhere.enqueue(self.stream)
+            self._repeat("from the network on", self._enqueue_network)
+        else:
+            self._repeat("from the upload on", self.enqueue_all)
+        self._done.record(self.stream)
+
+    def _repeat(self, name: str, enqueue: Any) -> None:
+        """The first time as it is, which also lets the network's library make ready; then as a graph."""
+        if self._uses_graphs and name in self._was_run and name not in self._graphs:
+            self._capture(name, enqueue)
+        if name in self._graphs:
+            self._graphs[name].launch(self.stream)
+        else:
+            enqueue(self.stream)
+            self._was_run.add(name)
+
+    def _capture(self, name: str, enqueue: Any) -> None:
+        if not self._context.is_capturable(self.stream):
+            self._uses_graphs = False
+            _log.info("this engine cannot be captured into a CUDA graph; its kernels are launched one by one")
+            return
+        try:
+            self._graphs[name] = Graph(self.stream, enqueue)
+        except (CudaError, BackendError) as error:
+            self._uses_graphs = False
+            _log.warning("no CUDA graph, kernels are launched one by one, which costs time: %s", error)
+
+    def _enqueue_network(self, stream: Stream) -> None:
+        results = self.memory.arrays["results"]
+        self._device.driver.call("cuMemsetD8Async", results.pointer, 0, _ZEROED_BYTES, stream.handle)
+        self.enqueue_inference(stream)
+        for launch in (*self.launches.detect, *self.launches.masks):
+            launch.enqueue(stream)
+        self.enqueue_download(stream)
+
+    def _forget_graphs(self) -> None:
+        self._was_run.clear()
+        while self._graphs:
+            self._graphs.popitem()[1].close()
+
+
+def _require_valid(status: int) -> None:
+    if status & _NOT_FINITE:
+        raise BackendError(
+            "the network's outputs hold NaN or infinity. Usually a half-precision overflow or a damaged model: run the "
+            "fp32 model on the same frame, and export again if it shows the same"
+        )
+    if rest := status & ~(_ARENA_OVERFLOW | _RUN_OVERFLOW):
+        raise BackendError(f"the kernels refuse this frame (status {rest}); please report the model and the settings")

@@ -1,0 +1,98 @@
+"""The way of a frame through a model, in two halves, so that frames can overlap: started, and later collected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.backends.base import Backend
+from yolact_runtime.camera_frame import host_bgr
+from yolact_runtime.errors import BackendError
+from yolact_runtime.instances import Instances
+from yolact_runtime.manifest import Manifest
+from yolact_runtime.postprocess import Postprocessor
+from yolact_runtime.preprocess import stretch
+
+__all__ = ["FramePath", "HostPath"]
+
+
+class FramePath(Protocol):
+    """What a segmenter asks; see :class:`HostPath` and :class:`yolact_runtime.cuda.device_path.DevicePath`.
+
+    Both halves may be called from any thread; a ticket is collected, or discarded, exactly once.
+    """
+
+    def start(self, frame: Any) -> Any:
+        """Begin with a frame and return a ticket; the caller may change a frame in host memory afterwards."""
+        ...
+
+    def collect(self, ticket: Any) -> Instances:
+        """Wait for the frame's instances, which the caller owns."""
+        ...
+
+    def discard(self, ticket: Any) -> None:
+        """Nobody wants the frame any more."""
+        ...
+
+    def close(self) -> None:
+        """Free everything. May be called again."""
+        ...
+
+
+class _Prepared(NamedTuple):
+    """A frame on its way: the network's input, and the frame's rows and columns."""
+
+    tensor: npt.NDArray[np.float32]
+    height: int
+    width: int
+
+
+class HostPath:
+    """Preprocessing and post-processing on the CPU, whatever the network runs on. Stateless, hence thread-safe.
+
+    Args:
+        manifest: Of the model.
+        network: Open.
+        postprocess: For this model.
+        on_close: Called once, when the path is closed: the network has one user less.
+    """
+
+    def __init__(
+        self, manifest: Manifest, network: Backend, postprocess: Postprocessor, on_close: Callable[[], None]
+    ) -> None:
+        self._input = manifest.input
+        self._network = network
+        self._postprocess = postprocess
+        self._on_close = on_close
+        self._closed = False
+
+    def start(self, frame: Any) -> _Prepared:
+        """Preprocess a frame.
+
+        Raises:
+            FrameError: `frame` is not an image.
+        """
+        bgr = host_bgr(frame)
+        return _Prepared(stretch(bgr, self._input), *bgr.shape[:2])
+
+    def collect(self, ticket: _Prepared) -> Instances:
+        """Run the network and what follows it.
+
+        Raises:
+            BackendError: The backend failed, or the network's outputs are not finite.
+        """
+        if self._closed:
+            raise BackendError("the segmenter was closed; open the model again")
+        return self._postprocess(self._network.infer(ticket.tensor), ticket.height, ticket.width)
+
+    def discard(self, ticket: _Prepared) -> None:
+        """Nothing was begun that would need an end."""
+
+    def close(self) -> None:
+        """Let the network go; a later frame raises BackendError."""
+        if not self._closed:
+            self._closed = True
+            self._on_close()

@@ -1,0 +1,333 @@
+"""The adapter to TensorRT, with a TensorRT and a GPU that are none: what is asked of it, and what follows refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.device_network import replay, tensor_specs
+from support.fake_tensorrt import FakeTensorRt
+from support.host_gpu import host_gpu
+from support.kernel_host import COMPILER
+from support.scenes import DEFAULT_PROTOTYPE, Thing, mask_iou_model, raw_outputs, small_manifest, write_bundle
+from yolact_plugins.driver import Device
+from yolact_plugins.errors import CudaUnavailableError
+from yolact_runtime import Segmenter, SegmenterOptions, engine_file
+from yolact_runtime.backends import tensorrt as adapter
+from yolact_runtime.backends.tensorrt import TensorRtBackend
+from yolact_runtime.bundle import MANIFEST_NAME, file_sha256
+from yolact_runtime.cuda_driver import Gpu
+from yolact_runtime.engine_file import engine_file_name, machine_facts
+from yolact_runtime.engine_name import engine_name
+from yolact_runtime.errors import (
+    BackendError,
+    BackendUnavailableError,
+    EngineMismatchError,
+    NoEngineError,
+)
+from yolact_runtime.manifest import Artefact, Manifest
+from yolact_runtime.tensorrt_library import TensorRtLibrary
+
+THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
+PICTURES = SegmenterOptions(min_confidence=0.1)
+FRAME = np.random.default_rng(0).integers(0, 256, (45, 70, 3), np.uint8)
+TENSORS = tensor_specs(small_manifest(), DEFAULT_PROTOTYPE.shape)  # type: ignore[arg-type]  # three numbers
+OUTPUTS = raw_outputs(small_manifest(), THINGS)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    with host_gpu() as device:
+        yield device
+
+
+@pytest.fixture
+def install(device: Device, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTensorRt]:
+    """Puts a fake TensorRT in place of the real one, with a GPU."""
+
+    def put(**changes: Any) -> FakeTensorRt:
+        fake = FakeTensorRt(device, TENSORS, replay([OUTPUTS]), **changes)
+        library = TensorRtLibrary("rtx" if fake.rtx else "tensorrt", fake.module)
+
+        def load(target: str) -> TensorRtLibrary:
+            if target != library.target:
+                raise BackendUnavailableError(f"{target} is not installed")
+            return library
+
+        monkeypatch.setattr(engine_file, "load_tensorrt", load)
+        monkeypatch.setattr(engine_file, "find_gpu", lambda: Gpu("Host", "8.7", "13.0"))
+        monkeypatch.setattr(adapter, "_open_device", lambda _: Device(driver=device.driver))
+        return fake
+
+    return put
+
+
+def add_engine(bundle: Path, target: str = "tensorrt", precision: str = "fp16", **facts: str) -> Path:
+    """Lists a plan in a bundle's manifest, as building one does."""
+    version = {"tensorrt": "10.3.0", "rtx": "1.7.1"}[target]
+    path = bundle / engine_file_name(precision, target)
+    path.write_bytes(f"plan {target} {precision}".encode())
+    build = {"target": target, "library_version": version, "compute_capabilities": "8.7"} | machine_facts() | facts
+    artefact = Artefact("engine", precision, file_sha256(path), path.stat().st_size, build)
+    manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_bytes(), "test")
+    manifest = dataclasses.replace(manifest, artefacts={**manifest.artefacts, path.name: artefact})
+    (bundle / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "m.bundle", THINGS)
+
+
+needs_kernels = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+
+
+# --- from a bundle to instances ---------------------------------------------------------------------------------------
+
+
+@needs_kernels
+@pytest.mark.parametrize("rtx", [False, True])
+@pytest.mark.parametrize("dynamic_batch", [False, True])
+def test_a_bundle_with_an_engine_runs_on_it(
+    bundle: Path, install: Callable[..., FakeTensorRt], rtx: bool, dynamic_batch: bool
+) -> None:
+    add_engine(bundle, "rtx" if rtx else "tensorrt")
+    install(rtx=rtx, dynamic_batch=dynamic_batch)
+    with Segmenter.open(bundle, "onnxruntime-cpu", PICTURES) as cpu:
+        expected = cpu(FRAME)
+    with Segmenter.open(bundle, options=PICTURES) as gpu:
+        assert gpu.backend_name == ("tensorrt-rtx" if rtx else "tensorrt")
+        assert (gpu.postprocessing, gpu.manifest.precision) == ("gpu", "fp16")
+        for found in gpu.stream([FRAME] * 4):
+            assert found.class_id.tolist() == expected.class_id.tolist()
+            assert found.mask == expected.mask
+
+
+def test_with_post_processing_on_the_cpu(bundle: Path, install: Callable[..., FakeTensorRt]) -> None:
+    add_engine(bundle)
+    install()
+    with Segmenter.open(bundle, "onnxruntime-cpu", PICTURES) as cpu:
+        expected = cpu(FRAME)
+    options = dataclasses.replace(PICTURES, cpu_postprocessing=True)
+    with Segmenter.open(bundle, "tensorrt", options) as segmenter:
+        for _ in range(2):
+            assert segmenter(FRAME).mask == expected.mask
+
+
+@pytest.mark.parametrize(
+    ("precisions", "asked", "taken"),
+    [(["fp32", "fp16", "int8"], None, "int8"), (["fp32", "fp16"], None, "fp16"), (["fp32", "int8"], "fp32", "fp32")],
+)
+def test_the_best_engine_or_the_one_asked_for(
+    bundle: Path, install: Callable[..., FakeTensorRt], precisions: list[str], asked: str | None, taken: str
+) -> None:
+    for precision in precisions:
+        add_engine(bundle, precision=precision)
+    install()
+    options = SegmenterOptions(cpu_postprocessing=True)
+    with Segmenter.open(bundle, "auto", options, asked) as segmenter:
+        assert segmenter.manifest.precision == taken
+    with Segmenter.open(bundle / f"model.{taken}.plan", "auto", options) as segmenter:
+        assert (segmenter.manifest.precision, segmenter.backend_name) == (taken, "tensorrt")
+
+
+def test_an_engine_carries_its_own_manifest(bundle: Path, install: Callable[..., FakeTensorRt]) -> None:
+    add_engine(bundle)
+    manifest = small_manifest(name="from inside")
+    install(name=engine_name(manifest.to_json()))
+    with TensorRtBackend(bundle / "model.fp16.plan") as backend:
+        assert backend.manifest.name == "from inside"
+
+
+# --- choosing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_without_an_engine_says_how_to_build_one(bundle: Path) -> None:
+    with pytest.raises(NoEngineError, match=r"m\.bundle has no engine for it; .*yolact-export .*m\.bundle --engine$"):
+        Segmenter.open(bundle, "tensorrt")
+    add_engine(bundle)
+    with pytest.raises(NoEngineError, match=r"no engine for it; .* --engine --target rtx$"):
+        Segmenter.open(bundle, "tensorrt-rtx")
+    with pytest.raises(NoEngineError, match="no engine for it in int8"):
+        Segmenter.open(bundle, "tensorrt", precision="int8")
+    with pytest.raises(NoEngineError, match=r"model\.fp16\.plan was built for tensorrt"):
+        Segmenter.open(bundle / "model.fp16.plan", "tensorrt-rtx")
+    with pytest.raises(NoEngineError, match="engines are built into bundle folders"):
+        Segmenter.open(bundle / "model.fp32.onnx", "tensorrt")
+
+
+def test_an_engine_alone_does_not_run_in_onnx_runtime(bundle: Path) -> None:
+    plan = add_engine(bundle)
+    with pytest.raises(BackendUnavailableError, match="is an engine, which ONNX Runtime does not run"):
+        Segmenter.open(plan, "onnxruntime-cpu")
+
+
+def test_without_tensorrt_auto_goes_on_and_says_so(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    add_engine(bundle)
+    with Segmenter.open(bundle) as segmenter:
+        assert segmenter.backend_name == "onnxruntime-cpu"
+    assert [r.levelname for r in caplog.records if "passed over" in r.getMessage()] == ["WARNING"]
+
+
+def test_an_engine_of_another_machine_stops_auto_too(bundle: Path, install: Callable[..., FakeTensorRt]) -> None:
+    add_engine(bundle, compute_capabilities="8.9")
+    install()
+    with pytest.raises(EngineMismatchError, match="Build it on this machine: yolact-export"):
+        Segmenter.open(bundle)
+
+
+def test_without_the_drivers_package(
+    bundle: Path, install: Callable[..., FakeTensorRt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_engine(bundle)
+    install()
+    monkeypatch.undo()
+    fake_device = CudaUnavailableError("no driver")
+
+    def refuse() -> Device:
+        raise fake_device
+
+    monkeypatch.setattr(adapter, "Device", refuse)
+    with pytest.raises(BackendUnavailableError, match="tensorrt: no driver"):
+        adapter._open_device("tensorrt")
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("deserialize", r"(?s)refuses .*model\.fp16\.plan on Host:\n  Error Code 9: deserialize is refused"),
+        ("context", r"(?s)cannot make another place to run the engine.*:\n  Error Code 9: context is refused"),
+        ("shape", r"(?s)does not take image as \(1, 3, 32, 48\):\n  Error Code 9"),
+        ("address", r"(?s)refuses memory at 0x.* for .*:\n  Error Code 9"),
+        ("execute", r"(?s)cannot run the engine:\n  Error Code 9: execute is refused"),
+    ],
+)
+def test_what_tensorrt_refuses_comes_with_its_log(
+    bundle: Path, install: Callable[..., FakeTensorRt], what: str, message: str
+) -> None:
+    plan = add_engine(bundle)
+    install().refuse.add(what)
+    with pytest.raises(BackendError, match=message), TensorRtBackend(plan) as backend:
+        backend.infer(np.zeros((1, 3, 32, 48), np.float32))
+
+
+def test_an_input_of_another_shape(bundle: Path, install: Callable[..., FakeTensorRt]) -> None:
+    plan = add_engine(bundle)
+    install()
+    with TensorRtBackend(plan) as backend:
+        with pytest.raises(BackendError, match=r"takes image as \(1, 3, 32, 48\), not \(1, 3, 2, 2\)"):
+            backend.infer(np.zeros((1, 3, 2, 2), np.float32))
+        assert set(backend.infer(np.zeros((1, 3, 32, 48), np.float32))) == set(OUTPUTS)
+
+
+def test_a_closed_backend_refuses(bundle: Path, install: Callable[..., FakeTensorRt]) -> None:
+    plan = add_engine(bundle)
+    install()
+    backend = TensorRtBackend(plan)
+    backend.close()
+    backend.close()
+    with pytest.raises(BackendError, match="closed; open the model again"):
+        backend.infer(np.zeros((1, 3, 32, 48), np.float32))
+    with pytest.raises(BackendError, match="closed; open the model again"):
+        backend.new_context()
+
+
+def test_a_type_that_no_kernel_reads(
+    bundle: Path, install: Callable[..., FakeTensorRt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = add_engine(bundle)
+    fake = install()
+    monkeypatch.setattr(fake, "tensors", (*TENSORS[:-1], dataclasses.replace(TENSORS[-1], dtype=np.dtype(np.int8))))
+    with pytest.raises(BackendError, match="the engine's tensor prototype is INT8"):
+        TensorRtBackend(plan)
+
+
+# --- what TensorRT-RTX compiled ---------------------------------------------------------------------------------------
+
+
+def test_what_rtx_compiled_is_kept_for_the_next_start(
+    bundle: Path, install: Callable[..., FakeTensorRt], cache: Path
+) -> None:
+    plan = add_engine(bundle, "rtx")
+    fake = install(rtx=True)
+    for _ in range(2):
+        with TensorRtBackend(plan, "tensorrt-rtx") as backend:
+            backend.infer(np.zeros((1, 3, 32, 48), np.float32))
+    (file,) = (cache / "yolact-deploy" / "rtx").iterdir()
+    assert file.read_bytes() == b"compiled"
+    assert file.parent.stat().st_mode & 0o077 == 0
+    assert fake.caches == [b"compiled"]
+
+
+@pytest.mark.parametrize("content", [b"of another driver", b""])
+def test_a_cache_of_another_machine_is_replaced(
+    bundle: Path, install: Callable[..., FakeTensorRt], cache: Path, content: bytes
+) -> None:
+    plan = add_engine(bundle, "rtx")
+    install(rtx=True)
+    with TensorRtBackend(plan, "tensorrt-rtx") as backend:
+        backend.infer(np.zeros((1, 3, 32, 48), np.float32))
+    (file,) = (cache / "yolact-deploy" / "rtx").iterdir()
+    file.write_bytes(content)
+    with TensorRtBackend(plan, "tensorrt-rtx") as backend:
+        backend.infer(np.zeros((1, 3, 32, 48), np.float32))
+    assert file.read_bytes() == b"compiled"
+
+
+def test_a_cache_that_others_may_write_is_not_read(
+    bundle: Path, install: Callable[..., FakeTensorRt], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = add_engine(bundle, "rtx")
+    fake = install(rtx=True)
+    TensorRtBackend(plan, "tensorrt-rtx").close()
+    (cache / "yolact-deploy" / "rtx").chmod(0o777)
+    TensorRtBackend(plan, "tensorrt-rtx").close()
+    assert fake.caches == []
+    assert "can be written by others; it is not used: chmod go-w" in caplog.text
+
+
+def test_a_cache_that_cannot_be_kept_is_only_said(
+    bundle: Path, install: Callable[..., FakeTensorRt], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = add_engine(bundle, "rtx")
+    install(rtx=True)
+    (cache / "yolact-deploy").write_text("a file where a folder should be")
+    with TensorRtBackend(plan, "tensorrt-rtx") as backend:
+        backend.infer(np.zeros((1, 3, 32, 48), np.float32))
+    assert "is not kept, the next start compiles again" in caplog.text
+
+
+# --- YOLACT++ ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_second_network_stays_in_onnx_runtime(
+    tmp_path: Path, install: Callable[..., FakeTensorRt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = write_bundle(tmp_path / "plus.bundle", THINGS, mask_iou=[1, 2, 4])
+    assert mask_iou_model([1, 2, 4])
+    add_engine(bundle)
+    install()
+    options = dataclasses.replace(PICTURES, cpu_postprocessing=True)
+    with Segmenter.open(bundle, "tensorrt", options) as segmenter:
+        assert segmenter(FRAME).mask_confidence is not None
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(BackendUnavailableError, match="SegmenterOptions\\(mask_rescoring=False\\)"):
+        Segmenter.open(bundle, "tensorrt", options)
+    with Segmenter.open(bundle, "tensorrt", dataclasses.replace(options, mask_rescoring=False)) as segmenter:
+        assert segmenter(FRAME).mask_confidence is None

@@ -1,0 +1,113 @@
+"""A network on the GPU that is none: it computes on the host, in its turn of a stream of :class:`HostDriver`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from support.host_gpu import HostDriver
+from yolact_plugins.driver import Device, Stream
+from yolact_runtime.backends import TensorSpec
+from yolact_runtime.errors import BackendError
+from yolact_runtime.manifest import Manifest
+
+__all__ = ["HostNetwork", "replay", "tensor_specs"]
+
+Outputs = Mapping[str, npt.NDArray[np.floating]]
+Function = Callable[[npt.NDArray[np.floating]], Outputs]
+
+
+def tensor_specs(
+    manifest: Manifest,
+    prototype_shape: tuple[int, int, int],
+    dtype: npt.DTypeLike = np.float32,
+    input_dtype: npt.DTypeLike = np.float32,
+) -> tuple[TensorSpec, ...]:
+    """What an engine of a model would say of itself; `prototype_shape` is (K, Hp, Wp)."""
+    priors, classes = manifest.priors.num_priors, len(manifest.class_names) + 1
+    shapes = {
+        "box_regression": (1, priors, 4),
+        "class_logit": (1, priors, classes),
+        "mask_coefficient": (1, priors, prototype_shape[0]),
+        "prototype": (1, *prototype_shape),
+    }
+    image = TensorSpec("image", (1, 3, manifest.input.height, manifest.input.width), np.dtype(input_dtype), True)
+    return image, *(TensorSpec(name, shape, np.dtype(dtype), False) for name, shape in shapes.items())
+
+
+def replay(scenes: Sequence[Outputs]) -> Function:
+    """A network that returns each scene's outputs in turn, and the last one for ever after."""
+    left = list(scenes)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+
+class HostNetwork:
+    """A :class:`yolact_runtime.backends.DeviceBackend` for tests.
+
+    Attributes:
+        inputs: Copies of what the network was given, in order.
+        num_contexts: Open ones.
+        capturable: What contexts say of themselves.
+        closed: By its owner.
+    """
+
+    def __init__(self, device: Device, tensors: tuple[TensorSpec, ...], function: Function) -> None:
+        self.name = "tensorrt"
+        self.device, self.tensors, self.function = device, tensors, function
+        self.inputs: list[npt.NDArray[np.floating]] = []
+        self.num_contexts = 0
+        self.capturable = True
+        self.closed = False
+
+    def new_context(self) -> HostContext:
+        self.num_contexts += 1
+        return HostContext(self)
+
+    def infer(self, tensor: npt.NDArray[np.float32]) -> Outputs:
+        self.inputs.append(tensor.copy())
+        return self.function(tensor)
+
+    def close(self) -> None:
+        assert self.num_contexts == 0
+        self.closed = True
+
+
+class HostContext:
+    """One place of a :class:`HostNetwork`."""
+
+    def __init__(self, network: HostNetwork) -> None:
+        self._network = network
+        self._pointers: dict[str, int] = {}
+        self._open = True
+
+    def bind(self, name: str, pointer: int) -> None:
+        self._pointers[name] = pointer
+
+    def enqueue(self, stream: Stream) -> None:
+        if not self._open:
+            raise BackendError("closed")
+        driver: Any = self._network.device.driver
+        assert isinstance(driver, HostDriver)
+        pointers = dict(self._pointers)
+        driver.enqueue(stream.handle, lambda: self._compute(driver, pointers))
+
+    def is_capturable(self, stream: Stream) -> bool:  # asked of a stream
+        return self._network.capturable
+
+    def close(self) -> None:
+        self._network.num_contexts -= self._open
+        self._open = False
+
+    def _compute(self, driver: HostDriver, pointers: Mapping[str, int]) -> None:
+        views = {
+            tensor.name: driver.view(pointers[tensor.name], tensor.shape, tensor.dtype)
+            for tensor in self._network.tensors
+        }
+        image = views.pop("image").copy()
+        self._network.inputs.append(image)
+        outputs = self._network.function(image)
+        for name, view in views.items():
+            view[...] = outputs[name]

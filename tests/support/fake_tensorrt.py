@@ -1,0 +1,202 @@
+"""A TensorRT that is none: the few objects that the runtime uses, computing on the host in their turn of a stream.
+
+What it cannot show is TensorRT itself; it shows what the adapter asks of it, in which order, and what follows when it
+refuses. Names and signatures are those of TensorRT 10.3 to 11.4 and of TensorRT-RTX 1.7.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from support.device_network import Function
+from support.host_gpu import HostDriver
+from yolact_plugins.driver import Device
+from yolact_runtime.backends import TensorSpec
+
+__all__ = ["FakeTensorRt"]
+
+
+class Severity(enum.IntEnum):
+    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+
+class TensorIOMode(enum.Enum):
+    NONE, INPUT, OUTPUT = range(3)
+
+
+class DataType(enum.Enum):
+    FLOAT, HALF, INT8 = range(3)
+
+
+_KINDS = {np.dtype(np.float32): DataType.FLOAT, np.dtype(np.float16): DataType.HALF, np.dtype(np.int8): DataType.INT8}
+
+
+class ILogger:
+    def log(self, severity: Severity, text: str) -> None:
+        raise NotImplementedError
+
+
+ILogger.Severity = Severity  # type: ignore[attr-defined]  # as TensorRT nests it
+
+
+class FakeTensorRt:
+    """The package, as ``tensorrt`` or, with `rtx`, as ``tensorrt_rtx`` has it.
+
+    Attributes:
+        module: To be imported.
+        refuse: Names of what fails: "deserialize", "context", "shape", "address", "execute".
+        log_lines: What it logs when it fails.
+        caches: Contents that were given to the runtime cache of RTX.
+        num_contexts: Made so far.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        tensors: tuple[TensorSpec, ...],
+        function: Function,
+        *,
+        rtx: bool = False,
+        dynamic_batch: bool = False,
+        name: str = "",
+    ) -> None:
+        self.device, self.tensors, self.function = device, tensors, function
+        self.rtx, self.dynamic_batch, self.name = rtx, dynamic_batch, name
+        self.refuse: set[str] = set()
+        self.caches: list[bytes] = []
+        self.compiled = b"compiled"
+        self.num_contexts = 0
+        self.logger: Any = None
+        self.capturable = True
+        self.module = SimpleNamespace(
+            __version__="1.7.1" if rtx else "10.3.0",
+            ILogger=ILogger,
+            Builder=object,
+            TensorIOMode=TensorIOMode,
+            Runtime=self._runtime,
+        )
+
+    def may(self, what: str) -> bool:
+        """Do it, unless the test wants it refused; then TensorRT says why in its log."""
+        if what in self.refuse:
+            self.logger.log(Severity.ERROR, f"Error Code 9: {what} is refused")
+        return what not in self.refuse
+
+    def _runtime(self, logger: Any) -> Any:
+        self.logger = logger
+        return SimpleNamespace(deserialize_cuda_engine=self._deserialize, engine_host_code_allowed=True)
+
+    def _deserialize(self, plan: bytes) -> Any:
+        assert plan
+        return (RtxEngine if self.rtx else Engine)(self) if self.may("deserialize") else None
+
+
+class Engine:
+    """``ICudaEngine``."""
+
+    def __init__(self, owner: FakeTensorRt) -> None:
+        self._owner = owner
+        self.name = owner.name
+        self.num_io_tensors = len(owner.tensors)
+
+    def get_tensor_name(self, index: int) -> str:
+        return self._owner.tensors[index].name
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        return TensorIOMode.INPUT if self._spec(name).is_input else TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> DataType:
+        return _KINDS[self._spec(name).dtype]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        shape = self._spec(name).shape
+        return (-1, *shape[1:]) if self._owner.dynamic_batch else shape
+
+    def create_execution_context(self, *arguments: Any) -> Any:
+        assert len(arguments) == int(self._owner.rtx)
+        self._owner.num_contexts += 1
+        return Context(self._owner) if self._owner.may("context") else None
+
+    def _spec(self, name: str) -> TensorSpec:
+        return next(spec for spec in self._owner.tensors if spec.name == name)
+
+
+class RtxEngine(Engine):
+    """With TensorRT-RTX's runtime configuration."""
+
+    def create_runtime_config(self) -> Any:
+        return RuntimeConfig(self._owner)
+
+
+class RuntimeConfig:
+    def __init__(self, owner: FakeTensorRt) -> None:
+        self._owner = owner
+        self.cache: Any = None
+
+    def create_runtime_cache(self) -> Any:
+        return RuntimeCache(self._owner)
+
+    def set_runtime_cache(self, cache: Any) -> bool:
+        self.cache = cache
+        return True
+
+
+class RuntimeCache:
+    def __init__(self, owner: FakeTensorRt) -> None:
+        self._owner = owner
+
+    def deserialize(self, content: bytes) -> bool:
+        self._owner.caches.append(content)
+        return content.startswith(b"compiled")
+
+    def serialize(self) -> Any:
+        return memoryview(self._owner.compiled)
+
+
+class Context:
+    """``IExecutionContext``."""
+
+    def __init__(self, owner: FakeTensorRt) -> None:
+        self._owner = owner
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+        if owner.rtx:
+            self.is_stream_capturable = lambda _: owner.capturable
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self._shapes[name] = tuple(shape)
+        return self._owner.may("shape")
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        spec = next(spec for spec in self._owner.tensors if spec.name == name)
+        return spec.shape if self._shapes or not self._owner.dynamic_batch else (-1, *spec.shape[1:])
+
+    def set_tensor_address(self, name: str, pointer: int) -> bool:
+        assert isinstance(pointer, int)
+        self._addresses[name] = pointer
+        return self._owner.may("address")
+
+    def execute_async_v3(self, handle: int) -> bool:
+        assert set(self._addresses) == {spec.name for spec in self._owner.tensors}
+        if not self._owner.may("execute"):
+            return False
+        driver = self._owner.device.driver
+        assert isinstance(driver, HostDriver)
+        addresses = dict(self._addresses)
+        driver.enqueue(handle, lambda: self._compute(driver, addresses))
+        return True
+
+    def _compute(self, driver: HostDriver, addresses: Mapping[str, int]) -> None:
+        views: dict[str, npt.NDArray[Any]] = {
+            spec.name: driver.view(addresses[spec.name], spec.shape, spec.dtype) for spec in self._owner.tensors
+        }
+        (name,) = (spec.name for spec in self._owner.tensors if spec.is_input)
+        outputs = self._owner.function(views.pop(name).copy())
+        for output, view in views.items():
+            view[...] = outputs[output]
