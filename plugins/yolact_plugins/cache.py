@@ -45,11 +45,13 @@ class CubinCache:
     Args:
         folder: The cache; None is :func:`default_cache_folder`. It is made when something is first kept in it.
         precompiled: A bundle, or a folder that ``python -m yolact_plugins.compiler -o`` wrote, to look into first.
+        bundle: The bundle that has nothing precompiled yet, for the advice in an error.
     """
 
-    def __init__(self, folder: Path | None = None, precompiled: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, precompiled: Path | None = None, bundle: Path | None = None) -> None:
         self.folder = folder or default_cache_folder()
         self.precompiled = precompiled
+        self.bundle = bundle
 
     def get(self, source: KernelSource, arch: str) -> Cubin:
         """Find the machine code, or compile and keep it.
@@ -104,7 +106,7 @@ class CubinCache:
             _log.warning("%s is not kept and will be compiled again at the next start: %s", cubin.family, error)
 
     def _what_to_do(self, source: KernelSource, arch: str, reasons: list[str]) -> str:
-        target = self.precompiled or "MODEL.bundle"
+        target = self.precompiled or self.bundle or "MODEL.bundle"
         found = "; ".join(reasons) or f"it is not in {self.folder}"
         return (
             f"{source.family} is not compiled for this GPU ({arch}), and {_SWITCH} forbids compiling here: {found}. "

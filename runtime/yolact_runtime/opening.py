@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.cache import CubinCache
 from yolact_runtime.backends import Backend, DeviceBackend, create_backend
 from yolact_runtime.backends.tensorrt import TARGETS, TensorRtBackend
 from yolact_runtime.bundle import (
@@ -150,8 +151,10 @@ def _device_path(
         manifest, options.nms_settings(manifest), options.crop_margin, rescore is not None, network.tensors
     )
     network.device.make_current()
-    folder = None if model.folder is None else bundle_kernels(model.folder)
-    kernels = DeviceKernels(network.device, folder)
+    cache = None
+    if model.folder is not None:
+        cache = CubinCache(precompiled=bundle_kernels(model.folder), bundle=model.folder)
+    kernels = DeviceKernels(network.device, cache)
     path = DevicePath(network, frame_model, kernels, options.frames_in_flight, rescore)
     try:
         if options.frame_size is not None:

@@ -15,8 +15,9 @@ from support.fake_tensorrt import FakeTensorRt
 from support.host_gpu import host_gpu
 from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, mask_iou_model, raw_outputs, small_manifest, write_bundle
+from yolact_plugins import precompile
 from yolact_plugins.driver import Device
-from yolact_plugins.errors import CudaUnavailableError
+from yolact_plugins.errors import CudaUnavailableError, MissingCubinError
 from yolact_runtime import Segmenter, SegmenterOptions, engine_file
 from yolact_runtime.backends import tensorrt as adapter
 from yolact_runtime.backends.tensorrt import TensorRtBackend
@@ -114,6 +115,21 @@ def test_a_bundle_with_an_engine_runs_on_it(
         for found in gpu.stream([FRAME] * 4):
             assert found.class_id.tolist() == expected.class_id.tolist()
             assert found.mask == expected.mask
+
+
+@needs_kernels
+def test_a_robot_needs_no_compiler(
+    bundle: Path, install: Callable[..., FakeTensorRt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_engine(bundle)
+    install()
+    monkeypatch.setenv("YOLACT_FORBID_JIT", "1")
+    with pytest.raises(MissingCubinError, match=rf"--arch sm_87 -o {bundle}"):
+        Segmenter.open(bundle)
+    assert precompile.main(["--arch", "sm_87", "-o", str(bundle)]) == 0
+    monkeypatch.setattr("yolact_plugins.compiler.compile_cubin", None)
+    with Segmenter.open(bundle, options=PICTURES) as segmenter:
+        assert len(segmenter(FRAME)) == 2
 
 
 def test_with_post_processing_on_the_cpu(bundle: Path, install: Callable[..., FakeTensorRt]) -> None:

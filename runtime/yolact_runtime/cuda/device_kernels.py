@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from yolact_plugins.cache import CubinCache
 from yolact_plugins.driver import Device
 from yolact_plugins.module import Kernel, Module
@@ -20,17 +18,16 @@ class DeviceKernels(Owned):
 
     Args:
         device: Where; kept alive.
-        precompiled: Folder of a bundle's compiled kernels, or None.
-        cache: Where machine code comes from; None makes one of `precompiled`, then this machine's cache, then NVRTC.
+        cache: Where machine code comes from; None takes this machine's cache, and what is not there from NVRTC.
 
     Raises:
         MissingCubinError, KernelCompileError, MissingDependencyError: See :meth:`yolact_plugins.cache.CubinCache.get`.
         CudaError: The code does not load on this GPU.
     """
 
-    def __init__(self, device: Device, precompiled: Path | None = None, cache: CubinCache | None = None) -> None:
+    def __init__(self, device: Device, cache: CubinCache | None = None) -> None:
         self.device = device
-        cache = cache or CubinCache(precompiled=precompiled)
+        cache = cache or CubinCache()
         self._modules: dict[str, Module] = {}
         try:
             for family in _FAMILIES:
