@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.device_network import replay, tensor_specs
+from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.host_gpu import host_gpu
 from support.kernel_host import COMPILER
-from support.scenes import Thing, raw_outputs, small_manifest
+from support.scenes import DEFAULT_PROTOTYPE, Thing, raw_outputs, small_manifest, write_bundle
 from yolact_benchmarks import gpu
 from yolact_benchmarks.gpu_stages import moved_bytes
 from yolact_benchmarks.replay_network import ReplayNetwork
@@ -68,6 +70,19 @@ def test_the_floor_counts_every_byte_once() -> None:
     assert found["preprocess"] == 60 * 80 * 3 + 3 * 32 * 48 * 4
     assert found["candidates"] == 90 * 4 * 4
     assert found["masks"] > 3 * 8 * 12 * 4
+
+
+def test_a_bundle_is_measured_beside_its_engine_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "m.bundle", THINGS)
+    add_engine(bundle)
+    tensors = tensor_specs(small_manifest(), DEFAULT_PROTOTYPE.shape)  # type: ignore[arg-type]  # three numbers
+    with host_gpu() as device:
+        put_in_place(monkeypatch, FakeTensorRt(device, tensors, replay([raw_outputs(small_manifest(), THINGS)])))
+        (row,) = gpu._measure_bundle(bundle, "40x30", repeats=1)
+        assert (row["backend"], row["graph"], row["frame"]) == ("tensorrt", True, [30, 40])
+        assert row["over_network"] > 0
+        with pytest.raises(YolactError, match="not on an engine"):
+            gpu._measure_bundle(bundle / "model.fp32.onnx", "40x30", repeats=1)
 
 
 def test_growth_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

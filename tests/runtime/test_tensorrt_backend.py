@@ -11,19 +11,16 @@ import numpy as np
 import pytest
 
 from support.device_network import replay, tensor_specs
-from support.fake_tensorrt import FakeTensorRt
+from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.host_gpu import host_gpu
 from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, mask_iou_model, raw_outputs, small_manifest, write_bundle
 from yolact_plugins import precompile
 from yolact_plugins.driver import Device
 from yolact_plugins.errors import CudaUnavailableError, MissingCubinError
-from yolact_runtime import Segmenter, SegmenterOptions, engine_file
+from yolact_runtime import Segmenter, SegmenterOptions
 from yolact_runtime.backends import tensorrt as adapter
 from yolact_runtime.backends.tensorrt import TensorRtBackend
-from yolact_runtime.bundle import MANIFEST_NAME, file_sha256
-from yolact_runtime.cuda_driver import Gpu
-from yolact_runtime.engine_file import engine_file_name, machine_facts
 from yolact_runtime.engine_name import engine_name
 from yolact_runtime.errors import (
     BackendError,
@@ -31,8 +28,6 @@ from yolact_runtime.errors import (
     EngineMismatchError,
     NoEngineError,
 )
-from yolact_runtime.manifest import Artefact, Manifest
-from yolact_runtime.tensorrt_library import TensorRtLibrary
 
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
 PICTURES = SegmenterOptions(min_confidence=0.1)
@@ -59,33 +54,9 @@ def install(device: Device, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fa
     """Puts a fake TensorRT in place of the real one, with a GPU."""
 
     def put(**changes: Any) -> FakeTensorRt:
-        fake = FakeTensorRt(device, TENSORS, replay([OUTPUTS]), **changes)
-        library = TensorRtLibrary("rtx" if fake.rtx else "tensorrt", fake.module)
-
-        def load(target: str) -> TensorRtLibrary:
-            if target != library.target:
-                raise BackendUnavailableError(f"{target} is not installed")
-            return library
-
-        monkeypatch.setattr(engine_file, "load_tensorrt", load)
-        monkeypatch.setattr(engine_file, "find_gpu", lambda: Gpu("Host", "8.7", "13.0"))
-        monkeypatch.setattr(adapter, "_open_device", lambda _: Device(driver=device.driver))
-        return fake
+        return put_in_place(monkeypatch, FakeTensorRt(device, TENSORS, replay([OUTPUTS]), **changes))
 
     return put
-
-
-def add_engine(bundle: Path, target: str = "tensorrt", precision: str = "fp16", **facts: str) -> Path:
-    """Lists a plan in a bundle's manifest, as building one does."""
-    version = {"tensorrt": "10.3.0", "rtx": "1.7.1"}[target]
-    path = bundle / engine_file_name(precision, target)
-    path.write_bytes(f"plan {target} {precision}".encode())
-    build = {"target": target, "library_version": version, "compute_capabilities": "8.7"} | machine_facts() | facts
-    artefact = Artefact("engine", precision, file_sha256(path), path.stat().st_size, build)
-    manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_bytes(), "test")
-    manifest = dataclasses.replace(manifest, artefacts={**manifest.artefacts, path.name: artefact})
-    (bundle / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    return path
 
 
 @pytest.fixture

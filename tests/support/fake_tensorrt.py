@@ -6,20 +6,31 @@ refuses. Names and signatures are those of TensorRT 10.3 to 11.4 and of TensorRT
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from support.device_network import Function
 from support.host_gpu import HostDriver
 from yolact_plugins.driver import Device
+from yolact_runtime import engine_file
 from yolact_runtime.backends import TensorSpec
+from yolact_runtime.backends import tensorrt as adapter
+from yolact_runtime.bundle import MANIFEST_NAME, file_sha256
+from yolact_runtime.cuda_driver import Gpu
+from yolact_runtime.engine_file import engine_file_name, machine_facts
+from yolact_runtime.errors import BackendUnavailableError
+from yolact_runtime.manifest import Artefact, Manifest
+from yolact_runtime.tensorrt_library import TensorRtLibrary
 
-__all__ = ["FakeTensorRt"]
+__all__ = ["FakeTensorRt", "add_engine", "put_in_place"]
 
 
 class Severity(enum.IntEnum):
@@ -95,6 +106,34 @@ class FakeTensorRt:
     def _deserialize(self, plan: bytes) -> Any:
         assert plan
         return (RtxEngine if self.rtx else Engine)(self) if self.may("deserialize") else None
+
+
+def put_in_place(monkeypatch: pytest.MonkeyPatch, fake: FakeTensorRt) -> FakeTensorRt:
+    """The runtime finds this package, and the GPU that it is on, in place of the real ones."""
+    library = TensorRtLibrary("rtx" if fake.rtx else "tensorrt", fake.module)
+
+    def load(target: str) -> TensorRtLibrary:
+        if target != library.target:
+            raise BackendUnavailableError(f"{target} is not installed")
+        return library
+
+    monkeypatch.setattr(engine_file, "load_tensorrt", load)
+    monkeypatch.setattr(engine_file, "find_gpu", lambda: Gpu("Host", "8.7", "13.0"))
+    monkeypatch.setattr(adapter, "_open_device", lambda _: Device(driver=fake.device.driver))
+    return fake
+
+
+def add_engine(bundle: Path, target: str = "tensorrt", precision: str = "fp16", **facts: str) -> Path:
+    """Lists a plan in a bundle's manifest, as building one does."""
+    version = {"tensorrt": "10.3.0", "rtx": "1.7.1"}[target]
+    path = bundle / engine_file_name(precision, target)
+    path.write_bytes(f"plan {target} {precision}".encode())
+    build = {"target": target, "library_version": version, "compute_capabilities": "8.7"} | machine_facts() | facts
+    artefact = Artefact("engine", precision, file_sha256(path), path.stat().st_size, build)
+    manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_bytes(), "test")
+    manifest = dataclasses.replace(manifest, artefacts={**manifest.artefacts, path.name: artefact})
+    (bundle / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return path
 
 
 class Engine:
