@@ -325,7 +325,7 @@ def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest
         (["--bootstrap", "-1"], "--bootstrap must be 0 or more, found -1"),
         (["--seed", "-1"], "the seed must be 0 or more"),
         (["--min-confidence", "0.5"], "--min-confidence belongs to --against"),
-        (["--backend", "tensorrt"], 'no backend "tensorrt"'),
+        (["--backend", "openvino"], 'no backend "openvino"'),
         (["--json", ""], "--json takes a file to write"),
     ],
 )

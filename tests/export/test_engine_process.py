@@ -112,6 +112,8 @@ from support.engine_graphs import small_model
 from support.scenes import small_manifest
 from yolact_export.engine_options import EngineOptions
 from yolact_export.engine_process import build_in_process
+# A job in a shell's background has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def tell(progress):
     if progress.kind == "start":
         print(*[path.read_text() for path in Path("/proc/self/task").glob("*/children")], flush=True)
