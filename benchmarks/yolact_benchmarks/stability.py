@@ -19,7 +19,7 @@ from yolact_benchmarks.block_bootstrap import correlation_length, ratio_interval
 from yolact_benchmarks.statistics import LatencySummary
 from yolact_calibration.bootstrap import BootstrapSettings
 
-__all__ = ["Shift", "StabilityLimits", "Verdict", "find_drift", "find_shifts", "judge_series"]
+__all__ = ["DEFAULT_LIMITS", "Shift", "StabilityLimits", "Verdict", "find_drift", "find_shifts", "judge_series"]
 
 Float = npt.NDArray[np.float64]
 _CRITICAL = 2.303
@@ -52,6 +52,9 @@ class StabilityLimits:
     min_frames: int = 20
     max_other_load: float = 0.10
     max_clock_change: float = 0.10
+
+
+DEFAULT_LIMITS = StabilityLimits()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +175,7 @@ def find_drift(samples_ms: npt.ArrayLike) -> float | None:
 
 
 def judge_series(
-    samples_ms: Sequence[float], summary: LatencySummary, limits: StabilityLimits = StabilityLimits()
+    samples_ms: Sequence[float], summary: LatencySummary, limits: StabilityLimits = DEFAULT_LIMITS
 ) -> Verdict:
     """Verdict on a series alone; what the machine did meanwhile is judged elsewhere.
 
