@@ -83,7 +83,10 @@ def test_reasons_against_a_measurement() -> None:
 
     assert judge_machine(samples(other_load=[0.05] * 6, clock_mhz=[2000] * 6, yardstick_ms=[1.0, 1.02] * 3)) == ()
     (load,) = judge_machine(samples(other_load=[0.3] * 6, stolen=[0.1] * 6))
-    assert load.startswith("others kept 30% of the cores busy (10% the hypervisor)")
+    assert load == ("others kept more than 10% of the cores busy 100% of the time (30% on average, 10% the hypervisor)")
+    (burst,) = judge_machine(samples(other_load=[0.0] * 20 + [0.3] * 4, stolen=[0.0] * 24))
+    assert "17% of the time (5% on average" in burst
+    assert judge_machine(samples(other_load=[0.0] * 20 + [0.9])) == ()
     (hot,) = judge_machine(samples(throttle_events=[4, 4, 6]))
     assert hot.startswith("the processor throttled itself 2 time(s)")
     (quota,) = judge_machine(samples(quota_events=[7, 9]))
