@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_frames(parser)
     _add_length(parser)
     _add_accuracy(parser)
+    parser.add_argument("--layers", action="store_true", help="time by part of the model: backbone.layer3, protonet, …")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--backend", help="auto or a backend's name (default auto)")
     machine.add_argument(
@@ -195,6 +196,7 @@ def _request(options: argparse.Namespace) -> BenchRequest:
         num_cold_starts=options.cold_starts,
         streaming_s=options.stream,
         with_pictures=options.html is not None,
+        with_layers=options.layers,
     )
 
 

@@ -45,7 +45,7 @@ def draw_bench_report(record: Mapping[str, Any], pictures: Sequence[Mapping[str,
         _section("Stages", "".join(_table(t) for t in others if t.title.startswith("stages")) + _stages(cases)),
         _section("Models", "".join(_table(t) for t in others if t.title == "models")),
         _section("Accuracy beside speed", _accuracy(others, models, cases)),
-        _section("Parts of the network", _blocks(results.get("layers") or {})),
+        _section("Parts of the network", _blocks(others, results.get("layers") or {})),
         _section("Peers, side by side", _peers(results.get("peers") or {})),
         _section("Pictures that differ most", draw_images(pictures)),
         _section("The machine meanwhile", _machine(results["machine"], cases)),
@@ -107,18 +107,10 @@ def _accuracy(tables: Sequence[Table], models: Sequence[Mapping[str, Any]], case
     return rows + _charts(draw_pareto(models, cases)) if rows else ""
 
 
-def _blocks(layers: Mapping[str, Any]) -> str:
+def _blocks(tables: Sequence[Table], layers: Mapping[str, Any]) -> str:
     if not layers:
         return ""
-    told = []
-    for name, one in layers.items():
-        if "not_measured" in one:
-            told.append(f"<p>{text(name)}: not measured: {text(one['not_measured'])}</p>")
-            continue
-        share = f"<p>{text(name)}: {figure(100 * one['conversion_share'])} % of its time changes layouts or types.</p>"
-        hints = "".join(f"<li>{text(hint)}</li>" for hint in one["suggestions"])
-        told.append(share + (f"<ul>{hints}</ul>" if hints else ""))
-    return _charts(draw_blocks(layers)) + "".join(told)
+    return _charts(draw_blocks(layers)) + "".join(_table(one) for one in tables if one.title.startswith("parts"))
 
 
 def _peers(peers: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from yolact_benchmarks.bench_document import case_document, machine_document
 from yolact_benchmarks.cold_start import measure_cold_start
 from yolact_benchmarks.frames import FrameSet, drawn_frames, read_frames
+from yolact_benchmarks.layer_profile import profile_document, profile_network
 from yolact_benchmarks.machine_state import MachineWatch, judge_machine
 from yolact_benchmarks.measurement import Case, Plan, Series, measure
 from yolact_benchmarks.nvml import Nvml
@@ -47,6 +48,7 @@ class BenchRequest:
         num_cold_starts: Fresh processes of each model; 0 measures none.
         streaming_s: To stream for; 0 does not.
         with_pictures: Draw what two precisions find in the same pictures.
+        with_layers: Profile the networks by part of the model.
     """
 
     model: Path
@@ -63,6 +65,7 @@ class BenchRequest:
     num_cold_starts: int = 3
     streaming_s: float = 3.0
     with_pictures: bool = False
+    with_layers: bool = False
 
     @property
     def options(self) -> SegmenterOptions:
@@ -126,8 +129,16 @@ def run_bench(request: BenchRequest, terminal: Terminal) -> dict[str, Any]:
         _add_streaming(request, entries, results, terminal)
         results["models"] = [model.document() for model in models]
         _add_cold_starts(request, models, sets, results, terminal)
+        if request.with_layers:
+            results["layers"] = {model.precision: _layers(model, request.num_threads) for model in models}
         _add_accuracy(request, models, paths, results, terminal)
     return results
+
+
+def _layers(model: OpenedModel, num_threads: int) -> dict[str, Any]:
+    if model.backend != "onnxruntime-cpu":
+        return {"not_measured": f"{model.backend} has no profiler here yet"}
+    return profile_document(profile_network(model.file, model.manifest.input, num_threads))
 
 
 def _open_models(request: BenchRequest, terminal: Terminal, stack: ExitStack) -> list[OpenedModel]:

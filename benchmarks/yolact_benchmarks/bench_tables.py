@@ -41,6 +41,7 @@ def bench_tables(results: Mapping[str, Any]) -> list[Table]:
     tables = [_latency_table(cases), _stage_table(cases), _model_table(models, cases)]
     if any("accuracy" in model for model in models):
         tables.append(_accuracy_table(models, cases))
+    tables += [_layer_table(name, one) for name, one in (results.get("layers") or {}).items()]
     return [table for table in tables if table is not None]
 
 
@@ -138,6 +139,25 @@ def _accuracy_table(models: Sequence[Mapping[str, Any]], cases: Sequence[Mapping
     heads = ("network", "median ms", f"box {measure}", "95 %", f"mask {measure}", "95 %")
     note = f"{measure} on {images} image(s); median of the last row above of that network"
     return Table("accuracy beside speed", heads, tuple(rows), 1, (note,))
+
+
+def _layer_table(precision: str, profile: Mapping[str, Any]) -> Table | None:
+    if "blocks" not in profile:
+        return Table(f"parts of {precision}", ("part",), (), 1, (f"not measured: {profile['not_measured']}",))
+    rows = [
+        (
+            block["name"],
+            _ms(block["ms"]),
+            f"{block['share']:.1%}",
+            f"{block['mb']:.1f}",
+            NONE if block["operations_per_byte"] is None else f"{block['operations_per_byte']:.0f}",
+            block["bound_by"] or NONE,
+            ", ".join(block["precisions"]),
+        )
+        for block in sorted(profile["blocks"], key=lambda one: -one["ms"])
+    ]
+    heads = ("part", "ms", "share", "MB", "op/byte", "bound by", "convolutions")
+    return Table(f"parts of {precision}", heads, tuple(rows), 1, tuple(profile["suggestions"]))
 
 
 def _names(case: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -59,7 +59,7 @@ def run(*words: object) -> int:
 def test_the_record_the_report_and_the_tables(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / name for name in ("out.json", "out.html", "out.md")]
     words = ["--json", paths[0], "--html", paths[1], "--markdown", paths[2], "--instances", "1,10"]
-    assert run(bundle, *QUICK, *words, "--precision", "all", "--threads", 1) == 0
+    assert run(bundle, *QUICK, *words, "--precision", "all", "--threads", 1, "--layers") == 0
     record = json.loads(paths[0].read_text())
     cases = record["results"]["cases"]
     assert [case["name"] for case in cases] == [f"{p} 128x72 {n}" for p in ("fp32", "int8-cpu") for n in (1, 10)]
@@ -69,6 +69,8 @@ def test_the_record_the_report_and_the_tables(bundle: Path, tmp_path: Path, caps
         assert [stage["name"] for stage in case["stages"]] == ["preprocess", "network", "candidates", "nms", "masks"]
         assert sum(stage["share"] for stage in case["stages"]) == pytest.approx(1, abs=0.001)
     assert record["settings"]["threads"] == 1
+    assert set(record["results"]["layers"]) == {"fp32", "int8-cpu"}
+    assert "Parts of the network" in paths[1].read_text()
     assert record["results"]["machine"]["samples"][0]["yardstick_ms"] > 0
     assert paths[1].read_text().startswith("<!doctype html>")
     assert paths[2].read_text().startswith("### End to end")
