@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_length(parser)
     _add_accuracy(parser)
     parser.add_argument("--layers", action="store_true", help="time by part of the model: backbone.layer3, protonet, …")
+    parser.add_argument("--peers", action="store_true", help="what you would use instead, in turns with this model")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE.pth", help="with --peers: for those with PyTorch")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--backend", help="auto or a backend's name (default auto)")
     machine.add_argument(
@@ -180,6 +182,8 @@ def _request(options: argparse.Namespace) -> BenchRequest:
         raise UsageError("--annotations and --against need pictures: --images DIR")
     if options.annotations and (len(options.images) != 1 or not Path(options.images[0]).is_dir()):
         raise UsageError("with --annotations, --images is the one folder that the file names are relative to")
+    if options.checkpoint and not options.peers:
+        raise UsageError("--checkpoint is for the peers that run it: give --peers too")
     until = None if options.until_ci is None else parse_fraction("--until-ci", options.until_ci)
     return BenchRequest(
         model=options.model,
@@ -197,6 +201,8 @@ def _request(options: argparse.Namespace) -> BenchRequest:
         streaming_s=options.stream,
         with_pictures=options.html is not None,
         with_layers=options.layers,
+        with_peers=options.peers,
+        checkpoint=options.checkpoint,
     )
 
 

@@ -46,7 +46,7 @@ def draw_bench_report(record: Mapping[str, Any], pictures: Sequence[Mapping[str,
         _section("Models", "".join(_table(t) for t in others if t.title == "models")),
         _section("Accuracy beside speed", _accuracy(others, models, cases)),
         _section("Parts of the network", _blocks(others, results.get("layers") or {})),
-        _section("Peers, side by side", _peers(results.get("peers") or {})),
+        _section("Peers, side by side", "".join(_table(t) for t in others if t.title.startswith("peers"))),
         _section("Pictures that differ most", draw_images(pictures)),
         _section("The machine meanwhile", _machine(results["machine"], cases)),
         _section("How it was measured", _method(record)),
@@ -111,23 +111,6 @@ def _blocks(tables: Sequence[Table], layers: Mapping[str, Any]) -> str:
     if not layers:
         return ""
     return _charts(draw_blocks(layers)) + "".join(_table(one) for one in tables if one.title.startswith("parts"))
-
-
-def _peers(peers: Mapping[str, Any]) -> str:
-    if not peers:
-        return ""
-    columns = [Column("peer", is_number=False), Column("median, ms"), Column("peer over ours"), Column("95 %")]
-    rows = [
-        [
-            text(row["name"]),
-            figure(row["median_ms"]),
-            f"{figure(row['ratio'])}\N{NO-BREAK SPACE}x",
-            f"{figure(row['low'])} to {figure(row['high'])}",
-        ]
-        for row in peers["rows"]
-    ]
-    missing = "".join(f"<li>{text(one['name'])}: {text(one['why'])}</li>" for one in peers["missing"])
-    return table(peers["caption"], columns, rows) + (f"<p>Missing:</p><ul>{missing}</ul>" if missing else "")
 
 
 def _machine(machine: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> str:

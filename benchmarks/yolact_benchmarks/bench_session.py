@@ -11,11 +11,13 @@ from typing import Any
 from yolact_benchmarks.bench_document import case_document, machine_document
 from yolact_benchmarks.cold_start import measure_cold_start
 from yolact_benchmarks.frames import FrameSet, drawn_frames, read_frames
+from yolact_benchmarks.host_timer import HostModel
 from yolact_benchmarks.layer_profile import profile_document, profile_network
 from yolact_benchmarks.machine_state import MachineWatch, judge_machine
 from yolact_benchmarks.measurement import Case, Plan, Series, measure
 from yolact_benchmarks.nvml import Nvml
 from yolact_benchmarks.opened_model import OpenedModel, choose_precisions, open_model
+from yolact_benchmarks.peers import find_peers, measure_peers
 from yolact_benchmarks.power import Meters, find_meters
 from yolact_benchmarks.speed_accuracy import measure_accuracy_of, measure_agreement_of
 from yolact_benchmarks.streaming import measure_streaming
@@ -49,6 +51,8 @@ class BenchRequest:
         streaming_s: To stream for; 0 does not.
         with_pictures: Draw what two precisions find in the same pictures.
         with_layers: Profile the networks by part of the model.
+        with_peers: Measure what people would use instead, in turns with ours.
+        checkpoint: That the model was exported from, for the peers that need it.
     """
 
     model: Path
@@ -66,6 +70,8 @@ class BenchRequest:
     streaming_s: float = 3.0
     with_pictures: bool = False
     with_layers: bool = False
+    with_peers: bool = False
+    checkpoint: Path | None = None
 
     @property
     def options(self) -> SegmenterOptions:
@@ -129,10 +135,25 @@ def run_bench(request: BenchRequest, terminal: Terminal) -> dict[str, Any]:
         _add_streaming(request, entries, results, terminal)
         results["models"] = [model.document() for model in models]
         _add_cold_starts(request, models, sets, results, terminal)
+        if request.with_peers:
+            results["peers"] = _peers(request, models, sets[-1], watch, terminal)
         if request.with_layers:
             results["layers"] = {model.precision: _layers(model, request.num_threads) for model in models}
         _add_accuracy(request, models, paths, results, terminal)
     return results
+
+
+def _peers(
+    request: BenchRequest, models: Sequence[OpenedModel], frames: FrameSet, watch: MachineWatch, terminal: Terminal
+) -> dict[str, Any]:
+    """At the largest size and number of instances that were asked for last."""
+    ours = {model.precision: model.source for model in models if isinstance(model.source, HostModel)}
+    if len(ours) < len(models):
+        raise UsageError("--peers compares on the CPU; name an .onnx file or a bundle, and --backend onnxruntime-cpu")
+    terminal.status("preparing peers")
+    count = request.instances[-1]
+    peers = find_peers(request.checkpoint)
+    return measure_peers(ours, peers, frames, count, request.options, request.plan, watch, terminal.status)
 
 
 def _layers(model: OpenedModel, num_threads: int) -> dict[str, Any]:

@@ -41,6 +41,8 @@ def bench_tables(results: Mapping[str, Any]) -> list[Table]:
     tables = [_latency_table(cases), _stage_table(cases), _model_table(models, cases)]
     if any("accuracy" in model for model in models):
         tables.append(_accuracy_table(models, cases))
+    if "peers" in results:
+        tables.append(_peer_table(results["peers"]))
     tables += [_layer_table(name, one) for name, one in (results.get("layers") or {}).items()]
     return [table for table in tables if table is not None]
 
@@ -51,7 +53,7 @@ def unstable_lines(results: Mapping[str, Any]) -> list[str]:
     lines = [f"unstable, all configurations: {reason}" for reason in common]
     for case in results["cases"]:
         lines += [f"unstable, {case['name']}: {r}" for r in case["verdict"]["reasons"] if r not in common]
-    return lines
+    return lines + [f"unstable, peers: {reason}" for reason in (results.get("peers") or {}).get("reasons", ())]
 
 
 def _latency_table(cases: Sequence[Mapping[str, Any]]) -> Table:
@@ -139,6 +141,23 @@ def _accuracy_table(models: Sequence[Mapping[str, Any]], cases: Sequence[Mapping
     heads = ("network", "median ms", f"box {measure}", "95 %", f"mask {measure}", "95 %")
     note = f"{measure} on {images} image(s); median of the last row above of that network"
     return Table("accuracy beside speed", heads, tuple(rows), 1, (note,))
+
+
+def _peer_table(peers: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            row["name"],
+            row["over"],
+            _ms(row["median_ms"]),
+            f"{row['ratio']:.2f} x",
+            f"{row['low']:.2f} to {row['high']:.2f}",
+        )
+        for row in peers["rows"]
+    ]
+    ours = ", ".join(f"{name} {_ms(ms)} ms" for name, ms in peers["ours"].items())
+    notes = [f"{peers['caption']}; ours: {ours}"]
+    notes += [f"missing: {one['name']}: {one['why']}" for one in peers["missing"]]
+    return Table("peers over ours", ("peer", "ours", "median", "ratio", "95 %"), tuple(rows), 2, tuple(notes))
 
 
 def _layer_table(precision: str, profile: Mapping[str, Any]) -> Table | None:
