@@ -87,6 +87,8 @@ def _verdict(results: Mapping[str, Any]) -> str:
 
 
 def _table(one: Table) -> str:
+    if not one.rows:
+        return f'<p class="faint note">{text(one.title[:1].upper() + one.title[1:])}: {text("; ".join(one.notes))}</p>'
     kept = [i for i, head in enumerate(one.heads) if head or any(row[i] for row in one.rows)]
     columns = [Column(one.heads[i] or "unstable", is_number=i >= one.num_names) for i in kept]
     rows = [[text(row[i]) if row[i] != "-" else "\N{EN DASH}" for i in kept] for row in one.rows]

@@ -85,6 +85,11 @@ class MachineWatch:
         self._due = self._begun
         self.samples: list[MachineSample] = []
 
+    def begin(self) -> None:
+        """What is to be watched begins now: seconds count from here, and so does the load of others."""
+        self._begun = self._due = self._clock()
+        self._last = (_processor_ticks(self._root), self._own_seconds())
+
     def sample(self, force: bool = False) -> MachineSample | None:
         """A sample, kept in :attr:`samples`, if it is time for one."""
         now = self._clock()

@@ -136,7 +136,7 @@ def measure(
     _warm_up(cases, frames, plan, clock)
     several = len({case.network for case in cases}) > 1
     series = {case.name: Series() for case in cases}
-    watch.sample(force=True)
+    watch.begin()
     begun = looked = clock()
     while True:
         for case in cases:
