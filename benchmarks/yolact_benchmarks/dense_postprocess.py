@@ -32,16 +32,26 @@ def dense_postprocess(
     priors: Tensor,
     height: int,
     width: int,
+    min_confidence: float = 0.0,
 ) -> DenseInstances:
-    """Instances of one image, from outputs without batch axis: ``(P, 4)``, ``(P, C)``, ``(P, K)``, ``(K, Hp, Wp)``."""
+    """Instances of one image, from outputs without batch axis: ``(P, 4)``, ``(P, C)``, ``(P, K)``, ``(K, Hp, Wp)``.
+
+    `min_confidence` is a second score threshold, which the published post-processing does not have.
+    """
     score = class_logit.softmax(dim=-1)[:, 1:]
     kept = score.max(dim=1).values > 0.05
+    if not kept.any():
+        none = score.new_zeros((0, 4))
+        return DenseInstances(none, none.new_zeros((0, height, width)).bool(), none[:, 0], none[:, 0].long())
     score, coefficient = score[kept].T, mask_coefficient[kept]
     centre = priors[kept, :2] + box_regression[kept, :2] * 0.1 * priors[kept, 2:]
     size = priors[kept, 2:] * torch.exp(box_regression[kept, 2:] * 0.2)
     corner = centre - size / 2
     boxes = torch.cat([corner, corner + size], dim=1)
     boxes, coefficient, class_id, confidence = _fast_nms(boxes, coefficient, score)
+    if min_confidence > 0:
+        kept = confidence > min_confidence
+        boxes, coefficient, class_id, confidence = boxes[kept], coefficient[kept], class_id[kept], confidence[kept]
     masks = torch.sigmoid(torch.einsum("khw,nk->nhw", prototype, coefficient))
     masks = _crop(masks, boxes)
     masks = functional.interpolate(masks[None], (height, width), mode="bilinear", align_corners=False)[0] > 0.5

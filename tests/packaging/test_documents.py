@@ -22,12 +22,13 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
 
 def test_commands_of_the_documents_parse() -> None:
     """Every yolact-… command line in a code block is accepted by that command's own parser."""
-    from yolact_benchmarks import eval_cli
+    from yolact_benchmarks import bench_cli, compare_cli, eval_cli
     from yolact_export import cli as export_cli
     from yolact_export import finetune_cli
     from yolact_runtime import cli as run_cli
 
     parsers = {
+        "yolact-bench": bench_cli._parser(),
         "yolact-eval": eval_cli._parser(),
         "yolact-export": export_cli._parser(),
         "yolact-finetune": finetune_cli._parser(),
@@ -39,6 +40,9 @@ def test_commands_of_the_documents_parse() -> None:
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith(tuple(parsers))]
     assert {words[0] for words in commands} == set(parsers)
     for name, *words in commands:
+        if [name, *words[:1]] == ["yolact-bench", "compare"]:
+            compare_cli.compare_parser().parse_args(words[1:])
+            continue
         parsers[name].parse_args(list(takewhile(lambda word: word not in {">", "|"}, words)))
 
 

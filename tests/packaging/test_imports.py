@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "onnx", "cv2", "tensorrt", "tensorrt_rtx", "onnxruntime", "cuda", "PIL")
 COMMANDS = {
+    "yolact-bench": "yolact_benchmarks.bench_cli",
     "yolact-eval": "yolact_benchmarks.eval_cli",
     "yolact-export": "yolact_export.cli",
     "yolact-finetune": "yolact_export.finetune_cli",

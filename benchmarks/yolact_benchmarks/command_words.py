@@ -1,0 +1,52 @@
+"""Words of a command line that stand for several values, or for a part of something."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from yolact_runtime.errors import UsageError
+
+__all__ = ["FOUND", "parse_fraction", "parse_numbers", "parse_sizes"]
+
+FOUND = "found"
+"""Stands for the instances that a network finds."""
+
+
+def parse_numbers(text: str) -> tuple[int | None, ...]:
+    """``"1,10,found"``: numbers of instances; None is what is found.
+
+    Raises:
+        UsageError: Something else.
+    """
+    words = list(dict.fromkeys(text.split(",")))
+    if not all(word == FOUND or (word.isascii() and word.isdigit()) for word in words):
+        raise UsageError(f'--instances takes numbers, such as 1,10,100, or the word found; found "{text}"')
+    return tuple(None if word == FOUND else int(word) for word in words)
+
+
+def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """``"1280x720,1920x1080"``: widths and heights, pixels.
+
+    Raises:
+        UsageError: Something else.
+    """
+    matches = [re.fullmatch(r"([0-9]+)[xX]([0-9]+)", word) for word in dict.fromkeys(text.split(","))]
+    if not all(matches):
+        raise UsageError(f'--size takes widths and heights, such as 1280x720,1920x1080; found "{text}"')
+    return tuple((int(match[1]), int(match[2])) for match in matches if match)
+
+
+def parse_fraction(option: str, text: str) -> float:
+    """``"1%"`` or ``"0.01"``.
+
+    Raises:
+        UsageError: Something else, or not between 0 and 1.
+    """
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise UsageError(f'{option} takes a part, such as 3% or 0.03; found "{text}"')
+    return value

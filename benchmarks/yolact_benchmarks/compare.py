@@ -1,0 +1,179 @@
+"""Two records of ``yolact-bench``, one older: is the newer one slower?
+
+Medians are compared, and both series are resampled for the interval of their ratio. A configuration is called slower
+when its ratio is beyond what is allowed *and* the interval leaves no doubt that it is slower at all. The samples of a
+run know nothing of how runs differ: where the machine itself became slower, which a fixed piece of work tells, the
+ratio is divided by that before it is judged; and what an unstable measurement says is doubtful.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from yolact_benchmarks.block_bootstrap import ratio_interval
+from yolact_runtime.errors import YolactError
+
+__all__ = ["CaseComparison", "Comparison", "MachineMismatchError", "compare_records", "compare_series"]
+
+Outcome = Literal["slower", "doubtful", "faster", "same"]
+_SAME_MACHINE = ("cpu", "cores", "architecture")
+_SAME_SETTINGS = ("threads", "min_confidence")
+
+
+class MachineMismatchError(YolactError):
+    """Two records are from different machines, so that a ratio of their times says nothing about a model."""
+
+    exit_status: ClassVar[int] = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseComparison:
+    """One configuration in two records.
+
+    Attributes:
+        name: Of it.
+        old_ms: Median.
+        new_ms: Median.
+        ratio: New over old.
+        low: Lower end of its 95 % interval.
+        high: Upper end of it.
+        machine: By how much the machine alone was slower, 1 where it was not; the ratio is judged without it.
+        outcome: ``"slower"`` is a regression, beyond what is allowed; ``"doubtful"`` would be one if both measurements
+            were stable.
+        is_stable: Both measurements were.
+    """
+
+    name: str
+    old_ms: float
+    new_ms: float
+    ratio: float
+    low: float
+    high: float
+    machine: float
+    outcome: Outcome
+    is_stable: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Of two records.
+
+    Attributes:
+        cases: Configurations that both have.
+        missing: Names that only one of them has.
+        warnings: Sentences about what makes the comparison doubtful.
+    """
+
+    cases: tuple[CaseComparison, ...]
+    missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def regressions(self) -> tuple[CaseComparison, ...]:
+        """Configurations that are slower than allowed."""
+        return tuple(case for case in self.cases if case.outcome == "slower")
+
+    @property
+    def doubts(self) -> tuple[CaseComparison, ...]:
+        """Configurations that have to be measured again."""
+        return tuple(case for case in self.cases if case.outcome == "doubtful")
+
+    def document(self) -> dict[str, Any]:
+        """JSON object."""
+        return {**dataclasses.asdict(self), "regressions": [case.name for case in self.regressions]}
+
+
+def compare_series(
+    name: str,
+    old_ms: Sequence[float],
+    new_ms: Sequence[float],
+    max_regress: float,
+    machine: float = 1.0,
+    is_stable: bool = True,
+) -> CaseComparison:
+    """Compare two series of one configuration.
+
+    Args:
+        name: Of it.
+        old_ms: In the order they were taken.
+        new_ms: Likewise.
+        max_regress: As a fraction.
+        machine: Ratio of a fixed piece of work, new over old; below 1 it is not used: a faster machine does not
+            excuse, and does not hide, anything.
+        is_stable: Both measurements were.
+    """
+    interval = ratio_interval(new_ms, old_ms)
+    ratio, low, high = (float("nan") if v is None else v for v in (interval.estimate, interval.low, interval.high))
+    slower_machine = max(1.0, machine)
+    outcome: Outcome = "same"
+    if ratio / slower_machine > 1 + max_regress and low / slower_machine > 1:
+        outcome = "slower" if is_stable else "doubtful"
+    elif ratio < 1 - max_regress and high < 1:
+        outcome = "faster"
+    old, new = float(np.median(old_ms)), float(np.median(new_ms))
+    return CaseComparison(name, old, new, ratio, low, high, slower_machine, outcome, is_stable)
+
+
+def compare_records(
+    old: Mapping[str, Any], new: Mapping[str, Any], max_regress: float, any_machine: bool = False
+) -> Comparison:
+    """Compare all configurations that two records have in common.
+
+    Args:
+        old: Record.
+        new: Record.
+        max_regress: As a fraction.
+        any_machine: Compare records of different machines all the same.
+
+    Raises:
+        MachineMismatchError: The machines differ.
+    """
+    warnings = []
+    differing = _differences(old["environment"], new["environment"], _SAME_MACHINE)
+    if differing and not any_machine:
+        raise MachineMismatchError(
+            f"the two records are from different machines ({'; '.join(differing)}), and a ratio of their times would "
+            f"say nothing about the model. Measure both on one machine, or give --any-machine"
+        )
+    warnings += [f"the machines differ: {text}" for text in differing]
+    warnings += [f"settings differ: {text}" for text in _differences(old["settings"], new["settings"], _SAME_SETTINGS)]
+    before_packages, after_packages = (record["environment"].get("packages", {}) for record in (old, new))
+    names = sorted({*before_packages, *after_packages})
+    warnings += [f"versions differ: {text}" for text in _differences(before_packages, after_packages, names)]
+    machine = _machine_ratio(old, new)
+    if abs(machine - 1) > max_regress:
+        warnings.append(
+            f"the machine itself was {abs(machine - 1):.1%} {'slower' if machine > 1 else 'faster'} in the newer run, "
+            f"by a fixed piece of work"
+        )
+    before = {case["name"]: case for case in old["results"]["cases"]}
+    after = {case["name"]: case for case in new["results"]["cases"]}
+    cases = [_compare(name, before[name], after[name], max_regress, machine) for name in before if name in after]
+    warnings += [f"{case.name}: one of the measurements was unstable" for case in cases if not case.is_stable]
+    return Comparison(tuple(cases), tuple(sorted(before.keys() ^ after.keys())), tuple(warnings))
+
+
+def _compare(
+    name: str, old: Mapping[str, Any], new: Mapping[str, Any], max_regress: float, machine: float
+) -> CaseComparison:
+    is_stable = all(case["verdict"]["stable"] for case in (old, new))
+    return compare_series(name, old["samples_ms"], new["samples_ms"], max_regress, machine, is_stable)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [f"{n} {old.get(n)} and {new.get(n)}" for n in names if old.get(n) != new.get(n)]
+
+
+def _machine_ratio(old: Mapping[str, Any], new: Mapping[str, Any]) -> float:
+    """Median time of the fixed piece of work, new over old; 1 where it is not known."""
+    medians = []
+    for record in (old, new):
+        known = [one["yardstick_ms"] for one in record["results"]["machine"]["samples"] if one.get("yardstick_ms")]
+        if not known:
+            return 1.0
+        medians.append(float(np.median(known)))
+    return medians[1] / medians[0]

@@ -1,0 +1,96 @@
+"""``yolact-bench compare OLD.json NEW.json``: exit status 4 where the newer run is slower than allowed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolact_benchmarks.bench_document import BenchRecordError, read_record
+from yolact_benchmarks.command_words import parse_fraction
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, write_json
+
+if TYPE_CHECKING:
+    from yolact_benchmarks.bench_tables import Table
+    from yolact_benchmarks.compare import Comparison
+
+__all__ = ["compare_command", "compare_parser"]
+
+_SLOWER, _UNSTABLE = 4, 7
+
+
+def compare_parser() -> argparse.ArgumentParser:
+    """Of the words after ``compare``."""
+    parser = argparse.ArgumentParser(
+        prog="yolact-bench compare",
+        description="Compare two records: ratios of medians with intervals, configuration by configuration.",
+        epilog="Exit status: 0 no slower than allowed; 1 failed; 2 usage; 4 slower; 5 different machines; "
+        "7 it may be slower and the measurement was unstable, or unstable at all with --strict.",
+    )
+    parser.add_argument("old", type=Path, metavar="OLD.json", help="written by yolact-bench --json")
+    parser.add_argument("new", type=Path, metavar="NEW.json", help="the run to judge")
+    parser.add_argument("--max-regress", default="3%", metavar="P%", help="slower by so much is allowed (default 3%%)")
+    parser.add_argument("--any-machine", action="store_true", help="compare records of different machines all the same")
+    parser.add_argument("--strict", action="store_true", help="exit 7 where a measurement was unstable")
+    parser.add_argument("--json", metavar="PATH|-", help="write the comparison as JSON to a file or stdout")
+    add_common_options(parser)
+    return parser
+
+
+def compare_command(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Run the command; returns the exit status."""
+    from yolact_benchmarks.bench_tables import render_text
+    from yolact_benchmarks.compare import compare_records
+
+    check_json_destination(options.json)
+    limit = parse_fraction("--max-regress", options.max_regress)
+    comparison = compare_records(read_record(options.old), read_record(options.new), limit, options.any_machine)
+    if not comparison.cases:
+        raise BenchRecordError(
+            f"{options.old} and {options.new} have no configuration in common; the same networks, sizes and numbers of "
+            f"instances have to be in both (found {', '.join(comparison.missing)})"
+        )
+    lines = render_text([_table(comparison, limit)])
+    if options.json == "-":
+        for line in lines:
+            terminal.say(line)
+    else:
+        sys.stdout.write("\n".join(lines) + "\n")
+    if options.json:
+        write_json({"old": str(options.old), "new": str(options.new), **comparison.document()}, options.json)
+    for line in comparison.warnings:
+        terminal.warn(line)
+    if comparison.missing:
+        terminal.warn(f"only in one of the records, and not compared: {', '.join(comparison.missing)}")
+    if comparison.regressions:
+        names = ", ".join(case.name for case in comparison.regressions)
+        terminal.error(f"slower by more than {limit:.1%}: {names}")
+        return _SLOWER
+    if comparison.doubts:
+        names = ", ".join(case.name for case in comparison.doubts)
+        terminal.error(
+            f"slower by more than {limit:.1%}, but measured on a machine that was not steady: {names}; measure again"
+        )
+        return _UNSTABLE
+    is_stable = all(case.is_stable for case in comparison.cases)
+    return _UNSTABLE if options.strict and not is_stable else 0
+
+
+def _table(comparison: Comparison, limit: float) -> Table:
+    from yolact_benchmarks.bench_tables import Table
+
+    rows = [
+        (
+            case.name,
+            f"{case.old_ms:.2f}",
+            f"{case.new_ms:.2f}",
+            f"{case.ratio:.3f}",
+            f"{case.low:.3f} to {case.high:.3f}",
+            case.outcome + ("" if case.is_stable else " !"),
+        )
+        for case in comparison.cases
+    ]
+    heads = ("configuration", "old ms", "new ms", "ratio", "95 %", "")
+    note = f"slower: by more than {limit:.1%}, and surely slower at all; ! a measurement was unstable"
+    return Table("new over old", heads, tuple(rows), 1, (note,))

@@ -1,0 +1,117 @@
+"""Does ``yolact-bench compare`` find a regression, and nothing else? ``python -m yolact_benchmarks.regressions MODEL``.
+
+Again and again three runs are measured one after the other, each with a freshly opened model: an older one, the same
+again, and one whose network waits for 5 % of a frame. The second is to be found the same, the third slower. What the
+machine did to a run is judged as in ``yolact-bench``; a result on an unstable machine is doubtful, and counted so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_benchmarks.compare import compare_series
+from yolact_benchmarks.frames import FrameSet, drawn_frames
+from yolact_benchmarks.host_timer import HostTimer
+from yolact_benchmarks.machine_state import MachineWatch, judge_machine
+from yolact_benchmarks.measurement import Case, Plan, measure
+from yolact_benchmarks.planted import PlantedBackend, planted_outputs
+from yolact_benchmarks.power import Meters
+from yolact_benchmarks.record import write_record
+from yolact_benchmarks.stability import judge_series
+from yolact_benchmarks.statistics import summarise
+from yolact_runtime.backends import Backend, create_backend
+from yolact_runtime.bundle import Bundle, open_bundle
+from yolact_runtime.segmenter import SegmenterOptions
+
+__all__ = ["SlowedBackend", "main"]
+
+_INSTANCES, _SIZE = 100, (1920, 1080)
+_ALLOWED = 0.03
+
+
+class SlowedBackend:
+    """A network that takes so many milliseconds longer, busy, as a slower network is. Closing it closes the network."""
+
+    def __init__(self, network: Backend, extra_ms: float) -> None:
+        self.name = network.name
+        self._network = network
+        self._extra_ms = extra_ms
+
+    def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
+        """Run the network and wait."""
+        outputs = self._network.infer(tensor)
+        until = time.perf_counter() + self._extra_ms / 1e3
+        while time.perf_counter() < until:
+            pass
+        return outputs
+
+    def close(self) -> None:
+        """Free the network."""
+        self._network.close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; prints a table and writes a record."""
+    parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.regressions", description=__doc__)
+    parser.add_argument("model", type=Path, help="bundle folder or .onnx file")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=2.5, help="of each run")
+    parser.add_argument("--planted", type=float, default=0.05, help="how much slower, as a fraction of a frame")
+    parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
+    options = parser.parse_args(arguments)
+    bundle, frames = open_bundle(options.model), drawn_frames(*_SIZE)
+    rows = []
+    for _ in range(options.repeats):
+        old, stable = _run(bundle, frames, options.seconds, 0.0)
+        extra = options.planted * float(np.median(old))
+        for kind, extra_ms in (("rerun", 0.0), ("planted", extra)):
+            new, new_stable = _run(bundle, frames, options.seconds, extra_ms)
+            case = compare_series(kind, old, new, _ALLOWED, is_stable=stable and new_stable)
+            rows.append(
+                {"kind": kind, "ratio": round(case.ratio, 4), "low": round(case.low, 4), "outcome": case.outcome}
+            )
+            print(f"{kind:8} {case.ratio:.3f} ({case.low:.3f} to {case.high:.3f}) {case.outcome}", file=sys.stderr)
+    result = _summary(rows, bundle, options.planted, options.seconds)
+    for kind in ("rerun", "planted"):
+        print(f"{kind}: {result[kind]}")
+    if options.results:
+        command = f"python -m yolact_benchmarks.regressions {options.model.name} --repeats {options.repeats}"
+        write_record(options.results, f"regressions-{bundle.manifest.name}", result, command)
+    return 0
+
+
+def _summary(rows: list[dict[str, Any]], bundle: Bundle, planted: float, seconds: float) -> dict[str, Any]:
+    outcomes = {k: dict(Counter(row["outcome"] for row in rows if row["kind"] == k)) for k in ("rerun", "planted")}
+    facts = {"model": bundle.manifest.name, "precision": bundle.manifest.precision, "instances": _INSTANCES}
+    return {**facts, "planted_fraction": planted, "allowed": _ALLOWED, "seconds": seconds, **outcomes, "rows": rows}
+
+
+def _run(bundle: Bundle, frames: FrameSet, seconds: float, extra_ms: float) -> tuple[list[float], bool]:
+    """Latencies of a freshly opened model, and whether they were measured on a steady machine."""
+    options = SegmenterOptions(min_confidence=0.3)
+    network = create_backend("onnxruntime-cpu", bundle.network)
+    try:
+        spec = bundle.manifest.input
+        like = network.infer(np.zeros((1, 3, spec.height, spec.width), np.float32))
+        outputs = planted_outputs(bundle.manifest, like, _INSTANCES)
+        timer = HostTimer(bundle, PlantedBackend(SlowedBackend(network, extra_ms), outputs), None, options)
+        watch = MachineWatch()
+        plan = Plan(duration_s=seconds, warm_up_s=0.5)
+        series = measure([Case("run", "run", timer, frames)], plan, watch, Meters((), ()))["run"]
+    finally:
+        network.close()
+    reasons = [*judge_series(series.total_ms, summarise(series.total_ms)).reasons, *judge_machine(watch.samples)]
+    return series.total_ms, not reasons
+
+
+if __name__ == "__main__":
+    sys.exit(main())

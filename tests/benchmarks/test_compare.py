@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.bench_records import bench_record, steady_ms
+from yolact_benchmarks.bench_cli import main
+from yolact_benchmarks.compare import MachineMismatchError, compare_records, compare_series
+
+NAME = "fp32 1920x1080 100"
+
+
+def record(series: list[float], **fields: Any) -> dict[str, Any]:
+    return bench_record({("fp32", 100): series}, **fields)
+
+
+def test_a_planted_regression_is_found_and_a_rerun_is_not() -> None:
+    """20 repetitions each, of series with a tail and with memory, 3 % allowed, 5 % planted."""
+    found = false_alarms = 0
+    for seed in range(20):
+        random = np.random.default_rng(1000 + seed)
+        walk = 1 + 0.01 * np.sin(np.linspace(0, random.uniform(5, 30), 150) + random.uniform(0, 6))
+        old, again, slower = (
+            (np.array(steady_ms(3 * seed + i, spread=0.02)) * np.roll(walk, 37 * i)).tolist() for i in range(3)
+        )
+        found += compare_series(NAME, old, [1.05 * ms for ms in slower], 0.03).outcome == "slower"
+        false_alarms += compare_series(NAME, old, again, 0.03).outcome != "same"
+    assert (found, false_alarms) == (20, 0)
+
+
+def test_ratio_and_interval() -> None:
+    case = compare_series(NAME, steady_ms(1), steady_ms(2, 30.0), 0.03)
+    assert case.ratio == pytest.approx(1.5, abs=0.01)
+    assert case.low < case.ratio < case.high
+    assert (case.old_ms, case.new_ms) == (pytest.approx(20, abs=0.2), pytest.approx(30, abs=0.3))
+    assert compare_series(NAME, steady_ms(1, 30.0), steady_ms(2), 0.03).outcome == "faster"
+
+
+def test_a_machine_that_became_slower_is_not_the_models_fault() -> None:
+    comparison = compare_records(record(steady_ms(1)), record(steady_ms(2, 22.0), yardstick_ms=1.1), 0.03)
+    assert comparison.cases[0].outcome == "same"
+    assert "the machine itself was 10.0% slower in the newer run" in comparison.warnings[0]
+    # A machine that became faster hides nothing, and excuses nothing.
+    faster = compare_records(record(steady_ms(1)), record(steady_ms(2), yardstick_ms=0.9), 0.03)
+    assert faster.cases[0].outcome == "same"
+
+
+def test_an_unstable_measurement_is_doubtful() -> None:
+    comparison = compare_records(record(steady_ms(1)), record(steady_ms(2, 30.0), reasons=["busy"]), 0.03)
+    assert [case.outcome for case in comparison.cases] == ["doubtful"]
+    assert (comparison.regressions, len(comparison.doubts)) == ((), 1)
+    assert comparison.document()["regressions"] == []
+
+
+def test_other_machines_settings_and_versions() -> None:
+    old, new = record(steady_ms(1)), record(steady_ms(2), cpu="Another", cores=64)
+    with pytest.raises(MachineMismatchError, match=r"cores .* and 64"):
+        compare_records(old, new, 0.03)
+    new["settings"]["threads"] = 4
+    new["environment"]["packages"] = {**old["environment"]["packages"], "onnxruntime": "9.9"}
+    warnings = compare_records(old, new, 0.03, any_machine=True).warnings
+    assert any("and Another" in line for line in warnings)
+    assert "settings differ: threads 0 and 4" in warnings
+    assert any("onnxruntime" in line and "9.9" in line for line in warnings)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def written(tmp_path: Path, **records: dict[str, Any]) -> list[str]:
+    for name, one in records.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(one))
+    return [str(tmp_path / f"{name}.json") for name in records]
+
+
+@pytest.mark.parametrize(
+    ("new", "words", "status"),
+    [
+        (record(steady_ms(2)), [], 0),
+        (record(steady_ms(2, 21.0)), [], 4),
+        (record(steady_ms(2, 21.0)), ["--max-regress", "10%"], 0),
+        (record(steady_ms(2, 21.0), reasons=["busy"]), [], 7),
+        (record(steady_ms(2), reasons=["busy"]), [], 0),
+        (record(steady_ms(2), reasons=["busy"]), ["--strict"], 7),
+        (record(steady_ms(2), cpu="Another"), [], 5),
+        (record(steady_ms(2)), ["--max-regress", "many"], 2),
+    ],
+)
+def test_exit_statuses(new: dict[str, Any], words: list[str], status: int, tmp_path: Path) -> None:
+    assert main(["compare", *written(tmp_path, old=record(steady_ms(1)), new=new), *words]) == status
+
+
+def test_the_table_and_the_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = written(tmp_path, old=record(steady_ms(1)), new=record(steady_ms(2, 21.0)))
+    out = tmp_path / "out.json"
+    assert main(["compare", *paths, "--json", str(out)]) == 4
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[2].split()[:3] == ["fp32", "1920x1080", "100"]
+    assert lines[2].endswith("slower")
+    assert max(map(len, lines)) <= 80
+    assert f"error: slower by more than 3.0%: {NAME}" in captured.err
+    assert json.loads(out.read_text())["regressions"] == [NAME]
+    assert main(["compare", *paths, "--json", "-"]) == 4
+    assert json.loads(capsys.readouterr().out)["cases"][0]["outcome"] == "slower"
+
+
+def test_files_that_are_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (good,) = written(tmp_path, good=record(steady_ms(1)))
+    (other,) = written(tmp_path, other=bench_record({("int8-cpu", 1): steady_ms(2)}))
+    (tmp_path / "bad.json").write_text('{"benchmark": "startup"}')
+    for path, message in (
+        (tmp_path / "none.json", "yolact-bench MODEL --json"),
+        (tmp_path / "bad.json", "no record of yolact-bench of schema 1 (found something else)"),
+        (other, "no configuration in common"),
+    ):
+        assert main(["compare", good, str(path)]) == 1
+        assert message in capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""Records of ``yolact-bench`` with series that are made up: what they say is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from yolact_benchmarks.bench_document import case_document, envelope, machine_document
+from yolact_benchmarks.frames import FrameSet
+from yolact_benchmarks.machine_state import MachineSample
+from yolact_benchmarks.measurement import Case, Series
+from yolact_benchmarks.stages import MASKS, NETWORK, FrameTimes
+
+__all__ = ["bench_record", "steady_ms"]
+
+
+def steady_ms(seed: int, median_ms: float = 20.0, count: int = 150, spread: float = 0.01) -> list[float]:
+    """Latencies with a tail, as real ones have."""
+    random = np.random.default_rng(seed)
+    values: list[float] = (median_ms * (1 + spread * (random.gamma(2, 1, count) - 1.68))).tolist()
+    return values
+
+
+class _Timer:
+    segmenter: Any = None
+    stages = (NETWORK, MASKS)
+
+    def time(self, frame: Any) -> FrameTimes:
+        raise NotImplementedError
+
+
+def bench_record(
+    series: dict[tuple[str, int], Sequence[float]],
+    accuracy: dict[str, float] | None = None,
+    yardstick_ms: float = 1.0,
+    reasons: Sequence[str] = (),
+    joules: float | None = None,
+    **environment: Any,
+) -> dict[str, Any]:
+    """A record.
+
+    Args:
+        series: Latencies by precision and number of instances, at 1920 x 1080.
+        accuracy: Mask AP by precision.
+        yardstick_ms: Of the machine.
+        reasons: Against the machine.
+        joules: Of a frame, by a meter called "board".
+        environment: Replaces fields of it.
+    """
+    frames = FrameSet("1920x1080", "drawn scenes", (np.zeros((2, 2, 3), np.uint8),))
+    cases = []
+    for (precision, count), values in series.items():
+        one = Series()
+        for i, ms in enumerate(values):
+            one.add(FrameTimes(ms, {"network": 0.75 * ms, "masks": 0.25 * ms}, count), (i + 1) * ms / 1e3)
+        if joules is not None:
+            one.joules, one.energy_frames, one.busy_s = {"board": joules * len(values)}, len(values), one.seconds[-1]
+        facts = {
+            "precision": precision,
+            "backend": "onnxruntime-cpu",
+            "frames": {"name": frames.name, "source": frames.source, "sizes": [[1920, 1080]]},
+            "instances": count,
+        }
+        case = Case(f"{precision} 1920x1080 {count}", precision, _Timer(), frames)
+        cases.append(case_document(case, one, facts, reasons, ["no meter"]) | {"streaming": {"not_measured": "none"}})
+    models: list[dict[str, Any]] = []
+    for precision in dict.fromkeys(precision for precision, _ in series):
+        model = {"name": "small", "precision": precision, "backend": "onnxruntime-cpu", "size_bytes": 3_400_000}
+        cold = {"open": 50.0, "first_frame": 30.5, "to_first_result": 210.0, "peak_memory_mb": 91.0}
+        models.append(model | {"file": f"model.{precision}.onnx", "input": [550, 550], "cold_start": cold})
+        if accuracy is not None:
+            ap = accuracy[precision]
+            figures = [ap, ap - 0.02, ap + 0.02]
+            models[-1]["accuracy"] = {"measure": "AP", "images": 40, "box": figures, "mask": figures}
+    samples = [MachineSample(i / 2, 0.01, 0.0, 2600.0, yardstick_ms) for i in range(12)]
+    results = {"models": models, "cases": cases, "machine": machine_document(samples, reasons, None)}
+    record = envelope("yolact-bench small.bundle", {"threads": 0, "min_confidence": 0.3, "defaults": []}, results)
+    record["environment"] |= environment
+    return record
