@@ -23,7 +23,7 @@ from yolact_runtime.terminal import (
 )
 
 if TYPE_CHECKING:
-    from yolact_benchmarks.bench_session import BenchRequest
+    from yolact_benchmarks.bench_request import BenchRequest
 
 __all__ = ["main"]
 
@@ -170,7 +170,7 @@ def _fill_defaults(options: argparse.Namespace) -> list[str]:
 
 
 def _request(options: argparse.Namespace) -> BenchRequest:
-    from yolact_benchmarks.bench_session import SYNTHETIC, BenchRequest
+    from yolact_benchmarks.bench_request import SYNTHETIC, BenchRequest
     from yolact_benchmarks.measurement import Plan
 
     for name in ("duration", "warm_up", "stream"):

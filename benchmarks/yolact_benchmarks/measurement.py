@@ -132,10 +132,9 @@ def measure(
     Returns:
         By name of the case.
     """
-    frames = {case.name: case.frames.cycle() for case in cases}
+    frames, series = {case.name: case.frames.cycle() for case in cases}, {case.name: Series() for case in cases}
     _warm_up(cases, frames, plan, clock)
     several = len({case.network for case in cases}) > 1
-    series = {case.name: Series() for case in cases}
     watch.begin()
     begun = looked = clock()
     while True:

@@ -16,7 +16,8 @@ from yolact_benchmarks.frames import FrameSet
 from yolact_benchmarks.host_timer import HostModel
 from yolact_benchmarks.machine_state import MachineWatch
 from yolact_benchmarks.measurement import Plan
-from yolact_benchmarks.peers import Peer, PeerMissingError, PeerTimer, find_peers, measure_peers
+from yolact_benchmarks.peer_networks import PeerMissingError
+from yolact_benchmarks.peers import Peer, PeerTimer, find_peers, measure_peers
 from yolact_benchmarks.planted import planted_outputs
 from yolact_benchmarks.scenes import COCO_550, make_outputs
 from yolact_runtime import SegmenterOptions, open_bundle
