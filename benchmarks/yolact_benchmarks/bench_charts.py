@@ -49,12 +49,15 @@ def draw_history(cases: Sequence[Case]) -> str:
 
 
 def draw_stages(cases: Sequence[Case]) -> str:
-    """A waterfall of the medians of each configuration's stages that add up to the frame."""
+    """A waterfall of the medians of each configuration's stages, of the device's where there are such."""
     figures = []
     for case in cases:
-        stages = [(s["name"], s["median_ms"]) for s in case["stages"] if s["clock"] == "wall" and s["median_ms"]]
+        clock = "device" if any(stage["clock"] == "device" for stage in case["stages"]) else "wall"
+        stages = [(s["name"], s["median_ms"]) for s in case["stages"] if s["clock"] == clock and s["median_ms"]]
         if stages:
-            figures.append(draw_waterfall(f"{case['precision']}, {case['frames']['name']}, {_told(case)}", stages))
+            where = ", on the GPU" if clock == "device" else ""
+            title = f"{case['precision']}, {case['frames']['name']}, {_told(case)}{where}"
+            figures.append(draw_waterfall(title, stages))
     return "".join(figures)
 
 

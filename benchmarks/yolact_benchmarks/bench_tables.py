@@ -38,7 +38,7 @@ class Table:
 def bench_tables(results: Mapping[str, Any]) -> list[Table]:
     """All tables of a record's results; parts that were not measured have a note that says so."""
     cases, models = results["cases"], results["models"]
-    tables = [_latency_table(cases), _stage_table(cases), _model_table(models, cases)]
+    tables: list[Table | None] = [_latency_table(cases), *_stage_tables(cases), _model_table(models, cases)]
     if any("accuracy" in model for model in models):
         tables.append(_accuracy_table(models, cases))
     if "peers" in results:
@@ -81,19 +81,29 @@ def _latency_table(cases: Sequence[Mapping[str, Any]]) -> Table:
     return Table("end to end, ms a frame", heads, tuple(rows), 3, (note,))
 
 
-def _stage_table(cases: Sequence[Mapping[str, Any]]) -> Table | None:
-    stages = list(dict.fromkeys(stage["name"] for case in cases for stage in case["stages"]))
-    if not stages:
-        return None
+def _stage_tables(cases: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """One of the host's clock, one of the device's; they do not add up to each other."""
+    by_clock: dict[str, list[str]] = {}
+    for stage in (stage for case in cases for stage in case["stages"]):
+        names = by_clock.setdefault(stage["clock"], [])
+        if stage["name"] not in names:
+            names.append(stage["name"])
+    has_network = {clock: "network" in names for clock, names in by_clock.items()}
+    titles = {"wall": "stages, medians, ms", "device": "stages on the GPU, medians, ms"}
+    return [_stage_table(titles[clock], names, cases, has_network[clock]) for clock, names in by_clock.items()]
+
+
+def _stage_table(title: str, stages: Sequence[str], cases: Sequence[Mapping[str, Any]], with_around: bool) -> Table:
     rows = []
     for case in cases:
         known = {stage["name"]: stage for stage in case["stages"]}
         figures = [_ms(known[name]["median_ms"]) if name in known else NONE for name in stages]
         around = case["around_network"]
-        rows.append((*_names(case), *figures, NONE if around is None else f"{around:.1%}"))
-    heads = ("network", "frames", "N", *(_SHORT_STAGES.get(name, name) for name in stages), "around")
-    note = "around: what a frame takes beside its network, over the network"
-    return Table("stages, medians, ms", heads, tuple(rows), 3, (note,))
+        tail = (NONE if around is None else f"{around:.1%}",) if with_around else ()
+        rows.append((*_names(case), *figures, *tail))
+    heads = ("network", "frames", "N", *(_SHORT_STAGES.get(name, name) for name in stages))
+    notes = ("around: what a frame takes beside its network, over the network",) if with_around else ()
+    return Table(title, (*heads, "around") if with_around else heads, tuple(rows), 3, notes)
 
 
 def _model_table(models: Sequence[Mapping[str, Any]], cases: Sequence[Mapping[str, Any]]) -> Table:

@@ -15,7 +15,15 @@ from yolact_plugins.memory import DeviceBuffer
 from yolact_plugins.module import Launch
 from yolact_runtime.cuda.frame_slot import FrameSlot
 
-__all__ = ["StageTimes", "copy_gigabytes_per_second", "moved_bytes", "time_calls", "time_stages", "time_work"]
+__all__ = [
+    "StageTimes",
+    "copy_gigabytes_per_second",
+    "frame_parts",
+    "moved_bytes",
+    "time_calls",
+    "time_stages",
+    "time_work",
+]
 
 _COPY_BYTES = 256 << 20
 
@@ -60,8 +68,16 @@ def time_stages(slot: FrameSlot, repeats: int, inner: int = 10) -> StageTimes:
         repeats: Timed repetitions of each.
         inner: See :func:`time_work`.
     """
+    parts = frame_parts(slot)
+    stages = {name: float(np.median(time_work(slot.stream, work, repeats, inner))) for name, work in parts.items()}
+    whole = float(np.median(time_work(slot.stream, slot.enqueue_all, repeats)))
+    return StageTimes(stages, whole)
+
+
+def frame_parts(slot: FrameSlot) -> dict[str, Callable[[Stream], None]]:
+    """The parts of the way of a frame that the slot has finished, in order; each may be enqueued again."""
     launches = slot.launches
-    parts: dict[str, Callable[[Stream], None]] = {
+    return {
         "upload": slot.enqueue_upload,
         "preprocess": launches.preprocess.enqueue,
         "network": slot.enqueue_inference,
@@ -70,9 +86,6 @@ def time_stages(slot: FrameSlot, repeats: int, inner: int = 10) -> StageTimes:
         "masks": partial(_enqueue, launches.masks),
         "download": slot.enqueue_download,
     }
-    stages = {name: float(np.median(time_work(slot.stream, work, repeats, inner))) for name, work in parts.items()}
-    whole = float(np.median(time_work(slot.stream, slot.enqueue_all, repeats)))
-    return StageTimes(stages, whole)
 
 
 def _enqueue(launches: Sequence[Launch], stream: Stream) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from yolact_benchmarks.device_timer import DeviceModel
 from yolact_benchmarks.host_timer import HostModel
 from yolact_benchmarks.stages import FrameTimer, FrameTimes, Stage
 from yolact_runtime.backends import BACKENDS
-from yolact_runtime.bundle import CPU_PRECISIONS, CUDA_PRECISIONS, NETWORK_ROLE, open_bundle, read_manifest
+from yolact_runtime.backends.tensorrt import TARGETS
+from yolact_runtime.bundle import CPU_PRECISIONS, CUDA_PRECISIONS, ENGINE_ROLE, NETWORK_ROLE, open_bundle, read_manifest
 from yolact_runtime.errors import UsageError
 from yolact_runtime.manifest import Manifest
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
@@ -48,7 +50,7 @@ class OpenedModel:
         precision: Of the network.
         backend: Its name.
         manifest: Of the network.
-        source: Makes timers; a :class:`HostModel`, or a segmenter that is timed as a whole.
+        source: Makes timers; a :class:`HostModel`, a :class:`DeviceModel`, or a segmenter that is timed as a whole.
     """
 
     path: Path
@@ -56,7 +58,7 @@ class OpenedModel:
     precision: str
     backend: str
     manifest: Manifest
-    source: HostModel | Segmenter
+    source: HostModel | DeviceModel | Segmenter
 
     def timer(self, num_instances: int | None = None) -> FrameTimer:
         """A timer of frames.
@@ -67,7 +69,7 @@ class OpenedModel:
         Raises:
             UsageError: The number cannot be had.
         """
-        if isinstance(self.source, HostModel):
+        if isinstance(self.source, HostModel | DeviceModel):
             return self.source.timer(num_instances)
         if num_instances is not None:
             raise UsageError(
@@ -106,10 +108,14 @@ def open_model(path: Path, backend: str, precision: str | None, options: Segment
     """
     with ExitStack() as stack:
         segmenter = stack.enter_context(Segmenter.open(path, backend, options, precision))
-        manifest, name = segmenter.manifest, segmenter.backend_name
-        if name not in BACKENDS or path.suffix in {".plan", ".engine"}:
+        manifest, name, file = segmenter.manifest, segmenter.backend_name, segmenter.network_file
+        if segmenter.postprocessing == "gpu":
+            source: DeviceModel | Segmenter = DeviceModel(segmenter)
             stack.pop_all()
-            return OpenedModel(path, path, manifest.precision, name, manifest, segmenter)
+            return OpenedModel(path, file or path, manifest.precision, name, manifest, source)
+        if name not in BACKENDS or name in TARGETS:
+            stack.pop_all()
+            return OpenedModel(path, file or path, manifest.precision, name, manifest, segmenter)
     bundle = open_bundle(path, manifest.precision if path.is_dir() else None)
     return OpenedModel(path, bundle.network, manifest.precision, name, manifest, HostModel(bundle, name, options))
 
@@ -132,6 +138,11 @@ def choose_precisions(path: Path, asked: Sequence[str], backend: str) -> tuple[l
     if "all" not in asked:
         return list(dict.fromkeys(asked)), []
     manifest = read_manifest(path)
+    if backend in TARGETS:
+        target = TARGETS[backend]
+        built = [a for a in manifest.artefacts.values() if a.role == ENGINE_ROLE]
+        ours = {a.precision for a in built if a.build.get("target", "tensorrt") == target}
+        return [name for name in ("fp32", "fp16", "int8") if name in ours], []
     there = [
         artefact.precision
         for name, artefact in manifest.artefacts.items()

@@ -85,11 +85,13 @@ class OpenModel:
         manifest: With the precision that runs.
         shared: The network.
         folder: The bundle, where there is one: compiled kernels lie there.
+        file: Of the network; None where backends were given instead of a path.
     """
 
     manifest: Manifest
     shared: SharedNetwork
     folder: Path | None = None
+    file: Path | None = None
 
 
 def open_model(path: Path | str | Bundle, backend: str, options: SegmenterOptions, precision: str | None) -> OpenModel:
@@ -111,7 +113,7 @@ def open_model(path: Path | str | Bundle, backend: str, options: SegmenterOption
         if isinstance(network, TensorRtBackend):
             # What the engine itself says counts, where it has room to say it.
             manifest = replace(network.manifest, precision=manifest.precision, artefacts=manifest.artefacts)
-        return OpenModel(manifest, SharedNetwork(network, mask_iou), files.folder)
+        return OpenModel(manifest, SharedNetwork(network, mask_iou), files.folder, files.network)
     except BaseException:
         network.close()
         raise
@@ -173,6 +175,7 @@ class _Files:
         self._path = path
         self._precision = precision
         self.manifest: Manifest
+        self.network: Path | None = None
         self.mask_iou: Path | None = None
         self.folder: Path | None = None
 
@@ -193,7 +196,7 @@ class _Files:
         bundle = self._path
         if not isinstance(bundle, Bundle):
             bundle = open_bundle(bundle, self._precision, preferred)
-        self.manifest, self.mask_iou = bundle.manifest, bundle.mask_iou
+        self.manifest, self.network, self.mask_iou = bundle.manifest, bundle.network, bundle.mask_iou
         return bundle.network
 
     def _choose_engine(self, backend: str, target: str) -> Path:
@@ -207,7 +210,7 @@ class _Files:
             file = find_engine(folder, precision, target)
         if file.target != target:
             raise NoEngineError(f"{backend}: {file.path} was built for {file.target}")
-        self.manifest, self.folder = file.manifest, folder
+        self.manifest, self.network, self.folder = file.manifest, file.path, folder
         self.mask_iou = mask_iou_file(folder, file.manifest)
         return file.path
 

@@ -91,6 +91,16 @@ class Segmenter:
         return self._model.shared.network.name
 
     @property
+    def network(self) -> Backend:
+        """The backend in use; it stays the segmenter's, and those of :meth:`share`."""
+        return self._model.shared.network
+
+    @property
+    def network_file(self) -> Path | None:
+        """What the backend loaded; None where it was given an open backend."""
+        return self._model.file
+
+    @property
     def postprocessing(self) -> str:
         """``"gpu"`` or ``"cpu"``: where boxes and masks are made."""
         return "gpu" if isinstance(self.frame_path, DevicePath) else "cpu"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.driver import Device
 from yolact_plugins.foreign_array import is_device_array
 from yolact_plugins.memory import DeviceBuffer
 from yolact_runtime.backends.base import DeviceBackend
@@ -83,6 +84,11 @@ class DevicePath:
         """Make ready for frames in host memory of a layout; see :meth:`FrameSlot.warm_up`."""
         for slot in self._slots:
             slot.warm_up(layout)
+
+    @property
+    def device(self) -> Device:
+        """Where frames are."""
+        return self._backend.device
 
     @property
     def uses_graphs(self) -> bool:

@@ -1,0 +1,102 @@
+"""Engines under yolact-bench, on a TensorRT and a GPU that are played: stages, planted instances, the command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.device_network import replay, tensor_specs
+from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
+from support.host_gpu import host_gpu
+from support.kernel_host import COMPILER
+from support.scenes import DEFAULT_PROTOTYPE, Thing, fake_segmenter, raw_outputs, small_manifest, write_bundle
+from yolact_benchmarks import bench_cli
+from yolact_benchmarks.device_timer import DeviceModel, DeviceTimer
+from yolact_benchmarks.opened_model import choose_precisions, open_model
+from yolact_runtime import Segmenter, SegmenterOptions
+from yolact_runtime.errors import UsageError
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+
+THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
+PICTURES = SegmenterOptions(min_confidence=0.3)
+FRAME = np.zeros((30, 40, 3), np.uint8)
+DEVICE_STAGES = ["upload", "preprocess", "network", "candidates", "nms", "masks", "download"]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """With an engine that runs."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    folder = write_bundle(tmp_path / "m.bundle", THINGS)
+    add_engine(folder)
+    tensors = tensor_specs(small_manifest(), DEFAULT_PROTOTYPE.shape)  # type: ignore[arg-type]  # three numbers
+    with host_gpu() as device:
+        put_in_place(monkeypatch, FakeTensorRt(device, tensors, replay([raw_outputs(small_manifest(), THINGS)])))
+        yield folder
+
+
+def test_stages_of_the_gpu_and_of_the_host(bundle: Path) -> None:
+    with DeviceModel(Segmenter.open(bundle, options=PICTURES)) as model:
+        timer = model.timer()
+        times = timer.time(FRAME)
+        assert [stage.name for stage in timer.stages if stage.clock == "device"] == DEVICE_STAGES
+        assert set(times.stage_ms) == {stage.name for stage in timer.stages}
+        assert times.total_ms == pytest.approx(times.stage_ms["enqueue"] + times.stage_ms["result"])
+        assert times.num_instances == 2
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 30])
+def test_exactly_as_many_instances_as_asked_for(bundle: Path, count: int) -> None:
+    with DeviceModel(Segmenter.open(bundle, options=PICTURES)) as model:
+        timer = model.timer(count)
+        assert [timer.time(FRAME).num_instances for _ in range(4)] == [count] * 4
+        # The engine itself finds what it found before.
+        assert model.timer().time(FRAME).num_instances == 2
+
+
+def test_more_instances_than_the_model_has(bundle: Path) -> None:
+    with DeviceModel(Segmenter.open(bundle, options=PICTURES)) as model, pytest.raises(UsageError, match="0 to 30"):
+        model.timer(31)
+
+
+def test_post_processing_on_the_cpu_has_no_stages_on_the_gpu() -> None:
+    segmenter, _ = fake_segmenter([THINGS], PICTURES)
+    with pytest.raises(UsageError, match="fake has its post-processing on the CPU"):
+        DeviceTimer(segmenter)
+    with pytest.raises(UsageError, match="does not keep its outputs on the GPU"):
+        DeviceModel(segmenter)
+
+
+def test_an_engine_is_opened_by_its_file_and_by_its_bundle(bundle: Path) -> None:
+    for path in (bundle, bundle / "model.fp16.plan"):
+        model = open_model(path, "auto", None, PICTURES)
+        assert (model.backend, model.precision, model.file.name) == ("tensorrt", "fp16", "model.fp16.plan")
+        assert model.document()["size_bytes"] == model.file.stat().st_size
+        model.close()
+
+
+def test_all_precisions_are_those_of_the_engines(bundle: Path) -> None:
+    add_engine(bundle, precision="int8")
+    add_engine(bundle, "rtx", "fp32")
+    assert choose_precisions(bundle, ["all"], "tensorrt") == (["fp16", "int8"], [])
+    assert choose_precisions(bundle, ["all"], "tensorrt-rtx") == (["fp32"], [])
+
+
+def test_the_command(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--instances", "1,5", "--size", "96x64", "--duration", "0.01", "--warm-up", "0", "--stream", "0.01"]
+    record = tmp_path / "record.json"
+    plan = str(bundle / "model.fp16.plan")
+    assert bench_cli.main([plan, *words, "--cold-starts", "0", "--json", str(record)]) == 0
+    results = json.loads(record.read_bytes())["results"]
+    assert [case["instances"] for case in results["cases"]] == [1, 5]
+    clocks = {stage["name"]: stage["clock"] for stage in results["cases"][0]["stages"]}
+    assert [name for name, clock in clocks.items() if clock == "device"] == DEVICE_STAGES
+    assert results["models"][0]["backend"] == "tensorrt"
+    shown = capsys.readouterr().out
+    assert "upload" in shown
+    assert max(map(len, shown.splitlines())) <= 80
