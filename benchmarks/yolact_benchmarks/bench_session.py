@@ -11,6 +11,8 @@ from typing import Any
 from yolact_benchmarks.bench_document import case_document, machine_document
 from yolact_benchmarks.bench_request import SYNTHETIC, BenchRequest
 from yolact_benchmarks.cold_start import measure_cold_start
+from yolact_benchmarks.device_timer import DeviceModel
+from yolact_benchmarks.engine_profile import profile_engine
 from yolact_benchmarks.frames import FrameSet, drawn_frames, read_frames
 from yolact_benchmarks.host_timer import HostModel
 from yolact_benchmarks.layer_profile import profile_document, profile_network
@@ -22,6 +24,7 @@ from yolact_benchmarks.peers import find_peers, measure_peers
 from yolact_benchmarks.power import Meters, find_meters
 from yolact_benchmarks.speed_accuracy import measure_accuracy_of, measure_agreement_of
 from yolact_benchmarks.streaming import measure_streaming
+from yolact_runtime.backends.tensorrt import TensorRtBackend
 from yolact_runtime.errors import UsageError
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 from yolact_runtime.terminal import Terminal
@@ -90,6 +93,8 @@ def _peers(
 
 
 def _layers(model: OpenedModel, num_threads: int) -> dict[str, Any]:
+    if isinstance(model.source, DeviceModel) and isinstance(model.source.segmenter.network, TensorRtBackend):
+        return profile_document(profile_engine(model.source.segmenter.network))
     if model.backend != "onnxruntime-cpu":
         return {"not_measured": f"{model.backend} has no profiler here yet"}
     return profile_document(profile_network(model.file, model.manifest.input, num_threads))

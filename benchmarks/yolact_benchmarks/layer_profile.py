@@ -34,8 +34,10 @@ __all__ = [
 
 CONVERSIONS = "layout and type changes"
 _CONVERTING = {"ReorderInput", "ReorderOutput", "Transpose", "QuantizeLinear", "DequantizeLinear", "Cast"}
+_CONVERTING |= {"Reformat", "reformat", "cast", "NoOp"}  # as TensorRT and TensorRT-RTX name their layers
 _FOLLOWING = {"Relu", "Clip", "Add", "QuantizeLinear", "DequantizeLinear"}
 _CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "ConvInteger"}
+_CONVOLUTIONS |= {"CaskConvolution", "CaskGemmConvolution", "Convolution", "correlation", "gemm"}
 _OTHER = "other"
 _LAYER = re.compile(r"backbone\.layers\.(\d+)\b")
 # The first that begins a kernel's name.

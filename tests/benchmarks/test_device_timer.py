@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
-from support.host_gpu import host_gpu
+from support.host_gpu import host_gpu, share_kernels
 from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, fake_segmenter, raw_outputs, small_manifest, write_bundle
 from yolact_benchmarks import bench_cli
 from yolact_benchmarks.device_timer import DeviceModel, DeviceTimer
+from yolact_benchmarks.engine_profile import profile_engine, read_layers
+from yolact_benchmarks.layer_profile import CONVERSIONS, profile_document
 from yolact_benchmarks.opened_model import choose_precisions, open_model
 from yolact_runtime import Segmenter, SegmenterOptions
-from yolact_runtime.errors import UsageError
+from yolact_runtime.backends.tensorrt import TensorRtBackend
+from yolact_runtime.errors import BackendError, UsageError
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
 
@@ -29,15 +33,22 @@ DEVICE_STAGES = ["upload", "preprocess", "network", "candidates", "nms", "masks"
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """With an engine that runs."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    folder = write_bundle(tmp_path / "m.bundle", THINGS)
-    add_engine(folder)
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRt]:
+    """What every engine is, here."""
+    share_kernels(monkeypatch)
     tensors = tensor_specs(small_manifest(), DEFAULT_PROTOTYPE.shape)  # type: ignore[arg-type]  # three numbers
     with host_gpu() as device:
-        put_in_place(monkeypatch, FakeTensorRt(device, tensors, replay([raw_outputs(small_manifest(), THINGS)])))
-        yield folder
+        fake = FakeTensorRt(device, tensors, replay([raw_outputs(small_manifest(), THINGS)]))
+        yield put_in_place(monkeypatch, fake)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, engine: FakeTensorRt) -> Path:
+    """With an engine that runs."""
+    assert engine.layers == []
+    folder = write_bundle(tmp_path / "m.bundle", THINGS)
+    add_engine(folder)
+    return folder
 
 
 def test_stages_of_the_gpu_and_of_the_host(bundle: Path) -> None:
@@ -87,8 +98,68 @@ def test_all_precisions_are_those_of_the_engines(bundle: Path) -> None:
     assert choose_precisions(bundle, ["all"], "tensorrt-rtx") == (["fp32"], [])
 
 
-def test_the_command(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--instances", "1,5", "--size", "96x64", "--duration", "0.01", "--warm-up", "0", "--stream", "0.01"]
+LAYERS: list[dict[str, Any]] = [
+    {
+        "Name": "conv1",
+        "LayerType": "CaskConvolution",
+        "Inputs": [{"Name": "a", "Dimensions": [1, 8, 4, 4], "Format/Datatype": "Thirty-two wide channel Int8 format"}],
+        "Outputs": [{"Name": "b", "Dimensions": [1, 8, 4, 4], "Format/Datatype": "Row major Half format"}],
+        "Metadata": "[ONNX Layer: backbone.layers.2.0.conv1]\x1f[ONNX Layer: backbone.layers.2.0.relu]",
+        "ms": 3.0,
+    },
+    {
+        "Name": "reformat1",
+        "LayerType": "Reformat",
+        "Inputs": [{"Name": "b", "Dimensions": [1, 8], "Datatype": "Half"}],
+        "Outputs": [],
+        "Metadata": "",
+        "ms": 1.0,
+    },
+    {"Name": "proto_net.0", "LayerType": "correlation", "ms": 4.0},
+]
+
+
+def test_layers_go_to_parts_of_the_model(bundle: Path, engine: FakeTensorRt) -> None:
+    engine.layers = LAYERS
+    with TensorRtBackend(bundle / "model.fp16.plan") as backend:
+        kernels = profile_engine(backend)
+        # A context that is not profiled tells nothing and is not slowed down.
+        assert backend.infer(np.zeros((1, 3, 32, 48), np.float32))
+    assert [(kernel.block, kernel.ms, kernel.precision, kernel.bytes) for kernel in kernels] == [
+        ("backbone.layer3", 3.0, "int8", 8 * 16 + 2 * 8 * 16),
+        (CONVERSIONS, 1.0, "float16", 16),
+        ("protonet", 4.0, "", 0),
+    ]
+    document = profile_document(kernels)
+    assert document["conversion_share"] == 0.125
+    assert [block["share"] for block in document["blocks"]] == [0.375, 0.125, 0.5]
+
+
+def test_an_engine_without_details_has_names_only() -> None:
+    assert read_layers('{"Layers": ["conv1", "conv2"], "I/O Tensors": ["image"]}') == {}
+
+
+def test_an_engine_that_tells_nothing(bundle: Path) -> None:
+    plan = bundle / "model.fp16.plan"
+    with TensorRtBackend(plan) as backend, pytest.raises(BackendError, match="tensorrt profiled no layer"):
+        profile_engine(backend)
+
+
+def test_the_command(bundle: Path, engine: FakeTensorRt, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.layers = LAYERS
+    words = [
+        "--layers",
+        "--instances",
+        "1,5",
+        "--size",
+        "96x64",
+        "--duration",
+        "0.01",
+        "--warm-up",
+        "0",
+        "--stream",
+        "0.01",
+    ]
     record = tmp_path / "record.json"
     plan = str(bundle / "model.fp16.plan")
     assert bench_cli.main([plan, *words, "--cold-starts", "0", "--json", str(record)]) == 0
@@ -99,4 +170,5 @@ def test_the_command(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert results["models"][0]["backend"] == "tensorrt"
     shown = capsys.readouterr().out
     assert "upload" in shown
+    assert "backbone.layer3" in shown
     assert max(map(len, shown.splitlines())) <= 80

@@ -12,7 +12,7 @@ import pytest
 
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
-from support.host_gpu import host_gpu
+from support.host_gpu import host_gpu, share_kernels
 from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, raw_outputs, small_manifest, write_bundle
 from yolact_benchmarks import gpu
@@ -28,8 +28,8 @@ THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+def small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    share_kernels(monkeypatch)
     # A model as large as a real one would take minutes here.
     monkeypatch.setattr(gpu, "COCO_550", small_manifest())
     monkeypatch.setattr(gpu, "make_outputs", lambda count, *_, **__: raw_outputs(small_manifest(), THINGS[:count]))

@@ -12,7 +12,7 @@ import pytest
 
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
-from support.host_gpu import host_gpu
+from support.host_gpu import host_gpu, share_kernels
 from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, mask_iou_model, raw_outputs, small_manifest, write_bundle
 from yolact_plugins import precompile
@@ -40,6 +40,7 @@ OUTPUTS = raw_outputs(small_manifest(), THINGS)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    share_kernels(monkeypatch)
     return folder
 
 
@@ -90,11 +91,12 @@ def test_a_bundle_with_an_engine_runs_on_it(
 
 @needs_kernels
 def test_a_robot_needs_no_compiler(
-    bundle: Path, install: Callable[..., FakeTensorRt], monkeypatch: pytest.MonkeyPatch
+    bundle: Path, install: Callable[..., FakeTensorRt], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_engine(bundle)
     install()
     monkeypatch.setenv("YOLACT_FORBID_JIT", "1")
+    monkeypatch.setattr("yolact_plugins.cache.default_cache_folder", lambda: cache / "empty")
     with pytest.raises(MissingCubinError, match=rf"--arch sm_87 -o {bundle}"):
         Segmenter.open(bundle)
     assert precompile.main(["--arch", "sm_87", "-o", str(bundle)]) == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,6 +57,11 @@ class ILogger:
 ILogger.Severity = Severity  # type: ignore[attr-defined]  # as TensorRT nests it
 
 
+class IProfiler:
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise NotImplementedError
+
+
 class FakeTensorRt:
     """The package, as ``tensorrt`` or, with `rtx`, as ``tensorrt_rtx`` has it.
 
@@ -65,6 +71,7 @@ class FakeTensorRt:
         log_lines: What it logs when it fails.
         caches: Contents that were given to the runtime cache of RTX.
         num_contexts: Made so far.
+        layers: Of the engine, as the inspector writes them, with ``"ms"`` for the profiler.
     """
 
     def __init__(
@@ -91,7 +98,10 @@ class FakeTensorRt:
             Builder=object,
             TensorIOMode=TensorIOMode,
             Runtime=self._runtime,
+            IProfiler=IProfiler,
+            LayerInformationFormat=SimpleNamespace(JSON="json"),
         )
+        self.layers: list[dict[str, Any]] = []
 
     def may(self, what: str) -> bool:
         """Do it, unless the test wants it refused; then TensorRT says why in its log."""
@@ -157,6 +167,10 @@ class Engine:
         shape = self._spec(name).shape
         return (-1, *shape[1:]) if self._owner.dynamic_batch else shape
 
+    def create_engine_inspector(self) -> Any:
+        content = json.dumps({"Layers": self._owner.layers})
+        return SimpleNamespace(get_engine_information=lambda form: content if form == "json" else "")
+
     def create_execution_context(self, *arguments: Any) -> Any:
         assert len(arguments) == int(self._owner.rtx)
         self._owner.num_contexts += 1
@@ -205,6 +219,7 @@ class Context:
         self._owner = owner
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
+        self.profiler: Any = None
         if owner.rtx:
             self.is_stream_capturable = lambda _: owner.capturable
 
@@ -229,6 +244,9 @@ class Context:
         assert isinstance(driver, HostDriver)
         addresses = dict(self._addresses)
         driver.enqueue(handle, lambda: self._compute(driver, addresses))
+        if self.profiler is not None:
+            for layer in self._owner.layers:
+                self.profiler.report_layer_time(layer["Name"], layer["ms"])
         return True
 
     def _compute(self, driver: HostDriver, addresses: Mapping[str, int]) -> None:

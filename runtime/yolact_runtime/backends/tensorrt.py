@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,11 @@ class TensorRtBackend:
         """How to feed the engine and read its outputs: the one inside the engine, where it has room for it."""
         return self._require_open().manifest
 
+    @property
+    def module(self) -> Any:
+        """The Python package that the engine runs in."""
+        return self._require_open().library.module
+
     def __enter__(self) -> TensorRtBackend:
         return self
 
@@ -111,6 +116,16 @@ class TensorRtBackend:
                 self._cache.store()
             self._cache = self._host_face = self._loaded = None
             self._owned.close()
+
+    def layers_json(self) -> str:
+        """What the engine is made of, as TensorRT's inspector writes it: a JSON object with ``"Layers"``.
+
+        Raises:
+            BackendError: The backend is closed.
+        """
+        loaded = self._require_open()
+        inspector = loaded.engine.create_engine_inspector()
+        return str(inspector.get_engine_information(loaded.library.module.LayerInformationFormat.JSON))
 
     def said(self) -> str:
         """What TensorRT logged lately, for the end of an error message."""
@@ -151,6 +166,7 @@ class TensorRtContext:
         self._backend = backend
         self._context = context
         self._was_run = False
+        self._profiler: Any = None
         for tensor in backend.tensors:
             if tensor.is_input and not context.set_input_shape(tensor.name, tensor.shape):
                 raise BackendError(f"the engine does not take {tensor.name} as {tensor.shape}{backend.said()}")
@@ -168,6 +184,26 @@ class TensorRtContext:
         if not self._was_run:
             self._was_run = True
             self._backend.keep_compiled()
+
+    def report_layers(self, report: Callable[[str, float], None]) -> None:
+        """From now on every run waits for its end and tells the time of each layer: for profiles, not for robots.
+
+        Args:
+            report: Called with TensorRT's name of a layer and its milliseconds.
+        """
+        base = self._backend.module.IProfiler
+
+        class Profiler(base):  # type: ignore[misc, valid-type]
+            def __init__(self) -> None:
+                # As of ILogger: TensorRT's own base class must be initialised by name.
+                base.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                report(layer_name, ms)
+
+        # TensorRT keeps no reference of its own.
+        self._profiler = Profiler()
+        self._require_open().profiler = self._profiler
 
     def is_capturable(self, stream: Stream) -> bool:
         """TensorRT-RTX says so itself; TensorRT's engines without data-dependent shapes are, after a first run."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from support.device_network import HostNetwork, replay, tensor_specs
-from support.host_gpu import HostDriver, host_gpu
+from support.host_gpu import HostDriver, host_gpu, share_kernels
 from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, raw_outputs, small_manifest
 from yolact_plugins.driver import Device
@@ -35,10 +35,9 @@ Outputs = dict[str, npt.NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Kernels are compiled once for these tests, and nothing is left in the user's cache."""
+def kernel_cache() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        share_kernels(patch)
         yield
 
 

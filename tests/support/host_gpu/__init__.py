@@ -7,6 +7,6 @@ result before it has waited, gets wrong data. A seed lets other streams run ahea
 What it does not show: anything that needs things to happen at the same time, and time itself.
 """
 
-from support.host_gpu.driver import HostDriver, host_gpu
+from support.host_gpu.driver import HostDriver, host_gpu, share_kernels
 
-__all__ = ["HostDriver", "host_gpu"]
+__all__ = ["HostDriver", "host_gpu", "share_kernels"]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+import pytest
 
 from support.host_gpu.library import HostLibrary
 from yolact_plugins.driver import Device, Driver
 from yolact_plugins.gpu import Gpu
 
-__all__ = ["HostDriver", "host_gpu"]
+__all__ = ["HostDriver", "host_gpu", "share_kernels"]
 
 
 class HostDriver(Driver):
@@ -58,3 +64,15 @@ def host_gpu(**options: Any) -> Iterator[Device]:
     with Device(driver=driver) as device:
         yield device
     assert driver.leaks() == []
+
+
+@functools.cache
+def _kernel_folder() -> Path:
+    folder = tempfile.mkdtemp(prefix="yolact-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def share_kernels(patch: pytest.MonkeyPatch) -> None:
+    """Let kernels be compiled once for all tests of this process, and nothing be left in the user's cache."""
+    patch.setattr("yolact_plugins.cache.default_cache_folder", _kernel_folder)
