@@ -92,7 +92,8 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
         "--images",
         nargs="+",
         metavar="DIR",
-        help="folder, files or globs of pictures; or the word synthetic: drawn scenes (default synthetic)",
+        help="folder, files or globs of pictures; the word camera (camera:1: the second one); or synthetic: "
+        "drawn scenes (default synthetic)",
     )
     frames.add_argument(
         "--instances",
@@ -170,7 +171,7 @@ def _fill_defaults(options: argparse.Namespace) -> list[str]:
 
 
 def _request(options: argparse.Namespace) -> BenchRequest:
-    from yolact_benchmarks.bench_request import SYNTHETIC, BenchRequest
+    from yolact_benchmarks.bench_request import CAMERA, SYNTHETIC, BenchRequest
     from yolact_benchmarks.measurement import Plan
 
     for name in ("duration", "warm_up", "stream"):
@@ -178,7 +179,8 @@ def _request(options: argparse.Namespace) -> BenchRequest:
             raise UsageError(f"--{name.replace('_', '-')} is a number of seconds, found {getattr(options, name)}")
     if options.cold_starts < 0:
         raise UsageError(f"--cold-starts is 0 or more, found {options.cold_starts}")
-    if (options.annotations or options.against) and options.images == [SYNTHETIC]:
+    is_live = options.images[0].partition(":")[0] in {SYNTHETIC, CAMERA} and not Path(options.images[0]).exists()
+    if (options.annotations or options.against) and is_live:
         raise UsageError("--annotations and --against need pictures: --images DIR")
     if options.annotations and (len(options.images) != 1 or not Path(options.images[0]).is_dir()):
         raise UsageError("with --annotations, --images is the one folder that the file names are relative to")

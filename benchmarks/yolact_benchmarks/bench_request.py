@@ -9,9 +9,9 @@ from typing import Any
 from yolact_benchmarks.measurement import Plan
 from yolact_runtime.segmenter import SegmenterOptions
 
-__all__ = ["SYNTHETIC", "BenchRequest"]
+__all__ = ["CAMERA", "SYNTHETIC", "BenchRequest"]
 
-SYNTHETIC = "synthetic"
+SYNTHETIC, CAMERA = "synthetic", "camera"
 """Stands for drawn frames."""
 
 

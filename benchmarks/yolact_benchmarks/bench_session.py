@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from yolact_benchmarks.bench_document import case_document, machine_document
-from yolact_benchmarks.bench_request import SYNTHETIC, BenchRequest
+from yolact_benchmarks.bench_request import CAMERA, SYNTHETIC, BenchRequest
 from yolact_benchmarks.cold_start import measure_cold_start
 from yolact_benchmarks.device_timer import DeviceModel
 from yolact_benchmarks.engine_profile import profile_engine
-from yolact_benchmarks.frames import FrameSet, drawn_frames, read_frames
+from yolact_benchmarks.frames import FrameSet, camera_frames, drawn_frames, read_frames
 from yolact_benchmarks.host_timer import HostModel
 from yolact_benchmarks.layer_profile import profile_document, profile_network
 from yolact_benchmarks.machine_state import MachineWatch, judge_machine
@@ -124,6 +124,11 @@ def _frame_sets(request: BenchRequest) -> tuple[list[FrameSet], tuple[Path, ...]
         return [drawn_frames(width, height) for width, height in request.sizes], ()
     if SYNTHETIC in request.images:
         raise UsageError("--images takes pictures or the word synthetic, not both")
+    word, _, number = request.images[0].partition(":")
+    if word == CAMERA and not Path(request.images[0]).exists():
+        if len(request.images) > 1 or not (number.isdigit() or not number):
+            raise UsageError("--images camera, or camera:1 for the second one, stands alone")
+        return [camera_frames(int(number or 0))], ()
     frames, paths = read_frames(request.images)
     return [frames], paths
 

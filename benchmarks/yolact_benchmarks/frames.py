@@ -1,4 +1,4 @@
-"""Frames to measure with: pictures of a folder, or drawn scenes of a given size.
+"""Frames to measure with: pictures of a folder, what a camera sees, or drawn scenes of a given size.
 
 They are in memory before anything is timed: a robot's frames are, too.
 """
@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from yolact_runtime.errors import MediaError
 
-__all__ = ["FrameSet", "drawn_frames", "read_frames"]
+__all__ = ["FrameSet", "camera_frames", "drawn_frames", "read_frames"]
 
 Frame = npt.NDArray[np.uint8]
 _MAX_FRAMES = 32
 """Of a folder: more would only fill the memory, and cycling through these empties the caches as a camera does."""
 _DRAWN = 4
+_SETTLE = 5
+"""Frames that a camera may take to find its exposure."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,6 +63,24 @@ def drawn_frames(width: int, height: int, count: int = _DRAWN, seed: int = 0) ->
     options = SceneOptions(height=height, width=width)
     frames = tuple(make_scene(seed + i, options).image for i in range(count))
     return FrameSet(f"{width}x{height}", f"drawn scenes, seeds {seed} to {seed + count - 1}", frames)
+
+
+def camera_frames(number: int, count: int = _MAX_FRAMES) -> FrameSet:
+    """What a camera sees now, as its driver gives it to OpenCV; waiting for the camera is no part of what is timed.
+
+    Args:
+        number: Of the camera: 0 is ``/dev/video0``.
+        count: Frames.
+
+    Raises:
+        MediaError: There is no such camera, or it gives no frames.
+        MissingDependencyError: OpenCV is not installed.
+    """
+    from yolact_runtime.media import read_camera
+
+    frames = tuple(read_camera(number, count, _SETTLE))
+    height, width = frames[0].shape[:2]
+    return FrameSet(f"{width}x{height}", f"camera {number}, {count} frames", frames)
 
 
 def read_frames(words: Sequence[str]) -> tuple[FrameSet, tuple[Path, ...]]:

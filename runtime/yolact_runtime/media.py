@@ -154,6 +154,36 @@ class VideoReader:
         self._capture.release()
 
 
+def read_camera(number: int, count: int, skip: int = 0) -> list[Frame]:
+    """Frames of a camera.
+
+    Args:
+        number: 0 is the first.
+        count: How many.
+        skip: Frames before, that are dropped.
+
+    Returns:
+        ``(H, W, 3)`` uint8, blue first; each belongs to the caller.
+
+    Raises:
+        MediaError: There is no such camera, or it stops giving frames.
+    """
+    cv2 = _opencv()
+    capture = cv2.VideoCapture(number)
+    try:
+        if not capture.isOpened():
+            raise MediaError(f"there is no camera {number} that OpenCV can open; is it plugged in, and not in use?")
+        frames: list[Frame] = []
+        for taken in range(skip + count):
+            read, frame = capture.read()
+            if not read:
+                raise MediaError(f"camera {number} gave {taken} frame(s) and then none; {skip + count} are needed")
+            frames.append(frame)
+        return frames[skip:]
+    finally:
+        capture.release()
+
+
 class VideoWriter:
     """Writes an MP4 file frame by frame. A context manager; the file has its final name only once it is complete."""
 
