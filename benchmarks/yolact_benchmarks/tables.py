@@ -101,8 +101,9 @@ def _bench(record: dict[str, Any]) -> list[str]:
 def _regressions(record: dict[str, Any]) -> list[str]:
     results = record["results"]
     told = [", ".join(f"{n} {outcome}" for outcome, n in results[kind].items()) for kind in ("rerun", "planted")]
+    shown = f"{results['model']} {results['precision']}, {results['instances']} instances"
     return [
-        f"| {results['model']} {results['precision']}, {results['instances']} instances, {results['seconds']:g} s a run "
+        f"| {shown}, {results['seconds']:g} s a run "
         f"| {told[0]} | {told[1]} | {results['unsteady']} | {_machine(record)} |"
     ]
 
