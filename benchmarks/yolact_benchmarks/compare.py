@@ -42,8 +42,8 @@ class CaseComparison:
         low: Lower end of its 95 % interval.
         high: Upper end of it.
         machine: By how much the machine alone was slower, 1 where it was not; the ratio is judged without it.
-        outcome: ``"slower"`` is a regression, beyond what is allowed; ``"doubtful"`` would be one if both measurements
-            were stable.
+        outcome: ``"slower"`` is a regression, beyond what is allowed; ``"doubtful"`` is a change in either direction
+            that is beyond it, with a measurement that was not stable.
         is_stable: Both measurements were.
     """
 
@@ -79,8 +79,8 @@ class Comparison:
 
     @property
     def doubts(self) -> tuple[CaseComparison, ...]:
-        """Configurations that have to be measured again."""
-        return tuple(case for case in self.cases if case.outcome == "doubtful")
+        """Configurations that may be slower and have to be measured again."""
+        return tuple(case for case in self.cases if case.outcome == "doubtful" and case.ratio > 1)
 
     def document(self) -> dict[str, Any]:
         """JSON object."""
@@ -113,7 +113,7 @@ def compare_series(
     if ratio / slower_machine > 1 + max_regress and low / slower_machine > 1:
         outcome = "slower" if is_stable else "doubtful"
     elif ratio < 1 - max_regress and high < 1:
-        outcome = "faster"
+        outcome = "faster" if is_stable else "doubtful"
     old, new = float(np.median(old_ms)), float(np.median(new_ms))
     return CaseComparison(name, old, new, ratio, low, high, slower_machine, outcome, is_stable)
 

@@ -119,7 +119,7 @@ def measure(
     progress: Progress = _silent,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Series]:
-    """Measure cases side by side.
+    """Measure cases side by side; what was measured comes back by name of the case.
 
     Args:
         cases: What takes turns.
@@ -128,9 +128,6 @@ def measure(
         meters: Read around every turn.
         progress: Called about once a second with a line for people.
         clock: Seconds.
-
-    Returns:
-        By name of the case.
     """
     frames, series = {case.name: case.frames.cycle() for case in cases}, {case.name: Series() for case in cases}
     _warm_up(cases, frames, plan, clock)

@@ -63,18 +63,16 @@ def torch_segment(
         if compiled:  # its errors have no common base class, and come from a compiler that may not be there
             raise PeerMissingError(f"torch.compile fails here: {str(error).splitlines()[0]}") from error
         raise
-    planted = None if count is None else planted_outputs(bundle.manifest, like, count)
+    planted = _planted(bundle, like, count)
     tensors = None if planted is None else {name: torch.from_numpy(array) for name, array in planted.items()}
     priors = torch.from_numpy(Postprocessor.of(bundle.manifest).priors)
 
     @torch.inference_mode()
     def segment(frame: Frame) -> Any:
         raw = infer(frame)._asdict()
-        outputs = {name: tensor[0] for name, tensor in (tensors or raw).items()}
-        height, width = frame.shape[:2]
-        return dense_postprocess(
-            **outputs, priors=priors, height=height, width=width, min_confidence=options.min_confidence
-        )
+        facts: dict[str, Any] = {name: tensor[0] for name, tensor in (tensors or raw).items()}
+        facts |= {"height": frame.shape[0], "width": frame.shape[1], "min_confidence": options.min_confidence}
+        return dense_postprocess(**facts, priors=priors)
 
     return segment
 

@@ -110,19 +110,16 @@ def measure_peers(
         progress: Takes lines for people.
 
     Returns:
-        JSON object ``{"caption", "frames", "instances", "ours", "rows", "missing", "reasons"}``; the reasons are those
-        against the machine meanwhile.
+        JSON object ``{"caption", "frames", "instances", "ours", "rows", "missing", "reasons"}``; reasons against it.
     """
     timers: dict[str, HostTimer | PeerTimer] = {name: model.timer(count) for name, model in ours.items()}
     own = list(timers)
     others, missing = _start(peers, next(iter(ours.values())).bundle, frames, count, options)
     timers.update(others)
-    cases = [Case(name, name, timer, frames) for name, timer in timers.items()]
-    before = len(watch.samples)
+    cases, before = [Case(name, name, timer, frames) for name, timer in timers.items()], len(watch.samples)
     series = measure(cases, plan, watch, Meters((), ()), progress)
-    shown = "as found" if count is None else count
     return {
-        "caption": f"Whole frames in turns, {frames.name}, instances {shown}",
+        "caption": f"Whole frames in turns, {frames.name}, instances {'as found' if count is None else count}",
         "frames": frames.name,
         "instances": "found" if count is None else count,
         "ours": {name: round(float(np.median(series[name].total_ms)), 3) for name in own},

@@ -2,7 +2,8 @@
 
 Again and again three runs are measured one after the other, each with a freshly opened model: an older one, the same
 again, and one whose network waits for 5 % of a frame. The second is to be found the same, the third slower. What the
-machine did to a run is judged as in ``yolact-bench``; a result on an unstable machine is doubtful, and counted so.
+machine did to a run is judged as in ``yolact-bench``: where that calls a run unstable, all three are measured again, as
+``compare`` asks for, and counted.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ __all__ = ["SlowedBackend", "main"]
 
 _INSTANCES, _SIZE = 100, (1920, 1080)
 _ALLOWED = 0.03
+_MAX_UNSTEADY = 3
+"""So many times the wanted repetitions may fail before it gives up."""
 
 
 class SlowedBackend:
@@ -64,29 +67,38 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.regressions", description=__doc__)
     parser.add_argument("model", type=Path, help="bundle folder or .onnx file")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=2.5, help="of each run")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each run")
     parser.add_argument("--planted", type=float, default=0.05, help="how much slower, as a fraction of a frame")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
     bundle, frames = open_bundle(options.model), drawn_frames(*_SIZE)
-    rows = []
-    for _ in range(options.repeats):
-        old, stable = _run(bundle, frames, options.seconds, 0.0)
-        extra = options.planted * float(np.median(old))
-        for kind, extra_ms in (("rerun", 0.0), ("planted", extra)):
-            new, new_stable = _run(bundle, frames, options.seconds, extra_ms)
-            case = compare_series(kind, old, new, _ALLOWED, is_stable=stable and new_stable)
-            rows.append(
-                {"kind": kind, "ratio": round(case.ratio, 4), "low": round(case.low, 4), "outcome": case.outcome}
-            )
-            print(f"{kind:8} {case.ratio:.3f} ({case.low:.3f} to {case.high:.3f}) {case.outcome}", file=sys.stderr)
-    result = _summary(rows, bundle, options.planted, options.seconds)
+    rows: list[dict[str, Any]] = []
+    unsteady = 0
+    while len(rows) < 2 * options.repeats and unsteady < _MAX_UNSTEADY * options.repeats:
+        found = _triple(bundle, frames, options.seconds, options.planted)
+        rows += found or []
+        unsteady += found is None
+        print(f"{len(rows) // 2} of {options.repeats}, {unsteady} on an unsteady machine: {found}", file=sys.stderr)
+    result = {**_summary(rows, bundle, options.planted, options.seconds), "unsteady": unsteady}
     for kind in ("rerun", "planted"):
-        print(f"{kind}: {result[kind]}")
+        print(f"{kind}: {result[kind]}; measured again because the machine was not steady: {unsteady} times")
     if options.results:
         command = f"python -m yolact_benchmarks.regressions {options.model.name} --repeats {options.repeats}"
         write_record(options.results, f"regressions-{bundle.manifest.name}", result, command)
     return 0
+
+
+def _triple(bundle: Bundle, frames: FrameSet, seconds: float, planted: float) -> list[dict[str, Any]] | None:
+    """An older run, the same again, a slower one, compared; None where the machine was not steady in one of them."""
+    rows = []
+    old, steady = _run(bundle, frames, seconds, 0.0)
+    for kind, extra_ms in (("rerun", 0.0), ("planted", planted * float(np.median(old)))):
+        if not steady:
+            return None
+        new, steady = _run(bundle, frames, seconds, extra_ms)
+        case = compare_series(kind, old, new, _ALLOWED)
+        rows.append({"kind": kind, "ratio": round(case.ratio, 4), "low": round(case.low, 4), "outcome": case.outcome})
+    return rows if steady else None
 
 
 def _summary(rows: list[dict[str, Any]], bundle: Bundle, planted: float, seconds: float) -> dict[str, Any]:
@@ -105,7 +117,7 @@ def _run(bundle: Bundle, frames: FrameSet, seconds: float, extra_ms: float) -> t
         outputs = planted_outputs(bundle.manifest, like, _INSTANCES)
         timer = HostTimer(bundle, PlantedBackend(SlowedBackend(network, extra_ms), outputs), None, options)
         watch = MachineWatch()
-        plan = Plan(duration_s=seconds, warm_up_s=0.5)
+        plan = Plan(duration_s=seconds, warm_up_s=1.0)
         series = measure([Case("run", "run", timer, frames)], plan, watch, Meters((), ()))["run"]
     finally:
         network.close()

@@ -13,7 +13,10 @@ from typing import Any
 __all__ = ["main", "render"]
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/decisions.md", "docs/kernels.md", "docs/precision.md", "docs/training.md")
+DOCUMENTS = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("benchmarks", "decisions", "kernels", "precision", "training")),
+)
 RESULTS, MODELS = Path("benchmarks", "results"), Path("examples", "models")
 
 
@@ -79,6 +82,32 @@ def _evaluator(record: dict[str, Any]) -> list[str]:
         f"| {row['ours']['median_ms'] / 1e3:.2f} s | {row['pycocotools']['median_ms'] / 1e3:.2f} s "
         f"| **{row['ratio']:.1f} x** | {row['max_difference']:.0e} | {_machine(record)} |"
         for row in record["results"]
+    ]
+
+
+def _bench(record: dict[str, Any]) -> list[str]:
+    """Peers of a record of ``yolact-bench``, where it has any."""
+    results = record["results"]
+    peers = results.get("peers")
+    if peers is None:
+        return []
+    model = results["models"][0]["name"]
+    steady = "yes" if not peers["reasons"] else "no"
+    return [
+        f"| {model}, {peers['frames']}, {peers['instances']} instances | {row['name']} | {row['median_ms']:.0f} ms "
+        f"| {row['over']} {peers['ours'][row['over']]:.0f} ms | **{row['ratio']:.2f} x** "
+        f"| {row['low']:.2f} to {row['high']:.2f} | {steady} | {_machine(record)} |"
+        for row in peers["rows"]
+    ]
+
+
+def _regressions(record: dict[str, Any]) -> list[str]:
+    results = record["results"]
+    told = [", ".join(f"{n} {outcome}" for outcome, n in results[kind].items()) for kind in ("rerun", "planted")]
+    shown = f"{results['model']} {results['precision']}, {results['instances']} instances"
+    return [
+        f"| {shown}, {results['seconds']:g} s a run "
+        f"| {told[0]} | {told[1]} | {results['unsteady']} | {_machine(record)} |"
     ]
 
 
@@ -197,6 +226,8 @@ def _over_float(row: dict[str, Any]) -> str:
 
 _OF_MODELS = {"models", "pruning"}
 _HEADERS = {
+    "bench": "| model, frames | peer | median | ours | peer over ours | 95 % | steady machine | machine |",
+    "regressions": "| model | the same again | 5 % slower | measured again, unsteady | machine |",
     "postprocess": "| scene | this runtime | dense PyTorch | ratio | peak memory | dense PyTorch | machine |",
     "evaluator": "| detections | ours | pycocotools | ratio | largest difference | machine |",
     "export": "| checkpoint | export with verification | extra memory | over checkpoint | machine |",
@@ -209,6 +240,8 @@ _HEADERS = {
     "simplifiers": "| graph | made in | nodes | debris | file | largest difference to torch | time over written |",
 }
 _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "bench": _bench,
+    "regressions": _regressions,
     "postprocess": _postprocess,
     "evaluator": _evaluator,
     "export": _export,

@@ -71,6 +71,27 @@ def test_trained_and_pruned_models_have_tables_of_their_own(tmp_path: Path) -> N
     assert "a.pth" not in table
 
 
+def test_peers_and_planted_regressions_have_tables(tmp_path: Path) -> None:
+    folder = tmp_path / tables.RESULTS / "some"
+    folder.mkdir(parents=True)
+    row = {"name": "PyTorch eager", "over": "fp32", "median_ms": 1500.4, "ratio": 2.5, "low": 2.4, "high": 2.6}
+    peers = {"frames": "1920x1080", "instances": 100, "ours": {"fp32": 600.2}, "rows": [row], "reasons": []}
+    environment = RECORD["environment"]
+    bench = {"environment": environment, "results": {"models": [{"name": "r50"}], "peers": peers}}
+    (folder / "bench-r50.json").write_text(json.dumps(bench))
+    (folder / "bench-bare.json").write_text(json.dumps({"environment": environment, "results": {"models": []}}))
+    assert (
+        "| r50, 1920x1080, 100 instances | PyTorch eager | 1500 ms | fp32 600 ms | **2.50 x** | 2.40 to 2.60 | yes "
+        "| Some CPU, 2 cores |"
+    ) in tables.render("<!-- table: bench --><!-- end -->", tmp_path)
+    facts = {"model": "r50", "precision": "fp32", "instances": 100, "seconds": 1.5, "unsteady": 3}
+    found = {"rerun": {"same": 20}, "planted": {"slower": 19, "same": 1}}
+    (folder / "regressions-r50.json").write_text(json.dumps({"environment": environment, "results": facts | found}))
+    assert (
+        "| r50 fp32, 100 instances, 1.5 s a run | 20 same | 19 slower, 1 same | 3 | Some CPU, 2 cores |"
+    ) in tables.render("<!-- table: regressions --><!-- end -->", tmp_path)
+
+
 def test_an_unknown_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         tables.render("<!-- table: nothing --><!-- end -->", tmp_path)
