@@ -25,6 +25,7 @@ from yolact_benchmarks.power import Meters, find_meters
 from yolact_benchmarks.speed_accuracy import measure_accuracy_of, measure_agreement_of
 from yolact_benchmarks.streaming import measure_streaming
 from yolact_runtime.backends.tensorrt import TensorRtBackend
+from yolact_runtime.bundle import open_bundle
 from yolact_runtime.errors import UsageError
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 from yolact_runtime.terminal import Terminal
@@ -83,13 +84,19 @@ def _peers(
     request: BenchRequest, models: Sequence[OpenedModel], frames: FrameSet, watch: MachineWatch, terminal: Terminal
 ) -> dict[str, Any]:
     """At the largest size and number of instances that were asked for last."""
-    ours = {model.precision: model.source for model in models if isinstance(model.source, HostModel)}
+    ours = {model.precision: source for model in models if not isinstance(source := model.source, Segmenter)}
     if len(ours) < len(models):
-        raise UsageError("--peers compares on the CPU; name an .onnx file or a bundle, and --backend onnxruntime-cpu")
+        raise UsageError(f"--peers needs numbers of instances that can be planted, which {models[0].backend} does not")
+    first = models[0].source
+    if isinstance(first, HostModel):
+        bundle = first.bundle
+    else:
+        # An engine's peers run the network that it was built from.
+        bundle = open_bundle(request.model if request.model.is_dir() else request.model.parent, "fp32")
     terminal.status("preparing peers")
     count = request.instances[-1]
     peers = find_peers(request.checkpoint)
-    return measure_peers(ours, peers, frames, count, request.options, request.plan, watch, terminal.status)
+    return measure_peers(ours, bundle, peers, frames, count, request.options, request.plan, watch, terminal.status)
 
 
 def _layers(model: OpenedModel, num_threads: int) -> dict[str, Any]:

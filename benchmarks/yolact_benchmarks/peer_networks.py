@@ -35,7 +35,12 @@ class PeerMissingError(YolactError):
 
 
 def torch_segment(
-    checkpoint: Path | None, compiled: bool, bundle: Bundle, count: int | None, options: SegmenterOptions
+    checkpoint: Path | None,
+    compiled: bool,
+    bundle: Bundle,
+    count: int | None,
+    options: SegmenterOptions,
+    device: str = "cpu",
 ) -> Segment:
     """PyTorch, eager or compiled, with a dense mask for each instance.
 
@@ -45,6 +50,7 @@ def torch_segment(
         bundle: For its manifest.
         count: Instances to plant; None keeps the network's outputs.
         options: Threads and threshold.
+        device: ``"cpu"``, in float32; or ``"cuda"``, with the network in float16 and everything on the GPU.
     """
     if checkpoint is None:
         raise PeerMissingError("needs the checkpoint: give --checkpoint FILE.pth")
@@ -56,28 +62,34 @@ def torch_segment(
         raise PeerMissingError(f"PyTorch is not installed ({error})") from error
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
-    infer = _torch_network(checkpoint, compiled, bundle)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise PeerMissingError("PyTorch has no CUDA here")
+    infer = _torch_network(checkpoint, compiled, bundle, device)
     try:
-        like = {name: tensor.numpy() for name, tensor in infer(_black(bundle))._asdict().items()}
+        like = {name: tensor.cpu().numpy() for name, tensor in infer(_black(bundle))._asdict().items()}
     except Exception as error:
         if compiled:  # its errors have no common base class, and come from a compiler that may not be there
             raise PeerMissingError(f"torch.compile fails here: {str(error).splitlines()[0]}") from error
         raise
     planted = _planted(bundle, like, count)
-    tensors = None if planted is None else {name: torch.from_numpy(array) for name, array in planted.items()}
-    priors = torch.from_numpy(Postprocessor.of(bundle.manifest).priors)
+    tensors = None if planted is None else {name: torch.from_numpy(a).to(device) for name, a in planted.items()}
+    priors = torch.from_numpy(Postprocessor.of(bundle.manifest).priors).to(device)
 
     @torch.inference_mode()
     def segment(frame: Frame) -> Any:
         raw = infer(frame)._asdict()
         facts: dict[str, Any] = {name: tensor[0] for name, tensor in (tensors or raw).items()}
         facts |= {"height": frame.shape[0], "width": frame.shape[1], "min_confidence": options.min_confidence}
-        return dense_postprocess(**facts, priors=priors)
+        with torch.device(device):
+            found = dense_postprocess(**facts, priors=priors)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return found
 
     return segment
 
 
-def _torch_network(checkpoint: Path, compiled: bool, bundle: Bundle) -> Callable[[Frame], Any]:
+def _torch_network(checkpoint: Path, compiled: bool, bundle: Bundle, device: str) -> Callable[[Frame], Any]:
     """From a frame to the network's raw outputs, preprocessing in PyTorch included."""
     import torch
     from torch.nn import functional
@@ -85,15 +97,18 @@ def _torch_network(checkpoint: Path, compiled: bool, bundle: Bundle) -> Callable
     from yolact_export.checkpoint import load_checkpoint
 
     spec = bundle.manifest.input
-    model = load_checkpoint(checkpoint).model
+    model = load_checkpoint(checkpoint).model.to(device)
+    dtype = torch.float32
+    if device == "cuda":
+        dtype, model = torch.float16, model.half()
     network: Any = torch.compile(model, dynamic=False) if compiled else model
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean_bgr, spec.std_bgr))
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (spec.mean_bgr, spec.std_bgr))
 
     @torch.inference_mode()
     def infer(frame: Frame) -> Any:
-        image = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
+        image = torch.from_numpy(frame).to(device).permute(2, 0, 1)[None].float()
         image = functional.interpolate(image, (spec.height, spec.width), mode="bilinear", align_corners=False)
-        return network(((image - mean) / std)[:, [2, 1, 0]].contiguous())
+        return network(((image - mean) / std)[:, [2, 1, 0]].to(dtype).contiguous())
 
     return infer
 
@@ -113,15 +128,20 @@ def _network_of(bundle: Bundle, precision: str) -> Path:
     return bundle.network
 
 
-def onnxruntime_segment(bundle: Bundle, count: int | None, options: SegmenterOptions) -> Segment:
+def onnxruntime_segment(bundle: Bundle, count: int | None, options: SegmenterOptions, device: str = "cpu") -> Segment:
     """ONNX Runtime in float32, with OpenCV before and dense masks by NumPy and OpenCV after it."""
     import onnxruntime
 
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise PeerMissingError(f"this build of ONNX Runtime {onnxruntime.__version__} has no {provider}")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.num_threads
     settings.log_severity_level = 3
     path = _network_of(bundle, "fp32")
-    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), settings, providers=[provider])
+    if session.get_providers()[0] != provider:
+        raise PeerMissingError(f"{provider} does not start here (driver or CUDA missing?)")
     spec, priors = bundle.manifest.input, Postprocessor.of(bundle.manifest).priors
     names = [output.name for output in session.get_outputs()]
     feed = session.get_inputs()[0].name

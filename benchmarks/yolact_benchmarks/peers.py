@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_benchmarks.block_bootstrap import ratio_interval
+from yolact_benchmarks.device_timer import DeviceModel, DeviceTimer
 from yolact_benchmarks.frames import FrameSet
 from yolact_benchmarks.host_timer import HostModel, HostTimer
 from yolact_benchmarks.machine_state import MachineWatch, judge_machine
@@ -75,20 +76,27 @@ def find_peers(checkpoint: Path | None) -> list[Peer]:
         checkpoint: That the bundle was exported from, for PyTorch; or None.
     """
 
-    def torch_peer(compiled: bool) -> Callable[[Bundle, int | None, SegmenterOptions], Segment]:
-        return lambda bundle, count, options: torch_segment(checkpoint, compiled, bundle, count, options)
+    def torch_peer(compiled: bool, device: str = "cpu") -> Callable[[Bundle, int | None, SegmenterOptions], Segment]:
+        return lambda bundle, count, options: torch_segment(checkpoint, compiled, bundle, count, options, device)
 
     return [
         Peer("PyTorch eager, dense masks", torch_peer(False)),
         Peer("torch.compile, dense masks", torch_peer(True)),
+        Peer("PyTorch CUDA float16, dense masks", torch_peer(False, "cuda")),
         Peer("ONNX Runtime fp32, dense NumPy/OpenCV", onnxruntime_segment),
+        Peer("ONNX Runtime CUDA fp32, dense NumPy/OpenCV", _onnxruntime_cuda),
         Peer("OpenVINO fp32, our post-processing", lambda *words: openvino_segment("fp32", *words)),
         Peer("OpenVINO int8-cpu, our post-processing", lambda *words: openvino_segment("int8-cpu", *words)),
     ]
 
 
+def _onnxruntime_cuda(bundle: Bundle, count: int | None, options: SegmenterOptions) -> Segment:
+    return onnxruntime_segment(bundle, count, options, "cuda")
+
+
 def measure_peers(
-    ours: Mapping[str, HostModel],
+    ours: Mapping[str, HostModel | DeviceModel],
+    bundle: Bundle,
     peers: Sequence[Peer],
     frames: FrameSet,
     count: int | None,
@@ -101,6 +109,7 @@ def measure_peers(
 
     Args:
         ours: By precision.
+        bundle: Gives the peers their networks.
         peers: To compare with; those that cannot run are listed.
         frames: That all get.
         count: Instances in every frame; None is what each finds.
@@ -112,9 +121,9 @@ def measure_peers(
     Returns:
         JSON object ``{"caption", "frames", "instances", "ours", "rows", "missing", "reasons"}``; reasons against it.
     """
-    timers: dict[str, HostTimer | PeerTimer] = {name: model.timer(count) for name, model in ours.items()}
+    timers: dict[str, HostTimer | DeviceTimer | PeerTimer] = {name: model.timer(count) for name, model in ours.items()}
     own = list(timers)
-    others, missing = _start(peers, next(iter(ours.values())).bundle, frames, count, options)
+    others, missing = _start(peers, bundle, frames, count, options)
     timers.update(others)
     cases, before = [Case(name, name, timer, frames) for name, timer in timers.items()], len(watch.samples)
     series = measure(cases, plan, watch, Meters((), ()), progress)

@@ -18,10 +18,16 @@ from support.scenes import DEFAULT_PROTOTYPE, Thing, fake_segmenter, raw_outputs
 from yolact_benchmarks import bench_cli
 from yolact_benchmarks.device_timer import DeviceModel, DeviceTimer
 from yolact_benchmarks.engine_profile import profile_engine, read_layers
+from yolact_benchmarks.frames import FrameSet
 from yolact_benchmarks.layer_profile import CONVERSIONS, profile_document
+from yolact_benchmarks.machine_state import MachineWatch
+from yolact_benchmarks.measurement import Plan
 from yolact_benchmarks.opened_model import choose_precisions, open_model
+from yolact_benchmarks.peer_networks import PeerMissingError
+from yolact_benchmarks.peers import Peer, measure_peers
 from yolact_runtime import Segmenter, SegmenterOptions
 from yolact_runtime.backends.tensorrt import TensorRtBackend
+from yolact_runtime.bundle import Bundle, open_bundle
 from yolact_runtime.errors import BackendError, UsageError
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
@@ -143,6 +149,26 @@ def test_an_engine_that_tells_nothing(bundle: Path) -> None:
     plan = bundle / "model.fp16.plan"
     with TensorRtBackend(plan) as backend, pytest.raises(BackendError, match="tensorrt profiled no layer"):
         profile_engine(backend)
+
+
+def test_peers_of_an_engine_run_its_network(bundle: Path) -> None:
+    def ours_again(network: Bundle, count: int | None, options: SegmenterOptions) -> Segmenter:
+        assert network.network.name == "model.fp32.onnx"
+        assert count == 3
+        return Segmenter.open(network, "onnxruntime-cpu", options)
+
+    def missing(*_: object) -> Segmenter:
+        raise PeerMissingError("not here")
+
+    watch = MachineWatch()
+    with DeviceModel(Segmenter.open(bundle, options=PICTURES)) as model:
+        frames = FrameSet("40x30", "a test", (np.full_like(FRAME, 255),))
+        peers = [Peer("again", ours_again), Peer("other", missing)]
+        network = open_bundle(bundle, "fp32")
+        plan = Plan(duration_s=0.01, warm_up_s=0)
+        found = measure_peers({"fp16": model}, network, peers, frames, 3, PICTURES, plan, watch, lambda _: None)
+    assert [(row["name"], row["over"], row["found"]) for row in found["rows"]] == [("again", "fp16", 2)]
+    assert found["missing"] == [{"name": "other", "why": "not here"}]
 
 
 def test_the_command(bundle: Path, engine: FakeTensorRt, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
