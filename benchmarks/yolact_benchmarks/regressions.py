@@ -2,13 +2,14 @@
 
 Again and again three runs are measured one after the other, each with a freshly opened model: an older one, the same
 again, and one whose network waits for 5 % of a frame. The second is to be found the same, the third slower. What the
-machine did to a run is judged as in ``yolact-bench``: where that calls a run unstable, all three are measured again, as
-``compare`` asks for, and counted.
+machine did to a run is judged as in ``yolact-bench``: a run that it calls unstable is measured again, as ``compare``
+asks for, and counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections import Counter
@@ -31,12 +32,14 @@ from yolact_benchmarks.stability import judge_series
 from yolact_benchmarks.statistics import summarise
 from yolact_runtime.backends import Backend, create_backend
 from yolact_runtime.bundle import Bundle, open_bundle
+from yolact_runtime.errors import YolactError
 from yolact_runtime.segmenter import SegmenterOptions
 
 __all__ = ["SlowedBackend", "main"]
 
 _INSTANCES, _SIZE = 100, (1920, 1080)
 _ALLOWED = 0.03
+_UNSTEADY = 7
 _MAX_UNSTEADY = 3
 """So many times the wanted repetitions may fail before it gives up."""
 
@@ -69,36 +72,68 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each run")
     parser.add_argument("--planted", type=float, default=0.05, help="how much slower, as a fraction of a frame")
+    parser.add_argument("--threads", type=int, default=0, help="of the network; 1 leaves the other cores to the others")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
     bundle, frames = open_bundle(options.model), drawn_frames(*_SIZE)
     rows: list[dict[str, Any]] = []
-    unsteady = 0
-    while len(rows) < 2 * options.repeats and unsteady < _MAX_UNSTEADY * options.repeats:
-        found = _triple(bundle, frames, options.seconds, options.planted)
-        rows += found or []
-        unsteady += found is None
-        print(f"{len(rows) // 2} of {options.repeats}, {unsteady} on an unsteady machine: {found}", file=sys.stderr)
+    bench = _Bench(bundle, frames, options.seconds, options.threads, _MAX_UNSTEADY * options.repeats)
+    try:
+        while len(rows) < 2 * options.repeats:
+            found = _triple(bench, options.planted)
+            rows += found
+            print(f"{len(rows) // 2} of {options.repeats}, {bench.unsteady} unsteady runs: {found}", file=sys.stderr)
+    except YolactError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _UNSTEADY
+    unsteady = bench.unsteady
     result = {**_summary(rows, bundle, options.planted, options.seconds), "unsteady": unsteady}
+    result["threads"] = options.threads
     for kind in ("rerun", "planted"):
         print(f"{kind}: {result[kind]}; measured again because the machine was not steady: {unsteady} times")
     if options.results:
         command = f"python -m yolact_benchmarks.regressions {options.model.name} --repeats {options.repeats}"
+        command += f" --threads {options.threads}" if options.threads else ""
         write_record(options.results, f"regressions-{bundle.manifest.name}", result, command)
     return 0
 
 
-def _triple(bundle: Bundle, frames: FrameSet, seconds: float, planted: float) -> list[dict[str, Any]] | None:
-    """An older run, the same again, a slower one, compared; None where the machine was not steady in one of them."""
+@dataclasses.dataclass
+class _Bench:
+    """What is run, and how often the machine was not steady meanwhile."""
+
+    bundle: Bundle
+    frames: FrameSet
+    seconds: float
+    threads: int
+    most_unsteady: int
+    unsteady: int = 0
+
+    def steady_run(self, extra_ms: float) -> list[float]:
+        """Latencies of a freshly opened model; measured again as often as the machine was not steady.
+
+        Raises:
+            YolactError: It was not, too often.
+        """
+        while True:
+            latencies, is_steady = _run(self.bundle, self.frames, self.seconds, extra_ms, self.threads)
+            if is_steady:
+                return latencies
+            self.unsteady += 1
+            if self.unsteady > self.most_unsteady:
+                raise YolactError(
+                    f"{self.unsteady} runs were unsteady: measure on a machine that has nothing else to do"
+                )
+
+
+def _triple(bench: _Bench, planted: float) -> list[dict[str, Any]]:
+    """An older run, the same again, a slower one, compared."""
     rows = []
-    old, steady = _run(bundle, frames, seconds, 0.0)
+    old = bench.steady_run(0.0)
     for kind, extra_ms in (("rerun", 0.0), ("planted", planted * float(np.median(old)))):
-        if not steady:
-            return None
-        new, steady = _run(bundle, frames, seconds, extra_ms)
-        case = compare_series(kind, old, new, _ALLOWED)
+        case = compare_series(kind, old, bench.steady_run(extra_ms), _ALLOWED)
         rows.append({"kind": kind, "ratio": round(case.ratio, 4), "low": round(case.low, 4), "outcome": case.outcome})
-    return rows if steady else None
+    return rows
 
 
 def _summary(rows: list[dict[str, Any]], bundle: Bundle, planted: float, seconds: float) -> dict[str, Any]:
@@ -107,10 +142,10 @@ def _summary(rows: list[dict[str, Any]], bundle: Bundle, planted: float, seconds
     return {**facts, "planted_fraction": planted, "allowed": _ALLOWED, "seconds": seconds, **outcomes, "rows": rows}
 
 
-def _run(bundle: Bundle, frames: FrameSet, seconds: float, extra_ms: float) -> tuple[list[float], bool]:
+def _run(bundle: Bundle, frames: FrameSet, seconds: float, extra_ms: float, threads: int) -> tuple[list[float], bool]:
     """Latencies of a freshly opened model, and whether they were measured on a steady machine."""
     options = SegmenterOptions(min_confidence=0.3)
-    network = create_backend("onnxruntime-cpu", bundle.network)
+    network = create_backend("onnxruntime-cpu", bundle.network, threads)
     try:
         spec = bundle.manifest.input
         like = network.infer(np.zeros((1, 3, spec.height, spec.width), np.float32))

@@ -49,7 +49,8 @@ def render(text: str, root: Path) -> str:
 
     def table(match: re.Match[str]) -> str:
         name = match[1]
-        found = (root / MODELS).glob("*.json") if name in _OF_MODELS else (root / RESULTS).glob(f"*/{name}*.json")
+        records = _RECORDS.get(name, name)
+        found = (root / MODELS).glob("*.json") if name in _OF_MODELS else (root / RESULTS).glob(f"*/{records}*.json")
         rows = [row for path in sorted(found) for row in _TABLES[name](_load(path))]
         header = _HEADERS[name]
         lines = [header, re.sub(r"[^|]+", " --- ", header), *rows]
@@ -99,6 +100,25 @@ def _bench(record: dict[str, Any]) -> list[str]:
         f"| {row['low']:.2f} to {row['high']:.2f} | {steady} | {_machine(record)} |"
         for row in peers["rows"]
     ]
+
+
+def _frames(record: dict[str, Any]) -> list[str]:
+    """The same in one row: each peer over our network of the same precision."""
+    results = record["results"]
+    peers = results.get("peers")
+    if peers is None:
+        return []
+    ratio = {(row["name"], row["over"]): row["ratio"] for row in peers["rows"]}
+
+    def cell(peer: str, precision: str) -> str:
+        found = [value for (name, over), value in ratio.items() if name.startswith(peer) and over == precision]
+        return f"{found[0]:.2f} x" if found else "-"
+
+    ours = peers["ours"]
+    cells = [f"{ours['fp32']:.0f} ms", cell("PyTorch eager", "fp32"), cell("torch.compile", "fp32")]
+    cells += [cell("ONNX Runtime fp32", "fp32"), cell("OpenVINO fp32", "fp32")]
+    cells += [f"{ours['int8-cpu']:.0f} ms", cell("PyTorch eager", "int8-cpu"), cell("OpenVINO int8", "int8-cpu")]
+    return [f"| {results['models'][0]['name']} | {' | '.join(cells)} |"]
 
 
 def _regressions(record: dict[str, Any]) -> list[str]:
@@ -225,7 +245,11 @@ def _over_float(row: dict[str, Any]) -> str:
 
 
 _OF_MODELS = {"models", "pruning"}
+# Tables whose records have another name.
+_RECORDS = {"frames": "bench"}
 _HEADERS = {
+    "frames": "| model | ours, fp32 | PyTorch eager | torch.compile | ONNX Runtime, dense NumPy | OpenVINO fp32 "
+    "| ours, INT8 | PyTorch eager | OpenVINO INT8 |",
     "bench": "| model, frames | peer | median | ours | peer over ours | 95 % | steady machine | machine |",
     "regressions": "| model | the same again | 5 % slower | measured again, unsteady | machine |",
     "postprocess": "| scene | this runtime | dense PyTorch | ratio | peak memory | dense PyTorch | machine |",
@@ -241,6 +265,7 @@ _HEADERS = {
 }
 _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "bench": _bench,
+    "frames": _frames,
     "regressions": _regressions,
     "postprocess": _postprocess,
     "evaluator": _evaluator,

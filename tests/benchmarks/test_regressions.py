@@ -32,17 +32,29 @@ def test_outcomes_are_counted_by_kind(
     folder = write_bundle(tmp_path / "small.bundle", [Thing((0.1, 0.1, 0.5, 0.5))])
     asked: list[float] = []
 
-    def run(bundle: object, frames: object, seconds: float, extra_ms: float) -> tuple[list[float], bool]:
+    def run(bundle: object, frames: object, seconds: float, extra_ms: float, threads: int) -> tuple[list[float], bool]:
+        assert threads == 1
         asked.append(extra_ms)
         noise = np.random.default_rng(len(asked)).gamma(2, 0.1, 100)
         return (20 + noise + extra_ms).tolist(), len(asked) != 5
 
     monkeypatch.setattr(regressions, "_run", run)
     monkeypatch.setattr(regressions, "drawn_frames", lambda *size: None)
-    assert regressions.main([str(folder), "--repeats", "2", "--results", str(tmp_path)]) == 0
+    assert regressions.main([str(folder), "--repeats", "2", "--threads", "1", "--results", str(tmp_path)]) == 0
     assert asked[:3] == [0.0, 0.0, pytest.approx(1.0, abs=0.05)]
     assert "rerun: {'same': 2}; measured again because the machine was not steady: 1 times" in capsys.readouterr().out
     (path,) = tmp_path.glob("*/regressions-small.json")
     result = json.loads(path.read_text())["results"]
     assert (result["planted"], result["unsteady"]) == ({"slower": 2}, 1)
     assert len(result["rows"]) == 4
+
+
+def test_a_machine_that_never_holds_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_bundle(tmp_path / "small.bundle", [Thing((0.1, 0.1, 0.5, 0.5))])
+    monkeypatch.setattr(regressions, "_run", lambda *_: ([20.0] * 30, False))
+    monkeypatch.setattr(regressions, "drawn_frames", lambda *size: None)
+    assert regressions.main([str(folder), "--repeats", "2", "--results", str(tmp_path)]) == 7
+    assert "error: 7 runs were unsteady: measure on a machine that has nothing else to do" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/regressions-*.json"))
