@@ -59,9 +59,9 @@ def test_the_tests_pass_against_the_wheel(wheel: Path, tmp_path: Path) -> None:
     where = "import yolact_runtime, yolact_export, yolact_plugins as p; print(yolact_runtime.__file__, p.__file__)"
     found = subprocess.run([sys.executable, "-c", where], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.split() == [str(site / f"yolact_{name}" / "__init__.py") for name in ("runtime", "plugins")]
-    tests = [str(ROOT / "tests" / name) for name in ("runtime", "plugins")]
     # Kernels are the same files wherever they lie; what they compute was tested beside this.
-    tests += ["--ignore-glob=*_kernel.py", "--ignore-glob=*_kernel_host.py", "--ignore-glob=*/runtime/cuda/*"]
+    names = ("runtime", *(f"plugins/test_{name}.py" for name in ("reference", "sources", "precompile", "errors")))
+    tests = [*(str(ROOT / "tests" / name) for name in names), "--ignore-glob=*/runtime/cuda/*"]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

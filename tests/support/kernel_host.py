@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,17 @@ import numpy.typing as npt
 
 import yolact_plugins
 
-__all__ = ["COMPILER", "KERNELS", "SANITIZE", "SHIM", "HostKernelError", "HostKernels", "example_count", "poisoned"]
+__all__ = [
+    "COMPILER",
+    "KERNELS",
+    "SANITIZE",
+    "SHIM",
+    "HostKernelError",
+    "HostKernels",
+    "entry_points",
+    "example_count",
+    "poisoned",
+]
 
 SHIM = Path(__file__).parent / "cuda_host"
 KERNELS = Path(yolact_plugins.__file__).parent / "kernels"
@@ -32,7 +43,9 @@ _POISON = 0xCD
 # -ffp-contract=off: products are rounded before they are added, as NumPy does it and as the kernels ask for by name.
 _FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 _SANITIZER_FLAGS = ("-fsanitize=address", "-fsanitize-sections=cuda_shared", "-fno-omit-frame-pointer")
-_ENTRY_POINT = r'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))?\s+(\w+)\('
+_ENTRY_POINT = r'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))?\s+(\w+)\(([^)]*)\)'
+# The shim's state is one for all libraries of the process: the linker makes its inline variables unique.
+_one_kernel_at_a_time = threading.Lock()
 
 
 class HostKernelError(Exception):
@@ -47,7 +60,7 @@ class HostKernels:
     """
 
     def __init__(self, source: Path) -> None:
-        self.names: list[str] = re.findall(_ENTRY_POINT, source.read_text())
+        self.names = list(entry_points(source))
         self._library = _load(source, self.names)
 
     @classmethod
@@ -88,15 +101,27 @@ class HostKernels:
         values: Sequence[npt.NDArray[np.generic]],
         seed: int = 0,
     ) -> None:
-        """As a call, with the bytes of every argument as they are: what a driver hands to a kernel."""
+        """As a call, with the bytes of every argument as they are: what a driver hands to a kernel. Thread-safe."""
         shape = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+        if not all(shape[:3]):
+            return
         launch = getattr(self._library, f"launch_{name}")
-        launch.restype = ctypes.c_char_p
-        if launch.argtypes is None:
+        with _one_kernel_at_a_time:
+            launch.restype = ctypes.c_char_p
             launch.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p]
-        if all(shape[:3]) and (error := launch(shape, len(values), seed, pointers)):
+            error = launch(shape, len(values), seed, pointers)
+        if error:
             raise HostKernelError(f"{name}: {error.decode()}")
+
+
+def entry_points(source: Path) -> dict[str, tuple[bool, ...]]:
+    """Names of the kernels in a ``.cu`` file, and which of their parameters are addresses; compiles nothing."""
+    found: list[tuple[str, str]] = re.findall(_ENTRY_POINT, source.read_text())
+    return {
+        name: tuple("*" in parameter for parameter in parameters.split(",") if parameter.strip())
+        for name, parameters in found
+    }
 
 
 @functools.cache

@@ -1,109 +1,213 @@
-"""Streams, events and graphs of the host's GPU: queues of work that run when somebody waits for them."""
+"""Streams, events and captures of the host's GPU: queues of work that run when somebody waits for them."""
 
 from __future__ import annotations
 
 import random
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from support.host_gpu.memory import HostGpuError
+from support.host_gpu.faults import HostGpuError, Status
+from support.host_gpu.memory import Range
 
-__all__ = ["Event", "HostStreams", "Stream"]
+__all__ = ["Capture", "Event", "HostStreams", "Stream", "Work"]
 
-CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED, INVALID_HANDLE = 900, 901, 400
-Work = Callable[[], None]
+_RUN_AHEAD = 0.5
+"""How probable it is, for seeds other than 0, that another stream goes on at a given moment."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Work:
+    """One thing that a stream does, and the memory that it refers to."""
+
+    run: Callable[[], object]
+    what: str
+    ranges: tuple[Range, ...] = ()
+
+
+@dataclass(eq=False)
+class Capture:
+    """What a stream puts into a graph instead of doing it. `mode` is a name of cuda.h, in lower case."""
+
+    mode: str
+    thread: int = field(default_factory=threading.get_ident)
+    works: list[Work] = field(default_factory=list)
+    invalid: bool = False
+
+    def concerns_this_thread(self) -> bool:
+        """What this thread does now may spoil the capture."""
+        return self.mode == "global" or (self.mode == "thread_local" and self.thread == threading.get_ident())
+
+
+@dataclass(eq=False)
 class Stream:
-    """Work that waits; numbers count works since the stream was made."""
+    """Work that waits; places in it count works since it was made. `is_default`: it was not made and cannot end."""
 
     waiting: deque[Work] = field(default_factory=deque)
     enqueued: int = 0
     done: int = 0
-    captured: list[Work] | None = None
-    capturing_thread: int = 0
-    invalid: bool = False
+    capture: Capture | None = None
+    is_default: bool = False
+    is_closed: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Event:
-    """A place in a stream: after so many works of it."""
+    """A place in a stream: after so many works of it; or a place in a capture, for which nobody can wait outside."""
 
+    timing: bool = True
     stream: Stream | None = None
     place: int = 0
+    capture: Capture | None = None
 
 
 class HostStreams:
     """All streams.
 
     Args:
-        order: 0 runs what is waited for and nothing else; other seeds let other streams run ahead at random.
+        order: 0 runs what is waited for and nothing else. Any other seed lets streams run ahead at random whenever
+            something is enqueued, asked or waited for.
     """
 
     def __init__(self, order: int = 0) -> None:
-        self.all: dict[int, Stream] = {}
+        self._streams: list[Stream] = []
         self._random = random.Random(order) if order else None
 
+    def add(self, stream: Stream) -> Stream:
+        """A new stream."""
+        self._streams.append(stream)
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        """Nothing more is enqueued. What waits still runs when its turn comes; closing does not wait for it."""
+        stream.is_closed = True
+        self._streams = [each for each in self._streams if each.waiting or not each.is_closed]
+
     def enqueue(self, stream: Stream, work: Work) -> None:
-        """At the end of the stream, or of what is being captured."""
-        if stream.captured is not None:
-            stream.captured.append(work)
+        """At the end of the stream, or of what it captures."""
+        if stream.capture is not None:
+            self._require_valid(stream.capture)
+            stream.capture.works.append(work)
             return
         stream.waiting.append(work)
         stream.enqueued += 1
+        self._run_ahead()
 
-    def run(self, stream: Stream, place: int) -> None:
-        """Until so many works are done."""
-        if self._random is not None:
-            for other in list(self.all.values()):
-                if other is not stream and self._random.random() < 0.5:
-                    self._run(other, self._random.randint(other.done, other.enqueued))
-        self._run(stream, place)
+    def waiting(self) -> Iterator[Work]:
+        """Everything that has not run yet."""
+        for stream in self._streams:
+            yield from stream.waiting
+
+    def synchronize(self, stream: Stream) -> None:
+        """Run everything in the stream."""
+        if stream.capture is not None:
+            self._spoil(stream.capture, "waiting for a stream")
+        self._run_ahead()
+        self._run(stream, stream.enqueued)
+
+    def synchronize_all(self) -> None:
+        """Run everything."""
+        self._run_ahead()
+        for stream in self._shuffled():
+            self._run(stream, stream.enqueued)
 
     def record(self, event: Event, stream: Stream) -> None:
         """The event is where the stream's work ends now."""
-        if stream.captured is not None:
-            stream.captured.append(lambda: None)
-            return
-        event.stream, event.place = stream, stream.enqueued
+        if stream.capture is not None:
+            self._require_valid(stream.capture)
+        event.stream, event.place, event.capture = stream, stream.enqueued, stream.capture
 
     def wait(self, stream: Stream, event: Event) -> None:
         """What comes later in the stream waits for the event as it is now."""
         other, place = event.stream, event.place
-        if other is not None:
-            self.enqueue(stream, lambda: self._run(other, place))
+        if other is None or (event.capture is not None and event.capture is stream.capture):
+            return
+        if stream.capture is not None:
+            stream.capture.invalid = True
+            raise HostGpuError(Status.CAPTURE_ISOLATION, "a capture cannot depend on work outside of it")
+        if event.capture is not None:
+            raise HostGpuError(Status.NOT_SUPPORTED, "this GPU captures one stream only; CUDA would join the other")
+        self.enqueue(stream, Work(lambda: self._run(other, place), "a wait for an event"))
+
+    def synchronize_event(self, event: Event) -> None:
+        """Run what the event stands for; nothing where it was never recorded."""
+        self._require_uncaptured(event)
+        if event.stream is not None:
+            self._run_ahead()
+            self._run(event.stream, event.place)
 
     def reached(self, event: Event) -> bool:
-        """Without waiting; sometimes work goes on meanwhile."""
+        """Whether the event's place is reached. If not, work goes on until it is, so that who asks again is told so."""
+        self._require_uncaptured(event)
         if event.stream is None:
             return True
-        if self._random is not None and self._random.random() < 0.5:
-            self._run(event.stream, event.place)
-        return event.stream.done >= event.place
+        self._run_ahead()
+        was_reached = event.stream.done >= event.place
+        self._run(event.stream, event.place)
+        return was_reached
 
-    def begin_capture(self, stream: Stream) -> None:
-        stream.captured, stream.invalid = [], False
-        stream.capturing_thread = threading.get_ident()
+    def place_of(self, stream: Stream) -> Event:
+        """The end of a stream's work as it is now."""
+        if stream.capture is not None:
+            self._spoil(stream.capture, "asking a stream")
+        return Event(stream=stream, place=stream.enqueued)
+
+    def begin_capture(self, stream: Stream, mode: str) -> None:
+        """From now on the stream's work goes to a graph."""
+        if stream.is_default:
+            raise HostGpuError(Status.CAPTURE_UNSUPPORTED, "the default stream cannot be captured")
+        if stream.capture is not None:
+            raise HostGpuError(Status.ILLEGAL_STATE, "the stream is capturing already")
+        stream.capture = Capture(mode)
 
     def end_capture(self, stream: Stream) -> list[Work]:
-        works, stream.captured = stream.captured, None
-        if works is None or stream.invalid:
-            raise HostGpuError(CAPTURE_INVALIDATED, "operation failed due to a previous error during capture")
-        return works
+        """The captured work; the stream is as it was before."""
+        capture = stream.capture
+        if capture is None:
+            raise HostGpuError(Status.ILLEGAL_STATE, "the stream is not capturing")
+        if capture.mode != "relaxed" and capture.thread != threading.get_ident():
+            raise HostGpuError(Status.CAPTURE_WRONG_THREAD, "another thread began the capture")
+        stream.capture = None
+        self._require_valid(capture)
+        return capture.works
 
     def refuse_while_capturing(self, what: str) -> None:
-        """Some calls end a capture of the thread that makes them."""
-        me = threading.get_ident()
-        for stream in self.all.values():
-            if stream.captured is not None and stream.capturing_thread == me:
-                stream.invalid = True
-                raise HostGpuError(CAPTURE_UNSUPPORTED, f"{what} is not permitted when stream is capturing")
+        """Some calls end the captures that they could spoil."""
+        for stream in self._streams:
+            if stream.capture is not None and stream.capture.concerns_this_thread():
+                self._spoil(stream.capture, what)
+
+    def _require_valid(self, capture: Capture) -> None:
+        if capture.invalid:
+            raise HostGpuError(
+                Status.CAPTURE_INVALIDATED, "operation failed due to a previous error during stream capture"
+            )
+
+    def _require_uncaptured(self, event: Event) -> None:
+        if event.capture is not None:
+            event.capture.invalid = True
+            raise HostGpuError(Status.CAPTURED_EVENT, "the event was recorded in a capture; nobody can wait for it")
+
+    def _spoil(self, capture: Capture, what: str) -> None:
+        capture.invalid = True
+        raise HostGpuError(Status.CAPTURE_UNSUPPORTED, f"{what} is not permitted when stream is capturing")
+
+    def _shuffled(self) -> list[Stream]:
+        streams = list(self._streams)
+        if self._random is not None:
+            self._random.shuffle(streams)
+        return streams
+
+    def _run_ahead(self) -> None:
+        if self._random is not None:
+            for stream in self._shuffled():
+                if self._random.random() < _RUN_AHEAD:
+                    self._run(stream, self._random.randint(stream.done, stream.enqueued))
 
     def _run(self, stream: Stream, place: int) -> None:
         while stream.done < place:
             work = stream.waiting.popleft()
+            # Counted first: work that fails is over, and the work behind it goes on.
             stream.done += 1
-            work()
+            work.run()
