@@ -216,6 +216,17 @@ def test_what_tensorrt_refuses_comes_with_its_log(
         backend.infer(np.zeros((1, 3, 32, 48), np.float32))
 
 
+def test_memory_is_not_freed_under_a_run_that_failed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = add_engine(bundle)
+    with host_gpu(strict_free=True) as device:
+        fake = put_in_place(monkeypatch, FakeTensorRt(device, TENSORS, replay([OUTPUTS])))
+        backend = TensorRtBackend(plan)
+        fake.refuse.add("execute")
+        with pytest.raises(BackendError, match="cannot run the engine"):
+            backend.infer(np.zeros((1, 3, 32, 48), np.float32))
+        backend.close()
+
+
 def test_an_input_of_another_shape(bundle: Path, install: Callable[..., FakeTensorRt]) -> None:
     plan = add_engine(bundle)
     install()

@@ -250,6 +250,8 @@ class _HostFace:
         return outputs
 
     def close(self) -> None:
+        # After a run that failed, its upload may still be waiting.
+        self._stream.synchronize()
         self._owned.close()
 
 
