@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from yolact_plugins.cache import default_cache_folder
 from yolact_runtime.bundle import file_sha256
 from yolact_runtime.terminal import write_atomically
 
@@ -23,9 +24,7 @@ _log = logging.getLogger(__name__)
 
 def cache_folder() -> Path:
     """``$XDG_CACHE_HOME/yolact-deploy/rtx``, by default below ``~/.cache``."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
-    return base / "yolact-deploy" / "rtx"
+    return default_cache_folder().with_name("rtx")
 
 
 class RuntimeCache:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -90,9 +91,9 @@ def same(found: Instances, expected: Instances) -> None:
     assert found.class_id.tolist() == expected.class_id.tolist()
     np.testing.assert_allclose(found.confidence, expected.confidence, rtol=1e-5)
     np.testing.assert_allclose(found.xyxy, expected.xyxy, rtol=1e-4, atol=1e-3)
-    # Where a probability is next to 0.5, another order of the same sums may decide otherwise.
+    # Where the hand-made prototypes of +6 and -6 meet, some pixels are 0.5 but for rounding; of random ones, two are.
     mine, theirs = found.mask.dense(), expected.mask.dense()
-    assert (mine != theirs).sum() <= 1e-3 * mine.size
+    assert (mine != theirs).sum() <= 8
     for masks in (found.mask, expected.mask):
         assert (masks.start < masks.end).all()
 
@@ -236,7 +237,8 @@ def test_masks_that_need_more_memory_get_it(
     with caplog.at_level("INFO", "yolact_runtime"):
         found = [both.check(FRAME) for _ in range(3)]
     assert len(found[0]) == 100
-    assert caplog.text.count("more memory is taken") in {1, 2, 4}  # each of the two slots that were used
+    # Two frames in flight have memory of their own; each grows once for the bits and once for the runs.
+    assert caplog.text.count("more memory is taken") == 4
     both.check(FRAME[:30, :40])
 
 
@@ -354,14 +356,21 @@ def test_a_stream_is_in_order_and_equal_to_single_frames(pair: Callable[..., Pai
         same(instances, both.cpu(frame))
 
 
-def test_upload_of_the_next_frame_overlaps(pair: Callable[..., Pair], device: Device) -> None:
+def test_the_next_frames_are_given_to_the_gpu_before_anybody_waits_for_them(
+    pair: Callable[..., Pair], device: Device
+) -> None:
     both = pair([scene()])
     with driver_of(device).recording() as calls:
-        list(both.gpu.stream([FRAME] * 6))
-    # Work of one frame and the wait for it: with two in flight, a second frame is begun before the first wait.
-    marks = [str(call) for call in calls if str(call) in {"cuEventRecord", "cuEventSynchronize"}]
-    assert marks[:2] == ["cuEventRecord", "cuEventRecord"] or marks[1] == "cuEventSynchronize"
-    assert marks.count("cuEventSynchronize") == 6
+        stream = both.gpu.stream([FRAME] * 6)
+        assert len(next(stream)) == 3
+        # Two more are begun while the consumer is busy with the first, and nothing has waited for them.
+        deadline = time.monotonic() + 30
+        while calls.count("cuEventRecord") < 3:
+            assert time.monotonic() < deadline, calls
+            time.sleep(0.01)
+        assert calls.count("cuEventSynchronize") == 1
+        assert [len(found) for found in stream] == [3] * 5
+        assert calls.count("cuEventSynchronize") == calls.count("cuEventRecord") == 6
 
 
 def test_frames_from_many_threads(pair: Callable[..., Pair]) -> None:
