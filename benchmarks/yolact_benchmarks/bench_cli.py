@@ -37,6 +37,7 @@ _DEFAULTS: dict[str, Any] = {
     "size": "1280x720,1920x1080",
     "duration": 10.0,
     "warm_up": 1.0,
+    "processes": 5,
     "min_confidence": 0.3,
     "backend": "auto",
     "threads": 0,
@@ -113,9 +114,16 @@ def _add_length(parser: argparse.ArgumentParser) -> None:
     length.add_argument(
         "--until-ci",
         metavar="P%",
-        help="stop when every median is known to this, such as 1%%; at most --duration each (default then 120)",
+        help="go on until every median is known to this, such as 1%%; at most --duration each (default then 120)",
     )
     length.add_argument("--warm-up", type=float, metavar="S", help="seconds before anything counts (default 1)")
+    length.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="fresh ones that share the time, because each is a little faster or slower than the last; with --until-ci "
+        "the least; 1: only this one (default 5)",
+    )
     length.add_argument("--cold-starts", type=int, default=3, metavar="N", help="fresh processes; 0: none (default 3)")
     length.add_argument("--stream", type=float, default=3.0, metavar="S", help="seconds; 0: none (default 3)")
 
@@ -171,28 +179,25 @@ def _fill_defaults(options: argparse.Namespace) -> list[str]:
 
 
 def _request(options: argparse.Namespace) -> BenchRequest:
-    from yolact_benchmarks.bench_request import CAMERA, SYNTHETIC, BenchRequest
+    from yolact_benchmarks.bench_request import BenchRequest
     from yolact_benchmarks.measurement import Plan
 
     for name in ("duration", "warm_up", "stream"):
         if not 0 <= getattr(options, name) < math.inf:
             raise UsageError(f"--{name.replace('_', '-')} is a number of seconds, found {getattr(options, name)}")
-    if options.cold_starts < 0:
-        raise UsageError(f"--cold-starts is 0 or more, found {options.cold_starts}")
-    is_live = options.images[0].partition(":")[0] in {SYNTHETIC, CAMERA} and not Path(options.images[0]).exists()
-    if (options.annotations or options.against) and is_live:
-        raise UsageError("--annotations and --against need pictures: --images DIR")
-    if options.annotations and (len(options.images) != 1 or not Path(options.images[0]).is_dir()):
-        raise UsageError("with --annotations, --images is the one folder that the file names are relative to")
+    for name, least in (("cold_starts", 0), ("processes", 1)):
+        if getattr(options, name) < least:
+            raise UsageError(f"--{name.replace('_', '-')} is {least} or more, found {getattr(options, name)}")
     if options.checkpoint and not options.peers:
         raise UsageError("--checkpoint is for the peers that run it: give --peers too")
     until = None if options.until_ci is None else parse_fraction("--until-ci", options.until_ci)
-    return BenchRequest(
+    request = BenchRequest(
         model=options.model,
         images=tuple(options.images),
         instances=parse_numbers(options.instances),
         sizes=parse_sizes(options.size) if options.size else (),
         plan=Plan(options.duration, until, options.warm_up),
+        num_processes=options.processes,
         precisions=tuple(filter(None, options.precision.split(","))),
         backend=options.backend,
         num_threads=options.threads,
@@ -206,6 +211,11 @@ def _request(options: argparse.Namespace) -> BenchRequest:
         with_peers=options.peers,
         checkpoint=options.checkpoint,
     )
+    if (options.annotations or options.against) and request.is_live:
+        raise UsageError("--annotations and --against need pictures: --images DIR")
+    if options.annotations and (len(options.images) != 1 or not Path(options.images[0]).is_dir()):
+        raise UsageError("with --annotations, --images is the one folder that the file names are relative to")
+    return request
 
 
 def _check_destinations(options: argparse.Namespace) -> None:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from yolact_benchmarks.block_bootstrap import median_interval
+from yolact_benchmarks.between_processes import median_interval, split_series
 from yolact_benchmarks.machine_state import MachineSample
-from yolact_benchmarks.measurement import Case, Series
+from yolact_benchmarks.measurement import Series
 from yolact_benchmarks.record import environment
 from yolact_benchmarks.stability import DEFAULT_LIMITS, StabilityLimits, Verdict, judge_series
-from yolact_benchmarks.stages import NETWORK
+from yolact_benchmarks.stages import NETWORK, Stage
 from yolact_benchmarks.statistics import summarise
 from yolact_runtime.errors import YolactError
 
@@ -57,7 +57,8 @@ def envelope(command: str, settings: Mapping[str, Any], results: Mapping[str, An
 
 
 def case_document(
-    case: Case,
+    name: str,
+    stages: Sequence[Stage],
     series: Series,
     facts: Mapping[str, Any],
     machine_reasons: Sequence[str],
@@ -67,33 +68,38 @@ def case_document(
     """One configuration.
 
     Args:
-        case: What was measured.
-        series: Of it.
+        name: Of what was measured.
+        stages: Of its frames.
+        series: What was measured.
         facts: What tells it from others: ``"precision"``, ``"frames"``, ``"instances"``.
         machine_reasons: Why nothing that was measured meanwhile is to be trusted.
         missing_meters: Why energy was not measured, where no meter is there.
         limits: Of stability.
     """
-    summary = summarise(series.total_ms)
-    verdict = Verdict((*judge_series(series.total_ms, summary, limits).reasons, *machine_reasons))
+    counts = series.counts or None
+    summary = summarise(series.total_ms, counts=counts)
+    verdict = Verdict((*judge_series(series.total_ms, summary, limits, counts).reasons, *machine_reasons))
     found = series.num_instances
     return {
-        "name": case.name,
+        "name": name,
         **facts,
         "found": {"min": min(found), "median": float(np.median(found)), "max": max(found)},
         "latency": summary.document(),
-        "stages": [_stage_document(series, one.name, one.what, one.clock) for one in case.timer.stages],
+        "stages": [_stage_document(series, one.name, one.what, one.clock) for one in stages],
         "around_network": _around_network(series),
         "energy": _energy(series, missing_meters),
         "verdict": verdict.document(),
         "samples_ms": [round(ms, _DIGITS) for ms in series.total_ms],
         "seconds": [round(second, 3) for second in series.seconds],
+        "processes": series.counts or [len(series.total_ms)],
     }
 
 
 def _stage_document(series: Series, name: str, what: str, clock: str) -> dict[str, Any]:
     ms = series.stage_ms.get(name, [])
-    interval = median_interval(ms)
+    # A stage that a process did not have, as mask re-scoring without any instance, has no medians to compare.
+    whole = len(ms) == len(series.total_ms)
+    interval = median_interval(split_series(ms, series.counts if whole else None))
     share = sum(ms) / sum(series.total_ms) if ms and clock == "wall" else None
     figures = {"median_ms": interval.estimate, "low_ms": interval.low, "high_ms": interval.high}
     rounded = {key: None if value is None else round(value, _DIGITS) for key, value in figures.items()}

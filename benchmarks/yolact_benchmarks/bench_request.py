@@ -24,7 +24,8 @@ class BenchRequest:
         images: ``("synthetic",)``, or folders, files and globs.
         instances: In every frame; None is what the network finds.
         sizes: (width, height) of drawn frames.
-        plan: How long.
+        plan: How long, all processes together.
+        num_processes: Fresh ones that share the time, one after the other; 1 measures in this one.
         precisions: Of a bundle; ``"all"`` is all that the backend runs well, none is what it runs best.
         backend: Its name, or ``"auto"``.
         num_threads: 0 leaves the choice to the backend.
@@ -32,7 +33,7 @@ class BenchRequest:
         annotations: Labels for accuracy, or None.
         against: A model to agree with, or None.
         num_cold_starts: Fresh processes of each model; 0 measures none.
-        streaming_s: To stream for; 0 does not.
+        streaming_s: To stream for, all processes together; 0 does not.
         with_pictures: Draw what two precisions find in the same pictures.
         with_layers: Profile the networks by part of the model.
         with_peers: Measure what people would use instead, in turns with ours.
@@ -44,6 +45,7 @@ class BenchRequest:
     instances: tuple[int | None, ...] = (1, 10, 100)
     sizes: tuple[tuple[int, int], ...] = ((1280, 720), (1920, 1080))
     plan: Plan = dataclasses.field(default_factory=Plan)
+    num_processes: int = 1
     precisions: tuple[str, ...] = ()
     backend: str = "auto"
     num_threads: int = 0
@@ -67,6 +69,12 @@ class BenchRequest:
         """Frames are drawn."""
         return self.images == (SYNTHETIC,)
 
+    @property
+    def is_live(self) -> bool:
+        """Frames are drawn or a camera's: there are no files."""
+        word = self.images[0].partition(":")[0]
+        return word in {SYNTHETIC, CAMERA} and not Path(self.images[0]).exists()
+
     def settings(self) -> dict[str, Any]:
         """JSON object, for records."""
         return {
@@ -76,6 +84,7 @@ class BenchRequest:
             "duration_s": self.plan.duration_s,
             "until_ci": self.plan.until_ci,
             "warm_up_s": self.plan.warm_up_s,
+            "processes": self.num_processes,
             "min_confidence": self.min_confidence,
             "threads": self.num_threads,
             "frame_clock": "perf_counter, frame in host memory to instances in host memory",

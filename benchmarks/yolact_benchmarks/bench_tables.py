@@ -77,6 +77,8 @@ def _latency_table(cases: Sequence[Mapping[str, Any]]) -> Table:
     heads = ("network", "frames", "N", "median", "±", "p90", "p99", "p99.9", "jitter", "CoV", "fps", "")
     frames = [case["latency"]["count"] for case in cases]
     counted = f"{min(frames)} to {max(frames)} frames each" if min(frames) < max(frames) else f"{frames[0]} frames each"
+    processes = cases[0]["latency"].get("processes", 1)
+    counted += f", from {processes} processes" if processes > 1 else ""
     note = f"{counted}; ± half the 95 % interval of the median; {NONE} too few frames for it; ! unstable"
     return Table("end to end, ms a frame", heads, tuple(rows), 3, (note,))
 

@@ -1,9 +1,9 @@
 """Two records of ``yolact-bench``, one older: is the newer one slower?
 
-Medians are compared, and both series are resampled for the interval of their ratio. A configuration is called slower
-when its ratio is beyond what is allowed *and* the interval leaves no doubt that it is slower at all. The samples of a
-run know nothing of how runs differ: where the machine itself became slower, which a fixed piece of work tells, the
-ratio is divided by that before it is judged; and what an unstable measurement says is doubtful.
+Medians are compared, process by process: their scatter makes the interval of the ratio. A configuration is called
+slower when its ratio is beyond what is allowed *and* the interval leaves no doubt that it is slower at all; beyond what
+is allowed, with such doubt, it is doubtful. Where the machine itself became slower, which a fixed piece of work tells,
+the ratio is divided by that before it is judged; and what an unstable measurement says is doubtful.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from yolact_benchmarks.block_bootstrap import ratio_interval
+from yolact_benchmarks.between_processes import ratio_interval, split_series
 from yolact_runtime.errors import YolactError
 
 __all__ = ["CaseComparison", "Comparison", "MachineMismatchError", "compare_records", "compare_series"]
@@ -36,15 +37,16 @@ class CaseComparison:
 
     Attributes:
         name: Of it.
-        old_ms: Median.
-        new_ms: Median.
+        old_ms: Median; of several processes, the geometric mean of theirs.
+        new_ms: Likewise.
         ratio: New over old.
         low: Lower end of its 95 % interval.
         high: Upper end of it.
         machine: By how much the machine alone was slower, 1 where it was not; the ratio is judged without it.
         outcome: ``"slower"`` is a regression, beyond what is allowed; ``"doubtful"`` is a change in either direction
-            that is beyond it, with a measurement that was not stable.
+            that is beyond it, with an interval that has 1 in it or a measurement that was not stable.
         is_stable: Both measurements were.
+        processes: Of each measurement.
     """
 
     name: str
@@ -56,6 +58,7 @@ class CaseComparison:
     machine: float
     outcome: Outcome
     is_stable: bool = True
+    processes: tuple[int, int] = (1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,17 +92,17 @@ class Comparison:
 
 def compare_series(
     name: str,
-    old_ms: Sequence[float],
-    new_ms: Sequence[float],
+    old_ms: Sequence[npt.ArrayLike],
+    new_ms: Sequence[npt.ArrayLike],
     max_regress: float,
     machine: float = 1.0,
     is_stable: bool = True,
 ) -> CaseComparison:
-    """Compare two series of one configuration.
+    """Compare two measurements of one configuration.
 
     Args:
         name: Of it.
-        old_ms: In the order they were taken.
+        old_ms: Latencies of each process, in the order they were taken.
         new_ms: Likewise.
         max_regress: As a fraction.
         machine: Ratio of a fixed piece of work, new over old; below 1 it is not used: a faster machine does not
@@ -110,12 +113,15 @@ def compare_series(
     ratio, low, high = (float("nan") if v is None else v for v in (interval.estimate, interval.low, interval.high))
     slower_machine = max(1.0, machine)
     outcome: Outcome = "same"
-    if ratio / slower_machine > 1 + max_regress and low / slower_machine > 1:
-        outcome = "slower" if is_stable else "doubtful"
-    elif ratio < 1 - max_regress and high < 1:
-        outcome = "faster" if is_stable else "doubtful"
-    old, new = float(np.median(old_ms)), float(np.median(new_ms))
-    return CaseComparison(name, old, new, ratio, low, high, slower_machine, outcome, is_stable)
+    if ratio / slower_machine > 1 + max_regress:
+        outcome = "slower" if is_stable and low / slower_machine > 1 else "doubtful"
+    elif ratio < 1 - max_regress:
+        outcome = "faster" if is_stable and high < 1 else "doubtful"
+    old, new = (
+        float(np.exp(np.mean([np.log(np.median(np.asarray(part))) for part in parts]))) for parts in (old_ms, new_ms)
+    )
+    processes = len(old_ms), len(new_ms)
+    return CaseComparison(name, old, new, ratio, low, high, slower_machine, outcome, is_stable, processes)
 
 
 def compare_records(
@@ -161,7 +167,8 @@ def _compare(
     name: str, old: Mapping[str, Any], new: Mapping[str, Any], max_regress: float, machine: float
 ) -> CaseComparison:
     is_stable = all(case["verdict"]["stable"] for case in (old, new))
-    return compare_series(name, old["samples_ms"], new["samples_ms"], max_regress, machine, is_stable)
+    before, after = (split_series(case["samples_ms"], case.get("processes")) for case in (old, new))
+    return compare_series(name, before, after, max_regress, machine, is_stable)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence[str]) -> list[str]:

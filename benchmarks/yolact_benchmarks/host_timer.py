@@ -116,12 +116,13 @@ class HostModel:
         bundle: With the network's file.
         backend: Key of :data:`yolact_runtime.backends.BACKENDS`.
         options: Of the segmenters.
+        network: Used in place of the bundle's, and closed with the model; None opens the bundle's.
     """
 
-    def __init__(self, bundle: Bundle, backend: str, options: SegmenterOptions) -> None:
+    def __init__(self, bundle: Bundle, backend: str, options: SegmenterOptions, network: Backend | None = None) -> None:
         self.bundle = bundle
         self._options = options
-        self._network = create_backend(backend, bundle.network, options.num_threads)
+        self._network = network or create_backend(backend, bundle.network, options.num_threads)
         rescores = bundle.mask_iou is not None and options.mask_rescoring
         self._mask_iou = (
             create_backend(backend, bundle.mask_iou, options.num_threads) if rescores and bundle.mask_iou else None

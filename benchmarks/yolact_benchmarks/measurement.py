@@ -23,7 +23,6 @@ from yolact_calibration.bootstrap import BootstrapSettings, Interval
 
 __all__ = ["Case", "Plan", "Series", "measure"]
 
-_LEAST_FRAMES = 10
 _BURST = 4
 _LOOK_EVERY_S = 1.0
 _QUICK = BootstrapSettings(num_resamples=300)
@@ -55,11 +54,13 @@ class Plan:
         until_ci: Stop when half the 95 % interval of every median is at most this part of it; None measures for the
             whole duration.
         warm_up_s: Of each case, before anything counts.
+        least_frames: Of each case, however long they take.
     """
 
     duration_s: float = 10.0
     until_ci: float | None = None
     warm_up_s: float = 1.0
+    least_frames: int = 10
 
 
 @dataclasses.dataclass
@@ -74,6 +75,7 @@ class Series:
         joules: By meter; None where a reading failed.
         busy_s: Time that `joules` were counted over.
         energy_frames: Frames in that time, those that did not count included.
+        counts: Frames of each process, where several were joined; otherwise empty.
     """
 
     total_ms: list[float] = dataclasses.field(default_factory=list)
@@ -83,6 +85,7 @@ class Series:
     joules: dict[str, float | None] = dataclasses.field(default_factory=dict)
     busy_s: float = 0.0
     energy_frames: int = 0
+    counts: list[int] = dataclasses.field(default_factory=list)
 
     def add(self, times: FrameTimes, seconds: float) -> None:
         """One frame."""
@@ -102,6 +105,28 @@ class Series:
             begun, so_far = before.get(name), self.joules.get(name, 0.0)
             known = joules is not None and begun is not None and so_far is not None
             self.joules[name] = so_far + joules - begun if known else None  # type: ignore[operator]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Series], begun: Sequence[float]) -> Series:
+        """Of several processes, one after the other.
+
+        Args:
+            parts: Of one case, one for each process.
+            begun: When the measuring of each began, seconds on a clock that all share.
+        """
+        whole = cls(counts=[len(one.total_ms) for one in parts])
+        for one, start in zip(parts, begun, strict=True):
+            whole.total_ms += one.total_ms
+            whole.num_instances += one.num_instances
+            whole.seconds += [second + start - begun[0] for second in one.seconds]
+            whole.busy_s += one.busy_s
+            whole.energy_frames += one.energy_frames
+            for name, ms in one.stage_ms.items():
+                whole.stage_ms.setdefault(name, []).extend(ms)
+        for name in {name for one in parts for name in one.joules}:
+            known = [joules for one in parts if (joules := one.joules.get(name)) is not None]
+            whole.joules[name] = sum(known) if len(known) == len(parts) else None
+        return whole
 
 
 Progress = Callable[[str], None]
@@ -139,7 +164,7 @@ def measure(
             _turn(case, frames[case.name], series[case.name], meters, several, begun, clock)
             watch.sample()
         passed = clock() - begun
-        enough = min(len(one.total_ms) for one in series.values()) >= _LEAST_FRAMES
+        enough = min(len(one.total_ms) for one in series.values()) >= plan.least_frames
         is_over = enough and passed >= plan.duration_s * len(cases)
         if is_over or clock() - looked >= _LOOK_EVERY_S:
             intervals = {name: median_interval(one.total_ms, _QUICK) for name, one in series.items()}

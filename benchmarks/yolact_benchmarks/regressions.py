@@ -1,68 +1,44 @@
 """Does ``yolact-bench compare`` find a regression, and nothing else? ``python -m yolact_benchmarks.regressions MODEL``.
 
-Again and again three runs are measured one after the other, each with a freshly opened model: an older one, the same
-again, and one whose network waits for 5 % of a frame. The second is to be found the same, the third slower. What the
-machine did to a run is judged as in ``yolact-bench``: a run that it calls unstable is measured again, as ``compare``
-asks for, and counted.
+Again and again three measurements are taken one after the other, each in fresh processes, as ``yolact-bench`` takes
+them: of a model, of the same again, and of one whose network waits for 5 % of a frame. The second is to be found the
+same, the third slower. What ``compare`` calls doubtful, because the machine was not steady or too little is known, is
+measured again, as it asks for; how often is counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from yolact_benchmarks.compare import compare_series
-from yolact_benchmarks.frames import FrameSet, drawn_frames
-from yolact_benchmarks.host_timer import HostTimer
-from yolact_benchmarks.machine_state import MachineWatch, judge_machine
-from yolact_benchmarks.measurement import Case, Plan, measure
-from yolact_benchmarks.planted import PlantedBackend, planted_outputs
-from yolact_benchmarks.power import Meters
+from yolact_benchmarks.bench_document import envelope
+from yolact_benchmarks.bench_request import BenchRequest
+from yolact_benchmarks.bench_session import run_results
+from yolact_benchmarks.compare import CaseComparison, compare_records
+from yolact_benchmarks.fresh_process import Report, call_in_fresh_process
+from yolact_benchmarks.measurement import Plan
+from yolact_benchmarks.process_run import ProcessRun, join_runs
 from yolact_benchmarks.record import write_record
-from yolact_benchmarks.stability import judge_series
-from yolact_benchmarks.statistics import summarise
-from yolact_runtime.backends import Backend, create_backend
+from yolact_benchmarks.repeated_runs import run_processes
+from yolact_benchmarks.slowed import measure_slowed
 from yolact_runtime.bundle import Bundle, open_bundle
 from yolact_runtime.errors import YolactError
-from yolact_runtime.segmenter import SegmenterOptions
 
-__all__ = ["SlowedBackend", "main"]
+__all__ = ["main"]
 
 _INSTANCES, _SIZE = 100, (1920, 1080)
 _ALLOWED = 0.03
+_PLANTED = 0.05
 _UNSTEADY = 7
-_MAX_UNSTEADY = 3
-"""So many times the wanted repetitions may fail before it gives up."""
-
-
-class SlowedBackend:
-    """A network that takes so many milliseconds longer, busy, as a slower network is. Closing it closes the network."""
-
-    def __init__(self, network: Backend, extra_ms: float) -> None:
-        self.name = network.name
-        self._network = network
-        self._extra_ms = extra_ms
-
-    def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
-        """Run the network and wait."""
-        outputs = self._network.infer(tensor)
-        until = time.perf_counter() + self._extra_ms / 1e3
-        while time.perf_counter() < until:
-            pass
-        return outputs
-
-    def close(self) -> None:
-        """Free the network."""
-        self._network.close()
+_MAX_AGAIN = 5
+"""Measurements of one comparison that may be doubtful before it gives up."""
+Record = dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,94 +46,93 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.regressions", description=__doc__)
     parser.add_argument("model", type=Path, help="bundle folder or .onnx file")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each run")
-    parser.add_argument("--planted", type=float, default=0.05, help="how much slower, as a fraction of a frame")
+    parser.add_argument("--processes", type=int, default=10, help="of each measurement")
+    parser.add_argument("--duration", type=float, default=20.0, help="seconds of each measurement, all processes")
     parser.add_argument("--threads", type=int, default=0, help="of the network; 1 leaves the other cores to the others")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
-    bundle, frames = open_bundle(options.model), drawn_frames(*_SIZE)
-    rows: list[dict[str, Any]] = []
-    bench = _Bench(bundle, frames, options.seconds, options.threads, _MAX_UNSTEADY * options.repeats)
+    bundle = open_bundle(options.model)
+    request = BenchRequest(
+        options.model,
+        instances=(_INSTANCES,),
+        sizes=(_SIZE,),
+        plan=Plan(options.duration),
+        num_processes=options.processes,
+        num_threads=options.threads,
+        streaming_s=0.0,
+    )
+    rows: list[Record] = []
     try:
-        while len(rows) < 2 * options.repeats:
-            found = _triple(bench, options.planted)
-            rows += found
-            print(f"{len(rows) // 2} of {options.repeats}, {bench.unsteady} unsteady runs: {found}", file=sys.stderr)
+        for number in range(1, options.repeats + 1):
+            rows += _compared(request)
+            print(f"{number} of {options.repeats}: {rows[-2:]}", file=sys.stderr)
     except YolactError as error:
         print(f"error: {error}", file=sys.stderr)
         return _UNSTEADY
-    unsteady = bench.unsteady
-    result = {**_summary(rows, bundle, options.planted, options.seconds), "unsteady": unsteady}
-    result["threads"] = options.threads
+    result = _summary(rows, bundle, request)
     for kind in ("rerun", "planted"):
-        print(f"{kind}: {result[kind]}; measured again because the machine was not steady: {unsteady} times")
+        again = sum(row["again"] for row in rows if row["kind"] == kind)
+        print(f"{kind}: {result[kind]}; measured again because it was doubtful: {again} times")
     if options.results:
-        command = f"python -m yolact_benchmarks.regressions {options.model.name} --repeats {options.repeats}"
-        command += f" --threads {options.threads}" if options.threads else ""
+        words = f"--repeats {options.repeats} --processes {options.processes} --duration {options.duration:g}"
+        words += f" --threads {options.threads}" if options.threads else ""
+        command = f"python -m yolact_benchmarks.regressions {options.model.name} {words}"
         write_record(options.results, f"regressions-{bundle.manifest.name}", result, command)
     return 0
 
 
-@dataclasses.dataclass
-class _Bench:
-    """What is run, and how often the machine was not steady meanwhile."""
-
-    bundle: Bundle
-    frames: FrameSet
-    seconds: float
-    threads: int
-    most_unsteady: int
-    unsteady: int = 0
-
-    def steady_run(self, extra_ms: float) -> list[float]:
-        """Latencies of a freshly opened model; measured again as often as the machine was not steady.
-
-        Raises:
-            YolactError: It was not, too often.
-        """
-        while True:
-            latencies, is_steady = _run(self.bundle, self.frames, self.seconds, extra_ms, self.threads)
-            if is_steady:
-                return latencies
-            self.unsteady += 1
-            if self.unsteady > self.most_unsteady:
-                raise YolactError(
-                    f"{self.unsteady} runs were unsteady: measure on a machine that has nothing else to do"
-                )
-
-
-def _triple(bench: _Bench, planted: float) -> list[dict[str, Any]]:
-    """An older run, the same again, a slower one, compared."""
+def _compared(request: BenchRequest) -> list[Record]:
+    """A measurement, the same again, a slower one, compared."""
+    old = _measured(request, 0.0)
+    frame_ms = float(np.median(old["results"]["cases"][0]["samples_ms"]))
     rows = []
-    old = bench.steady_run(0.0)
-    for kind, extra_ms in (("rerun", 0.0), ("planted", planted * float(np.median(old)))):
-        case = compare_series(kind, old, bench.steady_run(extra_ms), _ALLOWED)
-        rows.append({"kind": kind, "ratio": round(case.ratio, 4), "low": round(case.low, 4), "outcome": case.outcome})
+    for kind, extra_ms in (("rerun", 0.0), ("planted", _PLANTED * frame_ms)):
+        again = 0
+        while True:
+            (case,) = compare_records(old, _measured(request, extra_ms), _ALLOWED).cases
+            if case.outcome != "doubtful":
+                break
+            again += 1
+            if again > _MAX_AGAIN:
+                raise YolactError(f"{again} doubtful comparisons in a row: measure where nothing else is running")
+            # Which of the two is at fault, nobody knows: both are measured anew.
+            old = _measured(request, 0.0)
+        rows.append(_row(kind, case, again))
     return rows
 
 
-def _summary(rows: list[dict[str, Any]], bundle: Bundle, planted: float, seconds: float) -> dict[str, Any]:
-    outcomes = {k: dict(Counter(row["outcome"] for row in rows if row["kind"] == k)) for k in ("rerun", "planted")}
-    facts = {"model": bundle.manifest.name, "precision": bundle.manifest.precision, "instances": _INSTANCES}
-    return {**facts, "planted_fraction": planted, "allowed": _ALLOWED, "seconds": seconds, **outcomes, "rows": rows}
+def _row(kind: str, case: CaseComparison, again: int) -> Record:
+    figures = {name: round(getattr(case, name), 4) for name in ("ratio", "low", "high", "machine")}
+    return {"kind": kind, **figures, "outcome": case.outcome, "again": again}
 
 
-def _run(bundle: Bundle, frames: FrameSet, seconds: float, extra_ms: float, threads: int) -> tuple[list[float], bool]:
-    """Latencies of a freshly opened model, and whether they were measured on a steady machine."""
-    options = SegmenterOptions(min_confidence=0.3)
-    network = create_backend("onnxruntime-cpu", bundle.network, threads)
-    try:
-        spec = bundle.manifest.input
-        like = network.infer(np.zeros((1, 3, spec.height, spec.width), np.float32))
-        outputs = planted_outputs(bundle.manifest, like, _INSTANCES)
-        timer = HostTimer(bundle, PlantedBackend(SlowedBackend(network, extra_ms), outputs), None, options)
-        watch = MachineWatch()
-        plan = Plan(duration_s=seconds, warm_up_s=1.0)
-        series = measure([Case("run", "run", timer, frames)], plan, watch, Meters((), ()))["run"]
-    finally:
-        network.close()
-    reasons = [*judge_series(series.total_ms, summarise(series.total_ms)).reasons, *judge_machine(watch.samples)]
-    return series.total_ms, not reasons
+def _measured(request: BenchRequest, extra_ms: float) -> Record:
+    """A record, as ``yolact-bench`` would write it."""
+
+    def in_fresh_process(one: BenchRequest, report: Report) -> ProcessRun:
+        return call_in_fresh_process(measure_slowed, one, extra_ms, report=report)
+
+    runs = run_processes(request, lambda *_: None, in_fresh_process)
+    return envelope("", request.settings(), run_results(join_runs(runs)))
+
+
+def _summary(rows: list[Record], bundle: Bundle, request: BenchRequest) -> dict[str, Any]:
+    outcomes: Mapping[str, Any] = {
+        kind: dict(Counter(row["outcome"] for row in rows if row["kind"] == kind)) for kind in ("rerun", "planted")
+    }
+    return {
+        "model": bundle.manifest.name,
+        "precision": bundle.manifest.precision,
+        "instances": _INSTANCES,
+        "threads": request.num_threads,
+        "processes": request.num_processes,
+        "seconds": request.plan.duration_s,
+        "planted_fraction": _PLANTED,
+        "allowed": _ALLOWED,
+        **outcomes,
+        "again": sum(row["again"] for row in rows),
+        "rows": rows,
+    }
 
 
 if __name__ == "__main__":

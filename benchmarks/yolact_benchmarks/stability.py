@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from yolact_benchmarks.between_processes import split_series
 from yolact_benchmarks.block_bootstrap import correlation_length, ratio_interval
 from yolact_benchmarks.statistics import LatencySummary
 from yolact_calibration.bootstrap import BootstrapSettings
@@ -26,11 +27,15 @@ _CRITICAL = 2.303
 """Of Kuiper's distribution: exceeded by noise once in a thousand series."""
 _MIN_SEGMENT = 8
 _MAX_SHIFTS = 6
-_SEARCH = 32
-"""Frames before and after a rough edge where a better one is looked for; again from there, so many times."""
+_SEARCH, _SEARCH_SHARE, _MAX_SEARCH = 32, 4, 128
+"""Frames before and after a rough edge where a better one is looked for: so many, in a longer series a quarter of it,
+and no more than the last; again from there, so many times."""
 _MAX_MOVES = 8
 _DRIFT_SHARE = 5
 """The first fifth is compared with the last."""
+_MOVED_SHARE = 0.25
+"""Of the processes of a measurement, in which a step or a drift is let pass: how far they differ from the others is in
+the interval of the median."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,11 +150,12 @@ def _clearest_edges(series: Float) -> list[int]:
 
 def _sharpened(series: Float, edges: list[int]) -> list[int]:
     """The edges, moved to where the stretches on both sides are most alike; cumulated ranks find them roughly."""
+    search = min(max(_SEARCH, len(series) // _SEARCH_SHARE), _MAX_SEARCH)
     for _ in range(_MAX_MOVES):
         moved: list[int] = []
         bounds = [0, *edges, len(series)]
         for begin, edge, end in zip(bounds, bounds[1:], bounds[2:], strict=False):
-            first, last = max(begin + 1, edge - _SEARCH), min(end - 1, edge + _SEARCH)
+            first, last = max(begin + 1, edge - search), min(end - 1, edge + search)
             costs = [_scatter(series[begin:place]) + _scatter(series[place:end]) for place in range(first, last + 1)]
             moved.append(first + int(np.argmin(costs)))
         if moved == edges:
@@ -175,7 +181,10 @@ def find_drift(samples_ms: npt.ArrayLike) -> float | None:
 
 
 def judge_series(
-    samples_ms: Sequence[float], summary: LatencySummary, limits: StabilityLimits = DEFAULT_LIMITS
+    samples_ms: Sequence[float],
+    summary: LatencySummary,
+    limits: StabilityLimits = DEFAULT_LIMITS,
+    counts: Sequence[int] | None = None,
 ) -> Verdict:
     """Verdict on a series alone; what the machine did meanwhile is judged elsewhere.
 
@@ -183,6 +192,7 @@ def judge_series(
         samples_ms: In the order they were taken.
         summary: Of them.
         limits: What still counts as stable.
+        counts: Samples of each process, one after the other; None: all are of one.
     """
     reasons = []
     if summary.count < limits.min_frames:
@@ -193,12 +203,22 @@ def judge_series(
         reasons.append(
             f"the median is known to {summary.relative_half_width:.1%} only, {limits.max_half_width:.0%} is the limit"
         )
-    shifts = find_shifts(samples_ms, limits.max_shift)
-    reasons += [_told(shift) for shift in shifts]
-    drift = find_drift(samples_ms)
-    if not shifts and drift is not None and abs(drift) > limits.max_shift:
-        reasons.append(f"the last fifth is {abs(drift):.1%} {'slower' if drift > 0 else 'faster'} than the first")
+    parts = split_series(samples_ms, counts)
+    moved = {i: told for i, part in enumerate(parts, 1) if (told := _moves(part, limits))}
+    if len(parts) == 1:
+        reasons += moved.get(1, [])
+    elif len(moved) > _MOVED_SHARE * len(parts):
+        reasons += [f"process {i} of {len(parts)}: {line}" for i, told in moved.items() for line in told]
     return Verdict(tuple(reasons))
+
+
+def _moves(series: Float, limits: StabilityLimits) -> list[str]:
+    """Steps and drift of one process."""
+    shifts = find_shifts(series, limits.max_shift)
+    drift = find_drift(series)
+    if not shifts and drift is not None and abs(drift) > limits.max_shift:
+        return [f"the last fifth is {abs(drift):.1%} {'slower' if drift > 0 else 'faster'} than the first"]
+    return [_told(shift) for shift in shifts]
 
 
 def _told(shift: Shift) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from yolact_benchmarks.block_bootstrap import block_length, median_interval
+from yolact_benchmarks import between_processes, block_bootstrap
 from yolact_calibration.bootstrap import BootstrapSettings
 from yolact_runtime.errors import UsageError
 
@@ -30,9 +31,11 @@ class LatencySummary:
             series can be expected beyond it: a p99.9 of 200 frames would be their maximum under another name.
         min_ms: Shortest.
         max_ms: Longest.
-        median_low_ms: Lower end of the 95 % interval of the median, from a block bootstrap.
+        median_low_ms: Lower end of the 95 % interval of the median: from the scatter of processes, or from a block
+            bootstrap where there is one process.
         median_high_ms: Upper end of it.
-        block: Successive frames that the bootstrap drew together.
+        processes: That the frames were measured in.
+        block: Successive frames that the bootstrap drew together; None with several processes.
         cov: Standard deviation over mean.
         jitter_ms: Mean absolute difference between successive frames: what a consumer sees change from one to the next.
             A slow drift, which is in the standard deviation, is not in it.
@@ -46,7 +49,8 @@ class LatencySummary:
     max_ms: float
     median_low_ms: float
     median_high_ms: float
-    block: int
+    processes: int
+    block: int | None
     cov: float
     jitter_ms: float
     throughput_fps: float
@@ -68,12 +72,15 @@ class LatencySummary:
         return dataclasses.asdict(self)
 
 
-def summarise(samples_ms: npt.ArrayLike, settings: BootstrapSettings | None = None) -> LatencySummary:
+def summarise(
+    samples_ms: npt.ArrayLike, settings: BootstrapSettings | None = None, counts: Sequence[int] | None = None
+) -> LatencySummary:
     """Summary of a series.
 
     Args:
         samples_ms: ``(n,)`` above 0, in the order they were taken, n >= 1.
         settings: Of the bootstrap; None means the defaults.
+        counts: Frames of each process, one after the other; None: all are of one.
 
     Raises:
         UsageError: There is no sample, or one is not a positive number.
@@ -84,7 +91,10 @@ def summarise(samples_ms: npt.ArrayLike, settings: BootstrapSettings | None = No
             f"a latency series is a list of positive numbers, found {len(series)} of shape {series.shape}; "
             f"measure at least one frame"
         )
-    interval = median_interval(series, settings)
+    parts = between_processes.split_series(series, counts)
+    is_one = len(parts) == 1
+    interval = block_bootstrap.median_interval(series, settings) if is_one else between_processes.median_interval(parts)
+    steps = np.concatenate([np.abs(np.diff(part)) for part in parts])
     mean = float(series.mean())
     return LatencySummary(
         count=len(series),
@@ -94,9 +104,10 @@ def summarise(samples_ms: npt.ArrayLike, settings: BootstrapSettings | None = No
         max_ms=_rounded(series.max()),
         median_low_ms=_rounded(interval.low if interval.low is not None else mean),
         median_high_ms=_rounded(interval.high if interval.high is not None else mean),
-        block=block_length(series),
+        processes=len(parts),
+        block=block_bootstrap.block_length(series) if is_one else None,
         cov=round(float(series.std() / mean), 6),
-        jitter_ms=_rounded(np.abs(np.diff(series)).mean()) if len(series) > 1 else 0.0,
+        jitter_ms=_rounded(steps.mean()) if len(steps) else 0.0,
         throughput_fps=round(1e3 / mean, 4),
     )
 

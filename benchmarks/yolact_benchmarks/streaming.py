@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from yolact_benchmarks.frames import FrameSet
 from yolact_runtime.segmenter import Segmenter
 
-__all__ = ["measure_streaming"]
+__all__ = ["join_streaming", "measure_streaming"]
 
 _FILL = 4
 """Frames before the clock starts: a pipeline has to fill."""
@@ -55,3 +55,12 @@ def measure_streaming(
     if not count:
         return {"not_measured": f"the stream ended after fewer than {_FILL + 1} frames"}
     return {"fps": round(count / passed, 3), "frames": count, "seconds": round(passed, 3)}
+
+
+def join_streaming(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One JSON object of those of several processes; where one did not measure, its reason."""
+    for part in parts:
+        if "fps" not in part:
+            return part
+    frames, seconds = sum(part["frames"] for part in parts), sum(part["seconds"] for part in parts)
+    return {"fps": round(frames / seconds, 3), "frames": frames, "seconds": round(seconds, 3)}

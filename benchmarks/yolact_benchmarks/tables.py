@@ -126,8 +126,8 @@ def _regressions(record: dict[str, Any]) -> list[str]:
     told = [", ".join(f"{n} {outcome}" for outcome, n in results[kind].items()) for kind in ("rerun", "planted")]
     shown = f"{results['model']} {results['precision']}, {results['instances']} instances"
     return [
-        f"| {shown}, {results['seconds']:g} s a run "
-        f"| {told[0]} | {told[1]} | {results['unsteady']} | {_machine(record)} |"
+        f"| {shown}; {results['processes']} processes, {results['seconds']:g} s "
+        f"| {told[0]} | {told[1]} | {results['again']} times | {_machine(record)} |"
     ]
 
 
@@ -251,7 +251,7 @@ _HEADERS = {
     "frames": "| model | ours, fp32 | PyTorch eager | torch.compile | ONNX Runtime, dense NumPy | OpenVINO fp32 "
     "| ours, INT8 | PyTorch eager | OpenVINO INT8 |",
     "bench": "| model, frames | peer | median | ours | peer over ours | 95 % | steady machine | machine |",
-    "regressions": "| model | the same again | 5 % slower | measured again, unsteady | machine |",
+    "regressions": "| model; each measurement | the same again | 5 % slower | doubtful, measured again | machine |",
     "postprocess": "| scene | this runtime | dense PyTorch | ratio | peak memory | dense PyTorch | machine |",
     "evaluator": "| detections | ours | pycocotools | ratio | largest difference | machine |",
     "export": "| checkpoint | export with verification | extra memory | over checkpoint | machine |",

@@ -21,7 +21,8 @@ from yolact_runtime.media import write_image
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75), 0, 0.9), Thing((0.0, 0.0, 0.4, 0.6), 2, 0.6, prototype=1)]
 HEIGHT, WIDTH = 40, 60
 # Nothing here says how fast anything is: a few frames of a network that does nothing.
-QUICK = ["--duration", "0.05", "--warm-up", "0", "--stream", "0", "--cold-starts", "0", "--size", "128x72"]
+QUICK = ["--duration", "0.05", "--warm-up", "0", "--stream", "0", "--cold-starts", "0", "--processes", "1"]
+QUICK += ["--size", "128x72"]
 FEW = [*QUICK[:-2], "--instances", "found"]
 
 
@@ -122,6 +123,28 @@ def test_an_unstable_measurement_is_flagged_and_strict_ends_with_7(
     assert "error: the measurement is unstable" in capsys.readouterr().err
 
 
+def test_fresh_processes_share_the_time(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.json"
+    words = ["--instances", "1", "--precision", "fp32,int8-cpu", "--processes", "2", "--stream", "0.1", "--json", out]
+    assert run(bundle, *QUICK, *words) == 0
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert lines[1] == "2 fresh processes, one after the other; in each:"
+    assert len([line for line in lines if "(fp32) on onnxruntime-cpu" in line]) == 1, "the first process speaks for all"
+    results = json.loads(out.read_text())["results"]
+    assert [model["precision"] for model in results["models"]] == ["fp32", "int8-cpu"]
+    for case in results["cases"]:
+        assert len(case["processes"]) == case["latency"]["processes"] == 2
+        assert sum(case["processes"]) == len(case["samples_ms"]) == len(case["seconds"])
+        assert case["seconds"] == sorted(case["seconds"])
+        assert case["streaming"]["frames"] > 0
+    assert "frames each, from 2 processes" in captured.out
+    assert run(tmp_path / "none.bundle", *QUICK, "--processes", "2") == 1
+    assert "no model at" in capsys.readouterr().err
+    assert run(bundle, *QUICK, "--processes", "2", "--instances", "31") == 2
+    assert "can return 0 to 30 instances, found 31" in capsys.readouterr().err
+
+
 def test_json_on_stdout_is_all_that_is_there(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(bundle / "model.fp32.onnx", *QUICK, "--instances", "1", "--json", "-") == 0
     captured = capsys.readouterr()
@@ -141,6 +164,7 @@ def test_json_on_stdout_is_all_that_is_there(bundle: Path, capsys: pytest.Captur
         (["--duration", "-1"], "--duration is a number of seconds"),
         (["--duration", "nan"], "--duration is a number of seconds"),
         (["--cold-starts", "-1"], "--cold-starts is 0 or more"),
+        (["--processes", "0"], "--processes is 1 or more"),
         (["--annotations", "a.json"], "need pictures: --images DIR"),
         (["--images", "synthetic", "x"], "not both"),
         (["--html", "out.txt"], "--html writes .htm or .html files"),

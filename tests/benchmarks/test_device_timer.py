@@ -173,19 +173,8 @@ def test_peers_of_an_engine_run_its_network(bundle: Path) -> None:
 
 def test_the_command(bundle: Path, engine: FakeTensorRt, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     engine.layers = LAYERS
-    words = [
-        "--layers",
-        "--instances",
-        "1,5",
-        "--size",
-        "96x64",
-        "--duration",
-        "0.01",
-        "--warm-up",
-        "0",
-        "--stream",
-        "0.01",
-    ]
+    words = ["--layers", "--instances", "1,5", "--size", "96x64", "--duration", "0.01", "--warm-up", "0"]
+    words += ["--stream", "0.01", "--processes", "1"]
     record = tmp_path / "record.json"
     plan = str(bundle / "model.fp16.plan")
     assert bench_cli.main([plan, *words, "--cold-starts", "0", "--json", str(record)]) == 0

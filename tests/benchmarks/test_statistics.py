@@ -46,6 +46,19 @@ def test_jitter_is_the_mean_step_between_neighbours() -> None:
     assert summarise([5.0], FEW).jitter_ms == 0
 
 
+def test_processes_make_the_interval_and_no_steps_between_them() -> None:
+    parts = [[10.0, 10.5] * 10, [11.0, 11.5] * 10, [10.2, 10.7] * 10]
+    series = np.concatenate(parts)
+    summary = summarise(series, FEW, [20, 20, 20])
+    assert (summary.processes, summary.block) == (3, None)
+    assert summary.jitter_ms == pytest.approx(0.5)
+    # Three medians that scatter by 5 %: Student's t with two degrees of freedom.
+    assert summary.median_high_ms / summary.median_ms == pytest.approx(np.exp(4.303 * 0.0495 / np.sqrt(3)), abs=0.01)
+    one = summarise(series, FEW)
+    assert (one.processes, one.median_ms) == (1, summary.median_ms)
+    assert one.median_high_ms < summary.median_high_ms
+
+
 @given(LATENCIES)
 @settings(max_examples=60, deadline=None)
 def test_whatever_the_series_its_figures_are_in_order(series: list[float]) -> None:

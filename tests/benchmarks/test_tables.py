@@ -84,11 +84,11 @@ def test_peers_and_planted_regressions_have_tables(tmp_path: Path) -> None:
         "| r50, 1920x1080, 100 instances | PyTorch eager | 1500 ms | fp32 600 ms | **2.50 x** | 2.40 to 2.60 | yes "
         "| Some CPU, 2 cores |"
     ) in tables.render("<!-- table: bench --><!-- end -->", tmp_path)
-    facts = {"model": "r50", "precision": "fp32", "instances": 100, "seconds": 1.5, "unsteady": 3}
+    facts = {"model": "r50", "precision": "fp32", "instances": 100, "seconds": 20, "processes": 10, "again": 3}
     found = {"rerun": {"same": 20}, "planted": {"slower": 19, "same": 1}}
     (folder / "regressions-r50.json").write_text(json.dumps({"environment": environment, "results": facts | found}))
     assert (
-        "| r50 fp32, 100 instances, 1.5 s a run | 20 same | 19 slower, 1 same | 3 | Some CPU, 2 cores |"
+        "| r50 fp32, 100 instances; 10 processes, 20 s | 20 same | 19 slower, 1 same | 3 times | Some CPU, 2 cores |"
     ) in tables.render("<!-- table: regressions --><!-- end -->", tmp_path)
 
 

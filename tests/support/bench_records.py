@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from yolact_benchmarks.bench_document import case_document, envelope, machine_document
-from yolact_benchmarks.frames import FrameSet
 from yolact_benchmarks.machine_state import MachineSample
-from yolact_benchmarks.measurement import Case, Series
+from yolact_benchmarks.measurement import Series
 from yolact_benchmarks.stages import MASKS, NETWORK, FrameTimes
 
 __all__ = ["bench_record", "steady_ms"]
@@ -23,20 +22,13 @@ def steady_ms(seed: int, median_ms: float = 20.0, count: int = 150, spread: floa
     return values
 
 
-class _Timer:
-    segmenter: Any = None
-    stages = (NETWORK, MASKS)
-
-    def time(self, frame: Any) -> FrameTimes:
-        raise NotImplementedError
-
-
 def bench_record(
     series: dict[tuple[str, int], Sequence[float]],
     accuracy: dict[str, float] | None = None,
     yardstick_ms: float = 1.0,
     reasons: Sequence[str] = (),
     joules: float | None = None,
+    num_processes: int = 5,
     **environment: Any,
 ) -> dict[str, Any]:
     """A record.
@@ -47,12 +39,12 @@ def bench_record(
         yardstick_ms: Of the machine.
         reasons: Against the machine.
         joules: Of a frame, by a meter called "board".
+        num_processes: That every series is from, in equal parts.
         environment: Replaces fields of it.
     """
-    frames = FrameSet("1920x1080", "drawn scenes", (np.zeros((2, 2, 3), np.uint8),))
     cases = []
     for (precision, count), values in series.items():
-        one = Series()
+        one = Series(counts=[len(part) for part in np.array_split(values, num_processes)])
         for i, ms in enumerate(values):
             one.add(FrameTimes(ms, {"network": 0.75 * ms, "masks": 0.25 * ms}, count), (i + 1) * ms / 1e3)
         if joules is not None:
@@ -60,11 +52,11 @@ def bench_record(
         facts = {
             "precision": precision,
             "backend": "onnxruntime-cpu",
-            "frames": {"name": frames.name, "source": frames.source, "sizes": [[1920, 1080]]},
+            "frames": {"name": "1920x1080", "source": "drawn scenes", "sizes": [[1920, 1080]]},
             "instances": count,
         }
-        case = Case(f"{precision} 1920x1080 {count}", precision, _Timer(), frames)
-        cases.append(case_document(case, one, facts, reasons, ["no meter"]) | {"streaming": {"not_measured": "none"}})
+        case = case_document(f"{precision} 1920x1080 {count}", (NETWORK, MASKS), one, facts, reasons, ["no meter"])
+        cases.append(case | {"streaming": {"not_measured": "none"}})
     models: list[dict[str, Any]] = []
     for precision in dict.fromkeys(precision for precision, _ in series):
         model = {"name": "small", "precision": precision, "backend": "onnxruntime-cpu", "size_bytes": 3_400_000}
