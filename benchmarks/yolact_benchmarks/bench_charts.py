@@ -151,10 +151,12 @@ def _history(case: Case) -> list[Point]:
     """At most so many points: the median and the longest of each stretch, so that no long frame is lost."""
     ms, seconds = np.asarray(case["samples_ms"]), np.asarray(case["seconds"])
     points = []
-    for part in np.array_split(np.arange(len(ms)), min(len(ms), _MAX_POINTS // 2)):
-        points.append(Point(float(seconds[part[0]]), float(np.median(ms[part]))))
-        if len(part) > 1:
-            points.append(Point(float(seconds[part[-1]]), float(ms[part].max())))
+    processes = np.split(np.arange(len(ms)), np.cumsum(case.get("processes", [len(ms)]))[:-1])
+    for process in processes:
+        for part in np.array_split(process, min(len(process), max(1, _MAX_POINTS // 2 // len(processes)))):
+            points.append(Point(float(seconds[part[0]]), float(np.median(ms[part]))))
+            if len(part) > 1:
+                points.append(Point(float(seconds[part[-1]]), float(ms[part].max())))
     return points
 
 

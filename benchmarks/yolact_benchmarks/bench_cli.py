@@ -211,11 +211,19 @@ def _request(options: argparse.Namespace) -> BenchRequest:
         with_peers=options.peers,
         checkpoint=options.checkpoint,
     )
+    _check_files(options, request)
+    return request
+
+
+def _check_files(options: argparse.Namespace, request: BenchRequest) -> None:
+    """What is opened after the speed was measured: a slip of the pen need not wait for that."""
     if (options.annotations or options.against) and request.is_live:
         raise UsageError("--annotations and --against need pictures: --images DIR")
     if options.annotations and (len(options.images) != 1 or not Path(options.images[0]).is_dir()):
         raise UsageError("with --annotations, --images is the one folder that the file names are relative to")
-    return request
+    for name in ("annotations", "against", "checkpoint"):
+        if (path := getattr(options, name)) is not None and not path.exists():
+            raise UsageError(f"--{name}: there is no {path}")
 
 
 def _check_destinations(options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from yolact_benchmarks.between_processes import median_interval, split_series
-from yolact_benchmarks.machine_state import MachineSample
+from yolact_benchmarks.machine_state import MachineSample, find_disturbances
 from yolact_benchmarks.measurement import Series
 from yolact_benchmarks.record import environment
 from yolact_benchmarks.stability import DEFAULT_LIMITS, StabilityLimits, Verdict, judge_series
@@ -147,6 +147,7 @@ def machine_document(samples: Sequence[MachineSample], reasons: Sequence[str], p
     return {
         "samples": [sample.document() for sample in samples],
         "reasons": list(reasons),
+        "disturbances": list(find_disturbances(samples)),
         "not_measured": silent,
         "peak_device_memory_mb": peak_device_mb,
     }

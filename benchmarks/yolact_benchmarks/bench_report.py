@@ -136,6 +136,7 @@ def _method(record: Mapping[str, Any]) -> str:
         ("Packages", text(versions)),
         ("Frames", text("; ".join(dict.fromkeys(case["frames"]["source"] for case in record["results"]["cases"])))),
         ("Clock", text(settings.get("frame_clock"))),
+        ("Processes", text(f"{settings.get('processes', 1)}, one after the other, sharing the time")),
         ("Defaults in force", text(" ".join(settings.get("defaults") or ["none"]))),
     ]
     if environment.get("variables"):

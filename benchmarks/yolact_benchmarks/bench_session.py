@@ -14,16 +14,18 @@ from yolact_benchmarks.device_timer import DeviceModel
 from yolact_benchmarks.engine_profile import profile_engine
 from yolact_benchmarks.frames import FrameSet
 from yolact_benchmarks.fresh_process import Kind
+from yolact_benchmarks.gpu_stages import copy_gigabytes_per_second
 from yolact_benchmarks.host_timer import HostModel
 from yolact_benchmarks.layer_profile import profile_document, profile_network
 from yolact_benchmarks.machine_state import MachineWatch, judge_machine
+from yolact_benchmarks.network_operations import convolution_operations
 from yolact_benchmarks.opened_model import OpenedModel
 from yolact_benchmarks.peers import find_peers, measure_peers
 from yolact_benchmarks.process_run import ProcessRun, find_frames, join_runs, open_gpu, open_models
 from yolact_benchmarks.repeated_runs import run_processes
 from yolact_benchmarks.speed_accuracy import measure_accuracy_of, measure_agreement_of
 from yolact_runtime.backends.tensorrt import TensorRtBackend
-from yolact_runtime.bundle import open_bundle
+from yolact_runtime.bundle import Bundle, open_bundle
 from yolact_runtime.errors import UsageError
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 from yolact_runtime.terminal import Terminal
@@ -77,7 +79,7 @@ def _add_peers_and_layers(request: BenchRequest, results: dict[str, Any], termin
         if request.with_peers:
             results["peers"] = _peers(request, models, find_frames(request)[0][-1], terminal)
         if request.with_layers:
-            results["layers"] = {model.precision: _layers(model, request.num_threads) for model in models}
+            results["layers"] = {model.precision: _layers(request, model) for model in models}
 
 
 def _peers(
@@ -88,11 +90,8 @@ def _peers(
     if len(ours) < len(models):
         raise UsageError(f"--peers needs numbers of instances that can be planted, which {models[0].backend} does not")
     first = models[0].source
-    if isinstance(first, HostModel):
-        bundle = first.bundle
-    else:
-        # An engine's peers run the network that it was built from.
-        bundle = open_bundle(request.model if request.model.is_dir() else request.model.parent, "fp32")
+    # An engine's peers run the network that it was built from.
+    bundle = first.bundle if isinstance(first, HostModel) else _float_network(request)
     terminal.status("preparing peers")
     count = request.instances[-1]
     peers = find_peers(request.checkpoint)
@@ -101,12 +100,19 @@ def _peers(
         return measure_peers(ours, bundle, peers, frames, count, request.options, request.plan, watch, terminal.status)
 
 
-def _layers(model: OpenedModel, num_threads: int) -> dict[str, Any]:
-    if isinstance(model.source, DeviceModel) and isinstance(model.source.segmenter.network, TensorRtBackend):
-        return profile_document(profile_engine(model.source.segmenter.network))
+def _layers(request: BenchRequest, model: OpenedModel) -> dict[str, Any]:
+    engine = model.source.segmenter.network if isinstance(model.source, DeviceModel) else None
+    if isinstance(engine, TensorRtBackend):
+        operations = convolution_operations(_float_network(request).network)
+        return profile_document(profile_engine(engine, operations), copy_gigabytes_per_second(engine.device))
     if model.backend != "onnxruntime-cpu":
         return {"not_measured": f"{model.backend} has no profiler here yet"}
-    return profile_document(profile_network(model.file, model.manifest.input, num_threads))
+    return profile_document(profile_network(model.file, model.manifest.input, request.num_threads))
+
+
+def _float_network(request: BenchRequest) -> Bundle:
+    """That an engine was built from, or that its quantised network was made of: nodes have the same names in all."""
+    return open_bundle(request.model if request.model.is_dir() else request.model.parent, "fp32")
 
 
 def _add_cold_starts(request: BenchRequest, results: dict[str, Any], terminal: Terminal) -> None:

@@ -3,7 +3,10 @@
 Medians are compared, process by process: their scatter makes the interval of the ratio. A configuration is called
 slower when its ratio is beyond what is allowed *and* the interval leaves no doubt that it is slower at all; beyond what
 is allowed, with such doubt, it is doubtful. Where the machine itself became slower, which a fixed piece of work tells,
-the ratio is divided by that before it is judged; and what an unstable measurement says is doubtful.
+the ratio is divided by that before it is judged.
+
+What was measured while others used the machine, or while it throttled, is doubtful: that may have slowed down a whole
+measurement evenly. Other unsteadiness is in the scatter of the processes; of a single process it is doubtful too.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from yolact_benchmarks.between_processes import ratio_interval, split_series
+from yolact_benchmarks.between_processes import PROCESS_SPREAD, ratio_interval, split_series
 from yolact_runtime.errors import YolactError
 
 __all__ = ["CaseComparison", "Comparison", "MachineMismatchError", "compare_records", "compare_series"]
@@ -44,8 +47,9 @@ class CaseComparison:
         high: Upper end of it.
         machine: By how much the machine alone was slower, 1 where it was not; the ratio is judged without it.
         outcome: ``"slower"`` is a regression, beyond what is allowed; ``"doubtful"`` is a change in either direction
-            that is beyond it, with an interval that has 1 in it or a measurement that was not stable.
+            that is beyond it, with an interval that has 1 in it or a measurement that is not to be trusted.
         is_stable: Both measurements were.
+        is_trusted: Their medians may be compared.
         processes: Of each measurement.
     """
 
@@ -58,6 +62,7 @@ class CaseComparison:
     machine: float
     outcome: Outcome
     is_stable: bool = True
+    is_trusted: bool = True
     processes: tuple[int, int] = (1, 1)
 
 
@@ -97,6 +102,7 @@ def compare_series(
     max_regress: float,
     machine: float = 1.0,
     is_stable: bool = True,
+    is_disturbed: bool = False,
 ) -> CaseComparison:
     """Compare two measurements of one configuration.
 
@@ -108,20 +114,22 @@ def compare_series(
         machine: Ratio of a fixed piece of work, new over old; below 1 it is not used: a faster machine does not
             excuse, and does not hide, anything.
         is_stable: Both measurements were.
+        is_disturbed: One of them was, by something that shows in no scatter.
     """
     interval = ratio_interval(new_ms, old_ms)
     ratio, low, high = (float("nan") if v is None else v for v in (interval.estimate, interval.low, interval.high))
     slower_machine = max(1.0, machine)
+    processes = len(old_ms), len(new_ms)
+    is_trusted = not is_disturbed and (is_stable or min(processes) > 1)
     outcome: Outcome = "same"
     if ratio / slower_machine > 1 + max_regress:
-        outcome = "slower" if is_stable and low / slower_machine > 1 else "doubtful"
+        outcome = "slower" if is_trusted and low / slower_machine > 1 else "doubtful"
     elif ratio < 1 - max_regress:
-        outcome = "faster" if is_stable and high < 1 else "doubtful"
+        outcome = "faster" if is_trusted and high < 1 else "doubtful"
     old, new = (
         float(np.exp(np.mean([np.log(np.median(np.asarray(part))) for part in parts]))) for parts in (old_ms, new_ms)
     )
-    processes = len(old_ms), len(new_ms)
-    return CaseComparison(name, old, new, ratio, low, high, slower_machine, outcome, is_stable, processes)
+    return CaseComparison(name, old, new, ratio, low, high, slower_machine, outcome, is_stable, is_trusted, processes)
 
 
 def compare_records(
@@ -158,17 +166,27 @@ def compare_records(
         )
     before = {case["name"]: case for case in old["results"]["cases"]}
     after = {case["name"]: case for case in new["results"]["cases"]}
-    cases = [_compare(name, before[name], after[name], max_regress, machine) for name in before if name in after]
+    is_disturbed = any(record["results"]["machine"].get("disturbances") for record in (old, new))
+    cases = [
+        _compare(name, before[name], after[name], max_regress, machine, is_disturbed)
+        for name in before
+        if name in after
+    ]
     warnings += [f"{case.name}: one of the measurements was unstable" for case in cases if not case.is_stable]
+    if any(1 in case.processes for case in cases):
+        warnings.append(
+            f"a measurement of one process says nothing about the next one, which is taken to differ by "
+            f"{PROCESS_SPREAD:.0%}; --processes 5 measures it"
+        )
     return Comparison(tuple(cases), tuple(sorted(before.keys() ^ after.keys())), tuple(warnings))
 
 
 def _compare(
-    name: str, old: Mapping[str, Any], new: Mapping[str, Any], max_regress: float, machine: float
+    name: str, old: Mapping[str, Any], new: Mapping[str, Any], max_regress: float, machine: float, is_disturbed: bool
 ) -> CaseComparison:
     is_stable = all(case["verdict"]["stable"] for case in (old, new))
     before, after = (split_series(case["samples_ms"], case.get("processes")) for case in (old, new))
-    return compare_series(name, before, after, max_regress, machine, is_stable)
+    return compare_series(name, before, after, max_regress, machine, is_stable, is_disturbed)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence[str]) -> list[str]:

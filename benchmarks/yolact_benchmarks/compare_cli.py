@@ -26,7 +26,7 @@ def compare_parser() -> argparse.ArgumentParser:
         prog="yolact-bench compare",
         description="Compare two records: ratios of medians with intervals, configuration by configuration.",
         epilog="Exit status: 0 no slower than allowed; 1 failed; 2 usage; 4 slower; 5 different machines; "
-        "7 it may be slower and the measurement was unstable, or unstable at all with --strict.",
+        "7 it may be slower, but not surely, or with --strict a measurement was unstable.",
     )
     parser.add_argument("old", type=Path, metavar="OLD.json", help="written by yolact-bench --json")
     parser.add_argument("new", type=Path, metavar="NEW.json", help="the run to judge")
@@ -69,8 +69,11 @@ def compare_command(options: argparse.Namespace, terminal: Terminal) -> int:
         return _SLOWER
     if comparison.doubts:
         names = ", ".join(case.name for case in comparison.doubts)
+        is_trusted = all(case.is_trusted for case in comparison.doubts)
+        why = "the intervals have 1 in them" if is_trusted else "a measurement was disturbed"
         terminal.error(
-            f"slower by more than {limit:.1%}, but measured on a machine that was not steady: {names}; measure again"
+            f"slower by more than {limit:.1%}, but not surely, because {why}: {names}; measure both again, with a "
+            f"longer --duration and more --processes"
         )
         return _UNSTABLE
     is_stable = all(case.is_stable for case in comparison.cases)

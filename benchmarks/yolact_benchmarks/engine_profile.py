@@ -33,11 +33,12 @@ _TYPES = {
 }
 
 
-def profile_engine(backend: TensorRtBackend) -> list[KernelTime]:
+def profile_engine(backend: TensorRtBackend, operations: Mapping[str, int] | None = None) -> list[KernelTime]:
     """Run an engine under the profiler, on memory of its own.
 
     Args:
         backend: Open.
+        operations: Of the convolutions of the network that it was built from, by the names of their nodes.
 
     Raises:
         BackendError: TensorRT tells no layer.
@@ -61,7 +62,8 @@ def profile_engine(backend: TensorRtBackend) -> list[KernelTime]:
             context.enqueue(stream)
             stream.synchronize()
     layers = read_layers(backend.layers_json())
-    kernels = [_kernel(name, statistics.median(some), layers.get(name, {})) for name, some in times.items()]
+    known = operations or {}
+    kernels = [_kernel(name, statistics.median(some), layers.get(name, {}), known) for name, some in times.items()]
     if not kernels:
         raise BackendError(f"{backend.name} profiled no layer of the engine")
     return kernels
@@ -76,14 +78,15 @@ def read_layers(text: str) -> dict[str, Mapping[str, Any]]:
     return {layer["Name"]: layer for layer in layers if isinstance(layer, Mapping) and "Name" in layer}
 
 
-def _kernel(name: str, ms: float, layer: Mapping[str, Any]) -> KernelTime:
-    """`ms` of one layer; the module is that of the first ONNX node in it."""
+def _kernel(name: str, ms: float, layer: Mapping[str, Any], operations: Mapping[str, int]) -> KernelTime:
+    """`ms` of one layer; the module is that of the first ONNX node in it, its operations are those of all of them."""
     nodes = _ONNX_LAYER.findall(str(layer.get("Metadata", ""))) or [name]
     tensors = [*_tensors(layer, "Inputs"), *_tensors(layer, "Outputs"), *_tensors(layer, "Constants")]
     inputs = _tensors(layer, "Inputs")
     precision = inputs[0][0] if inputs else ""
     size = sum(math.prod(shape) * item for _, shape, item in tensors)
-    return KernelTime(nodes[0], str(layer.get("LayerType", "")), precision, ms, size, None)
+    computed = [operations[node] for node in dict.fromkeys(nodes) if node in operations]
+    return KernelTime(nodes[0], str(layer.get("LayerType", "")), precision, ms, size, sum(computed) or None)
 
 
 def _tensors(layer: Mapping[str, Any], key: str) -> list[tuple[str, tuple[int, ...], int]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import statistics
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from yolact_benchmarks.network_operations import kernel_operations
 from yolact_runtime.errors import BackendError
 from yolact_runtime.manifest import InputSpec
 
@@ -26,7 +26,6 @@ __all__ = [
     "CONVERSIONS",
     "KernelTime",
     "block_of",
-    "count_operations",
     "profile_document",
     "profile_network",
     "read_kernels",
@@ -35,7 +34,6 @@ __all__ = [
 CONVERSIONS = "layout and type changes"
 _CONVERTING = {"ReorderInput", "ReorderOutput", "Transpose", "QuantizeLinear", "DequantizeLinear", "Cast"}
 _CONVERTING |= {"Reformat", "reformat", "cast", "NoOp"}  # as TensorRT and TensorRT-RTX name their layers
-_FOLLOWING = {"Relu", "Clip", "Add", "QuantizeLinear", "DequantizeLinear"}
 _CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "ConvInteger"}
 _CONVOLUTIONS |= {"CaskConvolution", "CaskGemmConvolution", "Convolution", "correlation", "gemm"}
 _OTHER = "other"
@@ -57,6 +55,9 @@ _ADDED = re.compile(r"(_nchwc|_nhwc|_token_\d+)+$")
 """What the library adds to the name of the last node that a kernel computes."""
 _RIDGE = 10.0
 """Operations for a byte from which processors of today are busy computing and not waiting for memory, roughly."""
+_GPU_RIDGE = 100.0
+"""The same of their GPUs, whose memory is asked first how fast it is."""
+_OF_BANDWIDTH = 0.5
 _WARM_UP, _RUNS = 2, 9
 _NUM_LAYERS = 20
 _MUCH = 0.1
@@ -119,38 +120,10 @@ def profile_network(model: Path, spec: InputSpec, num_threads: int = 0) -> list[
         for _ in range(_WARM_UP + _RUNS):
             session.run(None, {session.get_inputs()[0].name: tensor})
         events = json.loads(Path(session.end_profiling()).read_bytes())
-    kernels = read_kernels(events, _WARM_UP, count_operations(model))
+    kernels = read_kernels(events, _WARM_UP, kernel_operations(model))
     if not kernels:
         raise BackendError(f"ONNX Runtime {onnxruntime.__version__} profiled no kernel of {model}; try another version")
     return kernels
-
-
-def count_operations(model: Path) -> dict[str, int]:
-    """Operations of each convolution by the name of every node that may give its kernel its name; empty without onnx.
-
-    Two for each multiplication with addition. A kernel has the name of the last node in it, such as the ReLU.
-    """
-    try:
-        import onnx
-    except ImportError:
-        return {}
-    graph = onnx.load(model).graph
-    sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    producer = {name: node for node in graph.node for name in node.output}
-    for info in (*graph.value_info, *graph.output):
-        sizes.setdefault(info.name, tuple(dim.dim_value for dim in info.type.tensor_type.shape.dim))
-    found: dict[str, int] = {}
-    for node in graph.node:
-        maker = producer.get(node.input[0]) if node.input else None
-        if node.op_type == "Conv":
-            weight = producer.get(node.input[1])
-            filters = sizes.get(weight.input[0] if weight is not None else node.input[1], ())
-            out = sizes.get(node.output[0], ())
-            if filters and out:
-                found[node.name] = 2 * math.prod(filters) * math.prod(out[2:])
-        elif node.op_type in _FOLLOWING and maker is not None and maker.name in found:
-            found[node.name] = found[maker.name]
-    return found
 
 
 def read_kernels(
@@ -161,7 +134,7 @@ def read_kernels(
     Args:
         events: Of the profiler's file.
         num_warm_up: Runs that do not count.
-        operations: By name of node; see :func:`count_operations`.
+        operations: By name of node; see :func:`~yolact_benchmarks.network_operations.kernel_operations`.
     """
     runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for event in events:
@@ -189,18 +162,24 @@ def _kernel(name: str, events: Sequence[Mapping[str, Any]], operations: Mapping[
     )
 
 
-def profile_document(kernels: Sequence[KernelTime]) -> dict[str, Any]:
-    """JSON object: blocks, the longest layers, the share of conversions, and at most three suggestions."""
+def profile_document(kernels: Sequence[KernelTime], gb_per_s: float | None = None) -> dict[str, Any]:
+    """JSON object: blocks, the longest layers, the share of conversions, and at most three suggestions.
+
+    Args:
+        kernels: Of a network.
+        gb_per_s: Bandwidth of the memory, as measured on the GPU that ran them; None for a processor.
+    """
     total = sum(kernel.ms for kernel in kernels) or 1.0
     members: dict[str, list[KernelTime]] = {}
     for kernel in kernels:
         members.setdefault(kernel.block, []).append(kernel)
-    blocks = [_block(name, some, total) for name, some in members.items()]
+    blocks = [_block(name, some, total, gb_per_s) for name, some in members.items()]
     longest = sorted(kernels, key=lambda kernel: -kernel.ms)[:_NUM_LAYERS]
     converting = sum(kernel.ms for kernel in members.get(CONVERSIONS, [])) / total
     return {
         "runs": _RUNS,
         "total_ms": round(total, 3),
+        "memory_gb_per_s": None if gb_per_s is None else round(gb_per_s, 1),
         "conversion_share": round(converting, 4),
         "blocks": blocks,
         "layers": [{**dataclasses.asdict(one), "block": one.block, "ms": round(one.ms, 4)} for one in longest],
@@ -208,7 +187,7 @@ def profile_document(kernels: Sequence[KernelTime]) -> dict[str, Any]:
     }
 
 
-def _block(name: str, kernels: Sequence[KernelTime], total: float) -> dict[str, Any]:
+def _block(name: str, kernels: Sequence[KernelTime], total: float, gb_per_s: float | None) -> dict[str, Any]:
     operations, size = sum(kernel.operations or 0 for kernel in kernels), sum(kernel.bytes for kernel in kernels)
     known = all(kernel.operations is not None for kernel in kernels if kernel.operator in _CONVOLUTIONS)
     intensity = operations / size if known and size else None
@@ -219,9 +198,20 @@ def _block(name: str, kernels: Sequence[KernelTime], total: float) -> dict[str, 
         "share": round(ms / total, 4),
         "mb": round(size / 1e6, 2),
         "operations_per_byte": None if intensity is None else round(intensity, 1),
-        "bound_by": None if intensity is None else "memory" if intensity < _RIDGE else "arithmetic",
+        "bound_by": _bound(intensity, size, ms, gb_per_s),
         "precisions": sorted({kernel.precision for kernel in kernels if kernel.operator in _CONVOLUTIONS}),
     }
+
+
+def _bound(intensity: float | None, size: int, ms: float, gb_per_s: float | None) -> str | None:
+    """Roofline class. On a GPU what is slow for another reason, as many small kernels are, is bound by latency."""
+    if intensity is None:
+        return None
+    if gb_per_s is None:
+        return "memory" if intensity < _RIDGE else "arithmetic"
+    if size / (gb_per_s * 1e6) >= _OF_BANDWIDTH * ms:
+        return "memory"
+    return "arithmetic" if intensity >= _GPU_RIDGE else "latency"
 
 
 def _suggestions(

@@ -18,7 +18,7 @@ import numpy as np
 from yolact_benchmarks.nvml import GpuSample, Nvml
 from yolact_benchmarks.stability import DEFAULT_LIMITS, StabilityLimits
 
-__all__ = ["MachineSample", "MachineWatch", "judge_machine", "run_yardstick_ms"]
+__all__ = ["MachineSample", "MachineWatch", "find_disturbances", "judge_machine", "run_yardstick_ms"]
 
 _PERIOD_S = 0.5
 _YARDSTICK = np.random.default_rng(0).random(60_000, np.float32)
@@ -138,6 +138,17 @@ def run_yardstick_ms() -> float:
 
 def judge_machine(samples: Sequence[MachineSample], limits: StabilityLimits = DEFAULT_LIMITS) -> tuple[str, ...]:
     """Why what was measured meanwhile is not to be trusted; nothing where nothing speaks against it."""
+    gpu = [sample.gpu for sample in samples if sample.gpu is not None]
+    return (
+        *find_disturbances(samples, limits),
+        *_changes([sample.clock_mhz for sample in samples], "the clock moved between {} and {} MHz", limits),
+        *_changes([s.yardstick_ms for s in samples], "a fixed piece of work took between {} and {} ms", limits),
+        *_changes([sample.clock_mhz for sample in gpu], "the GPU's clock moved between {} and {} MHz", limits),
+    )
+
+
+def find_disturbances(samples: Sequence[MachineSample], limits: StabilityLimits = DEFAULT_LIMITS) -> tuple[str, ...]:
+    """Of these reasons, those that may have made a whole measurement slower, so that nothing in it shows them."""
     reasons = []
     load = np.array([sample.other_load for sample in samples if sample.other_load is not None])
     loaded = float(np.mean(load > limits.max_other_load)) if len(load) else 0.0
@@ -154,17 +165,9 @@ def judge_machine(samples: Sequence[MachineSample], limits: StabilityLimits = DE
         counts = [value for sample in samples if (value := getattr(sample, field)) is not None]
         if counts and counts[-1] > counts[0]:
             reasons.append(told.format(counts[-1] - counts[0]))
-    reasons += _changes([sample.clock_mhz for sample in samples], "the clock moved between {} and {} MHz", limits)
-    reasons += _changes(
-        [sample.yardstick_ms for sample in samples], "a fixed piece of work took between {} and {} ms", limits
-    )
-    return (*reasons, *_judge_gpu([sample.gpu for sample in samples if sample.gpu is not None], limits))
-
-
-def _judge_gpu(samples: Sequence[GpuSample], limits: StabilityLimits) -> list[str]:
-    throttles = sorted({reason for sample in samples for reason in sample.throttle or ()})
-    reasons = [f"the GPU slowed itself down: {', '.join(throttles)}"] if throttles else []
-    return reasons + _changes([s.clock_mhz for s in samples], "the GPU's clock moved between {} and {} MHz", limits)
+    throttles = sorted({reason for sample in samples if sample.gpu for reason in sample.gpu.throttle or ()})
+    reasons += [f"the GPU slowed itself down: {', '.join(throttles)}"] if throttles else []
+    return tuple(reasons)
 
 
 def _changes(values: Sequence[float | None], told: str, limits: StabilityLimits) -> list[str]:

@@ -167,6 +167,8 @@ def test_json_on_stdout_is_all_that_is_there(bundle: Path, capsys: pytest.Captur
         (["--processes", "0"], "--processes is 1 or more"),
         (["--annotations", "a.json"], "need pictures: --images DIR"),
         (["--images", "synthetic", "x"], "not both"),
+        (["--images", ".", "--against", "none.bundle"], "--against: there is no none.bundle"),
+        (["--peers", "--checkpoint", "none.pth"], "--checkpoint: there is no none.pth"),
         (["--html", "out.txt"], "--html writes .htm or .html files"),
         (["--html", "nowhere/out.html"], "there is no folder"),
         (["--json", "-", "--markdown", "-"], "would both write to stdout"),

@@ -50,6 +50,9 @@ def test_one_process_of_each_is_not_enough_to_be_sure_of_five_per_cent() -> None
     assert (five.outcome, ten.outcome) == ("doubtful", "slower")
     assert five.low < 1 < five.high
     assert compare_series(NAME, [steady_ms(1)], [steady_ms(2)], 0.03).outcome == "same"
+    warnings = compare_records(record(steady_ms(1)), record(steady_ms(2), num_processes=1), 0.03).warnings
+    assert warnings[0].startswith("a measurement of one process says nothing about the next one")
+    assert not compare_records(record(steady_ms(1)), record(steady_ms(2)), 0.03).warnings
 
 
 def test_records_of_before_there_were_processes_count_as_one() -> None:
@@ -69,11 +72,21 @@ def test_a_machine_that_became_slower_is_not_the_models_fault() -> None:
     assert faster.cases[0].outcome == "same"
 
 
-def test_an_unstable_measurement_is_doubtful() -> None:
-    comparison = compare_records(record(steady_ms(1)), record(steady_ms(2, 30.0), reasons=["busy"]), 0.03)
+def test_a_disturbed_measurement_is_doubtful() -> None:
+    comparison = compare_records(record(steady_ms(1)), record(steady_ms(2, 30.0), is_disturbed=True), 0.03)
     assert [case.outcome for case in comparison.cases] == ["doubtful"]
     assert (comparison.regressions, len(comparison.doubts)) == ((), 1)
     assert comparison.document()["regressions"] == []
+
+
+def test_other_unsteadiness_is_in_the_scatter_of_processes() -> None:
+    """But not of a single one."""
+    slower = steady_ms(2, 30.0)
+    several = compare_records(record(steady_ms(1)), record(slower, reasons=["the clock moved"]), 0.03)
+    assert (several.cases[0].outcome, several.cases[0].is_stable) == ("slower", False)
+    assert several.warnings == (f"{NAME}: one of the measurements was unstable",)
+    one = compare_records(record(steady_ms(1)), record(slower, reasons=["the clock moved"], num_processes=1), 0.03)
+    assert one.cases[0].outcome == "doubtful"
 
 
 def test_other_machines_settings_and_versions() -> None:
@@ -104,8 +117,8 @@ def written(tmp_path: Path, **records: dict[str, Any]) -> list[str]:
         (record(steady_ms(2, 21.0)), [], 4),
         (record(steady_ms(2, 20.7), num_processes=1), [], 7),
         (record(steady_ms(2, 21.0)), ["--max-regress", "10%"], 0),
-        (record(steady_ms(2, 21.0), reasons=["busy"]), [], 7),
-        (record(steady_ms(2), reasons=["busy"]), [], 0),
+        (record(steady_ms(2, 21.0), is_disturbed=True), [], 7),
+        (record(steady_ms(2), is_disturbed=True), [], 0),
         (record(steady_ms(2), reasons=["busy"]), ["--strict"], 7),
         (record(steady_ms(2), cpu="Another"), [], 5),
         (record(steady_ms(2)), ["--max-regress", "many"], 2),
@@ -113,6 +126,18 @@ def written(tmp_path: Path, **records: dict[str, Any]) -> list[str]:
 )
 def test_exit_statuses(new: dict[str, Any], words: list[str], status: int, tmp_path: Path) -> None:
     assert main(["compare", *written(tmp_path, old=record(steady_ms(1)), new=new), *words]) == status
+
+
+def test_why_a_result_is_doubtful_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for fields, why in (
+        ({"num_processes": 1}, "the intervals have 1"),
+        ({"is_disturbed": True}, "a measurement was dist"),
+    ):
+        paths = written(tmp_path, old=record(steady_ms(1)), new=record(steady_ms(2, 20.7), **fields))
+        assert main(["compare", *paths]) == 7
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: slower by more than 3.0%, but not surely")
+        assert why in error
 
 
 def test_the_table_and_the_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,7 +128,7 @@ LAYERS: list[dict[str, Any]] = [
 def test_layers_go_to_parts_of_the_model(bundle: Path, engine: FakeTensorRt) -> None:
     engine.layers = LAYERS
     with TensorRtBackend(bundle / "model.fp16.plan") as backend:
-        kernels = profile_engine(backend)
+        kernels = profile_engine(backend, {"backbone.layers.2.0.conv1": 5000, "somewhere.else": 70})
         # A context that is not profiled tells nothing and is not slowed down.
         assert backend.infer(np.zeros((1, 3, 32, 48), np.float32))
     assert [(kernel.block, kernel.ms, kernel.precision, kernel.bytes) for kernel in kernels] == [
@@ -136,6 +136,7 @@ def test_layers_go_to_parts_of_the_model(bundle: Path, engine: FakeTensorRt) -> 
         (CONVERSIONS, 1.0, "float16", 16),
         ("protonet", 4.0, "", 0),
     ]
+    assert [kernel.operations for kernel in kernels] == [5000, None, None]
     document = profile_document(kernels)
     assert document["conversion_share"] == 0.125
     assert [block["share"] for block in document["blocks"]] == [0.375, 0.125, 0.5]
@@ -171,7 +172,14 @@ def test_peers_of_an_engine_run_its_network(bundle: Path) -> None:
     assert found["missing"] == [{"name": "other", "why": "not here"}]
 
 
-def test_the_command(bundle: Path, engine: FakeTensorRt, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    bundle: Path,
+    engine: FakeTensorRt,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("yolact_benchmarks.gpu_stages._COPY_BYTES", 1 << 16)
     engine.layers = LAYERS
     words = ["--layers", "--instances", "1,5", "--size", "96x64", "--duration", "0.01", "--warm-up", "0"]
     words += ["--stream", "0.01", "--processes", "1"]
@@ -183,6 +191,7 @@ def test_the_command(bundle: Path, engine: FakeTensorRt, tmp_path: Path, capsys:
     clocks = {stage["name"]: stage["clock"] for stage in results["cases"][0]["stages"]}
     assert [name for name, clock in clocks.items() if clock == "device"] == DEVICE_STAGES
     assert results["models"][0]["backend"] == "tensorrt"
+    assert results["layers"]["fp16"]["memory_gb_per_s"] > 0
     shown = capsys.readouterr().out
     assert "upload" in shown
     assert "backbone.layer3" in shown

@@ -10,12 +10,13 @@ from support.quantised import float_network
 from support.scenes import Thing, small_manifest, write_bundle
 from yolact_benchmarks.layer_profile import (
     CONVERSIONS,
+    KernelTime,
     block_of,
-    count_operations,
     profile_document,
     profile_network,
     read_kernels,
 )
+from yolact_benchmarks.network_operations import convolution_operations, kernel_operations
 from yolact_calibration.network_graph import NetworkGraph
 
 
@@ -99,11 +100,25 @@ def test_the_document_adds_up_and_suggests_at_most_three_things() -> None:
 def test_operations_of_convolutions_and_of_what_follows_them(tmp_path: Path) -> None:
     model = float_network()
     onnx.save(model, tmp_path / "model.onnx")
-    operations = count_operations(tmp_path / "model.onnx")
+    operations, exact = kernel_operations(tmp_path / "model.onnx"), convolution_operations(tmp_path / "model.onnx")
     for convolution in NetworkGraph(model).convolutions:
         assert operations[convolution.name] == 2 * convolution.macs
     followers = [node.name for node in model.graph.node if node.op_type == "Relu"]
     assert any(name in operations for name in followers)
+    assert not any(name in exact for name in followers), "a layer of an engine names all of its nodes"
+    assert exact.items() <= operations.items()
+
+
+@pytest.mark.parametrize(
+    ("ms", "operations", "bound"),
+    # 100 MB at 100 GB/s take a millisecond.
+    [(1.5, 10**9, "memory"), (1.5, 10**12, "memory"), (4.0, 10**12, "arithmetic"), (4.0, 10**9, "latency")],
+)
+def test_on_a_gpu_its_memory_is_asked_first(ms: float, operations: int, bound: str) -> None:
+    kernel = KernelTime("proto_net.0", "CaskConvolution", "float16", ms, 100_000_000, operations)
+    document = profile_document([kernel], 100.0)
+    assert document["blocks"][0]["bound_by"] == bound
+    assert document["memory_gb_per_s"] == 100
 
 
 def test_a_real_network(tmp_path: Path) -> None:

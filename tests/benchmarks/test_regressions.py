@@ -53,8 +53,7 @@ class Measured:
         assert (request.num_threads, request.num_processes, request.instances) == (1, 10, (100,))
         self.asked.append(extra_ms)
         number = len(self.asked)
-        reasons = ["busy"] if number in self.busy else []
-        return bench_record({("fp32", 100): steady_ms(number, 20 + extra_ms)}, reasons=reasons)
+        return bench_record({("fp32", 100): steady_ms(number, 20 + extra_ms)}, is_disturbed=number in self.busy)
 
 
 def test_outcomes_are_counted_by_kind(

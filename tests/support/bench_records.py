@@ -29,6 +29,7 @@ def bench_record(
     reasons: Sequence[str] = (),
     joules: float | None = None,
     num_processes: int = 5,
+    is_disturbed: bool = False,
     **environment: Any,
 ) -> dict[str, Any]:
     """A record.
@@ -40,6 +41,7 @@ def bench_record(
         reasons: Against the machine.
         joules: Of a frame, by a meter called "board".
         num_processes: That every series is from, in equal parts.
+        is_disturbed: Something else kept half of the cores busy.
         environment: Replaces fields of it.
     """
     cases = []
@@ -66,7 +68,8 @@ def bench_record(
             ap = accuracy[precision]
             figures = [ap, ap - 0.02, ap + 0.02]
             models[-1]["accuracy"] = {"measure": "AP", "images": 40, "box": figures, "mask": figures}
-    samples = [MachineSample(i / 2, 0.01, 0.0, 2600.0, yardstick_ms) for i in range(12)]
+    load = 0.5 if is_disturbed else 0.01
+    samples = [MachineSample(i / 2, load, 0.0, 2600.0, yardstick_ms) for i in range(12)]
     results = {"models": models, "cases": cases, "machine": machine_document(samples, reasons, None)}
     record = envelope("yolact-bench small.bundle", {"threads": 0, "min_confidence": 0.3, "defaults": []}, results)
     record["environment"] |= environment

@@ -1,0 +1,68 @@
+"""Multiplications and additions of a network's convolutions, counted from its ONNX graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["convolution_operations", "kernel_operations"]
+
+_FOLLOWING = {"Relu", "Clip", "Add", "QuantizeLinear", "DequantizeLinear"}
+
+
+def convolution_operations(model: Path) -> dict[str, int]:
+    """Operations of each convolution by the name of its node: two for each multiplication with addition.
+
+    Args:
+        model: The ``.onnx`` file. Without the package onnx nothing is known of it, and nothing is returned.
+    """
+    nodes, sizes = _read(model)
+    return _count(nodes, sizes)
+
+
+def kernel_operations(model: Path) -> dict[str, int]:
+    """The same by the name of every node that may give its kernel its name.
+
+    ONNX Runtime's kernels have the name of the last node in them, such as the ReLU after the convolution.
+
+    Args:
+        model: As above.
+    """
+    nodes, sizes = _read(model)
+    found = _count(nodes, sizes)
+    producer = {name: node for node in nodes for name in node.output}
+    for node in nodes:
+        maker = producer.get(node.input[0]) if node.input else None
+        if node.op_type in _FOLLOWING and maker is not None and maker.name in found:
+            found[node.name] = found[maker.name]
+    return found
+
+
+def _read(model: Path) -> tuple[list[Any], dict[str, tuple[int, ...]]]:
+    """Nodes in their order, and the shapes of tensors."""
+    try:
+        import onnx
+    except ImportError:
+        return [], {}
+    graph = onnx.load(model).graph
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for info in (*graph.value_info, *graph.output):
+        sizes.setdefault(info.name, tuple(dim.dim_value for dim in info.type.tensor_type.shape.dim))
+    return list(graph.node), sizes
+
+
+def _count(nodes: Iterable[Any], sizes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    producer = {name: node for node in nodes for name in node.output}
+    found = {}
+    for node in nodes:
+        if node.op_type != "Conv":
+            continue
+        # Weights of a quantised network come through a DequantizeLinear.
+        weight = producer.get(node.input[1])
+        filters = sizes.get(weight.input[0] if weight is not None else node.input[1], ())
+        out = sizes.get(node.output[0], ())
+        if filters and out:
+            found[node.name] = 2 * math.prod(filters) * math.prod(out[2:])
+    return found
