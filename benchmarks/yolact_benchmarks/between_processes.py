@@ -29,7 +29,7 @@ _LEVEL = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class _Centre:
-    """Of the logarithms of medians: their mean, its variance, and the degrees of freedom that is known with."""
+    """Of the logarithms of quantiles: their mean, its variance, and the degrees of freedom that is known with."""
 
     mean: float
     variance: float
@@ -59,22 +59,23 @@ def median_interval(parts: Sequence[npt.ArrayLike]) -> Interval:
         return block_bootstrap.median_interval(parts[0])
     known = [np.asarray(part, np.float64) for part in parts]
     median = float(np.median(np.concatenate(known)))
-    centre = _centre(known)
+    centre = _centre(known, 0.5)
     reach = math.exp(student_quantile(_upper(), centre.freedom) * math.sqrt(centre.variance))
     return Interval(median, median / reach, median * reach)
 
 
-def ratio_interval(above: Sequence[npt.ArrayLike], below: Sequence[npt.ArrayLike]) -> Interval:
+def ratio_interval(above: Sequence[npt.ArrayLike], below: Sequence[npt.ArrayLike], q: float = 0.5) -> Interval:
     """Ratio of two measurements and its 95 % interval (Welch 1947).
 
-    The ratio is that of the geometric means of the processes' medians. A side of one process is taken to scatter by
-    :data:`PROCESS_SPREAD`, beside what its own frames tell.
+    The ratio is that of the geometric means of the processes' medians, or of another quantile. A side of one process is
+    taken to scatter by :data:`PROCESS_SPREAD`, beside what its own frames tell.
 
     Args:
         above: ``(n,)`` each, above 0: one for each process.
         below: Likewise; as many or not.
+        q: Quantile, 0 to 1.
     """
-    one, other = _centre(above), _centre(below)
+    one, other = _centre(above, q), _centre(below, q)
     ratio = math.exp(one.mean - other.mean)
     variance = one.variance + other.variance
     weight = one.variance**2 / one.freedom + other.variance**2 / other.freedom
@@ -87,15 +88,15 @@ def _upper() -> float:
     return (1 + _LEVEL) / 2
 
 
-def _centre(parts: Sequence[npt.ArrayLike]) -> _Centre:
-    medians = np.log([float(np.median(np.asarray(part))) for part in parts])
-    if len(medians) > 1:
-        return _Centre(float(medians.mean()), float(medians.var(ddof=1)) / len(medians), len(medians) - 1)
-    own = block_bootstrap.median_interval(parts[0])
+def _centre(parts: Sequence[npt.ArrayLike], q: float) -> _Centre:
+    found = np.log([float(np.quantile(np.asarray(part), q)) for part in parts])
+    if len(found) > 1:
+        return _Centre(float(found.mean()), float(found.var(ddof=1)) / len(found), len(found) - 1)
+    own = block_bootstrap.quantile_interval(parts[0], q)
     assert own.low is not None
     assert own.high is not None
     of_frames = math.log(own.high / own.low) / 2 / statistics.NormalDist().inv_cdf(_upper())
-    return _Centre(float(medians[0]), of_frames**2 + PROCESS_SPREAD**2, math.inf)
+    return _Centre(float(found[0]), of_frames**2 + PROCESS_SPREAD**2, math.inf)
 
 
 def student_quantile(p: float, freedom: float) -> float:

@@ -9,13 +9,14 @@ longer. The draws depend on a seed only: the same series always has the same int
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from yolact_calibration.bootstrap import BootstrapSettings, Interval
 
-__all__ = ["block_length", "correlation_length", "median_interval", "ratio_interval"]
+__all__ = ["block_length", "correlation_length", "median_interval", "quantile_interval", "ratio_interval"]
 
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
@@ -61,11 +62,22 @@ def median_interval(samples: npt.ArrayLike, settings: BootstrapSettings | None =
         samples: ``(n,)`` in the order they were taken; undefined without any.
         settings: None means the defaults.
     """
+    return quantile_interval(samples, 0.5, settings)
+
+
+def quantile_interval(samples: npt.ArrayLike, q: float, settings: BootstrapSettings | None = None) -> Interval:
+    """Interval of a quantile, linear between neighbours.
+
+    Args:
+        samples: ``(n,)`` in the order they were taken; undefined without any.
+        q: 0 to 1.
+        settings: None means the defaults.
+    """
     settings = settings or BootstrapSettings()
     series = np.asarray(samples, np.float64)
     if not len(series):
         return Interval(None, None, None)
-    return Interval.of(float(np.median(series)), _medians(series, settings), settings)
+    return Interval.of(float(np.quantile(series, q)), _quantiles(series, q, settings), settings)
 
 
 def ratio_interval(above: npt.ArrayLike, below: npt.ArrayLike, settings: BootstrapSettings | None = None) -> Interval:
@@ -81,22 +93,23 @@ def ratio_interval(above: npt.ArrayLike, below: npt.ArrayLike, settings: Bootstr
     if not len(first) or not len(second):
         return Interval(None, None, None)
     other = BootstrapSettings(settings.num_resamples, settings.confidence_level, settings.seed + 1)
-    ratios = _medians(first, settings) / _medians(second, other)
+    ratios = _quantiles(first, 0.5, settings) / _quantiles(second, 0.5, other)
     return Interval.of(float(np.median(first) / np.median(second)), ratios, settings)
 
 
-def _medians(series: Float, settings: BootstrapSettings) -> Float:
-    """``(resamples,)`` medians of resampled series."""
+def _quantiles(series: Float, q: float, settings: BootstrapSettings) -> Float:
+    """``(resamples,)`` quantiles of resampled series."""
     random = np.random.default_rng(settings.seed)
     length, count = block_length(series), len(series)
     num_blocks = -(-count // length)
-    medians = np.empty(settings.num_resamples)
+    found = np.empty(settings.num_resamples)
+    take = np.median if q == 0.5 else partial(np.quantile, q=q)  # the median has a quicker way
     steps = np.arange(length)
     for i in range(settings.num_resamples):
         starts = random.integers(0, count, num_blocks)
         drawn = ((starts[:, None] + steps) % count).ravel()[:count]
-        medians[i] = np.median(series[drawn])
-    return medians
+        found[i] = take(series[drawn])
+    return found
 
 
 def _ranks(series: Float) -> Float:

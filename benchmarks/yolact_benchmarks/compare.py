@@ -1,12 +1,12 @@
 """Two records of ``yolact-bench``, one older: is the newer one slower?
 
-Medians are compared, process by process: their scatter makes the interval of the ratio. A configuration is called
-slower when its ratio is beyond what is allowed *and* the interval leaves no doubt that it is slower at all; beyond what
-is allowed, with such doubt, it is doubtful. Where the machine itself became slower, which a fixed piece of work tells,
-the ratio is divided by that before it is judged.
-
-What was measured while others used the machine, or while it throttled, is doubtful: that may have slowed down a whole
-measurement evenly. Other unsteadiness is in the scatter of the processes; of a single process it is doubtful too.
+Two figures are compared process by process, and their scatter makes the intervals of their ratios: the median, which is
+what a robot feels; and the fastest tenth of the frames, because what else goes on in a machine only ever makes frames
+longer, so that it still tells two models apart where the medians cannot. Slower is a ratio beyond what is allowed whose
+interval leaves no doubt that it is slower at all; not slower is an interval that ends before what is allowed; anything
+else is doubtful. Where the machine itself became slower, which a fixed piece of work tells, ratios are divided by that
+before they are judged. What was measured while others used the machine, or while it throttled, is doubtful where that
+could have made the difference: it may have slowed down a whole measurement evenly.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import numpy.typing as npt
 from yolact_benchmarks.between_processes import PROCESS_SPREAD, ratio_interval, split_series
 from yolact_runtime.errors import YolactError
 
-__all__ = ["CaseComparison", "Comparison", "MachineMismatchError", "compare_records", "compare_series"]
+__all__ = ["CaseComparison", "Comparison", "MachineMismatchError", "Ratio", "compare_records", "compare_series"]
 
 Outcome = Literal["slower", "doubtful", "faster", "same"]
+_MEDIAN, _FAST = 0.5, 0.1
 _SAME_MACHINE = ("cpu", "cores", "architecture")
 _SAME_SETTINGS = ("threads", "min_confidence")
 
@@ -35,6 +36,41 @@ class MachineMismatchError(YolactError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Ratio:
+    """New over old, of one figure.
+
+    Attributes:
+        ratio: Of the geometric means over processes.
+        low: Lower end of its 95 % interval.
+        high: Upper end of it.
+        machine: By how much the machine alone was slower, in the same figure of a fixed piece of work; 1 where it was
+            not: a faster machine does not excuse, and does not hide, anything. The ratio is judged without it.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    machine: float = 1.0
+
+    @property
+    def relative_half_width(self) -> float:
+        """0.01 is "known to a per cent"."""
+        return (self.high - self.low) / 2 / self.ratio
+
+    def judge(self, max_regress: float) -> Outcome:
+        """What it says by itself.
+
+        Args:
+            max_regress: Allowed, as a fraction.
+        """
+        if self.ratio / self.machine > 1 + max_regress:
+            return "slower" if self.low / self.machine > 1 else "doubtful"
+        if self.ratio < 1 - max_regress and self.high < 1:
+            return "faster"
+        return "same" if self.high / self.machine <= 1 + max_regress else "doubtful"
+
+
+@dataclasses.dataclass(frozen=True)
 class CaseComparison:
     """One configuration in two records.
 
@@ -42,27 +78,22 @@ class CaseComparison:
         name: Of it.
         old_ms: Median; of several processes, the geometric mean of theirs.
         new_ms: Likewise.
-        ratio: New over old.
-        low: Lower end of its 95 % interval.
-        high: Upper end of it.
-        machine: By how much the machine alone was slower, 1 where it was not; the ratio is judged without it.
-        outcome: ``"slower"`` is a regression, beyond what is allowed; ``"doubtful"`` is a change in either direction
-            that is beyond it, with an interval that has 1 in it or a measurement that is not to be trusted.
+        median: Of the medians.
+        fast: Of the fastest tenths: of the latencies that one frame in ten is below.
+        outcome: ``"slower"`` is a regression, beyond what is allowed; ``"doubtful"`` may be one.
         is_stable: Both measurements were.
-        is_trusted: Their medians may be compared.
+        is_disturbed: The older one was, the newer one was, by something that shows in no scatter.
         processes: Of each measurement.
     """
 
     name: str
     old_ms: float
     new_ms: float
-    ratio: float
-    low: float
-    high: float
-    machine: float
+    median: Ratio
+    fast: Ratio
     outcome: Outcome
     is_stable: bool = True
-    is_trusted: bool = True
+    is_disturbed: tuple[bool, bool] = (False, False)
     processes: tuple[int, int] = (1, 1)
 
 
@@ -88,7 +119,7 @@ class Comparison:
     @property
     def doubts(self) -> tuple[CaseComparison, ...]:
         """Configurations that may be slower and have to be measured again."""
-        return tuple(case for case in self.cases if case.outcome == "doubtful" and case.ratio > 1)
+        return tuple(case for case in self.cases if case.outcome == "doubtful")
 
     def document(self) -> dict[str, Any]:
         """JSON object."""
@@ -100,9 +131,9 @@ def compare_series(
     old_ms: Sequence[npt.ArrayLike],
     new_ms: Sequence[npt.ArrayLike],
     max_regress: float,
-    machine: float = 1.0,
+    machine: tuple[float, float] = (1.0, 1.0),
     is_stable: bool = True,
-    is_disturbed: bool = False,
+    is_disturbed: tuple[bool, bool] = (False, False),
 ) -> CaseComparison:
     """Compare two measurements of one configuration.
 
@@ -111,25 +142,38 @@ def compare_series(
         old_ms: Latencies of each process, in the order they were taken.
         new_ms: Likewise.
         max_regress: As a fraction.
-        machine: Ratio of a fixed piece of work, new over old; below 1 it is not used: a faster machine does not
-            excuse, and does not hide, anything.
+        machine: Ratios of a fixed piece of work, new over old: of its median, of its fastest tenth.
         is_stable: Both measurements were.
-        is_disturbed: One of them was, by something that shows in no scatter.
+        is_disturbed: The older one was, the newer one was, by something that shows in no scatter.
     """
-    interval = ratio_interval(new_ms, old_ms)
-    ratio, low, high = (float("nan") if v is None else v for v in (interval.estimate, interval.low, interval.high))
-    slower_machine = max(1.0, machine)
+    median, fast = (_ratio(new_ms, old_ms, q, of) for q, of in zip((_MEDIAN, _FAST), machine, strict=True))
+    outcome = _outcome(median.judge(max_regress), fast.judge(max_regress), is_stable)
+    # A disturbance slows down: what is slower all the same, or not slower in spite of it, stands.
+    if is_disturbed[0] if outcome in {"same", "faster"} else is_disturbed[1]:
+        outcome = "doubtful"
+    old, new = (float(np.exp(np.mean([np.log(np.median(np.asarray(p))) for p in parts]))) for parts in (old_ms, new_ms))
     processes = len(old_ms), len(new_ms)
-    is_trusted = not is_disturbed and (is_stable or min(processes) > 1)
-    outcome: Outcome = "same"
-    if ratio / slower_machine > 1 + max_regress:
-        outcome = "slower" if is_trusted and low / slower_machine > 1 else "doubtful"
-    elif ratio < 1 - max_regress:
-        outcome = "faster" if is_trusted and high < 1 else "doubtful"
-    old, new = (
-        float(np.exp(np.mean([np.log(np.median(np.asarray(part))) for part in parts]))) for parts in (old_ms, new_ms)
-    )
-    return CaseComparison(name, old, new, ratio, low, high, slower_machine, outcome, is_stable, is_trusted, processes)
+    return CaseComparison(name, old, new, median, fast, outcome, is_stable, is_disturbed, processes)
+
+
+def _ratio(above: Sequence[npt.ArrayLike], below: Sequence[npt.ArrayLike], q: float, machine: float) -> Ratio:
+    found = ratio_interval(above, below, q)
+    assert found.estimate is not None
+    assert found.low is not None
+    assert found.high is not None
+    return Ratio(found.estimate, found.low, found.high, max(1.0, machine))
+
+
+def _outcome(median: Outcome, fast: Outcome, is_stable: bool) -> Outcome:
+    """The median's, if it can tell; the other's, if that can; and where they disagree, the steadiness of both runs."""
+    if fast in {median, "doubtful"}:
+        return median
+    if median == "doubtful":
+        return fast
+    # A regression may be in the longer frames only, such as those with many instances; so may be what disturbed them.
+    if is_stable:
+        return median
+    return "doubtful" if "slower" in {median, fast} else "same"
 
 
 def compare_records(
@@ -158,20 +202,21 @@ def compare_records(
     before_packages, after_packages = (record["environment"].get("packages", {}) for record in (old, new))
     names = sorted({*before_packages, *after_packages})
     warnings += [f"versions differ: {text}" for text in _differences(before_packages, after_packages, names)]
-    machine = _machine_ratio(old, new)
-    if abs(machine - 1) > max_regress:
+    machine = _machine_ratio(old, new, _MEDIAN), _machine_ratio(old, new, _FAST)
+    if abs(machine[0] - 1) > max_regress:
+        word = "slower" if machine[0] > 1 else "faster"
         warnings.append(
-            f"the machine itself was {abs(machine - 1):.1%} {'slower' if machine > 1 else 'faster'} in the newer run, "
-            f"by a fixed piece of work"
+            f"the machine itself was {abs(machine[0] - 1):.1%} {word} in the newer run, by a fixed piece of work"
         )
     before = {case["name"]: case for case in old["results"]["cases"]}
     after = {case["name"]: case for case in new["results"]["cases"]}
-    is_disturbed = any(record["results"]["machine"].get("disturbances") for record in (old, new))
-    cases = [
-        _compare(name, before[name], after[name], max_regress, machine, is_disturbed)
-        for name in before
-        if name in after
-    ]
+    disturbed = _is_disturbed(old), _is_disturbed(new)
+    cases = []
+    for name in (name for name in before if name in after):
+        both = before[name], after[name]
+        old_ms, new_ms = (split_series(case["samples_ms"], case.get("processes")) for case in both)
+        is_stable = all(case["verdict"]["stable"] for case in both)
+        cases.append(compare_series(name, old_ms, new_ms, max_regress, machine, is_stable, disturbed))
     warnings += [f"{case.name}: one of the measurements was unstable" for case in cases if not case.is_stable]
     if any(1 in case.processes for case in cases):
         warnings.append(
@@ -181,24 +226,20 @@ def compare_records(
     return Comparison(tuple(cases), tuple(sorted(before.keys() ^ after.keys())), tuple(warnings))
 
 
-def _compare(
-    name: str, old: Mapping[str, Any], new: Mapping[str, Any], max_regress: float, machine: float, is_disturbed: bool
-) -> CaseComparison:
-    is_stable = all(case["verdict"]["stable"] for case in (old, new))
-    before, after = (split_series(case["samples_ms"], case.get("processes")) for case in (old, new))
-    return compare_series(name, before, after, max_regress, machine, is_stable, is_disturbed)
-
-
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [f"{n} {old.get(n)} and {new.get(n)}" for n in names if old.get(n) != new.get(n)]
 
 
-def _machine_ratio(old: Mapping[str, Any], new: Mapping[str, Any]) -> float:
-    """Median time of the fixed piece of work, new over old; 1 where it is not known."""
-    medians = []
+def _machine_ratio(old: Mapping[str, Any], new: Mapping[str, Any], q: float) -> float:
+    """Quantile of the time of the fixed piece of work, new over old; 1 where it is not known."""
+    found = []
     for record in (old, new):
         known = [one["yardstick_ms"] for one in record["results"]["machine"]["samples"] if one.get("yardstick_ms")]
         if not known:
             return 1.0
-        medians.append(float(np.median(known)))
-    return medians[1] / medians[0]
+        found.append(float(np.quantile(known, q)))
+    return found[1] / found[0]
+
+
+def _is_disturbed(record: Mapping[str, Any]) -> bool:
+    return bool(record["results"]["machine"].get("disturbances"))

@@ -13,7 +13,7 @@ from yolact_runtime.terminal import Terminal, add_common_options, check_json_des
 
 if TYPE_CHECKING:
     from yolact_benchmarks.bench_tables import Table
-    from yolact_benchmarks.compare import Comparison
+    from yolact_benchmarks.compare import Comparison, Ratio
 
 __all__ = ["compare_command", "compare_parser"]
 
@@ -69,11 +69,12 @@ def compare_command(options: argparse.Namespace, terminal: Terminal) -> int:
         return _SLOWER
     if comparison.doubts:
         names = ", ".join(case.name for case in comparison.doubts)
-        is_trusted = all(case.is_trusted for case in comparison.doubts)
-        why = "the intervals have 1 in them" if is_trusted else "a measurement was disturbed"
+        why = "the intervals are too wide, or the two figures disagree"
+        if any(any(case.is_disturbed) for case in comparison.doubts):
+            why = "a measurement was disturbed"
         terminal.error(
-            f"slower by more than {limit:.1%}, but not surely, because {why}: {names}; measure both again, with a "
-            f"longer --duration and more --processes"
+            f"it cannot be told whether {names} became slower by more than {limit:.1%}, because {why}; measure both "
+            f"again, with a longer --duration and more --processes"
         )
         return _UNSTABLE
     is_stable = all(case.is_stable for case in comparison.cases)
@@ -88,12 +89,19 @@ def _table(comparison: Comparison, limit: float) -> Table:
             case.name,
             f"{case.old_ms:.2f}",
             f"{case.new_ms:.2f}",
-            f"{case.ratio:.3f}",
-            f"{case.low:.3f} to {case.high:.3f}",
+            _shown(case.median),
+            _shown(case.fast),
             case.outcome + ("" if case.is_stable else " !"),
         )
         for case in comparison.cases
     ]
-    heads = ("configuration", "old ms", "new ms", "ratio", "95 %", "")
-    note = f"slower: by more than {limit:.1%}, and surely slower at all; ! a measurement was unstable"
+    heads = ("configuration", "old ms", "new ms", "median", "fastest 1/10", "")
+    note = (
+        f"slower: by more than {limit:.1%}, and surely slower at all; ± half the 95 % interval of the ratio over "
+        f"processes; ! a measurement was unstable"
+    )
     return Table("new over old", heads, tuple(rows), 1, (note,))
+
+
+def _shown(ratio: Ratio) -> str:
+    return f"{ratio.ratio:.3f} ± {ratio.relative_half_width:.1%}"

@@ -46,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.regressions", description=__doc__)
     parser.add_argument("model", type=Path, help="bundle folder or .onnx file")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--processes", type=int, default=10, help="of each measurement")
-    parser.add_argument("--duration", type=float, default=20.0, help="seconds of each measurement, all processes")
+    parser.add_argument("--processes", type=int, default=5, help="of each measurement")
+    parser.add_argument("--duration", type=float, default=10.0, help="seconds of each measurement, all processes")
     parser.add_argument("--threads", type=int, default=0, help="of the network; 1 leaves the other cores to the others")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
@@ -102,8 +102,11 @@ def _compared(request: BenchRequest) -> list[Record]:
 
 
 def _row(kind: str, case: CaseComparison, again: int) -> Record:
-    figures = {name: round(getattr(case, name), 4) for name in ("ratio", "low", "high", "machine")}
-    return {"kind": kind, **figures, "outcome": case.outcome, "again": again}
+    ratios = {
+        name: [round(value, 4) for value in (one.ratio, one.low, one.high, one.machine)]
+        for name, one in (("median", case.median), ("fastest_tenth", case.fast))
+    }
+    return {"kind": kind, **ratios, "outcome": case.outcome, "again": again}
 
 
 def _measured(request: BenchRequest, extra_ms: float) -> Record:

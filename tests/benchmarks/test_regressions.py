@@ -50,7 +50,7 @@ class Measured:
         self.asked: list[float] = []
 
     def __call__(self, request: BenchRequest, extra_ms: float) -> dict[str, Any]:
-        assert (request.num_threads, request.num_processes, request.instances) == (1, 10, (100,))
+        assert (request.num_threads, request.num_processes, request.instances) == (1, 5, (100,))
         self.asked.append(extra_ms)
         number = len(self.asked)
         return bench_record({("fp32", 100): steady_ms(number, 20 + extra_ms)}, is_disturbed=number in self.busy)
