@@ -51,9 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="of the network; 1 leaves the other cores to the others")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
-    bundle = open_bundle(options.model)
+    is_folder = options.model.is_dir()
+    bundle = open_bundle(options.model, "fp32" if is_folder else None)
     request = BenchRequest(
         options.model,
+        precisions=(bundle.manifest.precision,) if is_folder else (),
         instances=(_INSTANCES,),
         sizes=(_SIZE,),
         plan=Plan(options.duration),

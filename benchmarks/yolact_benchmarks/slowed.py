@@ -46,11 +46,11 @@ def measure_slowed(request: BenchRequest, extra_ms: float, report: Report) -> Pr
     """As :func:`yolact_benchmarks.process_run.measure_request`, with such a network, in ONNX Runtime on the CPU.
 
     Args:
-        request: What to measure; the first of its precisions, or fp32.
+        request: What to measure; of a folder, the precision that it names.
         extra_ms: Of every run of the network.
         report: Gets progress.
     """
-    bundle = open_bundle(request.model, next(iter(request.precisions), "fp32") if request.model.is_dir() else None)
+    bundle = open_bundle(request.model, next(iter(request.precisions), None))
     network = SlowedBackend(create_backend(_BACKEND, bundle.network, request.num_threads), extra_ms)
     source = HostModel(bundle, _BACKEND, request.options, network)
     precision = bundle.manifest.precision

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from support.bench_records import bench_record, steady_ms
-from support.scenes import Thing, raw_outputs, small_manifest, write_bundle
+from support.scenes import Thing, raw_outputs, small_manifest, with_precisions, write_bundle
 from yolact_benchmarks import regressions
 from yolact_benchmarks.bench_request import BenchRequest
 from yolact_benchmarks.measurement import Plan
@@ -35,8 +35,13 @@ def test_a_slowed_network_waits_and_gives_what_the_network_gives(monkeypatch: py
 
 def test_a_slowed_model_is_measured_as_any_other(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "small.bundle", [Thing((0.1, 0.1, 0.5, 0.5))])
-    request = BenchRequest(folder, instances=(3,), sizes=((96, 64),), plan=Plan(0.01, warm_up_s=0.0), streaming_s=0.0)
+    with_precisions(folder, "fp32", "int8-cpu")
+    plan = Plan(0.01, warm_up_s=0.0)
+    request = BenchRequest(
+        folder, instances=(3,), sizes=((96, 64),), plan=plan, streaming_s=0.0, precisions=("int8-cpu",)
+    )
     run = measure_slowed(request, 5.0, lambda *_: None)
+    assert [model["precision"] for model in run.models] == ["int8-cpu"]
     (series,) = run.series.values()
     assert series.num_instances == [3] * len(series.total_ms)
     assert min(series.stage_ms["network"]) >= 5
@@ -51,6 +56,7 @@ class Measured:
 
     def __call__(self, request: BenchRequest, extra_ms: float) -> dict[str, Any]:
         assert (request.num_threads, request.num_processes, request.instances) == (1, 5, (100,))
+        assert request.precisions == ("fp32",)
         self.asked.append(extra_ms)
         number = len(self.asked)
         return bench_record({("fp32", 100): steady_ms(number, 20 + extra_ms)}, is_disturbed=number in self.busy)
