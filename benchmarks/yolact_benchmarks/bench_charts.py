@@ -66,6 +66,7 @@ def draw_machine(samples: Sequence[Mapping[str, Any]]) -> str:
     shown = (
         ("other_load", "Load of others", "share of all cores, %", 100.0),
         ("yardstick_ms", "A fixed piece of work", "ms", 1.0),
+        ("parallel_yardstick_ms", "The same on all cores at once", "ms", 1.0),
         ("clock_mhz", "Clock", "MHz", 1.0),
         ("temperature_c", "Temperature", "°C", 1.0),
     )

@@ -6,7 +6,8 @@ longer, so that it still tells two models apart where the medians cannot. Slower
 interval leaves no doubt that it is slower at all; not slower is an interval that ends before what is allowed; anything
 else is doubtful. Where the machine itself became slower, which a fixed piece of work tells, ratios are divided by that
 before they are judged. What was measured while others used the machine, or while it throttled, is doubtful where that
-could have made the difference: it may have slowed down a whole measurement evenly.
+could have made the difference: it may have slowed down a whole measurement evenly. So is what was measured while all
+cores at once were slower.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ __all__ = ["CaseComparison", "Comparison", "MachineMismatchError", "Ratio", "com
 
 Outcome = Literal["slower", "doubtful", "faster", "same"]
 _MEDIAN, _FAST = 0.5, 0.1
+_OTHER_MACHINE = 0.1
+"""How much slower all cores at once may be before it is another machine."""
 _SAME_MACHINE = ("cpu", "cores", "architecture")
 _SAME_SETTINGS = ("threads", "min_confidence")
 
@@ -210,7 +213,8 @@ def compare_records(
         )
     before = {case["name"]: case for case in old["results"]["cases"]}
     after = {case["name"]: case for case in new["results"]["cases"]}
-    disturbed = _is_disturbed(old), _is_disturbed(new)
+    disturbed, told = _disturbances(old, new)
+    warnings += told
     cases = []
     for name in (name for name in before if name in after):
         both = before[name], after[name]
@@ -230,16 +234,29 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence
     return [f"{n} {old.get(n)} and {new.get(n)}" for n in names if old.get(n) != new.get(n)]
 
 
-def _machine_ratio(old: Mapping[str, Any], new: Mapping[str, Any], q: float) -> float:
+def _disturbances(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[tuple[bool, bool], list[str]]:
+    """Which of the two something slowed down that shows in no scatter, and sentences about it."""
+    flags = [bool(record["results"]["machine"].get("disturbances")) for record in (old, new)]
+    # A network on one thread does not care how fast all cores are together.
+    if all(record["settings"].get("threads") == 1 for record in (old, new)):
+        return (flags[0], flags[1]), []
+    ratio = _machine_ratio(old, new, _MEDIAN, "parallel_yardstick_ms")
+    change = max(ratio, 1 / ratio) - 1
+    if change <= _OTHER_MACHINE:
+        return (flags[0], flags[1]), []
+    told = (
+        f"all cores at once were {change:.0%} slower in the {'newer' if ratio > 1 else 'older'} run, by the same work: "
+        f"cores of a virtual machine may have had to share one of the host's"
+    )
+    return (flags[0] or ratio < 1, flags[1] or ratio > 1), [told]
+
+
+def _machine_ratio(old: Mapping[str, Any], new: Mapping[str, Any], q: float, key: str = "yardstick_ms") -> float:
     """Quantile of the time of the fixed piece of work, new over old; 1 where it is not known."""
     found = []
     for record in (old, new):
-        known = [one["yardstick_ms"] for one in record["results"]["machine"]["samples"] if one.get("yardstick_ms")]
+        known = [one[key] for one in record["results"]["machine"]["samples"] if one.get(key)]
         if not known:
             return 1.0
         found.append(float(np.quantile(known, q)))
     return found[1] / found[0]
-
-
-def _is_disturbed(record: Mapping[str, Any]) -> bool:
-    return bool(record["results"]["machine"].get("disturbances"))

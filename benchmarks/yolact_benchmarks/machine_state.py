@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,11 +19,19 @@ import numpy as np
 from yolact_benchmarks.nvml import GpuSample, Nvml
 from yolact_benchmarks.stability import DEFAULT_LIMITS, StabilityLimits
 
-__all__ = ["MachineSample", "MachineWatch", "find_disturbances", "judge_machine", "run_yardstick_ms"]
+__all__ = [
+    "MachineSample",
+    "MachineWatch",
+    "find_disturbances",
+    "judge_machine",
+    "run_parallel_yardstick_ms",
+    "run_yardstick_ms",
+]
 
 _PERIOD_S = 0.5
 _YARDSTICK = np.random.default_rng(0).random(60_000, np.float32)
 _YARDSTICK_RUNS = 3
+_MAX_PARALLEL = 8
 _LEAST_SAMPLES = 5
 _LOADED_SHARE = 0.1
 """Of the samples, in which others may be busy: what starts now and then is part of every system."""
@@ -38,6 +47,8 @@ class MachineSample:
         stolen: Share that the hypervisor took; in `other_load` too.
         clock_mhz: Mean over cores, as the kernel tells it; a virtual machine's does not change whatever happens.
         yardstick_ms: Time of a fixed piece of work, the best of three: shows what `clock_mhz` hides.
+        parallel_yardstick_ms: The same on all cores at once, of the slowest of them. A virtual machine whose cores have
+            to share one of the host's has this slower and the other as ever.
         temperature_c: Of the hottest zone.
         throttle_events: Of all cores since boot (Intel).
         quota_events: How often a container's quota of processor time was used up.
@@ -53,6 +64,7 @@ class MachineSample:
     throttle_events: int | None = None
     quota_events: int | None = None
     gpu: GpuSample | None = None
+    parallel_yardstick_ms: float | None = None
 
     def document(self) -> dict[str, Any]:
         """JSON object; None is "not measured"."""
@@ -107,6 +119,7 @@ class MachineWatch:
             throttle_events=_sum_of(self._root, "sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"),
             quota_events=_quota_events(self._root),
             gpu=self._gpu.sample() if self._gpu is not None else None,
+            parallel_yardstick_ms=run_parallel_yardstick_ms(),
         )
         self.samples.append(taken)
         return taken
@@ -136,14 +149,47 @@ def run_yardstick_ms() -> float:
     return round(min(times) * 1e3, 4)
 
 
+def run_parallel_yardstick_ms() -> float | None:
+    """The same on all cores that this process may use (at most eight), by the slowest; None where there is one."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num = min(usable, _MAX_PARALLEL)
+    if num < 2:
+        return None
+    together, times = threading.Barrier(num), list[float]()
+
+    def run() -> None:
+        together.wait()
+        times.append(run_yardstick_ms())
+
+    threads = [threading.Thread(target=run) for _ in range(num)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return max(times)
+
+
 def judge_machine(samples: Sequence[MachineSample], limits: StabilityLimits = DEFAULT_LIMITS) -> tuple[str, ...]:
     """Why what was measured meanwhile is not to be trusted; nothing where nothing speaks against it."""
     gpu = [sample.gpu for sample in samples if sample.gpu is not None]
     return (
         *find_disturbances(samples, limits),
-        *_changes([sample.clock_mhz for sample in samples], "the clock moved between {} and {} MHz", limits),
-        *_changes([s.yardstick_ms for s in samples], "a fixed piece of work took between {} and {} ms", limits),
-        *_changes([sample.clock_mhz for sample in gpu], "the GPU's clock moved between {} and {} MHz", limits),
+        *_changes(
+            [sample.clock_mhz for sample in samples], "the clock moved between {} and {} MHz", limits.max_clock_change
+        ),
+        *_changes(
+            [s.yardstick_ms for s in samples],
+            "a fixed piece of work took between {} and {} ms",
+            limits.max_clock_change,
+        ),
+        *_changes(
+            [s.parallel_yardstick_ms for s in samples],
+            "the same on all cores took between {} and {} ms",
+            limits.max_parallel_change,
+        ),
+        *_changes(
+            [sample.clock_mhz for sample in gpu], "the GPU's clock moved between {} and {} MHz", limits.max_clock_change
+        ),
     )
 
 
@@ -170,14 +216,14 @@ def find_disturbances(samples: Sequence[MachineSample], limits: StabilityLimits 
     return tuple(reasons)
 
 
-def _changes(values: Sequence[float | None], told: str, limits: StabilityLimits) -> list[str]:
+def _changes(values: Sequence[float | None], told: str, limit: float) -> list[str]:
     known = [value for value in values if value]
     if len(known) < _LEAST_SAMPLES:
         return []
     low, high = np.percentile(known, [10, 90])
-    if high / low - 1 <= limits.max_clock_change:
+    if high / low - 1 <= limit:
         return []
-    return [f"{told.format(f'{low:.4g}', f'{high:.4g}')}, {limits.max_clock_change:.0%} is the limit"]
+    return [f"{told.format(f'{low:.4g}', f'{high:.4g}')}, {limit:.0%} is the limit"]
 
 
 def _processor_ticks(root: Path) -> list[int] | None:

@@ -49,6 +49,7 @@ class StabilityLimits:
         min_frames: Fewer say nothing about stability.
         max_other_load: Of the machine's cores, busy with something else (or taken by the hypervisor).
         max_clock_change: Of the clock, or of a fixed piece of work, between the fastest and the slowest tenth.
+        max_parallel_change: Likewise of that work on all cores at once, where the library's threads come to rest first.
     """
 
     max_cov: float = 0.10
@@ -57,6 +58,7 @@ class StabilityLimits:
     min_frames: int = 20
     max_other_load: float = 0.10
     max_clock_change: float = 0.10
+    max_parallel_change: float = 0.25
 
 
 DEFAULT_LIMITS = StabilityLimits()

@@ -82,6 +82,20 @@ def test_a_machine_that_became_slower_is_not_the_models_fault() -> None:
     assert faster.cases[0].outcome == "same"
 
 
+def test_cores_that_share_one_of_the_hosts_make_it_another_machine() -> None:
+    """As seen: two threads took 19 % longer, evenly, and the work of one core as long as ever."""
+    old, slower = record(steady_ms(1)), record(steady_ms(2, 23.8), parallel_ms=1.42)
+    comparison = compare_records(old, slower, 0.03)
+    assert comparison.cases[0].outcome == "doubtful"
+    assert "all cores at once were 42% slower in the newer run" in comparison.warnings[0]
+    # The other way round it may hide a regression.
+    assert compare_records(slower, record(steady_ms(3, 23.8)), 0.03).cases[0].outcome == "doubtful"
+    assert compare_records(slower, record(steady_ms(3, 30.0)), 0.03).cases[0].outcome == "slower"
+    for one in (old, slower):
+        one["settings"]["threads"] = 1
+    assert compare_records(old, slower, 0.03).cases[0].outcome == "slower", "one thread has a core of its own"
+
+
 def test_a_disturbed_measurement_is_doubtful() -> None:
     comparison = compare_records(record(steady_ms(1)), record(steady_ms(2, 30.0), is_disturbed=True), 0.03)
     assert [case.outcome for case in comparison.cases] == ["doubtful"]

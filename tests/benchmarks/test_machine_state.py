@@ -2,12 +2,19 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from support.fake_nvml import FakeNvml
-from yolact_benchmarks.machine_state import MachineSample, MachineWatch, judge_machine, run_yardstick_ms
+from yolact_benchmarks.machine_state import (
+    MachineSample,
+    MachineWatch,
+    judge_machine,
+    run_parallel_yardstick_ms,
+    run_yardstick_ms,
+)
 from yolact_benchmarks.nvml import GpuSample, Nvml
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -47,6 +54,22 @@ def test_what_a_machine_tells(tmp_path: Path) -> None:
     assert watch.samples == [sample]
 
 
+def test_the_same_work_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    threads: set[int] = set()
+
+    def work() -> float:
+        threads.add(threading.get_ident())
+        return float(len(threads))
+
+    monkeypatch.setattr("yolact_benchmarks.machine_state.run_yardstick_ms", work)
+    assert run_parallel_yardstick_ms() == 3.0, "the slowest"
+    assert len(threads) == 3
+    assert threading.get_ident() not in threads
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert run_parallel_yardstick_ms() is None
+
+
 def test_samples_are_taken_at_most_twice_a_second(tmp_path: Path) -> None:
     now = [0.0]
     watch = MachineWatch(root=machine(tmp_path, 1, 1, 0), clock=lambda: now[0])
@@ -62,7 +85,7 @@ def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     sample = MachineWatch(root=tmp_path).sample()
     assert sample is not None
     known = {name for name, value in sample.document().items() if value is not None}
-    assert known == {"seconds", "yardstick_ms"}
+    assert known - {"parallel_yardstick_ms"} == {"seconds", "yardstick_ms"}, "the other needs a second core"
     assert judge_machine([sample] * 10) == ()
 
 
@@ -93,6 +116,9 @@ def test_reasons_against_a_measurement() -> None:
     assert "quota of processor time 2 time(s)" in quota
     (clock,) = judge_machine(samples(clock_mhz=[2000] * 4 + [1400] * 4))
     assert clock.startswith("the clock moved between 1400 and 2000 MHz")
+    assert judge_machine(samples(parallel_yardstick_ms=[1.0] * 4 + [1.2] * 4)) == ()
+    (shared,) = judge_machine(samples(parallel_yardstick_ms=[1.0] * 4 + [1.4] * 4))
+    assert shared == "the same on all cores took between 1 and 1.4 ms, 25% is the limit"
     (work,) = judge_machine(samples(yardstick_ms=[1.0] * 4 + [1.4] * 4))
     assert "took between 1 and 1.4 ms" in work
 

@@ -30,6 +30,7 @@ def bench_record(
     joules: float | None = None,
     num_processes: int = 5,
     is_disturbed: bool = False,
+    parallel_ms: float = 1.0,
     **environment: Any,
 ) -> dict[str, Any]:
     """A record.
@@ -41,6 +42,7 @@ def bench_record(
         reasons: Against the machine.
         joules: Of a frame, by a meter called "board".
         num_processes: That every series is from, in equal parts.
+        parallel_ms: The yardstick on all cores.
         is_disturbed: Something else kept half of the cores busy.
         environment: Replaces fields of it.
     """
@@ -69,7 +71,9 @@ def bench_record(
             figures = [ap, ap - 0.02, ap + 0.02]
             models[-1]["accuracy"] = {"measure": "AP", "images": 40, "box": figures, "mask": figures}
     load = 0.5 if is_disturbed else 0.01
-    samples = [MachineSample(i / 2, load, 0.0, 2600.0, yardstick_ms) for i in range(12)]
+    samples = [
+        MachineSample(i / 2, load, 0.0, 2600.0, yardstick_ms, parallel_yardstick_ms=parallel_ms) for i in range(12)
+    ]
     results = {"models": models, "cases": cases, "machine": machine_document(samples, reasons, None)}
     record = envelope("yolact-bench small.bundle", {"threads": 0, "min_confidence": 0.3, "defaults": []}, results)
     record["environment"] |= environment
