@@ -201,16 +201,8 @@ def compare_records(
             f"say nothing about the model. Measure both on one machine, or give --any-machine"
         )
     warnings += [f"the machines differ: {text}" for text in differing]
-    warnings += [f"settings differ: {text}" for text in _differences(old["settings"], new["settings"], _SAME_SETTINGS)]
-    before_packages, after_packages = (record["environment"].get("packages", {}) for record in (old, new))
-    names = sorted({*before_packages, *after_packages})
-    warnings += [f"versions differ: {text}" for text in _differences(before_packages, after_packages, names)]
     machine = _machine_ratio(old, new, _MEDIAN), _machine_ratio(old, new, _FAST)
-    if abs(machine[0] - 1) > max_regress:
-        word = "slower" if machine[0] > 1 else "faster"
-        warnings.append(
-            f"the machine itself was {abs(machine[0] - 1):.1%} {word} in the newer run, by a fixed piece of work"
-        )
+    warnings += _warnings(old, new, machine[0], max_regress)
     before = {case["name"]: case for case in old["results"]["cases"]}
     after = {case["name"]: case for case in new["results"]["cases"]}
     disturbed, told = _disturbances(old, new)
@@ -228,6 +220,17 @@ def compare_records(
             f"{PROCESS_SPREAD:.0%}; --processes 5 measures it"
         )
     return Comparison(tuple(cases), tuple(sorted(before.keys() ^ after.keys())), tuple(warnings))
+
+
+def _warnings(old: Mapping[str, Any], new: Mapping[str, Any], machine: float, max_regress: float) -> list[str]:
+    """About what differs beside the models."""
+    told = [f"settings differ: {text}" for text in _differences(old["settings"], new["settings"], _SAME_SETTINGS)]
+    before, after = (record["environment"].get("packages", {}) for record in (old, new))
+    told += [f"versions differ: {text}" for text in _differences(before, after, sorted({*before, *after}))]
+    if abs(machine - 1) > max_regress:
+        word = "slower" if machine > 1 else "faster"
+        told.append(f"the machine itself was {abs(machine - 1):.1%} {word} in the newer run, by a fixed piece of work")
+    return told
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence[str]) -> list[str]:
