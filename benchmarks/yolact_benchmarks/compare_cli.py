@@ -24,7 +24,8 @@ def compare_parser() -> argparse.ArgumentParser:
     """Of the words after ``compare``."""
     parser = argparse.ArgumentParser(
         prog="yolact-bench compare",
-        description="Compare two records: ratios of medians with intervals, configuration by configuration.",
+        description="Compare two records, configuration by configuration: ratios of the medians and of the fastest "
+        "tenths, with intervals.",
         epilog="Exit status: 0 no slower than allowed; 1 failed; 2 usage; 4 slower; 5 different machines; "
         "7 it may be slower, but not surely, or with --strict a measurement was unstable.",
     )
