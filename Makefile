@@ -10,7 +10,7 @@ CHECKPOINT ?=
 IMAGE ?=
 BENCH_CHECKPOINT := $(or $(CHECKPOINT),out/yolact_resnet50.pth)
 
-.PHONY: demo test check format bench gpu tables clean
+.PHONY: demo test check format bench gpu gpu-pack tables clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py --output out/demo $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(if $(IMAGE),--image "$(IMAGE)")
@@ -40,19 +40,17 @@ bench: $(READY) $(BENCH_CHECKPOINT)
 out/yolact_resnet50.pth: $(READY)
 	$(BIN)/python examples/made_up_checkpoint.py yolact_resnet50 $@
 
-# Everything that only a GPU can tell, on the machine that has one: correctness, accesses and races, times, growth.
-# GPU_BUNDLE names a bundle with an engine for it; without one the network's outputs are replayed.
-GPU_TESTS := tests/runtime/cuda/test_on_a_gpu.py tests/plugins/test_device.py
-GPU_BUNDLE ?=
+# Everything that only a GPU can tell, on the machine that has one: the stages of docs/gpu.md in the project's own
+# environment. GPU_BUNDLES names bundles with engines for it; GPU_STAGES some of the stages.
+GPU_BUNDLES ?=
+GPU_STAGES ?= first second
 
 gpu: $(READY)
-	$(BIN)/python -m yolact_benchmarks.gpu --check-only
-	$(BIN)/python -m pytest -q -p no:randomly $(GPU_TESTS)
-	for tool in memcheck racecheck; do \
-	  if command -v compute-sanitizer > /dev/null; then \
-	    compute-sanitizer --tool $$tool --error-exitcode 9 $(BIN)/python -m pytest -q -x -p no:randomly $(GPU_TESTS) || exit 1; \
-	  else echo "compute-sanitizer is not here: $$tool was not run"; fi; done
-	$(BIN)/python -m yolact_benchmarks.gpu --results benchmarks/results $(if $(GPU_BUNDLE),--bundle "$(GPU_BUNDLE)")
+	$(BIN)/python -m yolact_benchmarks.gpu run $(GPU_STAGES) --output benchmarks/results $(if $(GPU_BUNDLES),--bundle $(GPU_BUNDLES))
+
+# What travels to a machine with a GPU and without a network.
+gpu-pack: $(READY)
+	$(BIN)/python -m yolact_benchmarks.gpu pack
 
 # Writes the tables of README.md and docs/ from the records.
 tables: $(READY)

@@ -5,73 +5,61 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from yolact_plugins.cuda_graph import Graph
 from yolact_plugins.driver import Device, Event, Stream
-from yolact_plugins.memory import DeviceBuffer
+from yolact_plugins.memory import DeviceBuffer, PinnedBuffer
 from yolact_plugins.module import Launch
 from yolact_runtime.cuda.frame_slot import FrameSlot
 
 __all__ = [
-    "StageTimes",
     "copy_gigabytes_per_second",
     "frame_parts",
     "moved_bytes",
     "time_calls",
-    "time_stages",
+    "time_replays",
     "time_work",
+    "upload_gigabytes_per_second",
 ]
 
 _COPY_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
-class StageTimes:
-    """Medians in microseconds, on the GPU.
+def time_work(stream: Stream, work: Callable[[Stream], None], repeats: int) -> list[float]:
+    """Microseconds on the GPU of each repetition, by its events, after two that are not counted.
 
-    Attributes:
-        stages: Name to time of each part of a frame by itself, in order.
-        whole: All of it, enqueued piece by piece.
-    """
-
-    stages: dict[str, float]
-    whole: float
-
-
-def time_work(stream: Stream, work: Callable[[Stream], None], repeats: int, inner: int = 1) -> list[float]:
-    """Microseconds on the GPU of each repetition, of `inner` runs back to back divided by their number.
-
-    Small works are shorter than what an event resolves and than what the host needs to enqueue them, so that several
-    are put between two events.
+    What is enqueued piece by piece waits for the host between its pieces: kernels of a few microseconds then show how
+    long Python needs to launch them. Time those by :func:`time_replays`.
     """
     device, times = stream.device, []
     with Event(device, timing=True) as start, Event(device, timing=True) as end:
-        for turn in range(repeats + 2):
+        for turn in range(-2, repeats):
             start.record(stream)
-            for _ in range(inner):
-                work(stream)
+            work(stream)
             end.record(stream)
             end.synchronize()
-            if turn >= 2:
-                times.append(end.milliseconds_since(start) * 1e3 / inner)
+            if turn >= 0:
+                times.append(end.milliseconds_since(start) * 1e3)
     return times
 
 
-def time_stages(slot: FrameSlot, repeats: int, inner: int = 10) -> StageTimes:
-    """Each part of the way of a frame that the slot has just finished: same frame, same detections.
+def time_replays(stream: Stream, work: Callable[[Stream], None], repeats: int, inner: int = 1) -> float:
+    """Median microseconds on the GPU of one run of `work`, captured `inner` times into a CUDA graph that is replayed.
 
-    Args:
-        slot: Not in use by anybody.
-        repeats: Timed repetitions of each.
-        inner: See :func:`time_work`.
+    The host gives one launch for all of it, so that the time is the GPU's own. Several runs in one graph make works
+    longer than what an event resolves.
     """
-    parts = frame_parts(slot)
-    stages = {name: float(np.median(time_work(slot.stream, work, repeats, inner))) for name, work in parts.items()}
-    whole = float(np.median(time_work(slot.stream, slot.enqueue_all, repeats)))
-    return StageTimes(stages, whole)
+
+    def several(on: Stream) -> None:
+        for _ in range(inner):
+            work(on)
+
+    with Graph(stream, several) as graph:
+        graph.upload(stream)
+        return float(np.median(time_work(stream, graph.launch, repeats))) / inner
 
 
 def frame_parts(slot: FrameSlot) -> dict[str, Callable[[Stream], None]]:
@@ -110,24 +98,39 @@ def moved_bytes(slot: FrameSlot, count: int) -> dict[str, int]:
     prototypes = arrays["prototype"]
     image = next(array for name, array in arrays.items() if name == slot.input_name)
     return {
+        "upload": layout.num_bytes,
         "preprocess": layout.num_bytes + image.num_bytes,
         "candidates": arrays["class_logit"].num_bytes,
         "masks": prototypes.num_bytes + 2 * 4 * pixels + 2 * bits + runs,
     }
 
 
-def copy_gigabytes_per_second(device: Device, repeats: int = 20) -> float:
+def copy_gigabytes_per_second(device: Device, repeats: int = 20, num_bytes: int | None = None) -> float:
     """Bandwidth of the GPU's memory by a large copy on the device: bytes read plus bytes written."""
+    num_bytes = num_bytes or _COPY_BYTES
     with ExitStack() as stack:
         stream = stack.enter_context(Stream(device))
-        source, target = (stack.enter_context(DeviceBuffer(device, _COPY_BYTES)) for _ in range(2))
+        source, target = (stack.enter_context(DeviceBuffer(device, num_bytes)) for _ in range(2))
         source.fill(1, stream)
 
         def copy(on: Stream) -> None:
-            device.driver.call("cuMemcpyDtoDAsync", target.pointer, source.pointer, _COPY_BYTES, on.handle)
+            device.driver.call("cuMemcpyDtoDAsync", target.pointer, source.pointer, num_bytes, on.handle)
 
         microseconds = float(np.median(time_work(stream, copy, repeats)))
-    return 2 * _COPY_BYTES / microseconds / 1e3
+    return 2 * num_bytes / microseconds / 1e3
+
+
+def upload_gigabytes_per_second(device: Device, repeats: int = 20, num_bytes: int = 64 << 20) -> float:
+    """Bandwidth of the bus by a large copy from pinned memory to the GPU: bytes that cross it."""
+    with (
+        Stream(device) as stream,
+        PinnedBuffer(device, num_bytes) as source,
+        DeviceBuffer(device, num_bytes) as target,
+    ):
+        host, there = source.host_array((num_bytes,), np.uint8), target.array((num_bytes,), np.uint8)
+        host[:] = 1
+        microseconds = float(np.median(time_work(stream, lambda on: there.upload(host, on), repeats)))
+    return num_bytes / microseconds / 1e3
 
 
 def time_calls(work: Callable[[], object], repeats: int) -> list[float]:

@@ -8,54 +8,66 @@ import numpy.typing as npt
 from yolact_runtime.manifest import DetectionSpec, InputSpec, Manifest, PriorSpec
 from yolact_runtime.priors import make_priors
 
-__all__ = ["COCO_550", "make_outputs"]
+__all__ = ["COCO_550", "make_outputs", "yolact_manifest"]
 
 Float = npt.NDArray[np.float32]
 
-COCO_550 = Manifest(
-    name="yolact_550",
-    class_names=tuple(f"class_{i}" for i in range(1, 81)),
-    input=InputSpec(550, 550, (103.94, 116.78, 123.68), (57.38, 57.12, 58.40)),
-    priors=PriorSpec(
-        feature_sizes=((69, 69), (35, 35), (18, 18), (9, 9), (5, 5)),
-        scales_px=((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
-        aspect_ratios=(1.0, 0.5, 2.0),
-        square=True,
-    ),
-    detection=DetectionSpec(),
-)
+
+def yolact_manifest(side: int = 550, num_classes: int = 80) -> Manifest:
+    """YOLACT with its five feature levels, as published, for a square input of `side` pixels."""
+    levels = [-(-side // 8)]
+    while len(levels) < 5:
+        levels.append(-(-levels[-1] // 2))
+    return Manifest(
+        name=f"yolact_{side}",
+        class_names=tuple(f"class_{i}" for i in range(1, num_classes + 1)),
+        input=InputSpec(side, side, (103.94, 116.78, 123.68), (57.38, 57.12, 58.40)),
+        priors=PriorSpec(
+            feature_sizes=tuple((level, level) for level in levels),
+            scales_px=tuple((24.0 * 2**i * side / 550,) for i in range(5)),
+            aspect_ratios=(1.0, 0.5, 2.0),
+            square=True,
+        ),
+        detection=DetectionSpec(),
+    )
 
 
-def make_outputs(count: int, box_area: float, seed: int, prototypes: int = 32, side: int = 138) -> dict[str, Float]:
+COCO_550 = yolact_manifest()
+
+
+def make_outputs(
+    count: int, box_area: float, seed: int, manifest: Manifest = COCO_550, prototypes: int = 32
+) -> dict[str, Float]:
     """Outputs that a trained network could have produced for `count` objects.
 
     Args:
         count: Objects; each is found by three neighbouring priors, as in a trained model.
         box_area: Mean area of their boxes, fraction of the frame; sides vary by a factor of two.
         seed: Of the scene.
+        manifest: From :func:`yolact_manifest`. A prototype has twice the rows and columns of its largest level.
         prototypes: K.
-        side: Rows and columns of a prototype.
 
     Returns:
         The four raw outputs by name, batch 1.
     """
+    classes, side = len(manifest.class_names), 2 * manifest.priors.feature_sizes[0][0]
     random = np.random.default_rng(seed)
-    priors = make_priors(COCO_550.priors, 550, 550)
+    priors = make_priors(manifest.priors, manifest.input.height, manifest.input.width)
     stretch = np.exp(random.uniform(-0.35, 0.35, (count, 2)))
     size = np.sqrt(box_area) * stretch / np.sqrt(np.mean(stretch[:, 0] * stretch[:, 1]))
     centre = random.uniform(size / 2, 1 - size / 2)
-    # There are 80 classes: objects that share one lie half a frame apart, so that they do not suppress each other.
-    repeated = centre[: max(count - 80, 0)]
-    centre[80:] = np.clip((repeated + 0.5) % 1, size[80:] / 2, 1 - size[80:] / 2)
+    # Objects that share a class lie half a frame apart, so that they do not suppress each other.
+    repeated = centre[: max(count - classes, 0)]
+    centre[classes:] = np.clip((repeated + 0.5) % 1, size[classes:] / 2, 1 - size[classes:] / 2)
     # 97 is prime: neighbouring objects sit on unrelated priors, and none is used twice.
     rows = (np.arange(count)[:, None] * 3 + np.arange(3)) * 97 % len(priors)
     regression = random.normal(0, 0.5, (len(priors), 4)).astype(np.float32)
-    logit = random.normal(0, 1, (len(priors), 81)).astype(np.float32)
+    logit = random.normal(0, 1, (len(priors), classes + 1)).astype(np.float32)
     logit[:, 0] += 12
     jitter = 1 + random.normal(0, 0.02, (count, 3, 2))
     regression[rows, :2] = (centre[:, None] * jitter - priors[rows, :2]) / (0.1 * priors[rows, 2:])
     regression[rows, 2:] = np.log(size[:, None] * jitter / priors[rows, 2:]) / 0.2
-    class_id = np.arange(count) % 80 + 1
+    class_id = np.arange(count) % classes + 1
     logit[rows, class_id[:, None]] = 12 + random.uniform(2, 6, (count, 3))
     # Objects a few prototype pixels across, with outlines as smooth as a network's.
     coarse = random.normal(0, 1, (prototypes, 18, 18))

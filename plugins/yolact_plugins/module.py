@@ -112,12 +112,14 @@ class Launch:
     """A launch that may be repeated; allocates nothing.
 
     Attributes:
+        name: Of the kernel.
         arguments: Packed; :meth:`PackedArguments.replace` changes one for the launches to come.
     """
 
     def __init__(self, kernel: Kernel, config: LaunchConfig, arguments: PackedArguments, function: Any) -> None:
         self._kernel = kernel
         self._function = function
+        self.name = kernel.name
         self.config = config
         self.arguments = arguments
 

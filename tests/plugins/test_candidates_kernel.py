@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.kernel_host import COMPILER, HostKernels, example_count, poisoned
+from support.kernel_host import example_count, kernels_of, needs_kernels, poisoned
 from yolact_plugins import reference
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+pytestmark = needs_kernels()
 
 Float = npt.NDArray[np.float32]
 VARIANCES = (0.1, 0.2)
@@ -57,7 +57,7 @@ def run(raw: Raw, threshold: float, capacity: int | None = None, seed: int = 0) 
     # As on a device, where every allocation is aligned for a float4: NumPy's are too, but for empty ones.
     xyxy, score = poisoned((capacity, 4), np.float32), poisoned((classes - 1, capacity), np.float32)
     status = np.zeros(1, np.uint32)
-    kernels = HostKernels.of("candidates")
+    kernels = kernels_of("candidates")
     sizes = (np.int32(num_priors), np.int32(classes), np.float32(threshold))
     kernels(
         f"candidates_score_{suffix}", (blocks,), (256,), [raw.class_logit, *sizes, normaliser, survivor, status], seed

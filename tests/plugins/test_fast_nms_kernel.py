@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.kernel_host import COMPILER, HostKernels, example_count, poisoned
+from support.kernel_host import example_count, kernels_of, needs_kernels, poisoned
 from yolact_plugins import reference
 from yolact_runtime.nms import Candidates, NmsMethod, NmsSettings, select
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+pytestmark = needs_kernels()
 
 Float = npt.NDArray[np.float32]
 LIMIT = 4
@@ -62,7 +62,7 @@ def run(candidates: Candidates, xyxy: Float, options: NmsSettings, room: int = 0
 
 
 def _per_class(given_: Listed, options: NmsSettings, out: list[npt.NDArray[np.generic]], seed: int) -> None:
-    kernels = HostKernels.of("fast_nms")
+    kernels = kernels_of("fast_nms")
     classes, capacity = given_.score.shape
     keep = max(options.max_instances, 0)
     kept_score, kept_candidate = poisoned((classes, keep), np.float32), poisoned((classes, keep), np.int32)
@@ -76,7 +76,7 @@ def _per_class(given_: Listed, options: NmsSettings, out: list[npt.NDArray[np.ge
 
 
 def _cross_class(given_: Listed, options: NmsSettings, out: list[npt.NDArray[np.generic]], seed: int) -> None:
-    kernels = HostKernels.of("fast_nms")
+    kernels = kernels_of("fast_nms")
     classes, capacity = given_.score.shape
     best_score, best_class = poisoned(capacity, np.float32), poisoned(capacity, np.int32)
     sizes = (np.int32(capacity), np.int32(classes))

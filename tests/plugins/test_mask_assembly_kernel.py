@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.kernel_host import COMPILER, SANITIZE, HostKernels, example_count, poisoned
+from support.kernel_host import example_count, kernels_of, needs_kernels, poisoned, some_of
 from yolact_plugins import reference
 from yolact_runtime.masks import Masks
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+pytestmark = needs_kernels()
 
 Float = npt.NDArray[np.float32]
 NOT_FINITE, LIMIT, ARENA_OVERFLOW, RUN_OVERFLOW = 1, 4, 8, 16
@@ -82,7 +82,7 @@ def make_scene(rng: np.random.Generator, n: int, frame: tuple[int, int], proto: 
 
 
 def assemble(scene: Scene, arena_words: int | None = None, room: int = 2, seed: int = 0) -> Assembled:
-    kernels = HostKernels.of(KERNELS)
+    kernels = kernels_of(KERNELS)
     n, rows = len(scene.xyxy), len(scene.xyxy) + room
     prototypes, *size = scene.prototype.shape
     hp_wp = [np.int32(side) for side in size]
@@ -122,7 +122,7 @@ def unpack(result: Assembled) -> npt.NDArray[np.bool_]:
 def dense(result: Assembled) -> npt.NDArray[np.bool_]:
     scene = result.scene
     out = poisoned((len(scene.xyxy), scene.height, scene.width), np.uint8)
-    HostKernels.of(KERNELS)("mask_dense", (2, len(out)), (256,), [*result.bits, *scene.frame, out], result.seed)
+    kernels_of(KERNELS)("mask_dense", (2, len(out)), (256,), [*result.bits, *scene.frame, out], result.seed)
     assert (out <= 1).all()
     return out.astype(bool)
 
@@ -131,13 +131,13 @@ def id_map(result: Assembled) -> npt.NDArray[np.int32]:
     scene = result.scene
     out = poisoned((scene.height, scene.width), np.int32)
     grid = (-(-scene.width // 32), -(-scene.height // 8))
-    HostKernels.of(KERNELS)("mask_id_map", grid, (256,), [*result.bits, *scene.frame, out], result.seed)
+    kernels_of(KERNELS)("mask_id_map", grid, (256,), [*result.bits, *scene.frame, out], result.seed)
     return out
 
 
 def runs(result: Assembled, capacity: int) -> tuple[npt.NDArray[np.int32], ...]:
     """``(offset, start, end)`` of all runs."""
-    kernels, rows = HostKernels.of(KERNELS), len(result.window)
+    kernels, rows = kernels_of(KERNELS), len(result.window)
     count, offset = poisoned(rows, np.int32), poisoned(rows + 1, np.int32)
     start, end = poisoned(capacity, np.int32), poisoned(capacity, np.int32)
     kernels("mask_runs_count", (rows,), (256,), [*result.bits, count], result.seed)
@@ -246,7 +246,7 @@ def test_an_arena_that_is_too_small_is_reported_and_not_overrun() -> None:
     need = int(whole.offset[6])
     masks = unpack(whole)
     assert unpack(assemble(whole.scene, arena_words=need)).tolist() == masks.tolist()
-    for words in range(0, need, 5 if SANITIZE else 1):
+    for words in some_of(need):
         result = assemble(whole.scene, arena_words=words)
         assert result.status[0] == ARENA_OVERFLOW
         assert int(result.offset[6]) == need
@@ -261,7 +261,7 @@ def test_a_buffer_of_runs_that_is_too_small_is_reported_and_not_overrun() -> Non
     result = assemble(make_scene(rng, 5, (40, 90), (4, 16, 16)))
     offset, start, end = runs(result, 10_000)
     assert result.status[0] == 0
-    for capacity in range(0, int(offset[5]), 5 if SANITIZE else 1):
+    for capacity in some_of(int(offset[5])):
         result.status[0] = 0
         less_offset, less_start, less_end = runs(result, capacity)
         assert result.status[0] == RUN_OVERFLOW

@@ -1,4 +1,8 @@
-"""A network on the GPU that is none: it computes on the host, in its turn of a stream of :class:`HostDriver`."""
+"""Networks for tests of the frame path.
+
+:class:`HostNetwork` computes on the host, in its turn of a stream of :class:`HostDriver`. :class:`EchoNetwork` runs on
+every device, simulated or real: its prototypes are its input, so that the masks show what the network was given.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from support.host_gpu import HostDriver
+from yolact_benchmarks.replay_network import ReplayNetwork
 from yolact_plugins.driver import Device, Stream
-from yolact_runtime.backends import TensorSpec
+from yolact_runtime.backends import DeviceContext, TensorSpec
 from yolact_runtime.errors import BackendError
 from yolact_runtime.manifest import Manifest
 
-__all__ = ["HostNetwork", "replay", "tensor_specs"]
+__all__ = ["EchoBackend", "EchoNetwork", "HostNetwork", "replay", "tensor_specs"]
 
 Outputs = Mapping[str, npt.NDArray[np.floating]]
 Function = Callable[[npt.NDArray[np.floating]], Outputs]
@@ -111,3 +116,79 @@ class HostContext:
         outputs = self._network.function(image)
         for name, view in views.items():
             view[...] = outputs[name]
+
+
+class EchoBackend:
+    """The same function on the host: stored outputs, and the input as prototypes.
+
+    Args:
+        outputs: With prototypes of the input's shape.
+
+    Attributes:
+        tensors: Copies of the inputs, in order.
+    """
+
+    name = "echo"
+
+    def __init__(self, outputs: Outputs) -> None:
+        self._outputs = outputs
+        self.tensors: list[npt.NDArray[np.float32]] = []
+
+    def infer(self, tensor: npt.NDArray[np.float32]) -> Outputs:
+        self.tensors.append(tensor.copy())
+        return {**self._outputs, "prototype": tensor.astype(self._outputs["prototype"].dtype)}
+
+    def close(self) -> None:
+        pass
+
+
+class EchoNetwork:
+    """A :class:`yolact_runtime.backends.DeviceBackend`: copies its input into the prototypes, on the GPU.
+
+    Args:
+        device: Where.
+        manifest: Says what the input is.
+        outputs: The others; prototypes have the input's shape, and its dtype is theirs.
+    """
+
+    name = "echo"
+
+    def __init__(self, device: Device, manifest: Manifest, outputs: Outputs) -> None:
+        self.device = device
+        self._host = EchoBackend(outputs)
+        self._replay = ReplayNetwork(device, manifest, outputs, outputs["prototype"].dtype)
+        self.tensors = self._replay.tensors
+
+    def new_context(self) -> EchoContext:
+        return EchoContext(self, self._replay.new_context())
+
+    def infer(self, tensor: npt.NDArray[np.float32]) -> Outputs:
+        return self._host.infer(tensor)
+
+    def close(self) -> None:
+        self._replay.close()
+
+
+class EchoContext:
+    """One place of an :class:`EchoNetwork`."""
+
+    def __init__(self, network: EchoNetwork, replay: DeviceContext) -> None:
+        self._network, self._replay = network, replay
+        self._pointers: dict[str, int] = {}
+
+    def bind(self, name: str, pointer: int) -> None:
+        self._pointers[name] = pointer
+        self._replay.bind(name, pointer)
+
+    def enqueue(self, stream: Stream) -> None:
+        self._replay.enqueue(stream)
+        image = self._network.tensors[0]
+        num_bytes = int(np.prod(image.shape)) * image.dtype.itemsize
+        copy = (self._pointers["prototype"], self._pointers["image"], num_bytes, stream.handle)
+        self._network.device.driver.call("cuMemcpyDtoDAsync", *copy)
+
+    def is_capturable(self, stream: Stream) -> bool:
+        return self._replay.is_capturable(stream)
+
+    def close(self) -> None:
+        self._replay.close()

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 import yolact_plugins
 
@@ -29,9 +31,14 @@ __all__ = [
     "SHIM",
     "HostKernelError",
     "HostKernels",
+    "KernelRunner",
     "entry_points",
     "example_count",
+    "kernels_of",
+    "needs_kernels",
     "poisoned",
+    "run_kernels_by",
+    "some_of",
 ]
 
 SHIM = Path(__file__).parent / "cuda_host"
@@ -39,6 +46,10 @@ KERNELS = Path(yolact_plugins.__file__).parent / "kernels"
 COMPILER = shutil.which("g++")
 # Set for a process that was started with the sanitizer's library in front of every other.
 SANITIZE = os.environ.get("YOLACT_KERNEL_SANITIZE") == "1"
+# A share of the examples of every property: a GPU has seconds for them, a dry run less.
+_SCALE = float(os.environ.get("YOLACT_TEST_SCALE", "1"))
+# Compiled once for all processes of a run, and of the next ones; git ignores the folder.
+_BUILT = Path(os.environ.get("YOLACT_HOST_KERNELS", Path(__file__).parents[2] / "build" / "host-kernels"))
 _POISON = 0xCD
 # -ffp-contract=off: products are rounded before they are added, as NumPy does it and as the kernels ask for by name.
 _FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
@@ -50,6 +61,14 @@ _one_kernel_at_a_time = threading.Lock()
 
 class HostKernelError(Exception):
     """The shim refused what a kernel did."""
+
+
+class KernelRunner(Protocol):
+    """Runs the kernels of one family on arrays of this process; see :meth:`HostKernels.__call__`."""
+
+    def __call__(
+        self, name: str, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any], seed: int = 0
+    ) -> None: ...
 
 
 class HostKernels:
@@ -115,6 +134,25 @@ class HostKernels:
             raise HostKernelError(f"{name}: {error.decode()}")
 
 
+_runners: list[Callable[[str], KernelRunner]] = [HostKernels.of]
+
+
+def kernels_of(family: str) -> KernelRunner:
+    """What the tests of a family call: its sources as host C++, or what :func:`run_kernels_by` put in their place."""
+    return _runners[-1](family)
+
+
+def run_kernels_by(find: Callable[[str], KernelRunner]) -> None:
+    """Let the tests of this process run their kernels elsewhere: on a GPU (:mod:`support.on_device`)."""
+    _runners.append(find)
+
+
+def needs_kernels() -> pytest.MarkDecorator:
+    """Marks tests that call :func:`kernels_of`."""
+    nowhere = COMPILER is None and len(_runners) == 1
+    return pytest.mark.skipif(nowhere, reason="no g++: the kernels cannot be run on the host")
+
+
 def entry_points(source: Path) -> dict[str, tuple[bool, ...]]:
     """Names of the kernels in a ``.cu`` file, and which of their parameters are addresses; compiles nothing."""
     found: list[tuple[str, str]] = re.findall(_ENTRY_POINT, source.read_text())
@@ -140,8 +178,16 @@ def poisoned(shape: int | Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[An
 
 
 def example_count(examples: int) -> int:
-    """Examples of a property: all of them, or a fifteenth under the sanitizer, which takes ten times as long."""
-    return max(examples // 15, 2) if SANITIZE else examples
+    """Examples of a property: all of them, or a fifteenth under a sanitizer, which takes ten times as long.
+
+    ``YOLACT_TEST_SCALE`` in the environment makes them fewer.
+    """
+    return max(int(_SCALE * examples) // (15 if SANITIZE else 1), 2)
+
+
+def some_of(numbers: int) -> range:
+    """From 0 up to a number, in steps of which there are :func:`example_count`: every case, or some that cover all."""
+    return range(0, numbers, max(numbers // example_count(numbers), 1))
 
 
 def _three(counts: Sequence[int]) -> tuple[int, ...]:
@@ -149,7 +195,7 @@ def _three(counts: Sequence[int]) -> tuple[int, ...]:
 
 
 def _load(source: Path, names: Sequence[str]) -> ctypes.CDLL:
-    """A shared library with a function ``launch_<name>`` for every kernel; its file is gone once it is loaded."""
+    """A shared library with a function ``launch_<name>`` for every kernel."""
     if COMPILER is None:
         raise HostKernelError("no g++ on this machine")
     launchers = "".join(
@@ -157,12 +203,31 @@ def _load(source: Path, names: Sequence[str]) -> ctypes.CDLL:
         f"{{ return cuda_host::launch({name}, shape, count, seed, arguments); }}\n"
         for name in names
     )
-    with tempfile.TemporaryDirectory(prefix="kernels-") as folder:
-        unit, library = Path(folder) / f"{source.stem}.cpp", Path(folder) / f"{source.stem}.so"
-        unit.write_text(f'#include "cuda_host.h"\n#include "{source}"\n{launchers}')
-        flags = _FLAGS + (_SANITIZER_FLAGS if SANITIZE else ())
-        command = [COMPILER, *flags, f"-I{SHIM}", str(unit), "-o", str(library)]
+    text = f'#include "cuda_host.h"\n#include "{source}"\n{launchers}'
+    flags = _FLAGS + (_SANITIZER_FLAGS if SANITIZE else ())
+    library = _BUILT / f"{source.stem}-{_digest(source, text, flags)}.so"
+    if not library.exists():
+        _compile(COMPILER, flags, text, library)
+    return ctypes.CDLL(str(library))
+
+
+def _compile(compiler: str, flags: Sequence[str], text: str, library: Path) -> None:
+    """Several processes may do this at once: a library appears whole."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="kernels-", dir=library.parent) as folder:
+        unit, made = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
+        unit.write_text(text)
+        command = [compiler, *flags, f"-I{SHIM}", str(unit), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise HostKernelError(f"{' '.join(command)}\n{done.stderr}")
-        return ctypes.CDLL(str(library))
+        made.replace(library)
+
+
+def _digest(source: Path, text: str, flags: Sequence[str]) -> str:
+    """Of everything that a library is made of: a changed kernel, header, shim or compiler is compiled anew."""
+    version = subprocess.run([COMPILER or "", "-v"], capture_output=True, text=True, check=True).stderr
+    digest = hashlib.sha256(repr([text, flags, version]).encode())
+    for path in sorted([source, *source.parent.glob("*.cuh"), *SHIM.glob("*.h")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:24]

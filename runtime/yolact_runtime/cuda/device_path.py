@@ -123,9 +123,36 @@ class DevicePath:
         """
         try:
             count = ticket.finish()
-            return self._read(ticket, count)
+            return self.read(ticket, count)
         finally:
             self.give_back(ticket)
+
+    def read(self, slot: FrameSlot, count: int) -> Instances:
+        """Instances from what a frame brought back to the host; copied, so that the slot may go on.
+
+        Args:
+            slot: Its frame is finished.
+            count: What :meth:`FrameSlot.finish` returned.
+        """
+        results, layout = slot.memory.results, slot.layout
+        assert layout is not None
+        xyxy: npt.NDArray[np.float32] = results["detection_xyxy"][:count].copy()
+        if not np.isfinite(xyxy).all():
+            _log.warning("%s: a box without bounds hides others; the model is damaged", self.model.manifest.name)
+        offset = results["run_offset"][: count + 1].astype(np.int64)
+        total = int(offset[-1])
+        masks = Masks.from_runs(
+            np.repeat(np.arange(count), np.diff(offset)),
+            results["run_start"][:total].astype(np.int64),
+            results["run_end"][:total].astype(np.int64),
+            count,
+            layout.height,
+            layout.width,
+        )
+        class_id = results["detection_class"][:count].copy()
+        confidence = results["detection_confidence"][:count].copy()
+        rescored = None if self._mask_iou is None else confidence * self._predicted_iou(self._mask_iou, slot, class_id)
+        return Instances(to_pixels(xyxy, layout.height, layout.width), masks, confidence, class_id, rescored)
 
     def collect_on_device(self, ticket: FrameSlot) -> DeviceInstances:
         """Wait for a frame; its results keep the slot until they are closed."""
@@ -200,27 +227,6 @@ class DevicePath:
         slot = FrameSlot(self._backend, self.model, self._kernels, self._prior_array)
         self._slots.append(slot)
         return slot
-
-    def _read(self, slot: FrameSlot, count: int) -> Instances:
-        results, layout = slot.memory.results, slot.layout
-        assert layout is not None
-        xyxy: npt.NDArray[np.float32] = results["detection_xyxy"][:count].copy()
-        if not np.isfinite(xyxy).all():
-            _log.warning("%s: a box without bounds hides others; the model is damaged", self.model.manifest.name)
-        offset = results["run_offset"][: count + 1].astype(np.int64)
-        total = int(offset[-1])
-        masks = Masks.from_runs(
-            np.repeat(np.arange(count), np.diff(offset)),
-            results["run_start"][:total].astype(np.int64),
-            results["run_end"][:total].astype(np.int64),
-            count,
-            layout.height,
-            layout.width,
-        )
-        class_id = results["detection_class"][:count].copy()
-        confidence = results["detection_confidence"][:count].copy()
-        rescored = None if self._mask_iou is None else confidence * self._predicted_iou(self._mask_iou, slot, class_id)
-        return Instances(to_pixels(xyxy, layout.height, layout.width), masks, confidence, class_id, rescored)
 
     def _predicted_iou(
         self, predict: MaskIou, slot: FrameSlot, class_id: npt.NDArray[np.int32]

@@ -1,32 +1,56 @@
-"""The same way of a frame on a real GPU, against the CPU's: the kernels as the GPU's own compiler makes them.
+"""The frame path on a GPU against the CPU's: the kernels as the GPU's own compiler makes them.
 
-``make gpu`` runs this also under compute-sanitizer, which watches every access and looks for races.
+Skipped, and listed, where there is no GPU. A GPU day (docs/gpu.md) runs this also under compute-sanitizer, and in a dry
+run on the simulated GPU, which ``YOLACT_GPU_DRIVER`` names.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from support.device_network import EchoBackend, EchoNetwork, HostNetwork, tensor_specs
+from support.host_gpu import HostDriver, share_kernels
+from support.kernel_host import example_count
 from support.scenes import small_manifest
+from yolact_benchmarks.gpu.stage_options import DRIVER_VARIABLE, open_device
 from yolact_benchmarks.replay_network import ReplayNetwork
-from yolact_plugins.driver import Device
+from yolact_calibration.shape_scene import SceneOptions, make_clip
+from yolact_plugins.device_array import DeviceArray
+from yolact_plugins.driver import Device, Stream
 from yolact_plugins.errors import CudaUnavailableError, MissingDependencyError
-from yolact_plugins.gpu import find_gpu
-from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions
+from yolact_plugins.memory import DeviceBuffer
+from yolact_runtime import CameraFrame, NmsMethod, Segmenter, SegmenterOptions
 from yolact_runtime.backends import FakeBackend
+from yolact_runtime.cuda import DevicePath, frame_memory
 from yolact_runtime.instances import Instances
+from yolact_runtime.manifest import DetectionSpec, Manifest, PriorSpec
 
-CASES = 500
+CASES = example_count(120)
+# Under a sanitizer and on the simulated GPU every block that finds nothing to do costs time, too.
+FEW = CASES < 20
+MOST_INSTANCES, TOP_K = (6, 20) if FEW else (100, 200)
+DTYPES: list[Any] = [np.float32] if FEW else [np.float32, np.float16]
+SHAPES = Path(__file__).parents[3] / "examples" / "models" / "shapes.pth"
+# More priors than a class of Fast NMS holds at once (256), so that the best are selected by radix rounds.
+WIDE = small_manifest(
+    name="wide",
+    priors=PriorSpec(((16, 24), (8, 12)), ((8.0,), (16.0,)), (1.0, 0.5, 2.0), square=False),
+    detection=DetectionSpec(top_k=TOP_K),
+)
 
 
 def _why_not() -> str:
     try:
-        find_gpu()
-        Device().close()
+        open_device().close()
     except (CudaUnavailableError, MissingDependencyError) as error:
         return str(error)
     return ""
@@ -37,22 +61,26 @@ pytestmark = pytest.mark.skipif(bool(reason := _why_not()), reason=reason)
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    with Device() as device:
+    with pytest.MonkeyPatch.context() as patch, open_device() as device:
+        if os.environ.get(DRIVER_VARIABLE):
+            share_kernels(patch)
         yield device
 
 
-def random_outputs(rng: np.random.Generator, dtype: npt.DTypeLike) -> dict[str, npt.NDArray[np.floating]]:
+def random_outputs(
+    rng: np.random.Generator, manifest: Manifest, dtype: npt.DTypeLike, shape: tuple[int, int, int] | None = None
+) -> dict[str, npt.NDArray[np.floating]]:
     """Nothing to find, a few candidates, or all priors; boxes inside, outside and without area."""
-    priors = small_manifest().priors.num_priors
+    priors = manifest.priors.num_priors
     logit = rng.normal(0, 3, (1, priors, 4))
     logit[..., 0] += rng.choice([-5, 0, 5, 30])
-    prototypes = int(rng.integers(1, 40))
-    side = int(rng.integers(2, 60)), int(rng.integers(2, 60))
+    shape = shape or tuple(int(side) for side in rng.integers((1, 2, 2), (40, 60, 60)))  # type: ignore[assignment]
+    assert shape is not None
     return {
         "box_regression": rng.normal(0, rng.choice([0.5, 5]), (1, priors, 4)).astype(dtype),
         "class_logit": logit.astype(dtype),
-        "mask_coefficient": np.tanh(rng.normal(0, 1, (1, priors, prototypes))).astype(dtype),
-        "prototype": np.abs(rng.normal(0, 1, (1, prototypes, *side))).astype(dtype),
+        "mask_coefficient": np.tanh(rng.normal(0, 1, (1, priors, shape[0]))).astype(dtype),
+        "prototype": np.abs(rng.normal(0, 1, (1, *shape))).astype(dtype),
     }
 
 
@@ -65,16 +93,20 @@ def same(found: Instances, expected: Instances) -> None:
     assert (mine != theirs).sum() <= 2e-3 * mine.size
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("method", [NmsMethod.FAST, NmsMethod.CROSS_CLASS])
-def test_random_frames(device: Device, method: NmsMethod, dtype: npt.DTypeLike) -> None:
-    manifest, rng = small_manifest(), np.random.default_rng(7)
-    for _ in range(CASES // 4):
-        outputs = random_outputs(rng, dtype)
+@pytest.mark.parametrize("manifest", [small_manifest(), WIDE], ids=lambda manifest: manifest.name)
+def test_random_frames(device: Device, manifest: Manifest, method: NmsMethod, dtype: npt.DTypeLike) -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(max(CASES // 8, 1)):
+        outputs = random_outputs(rng, manifest, dtype)
         size = int(rng.integers(1, 700)), int(rng.integers(1, 900))
         frame = rng.integers(0, 256, (*size, 3), np.uint8)
         options = SegmenterOptions(
-            nms=method, min_confidence=float(rng.choice([0, 0.2])), crop_margin=float(rng.choice([0, 0.1, np.inf]))
+            nms=method,
+            max_instances=MOST_INSTANCES,
+            min_confidence=float(rng.choice([0, 0.2])),
+            crop_margin=float(rng.choice([0, 0.1, np.inf])),
         )
         network = ReplayNetwork(device, manifest, outputs, dtype)
         with Segmenter(manifest, network, None, options) as gpu:
@@ -83,12 +115,146 @@ def test_random_frames(device: Device, method: NmsMethod, dtype: npt.DTypeLike) 
                 same(found, expected)
 
 
+@pytest.mark.parametrize("method", [NmsMethod.FAST, NmsMethod.CROSS_CLASS])
+def test_more_candidates_in_a_class_than_a_block_holds(device: Device, method: NmsMethod) -> None:
+    rng = np.random.default_rng(11)
+    outputs = random_outputs(rng, WIDE, np.float32)
+    outputs["class_logit"] = rng.normal(0, 1, outputs["class_logit"].shape).astype(np.float32)
+    outputs["class_logit"][..., 0] = -9
+    frame = rng.integers(0, 256, (90, 120, 3), np.uint8)
+    options = SegmenterOptions(nms=method, max_instances=MOST_INSTANCES)
+    with Segmenter(WIDE, ReplayNetwork(device, WIDE, outputs), None, options) as gpu:
+        found = gpu(frame)
+        path = gpu.frame_path
+        assert isinstance(path, DevicePath)
+        slot = path.start(frame)
+        slot.finish()
+        assert slot.memory.arrays["candidate_count"].numpy(slot.stream)[0] == WIDE.priors.num_priors > 256
+        path.give_back(slot)
+    same(found, Segmenter(WIDE, FakeBackend([outputs]), None, options)(frame))
+    # Fast NMS over all classes at once keeps what is left of its best, however many instances are asked for.
+    assert len(found) > 5
+
+
+# --- what the network gets --------------------------------------------------------------------------------------------
+
+
+def camera_frames(rng: np.random.Generator, height: int, width: int) -> list[CameraFrame]:
+    """Every format, with even and odd sides, gaps between rows, and both layouts of NV12 and YUYV."""
+
+    def noise(*shape: int) -> npt.NDArray[np.uint8]:
+        return rng.integers(0, 256, shape, np.uint8)
+
+    chroma = noise(-(-height // 2), -(-width // 2), 2)
+    frames = [
+        CameraFrame(noise(height, width, 3), "bgr"),
+        CameraFrame(noise(height, width, 3), "rgb"),
+        CameraFrame(noise(height, width, 4), "bgra"),
+        CameraFrame(noise(height, width), "nv12", chroma),
+        CameraFrame(noise(height, width + 6, 3)[:, 3:-3], "bgr"),
+    ]
+    if width % 2 == 0:
+        frames += [CameraFrame(noise(height, width, 2), "yuyv"), CameraFrame(noise(height, width // 2, 4), "yuyv")]
+    if width % 2 == 0 and height % 2 == 0:
+        frames.append(CameraFrame(noise(height * 3 // 2, width), "nv12"))
+    return frames
+
+
+def upload(stack: ExitStack, device: Device, array: npt.NDArray[np.uint8], gap: int) -> DeviceArray:
+    """An array on the GPU with `gap` bytes between its rows."""
+    rows = np.ascontiguousarray(array).reshape(len(array), -1)
+    pitch = rows.shape[1] + gap
+    pitched = np.full((len(rows), pitch), 0xEE, np.uint8)
+    pitched[:, : rows.shape[1]] = rows
+    buffer = stack.enter_context(DeviceBuffer(device, pitched.size))
+    with Stream(device) as stream:
+        buffer.array(pitched.shape, np.uint8).upload(pitched, stream)
+        stream.synchronize()
+    inner = [int(np.prod(array.shape[axis + 1 :])) for axis in range(1, array.ndim)]
+    return DeviceArray(device, buffer.pointer, array.shape, np.uint8, strides=(pitch, *inner), owner=buffer)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(44, 70), *([] if FEW else [(31, 33), (240, 320)])])
+def test_formats_of_cameras(device: Device, size: tuple[int, int], dtype: npt.DTypeLike) -> None:
+    manifest, rng = small_manifest(), np.random.default_rng(5)
+    shape = 3, manifest.input.height, manifest.input.width
+    outputs = random_outputs(rng, manifest, dtype, shape)
+    outputs["class_logit"][..., 0] = 0
+    # Both sides round colours and interpolations; float16 rounds the result once more, half a step of up to 4.
+    tolerance = 2e-4 if dtype == np.float32 else 2e-3
+    options = SegmenterOptions(min_confidence=0.2, max_instances=MOST_INSTANCES)
+    with Segmenter(manifest, EchoNetwork(device, manifest, outputs), None, options) as gpu, ExitStack() as stack:
+        for i, frame in enumerate(camera_frames(rng, *size)):
+            cpu = EchoBackend(outputs)
+            expected = Segmenter(manifest, cpu, None, options)(frame)
+            planes = [
+                None if a is None else upload(stack, device, a, 7 * (i % 2)) for a in (frame.pixels, frame.chroma)
+            ]
+            for given in (frame, dataclasses.replace(frame, pixels=planes[0], chroma=planes[1])):
+                path = gpu.frame_path
+                assert isinstance(path, DevicePath)
+                ticket = path.start(given)
+                ticket.finish()
+                image = ticket.memory.arrays["image"].numpy(ticket.stream)
+                np.testing.assert_allclose(image.astype(np.float32), cpu.tensors[0], atol=tolerance)
+                path.give_back(ticket)
+                found = gpu(given)
+                assert found.class_id.tolist() == expected.class_id.tolist()
+                # The input is noise: its masks have a border in every pixel, where rounding decides.
+                assert (found.mask.dense() != expected.mask.dense()).mean() <= (1e-3 if dtype == np.float32 else 1e-2)
+
+
+def test_a_stream_of_different_frames_is_in_order(device: Device) -> None:
+    manifest, rng = small_manifest(), np.random.default_rng(6)
+    outputs = random_outputs(rng, manifest, np.float32, (3, manifest.input.height, manifest.input.width))
+    outputs["class_logit"][..., 0] = 0
+    frames = [rng.integers(0, 256, (60, 90, 3), np.uint8) for _ in range(12)]
+    options = SegmenterOptions(min_confidence=0.3, frames_in_flight=3, max_instances=MOST_INSTANCES)
+    with Segmenter(manifest, EchoNetwork(device, manifest, outputs), None, options) as gpu:
+        for frame, found in zip(frames, gpu.stream(iter(frames)), strict=True):
+            same(found, Segmenter(manifest, EchoBackend(outputs), None, options)(frame))
+
+
+# --- what comes back --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(300, 400), (97, 61)])
+def test_dense_masks_and_the_map_of_instances(device: Device, size: tuple[int, int]) -> None:
+    manifest, rng = small_manifest(), np.random.default_rng(4)
+    for _ in range(max(CASES // 20, 1)):
+        outputs = random_outputs(rng, manifest, np.float32)
+        outputs["class_logit"][..., 0] = 0
+        frame = rng.integers(0, 256, (*size, 3), np.uint8)
+        options = SegmenterOptions(max_instances=MOST_INSTANCES)
+        with Segmenter(manifest, ReplayNetwork(device, manifest, outputs), None, options) as gpu:
+            expected = gpu(frame)
+            same(expected, Segmenter(manifest, FakeBackend([outputs]), None, options)(frame))
+            with gpu.on_device(frame) as found:
+                assert (found.dense().numpy(found.stream) == expected.mask.dense()).all()
+                assert (found.id_map().numpy(found.stream) == expected.mask.id_map()).all()
+                assert (found.confidence.numpy(found.stream) == expected.confidence).all()
+
+
+def test_masks_that_need_more_memory_get_it(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_memory, "_FULL_MASKS", 0)
+    monkeypatch.setattr(frame_memory, "_RUNS_IN_A_COLUMN", 1)
+    manifest, rng = small_manifest(), np.random.default_rng(8)
+    outputs = random_outputs(rng, manifest, np.float32, (8, 30, 40))
+    outputs["class_logit"][..., 0] = 0
+    frame = rng.integers(0, 256, (200, 300, 3), np.uint8)
+    with Segmenter(manifest, ReplayNetwork(device, manifest, outputs), None, SegmenterOptions()) as gpu:
+        expected = Segmenter(manifest, FakeBackend([outputs]), None, SegmenterOptions())(frame)
+        for _ in range(3):
+            same(gpu(frame), expected)
+
+
 def test_results_on_the_gpu_go_to_pytorch_without_a_copy(device: Device) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("PyTorch has no CUDA here")
     manifest, rng = small_manifest(), np.random.default_rng(3)
-    outputs = random_outputs(rng, np.float32)
+    outputs = random_outputs(rng, manifest, np.float32)
     outputs["class_logit"][..., 0] = 0
     frame = rng.integers(0, 256, (300, 400, 3), np.uint8)
     there = torch.from_numpy(frame).cuda()
@@ -101,3 +267,62 @@ def test_results_on_the_gpu_go_to_pytorch_without_a_copy(device: Device) -> None
             assert (dense.cpu().numpy() == expected.mask.dense()).all()
             torch.cuda.synchronize()
             del dense
+
+
+# --- a real network ---------------------------------------------------------------------------------------------------
+
+
+def trained_network(device: Device, model: Any, manifest: Manifest, dtype: npt.DTypeLike) -> Any:
+    """The project's model on the device; on the simulated GPU it computes on the host, in its turn of the stream."""
+    import torch
+
+    if isinstance(device.driver, HostDriver):
+
+        @torch.inference_mode()
+        def function(image: npt.NDArray[np.floating]) -> dict[str, npt.NDArray[np.floating]]:
+            outputs = model(torch.from_numpy(image.astype(np.float32)))._asdict()
+            return {name: value.numpy() for name, value in outputs.items()}
+
+        side = 2 * manifest.priors.feature_sizes[0][0]
+        specs = tensor_specs(manifest, (model.config.num_prototypes, side, side), dtype, dtype)
+        return HostNetwork(device, specs, function)
+    from yolact_benchmarks.gpu.torch_network import TorchNetwork
+
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch has no CUDA here")
+    # What is compared is rounding: TF32 would be the larger part of it.
+    torch.backends.cudnn.allow_tf32 = False
+    return TorchNetwork(device, model, manifest.input.height, manifest.input.width, dtype)
+
+
+def agree(found: Instances, expected: Instances, confidence: float) -> None:
+    """What one of them is sure of, the other finds too: same class, overlapping mask, similar confidence."""
+    for one, other in ((found, expected), (expected, found)):
+        masks, others = one.mask.dense(), other.mask.dense()
+        for i in np.flatnonzero(one.confidence > 0.5):
+            shared = (masks[i] & others).sum(axis=(1, 2))
+            overlap = shared / np.maximum((masks[i] | others).sum(axis=(1, 2)), 1)
+            partners = (other.class_id == one.class_id[i]) & (overlap > 0.95)
+            assert (np.abs(other.confidence[partners] - one.confidence[i]) < confidence).any(), (i, overlap.max())
+
+
+@pytest.mark.parametrize(("dtype", "confidence"), [(np.float32, 2e-3), (np.float16, 3e-2)][: len(DTYPES)])
+def test_a_trained_model_finds_what_it_finds_on_the_cpu(
+    device: Device, dtype: npt.DTypeLike, confidence: float
+) -> None:
+    pytest.importorskip("torch")
+    from yolact_benchmarks.gpu.torch_network import manifest_of
+    from yolact_calibration.torch_backend import torch_segmenter
+    from yolact_export.checkpoint import load_checkpoint
+
+    reference, moved = load_checkpoint(SHAPES), load_checkpoint(SHAPES)
+    manifest, options = manifest_of(reference), SegmenterOptions(min_confidence=0.2, max_instances=20)
+    cpu = torch_segmenter(reference.model, manifest, None, options)
+    network = trained_network(device, moved.model, manifest, dtype)
+    total = 0
+    with Segmenter(manifest, network, None, options) as gpu:
+        clip = [scene.image for scene in make_clip(3, max(CASES // 10, 2), SceneOptions(360, 480))]
+        for frame, found in zip(clip, gpu.stream(iter(clip)), strict=True):
+            agree(found, cpu(frame), confidence)
+            total += len(found)
+    assert total > len(clip)

@@ -1,0 +1,13 @@
+"""``python3 benchmarks/yolact_benchmarks/gpu``: in a checkout where nothing is installed, too."""
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    # This folder came first, where its modules would hide others of the same names.
+    root = Path(__file__).resolve().parents[3]
+    sys.path[:1] = [str(root / name) for name in ("runtime", "plugins", "calibration", "export", "benchmarks", "tests")]
+
+from yolact_benchmarks.gpu.cli import main
+
+sys.exit(main())

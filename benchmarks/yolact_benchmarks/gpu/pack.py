@@ -1,0 +1,172 @@
+"""What travels to a machine with a GPU and without a network: two halves, each small enough beside the tracked tree.
+
+The first half carries what the test suites need besides pytest, and the beginning of TensorRT-RTX; the second the rest
+of TensorRT-RTX, and bundles with their engines. Files of the first half are still there when the second arrives.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yolact_benchmarks.gpu.parts import RTX_PARTS, SUITE_PARTS, compress_wheels, split_parts, write_parts
+from yolact_runtime.errors import UsageError
+from yolact_runtime.terminal import write_atomically
+
+__all__ = ["PACKED_BUNDLES", "PackRequest", "copy_bundle", "make_pack", "travelling_bytes"]
+
+PACKED_BUNDLES = "second/bundles"
+_SUITE_PACKAGES = ("hypothesis", "sortedcontainers", "pytest-xdist", "execnet")
+_RTX_LIBRARIES = ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings")
+_RTX_SOURCES = ("tensorrt-rtx", "tensorrt-rtx-cu13")
+_GLIBC = (17, 24, 27, 28, 31, 34, 35)
+# Room left in the first half for what a transfer adds to each file.
+_MARGIN_BYTES = 1 << 20
+# A ResNet with its engine; and a network of depthwise convolutions, whose engines are built there, in two precisions.
+_MODELS = {"shapes": ("fp16",), "balloons": ("fp16", "int8")}
+_WITH_ENGINE = "shapes"
+_EXPORT = ("--no-guard", "--target", "rtx", "--quiet")
+_PICTURES = 32
+_ROLES = frozenset({"network", "engine"})
+
+
+@dataclass(frozen=True)
+class PackRequest:
+    """What to pack.
+
+    Attributes:
+        root: Of the checkout.
+        output: For the pack; made anew.
+        limit_bytes: For the tracked tree together with one half.
+        python: Of the machine, such as ``"3.12"``.
+        with_rtx: TensorRT-RTX, and a bundle with its engines.
+        bundles: More of them, made before.
+    """
+
+    root: Path
+    output: Path
+    limit_bytes: int
+    python: str = "3.12"
+    with_rtx: bool = True
+    bundles: tuple[Path, ...] = ()
+
+
+def make_pack(request: PackRequest, say: Callable[[str], None]) -> dict[str, int]:
+    """Make both halves.
+
+    Returns:
+        Bytes of the tree, and of the tree with each half.
+
+    Raises:
+        UsageError: A half is larger than the limit; the pack is there all the same, to be looked at.
+        CalledProcessError: pip or the export failed; both have said why.
+    """
+    halves = [request.output / half for half in ("first", "second")]
+    for half in halves:
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as folder:
+        say("test suites: packages that a machine with pytest may lack")
+        suites = [f"{name}=={importlib.metadata.version(name)}" for name in _SUITE_PACKAGES]
+        wheels = _download(suites, request.python, Path(folder) / "suites")
+        write_parts(halves[:1], SUITE_PARTS, [compress_wheels(wheels)])
+        if request.with_rtx:
+            _pack_bundles(request, Path(folder), say)
+            say("TensorRT-RTX, some two minutes of compression")
+            content = compress_wheels(_rtx_wheels(request.python, Path(folder) / "rtx"))
+            room = request.limit_bytes - travelling_bytes(request.root) - _folder_bytes(halves[0]) - _MARGIN_BYTES
+            write_parts(halves, RTX_PARTS, split_parts(content, [room, request.limit_bytes]))
+    return _check_sizes(request, halves)
+
+
+def travelling_bytes(root: Path) -> int:
+    """Of the checkout's files that travel by themselves: tracked ones, and untracked ones that git does not ignore."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
+    paths = [root / name for name in listed.decode().split("\0") if name]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def _check_sizes(request: PackRequest, halves: Sequence[Path]) -> dict[str, int]:
+    tree = travelling_bytes(request.root)
+    sizes = {"tree": tree, **{half.name: tree + _folder_bytes(half) for half in halves}}
+    for name, size in sizes.items():
+        if size > request.limit_bytes:
+            raise UsageError(
+                f"{name} is {size / 2**20:.1f} MiB with the tracked tree of {tree / 2**20:.1f} MiB, and "
+                f"{request.limit_bytes / 2**20:.0f} MiB may travel: name fewer bundles, raise --limit-mib, or leave "
+                f"TensorRT-RTX here (--no-rtx)"
+            )
+    return sizes
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _download(packages: Sequence[str], python: str, into: Path) -> list[Path]:
+    """Wheels for the other machine, without what they depend on."""
+    platforms = [word for glibc in _GLIBC for word in ("--platform", f"manylinux_2_{glibc}_x86_64")]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--implementation", "cp", "--python-version", python, *platforms, "--dest", str(into), *packages]
+    subprocess.run(command, check=True)
+    return sorted(into.glob("*.whl"))
+
+
+def _rtx_wheels(python: str, into: Path) -> list[Path]:
+    version = importlib.metadata.version("tensorrt-rtx")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(into)]
+    # The package itself is a source distribution that names its parts.
+    subprocess.run([*command, *(f"{name}=={version}" for name in _RTX_SOURCES)], check=True)
+    return _download([f"{name}=={version}" for name in _RTX_LIBRARIES], python, into)
+
+
+def _pack_bundles(request: PackRequest, folder: Path, say: Callable[[str], None]) -> None:
+    """Networks to time: the detections of balloons mean nothing, which is calibrated on pictures of shapes."""
+    say("pictures for calibration")
+    pictures = folder / "pictures"
+    words = ["--count", str(_PICTURES), "--output", str(pictures), "--quiet"]
+    subprocess.run([sys.executable, "-m", "yolact_calibration.shapes", *words], check=True)
+    for name, precisions in _MODELS.items():
+        bundle = folder / f"{name}.bundle"
+        say(f"{bundle.name}: {' and '.join(precisions)}")
+        words = [str(request.root / "examples" / "models" / f"{name}.pth"), "--output", str(bundle), *_EXPORT]
+        words += [*(f"--{precision}" for precision in precisions), "--calib", str(pictures / "images")]
+        subprocess.run([sys.executable, "-m", "yolact_export.cli", *words], check=True)
+        roles = {"network", "engine"} if name == _WITH_ENGINE else {"network"}
+        copy_bundle(bundle, request.output / PACKED_BUNDLES / bundle.name, roles, set(precisions))
+    for bundle in request.bundles:
+        copy_bundle(bundle, request.output / PACKED_BUNDLES / bundle.name)
+
+
+def copy_bundle(bundle: Path, target: Path, roles: Container[str] = _ROLES, precisions: set[str] | None = None) -> None:
+    """Some files of a bundle; the new manifest lists no more, or it would be that of a damaged bundle.
+
+    Args:
+        bundle: Left as it is.
+        target: Made.
+        roles: Of the files.
+        precisions: Of the files; None takes those of its engines.
+
+    Raises:
+        UsageError: Nothing is left.
+    """
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    artefacts: dict[str, dict[str, Any]] = manifest["artefacts"]
+    chosen = precisions or {entry["precision"] for entry in artefacts.values() if entry["role"] == "engine"}
+    kept = {name: entry for name, entry in artefacts.items() if entry["role"] in roles and entry["precision"] in chosen}
+    if not kept:
+        raise UsageError(f"{bundle} has no engine; build one first: yolact-export {bundle} --engine --target rtx")
+    target.mkdir(parents=True)
+    for name in kept:
+        shutil.copy(bundle / name, target / name)
+    document = json.dumps({**manifest, "artefacts": kept}, indent=2)
+    write_atomically(target / "manifest.json", document.encode())

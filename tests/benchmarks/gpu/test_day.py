@@ -1,0 +1,239 @@
+"""A GPU day: stages that fail, hang or find nothing, what is written meanwhile, and a dry run of all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.kernel_host import _BUILT, COMPILER
+from yolact_benchmarks.gpu import cli
+from yolact_benchmarks.gpu.day import Outcome, run_stages, table
+from yolact_benchmarks.gpu.record import ROWS_NAME, Rows, gpu_folder, read_rows
+from yolact_benchmarks.gpu.stages import HALF_LIMIT_S, HALVES, STAGES, Request, Stage, stages_of
+from yolact_plugins.errors import CudaUnavailableError
+
+ROOT = Path(__file__).parents[3]
+GPU = {"name": "Some GPU", "arch": "sm_90", "cuda": "13.0"}
+DRIVER = "support.host_gpu:HostDriver"
+
+
+def python(code: str, *words: str) -> Callable[[Request], list[str]]:
+    return lambda request: [sys.executable, "-c", code, str(request.rows), *words]
+
+
+@pytest.fixture
+def request_of(tmp_path: Path) -> Request:
+    output = gpu_folder(tmp_path / "out", GPU["name"])
+    return Request(ROOT, tmp_path / "work", output, output / ROWS_NAME, tmp_path / "pack")
+
+
+def run(request: Request, *stages: Stage, within: float = 60) -> dict[str, Outcome]:
+    outcomes = run_stages(stages, request, GPU, "the command", within, lambda _: None)
+    return {outcome.name: outcome for outcome in outcomes}
+
+
+WRITES_A_ROW = """
+import sys
+from pathlib import Path
+from yolact_benchmarks.gpu.record import Rows
+Rows(sys.argv[2], Path(sys.argv[1])).write(value=sys.argv[3])
+"""
+
+
+def test_a_stage_that_fails_or_hangs_ends_alone(request_of: Request, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    hangs = (
+        WRITES_A_ROW
+        + "import subprocess, time\n"
+        + f"child = subprocess.Popen(['sleep', '60']); Path({str(child)!r}).write_text(str(child.pid)); time.sleep(60)"
+    )
+    found = run(
+        request_of,
+        Stage("fails", "first", 30, python("print('so'); raise SystemExit(3)")),
+        Stage("hangs", "first", 3, python(hangs, "hangs", "before")),
+        Stage("works", "first", 30, python(WRITES_A_ROW, "works", "done")),
+    )
+    assert [(outcome.status, outcome.detail) for outcome in found.values()] == [
+        ("failed", "exit status 3"),
+        ("ended at its limit", ""),
+        ("ok", ""),
+    ]
+    # What it had found is there, and what it had started is not.
+    assert [(row["stage"], row["value"]) for row in read_rows(request_of.rows)] == [
+        ("hangs", "before"),
+        ("works", "done"),
+    ]
+    deadline = time.monotonic() + 10
+    while _is_alive(int(child.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    document = json.loads((request_of.output / "gpu.json").read_bytes())
+    assert document["command"] == "the command"
+    assert document["results"]["gpu"] == GPU
+    assert [stage["status"] for stage in document["results"]["stages"]] == ["failed", "ended at its limit", "ok"]
+    assert len(document["results"]["rows"]) == 2
+    assert (request_of.work / "logs" / "fails.log").read_text() == "so\n"
+    assert (request_of.output / "logs.tgz").exists()
+    lines = table(list(found.values()), request_of.rows)
+    assert lines[2].split() == ["hangs", "ended", "at", "its", "limit", lines[2].split()[5], "3", "1"]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_rerun_replaces_the_rows_of_its_stage_and_no_others(request_of: Request) -> None:
+    one, two = (Stage(name, "first", 30, python(WRITES_A_ROW, name, "old")) for name in ("one", "two"))
+    run(request_of, one, two)
+    run(request_of, Stage("one", "first", 30, python(WRITES_A_ROW, "one", "new")))
+    assert [(row["stage"], row["value"]) for row in read_rows(request_of.rows)] == [("two", "old"), ("one", "new")]
+    results = json.loads((request_of.output / "gpu.json").read_bytes())["results"]
+    assert [stage["name"] for stage in results["stages"]] == ["two", "one"]
+
+
+def test_when_the_time_is_over_the_rest_is_not_run(request_of: Request) -> None:
+    found = run(
+        request_of,
+        Stage("long", "first", 60, python("import time; time.sleep(60)")),
+        Stage("late", "first", 60, python("")),
+        within=4,
+    )
+    assert found["long"].status == "ended at its limit"
+    assert (found["late"].status, found["late"].detail) == ("not run", "the time of this run is over")
+
+
+def test_a_suite_that_tested_nothing_has_failed(request_of: Request) -> None:
+    launch = "import os; open(os.environ['YOLACT_GPU_LAUNCHES'], 'a').write('12 kernel launches on X\\n'); "
+    found = run(
+        request_of,
+        Stage("skips", "first", 30, python("print('9 skipped in 1.0s')"), suite=True),
+        Stage("passes", "first", 30, python("print('== 9 passed in 1.0s ==')"), suite=True),
+        Stage("idle", "first", 30, python("print('9 passed in 1.0s')"), suite=True, launches=True),
+        Stage("busy", "first", 30, python(launch * 2 + "print('9 passed in 1.0s')"), suite=True, launches=True),
+        Stage("tool", "first", 30, python(""), needs="no-such-tool"),
+    )
+    assert {name: (outcome.status, outcome.detail) for name, outcome in found.items()} == {
+        "skips": ("failed", "no test has passed"),
+        "passes": ("ok", "9 passed in 1.0s"),
+        "idle": ("failed", "no kernel was launched on the device; 9 passed in 1.0s"),
+        "busy": ("ok", "9 passed in 1.0s; 24 kernel launches on X"),
+        "tool": ("not run", "no-such-tool is not on this machine"),
+    }
+    assert [outcome.is_failure for outcome in found.values()] == [True, False, True, False, False]
+
+
+def test_the_limits_of_a_day() -> None:
+    limits = {half: sum(stage.limit_s for stage in stages_of([half])) for half in HALVES}
+    assert all(limit <= HALF_LIMIT_S == 270 for limit in limits.values())
+    assert sum(limits.values()) <= 480
+    assert "compiled" not in {stage.name for stage in stages_of(HALVES)}
+    assert len({stage.name for stage in STAGES}) == len(STAGES)
+
+
+def test_sanitizers_leave_out_what_the_binding_asks_the_driver(request_of: Request) -> None:
+    for name, tool in (("memcheck", "memcheck"), ("racecheck", "racecheck"), ("path-memcheck", "memcheck")):
+        (stage,) = stages_of([name])
+        words = stage.command(request_of)
+        assert words[:5] == ["compute-sanitizer", "--tool", tool, "--report-api-errors", "no"]
+        assert words[5:7] == ["--error-exitcode", "9"]
+        assert stage.quick
+
+
+def test_rows_are_on_the_disk_and_are_json(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = Rows("x", path)
+    rows.write(a=1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        rows.write(a=float("nan"))
+    path.write_text(path.read_text() + '{"stage": "x", "a"')
+    assert read_rows(path) == [{"stage": "x", "a": 1}]
+    assert read_rows(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("NVIDIA H100 80GB HBM3", "nvidia-h100-80gb-hbm3"), ("Orin (nvgpu)", "orin-nvgpu"), ("///", "unnamed-gpu")],
+)
+def test_records_lie_in_a_folder_that_names_the_gpu(tmp_path: Path, name: str, folder: str) -> None:
+    assert gpu_folder(tmp_path, name) == tmp_path / folder
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("YOLACT_GPU_DRIVER", raising=False)
+    assert cli.main(["run", "nothing"]) == 2
+    assert "there is no stage nothing; there are: first, second, facts" in capsys.readouterr().err
+    assert cli.main(["run", "--scale", "7"]) == 2
+    assert "--scale is more than 0" in capsys.readouterr().err
+
+    def no_device(*_: Any, **__: Any) -> Any:
+        return subprocess.CompletedProcess([], 5, "", "error: there is no NVIDIA driver here\n")
+
+    monkeypatch.setattr(subprocess, "run", no_device)
+    assert cli.main(["run", "facts"]) == 5
+    assert capsys.readouterr().err == "error: there is no NVIDIA driver here\n"
+
+
+def test_a_driver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(*words: Any, **options: Any) -> Any:
+        raise subprocess.TimeoutExpired(words[0], options["timeout"])
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+    with pytest.raises(CudaUnavailableError, match="did not answer within 40 s; does nvidia-smi answer"):
+        cli._find_gpu()
+
+
+COPIED = ("runtime", "plugins", "calibration", "export", "benchmarks", "tests", "examples", "pyproject.toml")
+UNNEEDED = shutil.ignore_patterns("__pycache__", "results", "goldens", ".hypothesis", "*.html", "*.pruned.*")
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+def test_a_dry_run_in_a_checkout_where_nothing_is_installed(tmp_path: Path) -> None:
+    """Both halves end, everything that this machine has is run, and nothing is written outside of its folders."""
+    checkout, home = tmp_path / "checkout", tmp_path / "home"
+    home.mkdir()
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, checkout / name, ignore=UNNEEDED)
+        else:
+            shutil.copy(ROOT / name, checkout / name)
+    before = sorted(path.relative_to(checkout) for path in checkout.rglob("*"))
+    words = ["run", "--scale", "0.001", "--driver", DRIVER, "--output", "../out", "--work", "../work"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "YOLACT"))}
+    done = subprocess.run(
+        [sys.executable, "benchmarks/yolact_benchmarks/gpu", *words],
+        cwd=checkout,
+        env=environment | {"HOME": str(home), "YOLACT_HOST_KERNELS": str(_BUILT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / "out" / "host" / "gpu.json").read_bytes())["results"]
+    status = {stage["name"]: stage["status"] for stage in results["stages"]}
+    assert list(status) == [stage.name for stage in stages_of(HALVES)]
+    assert {name for name, how in status.items() if how == "ok"} >= {
+        *("facts", "kernels", "device", "frames", "rtx", "network", "growth"),
+    }
+    assert set(status.values()) <= {"ok", "not run"}
+    assert {row["stage"] for row in results["rows"]} == {"facts", "frames", "rtx", "network", "growth"}
+    assert "kernel launches on Host" in done.stdout
+    assert done.stdout.splitlines()[-1].split()[0] == "all"
+    assert list(home.iterdir()) == []
+    assert sorted(path.relative_to(checkout) for path in checkout.rglob("*")) == before
