@@ -30,7 +30,7 @@ from yolact_runtime.errors import (
     MissingDependencyError,
 )
 from yolact_runtime.manifest import Artefact, Manifest
-from yolact_runtime.tensorrt_library import LogLine, TensorRtLibrary, load_tensorrt, version_numbers
+from yolact_runtime.tensorrt_library import TensorRtLibrary, load_tensorrt, version_numbers
 
 __all__ = [
     "EngineFile",
@@ -187,17 +187,16 @@ def load_engine(file: EngineFile, lean_runtime: Path | None = None) -> LoadedEng
     # Before any object of TensorRT is made: without a driver some releases end the process.
     gpu = find_gpu()
     check_engine(file, library.version, gpu)
-    lines: list[LogLine] = []
-    with library.listen(lines.append):
+    with library.collect() as log:
         runtime = library.module.Runtime(library.logger)
         if lean_runtime is not None:
             runtime = runtime.load_runtime(str(lean_runtime))
         if runtime is None:
-            raise BackendError(f"TensorRT cannot load the lean runtime {lean_runtime}{_said(lines)}")
+            raise BackendError(f"TensorRT cannot load the lean runtime {lean_runtime}{log.tail()}")
         runtime.engine_host_code_allowed = False
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise BackendError(f"TensorRT {library.version} refuses {file.path} on {gpu.name}{_said(lines)}")
+        raise BackendError(f"TensorRT {library.version} refuses {file.path} on {gpu.name}{log.tail()}")
     return LoadedEngine(library, engine, runtime, _manifest_of(engine, file))
 
 
@@ -247,8 +246,3 @@ def _place(build: Mapping[str, str]) -> str:
 
 def _rebuild(folder: Path, target: str) -> str:
     return f"yolact-export {folder} --engine" + ("" if target == "tensorrt" else f" --target {target}")
-
-
-def _said(lines: list[LogLine]) -> str:
-    words = [line.text for line in lines if line.severity != "verbose"][-10:]
-    return "; it logged nothing" if not words else ":" + "".join(f"\n  {text}" for text in words)
