@@ -20,6 +20,7 @@ from yolact_export.engine_api import (
     make_monitor,
     parser_errors,
     register_plugins,
+    takes_all_memory_from_its_caller,
     timing_cache_blob,
 )
 from yolact_export.engine_layers import EngineLayer, parse_layers
@@ -203,7 +204,10 @@ def _facts(library: TensorRtLibrary, gpu: Gpu | None, options: EngineOptions) ->
         "library": library.module.__name__,
         "library_version": library.version,
         **machine_facts(),
-        "compute_capabilities": described_capabilities(options, None if gpu is None else gpu.compute_capability),
+        "compute_capabilities": described_capabilities(
+            library, options, None if gpu is None else gpu.compute_capability
+        ),
+        "user_allocation": "yes" if takes_all_memory_from_its_caller(library) else "no",
         **options.as_facts(),
     }
     return facts if gpu is None else facts | {"gpu": gpu.name, "cuda_version": gpu.cuda_version}

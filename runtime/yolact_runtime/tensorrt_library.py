@@ -16,7 +16,18 @@ from typing import Any
 
 from yolact_runtime.errors import BackendUnavailableError, MissingDependencyError, UsageError
 
-__all__ = ["LIBRARIES", "CallLog", "LogLine", "TensorRtLibrary", "load_tensorrt", "module_name", "version_numbers"]
+__all__ = [
+    "LATER",
+    "LIBRARIES",
+    "CallLog",
+    "LogLine",
+    "TensorRtLibrary",
+    "capability_numbers",
+    "covers",
+    "load_tensorrt",
+    "module_name",
+    "version_numbers",
+]
 
 LIBRARIES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 """Target -> Python package. ``"tensorrt"`` builds for the GPU at hand, ``"rtx"`` on any machine for RTX GPUs."""
@@ -29,6 +40,9 @@ _SEVERITIES = ("internal error", "error", "warning", "info", "verbose")
 # Older releases know neither strong typing in this form nor builds to a named compute capability.
 _OLDEST = (10, 3)
 _REMEMBERED_LINES = 10
+_AMPERE = (8, 0)
+LATER = " and later"
+"""Ends a list of compute capabilities that includes all that are newer than its last."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +114,15 @@ class TensorRtLibrary:
 
     @property
     def compute_capabilities(self) -> tuple[str, ...]:
-        """What the library builds for, such as ``("7.5", "8.0", "8.6")``; empty for TensorRT, which takes the GPU here."""
+        """What TensorRT-RTX builds for, such as ``("7.5", "8.0")``; empty for TensorRT, which takes the GPU here."""
         names = getattr(getattr(self.module, "ComputeCapability", None), "__members__", {})
         return tuple(f"{name[2:-1]}.{name[-1]}" for name in names if re.fullmatch(r"SM\d{2,3}", name))
+
+    @property
+    def default_capabilities(self) -> str:
+        """What a build for no named GPU runs on, by NVIDIA's documentation; Turing (7.5) has to be asked for."""
+        known = [each for each in self.compute_capabilities if capability_numbers(each) >= _AMPERE]
+        return ", ".join(known or ["8.0"]) + LATER
 
     @contextlib.contextmanager
     def listen(self, sink: Sink) -> Iterator[None]:
@@ -202,6 +222,23 @@ def version_numbers(version: str) -> tuple[int, ...]:
         digits = "".join(character for character in part if character.isdigit())
         numbers.append(int(digits or 0))
     return tuple(numbers)
+
+
+def capability_numbers(capability: str) -> tuple[int, ...]:
+    """``"12.0"`` -> ``(12, 0)``, for comparisons."""
+    return tuple(int(part) for part in capability.split(".") if part.isdigit())
+
+
+def covers(listed: str, capability: str) -> bool:
+    """Whether a GPU is among those of a list.
+
+    Args:
+        listed: Such as ``"8.6, 8.9"``; with :data:`LATER` at its end, also what is newer than its last.
+        capability: Of the GPU.
+    """
+    names = listed.removesuffix(LATER).split(", ")
+    newest = max(capability_numbers(name) for name in names)
+    return capability in names or (listed.endswith(LATER) and capability_numbers(capability) > newest)
 
 
 def _import(target: str, name: str) -> Any:

@@ -20,9 +20,10 @@ from yolact_plugins import precompile
 from yolact_plugins.driver import Device, Stream
 from yolact_plugins.errors import CudaUnavailableError, MissingCubinError
 from yolact_plugins.memory import DeviceBuffer
-from yolact_runtime import Segmenter, SegmenterOptions
+from yolact_runtime import Segmenter, SegmenterOptions, engine_file
 from yolact_runtime.backends import tensorrt as adapter
 from yolact_runtime.backends.tensorrt import TensorRtBackend
+from yolact_runtime.cuda_driver import Gpu
 from yolact_runtime.engine_name import engine_name
 from yolact_runtime.errors import (
     BackendError,
@@ -180,6 +181,16 @@ def test_an_engine_of_another_machine_stops_auto_too(bundle: Path, install: Call
         Segmenter.open(bundle)
 
 
+def test_an_rtx_engine_is_not_tried_on_a_gpu_that_rtx_does_not_know(
+    bundle: Path, install: Callable[..., FakeTensorRt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_engine(bundle, "rtx", compute_capabilities="8.0 and later")
+    install(rtx=True).refuse.add("deserialize")
+    monkeypatch.setattr(engine_file, "find_gpu", lambda: Gpu("Orin", "8.7", "12.6"))
+    with pytest.raises(EngineMismatchError, match=r"needs full TensorRT; .* --engine --target tensorrt$"):
+        Segmenter.open(bundle)
+
+
 def test_without_the_drivers_package(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> Device:
         raise CudaUnavailableError("no driver")
@@ -196,7 +207,10 @@ def test_without_the_drivers_package(monkeypatch: pytest.MonkeyPatch) -> None:
     ("what", "message"),
     [
         ("deserialize", r"(?s)refuses .*model\.fp16\.rtx\.plan on Host:\n  Error Code 9: deserialize is refused"),
-        ("context", r"(?s)cannot create an execution context, usually because GPU memory is exhausted:\n  Error Code 9: context is refused"),
+        (
+            "context",
+            r"(?s)cannot create an execution context.* exhausted:\n  Error Code 9: context is refused",
+        ),
         ("shape", r"(?s)does not take image as \(1, 3, 32, 48\):\n  Error Code 9"),
         ("memory", r"(?s)refuses 4096 bytes of memory to run in:\n  Error Code 9: memory is refused"),
         ("address", r"(?s)refuses memory at 0x.* for .*:\n  Error Code 9"),

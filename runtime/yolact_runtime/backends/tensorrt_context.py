@@ -1,8 +1,8 @@
 """An execution context of TensorRT: where an engine runs, with memory for what lies between its layers.
 
-TensorRT takes that memory itself. TensorRT-RTX gets it from us: its engines are built to require it
-(``REQUIRE_USER_ALLOCATION``), because what it allocates during a run keeps the run out of a CUDA graph, and such engines
-refuse every context of another kind.
+TensorRT takes that memory itself. TensorRT-RTX gets it from us: its engines are built with
+``REQUIRE_USER_ALLOCATION``, because what it allocates during a run would keep the run out of a CUDA graph, and such
+engines refuse a context that manages its own memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from yolact_plugins.driver import Device, Stream
+from yolact_plugins.driver import Stream
 from yolact_plugins.memory import DeviceBuffer
 from yolact_runtime.backends.base import TensorSpec
 from yolact_runtime.engine_file import LoadedEngine
