@@ -23,6 +23,7 @@ from yolact_export.engine_api import (
     takes_all_memory_from_its_caller,
     timing_cache_blob,
 )
+from yolact_export.engine_depthwise import group_depthwise, group_size
 from yolact_export.engine_layers import EngineLayer, parse_layers
 from yolact_export.engine_onnx import OnnxOutline, read_outline
 from yolact_export.engine_options import EngineOptions
@@ -122,6 +123,11 @@ def build_engine(
     # Some releases of TensorRT end the process without a driver, so it is looked for first. RTX needs none.
     gpu = find_gpu() if options.target == "tensorrt" else None
     facts = _facts(library, gpu, options) | {"onnx_sha256": hashlib.sha256(model).hexdigest()}
+    if options.target == "rtx" and options.group_depthwise:
+        size = group_size(options.compute_capabilities)
+        model, names = group_depthwise(model, size)
+        if names:
+            facts["int8_depthwise"] = f"{len(names)} in groups of {size}"
     log = _Log()
     with library.listen(log):
         builder = library.module.Builder(library.logger)

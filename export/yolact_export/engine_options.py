@@ -29,6 +29,8 @@ class EngineOptions:
         memory_limit_bytes: Memory of the host that the build may take; None for what is free when it starts.
         tf32: Convolutions and matrix products of float32 tensors may round their inputs to ten bits of mantissa:
             faster, and no longer exact.
+        group_depthwise: RTX only: depthwise convolutions in INT8 are built as groups of several channels, see
+            :mod:`yolact_export.engine_depthwise`; False builds them as they are in the file.
         max_batch: Largest batch of a network with a dynamic one; it is tuned for a batch of one.
 
     Raises:
@@ -43,6 +45,7 @@ class EngineOptions:
     hardware_compatible: bool = False
     memory_limit_bytes: int | None = None
     tf32: bool = False
+    group_depthwise: bool = True
     max_batch: int = 4
 
     def __post_init__(self) -> None:

@@ -241,5 +241,7 @@ def test_senseless_options_are_refused(options: dict[str, object], message: str)
 
 
 def test_options_survive_json() -> None:
-    options = EngineOptions("rtx", 1 << 30, 4, ("8.6", "12.0"), memory_limit_bytes=5, tf32=True, max_batch=8)
+    options = EngineOptions(
+        "rtx", 1 << 30, 4, ("8.6", "12.0"), memory_limit_bytes=5, tf32=True, group_depthwise=False, max_batch=8
+    )
     assert EngineOptions.from_document(json.loads(json.dumps(options.to_document()))) == options
