@@ -18,7 +18,7 @@ from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, mask_iou_model, raw_outputs, small_manifest, write_bundle
 from yolact_plugins import precompile
 from yolact_plugins.driver import Device, Stream
-from yolact_plugins.errors import CudaUnavailableError, MissingCubinError
+from yolact_plugins.errors import CudaOutOfMemoryError, CudaUnavailableError, MissingCubinError
 from yolact_plugins.memory import DeviceBuffer
 from yolact_runtime import Segmenter, SegmenterOptions, engine_file
 from yolact_runtime.backends import tensorrt as adapter
@@ -347,6 +347,21 @@ def test_a_context_that_is_refused_leaves_no_memory_behind(
         with pytest.raises(BackendError):
             backend.new_context()
         assert live(device) == before
+
+
+def test_a_gpu_without_room_for_another_context(
+    bundle: Path, install: Callable[..., FakeTensorRt], device: Device
+) -> None:
+    plan = add_engine(bundle, "rtx")
+    fake = install(rtx=True)
+    with TensorRtBackend(plan, "tensorrt-rtx") as backend:
+        fake.memory_bytes = 1 << 50
+        before = live(device)
+        with pytest.raises(CudaOutOfMemoryError):
+            backend.new_context()
+        assert live(device) == before
+        fake.memory_bytes = 4096
+        backend.new_context().close()
 
 
 def test_an_engine_of_rtx_with_nothing_between_its_layers(bundle: Path, install: Callable[..., FakeTensorRt]) -> None:
