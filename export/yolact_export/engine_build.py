@@ -123,27 +123,46 @@ def build_engine(
     # Some releases of TensorRT end the process without a driver, so it is looked for first. RTX needs none.
     gpu = find_gpu() if options.target == "tensorrt" else None
     facts = _facts(library, gpu, options) | {"onnx_sha256": hashlib.sha256(model).hexdigest()}
-    if options.target == "rtx" and options.group_depthwise:
-        size = group_size(options.compute_capabilities)
-        model, names = group_depthwise(model, size)
-        if names:
-            facts["int8_depthwise"] = f"{len(names)} in groups of {size}"
+    model, changed = _for_target(model, options)
+    facts |= changed
     log = _Log()
     with library.listen(log):
         builder = library.module.Builder(library.logger)
         network = _parse(library, builder, model, log)
         network.name = name
-        cache = None if timing_caches is None else timing_caches(facts)
-        config = configure(library, builder, options, cache)
-        _add_profile(builder, network, config, options.max_batch)
-        # The monitor must outlive the configuration that refers to it.
-        monitor = make_monitor(library, on_progress)
-        config.progress_monitor = monitor
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise _failure(library, log)
-        blob = None if cache is None else timing_cache_blob(library, config)
-        return BuiltEngine(bytes(plan), parse_layers(log.layers), facts, tuple(log.tail), blob)
+        return _build(library, builder, network, options, facts, log, on_progress, timing_caches)
+
+
+def _for_target(model: bytes, options: EngineOptions) -> tuple[bytes, dict[str, str]]:
+    """The model as the target takes it best, and what was changed, as it is recorded with the engine."""
+    if options.target != "rtx" or not options.group_depthwise:
+        return model, {}
+    size = group_size(options.compute_capabilities)
+    model, names = group_depthwise(model, size)
+    return model, {"int8_depthwise": f"{len(names)} in groups of {size}"} if names else {}
+
+
+def _build(
+    library: TensorRtLibrary,
+    builder: Any,
+    network: Any,
+    options: EngineOptions,
+    facts: dict[str, str],
+    log: _Log,
+    on_progress: Callable[[BuildProgress], bool],
+    timing_caches: TimingCaches | None,
+) -> BuiltEngine:
+    cache = None if timing_caches is None else timing_caches(facts)
+    config = configure(library, builder, options, cache)
+    _add_profile(builder, network, config, options.max_batch)
+    # The monitor must outlive the configuration that refers to it.
+    monitor = make_monitor(library, on_progress)
+    config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise _failure(library, log)
+    blob = None if cache is None else timing_cache_blob(library, config)
+    return BuiltEngine(bytes(plan), parse_layers(log.layers), facts, tuple(log.tail), blob)
 
 
 def check_model(outline: OnnxOutline, options: EngineOptions) -> None:

@@ -58,6 +58,14 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         metavar="N.N,..",
         help="rtx: GPUs to build for, such as 8.6,8.9 (default: all that it knows from 8.0 on; not Jetson Orin, 8.7)",
     )
+    _add_build_options(group)
+    group.add_argument("--sign", type=Path, metavar="KEY", help="sign the bundle (Ed25519 private key, PEM)")
+    group.add_argument(
+        "--verify-key", type=Path, metavar="KEY", help="build only if the bundle's signature fits this public key"
+    )
+
+
+def _add_build_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--workspace", metavar="SIZE", help="scratch memory of a layer on the GPU, such as 2G")
     group.add_argument(
         "--builder-level", type=int, metavar="N", help="0 (quick build) to 5 (most kernels tried); default 3"
@@ -77,10 +85,6 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--memory-limit", metavar="SIZE", help="memory a build may take, such as 6G (default: what is free)"
-    )
-    group.add_argument("--sign", type=Path, metavar="KEY", help="sign the bundle (Ed25519 private key, PEM)")
-    group.add_argument(
-        "--verify-key", type=Path, metavar="KEY", help="build only if the bundle's signature fits this public key"
     )
 
 
