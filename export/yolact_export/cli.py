@@ -18,6 +18,7 @@ from yolact_export.engine_cli import (
     engine_targets,
     has_deform_conv,
     run_engine,
+    say_what_is_left_out,
     sign_if_asked,
     write_engines,
 )
@@ -198,6 +199,7 @@ def _build_engines(options: argparse.Namespace, result: ExportResult, terminal: 
     if options.no_engine or options.target == "cpu" or not (options.engine or wants_precision(options)):
         return []
     targets = engine_targets(options)
+    say_what_is_left_out(options, terminal)
     words = f"yolact-export {shlex.quote(str(result.bundle))} --engine"
     if options.target == "auto" and not options.engine:
         if "rtx" in targets and has_deform_conv(result.bundle):

@@ -2,15 +2,15 @@
 
 What differs: the flag for strong typing has another number in each release and is gone where there is nothing else;
 TensorRT-RTX builds for named compute capabilities, TensorRT for the GPU at hand; timing caches do nothing in RTX;
-plugins (``DeformConv``) exist in TensorRT only.
+plugins (``DeformConv``) exist in TensorRT only; engines that take all their memory from the caller in RTX only.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from yolact_export.engine_gpus import check_capabilities
 from yolact_export.engine_options import EngineOptions
 from yolact_export.engine_progress import BuildProgress
 from yolact_export.errors import EngineBuildError, UsageError
@@ -24,12 +24,13 @@ __all__ = [
     "make_monitor",
     "parser_errors",
     "register_plugins",
+    "takes_all_memory_from_its_caller",
     "timing_cache_blob",
 ]
 
-# What TensorRT-RTX builds for when it is not told, by its documentation.
-_RTX_DEFAULT = "8.0 and later"
+# Of hardware-compatible engines of TensorRT.
 _AMPERE_PLUS = "8.0 and later"
+_USER_ALLOCATION = "REQUIRE_USER_ALLOCATION"
 
 
 def create_network(library: TensorRtLibrary, builder: Any) -> Any:
@@ -75,9 +76,29 @@ def configure(library: TensorRtLibrary, builder: Any, options: EngineOptions, ti
         config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.compute_capabilities:
         _set_capabilities(library, config, options.compute_capabilities)
+    if takes_all_memory_from_its_caller(library):
+        # What an engine allocates while it runs keeps it out of a CUDA graph.
+        _set_flags(library, config, _USER_ALLOCATION)
+    _allow_tf32(library, config, options.tf32)
     if timing_cache is not None and library.target == "tensorrt":
         _set_timing_cache(config, timing_cache)
     return config
+
+
+def takes_all_memory_from_its_caller(library: TensorRtLibrary) -> bool:
+    """Engines are built so that they allocate nothing while they run, and contexts have to be given memory.
+
+    Of TensorRT-RTX, whose contexts the runtime gives memory to. TensorRT has no such flag.
+    """
+    return library.target == "rtx" and _USER_ALLOCATION in library.module.BuilderFlag.__members__
+
+
+def _allow_tf32(library: TensorRtLibrary, config: Any, allowed: bool) -> None:
+    """Every TensorRT allows it unless it is told otherwise."""
+    if allowed:
+        _set_flags(library, config, "TF32")
+    elif "TF32" in library.module.BuilderFlag.__members__:
+        config.clear_flag(library.module.BuilderFlag.TF32)
 
 
 def _set_timing_cache(config: Any, content: bytes) -> None:
@@ -95,28 +116,20 @@ def _set_flags(library: TensorRtLibrary, config: Any, *names: str) -> None:
 
 
 def _set_capabilities(library: TensorRtLibrary, config: Any, capabilities: Sequence[str]) -> None:
-    known = {
-        f"{name[2:-1]}.{name[-1]}": value
-        for name, value in library.module.ComputeCapability.__members__.items()
-        if re.fullmatch(r"SM\d{2,3}", name)
-    }
+    check_capabilities(library, capabilities)
     config.num_compute_capabilities = len(capabilities)
     for index, capability in enumerate(capabilities):
-        if capability not in known:
-            raise UsageError(
-                f"{library.module.__name__} {library.version} does not build for compute capability {capability}; it "
-                f"knows {', '.join(known)}"
-            )
-        if not config.set_compute_capability(known[capability], index):
+        value = getattr(library.module.ComputeCapability, "SM" + capability.replace(".", ""))
+        if not config.set_compute_capability(value, index):
             raise EngineBuildError(
                 f"{library.module.__name__} refuses compute capability {capability}; build without it"
             )
 
 
-def described_capabilities(options: EngineOptions, gpu_capability: str | None) -> str:
+def described_capabilities(library: TensorRtLibrary, options: EngineOptions, gpu_capability: str | None) -> str:
     """What an engine with these options runs on, as it is recorded with the engine."""
     if options.target == "rtx":
-        return ", ".join(options.compute_capabilities) or _RTX_DEFAULT
+        return ", ".join(options.compute_capabilities) or library.default_capabilities
     return _AMPERE_PLUS if options.hardware_compatible else (gpu_capability or "unknown")
 
 

@@ -20,8 +20,10 @@ from yolact_export.engine_api import (
     make_monitor,
     parser_errors,
     register_plugins,
+    takes_all_memory_from_its_caller,
     timing_cache_blob,
 )
+from yolact_export.engine_depthwise import group_depthwise, group_size
 from yolact_export.engine_layers import EngineLayer, parse_layers
 from yolact_export.engine_onnx import OnnxOutline, read_outline
 from yolact_export.engine_options import EngineOptions
@@ -121,22 +123,46 @@ def build_engine(
     # Some releases of TensorRT end the process without a driver, so it is looked for first. RTX needs none.
     gpu = find_gpu() if options.target == "tensorrt" else None
     facts = _facts(library, gpu, options) | {"onnx_sha256": hashlib.sha256(model).hexdigest()}
+    model, changed = _for_target(model, options)
+    facts |= changed
     log = _Log()
     with library.listen(log):
         builder = library.module.Builder(library.logger)
         network = _parse(library, builder, model, log)
         network.name = name
-        cache = None if timing_caches is None else timing_caches(facts)
-        config = configure(library, builder, options, cache)
-        _add_profile(builder, network, config, options.max_batch)
-        # The monitor must outlive the configuration that refers to it.
-        monitor = make_monitor(library, on_progress)
-        config.progress_monitor = monitor
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise _failure(library, log)
-        blob = None if cache is None else timing_cache_blob(library, config)
-        return BuiltEngine(bytes(plan), parse_layers(log.layers), facts, tuple(log.tail), blob)
+        return _build(library, builder, network, options, facts, log, on_progress, timing_caches)
+
+
+def _for_target(model: bytes, options: EngineOptions) -> tuple[bytes, dict[str, str]]:
+    """The model as the target takes it best, and what was changed, as it is recorded with the engine."""
+    if options.target != "rtx" or not options.group_depthwise:
+        return model, {}
+    size = group_size(options.compute_capabilities)
+    model, names = group_depthwise(model, size)
+    return model, {"int8_depthwise": f"{len(names)} in groups of {size}"} if names else {}
+
+
+def _build(
+    library: TensorRtLibrary,
+    builder: Any,
+    network: Any,
+    options: EngineOptions,
+    facts: dict[str, str],
+    log: _Log,
+    on_progress: Callable[[BuildProgress], bool],
+    timing_caches: TimingCaches | None,
+) -> BuiltEngine:
+    cache = None if timing_caches is None else timing_caches(facts)
+    config = configure(library, builder, options, cache)
+    _add_profile(builder, network, config, options.max_batch)
+    # The monitor must outlive the configuration that refers to it.
+    monitor = make_monitor(library, on_progress)
+    config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise _failure(library, log)
+    blob = None if cache is None else timing_cache_blob(library, config)
+    return BuiltEngine(bytes(plan), parse_layers(log.layers), facts, tuple(log.tail), blob)
 
 
 def check_model(outline: OnnxOutline, options: EngineOptions) -> None:
@@ -203,7 +229,10 @@ def _facts(library: TensorRtLibrary, gpu: Gpu | None, options: EngineOptions) ->
         "library": library.module.__name__,
         "library_version": library.version,
         **machine_facts(),
-        "compute_capabilities": described_capabilities(options, None if gpu is None else gpu.compute_capability),
+        "compute_capabilities": described_capabilities(
+            library, options, None if gpu is None else gpu.compute_capability
+        ),
+        "user_allocation": "yes" if takes_all_memory_from_its_caller(library) else "no",
         **options.as_facts(),
     }
     return facts if gpu is None else facts | {"gpu": gpu.name, "cuda_version": gpu.cuda_version}

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from yolact_export.engine_bundle import WrittenEngine, build_engines
+from yolact_export.engine_gpus import check_rtx, objection_to_rtx
 from yolact_export.engine_onnx import read_outline
 from yolact_export.engine_options import EngineOptions
 from yolact_export.engine_progress import ProgressLine
@@ -29,6 +30,7 @@ __all__ = [
     "has_deform_conv",
     "parse_size_bytes",
     "run_engine",
+    "say_what_is_left_out",
     "sign_if_asked",
     "write_engines",
 ]
@@ -47,16 +49,29 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--target",
         choices=["auto", "cpu", *LIBRARIES],
         default="auto",
-        help="what to make networks and engines for. tensorrt: the GPU of this machine; rtx: TensorRT-RTX, for RTX "
-        "GPUs, built on any machine; cpu: ONNX Runtime, no engine; auto (default): all networks, and engines with the "
-        "libraries that are here",
+        help="what to make networks and engines for. tensorrt: the GPU of this machine, such as a Jetson's; rtx: "
+        "TensorRT-RTX, for RTX GPUs, built on any machine; cpu: ONNX Runtime, no engine; auto (default): all "
+        "networks, and engines with the libraries that are here",
     )
     group.add_argument(
-        "--compute-capability", metavar="N.N,..", help="rtx: GPUs to build for, such as 8.6,8.9 (default 8.0 and later)"
+        "--compute-capability",
+        metavar="N.N,..",
+        help="rtx: GPUs to build for, such as 8.6,8.9 (default: all that it knows from 8.0 on; not Jetson Orin, 8.7)",
     )
+    _add_build_options(group)
+    group.add_argument("--sign", type=Path, metavar="KEY", help="sign the bundle (Ed25519 private key, PEM)")
+    group.add_argument(
+        "--verify-key", type=Path, metavar="KEY", help="build only if the bundle's signature fits this public key"
+    )
+
+
+def _add_build_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--workspace", metavar="SIZE", help="scratch memory of a layer on the GPU, such as 2G")
     group.add_argument(
         "--builder-level", type=int, metavar="N", help="0 (quick build) to 5 (most kernels tried); default 3"
+    )
+    group.add_argument(
+        "--tf32", action="store_true", help="let float32 layers round to ten bits of mantissa: faster, no longer exact"
     )
     group.add_argument(
         "--version-compatible",
@@ -70,10 +85,6 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--memory-limit", metavar="SIZE", help="memory a build may take, such as 6G (default: what is free)"
-    )
-    group.add_argument("--sign", type=Path, metavar="KEY", help="sign the bundle (Ed25519 private key, PEM)")
-    group.add_argument(
-        "--verify-key", type=Path, metavar="KEY", help="build only if the bundle's signature fits this public key"
     )
 
 
@@ -91,7 +102,7 @@ def engine_targets(options: argparse.Namespace) -> tuple[str, ...]:
         return ()
     if options.target != "auto":
         return (options.target,)
-    return tuple(target for target in LIBRARIES if _can_build(target))
+    return tuple(target for target in LIBRARIES if _can_build(target, _capabilities(options)))
 
 
 def has_deform_conv(bundle: Path) -> bool:
@@ -103,14 +114,20 @@ def has_deform_conv(bundle: Path) -> bool:
     )
 
 
-def _can_build(target: str) -> bool:
+def say_what_is_left_out(options: argparse.Namespace, terminal: Terminal) -> None:
+    """With ``--target auto``: why TensorRT-RTX, though it is installed, builds nothing on this machine."""
+    if options.target == "auto" and (objection := objection_to_rtx(_capabilities(options))):
+        terminal.say(f"no TensorRT-RTX engine: {objection}")
+
+
+def _can_build(target: str, capabilities: tuple[str, ...]) -> bool:
     try:
         if importlib.util.find_spec(module_name(target)) is None:
             return False
     except ImportError:
         return False
     if target == "rtx":
-        return True
+        return objection_to_rtx(capabilities) is None
     try:
         find_gpu()
     except BackendUnavailableError:
@@ -128,6 +145,9 @@ def check_engine_options(options: argparse.Namespace) -> None:
         raise UsageError("--engine and --no-engine contradict each other; leave one out")
     for target in engine_targets(options) or LIBRARIES:
         engine_options(options, target)
+    capabilities = _capabilities(options)
+    if not options.no_engine and (options.target == "rtx" or (options.target == "auto" and capabilities)):
+        check_rtx(capabilities)
 
 
 def engine_options(options: argparse.Namespace, target: str) -> EngineOptions:
@@ -136,16 +156,22 @@ def engine_options(options: argparse.Namespace, target: str) -> EngineOptions:
     Raises:
         UsageError: They cannot be understood, or do not make sense together.
     """
-    capabilities = options.compute_capability if target == "rtx" or options.target != "auto" else None
+    capabilities = _capabilities(options) if target == "rtx" or options.target != "auto" else ()
     return EngineOptions(
         target=target,
         workspace_bytes=parse_size_bytes("--workspace", options.workspace),
         optimisation_level=options.builder_level,
-        compute_capabilities=() if capabilities is None else tuple(part.strip() for part in capabilities.split(",")),
+        compute_capabilities=capabilities,
         version_compatible=options.version_compatible,
         hardware_compatible=options.hardware_compatible,
         memory_limit_bytes=parse_size_bytes("--memory-limit", options.memory_limit),
+        tf32=options.tf32,
     )
+
+
+def _capabilities(options: argparse.Namespace) -> tuple[str, ...]:
+    named: str | None = options.compute_capability
+    return () if named is None else tuple(part.strip() for part in named.split(","))
 
 
 def parse_size_bytes(option: str, text: str | None) -> int | None:
@@ -180,6 +206,7 @@ def run_engine(options: argparse.Namespace, terminal: Terminal) -> int:
         verify_bundle(bundle, options.verify_key)
         terminal.say(f"the signature of {bundle} fits {options.verify_key}")
     started = time.monotonic()
+    say_what_is_left_out(options, terminal)
     # Without any library the first one's error says what to install.
     written = write_engines(bundle, engine_targets(options) or tuple(LIBRARIES)[:1], options, terminal)
     sign_if_asked(options, bundle, terminal)

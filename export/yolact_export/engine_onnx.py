@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 from yolact_export.errors import EngineBuildError
 
-__all__ = ["OnnxNode", "OnnxOutline", "read_outline"]
+__all__ = ["BYTES", "VARINT", "OnnxNode", "OnnxOutline", "fields", "messages", "read_outline"]
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+VARINT, BYTES = 0, 2
+"""Wire types of numbers and of everything that has a length."""
+_FIXED64, _FIXED32 = 1, 5
 _EXTERNAL = 1
 Field = tuple[int, int, int | memoryview]
 
@@ -55,7 +57,7 @@ def read_outline(model: bytes) -> OnnxOutline:
     """
     walk = _Walk([], [])
     try:
-        for number, _, value in _fields(memoryview(model)):
+        for number, _, value in fields(memoryview(model)):
             if isinstance(value, memoryview) and number == 7:
                 walk.graph(value)
             elif isinstance(value, memoryview) and number == 25:
@@ -75,7 +77,7 @@ class _Walk:
     external: list[str]
 
     def graph(self, message: memoryview) -> None:
-        for number, value in _messages(message):
+        for number, value in messages(message):
             if number == 1:
                 self.node(value)
             elif number == 5:
@@ -84,13 +86,13 @@ class _Walk:
                 self.sparse(value)
 
     def function(self, message: memoryview) -> None:
-        for number, value in _messages(message):
+        for number, value in messages(message):
             if number == 7:
                 self.node(value)
 
     def node(self, message: memoryview) -> None:
         name = operator = ""
-        for number, value in _messages(message):
+        for number, value in messages(message):
             if number == 3:
                 name = str(value, "utf-8")
             elif number == 4:
@@ -100,7 +102,7 @@ class _Walk:
         self.nodes.append(OnnxNode(name, operator))
 
     def attribute(self, message: memoryview) -> None:
-        for number, value in _messages(message):
+        for number, value in messages(message):
             if number in {5, 10}:
                 self.tensor(value)
             elif number in {6, 11}:
@@ -109,40 +111,40 @@ class _Walk:
                 self.sparse(value)
 
     def sparse(self, message: memoryview) -> None:
-        for number, value in _messages(message):
+        for number, value in messages(message):
             if number in {1, 2}:
                 self.tensor(value)
 
     def tensor(self, message: memoryview) -> None:
         name, external = "", False
-        for number, kind, value in _fields(message):
+        for number, kind, value in fields(message):
             if number == 8 and isinstance(value, memoryview):
                 name = str(value, "utf-8")
-            elif number == 13 or (number == 14 and kind == _VARINT and value == _EXTERNAL):
+            elif number == 13 or (number == 14 and kind == VARINT and value == _EXTERNAL):
                 external = True
         if external:
             self.external.append(name)
 
 
-def _messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+def messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """The length-delimited fields."""
-    for number, _, value in _fields(message):
+    for number, _, value in fields(message):
         if isinstance(value, memoryview):
             yield number, value
 
 
-def _fields(message: memoryview) -> Iterator[Field]:
+def fields(message: memoryview) -> Iterator[Field]:
     """``(field number, wire type, value)``; the values of fixed-size fields are not decoded."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
         number, kind = divmod(key, 8)
-        if kind == _VARINT:
+        if kind == VARINT:
             value, position = _varint(message, position)
             yield number, kind, value
             continue
         length = {_FIXED64: 8, _FIXED32: 4}.get(kind, -1)
-        if kind == _BYTES:
+        if kind == BYTES:
             length, position = _varint(message, position)
         if number == 0 or length < 0 or position + length > len(message):
             raise ValueError(f"field {number} does not fit")

@@ -22,10 +22,15 @@ class EngineOptions:
         target: ``"tensorrt"`` for the GPU of this machine, ``"rtx"`` for RTX GPUs, on any machine.
         workspace_bytes: Scratch memory a layer may use on the GPU; None leaves it to TensorRT (all there is).
         optimisation_level: 0 (quick build) to 5 (most kernels tried); None leaves it to TensorRT (3).
-        compute_capabilities: RTX only: GPUs to build for, such as ``("8.6", "8.9")``; empty for 8.0 and later.
+        compute_capabilities: RTX only: GPUs to build for, such as ``("8.6", "8.9")``; empty for all that the builder
+            knows from 8.0 on.
         version_compatible: TensorRT only: newer releases load the engine too, with this release's lean runtime.
         hardware_compatible: TensorRT only: any GPU from Ampere on loads the engine. Slower; not on a Jetson.
         memory_limit_bytes: Memory of the host that the build may take; None for what is free when it starts.
+        tf32: Convolutions and matrix products of float32 tensors may round their inputs to ten bits of mantissa:
+            faster, and no longer exact.
+        group_depthwise: RTX only: depthwise convolutions in INT8 are built as groups of several channels, see
+            :mod:`yolact_export.engine_depthwise`; False builds them as they are in the file.
         max_batch: Largest batch of a network with a dynamic one; it is tuned for a batch of one.
 
     Raises:
@@ -39,6 +44,8 @@ class EngineOptions:
     version_compatible: bool = False
     hardware_compatible: bool = False
     memory_limit_bytes: int | None = None
+    tf32: bool = False
+    group_depthwise: bool = True
     max_batch: int = 4
 
     def __post_init__(self) -> None:
@@ -71,6 +78,7 @@ class EngineOptions:
             "optimisation_level": "default" if self.optimisation_level is None else str(self.optimisation_level),
             "version_compatible": "yes" if self.version_compatible else "no",
             "hardware_compatible": "yes" if self.hardware_compatible else "no",
+            "tf32": "yes" if self.tf32 else "no",
         }
 
     def to_document(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -173,8 +174,10 @@ class ForeignTensor:
         writable = not (versioned and managed.flags & _READ_ONLY)
         self.layout = _layout(managed.tensor, writable)
 
-    def __del__(self) -> None:
-        if self._deleter:
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # While the interpreter ends, names of this module and of the producer's may be None; the process gives the
+        # memory back.
+        if self._deleter and not _is_finalizing():
             _Deleter(self._deleter)(self._address)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
@@ -77,9 +78,10 @@ class Owned:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         # While the interpreter ends, the driver may have ended already, and the process gives everything back anyway.
-        if not self._closed and not sys.is_finalizing():
+        # The question is bound as a default because this module's own names may be None by then.
+        if not self._closed and not _is_finalizing():
             warnings.warn(f"a {type(self).__name__} was not closed", ResourceWarning, source=self, stacklevel=2)
             self.close()
 

@@ -4,9 +4,9 @@ An engine is executable code and fits one kind of machine. Therefore nothing of 
 the one that the bundle's manifest lists, nobody but its owner can write it, and what it was built for is here.
 
 Facts of a build (``Artefact.build``), all text: ``target`` (``tensorrt`` or ``rtx``), ``library`` and
-``library_version``, ``os`` and ``arch``, ``compute_capabilities`` (``"8.7"``, ``"8.6, 8.9"`` or ``"8.0 and later"``),
-``gpu``, ``version_compatible`` and ``hardware_compatible`` (``yes`` or ``no``), ``onnx_sha256`` of the source, and the
-options of the build.
+``library_version``, ``os`` and ``arch``, ``compute_capabilities`` (``"8.7"``, ``"8.6, 8.9"``, or with "and later"
+at the end all that are newer than the last), ``gpu``, ``version_compatible`` and ``hardware_compatible`` (``yes`` or
+``no``), ``onnx_sha256`` of the source, and the options of the build.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from yolact_runtime.errors import (
     MissingDependencyError,
 )
 from yolact_runtime.manifest import Artefact, Manifest
-from yolact_runtime.tensorrt_library import LogLine, TensorRtLibrary, load_tensorrt, version_numbers
+from yolact_runtime.tensorrt_library import TensorRtLibrary, covers, load_tensorrt, version_numbers
 
 __all__ = [
     "EngineFile",
@@ -44,7 +44,8 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_LATER = " and later"
+# What engines of TensorRT-RTX said of themselves when no GPU was named. There are GPUs between that it does not know.
+_VAGUE = "8.0 and later"
 _SUFFIXES = {"tensorrt": ".plan", "rtx": ".rtx.plan"}
 
 
@@ -139,24 +140,21 @@ def read_engine(file: EngineFile) -> bytes:
     return plan
 
 
-def check_engine(file: EngineFile, library_version: str, gpu: Gpu) -> None:
+def check_engine(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> None:
     """Compare what an engine was built for with what is here.
 
     Args:
         file: The engine.
-        library_version: Of the installed TensorRT package of its target.
+        library: The installed TensorRT package of its target.
         gpu: Of this machine.
 
     Raises:
         EngineMismatchError: It was built for something else.
     """
     build = file.artefact.build
-    reason = _difference(build, library_version, gpu)
+    reason = _difference(build, library, gpu)
     if reason is not None:
-        raise EngineMismatchError(
-            f"{file.path} was built for {_place(build)}; {reason}. Build it on this machine: "
-            f"{_rebuild(file.path.parent, file.target)}"
-        )
+        raise EngineMismatchError(f"{file.path} was built for {_place(build)}; {reason}. {_advice(file, library, gpu)}")
     if build.get("gpu", gpu.name) != gpu.name and build.get("hardware_compatible") != "yes":
         _log.warning(
             "%s was built on %s; this is %s, where other kernels may be faster", file.path, build["gpu"], gpu.name
@@ -186,18 +184,17 @@ def load_engine(file: EngineFile, lean_runtime: Path | None = None) -> LoadedEng
         raise BackendUnavailableError(str(error)) from error
     # Before any object of TensorRT is made: without a driver some releases end the process.
     gpu = find_gpu()
-    check_engine(file, library.version, gpu)
-    lines: list[LogLine] = []
-    with library.listen(lines.append):
+    check_engine(file, library, gpu)
+    with library.collect() as log:
         runtime = library.module.Runtime(library.logger)
         if lean_runtime is not None:
             runtime = runtime.load_runtime(str(lean_runtime))
         if runtime is None:
-            raise BackendError(f"TensorRT cannot load the lean runtime {lean_runtime}{_said(lines)}")
+            raise BackendError(f"TensorRT cannot load the lean runtime {lean_runtime}{log.tail()}")
         runtime.engine_host_code_allowed = False
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise BackendError(f"TensorRT {library.version} refuses {file.path} on {gpu.name}{_said(lines)}")
+        raise BackendError(f"TensorRT {library.version} refuses {file.path} on {gpu.name}{log.tail()}")
     return LoadedEngine(library, engine, runtime, _manifest_of(engine, file))
 
 
@@ -209,31 +206,37 @@ def _manifest_of(engine: Any, file: EngineFile) -> Manifest:
         return file.manifest
 
 
-def _difference(build: Mapping[str, str], version: str, gpu: Gpu) -> str | None:
+def _difference(build: Mapping[str, str], library: TensorRtLibrary, gpu: Gpu) -> str | None:
     """Why an engine does not fit this machine, or None."""
-    here = machine_facts()
+    here, version = machine_facts(), library.version
     if any(build.get(key, value) != value for key, value in here.items()):
         return f"this machine is {here['os']} on {here['arch']}"
-    library, built = build.get("library", "TensorRT"), build.get("library_version", version)
+    name, built = build.get("library", "TensorRT"), build.get("library_version", version)
     if build.get("version_compatible") == "yes":
         if version_numbers(version) < version_numbers(built):
-            return f"{library} {version} is installed here, which is older"
+            return f"{name} {version} is installed here, which is older"
     elif built != version:
-        return f"{library} {version} is installed here, and engines fit one version only"
-    if not _covers(build, gpu.compute_capability):
+        return f"{name} {version} is installed here, and engines fit one version only"
+    listed = build.get("compute_capabilities", gpu.compute_capability)
+    if library.target == "rtx" and listed == _VAGUE:
+        # Of the same release, so that it was built for what this one names.
+        listed = library.default_capabilities
+    if not covers(listed, gpu.compute_capability):
         return f"this machine has {gpu.name} (compute capability {gpu.compute_capability})"
     return None
 
 
-def _covers(build: Mapping[str, str], capability: str) -> bool:
-    listed = build.get("compute_capabilities", capability)
-    if listed.endswith(_LATER):
-        return _numbers(capability) >= _numbers(listed.removesuffix(_LATER))
-    return capability in listed.split(", ")
-
-
-def _numbers(capability: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in capability.split(".") if part.isdigit())
+def _advice(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> str:
+    """What to type where an engine does not fit."""
+    folder, here = file.path.parent, gpu.compute_capability
+    if library.target != "rtx" or covers(library.default_capabilities, here):
+        return f"Build it on this machine: {_rebuild(folder, file.target)}"
+    if here in library.compute_capabilities:
+        return f"Build it for this GPU: {_rebuild(folder, file.target)} --compute-capability {here}"
+    return (
+        f"TensorRT-RTX {library.version} builds for {', '.join(library.compute_capabilities)} only. This GPU needs "
+        f"full TensorRT; build on this machine: {_rebuild(folder, 'tensorrt')} --target tensorrt"
+    )
 
 
 def _place(build: Mapping[str, str]) -> str:
@@ -247,8 +250,3 @@ def _place(build: Mapping[str, str]) -> str:
 
 def _rebuild(folder: Path, target: str) -> str:
     return f"yolact-export {folder} --engine" + ("" if target == "tensorrt" else f" --target {target}")
-
-
-def _said(lines: list[LogLine]) -> str:
-    words = [line.text for line in lines if line.severity != "verbose"][-10:]
-    return "; it logged nothing" if not words else ":" + "".join(f"\n  {text}" for text in words)

@@ -7,14 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from yolact_runtime.errors import BackendUnavailableError, MissingDependencyError, UsageError
 
-__all__ = ["LIBRARIES", "LogLine", "TensorRtLibrary", "load_tensorrt", "module_name", "version_numbers"]
+__all__ = [
+    "LATER",
+    "LIBRARIES",
+    "CallLog",
+    "LogLine",
+    "TensorRtLibrary",
+    "capability_numbers",
+    "covers",
+    "load_tensorrt",
+    "module_name",
+    "version_numbers",
+]
 
 LIBRARIES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 """Target -> Python package. ``"tensorrt"`` builds for the GPU at hand, ``"rtx"`` on any machine for RTX GPUs."""
@@ -26,6 +39,10 @@ _PURPOSES = {
 _SEVERITIES = ("internal error", "error", "warning", "info", "verbose")
 # Older releases know neither strong typing in this form nor builds to a named compute capability.
 _OLDEST = (10, 3)
+_REMEMBERED_LINES = 10
+_AMPERE = (8, 0)
+LATER = " and later"
+"""Ends a list of compute capabilities that includes all that are newer than its last."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,28 @@ class LogLine:
 
 
 Sink = Callable[[LogLine], None]
+
+
+class CallLog:
+    """The complaints of TensorRT about some of its calls: what an error message ends with."""
+
+    def __init__(self) -> None:
+        self._lines: deque[LogLine] = deque(maxlen=_REMEMBERED_LINES)
+
+    def add(self, line: LogLine) -> None:
+        """Keep an error or a warning; other messages are passed over."""
+        if line.is_error or line.severity == "warning":
+            self._lines.append(line)
+
+    @property
+    def has_errors(self) -> bool:
+        """TensorRT reported an error: some of its functions return nothing."""
+        return any(line.is_error for line in list(self._lines))
+
+    def tail(self) -> str:
+        """The complaints, to follow the words of an error message."""
+        words = [line.text for line in list(self._lines)]
+        return ":" + "".join(f"\n  {text}" for text in words) if words else "; it logged nothing"
 
 
 class TensorRtLibrary:
@@ -63,6 +102,8 @@ class TensorRtLibrary:
         self.module = module
         self.version: str = module.__version__
         self._sinks: list[Sink] = []
+        # Thread -> the logs of the calls that it is making, the outermost first.
+        self._calls: dict[int, list[CallLog]] = {}
         self._lock = threading.Lock()
         self.logger = self._make_logger()
 
@@ -70,6 +111,18 @@ class TensorRtLibrary:
     def version_numbers(self) -> tuple[int, ...]:
         """Major, minor and patch, for comparisons."""
         return version_numbers(self.version)
+
+    @property
+    def compute_capabilities(self) -> tuple[str, ...]:
+        """What TensorRT-RTX builds for, such as ``("7.5", "8.0")``; empty for TensorRT, which takes the GPU here."""
+        names = getattr(getattr(self.module, "ComputeCapability", None), "__members__", {})
+        return tuple(f"{name[2:-1]}.{name[-1]}" for name in names if re.fullmatch(r"SM\d{2,3}", name))
+
+    @property
+    def default_capabilities(self) -> str:
+        """What a build for no named GPU runs on, by NVIDIA's documentation; Turing (7.5) has to be asked for."""
+        known = [each for each in self.compute_capabilities if capability_numbers(each) >= _AMPERE]
+        return ", ".join(known or ["8.0"]) + LATER
 
     @contextlib.contextmanager
     def listen(self, sink: Sink) -> Iterator[None]:
@@ -82,6 +135,33 @@ class TensorRtLibrary:
             with self._lock:
                 self._sinks.remove(sink)
 
+    @contextlib.contextmanager
+    def collect(self) -> Iterator[CallLog]:
+        """Keep the complaints about the calls that this thread makes inside the block.
+
+        Those about the calls of other threads stay out of it. A message that comes from a thread of TensorRT's own goes
+        into the log of every block that is open, because nobody can say whose it is.
+        """
+        thread, log = threading.get_ident(), CallLog()
+        with self._lock:
+            self._calls.setdefault(thread, []).append(log)
+        try:
+            yield log
+        finally:
+            with self._lock:
+                self._calls[thread].pop()
+                if not self._calls[thread]:
+                    del self._calls[thread]
+
+    def _hear(self, line: LogLine) -> None:
+        with self._lock:
+            sinks = list(self._sinks)
+            own = self._calls.get(threading.get_ident())
+            for log in own or [log for logs in self._calls.values() for log in logs]:
+                log.add(line)
+        for sink in sinks:
+            sink(line)
+
     def _make_logger(self) -> Any:
         library = self
         severities = dict(zip(_severity_values(self.module), _SEVERITIES, strict=True))
@@ -92,11 +172,7 @@ class TensorRtLibrary:
                 library.module.ILogger.__init__(self)
 
             def log(self, severity: Any, text: str) -> None:
-                line = LogLine(severities.get(int(severity), "verbose"), text)
-                with library._lock:
-                    sinks = list(library._sinks)
-                for sink in sinks:
-                    sink(line)
+                library._hear(LogLine(severities.get(int(severity), "verbose"), text))
 
         return Logger()
 
@@ -146,6 +222,23 @@ def version_numbers(version: str) -> tuple[int, ...]:
         digits = "".join(character for character in part if character.isdigit())
         numbers.append(int(digits or 0))
     return tuple(numbers)
+
+
+def capability_numbers(capability: str) -> tuple[int, ...]:
+    """``"12.0"`` -> ``(12, 0)``, for comparisons."""
+    return tuple(int(part) for part in capability.split(".") if part.isdigit())
+
+
+def covers(listed: str, capability: str) -> bool:
+    """Whether a GPU is among those of a list.
+
+    Args:
+        listed: Such as ``"8.6, 8.9"``; with :data:`LATER` at its end, also what is newer than its last.
+        capability: Of the GPU.
+    """
+    names = listed.removesuffix(LATER).split(", ")
+    newest = max(capability_numbers(name) for name in names)
+    return capability in names or (listed.endswith(LATER) and capability_numbers(capability) > newest)
 
 
 def _import(target: str, name: str) -> Any:

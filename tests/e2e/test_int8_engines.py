@@ -23,6 +23,7 @@ from yolact_export.onnx_export import ExportOptions, export_network
 from yolact_runtime.manifest import Manifest
 
 SHAPES = Path(__file__).parents[2] / "examples" / "models" / "shapes.pth"
+BALLOONS = SHAPES.with_name("balloons.pth")
 OPTIONS = EngineOptions(target="rtx", compute_capabilities=("8.6",))
 CONFIG = find_config("yolact_resnet50")
 # What an engine carries; the layers do not depend on it.
@@ -89,3 +90,15 @@ def test_float16_fuses_bias_relu_and_residual_sum(network: Network) -> None:
         assert relu.op_type == "Relu"
         makers = [graph.producer[name].name for name in node.input]
         assert any({node.name, relu.name} <= set(found[name].fused) for name in makers if name in found), node.name
+
+
+def test_depthwise_convolutions_in_groups_keep_the_plan_small() -> None:
+    """The backbone of this model is depthwise: two thirds of its INT8 plan of 34 MB were zeros."""
+    model = export_network(load_checkpoint(BALLOONS), ExportOptions())
+    names = [convolution.name for convolution in NetworkGraph(model).convolutions]
+    int8 = to_float16(quantise(model, ranges_of(model), names, Dialect.TENSORRT)).model.SerializeToString()
+    engine = build_engine(int8, MANIFEST.to_json(), EngineOptions("rtx"))
+    assert engine.facts["int8_depthwise"] == "16 in groups of 4"
+    assert len(engine.plan) <= 12_000_000
+    found = find_convolutions(engine.layers, names)
+    assert {name: c.arithmetic for name, c in found.items()} == dict.fromkeys(names, "Int8")

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from support.goldens import filled_state_dict
+from yolact_export import engine_gpus
 from yolact_export.model.config import CONFIGS, YolactConfig
 from yolact_export.model.widths import fit_widths, make_skeleton
 from yolact_export.model.yolact import Yolact
+from yolact_runtime.cuda_driver import Gpu
+from yolact_runtime.errors import BackendUnavailableError
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +24,16 @@ def _few_threads() -> Iterator[None]:
     torch.set_num_threads(max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds for no named GPU depend on the one in this machine, and are refused on some."""
+
+    def fail() -> Gpu:
+        raise BackendUnavailableError("no NVIDIA driver here")
+
+    monkeypatch.setattr(engine_gpus, "find_gpu", fail)
 
 
 def _narrow(width: int) -> int:

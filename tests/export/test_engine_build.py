@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 
 from support.engine_graphs import small_graph, small_model
+from support.fake_tensorrt import ILogger
 from support.scenes import small_manifest
+from yolact_export import engine_api
 from yolact_export.engine_api import configure, create_network
 from yolact_export.engine_build import build_engine
 from yolact_export.engine_options import EngineOptions
@@ -18,7 +21,7 @@ from yolact_export.errors import EngineBuildError, MissingDependencyError, Usage
 from yolact_export.onnx_export import ExportOptions, export_network
 from yolact_runtime.engine_name import manifest_from_name
 from yolact_runtime.errors import BackendUnavailableError, ManifestError
-from yolact_runtime.tensorrt_library import load_tensorrt
+from yolact_runtime.tensorrt_library import TensorRtLibrary, load_tensorrt
 
 MANIFEST = small_manifest(class_names=("Straßenbahn", "cat"))
 
@@ -46,6 +49,14 @@ def test_the_facts_say_what_was_built_where() -> None:
     assert facts["compute_capabilities"] == "8.6, 8.9"
     assert facts["workspace_bytes"] == str(1 << 28)
     assert facts["optimisation_level"] == "default"
+    assert (facts["user_allocation"], facts["tf32"]) == ("yes", "no")
+    # Not "and later" than 8.0: there are GPUs between these that the builder does not know.
+    assert build(small_model("fp32"), tf32=True).facts | {"onnx_sha256": ""} == facts | {
+        "compute_capabilities": "8.0, 8.6, 8.9, 12.0, 12.1 and later",
+        "workspace_bytes": "default",
+        "tf32": "yes",
+        "onnx_sha256": "",
+    }
     assert {"os", "arch", "onnx_sha256", "version_compatible"} <= facts.keys()
     assert all(isinstance(value, str) for value in facts.values())
 
@@ -59,7 +70,40 @@ def test_options_reach_the_builder() -> None:
     assert config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
     capabilities = [config.get_compute_capability(i) for i in range(config.num_compute_capabilities)]
     assert capabilities == [trt.ComputeCapability.SM86, trt.ComputeCapability.SM120]
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert not config.get_flag(trt.BuilderFlag.TF32)
+    assert configure(library, builder, EngineOptions("rtx", tf32=True), None).get_flag(trt.BuilderFlag.TF32)
     assert create_network(library, builder).get_flag(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_what_the_builder_was_asked_for_is_in_the_plan(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(precision)
+    plan = build(model).plan
+    assert build(model, tf32=True).plan != plan
+    monkeypatch.setattr(engine_api, "takes_all_memory_from_its_caller", lambda _: False)
+    assert build(model).plan != plan
+
+
+def test_a_library_without_these_flags_is_not_asked_for_them() -> None:
+    flags = SimpleNamespace(__members__={})
+    asked: list[str] = []
+    config = SimpleNamespace(clear_flag=asked.append, set_flag=asked.append)
+    module = SimpleNamespace(
+        __name__="tensorrt",
+        __version__="11.9.0",
+        BuilderFlag=flags,
+        ILogger=ILogger,
+        ProfilingVerbosity=SimpleNamespace(DETAILED=2),
+    )
+    library, builder = TensorRtLibrary("tensorrt", module), SimpleNamespace(create_builder_config=lambda: config)
+    configure(library, builder, EngineOptions(), None)
+    assert asked == []
+    with pytest.raises(UsageError, match=r"tensorrt 11\.9\.0 has no TF32; leave the option out"):
+        configure(library, builder, EngineOptions(tf32=True), None)
+    flags.TF32, flags.__members__["TF32"] = "tf32", "tf32"
+    configure(library, builder, EngineOptions(), None)
+    assert asked == ["tf32"]
 
 
 def test_more_compute_capabilities_are_a_larger_engine() -> None:
@@ -197,5 +241,7 @@ def test_senseless_options_are_refused(options: dict[str, object], message: str)
 
 
 def test_options_survive_json() -> None:
-    options = EngineOptions("rtx", 1 << 30, 4, ("8.6", "12.0"), memory_limit_bytes=5, max_batch=8)
+    options = EngineOptions(
+        "rtx", 1 << 30, 4, ("8.6", "12.0"), memory_limit_bytes=5, tf32=True, group_depthwise=False, max_batch=8
+    )
     assert EngineOptions.from_document(json.loads(json.dumps(options.to_document()))) == options

@@ -73,6 +73,7 @@ class _Config:
     def __init__(self) -> None:
         self.cache: _Cache | None = None
         self.flags: list[object] = []
+        self.cleared: list[object] = []
 
     def create_timing_cache(self, content: bytes) -> _Cache:
         return _Cache(content)
@@ -89,6 +90,9 @@ class _Config:
 
     def set_flag(self, flag: object) -> None:
         self.flags.append(flag)
+
+    def clear_flag(self, flag: object) -> None:
+        self.cleared.append(flag)
 
 
 class _Builder:
@@ -109,3 +113,4 @@ def test_tensorrt_gets_the_cache_unless_it_is_of_another_device(given: bytes | N
     assert timing_cache_blob(library, config) == used
     names = library.module.BuilderFlag
     assert config.flags == [names.VERSION_COMPATIBLE, names.EXCLUDE_LEAN_RUNTIME]
+    assert config.cleared == [names.TF32]

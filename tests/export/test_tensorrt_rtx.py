@@ -37,6 +37,9 @@ def build(model: onnx.ModelProto) -> tuple[int, dict[str, tuple[int, ...]]]:
     errors = [] if parser.parse(model.SerializeToString()) else [parser.get_error(i) for i in range(parser.num_errors)]
     assert not errors, [str(error) for error in errors]
     config = builder.create_builder_config()
+    # As the product builds: it fails where something in the network would keep it out of a CUDA graph.
+    config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    config.clear_flag(trt.BuilderFlag.TF32)
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     if any(-1 in tuple(tensor.shape) for tensor in inputs):
         profile = builder.create_optimization_profile()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from yolact_plugins.errors import CudaError
@@ -76,3 +79,25 @@ def test_an_object_that_was_never_made_is_not_released() -> None:
     with pytest.raises(CudaError):
         Resource(log, "b", closed)
     assert log == []
+
+
+# The modules are cleared while `logging`, which was imported earlier, still keeps what was not closed.
+_LEFT_OPEN = """
+import logging, sys
+import numpy as np
+from yolact_plugins import dlpack, ownership
+
+class Resource(ownership.Owned):
+    def _release(self):
+        raise AssertionError("released while the interpreter ends")
+
+logging.left_open = {left_open}
+sys.kept_alive = logging, dlpack, ownership
+"""
+
+
+@pytest.mark.parametrize("left_open", ["Resource()", "dlpack.import_capsule(np.arange(3.0).__dlpack__())"])
+def test_what_is_still_open_when_the_interpreter_ends_is_left_in_silence(left_open: str) -> None:
+    program = f"import sys; sys.path[:] = {sys.path!r}" + _LEFT_OPEN.format(left_open=left_open)
+    ended = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from support.fake_tensorrt import ILogger
 from support.scenes import small_manifest
 from yolact_runtime import engine_file
 from yolact_runtime.bundle import MANIFEST_NAME, file_sha256
@@ -22,9 +25,20 @@ from yolact_runtime.engine_file import (
 )
 from yolact_runtime.errors import BackendError, BackendUnavailableError, BundleError, EngineMismatchError
 from yolact_runtime.manifest import Artefact
-from yolact_runtime.tensorrt_library import load_tensorrt
+from yolact_runtime.tensorrt_library import TensorRtLibrary, load_tensorrt
 
 ORIN = Gpu("Orin", "8.7", "12.6")
+
+
+def tensorrt(version: str, target: str = "tensorrt", capabilities: tuple[str, ...] = ()) -> Any:
+    """An installed TensorRT package that is only asked for its version and for the GPUs that it builds for."""
+    members = {f"SM{name.replace('.', '')}": index for index, name in enumerate(capabilities)}
+    module = SimpleNamespace(
+        __version__=version, ILogger=ILogger, ComputeCapability=SimpleNamespace(__members__={"NONE": 0} | members)
+    )
+    return TensorRtLibrary(target, module)
+
+
 JETSON = {
     "target": "tensorrt",
     "library": "tensorrt",
@@ -100,7 +114,7 @@ def test_an_engine_or_a_folder_that_everybody_may_write(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("on_a_jetson")
 def test_the_machine_it_was_built_on(tmp_path: Path) -> None:
-    check_engine(write_engine(tmp_path / "b", JETSON), "10.3.0", ORIN)
+    check_engine(write_engine(tmp_path / "b", JETSON), tensorrt("10.3.0"), ORIN)
 
 
 @pytest.mark.usefixtures("on_a_jetson")
@@ -119,7 +133,7 @@ def test_the_machine_it_was_built_on(tmp_path: Path) -> None:
 def test_another_machine(tmp_path: Path, build: dict[str, str], version: str, gpu: Gpu, reason: str) -> None:
     file = write_engine(tmp_path / "b", JETSON | build)
     with pytest.raises(EngineMismatchError) as raised:
-        check_engine(file, version, gpu)
+        check_engine(file, tensorrt(version), gpu)
     text = str(raised.value)
     assert raised.value.exit_status == 5
     assert reason in text
@@ -139,12 +153,48 @@ def test_another_machine(tmp_path: Path, build: dict[str, str], version: str, gp
 def test_engines_for_more_than_one_machine(
     tmp_path: Path, build: dict[str, str], version: str, capability: str
 ) -> None:
-    check_engine(write_engine(tmp_path / "b", JETSON | build), version, Gpu("Orin", capability, "13.0"))
+    check_engine(write_engine(tmp_path / "b", JETSON | build), tensorrt(version), Gpu("Orin", capability, "13.0"))
+
+
+RTX_GPUS = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+ANY_GPU = "8.0, 8.6, 8.9, 12.0, 12.1 and later"
+RTX = {"target": "rtx", "library": "tensorrt_rtx", "library_version": "1.7.1", "os": "linux", "arch": "aarch64"}
+FULL_TENSORRT = "This GPU needs full TensorRT; build on this machine: yolact-export {} --engine --target tensorrt"
+
+
+@pytest.mark.usefixtures("on_a_jetson")
+@pytest.mark.parametrize("listed", [ANY_GPU, "8.0 and later"])
+@pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "12.0", "12.1", "13.0"])
+def test_an_rtx_engine_runs_on_what_it_was_built_for(tmp_path: Path, listed: str, capability: str) -> None:
+    file = write_engine(tmp_path / "b", RTX | {"compute_capabilities": listed})
+    check_engine(file, tensorrt("1.7.1", "rtx", RTX_GPUS), Gpu("RTX", capability, "13.0"))
+
+
+@pytest.mark.usefixtures("on_a_jetson")
+@pytest.mark.parametrize("listed", [ANY_GPU, "8.0 and later", "8.6"])
+@pytest.mark.parametrize(
+    ("capability", "advice"),
+    [
+        ("8.7", FULL_TENSORRT),
+        ("9.0", FULL_TENSORRT),
+        ("11.0", FULL_TENSORRT),
+        ("7.2", FULL_TENSORRT),
+        ("7.5", "Build it for this GPU: yolact-export {} --engine --target rtx --compute-capability 7.5"),
+    ],
+)
+def test_a_gpu_that_rtx_does_not_know_is_refused_before_it_is_tried(
+    tmp_path: Path, listed: str, capability: str, advice: str
+) -> None:
+    file = write_engine(tmp_path / "b", RTX | {"compute_capabilities": listed})
+    with pytest.raises(EngineMismatchError, match=f"compute capability {capability}") as raised:
+        check_engine(file, tensorrt("1.7.1", "rtx", RTX_GPUS), Gpu("Host", capability, "13.0"))
+    assert str(raised.value).endswith(advice.format(tmp_path / "b"))
+    assert raised.value.exit_status == 5
 
 
 @pytest.mark.usefixtures("on_a_jetson")
 def test_another_gpu_of_the_same_kind_is_worth_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    check_engine(write_engine(tmp_path / "b", JETSON), "10.3.0", Gpu("Orin NX", "8.7", "12.6"))
+    check_engine(write_engine(tmp_path / "b", JETSON), tensorrt("10.3.0"), Gpu("Orin NX", "8.7", "12.6"))
     assert "was built on Orin; this is Orin NX" in caplog.text
 
 

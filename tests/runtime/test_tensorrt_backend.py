@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,17 @@ import pytest
 
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
-from support.host_gpu import host_gpu, share_kernels
+from support.host_gpu import HostDriver, host_gpu, share_kernels
 from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, mask_iou_model, raw_outputs, small_manifest, write_bundle
 from yolact_plugins import precompile
-from yolact_plugins.driver import Device
-from yolact_plugins.errors import CudaUnavailableError, MissingCubinError
-from yolact_runtime import Segmenter, SegmenterOptions
+from yolact_plugins.driver import Device, Stream
+from yolact_plugins.errors import CudaOutOfMemoryError, CudaUnavailableError, MissingCubinError
+from yolact_plugins.memory import DeviceBuffer
+from yolact_runtime import Segmenter, SegmenterOptions, engine_file
 from yolact_runtime.backends import tensorrt as adapter
 from yolact_runtime.backends.tensorrt import TensorRtBackend
+from yolact_runtime.cuda_driver import Gpu
 from yolact_runtime.engine_name import engine_name
 from yolact_runtime.errors import (
     BackendError,
@@ -178,6 +181,16 @@ def test_an_engine_of_another_machine_stops_auto_too(bundle: Path, install: Call
         Segmenter.open(bundle)
 
 
+def test_an_rtx_engine_is_not_tried_on_a_gpu_that_rtx_does_not_know(
+    bundle: Path, install: Callable[..., FakeTensorRt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_engine(bundle, "rtx", compute_capabilities="8.0 and later")
+    install(rtx=True).refuse.add("deserialize")
+    monkeypatch.setattr(engine_file, "find_gpu", lambda: Gpu("Orin", "8.7", "12.6"))
+    with pytest.raises(EngineMismatchError, match=r"needs full TensorRT; .* --engine --target tensorrt$"):
+        Segmenter.open(bundle)
+
+
 def test_without_the_drivers_package(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> Device:
         raise CudaUnavailableError("no driver")
@@ -193,9 +206,13 @@ def test_without_the_drivers_package(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("deserialize", r"(?s)refuses .*model\.fp16\.plan on Host:\n  Error Code 9: deserialize is refused"),
-        ("context", r"(?s)cannot make another place to run the engine.*:\n  Error Code 9: context is refused"),
+        ("deserialize", r"(?s)refuses .*model\.fp16\.rtx\.plan on Host:\n  Error Code 9: deserialize is refused"),
+        (
+            "context",
+            r"(?s)cannot create an execution context.* exhausted:\n  Error Code 9: context is refused",
+        ),
         ("shape", r"(?s)does not take image as \(1, 3, 32, 48\):\n  Error Code 9"),
+        ("memory", r"(?s)refuses 4096 bytes of memory to run in:\n  Error Code 9: memory is refused"),
         ("address", r"(?s)refuses memory at 0x.* for .*:\n  Error Code 9"),
         ("execute", r"(?s)cannot run the engine:\n  Error Code 9: execute is refused"),
     ],
@@ -203,10 +220,47 @@ def test_without_the_drivers_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_tensorrt_refuses_comes_with_its_log(
     bundle: Path, install: Callable[..., FakeTensorRt], what: str, message: str
 ) -> None:
-    plan = add_engine(bundle)
-    install().refuse.add(what)
-    with pytest.raises(BackendError, match=message), TensorRtBackend(plan) as backend:
+    plan = add_engine(bundle, "rtx")
+    install(rtx=True).refuse.add(what)
+    with pytest.raises(BackendError, match=message), TensorRtBackend(plan, "tensorrt-rtx") as backend:
         backend.infer(np.zeros((1, 3, 32, 48), np.float32))
+
+
+def test_each_thread_hears_what_tensorrt_says_of_its_own_calls(
+    bundle: Path, install: Callable[..., FakeTensorRt]
+) -> None:
+    plan = add_engine(bundle)
+    fake = install()
+    together = threading.Barrier(2, timeout=10)
+    errors: dict[str, str] = {}
+
+    def complain(call: str) -> None:
+        # Both threads are inside their calls before either complains, and until both have.
+        together.wait()
+        fake.complain(f"of {call} on {threading.current_thread().name}")
+        together.wait()
+
+    def fail(name: str, call: Callable[[], None]) -> None:
+        with pytest.raises(BackendError) as raised:
+            call()
+        errors[name] = str(raised.value)
+
+    with TensorRtBackend(plan) as backend, Stream(backend.device) as stream, DeviceBuffer(backend.device, 16) as memory:
+        one, other = backend.new_context(), backend.new_context()
+        fake.refuse |= {"address", "execute"}
+        fake.before_call = complain
+        calls = {"one": lambda: one.bind("image", memory.pointer), "other": lambda: other.enqueue(stream)}
+        other._context._addresses = {spec.name: memory.pointer for spec in TENSORS}
+        threads = [threading.Thread(target=fail, args=item, name=item[0]) for item in calls.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    said = {name: text.split("\n  ")[1:] for name, text in errors.items()}
+    assert said == {
+        "one": ["Error Code 9: of address on one", "Error Code 9: address is refused"],
+        "other": ["Error Code 9: of execute on other", "Error Code 9: execute is refused"],
+    }
 
 
 def test_memory_is_not_freed_under_a_run_that_failed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +303,83 @@ def test_a_type_that_no_kernel_reads(
     monkeypatch.setattr(fake, "tensors", (*TENSORS[:-1], dataclasses.replace(TENSORS[-1], dtype=np.dtype(np.int8))))
     with pytest.raises(BackendError, match="the engine's tensor prototype is INT8"):
         TensorRtBackend(plan)
+
+
+# --- memory of contexts -----------------------------------------------------------------------------------------------
+
+
+def live(device: Device) -> int:
+    """Allocations that were not given back."""
+    assert isinstance(device.driver, HostDriver)
+    return len(list(device.driver.library.memory.live()))
+
+
+def test_contexts_of_rtx_get_memory_of_their_own_and_give_it_back(
+    bundle: Path, install: Callable[..., FakeTensorRt], device: Device
+) -> None:
+    plan = add_engine(bundle, "rtx")
+    fake = install(rtx=True)
+    with TensorRtBackend(plan, "tensorrt-rtx") as backend:
+        # The context that is only asked for shapes takes none.
+        assert (fake.num_contexts, fake.contexts) == (1, [])
+        before = live(device)
+        one, other = backend.new_context(), backend.new_context()
+        (first, size), (second, _) = (context.memory for context in fake.contexts)  # type: ignore[misc]
+        assert size == fake.memory_bytes
+        assert abs(first - second) >= size
+        one.close()
+        one.close()
+        with pytest.raises(BackendError, match="the execution context is closed"):
+            one.bind("image", first)
+        other.close()
+        assert live(device) == before
+
+
+@pytest.mark.parametrize("what", ["shape", "memory"])
+def test_a_context_that_is_refused_leaves_no_memory_behind(
+    bundle: Path, install: Callable[..., FakeTensorRt], device: Device, what: str
+) -> None:
+    plan = add_engine(bundle, "rtx")
+    fake = install(rtx=True)
+    with TensorRtBackend(plan, "tensorrt-rtx") as backend:
+        before = live(device)
+        fake.refuse.add(what)
+        with pytest.raises(BackendError):
+            backend.new_context()
+        assert live(device) == before
+
+
+def test_a_gpu_without_room_for_another_context(
+    bundle: Path, install: Callable[..., FakeTensorRt], device: Device
+) -> None:
+    plan = add_engine(bundle, "rtx")
+    fake = install(rtx=True)
+    with TensorRtBackend(plan, "tensorrt-rtx") as backend:
+        fake.memory_bytes = 1 << 50
+        before = live(device)
+        with pytest.raises(CudaOutOfMemoryError):
+            backend.new_context()
+        assert live(device) == before
+        fake.memory_bytes = 4096
+        backend.new_context().close()
+
+
+def test_an_engine_of_rtx_with_nothing_between_its_layers(bundle: Path, install: Callable[..., FakeTensorRt]) -> None:
+    plan = add_engine(bundle, "rtx")
+    install(rtx=True).memory_bytes = 0
+    with TensorRtBackend(plan, "tensorrt-rtx") as backend:
+        assert set(backend.infer(np.zeros((1, 3, 32, 48), np.float32))) == set(OUTPUTS)
+
+
+def test_kernels_for_a_new_shape_are_compiled_before_they_are_captured(
+    bundle: Path, install: Callable[..., FakeTensorRt]
+) -> None:
+    plan = add_engine(bundle, "rtx")
+    fake = install(rtx=True)
+    with TensorRtBackend(plan, "tensorrt-rtx") as backend:
+        assert backend._cache is not None
+        chosen = backend._cache.config.dynamic_shapes_kernel_specialization_strategy
+        assert chosen is fake.module.DynamicShapesKernelSpecializationStrategy.EAGER
 
 
 # --- what TensorRT-RTX compiled ---------------------------------------------------------------------------------------

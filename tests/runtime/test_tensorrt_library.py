@@ -90,6 +90,38 @@ def test_every_sink_hears_every_thread_while_it_listens() -> None:
     assert not one[2].is_error
 
 
+def test_a_log_of_calls_holds_what_its_own_thread_heard() -> None:
+    library = load_tensorrt("rtx")
+    severity = library.module.ILogger.Severity
+
+    def speak(text: str, collects: bool) -> None:
+        if collects:
+            with library.collect():
+                library.logger.log(severity.ERROR, text)
+        else:
+            library.logger.log(severity.WARNING, text)
+
+    with library.collect() as log:
+        assert log.tail() == "; it logged nothing"
+        for arguments in (("of another caller", True), ("of a thread of TensorRT's", False)):
+            thread = threading.Thread(target=speak, args=arguments)
+            thread.start()
+            thread.join()
+        assert not log.has_errors
+        library.logger.log(severity.INFO, "not a complaint")
+        with library.collect() as inner:
+            library.logger.log(severity.ERROR, "mine")
+    library.logger.log(severity.ERROR, "later")
+    assert inner.tail() == ":\n  mine"
+    assert log.tail() == ":\n  of a thread of TensorRT's\n  mine"
+    assert log.has_errors
+
+
+def test_what_a_library_builds_for() -> None:
+    assert load_tensorrt("rtx").compute_capabilities[:4] == ("7.5", "8.0", "8.6", "8.9")
+    assert {"8.7", "9.0", "11.0"}.isdisjoint(load_tensorrt("rtx").compute_capabilities)
+
+
 def test_tensorrt_itself_speaks_to_the_sinks() -> None:
     library = load_tensorrt("rtx")
     lines: list[LogLine] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +46,18 @@ class DataType(enum.Enum):
     FLOAT, HALF, INT8 = range(3)
 
 
+class ExecutionContextAllocationStrategy(enum.Enum):
+    STATIC, ON_PROFILE_CHANGE, USER_MANAGED = range(3)
+
+
+class DynamicShapesKernelSpecializationStrategy(enum.Enum):
+    LAZY, EAGER, NONE = range(3)
+
+
+class ComputeCapability(enum.Enum):
+    NONE, CURRENT, SM75, SM80, SM86, SM89, SM120, SM121 = range(8)
+
+
 _KINDS = {np.dtype(np.float32): DataType.FLOAT, np.dtype(np.float16): DataType.HALF, np.dtype(np.int8): DataType.INT8}
 
 
@@ -67,11 +79,14 @@ class FakeTensorRt:
 
     Attributes:
         module: To be imported.
-        refuse: Names of what fails: "deserialize", "context", "shape", "address", "execute".
-        log_lines: What it logs when it fails.
+        refuse: Names of what fails: "deserialize", "context", "shape", "memory", "address", "execute".
+        before_call: Called before a context is bound or run, with the name of what is asked: for tests with threads.
         caches: Contents that were given to the runtime cache of RTX.
         num_contexts: Made so far.
         layers: Of the engine, as the inspector writes them, with ``"ms"`` for the profiler.
+        requires_user_allocation: Of RTX: the engine was built with this flag.
+        memory_bytes: What a context needs for what lies between the layers.
+        contexts: All that were made and have memory of their caller.
     """
 
     def __init__(
@@ -92,6 +107,9 @@ class FakeTensorRt:
         self.num_contexts = 0
         self.logger: Any = None
         self.capturable = True
+        self.requires_user_allocation, self.memory_bytes = rtx, 4096
+        self.contexts: list[Context] = []
+        self.before_call: Callable[[str], None] = lambda _: None
         self.module = SimpleNamespace(
             __version__="1.7.1" if rtx else "10.3.0",
             ILogger=ILogger,
@@ -101,13 +119,21 @@ class FakeTensorRt:
             IProfiler=IProfiler,
             LayerInformationFormat=SimpleNamespace(JSON="json"),
         )
+        if rtx:
+            self.module.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
+            self.module.DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
+            self.module.ComputeCapability = ComputeCapability
         self.layers: list[dict[str, Any]] = []
 
     def may(self, what: str) -> bool:
         """Do it, unless the test wants it refused; then TensorRT says why in its log."""
         if what in self.refuse:
-            self.logger.log(Severity.ERROR, f"Error Code 9: {what} is refused")
+            self.complain(f"{what} is refused")
         return what not in self.refuse
+
+    def complain(self, text: str) -> None:
+        """As TensorRT does, on the thread that called it."""
+        self.logger.log(Severity.ERROR, f"Error Code 9: {text}")
 
     def _runtime(self, logger: Any) -> Any:
         self.logger = logger
@@ -128,7 +154,7 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch, fake: FakeTensorRt) -> FakeTen
         return library
 
     monkeypatch.setattr(engine_file, "load_tensorrt", load)
-    monkeypatch.setattr(engine_file, "find_gpu", lambda: Gpu("Host", "8.7", "13.0"))
+    monkeypatch.setattr(engine_file, "find_gpu", lambda: Gpu("Host", "8.9" if fake.rtx else "8.7", "13.0"))
     monkeypatch.setattr(adapter, "_open_device", lambda _: Device(driver=fake.device.driver))
     return fake
 
@@ -138,7 +164,9 @@ def add_engine(bundle: Path, target: str = "tensorrt", precision: str = "fp16", 
     version = {"tensorrt": "10.3.0", "rtx": "1.7.1"}[target]
     path = bundle / engine_file_name(precision, target)
     path.write_bytes(f"plan {target} {precision}".encode())
-    build = {"target": target, "library_version": version, "compute_capabilities": "8.7"} | machine_facts() | facts
+    capability = {"tensorrt": "8.7", "rtx": "8.9"}[target]
+    build = {"target": target, "library_version": version, "compute_capabilities": capability}
+    build |= machine_facts() | facts
     artefact = Artefact("engine", precision, file_sha256(path), path.stat().st_size, build)
     manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_bytes(), "test")
     manifest = dataclasses.replace(manifest, artefacts={**manifest.artefacts, path.name: artefact})
@@ -173,8 +201,13 @@ class Engine:
 
     def create_execution_context(self, *arguments: Any) -> Any:
         assert len(arguments) == int(self._owner.rtx)
-        self._owner.num_contexts += 1
-        return Context(self._owner) if self._owner.may("context") else None
+        owner = self._owner
+        owner.num_contexts += 1
+        user_managed = bool(arguments) and arguments[0].strategy is ExecutionContextAllocationStrategy.USER_MANAGED
+        if owner.requires_user_allocation and not user_managed:
+            owner.complain("Execution context creation requires ExecutionContextAllocationStrategy::kUSER_MANAGED")
+            return None
+        return Context(owner, user_managed) if owner.may("context") else None
 
     def _spec(self, name: str) -> TensorSpec:
         return next(spec for spec in self._owner.tensors if spec.name == name)
@@ -182,6 +215,10 @@ class Engine:
 
 class RtxEngine(Engine):
     """With TensorRT-RTX's runtime configuration."""
+
+    @property
+    def device_memory_size_v2(self) -> int:
+        return self._owner.memory_bytes
 
     def create_runtime_config(self) -> Any:
         return RuntimeConfig(self._owner)
@@ -191,6 +228,11 @@ class RuntimeConfig:
     def __init__(self, owner: FakeTensorRt) -> None:
         self._owner = owner
         self.cache: Any = None
+        self.strategy = ExecutionContextAllocationStrategy.STATIC
+        self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+
+    def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
+        self.strategy = strategy
 
     def create_runtime_cache(self) -> Any:
         return RuntimeCache(self._owner)
@@ -215,8 +257,10 @@ class RuntimeCache:
 class Context:
     """``IExecutionContext``."""
 
-    def __init__(self, owner: FakeTensorRt) -> None:
-        self._owner = owner
+    def __init__(self, owner: FakeTensorRt, user_managed: bool) -> None:
+        self._owner, self._user_managed = owner, user_managed
+        # Pointer and size; of a context that has its own there is nothing to see.
+        self.memory: tuple[int, int] | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self.profiler: Any = None
@@ -231,14 +275,28 @@ class Context:
         spec = next(spec for spec in self._owner.tensors if spec.name == name)
         return spec.shape if self._shapes or not self._owner.dynamic_batch else (-1, *spec.shape[1:])
 
+    def set_device_memory(self, memory: int, size: int) -> None:
+        if not self._user_managed:
+            self._owner.complain("Context not created with user managed device memory, cannot set buffer")
+        elif size < self._owner.memory_bytes or memory % 256:
+            self._owner.complain("the memory is too small or not aligned")
+        elif self._owner.may("memory"):
+            self.memory = (memory, size)
+            self._owner.contexts.append(self)
+
     def set_tensor_address(self, name: str, pointer: int) -> bool:
         assert isinstance(pointer, int)
+        self._owner.before_call("address")
         self._addresses[name] = pointer
         return self._owner.may("address")
 
     def execute_async_v3(self, handle: int) -> bool:
         assert set(self._addresses) == {spec.name for spec in self._owner.tensors}
+        self._owner.before_call("execute")
         if not self._owner.may("execute"):
+            return False
+        if self._user_managed and self.memory is None:
+            self._owner.complain("setDeviceMemoryV2 should be called before enqueue/execute")
             return False
         driver = self._owner.device.driver
         assert isinstance(driver, HostDriver)
@@ -250,6 +308,9 @@ class Context:
         return True
 
     def _compute(self, driver: HostDriver, addresses: Mapping[str, int]) -> None:
+        if self.memory is not None:
+            # Somewhere between the layers; the driver finds memory that was freed meanwhile.
+            driver.view(self.memory[0], (self.memory[1],), np.uint8)[...] = 0xA5
         views: dict[str, npt.NDArray[Any]] = {
             spec.name: driver.view(addresses[spec.name], spec.shape, spec.dtype) for spec in self._owner.tensors
         }

@@ -7,8 +7,7 @@ for everybody else, and copies.
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,16 @@ from yolact_plugins.errors import CudaError, CudaUnavailableError, MissingDepend
 from yolact_plugins.memory import DeviceBuffer
 from yolact_runtime.backends.base import TensorSpec
 from yolact_runtime.backends.runtime_cache import RuntimeCache
+from yolact_runtime.backends.tensorrt_context import TensorRtContext, configure_contexts, create_context
 from yolact_runtime.engine_file import LoadedEngine, find_engine, load_engine
 from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError
 from yolact_runtime.manifest import Manifest
-from yolact_runtime.tensorrt_library import LogLine
 
 __all__ = ["TARGETS", "TensorRtBackend"]
 
 TARGETS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 """Backend name -> target of :mod:`yolact_runtime.tensorrt_library`."""
 _DTYPES = {"FLOAT": np.float32, "HALF": np.float16}
-_REMEMBERED_LINES = 10
 
 
 class TensorRtBackend:
@@ -61,13 +59,13 @@ class TensorRtBackend:
             raise NoEngineError(f"{name}: {model} is no engine; build one: yolact-export BUNDLE --engine")
         self.name = name
         self._lock = threading.Lock()
-        self._lines: deque[LogLine] = deque(maxlen=_REMEMBERED_LINES)
         with ExitStack() as stack:
             # Errors first that need no driver's library: the engine, TensorRT itself, and whether there is a GPU.
             self._loaded: LoadedEngine | None = load_engine(find_engine(model, "", TARGETS[name]))
-            stack.enter_context(self._loaded.library.listen(self._remember))
             self.device = stack.enter_context(device or _open_device(name))
             self._cache = RuntimeCache.of(self._loaded.engine, model)
+            if self._cache is not None:
+                configure_contexts(self.module, self._cache.config)
             self.tensors = _read_tensors(self._loaded, self._create_context())
             self._host_face: _HostFace | None = None
             self._owned = stack.pop_all()
@@ -89,12 +87,18 @@ class TensorRtBackend:
         self.close()
 
     def new_context(self) -> TensorRtContext:
-        """Another place to run the engine, with intermediate memory of its own; the weights are shared.
+        """Create an execution context with memory of its own for what lies between the layers; weights are shared.
 
         Raises:
-            BackendError: TensorRT refuses, as a rule for want of memory; or the backend is closed.
+            BackendError: TensorRT refuses, usually for want of memory; or the backend is closed.
+            CudaOutOfMemoryError: The GPU is full.
         """
-        return TensorRtContext(self, self._create_context())
+        loaded, context = self._require_open(), self._create_context()
+        memory = None
+        if self._cache is not None:
+            # The engine's upper bound, for every batch that it was built for; 0 where nothing lies between the layers.
+            memory = DeviceBuffer(self.device, max(1, int(loaded.engine.device_memory_size_v2)))
+        return TensorRtContext(loaded.library, self.name, context, self.tensors, memory, self._keep_compiled)
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
         """Upload, run, download; see :class:`yolact_runtime.backends.base.Backend`. One call at a time runs."""
@@ -127,19 +131,10 @@ class TensorRtBackend:
         inspector = loaded.engine.create_engine_inspector()
         return str(inspector.get_engine_information(loaded.library.module.LayerInformationFormat.JSON))
 
-    def said(self) -> str:
-        """What TensorRT logged lately, for the end of an error message."""
-        words = [line.text for line in list(self._lines)]
-        return ":" + "".join(f"\n  {text}" for text in words) if words else "; it logged nothing"
-
-    def keep_compiled(self) -> None:
+    def _keep_compiled(self) -> None:
         """After a first run: keep what TensorRT-RTX compiled for this GPU, so that the next start is quick."""
         if self._cache is not None:
             self._cache.store()
-
-    def _remember(self, line: LogLine) -> None:
-        if line.is_error or line.severity == "warning":
-            self._lines.append(line)
 
     def _require_open(self) -> LoadedEngine:
         if self._loaded is None:
@@ -147,77 +142,7 @@ class TensorRtBackend:
         return self._loaded
 
     def _create_context(self) -> Any:
-        engine = self._require_open().engine
-        self._lines.clear()
-        arguments = [] if self._cache is None else [self._cache.config]
-        context = engine.create_execution_context(*arguments)
-        if context is None:
-            raise BackendError(
-                f"{self.name} cannot make another place to run the engine, as a rule because the GPU's memory is used "
-                f"up{self.said()}"
-            )
-        return context
-
-
-class TensorRtContext:
-    """One place where the engine runs; see :class:`yolact_runtime.backends.base.DeviceContext`."""
-
-    def __init__(self, backend: TensorRtBackend, context: Any) -> None:
-        self._backend = backend
-        self._context = context
-        self._was_run = False
-        self._profiler: Any = None
-        for tensor in backend.tensors:
-            if tensor.is_input and not context.set_input_shape(tensor.name, tensor.shape):
-                raise BackendError(f"the engine does not take {tensor.name} as {tensor.shape}{backend.said()}")
-
-    def bind(self, name: str, pointer: int) -> None:
-        """Where a tensor is from now on."""
-        if not self._require_open().set_tensor_address(name, pointer):
-            raise BackendError(f"{self._backend.name} refuses memory at {pointer:#x} for {name}{self._backend.said()}")
-
-    def enqueue(self, stream: Stream) -> None:
-        """One run in the stream."""
-        self._backend._lines.clear()
-        if not self._require_open().execute_async_v3(stream.handle):
-            raise BackendError(f"{self._backend.name} cannot run the engine{self._backend.said()}")
-        if not self._was_run:
-            self._was_run = True
-            self._backend.keep_compiled()
-
-    def report_layers(self, report: Callable[[str, float], None]) -> None:
-        """From now on every run waits for its end and tells the time of each layer: for profiles, not for robots.
-
-        Args:
-            report: Called with TensorRT's name of a layer and its milliseconds.
-        """
-        base = self._backend.module.IProfiler
-
-        class Profiler(base):  # type: ignore[misc, valid-type]
-            def __init__(self) -> None:
-                # As of ILogger: TensorRT's own base class must be initialised by name.
-                base.__init__(self)
-
-            def report_layer_time(self, layer_name: str, ms: float) -> None:
-                report(layer_name, ms)
-
-        # TensorRT keeps no reference of its own.
-        self._profiler = Profiler()
-        self._require_open().profiler = self._profiler
-
-    def is_capturable(self, stream: Stream) -> bool:
-        """TensorRT-RTX says so itself; TensorRT's engines without data-dependent shapes are, after a first run."""
-        ask = getattr(self._require_open(), "is_stream_capturable", None)
-        return self._was_run and (ask is None or bool(ask(stream.handle)))
-
-    def close(self) -> None:
-        """Free the context."""
-        self._context = None
-
-    def _require_open(self) -> Any:
-        if self._context is None:
-            raise BackendError("this place in the engine was closed; open the model again")
-        return self._context
+        return create_context(self._require_open(), self.name, None if self._cache is None else self._cache.config)
 
 
 class _HostFace:

@@ -1,0 +1,159 @@
+"""An execution context of TensorRT: where an engine runs, with memory for what lies between its layers.
+
+TensorRT takes that memory itself. TensorRT-RTX gets it from us: its engines are built with
+``REQUIRE_USER_ALLOCATION``, because what it allocates during a run would keep the run out of a CUDA graph, and such
+engines refuse a context that manages its own memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from yolact_plugins.driver import Stream
+from yolact_plugins.memory import DeviceBuffer
+from yolact_runtime.backends.base import TensorSpec
+from yolact_runtime.engine_file import LoadedEngine
+from yolact_runtime.errors import BackendError
+from yolact_runtime.tensorrt_library import TensorRtLibrary
+
+__all__ = ["TensorRtContext", "configure_contexts", "create_context"]
+
+
+def configure_contexts(module: Any, config: Any) -> None:
+    """Set up TensorRT-RTX for contexts that become parts of CUDA graphs.
+
+    Args:
+        module: The package.
+        config: ``IRuntimeConfig``, to be given to :func:`create_context`.
+    """
+    config.set_execution_context_allocation_strategy(module.ExecutionContextAllocationStrategy.USER_MANAGED)
+    # Of engines with a dynamic batch. By default kernels for a new shape are compiled in the background: a graph would
+    # keep the slower kernels that stand in for them meanwhile.
+    config.dynamic_shapes_kernel_specialization_strategy = module.DynamicShapesKernelSpecializationStrategy.EAGER
+
+
+def create_context(loaded: LoadedEngine, name: str, config: Any = None) -> Any:
+    """Create an ``IExecutionContext``; one with `config` has no memory yet, and can be asked for shapes all the same.
+
+    Args:
+        loaded: The engine.
+        name: Of the backend, for messages.
+        config: ``IRuntimeConfig`` of TensorRT-RTX; None for TensorRT.
+
+    Raises:
+        BackendError: TensorRT refuses.
+    """
+    with loaded.library.collect() as log:
+        context = loaded.engine.create_execution_context(*([] if config is None else [config]))
+    if context is None:
+        raise BackendError(
+            f"{name} cannot create an execution context, usually because GPU memory is exhausted{log.tail()}"
+        )
+    return context
+
+
+class TensorRtContext:
+    """An execution context; see :class:`yolact_runtime.backends.base.DeviceContext`.
+
+    Args:
+        library: The TensorRT package.
+        name: Of the backend, for messages.
+        context: ``IExecutionContext``.
+        tensors: Of the engine; inputs get their shapes from here.
+        memory: For what lies between the layers, owned; None where TensorRT takes its own.
+        on_first_run: Called after the first run was enqueued.
+
+    Raises:
+        BackendError: TensorRT refuses a shape or the memory.
+    """
+
+    def __init__(
+        self,
+        library: TensorRtLibrary,
+        name: str,
+        context: Any,
+        tensors: Sequence[TensorSpec],
+        memory: DeviceBuffer | None = None,
+        on_first_run: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._library, self._name = library, name
+        self._context = context
+        self._on_first_run = on_first_run
+        self._was_run = False
+        self._profiler: Any = None
+        with ExitStack() as stack:
+            if memory is not None:
+                stack.enter_context(memory)
+            for tensor in tensors:
+                if tensor.is_input:
+                    self._set_shape(tensor)
+            if memory is not None:
+                self._set_memory(memory)
+            self._owned = stack.pop_all()
+
+    def bind(self, name: str, pointer: int) -> None:
+        """Where a tensor is from now on."""
+        with self._library.collect() as log:
+            accepted = self._require_open().set_tensor_address(name, pointer)
+        if not accepted:
+            raise BackendError(f"{self._name} refuses memory at {pointer:#x} for {name}{log.tail()}")
+
+    def enqueue(self, stream: Stream) -> None:
+        """One run in the stream."""
+        with self._library.collect() as log:
+            accepted = self._require_open().execute_async_v3(stream.handle)
+        if not accepted:
+            raise BackendError(f"{self._name} cannot run the engine{log.tail()}")
+        if not self._was_run:
+            self._was_run = True
+            self._on_first_run()
+
+    def report_layers(self, report: Callable[[str, float], None]) -> None:
+        """From now on every run waits for its end and tells the time of each layer: for profiles, not for robots.
+
+        Args:
+            report: Called with TensorRT's name of a layer and its milliseconds.
+        """
+        base = self._library.module.IProfiler
+
+        class Profiler(base):  # type: ignore[misc, valid-type]
+            def __init__(self) -> None:
+                # As of ILogger: TensorRT's own base class must be initialised by name.
+                base.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                report(layer_name, ms)
+
+        # TensorRT keeps no reference of its own.
+        self._profiler = Profiler()
+        self._require_open().profiler = self._profiler
+
+    def is_capturable(self, stream: Stream) -> bool:
+        """TensorRT-RTX says so itself; TensorRT's engines without data-dependent shapes are, after a first run."""
+        ask = getattr(self._require_open(), "is_stream_capturable", None)
+        return self._was_run and (ask is None or bool(ask(stream.handle)))
+
+    def close(self) -> None:
+        """Free the context, then its memory; the caller has waited for its runs. May be called again."""
+        self._context = None
+        self._owned.close()
+
+    def _set_shape(self, tensor: TensorSpec) -> None:
+        with self._library.collect() as log:
+            accepted = self._context.set_input_shape(tensor.name, tensor.shape)
+        if not accepted:
+            raise BackendError(f"the engine does not take {tensor.name} as {tensor.shape}{log.tail()}")
+
+    def _set_memory(self, memory: DeviceBuffer) -> None:
+        with self._library.collect() as log:
+            self._context.set_device_memory(memory.pointer, memory.num_bytes)
+        # It returns nothing.
+        if log.has_errors:
+            raise BackendError(f"{self._name} refuses {memory.num_bytes} bytes of memory to run in{log.tail()}")
+
+    def _require_open(self) -> Any:
+        if self._context is None:
+            raise BackendError("the execution context is closed; open the model again")
+        return self._context
