@@ -118,6 +118,7 @@ class FakeTensorRt:
             Runtime=self._runtime,
             IProfiler=IProfiler,
             LayerInformationFormat=SimpleNamespace(JSON="json"),
+            nptype={kind: dtype.type for dtype, kind in _KINDS.items()}.__getitem__,
         )
         if rtx:
             self.module.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
@@ -137,7 +138,11 @@ class FakeTensorRt:
 
     def _runtime(self, logger: Any) -> Any:
         self.logger = logger
-        return SimpleNamespace(deserialize_cuda_engine=self._deserialize, engine_host_code_allowed=True)
+        return SimpleNamespace(
+            deserialize_cuda_engine=self._deserialize,
+            engine_host_code_allowed=True,
+            get_engine_validity=lambda plan: ("VALID" if plan else "INVALID", 0),
+        )
 
     def _deserialize(self, plan: bytes) -> Any:
         assert plan

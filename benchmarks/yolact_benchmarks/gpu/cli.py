@@ -111,8 +111,7 @@ def _run(options: argparse.Namespace) -> int:
     output = gpu_folder(options.output.resolve(), gpu["name"])
     bundles = tuple(bundle.resolve() for bundle in options.bundle)
     request = Request(ROOT, work, output, output / ROWS_NAME, options.pack.resolve(), options.scale, bundles)
-    if importlib.util.find_spec("hypothesis") is None:
-        join_parts(request.pack, SUITE_PARTS, work / "site")
+    _find_suite_packages(request)
     halves = len({stage.half for stage in stages if stage.half}) or 1
     within = options.within or max(HALF_LIMIT_S * halves, *(stage.limit_s for stage in stages))
     print(f"{gpu['name']} ({gpu['arch']}), driver for CUDA {gpu['cuda']}; records in {output}", flush=True)
@@ -120,6 +119,15 @@ def _run(options: argparse.Namespace) -> int:
     outcomes = run_stages(stages, request, gpu, command, within, lambda line: print(line, flush=True))
     print("\n".join(table(outcomes, request.rows)), flush=True)
     return int(any(outcome.is_failure for outcome in outcomes))
+
+
+def _find_suite_packages(request: Request) -> None:
+    """Without hypothesis the suites cannot run; without xdist they take longer."""
+    missing = [name for name in ("hypothesis", "xdist") if importlib.util.find_spec(name) is None]
+    carried = any(request.pack.glob(f"*/{SUITE_PARTS}-*"))
+    if "hypothesis" in missing or (missing and carried):
+        join_parts(request.pack, SUITE_PARTS, request.work / "site")
+        sys.path.append(str(request.work / "site"))
 
 
 def _find_gpu() -> dict[str, str]:

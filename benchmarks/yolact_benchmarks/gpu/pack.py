@@ -80,11 +80,20 @@ def make_pack(request: PackRequest, say: Callable[[str], None]) -> dict[str, int
         write_parts(halves[:1], SUITE_PARTS, [compress_wheels(wheels)])
         if request.with_rtx:
             _pack_bundles(request, Path(folder), say)
-            say("TensorRT-RTX, some two minutes of compression")
-            content = compress_wheels(_rtx_wheels(request.python, Path(folder) / "rtx"))
+            content = _compressed_rtx(request, Path(folder) / "rtx", say)
             room = request.limit_bytes - travelling_bytes(request.root) - _folder_bytes(halves[0]) - _MARGIN_BYTES
             write_parts(halves, RTX_PARTS, split_parts(content, [room, request.limit_bytes]))
     return _check_sizes(request, halves)
+
+
+def _compressed_rtx(request: PackRequest, folder: Path, say: Callable[[str], None]) -> bytes:
+    """TensorRT-RTX; kept beside the halves, because compressing it takes minutes."""
+    version = importlib.metadata.version("tensorrt-rtx")
+    kept = request.output / f"tensorrt-rtx-{version}-python-{request.python}.tar.xz"
+    if not kept.exists():
+        say("TensorRT-RTX: some five minutes of compression, once")
+        write_atomically(kept, compress_wheels(_rtx_wheels(version, request.python, folder)))
+    return kept.read_bytes()
 
 
 def travelling_bytes(root: Path) -> int:
@@ -121,8 +130,7 @@ def _download(packages: Sequence[str], python: str, into: Path) -> list[Path]:
     return sorted(into.glob("*.whl"))
 
 
-def _rtx_wheels(python: str, into: Path) -> list[Path]:
-    version = importlib.metadata.version("tensorrt-rtx")
+def _rtx_wheels(version: str, python: str, into: Path) -> list[Path]:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(into)]
     # The package itself is a source distribution that names its parts.
     subprocess.run([*command, *(f"{name}=={version}" for name in _RTX_SOURCES)], check=True)

@@ -1,17 +1,19 @@
 """Stage ``rtx``: does TensorRT-RTX run on this GPU? A row for each question, from "is the plan valid" to whole frames.
 
-Plans of the bundles as they are; the same networks built here for this very GPU, with and without
-``REQUIRE_USER_ALLOCATION``; and whole frames with whatever engine loads, beside the CPU's detections where ONNX Runtime
-is installed. TensorRT-RTX is used directly, past this project's own refusals: those rest on what its builder says, and
-here it is measured.
+Plans of the bundles as they are, and whole frames with them, beside the CPU's detections where ONNX Runtime is
+installed; then the networks built here for this very GPU: with and without ``REQUIRE_USER_ALLOCATION``, and INT8 with
+depthwise convolutions as they are and in groups. TensorRT-RTX is used past this project's own refusals, which rest on
+what its builder says of GPUs: here it is measured.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -23,64 +25,62 @@ from yolact_benchmarks.gpu.frames import SIZES, frame_options
 from yolact_benchmarks.gpu.parts import RTX_PARTS, join_parts
 from yolact_benchmarks.gpu.stage_options import Scale, open_device, stage_parser
 from yolact_benchmarks.gpu_stages import time_calls, time_replays, time_work
+from yolact_export.engine_depthwise import group_depthwise
 from yolact_plugins.driver import Device, Stream
 from yolact_plugins.memory import DeviceBuffer
+from yolact_runtime.backends.tensorrt_context import configure_contexts
 from yolact_runtime.cuda.device_path import DevicePath
-from yolact_runtime.errors import BackendUnavailableError, MissingDependencyError, YolactError
+from yolact_runtime.errors import BackendError, BackendUnavailableError, MissingDependencyError, YolactError
 from yolact_runtime.segmenter import Segmenter
 from yolact_runtime.tensorrt_library import LogLine, TensorRtLibrary, load_tensorrt
 
 __all__ = ["main"]
 
 _LAST_LINES = 6
+_USER_ALLOCATION = "REQUIRE_USER_ALLOCATION"
+Row = dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; a bundle that fails is a row, and the next one's turn."""
+    """Entry point; what fails is a row, and the next question's turn."""
     parser = stage_parser("rtx", __doc__)
     parser.add_argument("bundle", type=Path, nargs="*")
-    parser.add_argument("--target", choices=("rtx", "tensorrt"), default="rtx", help="or full TensorRT")
     parser.add_argument("--pack", type=Path, help="where TensorRT-RTX lies in parts, should it not be installed")
-    parser.add_argument("--site", type=Path, help="where to unpack it")
+    parser.add_argument("--work", type=Path, required=True, help="folder for what is unpacked and copied")
     options = parser.parse_args(arguments)
-    write = options.rows.write
+    write, scale, bundles = options.rows.write, options.scale, options.bundle
     try:
-        library = _find_library(options.target, options.pack, options.site)
+        library = _find_library(options.pack, options.work / "site")
     except YolactError as error:
         write(not_measured=str(error))
         return 0
-    with open_device() as device:
-        write(library=options.target, version=library.version, gpu=device.name, arch=device.arch)
-        said: list[str] = []
-        with library.listen(lambda line: _note(said, line)):
-            for bundle in options.bundle:
-                for plan in sorted(bundle.glob("*.plan")):
-                    row = {"bundle": bundle.name, "plan": plan.name}
-                    _ask(write, said, row, partial(_load, library, device, plan, options.scale))
-        for bundle in options.bundle:
-            if any(bundle.glob("*.plan")):
-                for height, width in SIZES[:2]:
-                    row = {"bundle": bundle.name, "height": height, "width": width}
-                    _ask(write, said, row, partial(_whole_frame, bundle, options.target, options.scale))
-        with library.listen(lambda line: _note(said, line)):
-            for flag in (True, False):
-                for model in (path for bundle in options.bundle for path in sorted(bundle.glob("model.*.onnx"))):
-                    row = {"bundle": model.parent.name, "built_here": model.name, "REQUIRE_USER_ALLOCATION": flag}
-                    _ask(write, said, row, partial(_build, library, device, model, options.scale))
+    said: list[str] = []
+    with open_device() as device, library.listen(lambda line: _note(said, line)):
+        write(version=library.version, builds_for=library.compute_capabilities, gpu=device.name, arch=device.arch)
+        for plan in (path for bundle in bundles for path in sorted(bundle.glob("*.plan"))):
+            row = {"bundle": plan.parent.name, "plan": plan.name}
+            _ask(write, said, row, partial(_load, library, device, plan, scale))
+        for bundle in (bundle for bundle in bundles if any(bundle.glob("*.plan"))):
+            admitted = _admit(bundle, options.work / "admitted" / bundle.name, device)
+            for height, width in SIZES[:2]:
+                row = {"bundle": bundle.name, "height": height, "width": width}
+                _ask(write, said, row, partial(_whole_frame, admitted, scale))
+        for row, model in _builds(bundles):
+            _ask(write, said, row, partial(_build, library, device, model, scale))
     return 0
 
 
-def _find_library(target: str, pack: Path | None, site: Path | None) -> TensorRtLibrary:
+def _find_library(pack: Path | None, site: Path) -> TensorRtLibrary:
     """The installed one, else the one that was carried here."""
     try:
-        return load_tensorrt(target)
+        return load_tensorrt("rtx")
     except (BackendUnavailableError, MissingDependencyError):
-        if target != "rtx" or pack is None or site is None or not any(pack.glob(f"*/{RTX_PARTS}-*")):
+        if pack is None or not any(pack.glob(f"*/{RTX_PARTS}-*")):
             raise
     join_parts(pack, RTX_PARTS, site)
     sys.path.insert(0, str(site))
     importlib.invalidate_caches()
-    return load_tensorrt(target)
+    return load_tensorrt("rtx")
 
 
 def _note(said: list[str], line: LogLine) -> None:
@@ -88,9 +88,7 @@ def _note(said: list[str], line: LogLine) -> None:
         said.append(f"{line.severity}: {line.text}")
 
 
-def _ask(
-    write: Callable[..., None], said: list[str], row: dict[str, Any], work: Callable[[dict[str, Any]], None]
-) -> None:
+def _ask(write: Callable[..., None], said: list[str], row: Row, work: Callable[[Row], None]) -> None:
     """Let `work` fill a row; where it raises, the row says so and how far it came."""
     said.clear()
     try:
@@ -100,12 +98,37 @@ def _ask(
     write(**row, said=said[-_LAST_LINES:])
 
 
-def _load(library: TensorRtLibrary, device: Device, plan: Path, scale: Scale, row: dict[str, Any]) -> None:
+def _admit(bundle: Path, copy: Path, device: Device) -> Path:
+    """A copy of a bundle whose engines are said to be for this GPU, so that the runtime does not refuse them."""
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    for entry in manifest["artefacts"].values():
+        if entry["role"] == "engine":
+            entry["build"]["compute_capabilities"] = device.driver.gpu.compute_capability
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return copy
+
+
+def _builds(bundles: Sequence[Path]) -> Iterator[tuple[Row, bytes]]:
+    """What to build here, the most telling first: as the project builds it, then what it does otherwise."""
+    models = [path for bundle in bundles for path in sorted(bundle.glob("model.*.onnx"))]
+    for path in models:
+        row = {"bundle": path.parent.name, "built_here": path.name, _USER_ALLOCATION: True}
+        content = path.read_bytes()
+        grouped, names = group_depthwise(content)
+        if names:
+            yield row | {"depthwise": "in groups of four"}, grouped
+        yield row | {"depthwise": "as it is"}, content
+    for path in models[:1]:
+        yield {"bundle": path.parent.name, "built_here": path.name, _USER_ALLOCATION: False}, path.read_bytes()
+
+
+def _load(library: TensorRtLibrary, device: Device, plan: Path, scale: Scale, row: Row) -> None:
     content = plan.read_bytes()
     row["bytes"] = len(content)
     runtime = library.module.Runtime(library.logger)
-    if hasattr(runtime, "get_engine_validity"):
-        row["validity"] = str(runtime.get_engine_validity(content))
+    row["validity"] = str(runtime.get_engine_validity(content))
     started = time.perf_counter()
     engine = runtime.deserialize_cuda_engine(content)
     row["deserialised"] = engine is not None
@@ -114,18 +137,16 @@ def _load(library: TensorRtLibrary, device: Device, plan: Path, scale: Scale, ro
         row["ready_s"] = time.perf_counter() - started
 
 
-def _build(library: TensorRtLibrary, device: Device, model: Path, scale: Scale, row: dict[str, Any]) -> None:
+def _build(library: TensorRtLibrary, device: Device, model: bytes, scale: Scale, row: Row) -> None:
     trt = library.module
     builder = trt.Builder(library.logger)
-    flags = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if flags is None else 1 << int(flags))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, library.logger)
-    row["parsed"] = parser.parse(model.read_bytes())
+    row["parsed"] = parser.parse(model)
     config = builder.create_builder_config()
-    if hasattr(config, "set_compute_capability"):
-        config.num_compute_capabilities = 1
-        row["for_this_gpu"] = config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
-    if row["REQUIRE_USER_ALLOCATION"]:
+    config.num_compute_capabilities = 1
+    row["for_this_gpu"] = config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
+    if row[_USER_ALLOCATION]:
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     started = time.perf_counter()
     plan = builder.build_serialized_network(network, config)
@@ -137,36 +158,48 @@ def _build(library: TensorRtLibrary, device: Device, model: Path, scale: Scale, 
         _time_engine(library, device, engine, scale, row)
 
 
-def _time_engine(library: TensorRtLibrary, device: Device, engine: Any, scale: Scale, row: dict[str, Any]) -> None:
+def _time_engine(library: TensorRtLibrary, device: Device, engine: Any, scale: Scale, row: Row) -> None:
     """The network alone, launched as it is and replayed as a graph; its input is zeros."""
-    context = engine.create_execution_context()
+    config = engine.create_runtime_config()
+    # Without the flag the context takes its own memory, which is what is to be seen.
+    managed = row.get(_USER_ALLOCATION, True)
+    if managed:
+        configure_contexts(library.module, config)
+    context = engine.create_execution_context(config)
     row["context"] = context is not None
     if context is None:
         return
     with ExitStack() as stack:
         stream = stack.enter_context(Stream(device))
+        if managed:
+            memory = stack.enter_context(DeviceBuffer(device, max(1, int(engine.device_memory_size_v2))))
+            context.set_device_memory(memory.pointer, memory.num_bytes)
         for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
             item = np.dtype(library.module.nptype(engine.get_tensor_dtype(name))).itemsize
             buffer = stack.enter_context(DeviceBuffer(device, int(np.prod(engine.get_tensor_shape(name))) * item))
             buffer.fill(0, stream)
             context.set_tensor_address(name, buffer.pointer)
-
-        def run(on: Stream) -> None:
-            context.execute_async_v3(on.handle)
-
-        row["network_launched_us"] = float(np.median(time_work(stream, run, scale.of(20))))
-        if hasattr(context, "is_stream_capturable"):
-            row["capturable"] = bool(context.is_stream_capturable(stream.handle))
-        row["network_us"] = time_replays(stream, run, scale.of(50))
-        stream.synchronize()
+        _time_context(context, stream, scale, row)
+        # Before the memory it stands on.
+        del context
 
 
-def _whole_frame(bundle: Path, target: str, scale: Scale, row: dict[str, Any]) -> None:
+def _time_context(context: Any, stream: Stream, scale: Scale, row: Row) -> None:
+    def run(on: Stream) -> None:
+        if not context.execute_async_v3(on.handle):
+            raise BackendError("TensorRT-RTX did not run the engine")
+
+    row["network_launched_us"] = float(np.median(time_work(stream, run, scale.of(20))))
+    row["capturable"] = bool(context.is_stream_capturable(stream.handle))
+    row["network_us"] = time_replays(stream, run, scale.of(50))
+    stream.synchronize()
+
+
+def _whole_frame(bundle: Path, scale: Scale, row: Row) -> None:
     height, width = row["height"], row["width"]
     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     options = frame_options(scale, frame_size=(height, width))
-    backend = "tensorrt" if target == "tensorrt" else "tensorrt-rtx"
-    with Segmenter.open(bundle, backend, options=options) as segmenter:
+    with Segmenter.open(bundle, "tensorrt-rtx", options=options) as segmenter:
         path = segmenter.frame_path
         assert isinstance(path, DevicePath)
         row["call_us"] = float(np.median(time_calls(lambda: segmenter(frame), scale.of(100))))

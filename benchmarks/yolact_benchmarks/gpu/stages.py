@@ -142,7 +142,7 @@ def _network(*words: str) -> Callable[[Request], list[str]]:
 
 
 def _rtx(request: Request) -> list[str]:
-    carried = ["--pack", str(request.pack), "--site", str(request.work / "rtx")]
+    carried = ["--pack", str(request.pack), "--work", str(request.work / "rtx")]
     return [*_program("rtx", *carried)(request), *map(str, request.all_bundles())]
 
 

@@ -143,6 +143,14 @@ def test_the_limits_of_a_day() -> None:
     assert len({stage.name for stage in STAGES}) == len(STAGES)
 
 
+def test_the_document_lists_the_stages_with_their_limits() -> None:
+    text = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    rows = [
+        tuple(cell.strip() for cell in line.split("|")[1:4]) for line in text.splitlines() if line.startswith("| `")
+    ]
+    assert rows == [(f"`{stage.name}`", stage.half or "by name", f"{stage.limit_s} s") for stage in STAGES]
+
+
 def test_sanitizers_leave_out_what_the_binding_asks_the_driver(request_of: Request) -> None:
     for name, tool in (("memcheck", "memcheck"), ("racecheck", "racecheck"), ("path-memcheck", "memcheck")):
         (stage,) = stages_of([name])

@@ -7,7 +7,6 @@ run on the simulated GPU, which ``YOLACT_GPU_DRIVER`` names.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,10 +17,10 @@ import numpy.typing as npt
 import pytest
 
 from support.device_network import EchoBackend, EchoNetwork, HostNetwork, tensor_specs
-from support.host_gpu import HostDriver, share_kernels
+from support.host_gpu import HostDriver
 from support.kernel_host import example_count
 from support.scenes import small_manifest
-from yolact_benchmarks.gpu.stage_options import DRIVER_VARIABLE, open_device
+from yolact_benchmarks.gpu.stage_options import open_device
 from yolact_benchmarks.replay_network import ReplayNetwork
 from yolact_calibration.shape_scene import SceneOptions, make_clip
 from yolact_plugins.device_array import DeviceArray
@@ -38,6 +37,7 @@ CASES = example_count(120)
 # Under a sanitizer and on the simulated GPU every block that finds nothing to do costs time, too.
 FEW = CASES < 20
 MOST_INSTANCES, TOP_K = (6, 20) if FEW else (100, 200)
+LARGEST = 200 if FEW else 800
 DTYPES: list[Any] = [np.float32] if FEW else [np.float32, np.float16]
 SHAPES = Path(__file__).parents[3] / "examples" / "models" / "shapes.pth"
 # More priors than a class of Fast NMS holds at once (256), so that the best are selected by radix rounds.
@@ -61,9 +61,7 @@ pytestmark = pytest.mark.skipif(bool(reason := _why_not()), reason=reason)
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    with pytest.MonkeyPatch.context() as patch, open_device() as device:
-        if os.environ.get(DRIVER_VARIABLE):
-            share_kernels(patch)
+    with open_device() as device:
         yield device
 
 
@@ -100,7 +98,7 @@ def test_random_frames(device: Device, manifest: Manifest, method: NmsMethod, dt
     rng = np.random.default_rng(7)
     for _ in range(max(CASES // 8, 1)):
         outputs = random_outputs(rng, manifest, dtype)
-        size = int(rng.integers(1, 700)), int(rng.integers(1, 900))
+        size = int(rng.integers(1, LARGEST)), int(rng.integers(1, LARGEST))
         frame = rng.integers(0, 256, (*size, 3), np.uint8)
         options = SegmenterOptions(
             nms=method,
