@@ -28,11 +28,11 @@ _SUITE_PACKAGES = ("hypothesis", "sortedcontainers", "pytest-xdist", "execnet")
 _RTX_LIBRARIES = ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings")
 _RTX_SOURCES = ("tensorrt-rtx", "tensorrt-rtx-cu13")
 _GLIBC = (17, 24, 27, 28, 31, 34, 35)
-# Room left in the first half for what a transfer adds to each file.
-_MARGIN_BYTES = 1 << 20
-# A ResNet with its engine; and a network of depthwise convolutions, whose engines are built there, in two precisions.
+# Left free in each half, for what a transfer adds to each file.
+_MARGIN_BYTES = 1 << 19
 _MODELS = {"shapes": ("fp16",), "balloons": ("fp16", "int8")}
-_WITH_ENGINE = "shapes"
+# A ResNet with its engine, and a network of depthwise convolutions whose engines are built there; in order of value.
+_CARRIED = (("shapes", "engine", "fp16"), ("balloons", "network", "int8"), ("balloons", "network", "fp16"))
 _EXPORT = ("--no-guard", "--target", "rtx", "--quiet")
 _PICTURES = 32
 _ROLES = frozenset({"network", "engine"})
@@ -79,11 +79,16 @@ def make_pack(request: PackRequest, say: Callable[[str], None]) -> dict[str, int
         wheels = _download(suites, request.python, Path(folder) / "suites")
         write_parts(halves[:1], SUITE_PARTS, [compress_wheels(wheels)])
         if request.with_rtx:
-            _pack_bundles(request, Path(folder), say)
             content = _compressed_rtx(request, Path(folder) / "rtx", say)
-            room = request.limit_bytes - travelling_bytes(request.root) - _folder_bytes(halves[0]) - _MARGIN_BYTES
-            write_parts(halves, RTX_PARTS, split_parts(content, [room, request.limit_bytes]))
+            first, second = (_room(request, half) for half in halves)
+            _pack_bundles(request, Path(folder), first + second - len(content), say)
+            write_parts(halves, RTX_PARTS, split_parts(content, [first, second]))
     return _check_sizes(request, halves)
+
+
+def _room(request: PackRequest, half: Path) -> int:
+    """Bytes that may still go into a half."""
+    return request.limit_bytes - travelling_bytes(request.root) - _folder_bytes(half) - _MARGIN_BYTES
 
 
 def _compressed_rtx(request: PackRequest, folder: Path, say: Callable[[str], None]) -> bytes:
@@ -137,8 +142,8 @@ def _rtx_wheels(version: str, python: str, into: Path) -> list[Path]:
     return _download([f"{name}=={version}" for name in _RTX_LIBRARIES], python, into)
 
 
-def _pack_bundles(request: PackRequest, folder: Path, say: Callable[[str], None]) -> None:
-    """Networks to time: the detections of balloons mean nothing, which is calibrated on pictures of shapes."""
+def _pack_bundles(request: PackRequest, folder: Path, room: int, say: Callable[[str], None]) -> None:
+    """Networks to time, as far as there is room; balloons, calibrated on pictures of shapes, finds nothing sensible."""
     say("pictures for calibration")
     pictures = folder / "pictures"
     words = ["--count", str(_PICTURES), "--output", str(pictures), "--quiet"]
@@ -149,8 +154,14 @@ def _pack_bundles(request: PackRequest, folder: Path, say: Callable[[str], None]
         words = [str(request.root / "examples" / "models" / f"{name}.pth"), "--output", str(bundle), *_EXPORT]
         words += [*(f"--{precision}" for precision in precisions), "--calib", str(pictures / "images")]
         subprocess.run([sys.executable, "-m", "yolact_export.cli", *words], check=True)
-        roles = {"network", "engine"} if name == _WITH_ENGINE else {"network"}
-        copy_bundle(bundle, request.output / PACKED_BUNDLES / bundle.name, roles, set(precisions))
+    for name, role, precision in _CARRIED:
+        target = request.output / PACKED_BUNDLES / f"{name}.{precision}.bundle"
+        copy_bundle(folder / f"{name}.bundle", target, {"network", role}, {precision})
+        room -= _folder_bytes(target)
+        if room < 0:
+            say(f"left here, for want of room: {target.name}, {_folder_bytes(target) / 2**20:.1f} MiB")
+            room += _folder_bytes(target)
+            shutil.rmtree(target)
     for bundle in request.bundles:
         copy_bundle(bundle, request.output / PACKED_BUNDLES / bundle.name)
 
