@@ -24,7 +24,7 @@ from yolact_plugins.ownership import Owned
 __all__ = ["Device", "Driver", "Event", "Stream", "load_driver"]
 
 _SUCCESS, _NOT_READY, _OUT_OF_MEMORY = 0, 600, 2
-_NON_BLOCKING, _BLOCKING_SYNC, _DISABLE_TIMING = 1, 1, 2
+_NON_BLOCKING, _BLOCKING_SYNC, _DISABLE_TIMING, _RECORD_EXTERNAL = 1, 1, 2, 1
 _HINTS = {
     2: "; use a smaller batch or fewer segmenters, or end other programs on this GPU",
     209: "; the cubin is not for this GPU: compile it for the architecture of the device",
@@ -293,6 +293,19 @@ class Event(Owned):
         self.require_open()
         stream.require_open()
         self.device.driver.call("cuEventRecord", self.handle, stream.handle)
+
+    def record_in_graph(self, stream: Stream) -> None:
+        """Make the mark a part of what the stream captures: every launch of the graph makes it anew.
+
+        A plain mark in a capture only orders the captured work. Wait for the stream, not for the event: before the
+        graph has come to the mark, the event is that of an earlier launch. ``CU_EVENT_RECORD_EXTERNAL``, cuda.h.
+
+        Raises:
+            CudaError: The stream is not being captured.
+        """
+        self.require_open()
+        stream.require_open()
+        self.device.driver.call("cuEventRecordWithFlags", self.handle, stream.handle, _RECORD_EXTERNAL)
 
     def synchronize(self) -> None:
         """Wait for the mark; returns at once where nothing was recorded."""

@@ -12,7 +12,7 @@ import pytest
 
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
-from support.host_gpu import host_gpu, share_kernels
+from support.host_gpu import HostDriver, host_gpu, share_kernels
 from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, fake_segmenter, raw_outputs, small_manifest, write_bundle
 from yolact_benchmarks import bench_cli
@@ -65,6 +65,28 @@ def test_stages_of_the_gpu_and_of_the_host(bundle: Path) -> None:
         assert set(times.stage_ms) == {stage.name for stage in timer.stages}
         assert times.total_ms == pytest.approx(times.stage_ms["enqueue"] + times.stage_ms["result"])
         assert times.num_instances == 2
+
+
+def test_stages_are_timed_inside_of_one_graph(bundle: Path, engine: FakeTensorRt) -> None:
+    driver = engine.device.driver
+    assert isinstance(driver, HostDriver)
+    with DeviceModel(Segmenter.open(bundle, options=PICTURES)) as model:
+        timer = model.timer()
+        for _ in range(6):  # two frames are in flight in turns; each is captured once by the segmenter and once here
+            timer.time(FRAME)
+        with driver.recording() as calls:
+            times = timer.time(FRAME)
+        # The frame itself, again for its stages' sake, and its stages.
+        assert calls.count("cuGraphLaunch") == 3
+        assert not {"cuLaunchKernel", "cuStreamBeginCapture", "cuEventRecordWithFlags"} & set(calls)
+        assert all(times.stage_ms[name] == 1 for name in DEVICE_STAGES)
+        # A frame of another size has other launches.
+        assert timer.time(np.zeros((50, 60, 3), np.uint8)).num_instances == 2
+    engine.capturable = False
+    with DeviceModel(Segmenter.open(bundle, options=PICTURES)) as model:
+        timer = model.timer()
+        for _ in range(3):
+            assert all(timer.time(FRAME).stage_ms[name] == 1 for name in DEVICE_STAGES)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 30])

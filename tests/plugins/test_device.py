@@ -64,11 +64,18 @@ def test_a_kernel_computes_on_device_memory_and_in_a_graph(device: Device, strea
         end.synchronize()
         np.testing.assert_array_equal(host, values * 3)
         assert end.milliseconds_since(start) > 0
-        with Graph(stream, work) as graph:
+
+        def timed(into: Stream) -> None:
+            start.record_in_graph(into)
+            work(into)
+            end.record_in_graph(into)
+
+        with Graph(stream, timed) as graph:
             graph.upload(stream)
             for _ in range(3):
                 graph.launch(stream)
-            stream.synchronize()
+                stream.synchronize()
+                assert end.milliseconds_since(start) > 0
         np.testing.assert_array_equal(host, values * 81)
 
 

@@ -422,6 +422,32 @@ def test_what_a_capture_does_not_allow(device: Device) -> None:
         assert done == [1]
 
 
+def test_marks_inside_of_a_graph(device: Device) -> None:
+    with (
+        Stream(device) as stream,
+        Event(device, timing=True) as start,
+        Event(device, timing=True) as end,
+        DeviceBuffer(device, 4) as buffer,
+    ):
+
+        def work(on: Stream) -> None:
+            start.record_in_graph(on)
+            buffer.fill(1, on)
+            end.record_in_graph(on)
+
+        with pytest.raises(CudaError, match="an external mark belongs into a capture"):
+            start.record_in_graph(stream)
+        with Graph(stream, work) as graph:
+            for _ in range(2):
+                graph.launch(stream)
+                stream.synchronize()
+                assert end.milliseconds_since(start) == 1
+            with Graph(stream, start.record) as other:
+                other.launch(stream)
+            with pytest.raises(CudaError, match="never recorded"):
+                end.milliseconds_since(start)
+
+
 def test_events_and_captures(device: Device) -> None:
     with Stream(device) as stream, Stream(device) as other, Event(device) as event, Event(device) as outside:
         outside.record(other)

@@ -12,7 +12,7 @@ from support.host_gpu.streams import Event, HostStreams, Stream, Work
 
 __all__ = ["StreamCalls"]
 
-_DISABLE_TIMING = 2
+_DISABLE_TIMING, _RECORD_EXTERNAL = 2, 1
 # As cuda.h names the two default streams; 0 is the first of them, too.
 _LEGACY, _PER_THREAD = 1, 2
 
@@ -58,6 +58,7 @@ class StreamCalls:
             "cuEventCreate": lambda flags: self._handles.put(Event(timing=not flags & _DISABLE_TIMING)),
             "cuEventDestroy": lambda event: self._handles.drop(event, Event) and None,
             "cuEventRecord": lambda event, stream: self._streams.record(self._event(event), self._stream(stream)),
+            "cuEventRecordWithFlags": self._record_in_graph,
             "cuEventSynchronize": lambda event: self._streams.synchronize_event(self._event(event)),
             "cuEventQuery": lambda event: self._query(self._event(event)),
             "cuEventElapsedTime": self._elapsed_ms,
@@ -80,6 +81,13 @@ class StreamCalls:
 
     def _wait(self, stream: Any, event: Any, _flags: int) -> None:
         self._streams.wait(self._stream(stream), self._event(event))
+
+    def _record_in_graph(self, event_handle: Any, handle: Any, flags: int) -> None:
+        """With the flag "external", a work of the graph that makes the mark when it runs, in the stream it runs in."""
+        event, stream = self._event(event_handle), self._stream(handle)
+        if flags != _RECORD_EXTERNAL or stream.capture is None:
+            raise HostGpuError(Status.INVALID_VALUE, "an external mark belongs into a capture")
+        self._streams.enqueue(stream, Work(lambda: self._streams.mark(event), "a mark in a graph"))
 
     def _elapsed_ms(self, start: Any, end: Any) -> float:
         """There is no clock: whatever happened took a millisecond."""

@@ -73,6 +73,7 @@ class HostStreams:
     def __init__(self, order: int = 0) -> None:
         self._streams: list[Stream] = []
         self._random = random.Random(order) if order else None
+        self._running: Stream | None = None
 
     def add(self, stream: Stream) -> Stream:
         """A new stream."""
@@ -117,6 +118,11 @@ class HostStreams:
         if stream.capture is not None:
             self._require_valid(stream.capture)
         event.stream, event.place, event.capture = stream, stream.enqueued, stream.capture
+
+    def mark(self, event: Event) -> None:
+        """The event is where the running work ends: that of a graph makes its mark when its turn comes."""
+        assert self._running is not None
+        event.stream, event.place, event.capture = self._running, self._running.done, None
 
     def wait(self, stream: Stream, event: Event) -> None:
         """What comes later in the stream waits for the event as it is now."""
@@ -210,4 +216,9 @@ class HostStreams:
             work = stream.waiting.popleft()
             # Counted first: work that fails is over, and the work behind it goes on.
             stream.done += 1
-            work.run()
+            # Work may wait for another stream, which runs meanwhile.
+            outer, self._running = self._running, stream
+            try:
+                work.run()
+            finally:
+                self._running = outer
