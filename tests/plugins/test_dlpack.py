@@ -22,7 +22,10 @@ from yolact_plugins import dlpack
 from yolact_plugins.dlpack import CPU, export_capsule, import_capsule
 from yolact_plugins.errors import ShapeError
 
-DTYPES = [np.uint8, np.int8, np.int32, np.int64, np.uint64, np.float16, np.float32, np.float64, np.bool_]
+DTYPES = [np.uint8, np.int8, np.int32, np.int64, np.uint64, np.float16, np.float32, np.float64]
+if np.lib.NumpyVersion(np.__version__) >= "1.25.0":
+    # Before, NumPy exchanged no bool.
+    DTYPES.append(np.bool_)
 VIEWS = st.sampled_from([(), (slice(None, None, 2),), (slice(None, None, -1),), (..., None)])
 NUMPY_KNOWS_DLPACK_1 = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
 VERSIONED = st.booleans() if NUMPY_KNOWS_DLPACK_1 else st.just(False)
