@@ -6,7 +6,7 @@ WORKERS ?= 2
 
 # Packages of CUDA are for one major version: that of the driver here, 13 where there is none. `make CUDA=12 test` chooses.
 ifneq ($(origin CUDA),command line)
-CUDA := $(shell $(PYTHON) .ci/cuda_major.py)
+CUDA := $(or $(shell $(PYTHON) .ci/cuda_major.py),13)
 endif
 ifeq ($(filter 12 13,$(CUDA)),)
 $(error CUDA=$(CUDA) is not supported: choose CUDA=12 or CUDA=13)
