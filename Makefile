@@ -2,15 +2,25 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
 WORKERS ?= 2
+
+# Packages of CUDA are for one major version: that of the driver here, 13 where there is none. `make CUDA=12 test` chooses.
+ifneq ($(origin CUDA),command line)
+CUDA := $(or $(shell $(PYTHON) .ci/cuda_major.py),13)
+endif
+ifeq ($(filter 12 13,$(CUDA)),)
+$(error CUDA=$(CUDA) is not supported: choose CUDA=12 or CUDA=13)
+endif
+EXTRAS_12 := all,cuda12,rtx-cuda12
+EXTRAS_13 := all,cuda,rtx
+READY := $(VENV)/.ready-cuda$(CUDA)
 
 # For `make demo`: your own checkpoint and picture.
 CHECKPOINT ?=
 IMAGE ?=
 BENCH_CHECKPOINT := $(or $(CHECKPOINT),out/yolact_resnet50.pth)
 
-.PHONY: demo test check format bench gpu gpu-pack tables clean
+.PHONY: demo test check format bench gpu gpu-pack jetpack6 jetpack7 tables clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py --output out/demo $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(if $(IMAGE),--image "$(IMAGE)")
@@ -52,6 +62,11 @@ gpu: $(READY)
 gpu-pack: $(READY)
 	$(BIN)/python -m yolact_benchmarks.gpu pack
 
+# The tests of what runs on a robot, with the Python, NumPy and CUDA of its JetPack, in an environment of their own;
+# writes a record. The interpreters of that name must be here; no Jetson and no GPU is needed.
+jetpack6 jetpack7: jetpack%:
+	$(PYTHON) .ci/jetpack.py $* --results benchmarks/results
+
 # Writes the tables of README.md and docs/ from the records.
 tables: $(READY)
 	$(BIN)/python -m yolact_benchmarks.tables
@@ -59,9 +74,11 @@ tables: $(READY)
 clean:
 	rm -rf $(VENV) out dist build
 
+# An environment of the other CUDA is made anew: its PyTorch may hold packages of that CUDA.
 $(READY): pyproject.toml .ci/install_torch.py
+	$(if $(filter-out $(READY),$(wildcard $(VENV)/.ready-cuda*)),rm -rf $(VENV))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python .ci/install_torch.py
-	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
+	$(BIN)/python .ci/install_torch.py --cuda $(CUDA)
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS_$(CUDA))]" --group dev
 	touch $(READY)

@@ -1,10 +1,12 @@
 """Install PyTorch into the environment that runs this file, without CUDA builds where there is no CUDA.
 
 On Linux the default package index serves CUDA builds of torch, several gigabytes that a machine without an NVIDIA
-driver cannot use. The set-up therefore asks pip first what it would install, and turns to PyTorch's own index of CPU
-builds when the answer brings CUDA packages.
+driver, or with one of an older CUDA, cannot use. The set-up therefore asks pip first what it would install, and turns
+to PyTorch's own index of CPU builds when the answer brings CUDA packages. To train on a GPU with a driver of CUDA 12,
+install PyTorch's build for it first.
 """
 
+import argparse
 import ctypes.util
 import importlib.metadata
 import json
@@ -13,6 +15,8 @@ import sys
 
 REQUIREMENT = "torch==2.13.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+# Of the CUDA builds on the default index.
+CUDA_MAJOR = 13
 
 
 def pip(*arguments: str, capture: bool = False) -> str:
@@ -42,9 +46,12 @@ def is_installed() -> bool:
 
 def main() -> None:
     """Install, unless it is there already."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cuda", type=int, default=CUDA_MAJOR, help="the driver's major version, where there is one")
+    options = parser.parse_args()
     if is_installed():
         return
-    has_driver = ctypes.util.find_library("cuda") is not None
+    has_driver = ctypes.util.find_library("cuda") is not None and options.cuda >= CUDA_MAJOR
     if has_driver or not brings_cuda():
         pip("install", "--quiet", REQUIREMENT)
     else:

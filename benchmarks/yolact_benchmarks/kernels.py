@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact_benchmarks.record import write_record
-from yolact_plugins.compiler import OPTIONS, compile_cubin, nvrtc_version
+from yolact_plugins.compiler import OPTIONS, compile_cubin, nvrtc_version, supported_archs
 from yolact_plugins.sources import families, read_source
 
 __all__ = ["ARCHS", "main"]
@@ -25,10 +25,12 @@ ARCHS = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_110", "sm_120
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; prints a table and writes a record."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.kernels", description=__doc__)
-    parser.add_argument("--arch", nargs="+", default=list(ARCHS), metavar="sm_XY")
+    parser.add_argument("--arch", nargs="+", metavar="sm_XY", help="default: those of the project that NVRTC knows")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
-    rows = [row for family in families() for arch in options.arch for row in _figures(family, arch)]
+    # NVRTC 12.6 knows no Blackwell.
+    archs = options.arch or [arch for arch in ARCHS if arch in supported_archs()]
+    rows = [row for family in families() for arch in archs for row in _figures(family, arch)]
     for row in rows:
         spilled = row["spill_store_bytes"] + row["spill_load_bytes"]
         print(
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     if options.results:
         results = {"nvrtc": nvrtc_version(), "options": list(OPTIONS), "kernels": rows}
-        command = f"python -m yolact_benchmarks.kernels --arch {' '.join(options.arch)}"
+        command = f"python -m yolact_benchmarks.kernels --arch {' '.join(archs)}"
         write_record(options.results, "kernels", results, command)
     return 0
 

@@ -15,7 +15,7 @@ __all__ = ["main", "render"]
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("benchmarks", "decisions", "kernels", "precision", "training")),
+    *(f"docs/{name}.md" for name in ("benchmarks", "decisions", "kernels", "precision", "runtime", "training")),
 )
 RESULTS, MODELS = Path("benchmarks", "results"), Path("examples", "models")
 
@@ -198,6 +198,19 @@ def _kernels(record: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _suite(record: dict[str, Any]) -> list[str]:
+    results, versions = record["results"], record["results"]["versions"]
+
+    def version(*names: str) -> str:
+        return next((number for name, number in versions.items() if name in names), "-")
+
+    cells = [results["environment"], record["environment"]["python"], version("numpy")]
+    cells += [version("cuda-bindings"), version("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")]
+    cells += [version("onnxruntime"), version("opencv-python-headless")]
+    cells += [str(results[outcome]) for outcome in ("passed", "failed", "skipped")]
+    return [f"| {' | '.join(cells)} | {results['date']} |"]
+
+
 def _quantisers(record: dict[str, Any]) -> list[str]:
     """A row for each way to quantise; what differs between the convolutions chosen is side by side."""
     results = record["results"]
@@ -261,6 +274,8 @@ _HEADERS = {
     "pruning": "| checkpoint | parameters | GFLOPs | network | dense mask AP | pruned | recovered | measured on |",
     "quantisers": "| network, measure | quantiser, for | ranges | lost, all in INT8 | lost, final heads in float "
     "| made in (processor time) | extra memory | TensorRT-RTX | time over float32 |",
+    "suite": "| environment | Python | NumPy | cuda-bindings | NVRTC | ONNX Runtime | OpenCV | passed | failed "
+    "| skipped | date |",
     "simplifiers": "| graph | made in | nodes | debris | file | largest difference to torch | time over written |",
 }
 _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
@@ -275,6 +290,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "pruning": _pruning,
     "quantisers": _quantisers,
     "simplifiers": _simplifiers,
+    "suite": _suite,
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from yolact_plugins import compiler
 from yolact_plugins.cubin import Cubin, check_arch
 from yolact_plugins.cubin_folder import INDEX_NAME, CubinFolderError, cubin_folder, find_cubin, write_cubins
+from yolact_plugins.cuda_headers import find_headers
 from yolact_plugins.errors import KernelCompileError, MissingCubinError, MissingDependencyError
 from yolact_plugins.sources import KernelSource
 
@@ -73,10 +74,13 @@ class CubinCache:
         except CubinFolderError as error:
             reasons.append(str(error))
         try:
-            entry = self.entry_folder(source, arch, compiler.nvrtc_version())
+            nvrtc_version = compiler.nvrtc_version()
+            entry = self.entry_folder(source, arch, nvrtc_version, find_headers(nvrtc_version).digest(source))
         except (MissingDependencyError, KernelCompileError) as error:
             if jit_is_forbidden():
-                reasons.append("there is no NVRTC, whose version is part of the key of the cache")
+                reasons.append(
+                    f"its cache is not searched without NVRTC and CUDA's headers, which its key has ({error})"
+                )
                 raise MissingCubinError(self._what_to_do(source, arch, reasons)) from error
             raise
         if (entry / INDEX_NAME).exists():
@@ -92,9 +96,9 @@ class CubinCache:
         self._keep(entry, cubin)
         return cubin
 
-    def entry_folder(self, source: KernelSource, arch: str, nvrtc_version: str) -> Path:
+    def entry_folder(self, source: KernelSource, arch: str, nvrtc_version: str, headers_digest: str) -> Path:
         """Where the cache keeps one cubin: a folder named by a hash of everything that determines it."""
-        key = json.dumps([source.digest, arch, compiler.OPTIONS, nvrtc_version])
+        key = json.dumps([source.digest, arch, compiler.OPTIONS, nvrtc_version, headers_digest])
         return self.folder / f"{source.family}.{arch}.{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
     def _keep(self, entry: Path, cubin: Cubin) -> None:

@@ -9,17 +9,15 @@ division and square root, denormals kept.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
 import re
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from yolact_plugins.cubin import Cubin, KernelFigures, check_arch
+from yolact_plugins.cuda_headers import find_headers
 from yolact_plugins.errors import KernelCompileError, MissingDependencyError
+from yolact_plugins.gpu import cuda_extra
 from yolact_plugins.sources import KernelSource
 
 __all__ = ["OPTIONS", "compile_cubin", "nvrtc_version", "supported_archs"]
@@ -59,7 +57,7 @@ def compile_cubin(source: KernelSource, arch: str) -> Cubin:
             f"NVRTC {version} does not compile for {arch}; it does for {', '.join(supported_archs())}. "
             f"Older GPUs need an older NVRTC, newer ones a newer one: pip install the nvidia-cuda-nvrtc of that CUDA"
         )
-    options = (*OPTIONS, f"--gpu-architecture={arch}", f"--include-path={_include_folder()}")
+    options = (*OPTIONS, f"--gpu-architecture={arch}", f"--include-path={find_headers(version).folder}")
     headers = [(text.encode(), name.encode()) for name, text in source.headers.items()]
     program = _check(
         nvrtc,
@@ -107,12 +105,14 @@ def _load_nvrtc() -> Any:
     try:
         nvrtc = importlib.import_module("cuda.bindings.nvrtc")
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("cuda-bindings", _PURPOSE, "cuda") from error
+        raise MissingDependencyError("cuda-bindings", _PURPOSE, cuda_extra()) from error
     try:
         # The library itself is loaded at the first call.
         nvrtc.nvrtcVersion()
     except (RuntimeError, OSError) as error:
-        raise MissingDependencyError("nvidia-cuda-nvrtc", f"{_PURPOSE} ({error.__class__.__name__})", "cuda") from error
+        extra = cuda_extra()
+        package = "nvidia-cuda-nvrtc-cu12" if extra == "cuda12" else "nvidia-cuda-nvrtc"
+        raise MissingDependencyError(package, f"{_PURPOSE} ({error.__class__.__name__})", extra) from error
     return nvrtc
 
 
@@ -131,25 +131,6 @@ def _read(nvrtc: Any, program: Any, what: str) -> bytes:
     content = bytes(_check(nvrtc, f"nvrtcGet{what}Size", program))
     _check(nvrtc, f"nvrtcGet{what}", program, content)
     return content
-
-
-def _include_folder() -> str:
-    """Where ``cuda_fp16.h`` is: NVRTC does not bring it."""
-    for folder in _header_folders():
-        if folder and Path(folder, "cuda_fp16.h").is_file():
-            return folder
-    raise MissingDependencyError("nvidia-cuda-runtime", f"{_PURPOSE} (the header cuda_fp16.h)", "cuda")
-
-
-def _header_folders() -> Iterator[str]:
-    """Where CUDA's headers may be: where NVIDIA's own finder, which knows wheels and conda, says; the usual places."""
-    # An older finder looks for libraries only; the other places remain.
-    with contextlib.suppress(ModuleNotFoundError, AttributeError, RuntimeError):
-        yield importlib.import_module("cuda.pathfinder").find_nvidia_header_directory("cudart") or ""
-    for variable in ("CUDA_HOME", "CUDA_PATH"):
-        yield f"{os.environ.get(variable, '/usr/local/cuda')}/include"
-    for entry in sys.path:
-        yield from map(str, Path(entry).glob("nvidia/*/include"))
 
 
 def _figures(log: str) -> dict[str, KernelFigures]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from yolact_plugins.cubin import arch_name
 from yolact_plugins.errors import CudaError, CudaOutOfMemoryError, CudaUnavailableError, MissingDependencyError
-from yolact_plugins.gpu import LIBRARY, Gpu, find_gpu
+from yolact_plugins.gpu import LIBRARY, Gpu, cuda_extra, find_gpu
 from yolact_plugins.launch import DeviceLimits
 from yolact_plugins.ownership import Owned
 
@@ -27,6 +27,7 @@ _SUCCESS, _NOT_READY, _OUT_OF_MEMORY = 0, 600, 2
 _NON_BLOCKING, _BLOCKING_SYNC, _DISABLE_TIMING, _RECORD_EXTERNAL = 1, 1, 2, 1
 _HINTS = {
     2: "; use a smaller batch or fewer segmenters, or end other programs on this GPU",
+    200: "; the cubin is damaged, or was compiled with a newer CUDA than this driver knows",
     209: "; the cubin is not for this GPU: compile it for the architecture of the device",
     222: "; the code was compiled with a newer CUDA than this driver knows: use an NVRTC that is no newer than it",
     700: "; a kernel left its memory, and this process can use the GPU no more: compute-sanitizer shows which",
@@ -117,7 +118,7 @@ def load_driver(library: str = LIBRARY) -> Driver:
     try:
         module = importlib.import_module("cuda.bindings.driver")
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("cuda-bindings", "Computing on the GPU", "cuda") from error
+        raise MissingDependencyError("cuda-bindings", "Computing on the GPU", cuda_extra(gpu.cuda_version)) from error
     except ImportError as error:
         raise CudaUnavailableError(f"cuda-bindings is installed and does not load: {error}; reinstall it") from error
     driver = Driver(module, gpu)

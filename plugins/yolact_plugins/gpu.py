@@ -13,7 +13,7 @@ from typing import Any
 
 from yolact_plugins.errors import CudaUnavailableError
 
-__all__ = ["LIBRARY", "Gpu", "find_gpu"]
+__all__ = ["LIBRARY", "Gpu", "cuda_extra", "find_gpu"]
 
 LIBRARY = "libcuda.so.1"
 """The driver, as the loader finds it."""
@@ -67,6 +67,21 @@ def find_gpu(library: str = LIBRARY) -> Gpu:
         capability.append(str(value.value))
     cuda_version = f"{version.value // 1000}.{version.value % 1000 // 10}"
     return Gpu(name.value.decode("utf-8", "replace"), ".".join(capability), cuda_version)
+
+
+def cuda_extra(cuda_version: str | None = None) -> str:
+    """The extra of this project that has the packages of a CUDA major version.
+
+    Args:
+        cuda_version: Such as ``"12.6"``, for which the extra is ``"cuda12"``. None asks this machine's driver; where
+            there is none, the answer is that for the newest CUDA.
+    """
+    if cuda_version is None:
+        try:
+            cuda_version = find_gpu().cuda_version
+        except CudaUnavailableError:
+            return "cuda"
+    return "cuda12" if cuda_version.split(".")[0] == "12" else "cuda"
 
 
 def _ask(driver: ctypes.CDLL, function: str, *arguments: Any) -> None:

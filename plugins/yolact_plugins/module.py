@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from yolact_plugins.cubin import Cubin
 from yolact_plugins.driver import Device, Stream
 from yolact_plugins.errors import CudaError, LaunchError
+from yolact_plugins.gpu import cuda_extra
 from yolact_plugins.launch import LaunchConfig, PackedArguments
 from yolact_plugins.ownership import Owned
 
@@ -31,6 +33,7 @@ class Module(Owned):
 
     def __init__(self, device: Device, cubin: Cubin) -> None:
         device.require_open()
+        _refuse_newer_cuda(device, cubin)
         self.device = device
         self.cubin = cubin
         self._kernels: dict[str, Kernel] = {}
@@ -64,6 +67,26 @@ class Module(Owned):
     def _release(self) -> None:
         with self.device.current():
             self.device.driver.call("cuModuleUnload", self._module)
+
+
+def _refuse_newer_cuda(device: Device, cubin: Cubin) -> None:
+    """Raise before the driver does, whose error would only be that the image is invalid."""
+    known = device.driver.gpu.cuda_version
+    compiled, loadable = _major(cubin.nvrtc_version), _major(known)
+    if compiled > loadable:
+        raise CudaError(
+            f"{cubin.family} for {cubin.arch} was compiled by NVRTC {cubin.nvrtc_version}, and the driver of "
+            f"{device.name} is for CUDA {known}: it loads no machine code of a newer CUDA major version. Compile with "
+            f'NVRTC {loadable}: pip install "yolact-deploy[{cuda_extra(known)}]" (in a clone of the project: '
+            f'pip install ".[{cuda_extra(known)}]"), and for a bundle then: python -m yolact_plugins.compiler --arch '
+            f"{cubin.arch} -o MODEL.bundle. Or install a newer driver"
+        )
+
+
+def _major(version: str) -> int:
+    """Of a version such as ``"13.5"``; 0 where it is none, which an index of cubins may hold."""
+    match = re.match(r"\d+", version)
+    return int(match[0]) if match else 0
 
 
 class Kernel:

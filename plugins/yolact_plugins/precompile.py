@@ -78,7 +78,9 @@ def _run(options: argparse.Namespace) -> int:
     for cubin in cubins:
         _report(cubin)
     size = sum(len(cubin.code) for cubin in cubins)
-    print(f"{where}: {len(cubins)} cubin(s), {size / 1000:.0f} kB")  # noqa: T201
+    # All are of one NVRTC; the robot's driver may be older than this machine's compiler.
+    drivers = f"for drivers of CUDA {cubins[0].nvrtc_version.split('.')[0]} and newer"
+    print(f"{where}: {len(cubins)} cubin(s), {size / 1000:.0f} kB, {drivers}")  # noqa: T201
     return 0
 
 

@@ -31,6 +31,8 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".t
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".mpeg", ".webm"})
 
 Frame = npt.NDArray[np.uint8]
+_LOG_LEVEL_SILENT = 0
+"""Of OpenCV; version 4 has no name for it in Python."""
 
 
 def _opencv() -> Any:
@@ -40,8 +42,9 @@ def _opencv() -> Any:
         raise MissingDependencyError(
             "opencv-python-headless", "Reading and writing images and videos", "video"
         ) from error
-    # Its warnings would repeat our errors, without the file's name.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # Its warnings would repeat our errors, without the file's name. OpenCV 5 moved the function.
+    set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    set_log_level(_LOG_LEVEL_SILENT)
     return cv2
 
 
@@ -233,6 +236,9 @@ def text_coverage(text: str, height_px: int) -> npt.NDArray[np.float32]:
     thickness = max(1, round(height_px / 9))
     scale = cv2.getFontScaleFromHeight(font, height_px, thickness)
     (width, height), baseline = cv2.getTextSize(text, font, scale, thickness)
+    if not text:
+        # OpenCV 4 makes nothing a column wide.
+        width = 0
     canvas = np.zeros((height + baseline, width), np.uint8)
     cv2.putText(canvas, text, (0, height), font, scale, 255, thickness, cv2.LINE_AA)
     return canvas.astype(np.float32) / np.float32(255)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from yolact_plugins.gpu import cuda_extra
 from yolact_runtime.errors import BackendUnavailableError, MissingDependencyError, UsageError
 
 __all__ = [
@@ -246,7 +247,9 @@ def _import(target: str, name: str) -> Any:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.partition(".")[0] == name:
-            raise MissingDependencyError(name, _PURPOSES[target], target) from error
+            # The extras of CUDA 13 have no number.
+            extra = f"{target}-cuda12" if cuda_extra() == "cuda12" else target
+            raise MissingDependencyError(name, _PURPOSES[target], extra) from error
         raise BackendUnavailableError(f"{name} is installed and cannot be imported: {error}") from error
     except (ImportError, OSError, RuntimeError) as error:
         # A missing libnvinfer, libcudart or, in older Jetson containers, libnvdla_compiler.so.

@@ -57,6 +57,7 @@ def test_scenes_hold_the_objects_they_promise(box_area: float) -> None:
 def test_the_comparison_runs_and_checks_that_both_sides_agree(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("torch")
     words = ["--instances", "12", "--size", "320x180", "--repeats", "1", "--results", str(tmp_path)]
     assert postprocess.main(words) == 0
     # Twelve objects, and the low scores that fill up the list: upstream has no second threshold.
@@ -67,8 +68,7 @@ def test_the_comparison_runs_and_checks_that_both_sides_agree(
 
 
 def test_the_comparison_refuses_different_results() -> None:
-    import torch
-
+    torch = pytest.importorskip("torch")
     from yolact_benchmarks.dense_postprocess import dense_postprocess
 
     outputs = make_outputs(5, 0.05, seed=1)

@@ -71,7 +71,8 @@ def test_importing_the_runtime_loads_no_third_party_module_but_numpy() -> None:
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(json.loads(done.stdout))
     foreign = {name for name in loaded if name not in sys.stdlib_module_names and not name.startswith("_")}
-    assert foreign == {"numpy", "yolact_runtime", "yolact_plugins"}
+    # A name that NumPy 1 registers for its own compiled code; there is no such package.
+    assert foreign - {"cython_runtime"} == {"numpy", "yolact_runtime", "yolact_plugins"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -5,12 +5,13 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from support.kernels import SAMPLE
-from yolact_plugins import compiler
+from yolact_plugins import compiler, cuda_headers
 from yolact_plugins.cache import CubinCache, default_cache_folder, jit_is_forbidden
 from yolact_plugins.cubin import Cubin
 from yolact_plugins.cubin_folder import (
@@ -20,6 +21,7 @@ from yolact_plugins.cubin_folder import (
     named_cubins,
     write_cubins,
 )
+from yolact_plugins.cuda_headers import find_headers
 from yolact_plugins.errors import MissingCubinError, MissingDependencyError
 
 OTHER = dataclasses.replace(SAMPLE, text=SAMPLE.text + "// newer\n")
@@ -61,10 +63,37 @@ def test_compiled_once_and_found_again_with_everything_known_of_it(tmp_path: Pat
 
 def test_the_key_has_everything_that_determines_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = CubinCache(tmp_path)
-    folders = {cache.entry_folder(*key) for key in [(SAMPLE, "sm_87", "13.5"), (SAMPLE, "sm_87", "13.6")]}
-    folders |= {cache.entry_folder(OTHER, "sm_87", "13.5"), cache.entry_folder(SAMPLE, "sm_90", "13.5")}
+    keys = [(SAMPLE, "sm_87", "13.5", "h"), (SAMPLE, "sm_87", "13.6", "h"), (SAMPLE, "sm_87", "13.5", "other")]
+    keys += [(OTHER, "sm_87", "13.5", "h"), (SAMPLE, "sm_90", "13.5", "h")]
+    folders = {cache.entry_folder(*key) for key in keys}
     monkeypatch.setattr(compiler, "OPTIONS", ("--std=c++20",))
-    assert len(folders | {cache.entry_folder(SAMPLE, "sm_87", "13.5")}) == 5
+    assert len(folders | {cache.entry_folder(*keys[0])}) == 6
+
+
+def test_other_headers_are_compiled_with(
+    tmp_path: Path, compilations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patched CUDA: NVRTC of the same version, another cuda_fp16.hpp."""
+    real = find_headers(compiler.nvrtc_version())
+    patched = tmp_path / "include"
+    shutil.copytree(real.folder, patched, ignore=lambda _, names: [name for name in names if "." not in name])
+    for folder in (real.folder, patched):
+        monkeypatch.setattr(cuda_headers, "_candidates", lambda version, folder=folder: iter([folder]))
+        CubinCache(tmp_path / "cache").get(SAMPLE, "sm_87")
+    assert compilations == ["sm_87"]
+    (patched / "cuda_fp16.hpp").write_text((patched / "cuda_fp16.hpp").read_text() + "// patched\n")
+    cuda_headers._digest.cache_clear()
+    CubinCache(tmp_path / "cache").get(SAMPLE, "sm_87")
+    assert compilations == ["sm_87", "sm_87"]
+
+
+def test_forbidden_without_headers_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: Cubin) -> None:
+    monkeypatch.setenv("YOLACT_FORBID_JIT", "1")
+    monkeypatch.setattr(cuda_headers, "_candidates", lambda version: iter([]))
+    bundle = _bundle(tmp_path / "m.bundle", compiled)
+    assert CubinCache(tmp_path / "cache", bundle).get(SAMPLE, "sm_87") == compiled
+    with pytest.raises(MissingCubinError, match=r"is not searched without NVRTC and CUDA's headers.*cuda_fp16\.h"):
+        CubinCache(tmp_path / "cache", bundle).get(SAMPLE, "sm_90")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "index", "empty index", "index of nonsense"])
@@ -73,7 +102,7 @@ def test_a_damaged_entry_is_built_again_and_said(
 ) -> None:
     cache = CubinCache(tmp_path)
     good = cache.get(SAMPLE, "sm_87")
-    entry = cache.entry_folder(SAMPLE, "sm_87", compiler.nvrtc_version())
+    (entry,) = tmp_path.iterdir()
     (file,) = entry.glob("*.cubin")
     if damage == "flip":
         file.write_bytes(good.code[:-1] + bytes([good.code[-1] ^ 1]))
@@ -140,7 +169,7 @@ def test_a_bundle_needs_no_compiler(
     assert compilations == []
     assert not (tmp_path / "cache").exists()
     with pytest.raises(
-        MissingCubinError, match=r"has sample for sm_87, not for sm_90; there is no NVRTC.*--arch sm_90 -o"
+        MissingCubinError, match=r"has sample for sm_87, not for sm_90; its cache is not searched.*--arch sm_90 -o"
     ):
         CubinCache(tmp_path / "cache", bundle).get(SAMPLE, "sm_90")
     monkeypatch.delenv("YOLACT_FORBID_JIT")

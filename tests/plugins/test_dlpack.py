@@ -1,8 +1,15 @@
-"""Capsules against NumPy's own implementation, as consumer and as producer; only the device type differs on a GPU."""
+"""Capsules against NumPy's own implementation, as consumer and as producer; only the device type differs on a GPU.
+
+NumPy before 2.1 knows DLPack as it was before 1.0. Where such a NumPy is installed, only the bytes of dlpack.h, written
+and read here by their offsets, hold the layout of 1.0.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import struct
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,8 +22,26 @@ from yolact_plugins import dlpack
 from yolact_plugins.dlpack import CPU, export_capsule, import_capsule
 from yolact_plugins.errors import ShapeError
 
-DTYPES = [np.uint8, np.int8, np.int32, np.int64, np.uint64, np.float16, np.float32, np.float64, np.bool_]
+DTYPES = [np.uint8, np.int8, np.int32, np.int64, np.uint64, np.float16, np.float32, np.float64]
+if np.lib.NumpyVersion(np.__version__) >= "1.25.0":
+    # Before, NumPy exchanged no bool.
+    DTYPES.append(np.bool_)
 VIEWS = st.sampled_from([(), (slice(None, None, 2),), (slice(None, None, -1),), (..., None)])
+NUMPY_KNOWS_DLPACK_1 = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
+VERSIONED = st.booleans() if NUMPY_KNOWS_DLPACK_1 else st.just(False)
+with_dlpack_1 = pytest.mark.skipif(not NUMPY_KNOWS_DLPACK_1, reason="NumPy exchanges DLPack 1.0 from version 2.1 on")
+
+# By dlpack.h 1.0 on a 64-bit machine. DLManagedTensorVersioned: major, minor, context, deleter, flags; then DLTensor:
+# data, device type, device number, axes, type code, bits, lanes, shape, strides, offset.
+VERSIONED_LAYOUT = "<IIQQQQiiiBBHQQQ"
+Destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+new_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, Destructor)(
+    ("PyCapsule_New", ctypes.pythonapi)
+)
 
 
 class Producer:
@@ -52,7 +77,7 @@ def arrays(draw: st.DrawFn) -> np.ndarray[Any, Any]:
     return array[draw(VIEWS)]
 
 
-@given(arrays(), st.booleans())
+@given(arrays(), VERSIONED)
 def test_numpy_reads_what_we_export(array: np.ndarray[Any, Any], versioned: bool) -> None:
     producer = Producer(array, versioned=versioned)
     taken = np.from_dlpack(producer)
@@ -70,7 +95,7 @@ def test_numpy_reads_what_we_export(array: np.ndarray[Any, Any], versioned: bool
     assert not dlpack._exported
 
 
-@given(arrays(), st.booleans())
+@given(arrays(), VERSIONED)
 def test_we_read_what_numpy_exports(array: np.ndarray[Any, Any], versioned: bool) -> None:
     capsule = array.__dlpack__(max_version=(1, 0)) if versioned else array.__dlpack__()
     layout = import_capsule(capsule).layout
@@ -83,6 +108,41 @@ def test_we_read_what_numpy_exports(array: np.ndarray[Any, Any], versioned: bool
         ]
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_we_export_has_the_layout_of_dlpack_1(writable: bool) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(4, 6)[:, ::2]
+    capsule = Producer(array, versioned=True, writable=writable).__dlpack__()
+    managed = get_pointer(capsule, b"dltensor_versioned")
+    content = ctypes.string_at(managed, struct.calcsize(VERSIONED_LAYOUT))
+    major, minor, _, deleter, flags, data, *described, shape, strides, offset = struct.unpack(VERSIONED_LAYOUT, content)
+    assert (major, minor, flags, data, offset) == (1, 0, int(not writable), array.ctypes.data, 0)
+    assert deleter
+    # On the CPU, number 0, two axes; a signed integer of 16 bits, one lane.
+    assert described == [1, 0, 2, 0, 16, 1]
+    assert struct.unpack("<qq", ctypes.string_at(shape, 16)) == (4, 3)
+    assert struct.unpack("<qq", ctypes.string_at(strides, 16)) == (6, 2)
+
+
+@pytest.mark.parametrize("flags", [0, 1])
+def test_we_read_the_layout_of_dlpack_1(flags: int) -> None:
+    deleted: list[int] = []
+    deleter = Deleter(deleted.append)
+    array = np.arange(24, dtype=np.float32)
+    sizes = (ctypes.c_int64 * 4)(2, 3, 6, 2)
+    shape = ctypes.addressof(sizes)
+    tensor = (array.ctypes.data, 1, 0, 2, 2, 32, 1, shape, shape + 16, 8)
+    address = ctypes.cast(deleter, ctypes.c_void_p).value
+    managed = ctypes.create_string_buffer(struct.pack(VERSIONED_LAYOUT, 1, 2, 0, address, flags, *tensor))
+    foreign = import_capsule(new_capsule(ctypes.addressof(managed), b"dltensor_versioned", Destructor()))
+    assert foreign.layout == dlpack.TensorLayout(
+        array.ctypes.data + 8, (2, 3), np.dtype(np.float32), (24, 8), (CPU, 0), writable=not flags
+    )
+    assert deleted == []
+    del foreign
+    gc.collect(0)
+    assert deleted == [ctypes.addressof(managed)]
+
+
 def test_a_tensor_without_strides_is_in_c_order() -> None:
     array = np.zeros((2, 3, 4), np.int16)
     capsule = Producer(array).__dlpack__()
@@ -91,12 +151,11 @@ def test_a_tensor_without_strides_is_in_c_order() -> None:
     assert import_capsule(capsule).layout.strides_bytes == array.strides
 
 
-def test_what_we_take_is_kept_and_given_back_once() -> None:
-    import sys
-
+@pytest.mark.parametrize("keywords", [{}, pytest.param({"max_version": (1, 0)}, marks=with_dlpack_1)])
+def test_what_we_take_is_kept_and_given_back_once(keywords: dict[str, Any]) -> None:
     array = np.arange(6.0)
     before = sys.getrefcount(array)
-    tensor = import_capsule(array.__dlpack__(max_version=(1, 0)))
+    tensor = import_capsule(array.__dlpack__(**keywords))
     assert sys.getrefcount(array) == before + 1
     del tensor
     assert sys.getrefcount(array) == before
@@ -120,11 +179,15 @@ def test_a_capsule_is_taken_once() -> None:
         import_capsule(object())
 
 
+def test_read_only_memory_cannot_be_said_before_dlpack_1() -> None:
+    with pytest.raises(ShapeError, match=r"needs DLPack 1\.0"):
+        Producer(np.zeros(3), writable=False, versioned=False).__dlpack__()
+
+
+@with_dlpack_1
 def test_read_only_memory_is_said_in_both_directions() -> None:
     array = np.zeros(3)
     assert not np.from_dlpack(Producer(array, writable=False, versioned=True)).flags.writeable
-    with pytest.raises(ShapeError, match=r"needs DLPack 1\.0"):
-        Producer(array, writable=False, versioned=False).__dlpack__()
     array.flags.writeable = False
     assert not import_capsule(array.__dlpack__(max_version=(1, 0))).layout.writable
 

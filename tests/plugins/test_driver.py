@@ -78,3 +78,13 @@ def test_a_missing_binding_names_the_extra(driver_folder: Path) -> None:
     done = _run(driver_folder, "-c", code)
     assert done.stdout.startswith('MissingDependencyError Computing on the GPU needs the package "cuda-bindings"')
     assert 'pip install "yolact-deploy[cuda]"' in done.stdout
+
+
+def test_a_missing_binding_for_a_driver_of_cuda_12_names_its_extra(driver_folder: Path) -> None:
+    code = (
+        "import sys; sys.modules['cuda'] = None\n"
+        "from yolact_plugins import driver\nfrom yolact_plugins.gpu import Gpu\n"
+        "driver.find_gpu = lambda library: Gpu('Orin', '8.7', '12.6')\n"
+        "try: driver.load_driver()\nexcept Exception as error: print(type(error).__name__, error)"
+    )
+    assert 'pip install "yolact-deploy[cuda12]"' in _run(driver_folder, "-c", code).stdout

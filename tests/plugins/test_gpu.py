@@ -10,7 +10,7 @@ import pytest
 
 from yolact_plugins import gpu
 from yolact_plugins.errors import CudaUnavailableError
-from yolact_plugins.gpu import Gpu, find_gpu
+from yolact_plugins.gpu import Gpu, cuda_extra, find_gpu
 
 
 def test_no_driver() -> None:
@@ -86,3 +86,17 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     _use(_Driver(count=0), monkeypatch)
     with pytest.raises(CudaUnavailableError, match="shows no GPU; is CUDA_VISIBLE_DEVICES"):
         find_gpu()
+
+
+@pytest.mark.parametrize(
+    ("version", "extra"), [("12.6", "cuda12"), ("12.9", "cuda12"), ("13.0", "cuda"), ("14.1", "cuda")]
+)
+def test_the_extra_of_a_cuda(version: str, extra: str) -> None:
+    assert cuda_extra(version) == extra
+
+
+def test_the_extra_for_this_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    _use(_Driver(), monkeypatch)
+    assert cuda_extra() == "cuda12"
+    _use(_Driver(count=0), monkeypatch)
+    assert cuda_extra() == "cuda"

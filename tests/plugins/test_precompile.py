@@ -38,6 +38,7 @@ def test_a_bundle_gets_a_folder_that_the_cache_reads(
     assert "sm_90   mixed" in output
     assert "128 B shared" in output
     assert output.splitlines()[-1].startswith(f"{tmp_path / 'cubins' / 'cubins.json'}: 2 cubin(s), ")
+    assert output.endswith(f" kB, for drivers of CUDA {compiler.nvrtc_version().split('.')[0]} and newer\n")
     monkeypatch.setenv("YOLACT_FORBID_JIT", "1")
     cache = CubinCache(tmp_path / "cache", tmp_path)
     assert [cache.get(SAMPLE, arch).arch for arch in ("sm_87", "sm_90")] == ["sm_87", "sm_90"]

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +48,7 @@ def test_resize_computes_in_float_not_in_the_dtype_of_the_image() -> None:
 def test_resize_equals_pytorch_and_opencv(
     seed: int, height: int, width: int, rows: int, columns: int, channels: int | None
 ) -> None:
+    torch = pytest.importorskip("torch")
     shape = (height, width) if channels is None else (height, width, channels)
     image = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
     ours = reference.resize_bilinear(image, rows, columns)
@@ -83,6 +83,7 @@ def test_preprocess_stretches_and_never_letterboxes() -> None:
 
 
 def test_class_score_is_a_softmax_over_the_last_axis() -> None:
+    torch = pytest.importorskip("torch")
     logit = np.random.default_rng(0).normal(0, 8, (4, 5, 7)).astype(np.float32)
     expected = torch.softmax(torch.from_numpy(logit), -1).numpy()
     np.testing.assert_allclose(reference.class_score(logit), expected, rtol=1e-6, atol=1e-7)
@@ -221,6 +222,7 @@ def test_no_candidate_gives_empty_results(num_priors: int) -> None:
 
 def _torch_fast_nms(xyxy: Float, score: Float, iou_threshold: float, top_k: int, max_instances: int) -> set[tuple]:
     """Fast NMS as the paper prints it: sort, matrix, triu, max. Returns (prior, class, score)."""
+    torch = pytest.importorskip("torch")
     boxes, scores = torch.from_numpy(xyxy), torch.from_numpy(score).T
     candidate = torch.nonzero(scores.max(0).values > 0.05)[:, 0]
     scores, order = torch.sort(scores[:, candidate], dim=1, descending=True, stable=True)
@@ -331,6 +333,7 @@ def test_masks_are_cropped_before_upsampling() -> None:
 
 def _torch_masks(prototype: Float, coefficient: Float, boxes: Float, height: int, width: int) -> Float:
     """Post-processing as the original does it, in PyTorch: interpolated probabilities ``(n, H, W)``."""
+    torch = pytest.importorskip("torch")
     soft = torch.sigmoid(torch.from_numpy(prototype).permute(1, 2, 0) @ torch.from_numpy(coefficient).T)
     rows, columns, count = soft.shape
     low, high = (

@@ -202,6 +202,7 @@ def test_another_gpu_of_the_same_kind_is_worth_a_warning(tmp_path: Path, caplog:
 
 
 def rtx_facts() -> dict[str, str]:
+    pytest.importorskip("tensorrt_rtx")
     library = load_tensorrt("rtx")
     facts = {"target": "rtx", "library": "tensorrt_rtx", "library_version": library.version}
     return facts | machine_facts() | {"compute_capabilities": "8.0 and later"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import tensorrt_rtx
 
 from support.scenes import small_manifest
 from yolact_runtime.engine_name import MAX_NAME_BYTES, engine_name, manifest_from_name
@@ -26,6 +25,7 @@ def test_a_manifest_comes_back(num_classes: int) -> None:
 
 
 def test_the_limit_is_tensorrts() -> None:
+    tensorrt_rtx = pytest.importorskip("tensorrt_rtx")
     library = load_tensorrt("rtx")
     network = library.module.Builder(library.logger).create_network(0)
     network.name = "a" * MAX_NAME_BYTES

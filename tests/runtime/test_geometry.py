@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -54,6 +53,7 @@ def test_taps_are_a_well_formed_interpolation(source: int, target: int) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1), lengths, lengths)
 def test_taps_equal_pytorch_and_opencv(seed: int, source: int, target: int) -> None:
+    torch = pytest.importorskip("torch")
     signal = np.random.default_rng(seed).uniform(0, 255, source).astype(np.float32)
     ours = _apply(signal, target)
     theirs = torch.nn.functional.interpolate(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -134,6 +135,21 @@ def test_a_format_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(MediaError, match=f"cannot write .*{name}"):
         write_image(tmp_path / name, _frame())
     assert _names(tmp_path) == []
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_opencv_is_silenced_in_the_way_of_its_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: int
+) -> None:
+    levels: list[int] = []
+    monkeypatch.delattr(cv2, "setLogLevel", raising=False)
+    monkeypatch.delattr(cv2.utils, "logging", raising=False)
+    if version == 4:
+        monkeypatch.setattr(cv2, "setLogLevel", levels.append, raising=False)
+    else:
+        monkeypatch.setattr(cv2.utils, "logging", SimpleNamespace(setLogLevel=levels.append), raising=False)
+    write_image(tmp_path / "a.png", _frame())
+    assert levels == [0]
 
 
 def test_without_opencv_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +56,7 @@ def test_equals_the_reference(seed: int, rows: int, columns: int, height: int, w
 
 
 def test_equals_pytorch_on_an_ordinary_frame() -> None:
+    torch = pytest.importorskip("torch")
     spec = dataclasses.replace(RESNET, height=138, width=138)
     frame = _frame(1, 480, 640, 3)
     planes = torch.from_numpy(frame).float().permute(2, 0, 1)[None]

@@ -14,6 +14,7 @@ from yolact_runtime.tensorrt_library import LogLine, load_tensorrt, module_name,
 
 
 def test_the_library_is_loaded_once() -> None:
+    pytest.importorskip("tensorrt_rtx")
     library = load_tensorrt("rtx")
     assert library is load_tensorrt("rtx")
     assert library.module.__name__ == "tensorrt_rtx"
@@ -66,7 +67,19 @@ def test_what_keeps_a_package_from_loading(package, text: str, error: type[Excep
         load_tensorrt("tensorrt")
 
 
+@pytest.mark.parametrize(("target", "name"), [("tensorrt", "tensorrt"), ("rtx", "tensorrt_rtx")])
+def test_a_missing_package_names_the_extra_of_the_drivers_cuda(
+    monkeypatch: pytest.MonkeyPatch, target: str, name: str
+) -> None:
+    monkeypatch.setattr(tensorrt_library, "_loaded", {})
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(tensorrt_library, "cuda_extra", lambda: "cuda12")
+    with pytest.raises(MissingDependencyError, match=rf"yolact-deploy\[{target}-cuda12\]"):
+        load_tensorrt(target)
+
+
 def test_every_sink_hears_every_thread_while_it_listens() -> None:
+    pytest.importorskip("tensorrt_rtx")
     library = load_tensorrt("rtx")
     one: list[LogLine] = []
     other: list[LogLine] = []
@@ -123,6 +136,7 @@ def test_what_a_library_builds_for() -> None:
 
 
 def test_tensorrt_itself_speaks_to_the_sinks() -> None:
+    pytest.importorskip("tensorrt_rtx")
     library = load_tensorrt("rtx")
     lines: list[LogLine] = []
     with library.listen(lines.append):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from yolact_plugins.sources import KernelSource
 
-__all__ = ["ARCHS", "SAMPLE"]
+__all__ = ["ARCHS", "SAMPLE", "write_headers"]
 
 ARCHS = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_110", "sm_120")
 """What the project compiles for."""
@@ -37,3 +39,13 @@ extern "C" __global__ void product_and_sum(float* values) { values[0] = values[1
 """,
     {"sample.cuh": "static __device__ float twice(float value) { return 2.0f * value; }\n"},
 )
+
+
+def write_headers(folder: Path, cudart_version: int | None, fp16: str = '#include "cuda_fp16.hpp"\n') -> Path:
+    """A folder that looks like the headers of a CUDA, such as 12060; None leaves its version out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cuda_fp16.h").write_text(fp16)
+    (folder / "cuda_fp16.hpp").write_text("/* arithmetic */\n")
+    if cudart_version is not None:
+        (folder / "cuda_runtime_api.h").write_text(f"/* api */\n#define CUDART_VERSION  {cudart_version}\n")
+    return folder

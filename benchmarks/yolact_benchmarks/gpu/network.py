@@ -35,8 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--compile", action="store_true", help="by torch.compile, which takes minutes")
     options = parser.parse_args(arguments)
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        options.rows.write(not_measured=f"PyTorch is not here: {error}")
+        return 0
     if not torch.cuda.is_available():
         options.rows.write(not_measured="PyTorch has no CUDA here", torch=torch.__version__)
         return 0

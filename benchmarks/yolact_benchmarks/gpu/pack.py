@@ -93,7 +93,12 @@ def _room(request: PackRequest, half: Path) -> int:
 
 def _compressed_rtx(request: PackRequest, folder: Path, say: Callable[[str], None]) -> bytes:
     """TensorRT-RTX; kept beside the halves, because compressing it takes minutes."""
-    version = importlib.metadata.version("tensorrt-rtx")
+    try:
+        version = importlib.metadata.version("tensorrt-rtx")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UsageError(
+            "TensorRT-RTX for CUDA 13, which is to be packed, is not installed here: make CUDA=13 gpu-pack, or --no-rtx"
+        ) from error
     kept = request.output / f"tensorrt-rtx-{version}-python-{request.python}.tar.xz"
     if not kept.exists():
         say("TensorRT-RTX: some five minutes of compression, once")

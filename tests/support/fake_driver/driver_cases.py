@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import os
 import struct
@@ -24,6 +25,7 @@ from yolact_plugins.device_array import DeviceArray
 from yolact_plugins.driver import Device, Event, Stream, load_driver
 from yolact_plugins.errors import CudaError, CudaOutOfMemoryError, LaunchError, ShapeError
 from yolact_plugins.foreign_array import is_device_array, take_array
+from yolact_plugins.gpu import Gpu
 from yolact_plugins.launch import LaunchConfig
 from yolact_plugins.memory import DeviceBuffer, MappedBuffer, PinnedBuffer
 from yolact_plugins.module import Module
@@ -497,6 +499,28 @@ def test_a_module_that_does_not_load_says_for_what_it_was_made(device: Device, c
         CudaError, match=r"sample for sm_87, compiled by NVRTC .* on Fake \(sm_87, driver for CUDA 13\.0\)"
     ):
         Module(device, cubin)
+
+
+@pytest.mark.parametrize(("compiled_by", "known"), [("13.5", "12.6"), ("14.0", "13.0")])
+def test_machine_code_of_a_newer_cuda_is_not_given_to_the_driver(
+    device: Device, cubin: Cubin, monkeypatch: pytest.MonkeyPatch, compiled_by: str, known: str
+) -> None:
+    monkeypatch.setattr(device.driver, "gpu", Gpu("Orin", "8.7", known))
+    FAKE.fake_clear()
+    with pytest.raises(CudaError) as caught:
+        Module(device, dataclasses.replace(cubin, nvrtc_version=compiled_by))
+    major = known.split(".")[0]
+    assert f"compiled by NVRTC {compiled_by}, and the driver of Fake is for CUDA {known}: " in str(caught.value)
+    assert f"Compile with NVRTC {major}: pip install" in str(caught.value)
+    assert ('pip install ".[cuda12]"' in str(caught.value)) is (major == "12")
+    assert "python -m yolact_plugins.compiler --arch sm_87 -o MODEL.bundle" in str(caught.value)
+    assert calls() == []
+
+
+@pytest.mark.parametrize("compiled_by", ["12.6", "13.0", "13.9", "", "unknown"])
+def test_other_machine_code_is_for_the_driver_to_judge(device: Device, cubin: Cubin, compiled_by: str) -> None:
+    with Module(device, dataclasses.replace(cubin, nvrtc_version=compiled_by)) as module:
+        module.kernel("nothing")
 
 
 def test_a_failed_launch_names_the_kernel_and_its_grid(device: Device, stream: Stream, cubin: Cubin) -> None:

@@ -1,0 +1,96 @@
+"""Packages of CUDA follow the CUDA of the driver, for users and for developers."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class _Driver:
+    def __init__(self, version: int, status: int = 0) -> None:
+        self.version, self.status = version, status
+
+    def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802
+        version._obj.value = self.version
+        return self.status
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "major"),
+    [(12060, 0, 12), (11040, 0, 12), (13000, 0, 13), (14010, 0, 13), (0, 3, 13)],
+)
+def test_the_major_version_of_the_driver(
+    monkeypatch: pytest.MonkeyPatch, version: int, status: int, major: int
+) -> None:
+    script = _script("cuda_major")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: _Driver(version, status))
+    assert script.cuda_major() == major
+
+
+def test_without_a_driver_the_newest() -> None:
+    assert _script("cuda_major").cuda_major("libnothere.so.1") == 13
+    assert _script("cuda_major").cuda_major("libc.so.6") == 13
+
+
+def _plan(*words: str) -> subprocess.CompletedProcess[str]:
+    """What `make test` would do."""
+    # This process may itself be one of make's.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "-n", "test", f"PYTHON={sys.executable}", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize(
+    ("words", "extras"),
+    [
+        (["CUDA=12"], "[all,cuda12,rtx-cuda12]"),
+        (["CUDA=13"], "[all,cuda,rtx]"),
+        (["CUDA=11"], "CUDA=11 is not supported: choose CUDA=12 or CUDA=13"),
+    ],
+)
+def test_make_installs_the_extras_of_the_chosen_cuda(tmp_path: Path, words: list[str], extras: str) -> None:
+    done = _plan(f"VENV={tmp_path / 'venv'}", *words)
+    assert extras in done.stdout + done.stderr
+    assert "rm -rf" not in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+def test_an_environment_of_the_other_cuda_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / ".ready-cuda13").touch()
+    done = _plan(f"VENV={tmp_path}", "CUDA=12")
+    assert done.stdout.startswith(f"rm -rf {tmp_path}\n")
+
+
+def test_a_python_that_does_not_start_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shim of pyenv's, which says that this version is not chosen."""
+    script = _script("jetpack")
+    shim, installed = tmp_path / "shims/python3.10", tmp_path / "versions/3.10.9/bin/python3.10"
+    for path, text in ((shim, "#!/bin/sh\nexit 127\n"), (installed, "#!/bin/sh\nexit 0\n")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(shim.parent))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert script.find_python("3.10") == str(installed)
+    assert script.find_python("3.9") is None
