@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+VENV_OPTIONS ?=
 
 # Packages of CUDA are for one major version: that of the driver here, 13 where there is none. `make CUDA=12 test` chooses.
 ifneq ($(origin CUDA),command line)
@@ -51,7 +52,8 @@ out/yolact_resnet50.pth: $(READY)
 	$(BIN)/python examples/made_up_checkpoint.py yolact_resnet50 $@
 
 # Everything that only a GPU can tell, on the machine that has one: the stages of docs/gpu.md in the project's own
-# environment. GPU_BUNDLES names bundles with engines for it; GPU_STAGES some of the stages.
+# environment. GPU_BUNDLES names bundles with engines for it; GPU_STAGES some of the stages. On a Jetson, whose TensorRT
+# is a package of the system's Python: make VENV_OPTIONS=--system-site-packages gpu.
 GPU_BUNDLES ?=
 GPU_STAGES ?= first second
 
@@ -77,7 +79,7 @@ clean:
 # An environment of the other CUDA is made anew: its PyTorch may hold packages of that CUDA.
 $(READY): pyproject.toml .ci/install_torch.py
 	$(if $(filter-out $(READY),$(wildcard $(VENV)/.ready-cuda*)),rm -rf $(VENV))
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python .ci/install_torch.py --cuda $(CUDA)
 	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS_$(CUDA))]" --group dev

@@ -16,6 +16,8 @@ import numpy as np
 from yolact_benchmarks.gpu.frames import SIZES, frame_options
 from yolact_benchmarks.gpu.stage_options import Scale, open_device, stage_parser
 from yolact_benchmarks.gpu_stages import time_calls, time_replays
+from yolact_plugins.errors import CudaUnavailableError
+from yolact_plugins.gpu import find_gpu
 from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.segmenter import Segmenter
 
@@ -36,7 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--compile", action="store_true", help="by torch.compile, which takes minutes")
     options = parser.parse_args(arguments)
     try:
+        find_gpu()
         import torch
+    except CudaUnavailableError as error:
+        options.rows.write(not_measured=str(error))
+        return 0
     except ImportError as error:
         options.rows.write(not_measured=f"PyTorch is not here: {error}")
         return 0

@@ -149,7 +149,7 @@ def _rtx(request: Request) -> list[str]:
 STAGES = (
     Stage("facts", "first", 25, _program("facts")),
     Stage("kernels", "first", 65, _suite(*_ON_DEVICE, workers=True), suite=True, launches=True),
-    Stage("device", "first", 50, _suite("tests/plugins/test_device.py", _FRAME_SUITE), suite=True),
+    Stage("device", "first", 50, _suite("tests/plugins/test_device.py", _FRAME_SUITE, workers=True), suite=True),
     Stage("frames", "first", 60, _program("frames", "--seconds", "45")),
     Stage(
         "memcheck",

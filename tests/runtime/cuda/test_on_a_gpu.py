@@ -37,7 +37,7 @@ CASES = example_count(120)
 # Under a sanitizer and on the simulated GPU every block that finds nothing to do costs time, too.
 FEW = CASES < 20
 MOST_INSTANCES, TOP_K = (6, 20) if FEW else (100, 200)
-LARGEST = 200 if FEW else 800
+LARGEST = 200 if FEW else 500
 DTYPES: list[Any] = [np.float32] if FEW else [np.float32, np.float16]
 SHAPES = Path(__file__).parents[3] / "examples" / "models" / "shapes.pth"
 # More priors than a class of Fast NMS holds at once (256), so that the best are selected by radix rounds.
@@ -70,7 +70,8 @@ def random_outputs(
 ) -> dict[str, npt.NDArray[np.floating]]:
     """Nothing to find, a few candidates, or all priors; boxes inside, outside and without area."""
     priors = manifest.priors.num_priors
-    logit = rng.normal(0, 3, (1, priors, 4))
+    # Not larger: scores that differ from 1 by rounding only may come in any order, and NMS depends on it.
+    logit = rng.normal(0, 2, (1, priors, 4))
     logit[..., 0] += rng.choice([-5, 0, 5, 30])
     shape = shape or tuple(int(side) for side in rng.integers((1, 2, 2), (40, 60, 60)))  # type: ignore[assignment]
     assert shape is not None
@@ -83,12 +84,27 @@ def random_outputs(
 
 
 def same(found: Instances, expected: Instances) -> None:
-    assert found.class_id.tolist() == expected.class_id.tolist()
+    """Instance by instance; where two confidences differ by rounding only, either may come first."""
+    assert len(found) == len(expected)
     np.testing.assert_allclose(found.confidence, expected.confidence, rtol=1e-4)
-    np.testing.assert_allclose(found.xyxy, expected.xyxy, rtol=1e-3, atol=1e-2)
-    mine, theirs = found.mask.dense(), expected.mask.dense()
+    order = [partner(found, i, expected) for i in range(len(found))]
+    assert sorted(order) == list(range(len(expected)))
+    mine, theirs = found.mask.dense(), expected.mask.dense()[order]
     # Where a probability is next to 0.5, another order of the same sums may decide otherwise.
     assert (mine != theirs).sum() <= 2e-3 * mine.size
+
+
+def partner(found: Instances, i: int, expected: Instances) -> int:
+    """The instance that is the i-th one: itself as a rule."""
+    candidates = sorted(range(len(expected)), key=lambda j: abs(j - i))
+    for j in candidates:
+        if (
+            found.class_id[i] == expected.class_id[j]
+            and np.allclose(found.confidence[i], expected.confidence[j], rtol=1e-4)
+            and np.allclose(found.xyxy[i], expected.xyxy[j], rtol=1e-3, atol=1e-2)
+        ):
+            return j
+    raise AssertionError(f"{found.class_id[i]}, {found.confidence[i]}, {found.xyxy[i]} is not expected")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -240,9 +256,10 @@ def test_masks_that_need_more_memory_get_it(device: Device, monkeypatch: pytest.
     manifest, rng = small_manifest(), np.random.default_rng(8)
     outputs = random_outputs(rng, manifest, np.float32, (8, 30, 40))
     outputs["class_logit"][..., 0] = 0
-    frame = rng.integers(0, 256, (200, 300, 3), np.uint8)
-    with Segmenter(manifest, ReplayNetwork(device, manifest, outputs), None, SegmenterOptions()) as gpu:
-        expected = Segmenter(manifest, FakeBackend([outputs]), None, SegmenterOptions())(frame)
+    frame = rng.integers(0, 256, (100, 150, 3), np.uint8)
+    options = SegmenterOptions(max_instances=MOST_INSTANCES)
+    with Segmenter(manifest, ReplayNetwork(device, manifest, outputs), None, options) as gpu:
+        expected = Segmenter(manifest, FakeBackend([outputs]), None, options)(frame)
         for _ in range(3):
             same(gpu(frame), expected)
 
