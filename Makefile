@@ -58,7 +58,7 @@ GPU_BUNDLES ?=
 GPU_STAGES ?= first second
 
 gpu: $(READY)
-	$(BIN)/python -m yolact_benchmarks.gpu run $(GPU_STAGES) --output benchmarks/results $(if $(GPU_BUNDLES),--bundle $(GPU_BUNDLES))
+	$(BIN)/python -m yolact_benchmarks.gpu run $(GPU_STAGES) --output benchmarks/results $(foreach bundle,$(GPU_BUNDLES),--bundle $(bundle))
 
 # What travels to a machine with a GPU and without a network.
 gpu-pack: $(READY)
@@ -78,7 +78,7 @@ clean:
 
 # An environment of the other CUDA is made anew: its PyTorch may hold packages of that CUDA.
 $(READY): pyproject.toml .ci/install_torch.py
-	$(if $(filter-out $(READY),$(wildcard $(VENV)/.ready-cuda*)),rm -rf $(VENV))
+	$(if $(filter-out $(READY),$(wildcard $(VENV)/.ready*)),@echo "$(VENV) is of another CUDA, and is made anew"; rm -rf $(VENV))
 	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python .ci/install_torch.py --cuda $(CUDA)

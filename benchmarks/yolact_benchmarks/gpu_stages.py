@@ -63,7 +63,7 @@ def time_replays(stream: Stream, work: Callable[[Stream], None], repeats: int, i
 
 
 def frame_parts(slot: FrameSlot) -> dict[str, Callable[[Stream], None]]:
-    """The parts of the way of a frame that the slot has finished, in order; each may be enqueued again."""
+    """The parts of the frame that the slot has finished, in order; each may be enqueued again."""
     launches = slot.launches
     return {
         "upload": slot.enqueue_upload,
@@ -101,7 +101,9 @@ def moved_bytes(slot: FrameSlot, count: int) -> dict[str, int]:
         "upload": layout.num_bytes,
         "preprocess": layout.num_bytes + image.num_bytes,
         "candidates": arrays["class_logit"].num_bytes,
-        "masks": prototypes.num_bytes + 2 * 4 * pixels + 2 * bits + runs,
+        "masks": prototypes.num_bytes + 2 * 4 * pixels + 2 * bits,
+        # Written into the host's memory: they cross the bus.
+        "runs": runs,
     }
 
 

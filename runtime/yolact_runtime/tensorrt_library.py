@@ -105,7 +105,8 @@ class TensorRtLibrary:
         self._sinks: list[Sink] = []
         # Thread -> the logs of the calls that it is making, the outermost first.
         self._calls: dict[int, list[CallLog]] = {}
-        self._lock = threading.Lock()
+        # Reentrant: a collection of garbage may end in a message of TensorRT while the lock is held.
+        self._lock = threading.RLock()
         self.logger = self._make_logger()
 
     @property

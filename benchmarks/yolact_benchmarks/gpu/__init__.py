@@ -1,7 +1,7 @@
 """Everything that only a GPU can tell, in stages that are short enough for a machine that is lent for minutes.
 
 ``python -m yolact_benchmarks.gpu pack`` prepares what travels to a machine without a network;
-``python3 benchmarks/yolact_benchmarks/gpu run first`` (and ``second``) runs there, in a checkout where nothing is
+``python3 -B benchmarks/yolact_benchmarks/gpu run first`` (and ``second``) runs there, in a checkout where nothing is
 installed, with any Python that has NumPy, cuda-bindings, torch and pytest. ``docs/gpu.md`` tells the order of a day.
 
 | module | what |

@@ -1,13 +1,15 @@
-"""``python3 benchmarks/yolact_benchmarks/gpu``: in a checkout where nothing is installed, too."""
+"""``python3 -B benchmarks/yolact_benchmarks/gpu``: in a checkout where nothing is installed, too."""
 
 import sys
 from pathlib import Path
 
+# A machine that is lent is left as it was.
+sys.dont_write_bytecode = True
 if not __package__:
     # This folder came first, where its modules would hide others of the same names.
     root = Path(__file__).resolve().parents[3]
     sys.path[:1] = [str(root / name) for name in ("runtime", "plugins", "calibration", "export", "benchmarks", "tests")]
 
-from yolact_benchmarks.gpu.cli import main
+from yolact_benchmarks.gpu.cli import main  # noqa: E402
 
 sys.exit(main())

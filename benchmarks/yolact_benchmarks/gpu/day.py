@@ -1,29 +1,33 @@
-"""Runs stages one after another, each in a process group of its own that ends at its limit; nothing stops the next."""
+"""Runs stages one after another; one that fails or hangs ends alone, and what was found is on the disk."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
-import signal
-import site
-import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from yolact_benchmarks.gpu.record import drop_rows, earlier_stages, read_rows, write_day
-from yolact_benchmarks.gpu.stage_options import SCALE_VARIABLE
+from yolact_benchmarks.gpu.record import INTERRUPTED, NOT_RUN, keep_rows, read_rows, write_day
+from yolact_benchmarks.gpu.stage_options import NOT_MEASURED
+from yolact_benchmarks.gpu.stage_process import run_within, stage_environment
 from yolact_benchmarks.gpu.stages import Request, Stage
+from yolact_runtime.errors import UsageError
 
 __all__ = ["Outcome", "run_stages", "table"]
 
-SOURCES = ("runtime", "plugins", "calibration", "export", "benchmarks", "tests")
-LAUNCHES_VARIABLE = "YOLACT_GPU_LAUNCHES"
-_KILL_WAIT_S, _LEAST_S, _TAIL_LINES = 5, 3, 14
+LEAST_S = 3
+"""What a stage needs at least: with less time left it is not begun."""
+_TAIL_LINES = 14
 _LOGS_LIMIT_BYTES = 15 << 20
 _PASSED = re.compile(r"\b\d+ passed\b")
+_PROFILED = re.compile(r'^"\d+"', re.MULTILINE)
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,11 @@ class Outcome:
 
     Attributes:
         name: Of the stage.
-        status: ``"ok"``, ``"failed"``, ``"ended at its limit"``, ``"not run"``.
+        status: ``"ok"``, ``"not measured"``, ``"failed"``, ``"ended at its limit"``, ``"not run"`` or
+            ``"interrupted"``.
         seconds: It took.
         limit_s: It had.
-        detail: Exit status, or why it was not run.
+        detail: Exit status, or why nothing was measured.
     """
 
     name: str
@@ -47,16 +52,11 @@ class Outcome:
     @property
     def is_failure(self) -> bool:
         """It was run and did not end well."""
-        return self.status not in {"ok", "not run"}
+        return self.status in {"failed", "ended at its limit"}
 
 
 def run_stages(
-    stages: Sequence[Stage],
-    request: Request,
-    gpu: dict[str, str],
-    command: str,
-    within_s: float,
-    say: Callable[[str], None],
+    stages: Sequence[Stage], request: Request, gpu: dict[str, str], facts: dict[str, Any], within_s: float, say: Say
 ) -> list[Outcome]:
     """Run stages in order; rows and the record are on the disk after each.
 
@@ -64,56 +64,101 @@ def run_stages(
         stages: In order of value: when the time is over, the rest is not run.
         request: Where everything lies.
         gpu: What the driver says of the GPU, for the record.
-        command: What was typed, for the record.
+        facts: ``"command"``, and whatever else every stage's entry in the record should say.
         within_s: For all of them.
         say: Gets lines to print.
+
+    Raises:
+        OSError: The folders cannot be written.
+        UsageError: Another run is using them.
     """
     began = time.monotonic()
     (request.work / "logs").mkdir(parents=True, exist_ok=True)
     request.output.mkdir(parents=True, exist_ok=True)
-    outcomes = []
-    for stage in stages:
-        left = within_s - (time.monotonic() - began)
-        outcome = _run_stage(stage, request, left, say)
-        outcomes.append(outcome)
-        say(
-            f"##### {outcome.name}: {outcome.status}, {outcome.seconds:.0f} of {outcome.limit_s:.0f} s {outcome.detail}"
-        )
-        write_day(request.output, command, gpu, earlier_stages(request.output, [vars(each) for each in outcomes]))
-        _pack_logs(request)
+    outcomes: list[Outcome] = []
+    entries: list[dict[str, Any]] = []
+    with _alone(request.work), _alone(request.output):
+        for stage in stages:
+            started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            outcome = Outcome(stage.name, INTERRUPTED, 0.0, stage.limit_s)
+            try:
+                outcome = _run_stage(stage, request, within_s - (time.monotonic() - began), say)
+            finally:
+                outcomes.append(outcome)
+                entries.append({**vars(outcome), "run": request.run, "started": started, **facts})
+                say(f"##### {_line(outcome)}")
+                _write(request, gpu, facts["command"], entries, say)
     return outcomes
 
 
-def _run_stage(stage: Stage, request: Request, left_s: float, say: Callable[[str], None]) -> Outcome:
+def _line(outcome: Outcome) -> str:
+    took = f"{outcome.seconds:.0f} of {outcome.limit_s:.0f} s"
+    return f"{outcome.name}: {outcome.status}, {took} {outcome.detail}".rstrip()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two runs at once would share rows, logs and the GPU."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UsageError(
+            f"another run is using {folder}: wait for it, or give --output and --work of its own"
+        ) from error
+    finally:
+        os.close(handle)
+
+
+def _write(request: Request, gpu: dict[str, str], command: str, entries: Sequence[dict[str, Any]], say: Say) -> None:
+    """The record and the logs; a full disk costs them, not the stages to come."""
+    try:
+        # Rows of earlier runs go when this run's have taken their place.
+        if entries[-1]["status"] not in {NOT_RUN, INTERRUPTED}:
+            keep_rows(request.rows, entries[-1]["name"], request.run)
+        write_day(request.output, command, gpu, entries)
+        _pack_logs(request, say)
+    except OSError as error:
+        say(f"##### the record could not be written: {error}")
+
+
+def _run_stage(stage: Stage, request: Request, left_s: float, say: Say) -> Outcome:
     limit = min(float(stage.limit_s), left_s)
-    why_not = stage.why_not() or ("" if limit >= _LEAST_S else "the time of this run is over")
+    why_not = stage.why_not() or ("" if limit >= LEAST_S else "out of time")
     if why_not:
-        return Outcome(stage.name, "not run", 0.0, stage.limit_s, why_not)
-    drop_rows(request.rows, stage.name)
+        return Outcome(stage.name, NOT_RUN, 0.0, stage.limit_s, why_not)
     launches, log = request.work / "launches.txt", request.work / "logs" / f"{stage.name}.log"
     launches.unlink(missing_ok=True)
+    if stage.writes:
+        (request.output / stage.writes).unlink(missing_ok=True)
     arguments = stage.command(request)
     say(f"##### {stage.name}: at most {limit:.0f} s: {' '.join(arguments)}"[:400])
     started = time.monotonic()
-    status = _run_within(arguments, limit, log, request.root, _environment(stage, request, launches))
+    status = run_within(arguments, limit, log, request.root, stage_environment(stage, request, launches))
     seconds = time.monotonic() - started
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in lines[-_TAIL_LINES:]:
         say(line[:400])
-    state, detail = _judge(stage, status, lines, launches)
+    state, detail = _judge(stage, status, lines, request, launches)
     return Outcome(stage.name, state, seconds, limit, detail)
 
 
-def _judge(stage: Stage, status: int | None, lines: Sequence[str], launches: Path) -> tuple[str, str]:
+def _judge(stage: Stage, status: int | None, lines: Sequence[str], request: Request, launches: Path) -> tuple[str, str]:
     """How it ended, and what is to be known of it; of a suite, its own last line."""
     closing = next((line.strip("= ") for line in reversed(lines) if _PASSED.search(line)), "") if stage.suite else ""
     if status is None:
         return "ended at its limit", closing
+    if status == NOT_MEASURED:
+        reasons = [row["not_measured"] for row in _own_rows(stage, request) if "not_measured" in row]
+        return "not measured", "; ".join(map(str, reasons))
     if status:
         return "failed", f"exit status {status} {closing}".strip()
     if stage.suite and not closing:
         return "failed", "no test has passed"
-    counted = launches.read_text(encoding="utf-8").split("\n")[:-1] if launches.exists() else []
+    if stage.writes and not _PROFILED.search(_text(request.output / stage.writes)):
+        return "failed", f"{stage.writes} holds no kernel: the last lines of the log say why"
+    counted = _text(launches).split("\n")[:-1]
     if stage.launches and not counted:
         return "failed", f"no kernel was launched on the device; {closing}"
     if not counted:
@@ -122,84 +167,32 @@ def _judge(stage: Stage, status: int | None, lines: Sequence[str], launches: Pat
     return "ok", f"{closing}; {total} {counted[0].partition(' ')[2]}"
 
 
-def _run_within(
-    arguments: Sequence[str], limit_s: float, log: Path, root: Path, environment: dict[str, str]
-) -> int | None:
-    """Exit status; None where it was ended. Its children end with it, also when this process is interrupted."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            arguments,
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            return process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            # What it started ends too; a process that hangs in the driver is not waited for.
-            _end_group(process)
+def _own_rows(stage: Stage, request: Request) -> list[dict[str, Any]]:
+    return [row for row in read_rows(request.rows) if (row["stage"], row.get("run")) == (stage.name, request.run)]
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    try:
-        process.wait(_KILL_WAIT_S)
-    except subprocess.TimeoutExpired:
-        return
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def _environment(stage: Stage, request: Request, launches: Path) -> dict[str, str]:
-    """Nothing is written outside of the work folder, whatever a library keeps where it likes."""
-    work = request.work
-    paths = [*(str(request.root / source) for source in SOURCES), str(work / "site")]
-    folders = {
-        "HOME": work / "home",
-        "XDG_CACHE_HOME": work / "cache",
-        "TMPDIR": work / "tmp",
-        "CUDA_CACHE_PATH": work / "cuda",
-        "TRITON_CACHE_DIR": work / "triton",
-        "TORCHINDUCTOR_CACHE_DIR": work / "inductor",
-        "HYPOTHESIS_STORAGE_DIRECTORY": work / "hypothesis",
-    }
-    for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
-    return {
-        **os.environ,
-        **{name: str(folder) for name, folder in folders.items()},
-        # Packages of this user stay visible although the home is another.
-        "PYTHONUSERBASE": site.getuserbase(),
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
-        SCALE_VARIABLE: str(request.scale),
-        LAUNCHES_VARIABLE: str(launches),
-        "YOLACT_KERNEL_SANITIZE": "1" if stage.quick else "0",
-    }
-
-
-def _pack_logs(request: Request) -> None:
+def _pack_logs(request: Request, say: Say) -> None:
     """All logs in one file beside the records, unless they are too large to be carried back."""
-    target = request.output / "logs.tgz"
-    staged = request.work / "logs.tgz"
+    staged, target = request.work / "logs.tgz", request.output / "logs.tgz"
     with tarfile.open(staged, "w:gz") as tar:
         tar.add(request.work / "logs", "logs")
-    if staged.stat().st_size <= _LOGS_LIMIT_BYTES:
-        target.write_bytes(staged.read_bytes())
+    if staged.stat().st_size > _LOGS_LIMIT_BYTES:
+        target.unlink(missing_ok=True)
+        say(f"##### the logs are too large to be carried back; they are in {request.work / 'logs'}")
+        return
+    target.write_bytes(staged.read_bytes())
 
 
-def table(outcomes: Sequence[Outcome], rows_path: Path) -> list[str]:
+def table(outcomes: Sequence[Outcome], request: Request) -> list[str]:
     """Lines to end a run with."""
     counts: dict[str, int] = {}
-    for row in read_rows(rows_path):
-        counts[row["stage"]] = counts.get(row["stage"], 0) + 1
+    for row in read_rows(request.rows):
+        if row.get("run") == request.run:
+            counts[row["stage"]] = counts.get(row["stage"], 0) + 1
     lines = [f"{'stage':14} {'outcome':20} {'seconds':>8} {'limit':>6} {'rows':>5}"]
     lines += [
         f"{each.name:14} {each.status:20} {each.seconds:8.1f} {each.limit_s:6.0f} {counts.get(each.name, 0):5}  "

@@ -45,7 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
     rows.write(python=sys.version, executable=sys.executable, machine=platform.machine(), cpus=os.cpu_count())
     rows.write(packages={name: _version(name) for name in _PACKAGES})
     rows.write(tools={name: shutil.which(name) for name in _TOOLS}, nvidia_smi=_ask_nvidia_smi())
-    rows.write(imports={name: _import(name) for name in _MODULES})
     with open_device() as device:
         rows.write(
             gpu=device.name,
@@ -61,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         cubin = CubinCache().get(read_source(family), arch)
         kernels = {name: vars(figures) for name, figures in cubin.figures.items()}
         rows.write(family=family, kernels=kernels, warnings=cubin.warnings)
+    # Last: PyTorch takes its time where nothing has read it from the disk yet.
+    rows.write(imports={name: _import(name) for name in _MODULES})
     return 0
 
 

@@ -1,7 +1,9 @@
 """Stage ``frames``: kernels, stages and whole frames on the GPU, beside dense PyTorch; a row for each scene.
 
 GPU times are replays of CUDA graphs, so that they are the GPU's and not Python's; the host's share is timed apart.
-Post-processing, ours and PyTorch's, takes turns on the same GPU in the same run. The network's outputs are replayed.
+Post-processing, ours and PyTorch's, is timed interleaved on the same GPU in the same run, from the network's outputs on
+the GPU: ours to instances on the host, PyTorch's to dense masks that stay on the GPU. The outputs are replayed, and may
+stay in the GPU's cache: a kernel may take less than ``floor_us``, which is that of the GPU's memory.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yolact_benchmarks.gpu.stage_options import Scale, open_device, stage_parser
+from yolact_benchmarks.gpu.stage_options import NOT_MEASURED, Scale, open_device, stage_parser
 from yolact_benchmarks.gpu_stages import (
     copy_gigabytes_per_second,
     frame_parts,
@@ -42,6 +44,8 @@ MIN_CONFIDENCE = 0.3
 SIZES = ((1080, 1920), (720, 1280), (2160, 3840))
 OBJECTS = ((100, 0.025), (1, 0.45), (10, 0.025), (1, 0.025), (20, 0.3))
 """Number of objects, and the mean area of their boxes as a fraction of the frame."""
+# There is no network: its outputs are copied to where it would leave them.
+_REPLAYED = "copy of stored outputs"
 _POSTPROCESSING = ("candidates", "nms", "masks", "download")
 # Where the pointers of runs stand among the arguments of `mask_runs_write`.
 _RUN_ARGUMENTS = {"run_start": 8, "run_end": 9}
@@ -73,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = stage_parser("frames", __doc__)
     parser.add_argument("--seconds", type=float, default=45.0, help="begin no scene after so many (default: 45)")
     options = parser.parse_args(arguments)
-    started, scale = time.monotonic(), options.scale
+    started, scale, measured = time.monotonic(), options.scale, 0
     manifest = scaled_manifest(scale)
     with open_device() as device:
         bus = upload_gigabytes_per_second(device, scale.of(20), scale.of(64 << 20, 1024))
@@ -81,11 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
         options.rows.write(copy_gb_per_s=copies, upload_gb_per_s=bus)
         for scene in _scenes(scale):
             if time.monotonic() - started > options.seconds:
-                print(f"out of time before {scene}", flush=True)
+                options.rows.write(**vars(scene), not_measured="out of time")
                 continue
             row = measure_scene(device, manifest, scene, scale)
             options.rows.write(**row, floor_us=_floor(row.pop("bytes"), copies, bus))
-    return 0
+            measured += 1
+    return 0 if measured else NOT_MEASURED
 
 
 def frame_options(scale: Scale, **more: Any) -> SegmenterOptions:
@@ -110,7 +115,8 @@ def measure_scene(
         scale: Fewer repetitions.
         peer: Makes the peer's post-processing; None takes PyTorch, where it is installed with CUDA.
     """
-    outputs = make_outputs(scene.count, scene.area, scene.count, manifest)
+    made = make_outputs(scene.count, scene.area, scene.count, manifest)
+    outputs = {name: array.astype(scene.dtype) for name, array in made.items()}
     frame = np.random.default_rng(0).integers(0, 256, (scene.height, scene.width, 3), np.uint8)
     work = (peer or dense_torch)(outputs, manifest, scene.height, scene.width)
     with _finished_frame(device, manifest, outputs, scene, frame, scale) as (segmenter, path, slot, found):
@@ -120,7 +126,7 @@ def measure_scene(
         row["kernels_us"] = _kernel_times(slot, scale)
         row["mask_runs_write_to_gpu_us"] = _runs_in_gpu_memory(slot, scale)
         row["host_us"] = _host_times(segmenter, path, slot, found, frame, scale)
-        row["post_us"], row["dense"] = _beside(path, slot, found, work, scale)
+        row["postprocess_call_us"], row["dense"] = _beside(path, slot, found, work, scale)
         return row
 
 
@@ -129,9 +135,8 @@ def _finished_frame(
     device: Device, manifest: Manifest, outputs: Outputs, scene: Scene, frame: npt.NDArray[np.uint8], scale: Scale
 ) -> Iterator[tuple[Segmenter, DevicePath, FrameSlot, int]]:
     """A segmenter, and a slot beside its own in which the frame is finished, so that its parts can be repeated."""
-    typed = {name: array.astype(scene.dtype) for name, array in outputs.items()}
     options = frame_options(scale, frame_size=(scene.height, scene.width))
-    with Segmenter(manifest, ReplayNetwork(device, manifest, typed, scene.dtype), None, options) as segmenter:
+    with Segmenter(manifest, ReplayNetwork(device, manifest, outputs, scene.dtype), None, options) as segmenter:
         path = segmenter.frame_path
         assert isinstance(path, DevicePath)
         slot = path.start(frame)
@@ -143,7 +148,9 @@ def _finished_frame(
 
 def _gpu_times(slot: FrameSlot, scale: Scale) -> dict[str, float]:
     inner, repeats = scale.of(20), scale.of(30)
-    times = {name: time_replays(slot.stream, work, repeats, inner) for name, work in frame_parts(slot).items()}
+    parts = frame_parts(slot)
+    parts[_REPLAYED] = parts.pop("network")
+    times = {name: time_replays(slot.stream, work, repeats, inner) for name, work in parts.items()}
     times["whole"] = time_replays(slot.stream, slot.enqueue_all, repeats)
     times["whole, launched piece by piece"] = float(np.median(time_work(slot.stream, slot.enqueue_all, scale.of(20))))
     return times
@@ -188,7 +195,7 @@ def _host_times(
 def _beside(
     path: DevicePath, slot: FrameSlot, found: int, dense: Callable[[], int] | None, scale: Scale
 ) -> tuple[float, dict[str, Any]]:
-    """Post-processing from outputs on the GPU to instances on the host, ours and the peer's in turns."""
+    """Ours, to instances on the host, and the peer's, to whatever it ends with; by the wall clock, interleaved."""
     parts = frame_parts(slot)
 
     def enqueue(stream: Stream) -> None:
@@ -247,7 +254,9 @@ def _scenes(scale: Scale) -> list[Scene]:
 
 def _floor(least: dict[str, int], copies: float, bus: float) -> dict[str, float]:
     """Microseconds for the bytes alone, at the bandwidth of plain copies of this run."""
-    return {name: num_bytes / (bus if name == "upload" else copies) / 1e3 for name, num_bytes in least.items()}
+    return {
+        name: num_bytes / (bus if name in {"upload", "runs"} else copies) / 1e3 for name, num_bytes in least.items()
+    }
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from yolact_runtime.segmenter import Segmenter
 __all__ = ["main"]
 
 GPU_LIMIT_BYTES, HOST_LIMIT_BYTES = 8 << 20, 32 << 20
-_WARM_UP = 20
+_WARM_UP, _ROWS = 20, 5
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,11 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
             for _ in range(scale.of(_WARM_UP, 4)):
                 segmenter(frame)
             before = device.memory_bytes()[0], resident_bytes()
-            for _ in segmenter.stream(frame for _ in range(frames)):
-                pass
-            after = device.memory_bytes()[0], resident_bytes()
-    lost, grown = before[0] - after[0], after[1] - before[1]
-    options.rows.write(frames=frames, gpu_bytes_lost=lost, host_bytes_grown=grown)
+            for done, _ in enumerate(segmenter.stream(frame for _ in range(frames)), 1):
+                if done % max(frames // _ROWS, 1) == 0 or done == frames:
+                    now = device.memory_bytes()[0], resident_bytes()
+                    lost, grown = before[0] - now[0], now[1] - before[1]
+                    options.rows.write(frames=done, gpu_bytes_lost=lost, host_bytes_grown=grown)
     if lost > GPU_LIMIT_BYTES or grown > HOST_LIMIT_BYTES:
         print(f"memory grew over {frames} frames: {lost} bytes on the GPU, {grown} bytes on the host", file=sys.stderr)
         return 1

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from yolact_benchmarks.gpu.frames import SIZES, frame_options
-from yolact_benchmarks.gpu.stage_options import Scale, open_device, stage_parser
+from yolact_benchmarks.gpu.stage_options import NOT_MEASURED, Scale, open_device, stage_parser
 from yolact_benchmarks.gpu_stages import time_calls, time_replays
+from yolact_calibration.shape_scene import SceneOptions, make_scene
 from yolact_plugins.errors import CudaUnavailableError
 from yolact_plugins.gpu import find_gpu
 from yolact_runtime.cuda.device_path import DevicePath
@@ -37,18 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--compile", action="store_true", help="by torch.compile, which takes minutes")
     options = parser.parse_args(arguments)
-    try:
-        find_gpu()
-        import torch
-    except CudaUnavailableError as error:
-        options.rows.write(not_measured=str(error))
-        return 0
-    except ImportError as error:
-        options.rows.write(not_measured=f"PyTorch is not here: {error}")
-        return 0
-    if not torch.cuda.is_available():
-        options.rows.write(not_measured="PyTorch has no CUDA here", torch=torch.__version__)
-        return 0
+    if why_not := _why_not():
+        options.rows.write(not_measured=why_not)
+        return NOT_MEASURED
+    import torch
+
     torch.backends.cudnn.benchmark = True
     checkpoints = list(options.checkpoint)
     if options.made_up is not None:
@@ -59,6 +53,16 @@ def main(arguments: list[str] | None = None) -> int:
         for row in _measure(checkpoint, options.compile, options.scale):
             options.rows.write(checkpoint=checkpoint.name, torch=torch.__version__, compiled=options.compile, **row)
     return 0
+
+
+def _why_not() -> str:
+    """Why PyTorch cannot run on a GPU here; nothing where it can."""
+    try:
+        find_gpu()
+        import torch
+    except (CudaUnavailableError, ImportError) as error:
+        return str(error)
+    return "" if torch.cuda.is_available() else f"PyTorch {torch.__version__} has no CUDA here"
 
 
 def _measure(checkpoint: Path, compiled: bool, scale: Scale) -> Any:
@@ -74,12 +78,12 @@ def _measure(checkpoint: Path, compiled: bool, scale: Scale) -> Any:
     with open_device() as device:
         network = TorchNetwork(device, model, manifest.input.height, manifest.input.width)
         for height, width in SIZES:
-            row = _whole_frame(network, manifest, scale.of(height, 24), scale.of(width, 32), scale)
+            row = _whole_frame(network, manifest, scale.of(height, 64), scale.of(width, 64), scale)
             yield {**row, "ready_s": time.perf_counter() - started}
 
 
 def _whole_frame(network: TorchNetwork, manifest: Manifest, height: int, width: int, scale: Scale) -> dict[str, Any]:
-    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    frame = make_scene(3, SceneOptions(height, width)).image
     options = frame_options(scale, frame_size=(height, width))
     with Segmenter(manifest, network, None, options) as segmenter:
         path = segmenter.frame_path

@@ -21,9 +21,9 @@ from yolact_benchmarks.gpu.parts import RTX_PARTS, SUITE_PARTS, compress_wheels,
 from yolact_runtime.errors import UsageError
 from yolact_runtime.terminal import write_atomically
 
-__all__ = ["PACKED_BUNDLES", "PackRequest", "copy_bundle", "make_pack", "travelling_bytes"]
+__all__ = ["COMMIT_NAME", "PACKED_BUNDLES", "PackRequest", "copy_bundle", "make_pack", "travelling_bytes"]
 
-PACKED_BUNDLES = "second/bundles"
+PACKED_BUNDLES, COMMIT_NAME = "second/bundles", "commit"
 _SUITE_PACKAGES = ("hypothesis", "sortedcontainers", "pytest-xdist", "execnet")
 _RTX_LIBRARIES = ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings")
 _RTX_SOURCES = ("tensorrt-rtx", "tensorrt-rtx-cu13")
@@ -73,6 +73,9 @@ def make_pack(request: PackRequest, say: Callable[[str], None]) -> dict[str, int
     for half in halves:
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(parents=True)
+    (halves[0] / COMMIT_NAME).write_text(_commit(request.root), encoding="utf-8")
+    for bundle in request.bundles:
+        copy_bundle(bundle, request.output / PACKED_BUNDLES / bundle.name)
     with tempfile.TemporaryDirectory() as folder:
         say("test suites: packages that a machine with pytest may lack")
         suites = [f"{name}=={importlib.metadata.version(name)}" for name in _SUITE_PACKAGES]
@@ -106,6 +109,12 @@ def _compressed_rtx(request: PackRequest, folder: Path, say: Callable[[str], Non
     return kept.read_bytes()
 
 
+def _commit(root: Path) -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
 def travelling_bytes(root: Path) -> int:
     """Of the checkout's files that travel by themselves: tracked ones, and untracked ones that git does not ignore."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -118,6 +127,9 @@ def _check_sizes(request: PackRequest, halves: Sequence[Path]) -> dict[str, int]
     tree = travelling_bytes(request.root)
     sizes = {"tree": tree, **{half.name: tree + _folder_bytes(half) for half in halves}}
     for name, size in sizes.items():
+        if tree > request.limit_bytes:
+            limit = f"{request.limit_bytes / 2**20:.0f} MiB may travel"
+            raise UsageError(f"the tracked tree alone is {tree / 2**20:.1f} MiB, and {limit}")
         if size > request.limit_bytes:
             raise UsageError(
                 f"{name} is {size / 2**20:.1f} MiB with the tracked tree of {tree / 2**20:.1f} MiB, and "
@@ -167,8 +179,6 @@ def _pack_bundles(request: PackRequest, folder: Path, room: int, say: Callable[[
             say(f"left here, for want of room: {target.name}, {_folder_bytes(target) / 2**20:.1f} MiB")
             room += _folder_bytes(target)
             shutil.rmtree(target)
-    for bundle in request.bundles:
-        copy_bundle(bundle, request.output / PACKED_BUNDLES / bundle.name)
 
 
 def copy_bundle(bundle: Path, target: Path, roles: Container[str] = _ROLES, precisions: set[str] | None = None) -> None:

@@ -1,19 +1,40 @@
-"""What a GPU day writes: rows, one JSON line each, as they come; and a record in the folder of the GPU."""
+"""What a GPU day writes: rows, one JSON line each, as they come; and a record in the folder of the GPU.
+
+Every row carries the run that it is of, and the record pairs each stage with the rows of its own run: a run that was
+killed, or a process that was left behind, adds nothing to another's figures.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from yolact_benchmarks.record import environment
 from yolact_runtime.terminal import write_atomically
 
-__all__ = ["ROWS_NAME", "Rows", "drop_rows", "earlier_stages", "gpu_folder", "read_rows", "write_day"]
+__all__ = [
+    "INTERRUPTED",
+    "NOT_RUN",
+    "ROWS_NAME",
+    "RUN_VARIABLE",
+    "Rows",
+    "gpu_folder",
+    "keep_rows",
+    "read_record",
+    "read_rows",
+    "write_day",
+]
 
 RECORD_NAME, ROWS_NAME = "gpu.json", "gpu.jsonl"
+RUN_VARIABLE = "YOLACT_GPU_RUN"
+"""The run that a stage belongs to, in its environment."""
+
+
+NOT_RUN, INTERRUPTED = "not run", "interrupted"
 
 
 class Rows:
@@ -33,7 +54,8 @@ class Rows:
         Raises:
             ValueError: A value is NaN or infinite: what was not measured is left out.
         """
-        line = json.dumps({"stage": self.stage, **fields}, allow_nan=False)
+        row = {"stage": self.stage, "run": os.environ.get(RUN_VARIABLE, ""), **fields}
+        line = json.dumps(row, allow_nan=False)
         print(line, flush=True)
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
@@ -43,7 +65,7 @@ class Rows:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows; a last line that a kill cut short is left out."""
+    """All rows; a line that a kill cut short is left out."""
     if not path.exists():
         return []
     rows = []
@@ -55,19 +77,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def drop_rows(path: Path, stage: str) -> None:
-    """Take out a stage's rows of an earlier run: it is about to write new ones."""
-    kept = [row for row in read_rows(path) if row["stage"] != stage]
-    path.parent.mkdir(parents=True, exist_ok=True)
+def keep_rows(path: Path, stage: str, run: str) -> None:
+    """Take out a stage's rows of other runs, once this run's are complete."""
+    kept = [row for row in read_rows(path) if row["stage"] != stage or row.get("run") == run]
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-
-
-def earlier_stages(folder: Path, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Stages of the record in the folder that this run has not run again, then this run's."""
-    path = folder / RECORD_NAME
-    earlier = json.loads(path.read_bytes())["results"]["stages"] if path.exists() else []
-    names = {stage["name"] for stage in stages}
-    return [*(stage for stage in earlier if stage["name"] not in names), *stages]
 
 
 def gpu_folder(results: Path, gpu_name: str) -> Path:
@@ -75,17 +88,36 @@ def gpu_folder(results: Path, gpu_name: str) -> Path:
     return results / (re.sub(r"[^a-z0-9]+", "-", gpu_name.lower()).strip("-") or "unnamed-gpu")
 
 
-def write_day(folder: Path, command: str, gpu: dict[str, str], stages: list[dict[str, Any]]) -> Path:
-    """Write ``gpu.json`` anew from the stages that ended and the rows of ``gpu.jsonl``.
+def read_record(folder: Path) -> list[dict[str, Any]]:
+    """The stages of the record in a folder; a record that cannot be read is set aside, as ``gpu.json.damaged``."""
+    path = folder / RECORD_NAME
+    try:
+        stages: list[dict[str, Any]] = json.loads(path.read_bytes())["results"]["stages"]
+        return [stage for stage in stages if stage["name"]]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        path.replace(folder / f"{RECORD_NAME}.damaged")
+        return []
+
+
+def write_day(folder: Path, command: str, gpu: dict[str, str], stages: Sequence[dict[str, Any]]) -> Path:
+    """Write ``gpu.json`` anew.
 
     Args:
         folder: From :func:`gpu_folder`.
-        command: What was typed.
+        command: The latest that was typed; stages have theirs.
         gpu: What the driver says of it.
-        stages: Name, exit status, seconds and limit of each.
+        stages: This run's, which replace those of the same name in the record, except by not having been run.
     """
-    rows = read_rows(folder / ROWS_NAME)
-    results = {"gpu": gpu, "stages": stages, "rows": rows}
+    earlier = {stage["name"]: stage for stage in read_record(folder)}
+    merged = {name: stage for name, stage in earlier.items() if name not in {each["name"] for each in stages}}
+    for stage in stages:
+        kept = stage["status"] in {NOT_RUN, INTERRUPTED}
+        merged[stage["name"]] = earlier.get(stage["name"], stage) if kept else stage
+    runs = {name: stage["run"] for name, stage in merged.items()}
+    rows = [row for row in read_rows(folder / ROWS_NAME) if runs.get(row["stage"]) == row.get("run")]
+    results = {"gpu": gpu, "stages": list(merged.values()), "rows": rows}
     document = {"benchmark": "gpu", "command": command, "environment": environment(), "results": results}
     path = folder / RECORD_NAME
     write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())

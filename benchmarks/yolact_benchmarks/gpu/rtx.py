@@ -2,15 +2,17 @@
 
 Plans of the bundles as they are, and whole frames with them, beside the CPU's detections where ONNX Runtime is
 installed; then the networks built here for this very GPU: with and without ``REQUIRE_USER_ALLOCATION``, and INT8 with
-depthwise convolutions as they are and in groups. TensorRT-RTX is used past this project's own refusals, which rest on
-what its builder says of GPUs: here it is measured.
+depthwise convolutions as they are and in groups. This bypasses the project's checks, which rest on what the builder
+says of GPUs: here it is measured. Each question has a process of its own: one that crashes is a row.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +25,16 @@ import numpy as np
 
 from yolact_benchmarks.gpu.frames import SIZES, frame_options
 from yolact_benchmarks.gpu.parts import RTX_PARTS, join_parts
-from yolact_benchmarks.gpu.stage_options import Scale, open_device, stage_parser
+from yolact_benchmarks.gpu.stage_options import NOT_MEASURED, Scale, open_device, stage_parser
 from yolact_benchmarks.gpu_stages import time_calls, time_replays, time_work
+from yolact_calibration.shape_scene import SceneOptions, make_scene
 from yolact_export.engine_depthwise import group_depthwise
 from yolact_plugins.driver import Device, Stream
 from yolact_plugins.memory import DeviceBuffer
 from yolact_runtime.backends.tensorrt_context import configure_contexts
 from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.errors import BackendError, BackendUnavailableError, MissingDependencyError, YolactError
+from yolact_runtime.instances import Instances
 from yolact_runtime.segmenter import Segmenter
 from yolact_runtime.tensorrt_library import LogLine, TensorRtLibrary, load_tensorrt
 
@@ -52,21 +56,23 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         library = _find_library(options.pack, options.work / "site")
     except YolactError as error:
-        write(not_measured=str(error))
-        return 0
-    said: list[str] = []
-    with open_device() as device, library.listen(lambda line: _note(said, line)):
-        write(version=library.version, builds_for=library.compute_capabilities, gpu=device.name, arch=device.arch)
-        for plan in (path for bundle in bundles for path in sorted(bundle.glob("*.plan"))):
-            row = {"bundle": plan.parent.name, "plan": plan.name}
-            _ask(write, said, row, partial(_load, library, device, plan, scale))
-        for bundle in (bundle for bundle in bundles if any(bundle.glob("*.plan"))):
-            admitted = _admit(bundle, options.work / "admitted" / bundle.name, device)
-            for height, width in SIZES[:2]:
-                row = {"bundle": bundle.name, "height": height, "width": width}
-                _ask(write, said, row, partial(_whole_frame, admitted, scale))
-        for row, model in _builds(bundles):
-            _ask(write, said, row, partial(_build, library, device, model, scale))
+        write(not_measured=f"{error}. Where there is no network, carry it: --pack")
+        return NOT_MEASURED
+    write(version=library.version, builds_for=library.compute_capabilities)
+    if not bundles:
+        write(
+            not_measured="there is no bundle to ask about: name one by --bundle, or carry the second half of the pack"
+        )
+        return NOT_MEASURED
+    for plan in (path for bundle in bundles for path in sorted(bundle.glob("*.plan"))):
+        row: Row = {"bundle": plan.parent.name, "plan": plan.name}
+        _ask(write, library, row, partial(_load, library, plan, scale))
+    for bundle in (bundle for bundle in bundles if any(bundle.glob("*.plan"))):
+        for height, width in SIZES[:2]:
+            row = {"bundle": bundle.name, "height": scale.of(height, 64), "width": scale.of(width, 64)}
+            _ask(write, library, row, partial(_whole_frame, bundle, options.work / "admitted" / bundle.name, scale))
+    for row, model in _builds(bundles):
+        _ask(write, library, row, partial(_build, library, model, scale))
     return 0
 
 
@@ -88,20 +94,50 @@ def _note(said: list[str], line: LogLine) -> None:
         said.append(f"{line.severity}: {line.text}")
 
 
-def _ask(write: Callable[..., None], said: list[str], row: Row, work: Callable[[Row], None]) -> None:
-    """Let `work` fill a row; where it raises, the row says so and how far it came."""
-    said.clear()
-    try:
-        work(row)
-    except (YolactError, RuntimeError, TypeError, AttributeError, ValueError) as error:
-        row["error"] = f"{type(error).__name__}: {error}"
-    write(**row, said=said[-_LAST_LINES:])
+def _ask(write: Callable[..., None], library: TensorRtLibrary, row: Row, work: Callable[[Device, Row], None]) -> None:
+    """Let `work` fill a row in a process of its own; where it raises, the row says so and how far it came."""
+
+    def answer() -> None:
+        said: list[str] = []
+        with library.listen(lambda line: _note(said, line)):
+            try:
+                with open_device() as device:
+                    work(device, row)
+            except Exception as error:
+                # Whatever it is, it is the answer.
+                row["error"] = f"{type(error).__name__}: {error}"
+        write(**row, said=said[-_LAST_LINES:])
+
+    if ended := in_a_process(answer):
+        write(**row, error=ended)
+
+
+def in_a_process(work: Callable[[], None]) -> str:
+    """Run something in a fork, which CUDA allows where nothing has used it yet; returns how it ended, if not well."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            sys.stdout.flush()
+            status = 0
+        finally:
+            # Without what the interpreter does at its end, which the parent will do.
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return f"the process ended by {signal.Signals(os.WTERMSIG(status)).name}"
+    return "" if os.WEXITSTATUS(status) == 0 else f"the process ended with exit status {os.WEXITSTATUS(status)}"
 
 
 def _admit(bundle: Path, copy: Path, device: Device) -> Path:
     """A copy of a bundle whose engines are said to be for this GPU, so that the runtime does not refuse them."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(bundle, copy)
+    # Engines that others may write are refused, and how files were carried here is nobody's fault.
+    for path in copy.iterdir():
+        path.chmod(0o600)
     manifest = json.loads((copy / "manifest.json").read_bytes())
     for entry in manifest["artefacts"].values():
         if entry["role"] == "engine":
@@ -124,7 +160,7 @@ def _builds(bundles: Sequence[Path]) -> Iterator[tuple[Row, bytes]]:
         yield {"bundle": path.parent.name, "built_here": path.name, _USER_ALLOCATION: False}, path.read_bytes()
 
 
-def _load(library: TensorRtLibrary, device: Device, plan: Path, scale: Scale, row: Row) -> None:
+def _load(library: TensorRtLibrary, plan: Path, scale: Scale, device: Device, row: Row) -> None:
     content = plan.read_bytes()
     row["bytes"] = len(content)
     runtime = library.module.Runtime(library.logger)
@@ -137,7 +173,7 @@ def _load(library: TensorRtLibrary, device: Device, plan: Path, scale: Scale, ro
         row["ready_s"] = time.perf_counter() - started
 
 
-def _build(library: TensorRtLibrary, device: Device, model: bytes, scale: Scale, row: Row) -> None:
+def _build(library: TensorRtLibrary, model: bytes, scale: Scale, device: Device, row: Row) -> None:
     trt = library.module
     builder = trt.Builder(library.logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -195,14 +231,16 @@ def _time_context(context: Any, stream: Stream, scale: Scale, row: Row) -> None:
     stream.synchronize()
 
 
-def _whole_frame(bundle: Path, scale: Scale, row: Row) -> None:
-    height, width = row["height"], row["width"]
-    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+def _whole_frame(bundle: Path, copy: Path, scale: Scale, device: Device, row: Row) -> None:
+    """Times, and detections beside those of the CPU, in a picture of shapes."""
+    admitted, (height, width) = _admit(bundle, copy, device), (row["height"], row["width"])
+    frame = make_scene(3, SceneOptions(height, width)).image
     options = frame_options(scale, frame_size=(height, width))
-    with Segmenter.open(bundle, "tensorrt-rtx", options=options) as segmenter:
+    with Segmenter.open(admitted, "tensorrt-rtx", options=options) as segmenter:
         path = segmenter.frame_path
         assert isinstance(path, DevicePath)
         row["call_us"] = float(np.median(time_calls(lambda: segmenter(frame), scale.of(100))))
+        found = segmenter(frame)
         slot = path.start(frame)
         row |= {"found": slot.finish(), "graph": path.uses_graphs}
         if path.uses_graphs:
@@ -211,10 +249,22 @@ def _whole_frame(bundle: Path, scale: Scale, row: Row) -> None:
         path.give_back(slot)
         precision = segmenter.manifest.precision
     try:
-        with Segmenter.open(bundle, "onnxruntime-cpu", options, precision) as segmenter:
-            row["found_on_the_cpu"] = len(segmenter(frame))
+        with Segmenter.open(admitted, "onnxruntime-cpu", options, precision) as segmenter:
+            expected = segmenter(frame)
     except YolactError as error:
-        row["found_on_the_cpu"] = f"not measured: {error}"
+        row["on_the_cpu"] = {"not_measured": str(error)}
+        return
+    row["on_the_cpu"] = {"found": len(expected), "found_by_both": found_by_both(found, expected)}
+
+
+def found_by_both(found: Instances, expected: Instances) -> int:
+    """How many of the expected instances are found: same class, masks that share nine tenths of their union."""
+    masks, others = found.mask.dense(), expected.mask.dense()
+    count = 0
+    for mask, class_id in zip(others, expected.class_id, strict=True):
+        shared, either = (masks & mask).sum(axis=(1, 2)), (masks | mask).sum(axis=(1, 2))
+        count += bool(((shared >= 0.9 * np.maximum(either, 1)) & (found.class_id == class_id)).any())
+    return count
 
 
 if __name__ == "__main__":

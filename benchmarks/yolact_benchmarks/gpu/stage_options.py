@@ -12,12 +12,16 @@ from yolact_benchmarks.gpu.record import Rows
 from yolact_plugins.driver import Device
 from yolact_runtime.errors import UsageError
 
-__all__ = ["DRIVER_VARIABLE", "SCALE_VARIABLE", "Scale", "open_device", "stage_parser"]
+__all__ = ["DRIVER_VARIABLE", "NOT_MEASURED", "SCALE_VARIABLE", "Scale", "open_device", "stage_parser"]
 
 DRIVER_VARIABLE = "YOLACT_GPU_DRIVER"
 """``MODULE:CLASS`` of a driver that is simulated, for a dry run; for stages that are test suites, too."""
 SCALE_VARIABLE = "YOLACT_TEST_SCALE"
 """The share of the work, for stages that are test suites."""
+
+
+NOT_MEASURED = 77
+"""Exit status of a stage that found nothing to measure, and wrote a row ``not_measured`` that says why."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Scale:
 
     def __post_init__(self) -> None:
         if not 0 < self.factor <= 1:
-            raise UsageError(f"--scale is more than 0 and at most 1, found {self.factor}")
+            raise UsageError(f"--scale must be greater than 0 and at most 1, found {self.factor}")
 
     def of(self, number: int, at_least: int = 1) -> int:
         """That share of a number: of repetitions, pixels, classes."""
@@ -56,5 +60,5 @@ def open_device() -> Device:
     try:
         driver = getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"{DRIVER_VARIABLE}={name} names no driver ({error}); write it as MODULE:CLASS") from error
+        raise UsageError(f"{DRIVER_VARIABLE}={name} is not a driver ({error}); write it as MODULE:CLASS") from error
     return Device(driver=driver)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from yolact_benchmarks.gpu.pack import PACKED_BUNDLES
 
-__all__ = ["HALF_LIMIT_S", "HALVES", "STAGES", "Request", "Stage", "stages_of"]
+__all__ = ["HALF_LIMIT_S", "HALVES", "STAGES", "Request", "Stage", "stages_of", "tool_path"]
 
 HALF_LIMIT_S = 270
 """Of each half, by the sum of its stages' limits."""
@@ -28,6 +28,7 @@ _KERNEL_SUITES = tuple(
     f"tests/plugins/test_{family}_kernel.py" for family in ("preprocess", "candidates", "fast_nms", "mask_assembly")
 )
 _FRAME_SUITE = "tests/runtime/cuda/test_on_a_gpu.py"
+_PROFILE_NAME = "ncu.csv"
 _PROFILED = "regex:candidates|fast_nms|mask_|preprocess"
 _MOST_WORKERS = 8
 
@@ -42,6 +43,7 @@ class Request:
         output: The folder of the GPU's records.
         rows: The file of the rows.
         pack: Of :mod:`yolact_benchmarks.gpu.pack`; may be missing.
+        run: Distinguishes this run's rows from those of others.
         scale: Share of the work.
         bundles: Besides those that were packed.
     """
@@ -51,6 +53,7 @@ class Request:
     output: Path
     rows: Path
     pack: Path
+    run: str = ""
     scale: float = 1.0
     bundles: tuple[Path, ...] = ()
 
@@ -72,6 +75,7 @@ class Stage:
         quick: Under a sanitizer, which makes everything ten times slower: fewer cases.
         suite: A suite of tests, of which some must pass: one that skips all of them has tested nothing.
         launches: A suite that must launch kernels on the device, for the same reason.
+        writes: A file that the profiler writes into the output folder, and in which kernels must be.
     """
 
     name: str
@@ -82,10 +86,19 @@ class Stage:
     quick: bool = False
     suite: bool = False
     launches: bool = False
+    writes: str = ""
 
     def why_not(self) -> str:
         """What is missing on this machine; nothing where it can run."""
-        return f"{self.needs} is not on this machine" if self.needs and not shutil.which(self.needs) else ""
+        missing = self.needs and not shutil.which(self.needs, path=tool_path())
+        return f"{self.needs} is not on this machine" if missing else ""
+
+
+def tool_path() -> str:
+    """``PATH``, and where a CUDA toolkit keeps its tools."""
+    toolkits = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    folders = [str(Path(toolkit, "bin")) for toolkit in toolkits if toolkit]
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), *folders])
 
 
 def stages_of(words: Sequence[str]) -> list[Stage]:
@@ -129,14 +142,14 @@ _ON_DEVICE = ("-p", "support.on_device", *_KERNEL_SUITES)
 def _profile(request: Request) -> list[str]:
     sections = ("SpeedOfLight", "MemoryWorkloadAnalysis", "Occupancy", "LaunchStats", "WarpStateStats")
     chosen = [word for section in sections for word in ("--section", section)]
-    written = ["--csv", "--log-file", str(request.output / "ncu.csv")]
+    written = ["--csv", "--log-file", str(request.output / _PROFILE_NAME)]
     return ["ncu", "--clock-control", "none", *chosen, "-k", _PROFILED, *written, *_program("one_frame")(request)]
 
 
 def _network(*words: str) -> Callable[[Request], list[str]]:
     def command(request: Request) -> list[str]:
         made_up = ["--made-up", str(request.work / "yolact_resnet50.pth")]
-        return [*_program("network", *words, *made_up)(request), str(request.root / "examples/models/balloons.pth")]
+        return [*_program("network", *words, *made_up)(request), str(request.root / "examples/models/shapes.pth")]
 
     return command
 
@@ -174,7 +187,7 @@ STAGES = (
     Stage("rtx", "second", 75, _rtx),
     Stage("network", "second", 50, _network()),
     Stage("growth", "second", 30, _program("growth")),
-    Stage("ncu", "second", 30, _profile, needs="ncu"),
+    Stage("ncu", "second", 30, _profile, needs="ncu", writes=_PROFILE_NAME),
     Stage(
         "path-memcheck",
         "second",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,11 +18,13 @@ from typing import Any
 import pytest
 
 from support.kernel_host import _BUILT, COMPILER
-from yolact_benchmarks.gpu import cli
+from yolact_benchmarks.gpu import cli, day
 from yolact_benchmarks.gpu.day import Outcome, run_stages, table
 from yolact_benchmarks.gpu.record import ROWS_NAME, Rows, gpu_folder, read_rows
+from yolact_benchmarks.gpu.stage_options import NOT_MEASURED
 from yolact_benchmarks.gpu.stages import HALF_LIMIT_S, HALVES, STAGES, Request, Stage, stages_of
 from yolact_plugins.errors import CudaUnavailableError
+from yolact_runtime.errors import UsageError
 
 ROOT = Path(__file__).parents[3]
 GPU = {"name": "Some GPU", "arch": "sm_90", "cuda": "13.0"}
@@ -33,12 +38,22 @@ def python(code: str, *words: str) -> Callable[[Request], list[str]]:
 @pytest.fixture
 def request_of(tmp_path: Path) -> Request:
     output = gpu_folder(tmp_path / "out", GPU["name"])
-    return Request(ROOT, tmp_path / "work", output, output / ROWS_NAME, tmp_path / "pack")
+    return Request(ROOT, tmp_path / "work", output, output / ROWS_NAME, tmp_path / "pack", run="run1")
 
 
-def run(request: Request, *stages: Stage, within: float = 60) -> dict[str, Outcome]:
-    outcomes = run_stages(stages, request, GPU, "the command", within, lambda _: None)
+def run(request: Request, *stages: Stage, within: float = 60, say: Callable[[str], None] = print) -> dict[str, Outcome]:
+    facts = {"command": "the command", "scale": 1.0, "commit": "abc"}
+    outcomes = run_stages(stages, request, GPU, facts, within, say)
     return {outcome.name: outcome for outcome in outcomes}
+
+
+def record(request: Request) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((request.output / "gpu.json").read_bytes())["results"]
+    return results
+
+
+def again(request: Request) -> Request:
+    return dataclasses.replace(request, run="run2")
 
 
 WRITES_A_ROW = """
@@ -78,12 +93,13 @@ def test_a_stage_that_fails_or_hangs_ends_alone(request_of: Request, tmp_path: P
         time.sleep(0.05)
     document = json.loads((request_of.output / "gpu.json").read_bytes())
     assert document["command"] == "the command"
+    assert document["results"]["stages"][2]["command"] == "the command"
     assert document["results"]["gpu"] == GPU
     assert [stage["status"] for stage in document["results"]["stages"]] == ["failed", "ended at its limit", "ok"]
     assert len(document["results"]["rows"]) == 2
     assert (request_of.work / "logs" / "fails.log").read_text() == "so\n"
     assert (request_of.output / "logs.tgz").exists()
-    lines = table(list(found.values()), request_of.rows)
+    lines = table(list(found.values()), request_of)
     assert lines[2].split() == ["hangs", "ended", "at", "its", "limit", lines[2].split()[5], "3", "1"]
 
 
@@ -98,10 +114,125 @@ def _is_alive(pid: int) -> bool:
 def test_a_rerun_replaces_the_rows_of_its_stage_and_no_others(request_of: Request) -> None:
     one, two = (Stage(name, "first", 30, python(WRITES_A_ROW, name, "old")) for name in ("one", "two"))
     run(request_of, one, two)
-    run(request_of, Stage("one", "first", 30, python(WRITES_A_ROW, "one", "new")))
+    run(again(request_of), Stage("one", "first", 30, python(WRITES_A_ROW, "one", "new")))
     assert [(row["stage"], row["value"]) for row in read_rows(request_of.rows)] == [("two", "old"), ("one", "new")]
-    results = json.loads((request_of.output / "gpu.json").read_bytes())["results"]
-    assert [stage["name"] for stage in results["stages"]] == ["two", "one"]
+    stages = record(request_of)["stages"]
+    assert [(stage["name"], stage["run"], stage["commit"]) for stage in stages] == [
+        *(("two", "run1", "abc"), ("one", "run2", "abc")),
+    ]
+    assert all(stage["started"].endswith("Z") and stage["scale"] == 1 for stage in stages)
+
+
+def test_what_was_not_run_again_stays_as_it_was(request_of: Request) -> None:
+    run(request_of, Stage("one", "first", 30, python(WRITES_A_ROW, "one", "old")))
+    before = record(request_of)
+    assert run(again(request_of), Stage("one", "first", 30, python("")), within=-1)["one"].status == "not run"
+    assert run(again(request_of), Stage("one", "first", 30, python(""), needs="no-such"))["one"].status == "not run"
+    assert record(request_of) == before
+
+
+def test_a_process_that_was_left_behind_adds_nothing_to_another_run(request_of: Request) -> None:
+    run(request_of, Stage("one", "first", 30, python(WRITES_A_ROW, "one", "old")))
+    left_behind = WRITES_A_ROW.replace("import sys\n", "import os, sys\nos.environ['YOLACT_GPU_RUN'] = 'run1'\n")
+    own = "os.environ['YOLACT_GPU_RUN'] = 'run2'; Rows(sys.argv[2], Path(sys.argv[1])).write(value='new')"
+    both = left_behind + own
+    run(again(request_of), Stage("one", "first", 30, python(both, "one", "orphan")))
+    assert [row["value"] for row in record(request_of)["rows"]] == ["new"]
+
+
+def test_a_stage_that_is_interrupted_leaves_what_was_there(request_of: Request) -> None:
+    run(request_of, Stage("one", "first", 30, python(WRITES_A_ROW, "one", "old")))
+    before = record(request_of)
+
+    def interrupt(line: str) -> None:
+        if "at most" in line:
+            raise KeyboardInterrupt
+
+    for stages in ([Stage("one", "first", 30, python(""))], [Stage("two", "first", 30, python(""))]):
+        with pytest.raises(KeyboardInterrupt):
+            run(again(request_of), *stages, say=interrupt)
+    assert record(request_of)["stages"][0] == before["stages"][0]
+    assert record(request_of)["rows"] == before["rows"]
+    latest = record(request_of)["stages"][1]
+    assert (latest["name"], latest["status"]) == ("two", "interrupted")
+
+
+def test_two_runs_at_once_are_refused(request_of: Request) -> None:
+    request_of.work.mkdir(parents=True)
+    handle = os.open(request_of.work, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(UsageError, match=r"another run is using .*work"):
+        run(request_of, Stage("one", "first", 30, python("")))
+    os.close(handle)
+
+
+def test_a_record_that_cannot_be_read_is_set_aside(request_of: Request) -> None:
+    request_of.output.mkdir(parents=True)
+    (request_of.output / "gpu.json").write_text('{"results"')
+    run(request_of, Stage("one", "first", 30, python(WRITES_A_ROW, "one", "new")))
+    assert len(record(request_of)["rows"]) == 1
+    assert (request_of.output / "gpu.json.damaged").read_text() == '{"results"'
+
+
+def test_a_record_that_cannot_be_written_does_not_stop_the_day(
+    request_of: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(day, "write_day", full)
+    said: list[str] = []
+    found = run(request_of, *(Stage(name, "first", 30, python("")) for name in "ab"), say=said.append)
+    assert [outcome.status for outcome in found.values()] == ["ok", "ok"]
+    assert sum("No space left on device" in line for line in said) == 2
+
+
+def test_a_stage_that_could_measure_nothing_says_why(request_of: Request) -> None:
+    nothing = WRITES_A_ROW.replace("value=", "not_measured=") + f"sys.exit({NOT_MEASURED})"
+    profile = "from pathlib import Path; import sys; Path(sys.argv[1]).with_name('ncu.csv').write_text({!r})"
+    header = '==PROF== x\n"ID","Kernel Name"\n'
+    request_of.output.mkdir(parents=True)
+    (request_of.output / "ncu.csv").write_text('"0","of an earlier run"\n')
+    found = run(
+        request_of,
+        Stage("absent", "first", 30, python(nothing, "absent", "no CUDA here")),
+        Stage("silent", "first", 30, python(""), writes="ncu.csv"),
+        Stage("empty", "first", 30, python(profile.format(header)), writes="ncu.csv"),
+        Stage("full", "first", 30, python(profile.format(header + '"0","mask_bits"\n')), writes="ncu.csv"),
+    )
+    assert [(outcome.status, outcome.is_failure) for outcome in found.values()] == [
+        *(("not measured", False), ("failed", True), ("failed", True), ("ok", False)),
+    ]
+    assert found["absent"].detail == "no CUDA here"
+    assert "ncu.csv holds no kernel" in found["empty"].detail
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL"])
+def test_whatever_ends_the_runner_ends_its_stage(tmp_path: Path, name: str) -> None:
+    child, stage = tmp_path / "child", tmp_path / "stage.py"
+    stage.write_text(
+        f"import os, time\nopen({str(child)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n", encoding="utf-8"
+    )
+    program = (
+        "import sys\nfrom yolact_benchmarks.gpu import cli\nfrom yolact_benchmarks.gpu.stages import Stage\n"
+        "cli._find_gpu = lambda: {'name': 'X', 'arch': 'sm_90', 'cuda': '13.0'}\n"
+        f"command = [sys.executable, {str(stage)!r}]\n"
+        "cli.stages_of = lambda words: [Stage('sleeps', 'first', 60, lambda request: command)]\n"
+        f"sys.exit(cli.main(['run', '--output', {str(tmp_path / 'out')!r}, '--work', {str(tmp_path / 'work')!r}]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 30
+        while not (child.exists() and child.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(getattr(signal, name))
+        assert process.wait(30) == (-signal.SIGKILL if name == "SIGKILL" else 130)
+    while _is_alive(int(child.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if name != "SIGKILL":
+        stages = json.loads((tmp_path / "out" / "x" / "gpu.json").read_bytes())["results"]["stages"]
+        assert [stage["status"] for stage in stages] == ["interrupted"]
 
 
 def test_when_the_time_is_over_the_rest_is_not_run(request_of: Request) -> None:
@@ -112,7 +243,7 @@ def test_when_the_time_is_over_the_rest_is_not_run(request_of: Request) -> None:
         within=4,
     )
     assert found["long"].status == "ended at its limit"
-    assert (found["late"].status, found["late"].detail) == ("not run", "the time of this run is over")
+    assert (found["late"].status, found["late"].detail) == ("not run", "out of time")
 
 
 def test_a_suite_that_tested_nothing_has_failed(request_of: Request) -> None:
@@ -167,7 +298,7 @@ def test_rows_are_on_the_disk_and_are_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         rows.write(a=float("nan"))
     path.write_text(path.read_text() + '{"stage": "x", "a"')
-    assert read_rows(path) == [{"stage": "x", "a": 1}]
+    assert read_rows(path) == [{"stage": "x", "run": "", "a": 1}]
     assert read_rows(tmp_path / "none") == []
 
 
@@ -186,8 +317,14 @@ def test_what_cannot_be_run(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     monkeypatch.delenv("YOLACT_GPU_DRIVER", raising=False)
     assert cli.main(["run", "nothing"]) == 2
     assert "there is no stage nothing; there are: first, second, facts" in capsys.readouterr().err
+    assert cli.main(["run", "--bundle", "nothing", "facts"]) == 2
+    assert "nothing is not a bundle: it has no manifest.json" in capsys.readouterr().err
+    for within in ("0", "-1", "nan", "inf"):
+        with pytest.raises(SystemExit):
+            cli.main(["run", "--within", within])
+        assert f"{within} is not a positive number" in capsys.readouterr().err
     assert cli.main(["run", "--scale", "7"]) == 2
-    assert "--scale is more than 0" in capsys.readouterr().err
+    assert "--scale must be greater than 0" in capsys.readouterr().err
 
     def no_device(*_: Any, **__: Any) -> Any:
         return subprocess.CompletedProcess([], 5, "", "error: there is no NVIDIA driver here\n")
@@ -202,7 +339,7 @@ def test_a_driver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         raise subprocess.TimeoutExpired(words[0], options["timeout"])
 
     monkeypatch.setattr(subprocess, "run", hangs)
-    with pytest.raises(CudaUnavailableError, match="did not answer within 40 s; does nvidia-smi answer"):
+    with pytest.raises(CudaUnavailableError, match="did not answer within 20 s; does nvidia-smi answer"):
         cli._find_gpu()
 
 
@@ -224,9 +361,9 @@ def test_a_dry_run_in_a_checkout_where_nothing_is_installed(tmp_path: Path) -> N
     words = ["run", "--scale", "0.001", "--driver", DRIVER, "--output", "../out", "--work", "../work"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "YOLACT"))}
     done = subprocess.run(
-        [sys.executable, "benchmarks/yolact_benchmarks/gpu", *words],
+        [sys.executable, "-B", "benchmarks/yolact_benchmarks/gpu", *words],
         cwd=checkout,
-        env=environment | {"HOME": str(home), "YOLACT_HOST_KERNELS": str(_BUILT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=environment | {"HOME": str(home), "YOLACT_HOST_KERNELS": str(_BUILT)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -236,10 +373,11 @@ def test_a_dry_run_in_a_checkout_where_nothing_is_installed(tmp_path: Path) -> N
     results = json.loads((tmp_path / "out" / "host" / "gpu.json").read_bytes())["results"]
     status = {stage["name"]: stage["status"] for stage in results["stages"]}
     assert list(status) == [stage.name for stage in stages_of(HALVES)]
-    assert {name for name, how in status.items() if how == "ok"} >= {
-        *("facts", "kernels", "device", "frames", "rtx", "network", "growth"),
-    }
-    assert set(status.values()) <= {"ok", "not run"}
+    assert {name for name, how in status.items() if how == "ok"} >= {"facts", "kernels", "device", "frames", "growth"}
+    # No bundle was carried here, and PyTorch has no CUDA.
+    assert (status["rtx"], status["network"]) == ("not measured", "not measured")
+    assert set(status.values()) <= {"ok", "not measured", "not run"}
+    assert all(stage["scale"] == 0.001 and "--scale 0.001" in stage["command"] for stage in results["stages"])
     assert {row["stage"] for row in results["rows"]} == {"facts", "frames", "rtx", "network", "growth"}
     assert "kernel launches on Host" in done.stdout
     assert done.stdout.splitlines()[-1].split()[0] == "all"

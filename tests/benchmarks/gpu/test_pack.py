@@ -104,8 +104,13 @@ def test_a_pack_without_engines(checkout: Path, tmp_path: Path) -> None:
     (output / "first").mkdir(parents=True)
     (output / "first" / "left over").write_text("")
     sizes = make_pack(PackRequest(checkout, output, 1 << 20, with_rtx=False), lambda _: None)
-    (part,) = (output / "first").iterdir()
-    assert sizes == {"tree": 1505, "first": 1505 + part.stat().st_size, "second": 1505}
+    part, commit = sorted((output / "first").iterdir(), key=lambda path: path.name, reverse=True)
+    assert commit.name == "commit"
+    assert sizes == {
+        "tree": 1505,
+        "first": 1505 + part.stat().st_size + commit.stat().st_size,
+        "second": 1505,
+    }
     join_parts(output, SUITE_PARTS, tmp_path / "site")
     assert {path.name for path in (tmp_path / "site").iterdir()} >= {"hypothesis", "pytest_xdist"}
 
@@ -114,6 +119,8 @@ def test_a_pack_without_engines(checkout: Path, tmp_path: Path) -> None:
 def test_what_is_too_large_is_an_error(
     checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with pytest.raises(UsageError, match=r"the tracked tree alone is 0\.0 MiB, and 0 MiB may travel"):
+        make_pack(PackRequest(checkout, tmp_path / "pack", 1000, with_rtx=False), lambda _: None)
     with pytest.raises(UsageError, match=r"first is 0\.\d MiB with the tracked tree of 0\.0 MiB, and 0 MiB may travel"):
         make_pack(PackRequest(checkout, tmp_path / "pack", 2000, with_rtx=False), lambda _: None)
     monkeypatch.setattr(cli, "ROOT", checkout)
@@ -122,7 +129,7 @@ def test_what_is_too_large_is_an_error(
     assert "leave TensorRT-RTX here (--no-rtx)" in capsys.readouterr().err
     assert cli.main([*words, "1"]) == 0
     shown = capsys.readouterr().out
-    assert "at most 270 s: python3 benchmarks/yolact_benchmarks/gpu run first" in shown
+    assert "at most 270 s: python3 -B benchmarks/yolact_benchmarks/gpu run first" in shown
     assert "run second" in shown
 
 

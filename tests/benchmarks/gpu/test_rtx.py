@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +17,17 @@ from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.host_gpu import host_gpu, share_kernels
 from support.kernel_host import COMPILER
-from support.scenes import DEFAULT_PROTOTYPE, Thing, raw_outputs, small_manifest, with_precisions, write_bundle
+from support.scenes import (
+    DEFAULT_PROTOTYPE,
+    Thing,
+    make_instances,
+    raw_outputs,
+    small_manifest,
+    with_precisions,
+    write_bundle,
+)
 from yolact_benchmarks.gpu import rtx
+from yolact_benchmarks.gpu.stage_options import NOT_MEASURED
 from yolact_plugins.driver import Device
 from yolact_runtime import engine_file
 from yolact_runtime.errors import MissingDependencyError
@@ -27,7 +39,7 @@ THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRt]:
     share_kernels(monkeypatch)
-    monkeypatch.setattr(rtx, "SIZES", ((30, 40), (48, 64), (1, 1)))
+    monkeypatch.setattr(rtx, "SIZES", ((30, 40), (70_000, 80_000), (1, 1)))
     tensors = tensor_specs(small_manifest(), DEFAULT_PROTOTYPE.shape)  # type: ignore[arg-type]  # three numbers
     with host_gpu() as device:
         fake = put_in_place(
@@ -38,6 +50,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRt]:
         fake.module.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=0)
         fake.module.BuilderFlag = SimpleNamespace(REQUIRE_USER_ALLOCATION="flag")
         monkeypatch.setattr(rtx, "load_tensorrt", engine_file.load_tensorrt)
+        # What a test changes here, a process of its own would not see.
+        monkeypatch.setattr(rtx, "in_a_process", lambda work: work() or "")
         monkeypatch.setattr(engine_file, "find_gpu", lambda: device.driver.gpu)
         monkeypatch.setattr(rtx, "open_device", lambda: Device(driver=device.driver))
         yield fake
@@ -79,25 +93,25 @@ def bundle(tmp_path: Path) -> Path:
     return folder
 
 
-def rows_of(tmp_path: Path, *words: str) -> list[dict[str, Any]]:
+def rows_of(tmp_path: Path, *words: str, status: int = 0) -> list[dict[str, Any]]:
     rows = tmp_path / "rows.jsonl"
     common = ["--rows", str(rows), "--scale", "0.001", "--work", str(tmp_path / "work")]
-    assert rtx.main([*common, *words]) == 0
+    assert rtx.main([*common, *words]) == status
     return [json.loads(line) for line in rows.read_text().splitlines()]
 
 
 def test_every_question_is_answered(fake: FakeTensorRt, bundle: Path, tmp_path: Path) -> None:
     before = (bundle / "manifest.json").read_bytes()
     first, plan, *frames, managed, own = rows_of(tmp_path, str(bundle))
-    assert (first["version"], first["gpu"], first["arch"]) == ("1.7.1", "Host", "sm_87")
+    assert (first["version"], first["builds_for"][0]) == ("1.7.1", "7.5")
     assert (plan["validity"], plan["deserialised"], plan["context"], plan["capturable"]) == (
         "('VALID', 0)",
         *(True, True, True),
     )
     assert min(plan["network_launched_us"], plan["network_us"]) > 0
-    assert [(frame["height"], frame["found"], frame["graph"]) for frame in frames] == [(30, 2, True), (48, 2, True)]
-    # The bundle's ONNX file is of fp32, whatever it is called: the CPU's network sees nothing in noise.
-    assert all("found_on_the_cpu" in frame and frame["whole_us"] > 0 for frame in frames)
+    assert [(frame["height"], frame["found"], frame["graph"]) for frame in frames] == [(64, 2, True), (70, 2, True)]
+    assert all(frame["whole_us"] > 0 for frame in frames)
+    assert [frame["on_the_cpu"] for frame in frames] == [{"found": 2, "found_by_both": 2}] * 2
     for row, flag in ((managed, True), (own, False)):
         assert (row["REQUIRE_USER_ALLOCATION"], row["engine"], row["bytes"], row["context"]) == (flag, True, 100, True)
         assert row["for_this_gpu"]
@@ -126,5 +140,27 @@ def test_without_the_library_that_is_the_answer(tmp_path: Path, monkeypatch: pyt
         raise MissingDependencyError("tensorrt-rtx", "Working with it", "rtx")
 
     monkeypatch.setattr(rtx, "load_tensorrt", missing)
-    (row,) = rows_of(tmp_path, "--pack", str(tmp_path / "none"))
+    (row,) = rows_of(tmp_path, "--pack", str(tmp_path / "none"), status=NOT_MEASURED)
     assert "which is not installed" in row["not_measured"]
+    assert "carry it: --pack" in row["not_measured"]
+
+
+def test_without_a_bundle_there_is_nothing_to_measure(fake: FakeTensorRt, tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, status=NOT_MEASURED)
+    assert "name one by --bundle" in rows[-1]["not_measured"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # pytest-xdist has threads; the stage has none
+def test_a_process_that_crashes_says_how() -> None:
+    assert rtx.in_a_process(lambda: None) == ""
+    assert rtx.in_a_process(lambda: os.kill(os.getpid(), signal.SIGKILL)) == "the process ended by SIGKILL"
+    assert rtx.in_a_process(lambda: sys.exit(3)) == "the process ended with exit status 1"
+
+
+def test_instances_that_both_find() -> None:
+    boxes = [(2.0, 2.0, 12.0, 12.0), (20.0, 5.0, 40.0, 25.0)]
+    expected = make_instances(40, 60, boxes, [0, 1])
+    assert rtx.found_by_both(expected, expected) == 2
+    assert rtx.found_by_both(make_instances(40, 60, boxes, [0, 2]), expected) == 1
+    assert rtx.found_by_both(make_instances(40, 60, [(2.0, 2.0, 12.0, 10.0)], [0]), expected) == 0
+    assert rtx.found_by_both(make_instances(40, 60, [], []), expected) == 0
