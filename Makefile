@@ -76,9 +76,9 @@ tables: $(READY)
 clean:
 	rm -rf $(VENV) out dist build
 
-# An environment of the other CUDA is made anew: its PyTorch may hold packages of that CUDA.
+# An environment of the other CUDA is made anew: its PyTorch may hold packages of that CUDA. (.ready is of 13.)
 $(READY): pyproject.toml .ci/install_torch.py
-	$(if $(filter-out $(READY),$(wildcard $(VENV)/.ready*)),@echo "$(VENV) is of another CUDA, and is made anew"; rm -rf $(VENV))
+	$(if $(filter-out $(READY) $(if $(filter 13,$(CUDA)),$(VENV)/.ready),$(wildcard $(VENV)/.ready*)),@echo "$(VENV) is not for CUDA $(CUDA): it is made anew"; rm -rf $(VENV))
 	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python .ci/install_torch.py --cuda $(CUDA)

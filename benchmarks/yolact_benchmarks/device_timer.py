@@ -130,7 +130,7 @@ class PlantedDevice:
         self._network, self._replay = network, replay
 
     def new_context(self) -> DeviceContext:
-        """A place in both."""
+        """A context of both."""
         return _PlantedContext(self._network.new_context(), self._replay.new_context())
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:

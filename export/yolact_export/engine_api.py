@@ -1,4 +1,4 @@
-"""One face for the builders of ``tensorrt`` (10.3 to 11.4) and ``tensorrt_rtx``.
+"""One interface to the builders of ``tensorrt`` (10.3 to 11.4) and ``tensorrt_rtx``.
 
 What differs: the flag for strong typing has another number in each release and is gone where there is nothing else;
 TensorRT-RTX builds for named compute capabilities, TensorRT for the GPU at hand; timing caches do nothing in RTX;

@@ -3,25 +3,28 @@
 TensorRT-RTX pads every group of an INT8 convolution to four channels (to eight on Turing): it stores the padding, and
 for a depthwise convolution it reads and writes four times the activations. Here neighbouring channels share a group,
 and what an output does not read of them is multiplied by 0. The result is the same number, because the additional terms
-of each sum are 0. A channel that is NaN or infinite would spread to its group, but INT8 holds neither. TensorRT and
-ONNX Runtime get the file as it is.
+of each sum are 0. A channel that is NaN or infinite would spread to its group, but INT8 holds neither. Only what this
+project's export writes is rewritten: weights with a zero point of 0 and a scale for each output, which nothing else
+reads. TensorRT and ONNX Runtime get the file as it is.
 
 Engines are built where there may be no onnx package, so protobuf messages are edited as bytes, and what does not change
 is copied. Field numbers (onnx.proto), besides those of :mod:`yolact_export.engine_onnx`: ``GraphProto.value_info`` =
-13; ``ValueInfoProto.name`` = 1; ``NodeProto.input`` = 1, ``.output`` = 2; ``AttributeProto.name`` = 1, ``.i`` = 3,
-``.type`` = 20; ``TensorProto.dims`` = 1, ``.data_type`` = 2, ``.raw_data`` = 9.
+13, ``.input`` = 11, ``.output`` = 12; ``ValueInfoProto.name`` = 1; ``NodeProto.input`` = 1, ``.output`` = 2;
+``AttributeProto.name`` = 1, ``.i`` = 3, ``.g`` = 6, ``.graphs`` = 11, ``.type`` = 20; ``TensorProto.dims`` = 1,
+``.data_type`` = 2, ``.raw_data`` = 9.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from yolact_export.engine_onnx import BYTES, VARINT, fields, messages
+from yolact_export.errors import EngineBuildError
 
 __all__ = ["group_depthwise", "group_size"]
 
@@ -33,18 +36,20 @@ _DROPPED = b"dropped"
 
 @dataclass(frozen=True)
 class _Node:
-    """A node of the graph; of its attributes the number of groups."""
+    """A node of the graph; of its attributes the number of groups, and the axis of a scale."""
 
     name: str
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     groups: int
+    axis: int
+    has_graph: bool
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """An initialiser of int8."""
+    """An initialiser; `raw` is empty where it does not hold int8 as bytes."""
 
     dims: tuple[int, ...]
     raw: memoryview
@@ -76,7 +81,17 @@ def group_depthwise(model: bytes, size: int = _SIZE) -> tuple[bytes, tuple[str, 
 
     Returns:
         The model, and the names of the convolutions that were rewritten.
+
+    Raises:
+        EngineBuildError: The bytes are no ONNX model.
     """
+    try:
+        return _grouped(model, size)
+    except ValueError as error:
+        raise EngineBuildError(f"this is no ONNX model ({error}); was the file cut short?") from error
+
+
+def _grouped(model: bytes, size: int) -> tuple[bytes, tuple[str, ...]]:
     graph = next((value for number, value in messages(memoryview(model)) if number == 7), memoryview(b""))
     changes = _plan(graph, size)
     if not changes:
@@ -84,7 +99,7 @@ def group_depthwise(model: bytes, size: int = _SIZE) -> tuple[bytes, tuple[str, 
     nodes = {change.node.outputs[0]: change for change in changes}
     weights = {change.weight: change for change in changes}
     # What says of these tensors how large they were.
-    shapes = {change.node.inputs[1] for change in changes}
+    shapes = {name for change in changes for name in (change.node.inputs[1], change.weight)}
 
     def edit(number: int, value: memoryview) -> bytes | None:
         if number == 1 and (change := nodes.get(next(iter(_node(value).outputs), ""))):
@@ -99,46 +114,57 @@ def group_depthwise(model: bytes, size: int = _SIZE) -> tuple[bytes, tuple[str, 
 
 def _plan(graph: memoryview, size: int) -> list[_Change]:
     nodes = [_node(value) for number, value in messages(graph) if number == 1]
-    tensors = dict(_int8_tensors(graph))
+    if any(node.has_graph for node in nodes):
+        # A graph inside of a node may read what is outside of it.
+        return []
+    tensors = {_text(value, 8): _tensor(value) for number, value in messages(graph) if number == 5}
     maker = {output: node for node in nodes for output in node.outputs}
     readers = Counter(name for node in nodes for name in node.inputs)
+    # What others may give or take, besides the nodes.
+    readers.update(_text(value, 1) for number, value in messages(graph) if number in {11, 12})
     changes = []
     for node in nodes:
-        rounding = maker.get("".join(node.inputs[1:2])) if node.operator == "Conv" and node.groups > 1 else None
-        if rounding is None or rounding.operator != "DequantizeLinear":
+        rounding = maker.get("".join(node.inputs[1:2])) if node.operator == "Conv" and node.outputs else None
+        if rounding is None or not _is_plain(rounding, tensors):
             continue
-        weight = rounding.inputs[0]
-        fitting = math.gcd(node.groups, size)
+        weight, fitting = rounding.inputs[0], math.gcd(node.groups, size)
         # (outputs, 1, height, width), read by this convolution alone.
-        depthwise = weight in tensors and tensors[weight].dims[1:2] == (1,)
+        outputs, *inner = tensors[weight].dims
+        depthwise = inner[:1] == [1] and node.groups > 1 and outputs % node.groups == 0
         alone = readers[weight] == 1 and readers[node.inputs[1]] == 1
         if depthwise and alone and fitting > 1:
             changes.append(_Change(node, weight, fitting))
     return changes
 
 
-def _int8_tensors(graph: memoryview) -> Iterator[tuple[str, _Tensor]]:
-    for number, value in messages(graph):
-        if number == 5 and (tensor := _tensor(value)) is not None:
-            yield _text(value, 8), tensor
+def _is_plain(node: _Node, tensors: Mapping[str, _Tensor]) -> bool:
+    """Weights of int8 are dequantised, with a zero point of 0 and one scale, or one for each output."""
+    if node.operator != "DequantizeLinear" or len(node.inputs) < 2 or not all(name in tensors for name in node.inputs):
+        return False
+    weight, scale, *zero = (tensors[name] for name in node.inputs)
+    known = bool(weight.dims) and len(weight.raw) > 0 and all(len(each.raw) and not any(each.raw) for each in zero)
+    return known and (math.prod(scale.dims) == 1 or node.axis == 0)
 
 
 def _node(message: memoryview) -> _Node:
     strings: dict[int, list[str]] = {1: [], 2: [], 3: [""], 4: [""]}
-    groups = 1
+    integers = {"group": 1, "axis": 1}
+    has_graph = False
     for number, value in messages(message):
         if number in strings:
             strings[number].append(str(value, "utf-8"))
-        elif number == 5 and _text(value, 1) == "group":
-            groups = next(_numbers(value, 3), 1)
-    return _Node(strings[3][-1], strings[4][-1], tuple(strings[1]), tuple(strings[2]), groups)
+        elif number == 5:
+            name = _text(value, 1)
+            integers[name] = next(_numbers(value, 3), 1)
+            has_graph = has_graph or any(inner in {6, 11} for inner, _ in messages(value))
+    named = strings[3][-1], strings[4][-1], tuple(strings[1]), tuple(strings[2])
+    return _Node(*named, integers["group"], integers["axis"], has_graph)
 
 
-def _tensor(message: memoryview) -> _Tensor | None:
-    """None where it is of another type, or does not hold its values as bytes."""
+def _tensor(message: memoryview) -> _Tensor:
     dims, kind = tuple(_numbers(message, 1)), next(_numbers(message, 2), 0)
-    raw = next((value for number, value in messages(message) if number == 9), None)
-    return _Tensor(dims, raw) if kind == _INT8 and raw is not None and len(raw) == math.prod(dims) else None
+    raw = next((value for number, value in messages(message) if number == 9), memoryview(b""))
+    return _Tensor(dims, raw if kind == _INT8 and len(raw) == math.prod(dims) else memoryview(b""))
 
 
 def _numbers(message: memoryview, wanted: int) -> Iterator[int]:
@@ -160,7 +186,6 @@ def _with_groups(node: memoryview, groups: int) -> bytes:
 def _with_weights(tensor: memoryview, change: _Change) -> bytes:
     """``(outputs, 1, h, w)`` becomes ``(outputs, size, h, w)``, with 0 for what an output does not read."""
     found = _tensor(tensor)
-    assert found is not None
     outputs, _, *kernel = found.dims
     values = np.frombuffer(found.raw, np.int8).reshape(outputs, *kernel)
     wide = np.zeros((outputs, change.size, *kernel), np.int8)

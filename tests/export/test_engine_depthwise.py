@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from support.scenes import small_manifest
 from yolact_export.engine_build import build_engine
 from yolact_export.engine_depthwise import group_depthwise, group_size
 from yolact_export.engine_options import EngineOptions
+from yolact_export.errors import EngineBuildError
 
 
 def depthwise(channels: int, multiplier: int = 1, kind: str = "int8", readers: int = 1, **attributes: object) -> bytes:
@@ -129,6 +135,67 @@ def test_weights_that_are_not_held_as_bytes_stay_as_they_are() -> None:
     weight.CopyFrom(helper.make_tensor("weight", TensorProto.INT8, values.shape, values.ravel()))
     content = model.SerializeToString()
     assert group_depthwise(content) == (content, ())
+
+
+def changed(edit: Callable[[onnx.ModelProto], None]) -> bytes:
+    model = onnx.load_from_string(depthwise(8))
+    edit(model)
+    return bytes(model.SerializeToString())
+
+
+def node_of(model: onnx.ModelProto, name: str) -> onnx.NodeProto:
+    return next(node for node in model.graph.node if node.name == name)
+
+
+def shifted(model: onnx.ModelProto) -> None:
+    zero = next(tensor for tensor in model.graph.initializer if tensor.name == "weight.zero")
+    zero.CopyFrom(numpy_helper.from_array(np.full(8, 3, np.int8), "weight.zero"))
+
+
+def nested(model: onnx.ModelProto) -> None:
+    inner = helper.make_graph([helper.make_node("Identity", ["w"], ["x"])], "inner", [], [])
+    model.graph.node.append(helper.make_node("If", ["q"], ["y"], then_branch=inner, else_branch=inner))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        shifted,
+        nested,
+        lambda model: node_of(model, "w").attribute.pop(),  # the scale is along axis 1
+        lambda model: model.graph.output.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [8, 1, 3, 3])),
+        lambda model: model.graph.input.append(helper.make_tensor_value_info("weight", TensorProto.INT8, [8, 1, 3, 3])),
+        lambda model: node_of(model, "conv0").output.pop(),
+        lambda model: node_of(model, "w").input.pop(0),
+        lambda model: node_of(model, "conv0").attribute[0].ClearField("i"),
+    ],
+    ids=["zero point", "subgraph", "axis", "an output", "an input", "no output", "no weight", "no groups"],
+)
+def test_what_the_export_does_not_write_stays_as_it_is(edit: Callable[[onnx.ModelProto], None]) -> None:
+    model = changed(edit)
+    assert group_depthwise(model) == (model, ())
+
+
+def test_what_says_how_large_the_weights_are_goes() -> None:
+    def known(model: onnx.ModelProto) -> None:
+        model.graph.value_info.append(helper.make_tensor_value_info("weight", TensorProto.INT8, [8, 1, 3, 3]))
+
+    rewritten, names = group_depthwise(changed(known))
+    assert names == ("conv0",)
+    onnx.checker.check_model(rewritten, full_check=True)
+
+
+WHOLE = depthwise(8, pads=[1, 1, 1, 1])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=6), st.integers(0, len(WHOLE)))
+def test_damaged_files_are_no_crash(changes: list[tuple[int, int]], end: int) -> None:
+    content = bytearray(WHOLE)
+    for position, byte in changes:
+        content[position] = byte
+    with contextlib.suppress(EngineBuildError):
+        group_depthwise(bytes(content[:end]))
 
 
 def test_turing_pads_to_eight_channels() -> None:

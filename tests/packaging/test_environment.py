@@ -76,10 +76,12 @@ def test_make_installs_the_extras_of_the_chosen_cuda(tmp_path: Path, words: list
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
-def test_an_environment_of_the_other_cuda_is_made_anew(tmp_path: Path) -> None:
-    (tmp_path / ".ready-cuda13").touch()
-    done = _plan(f"VENV={tmp_path}", "CUDA=12")
-    assert done.stdout.startswith(f"rm -rf {tmp_path}\n")
+@pytest.mark.parametrize("stamp", [".ready-cuda13", ".ready"])
+def test_an_environment_of_the_other_cuda_is_made_anew(tmp_path: Path, stamp: str) -> None:
+    (tmp_path / stamp).touch()
+    first = _plan(f"VENV={tmp_path}", "CUDA=12").stdout.splitlines()[0]
+    assert first == f'echo "{tmp_path} is not for CUDA 12: it is made anew"; rm -rf {tmp_path}'
+    assert "rm -rf" not in _plan(f"VENV={tmp_path}", "CUDA=13").stdout
 
 
 def test_a_python_that_does_not_start_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

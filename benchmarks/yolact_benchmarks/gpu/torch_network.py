@@ -67,7 +67,7 @@ class TorchNetwork:
         return dict(outputs._asdict())
 
     def new_context(self) -> _TorchContext:
-        """Another place to run: PyTorch makes room for each call."""
+        """Another execution context: PyTorch allocates for each call."""
         return _TorchContext(self)
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
