@@ -7,7 +7,8 @@ installed, with any Python that has NumPy, cuda-bindings, torch and pytest. ``do
 | module | what |
 | --- | --- |
 | `stages` | the stages, their limits and commands |
-| `day` | runs stages one after another, each in a process that ends at its limit |
+| `day` | runs stages one after another, and judges how they ended |
+| `stage_process` | a stage as a process group that ends at its limit |
 | `record` | the rows that stages write, and the record made of them |
 | `stage_options` | what every stage is told: where rows go, the scale, which driver |
 | `facts`, `frames`, `network`, `growth`, `rtx`, `one_frame` | stages, a program each |
