@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from yolact_runtime.backends import FakeBackend
 from yolact_runtime.bundle import MANIFEST_NAME, file_sha256
+from yolact_runtime.camera_frame import CameraFrame
 from yolact_runtime.instances import Instances
 from yolact_runtime.manifest import METADATA_KEY, Artefact, InputSpec, Manifest, PriorSpec
 from yolact_runtime.masks import Masks
@@ -27,6 +28,7 @@ __all__ = [
     "CLASS_NAMES",
     "DEFAULT_PROTOTYPE",
     "Thing",
+    "camera_frames",
     "encode_boxes",
     "fake_segmenter",
     "make_instances",
@@ -120,6 +122,27 @@ def raw_outputs(manifest: Manifest, things: Sequence[Thing], prototype: Float = 
         "mask_coefficient": mask_coefficient,
         "prototype": prototype[None].copy(),
     }
+
+
+def camera_frames(rng: np.random.Generator, height: int, width: int) -> list[CameraFrame]:
+    """Every format, with even and odd sides, gaps between rows, and both layouts of NV12 and YUYV."""
+
+    def noise(*shape: int) -> npt.NDArray[np.uint8]:
+        return rng.integers(0, 256, shape, np.uint8)
+
+    chroma = noise(-(-height // 2), -(-width // 2), 2)
+    frames = [
+        CameraFrame(noise(height, width, 3), "bgr"),
+        CameraFrame(noise(height, width, 3), "rgb"),
+        CameraFrame(noise(height, width, 4), "bgra"),
+        CameraFrame(noise(height, width), "nv12", chroma),
+        CameraFrame(noise(height, width + 6, 3)[:, 3:-3], "bgr"),
+    ]
+    if width % 2 == 0:
+        frames += [CameraFrame(noise(height, width, 2), "yuyv"), CameraFrame(noise(height, width // 2, 4), "yuyv")]
+    if width % 2 == 0 and height % 2 == 0:
+        frames.append(CameraFrame(noise(height * 3 // 2, width), "nv12"))
+    return frames
 
 
 def fake_segmenter(

@@ -15,10 +15,10 @@ import pytest
 from support.device_network import HostNetwork, replay, tensor_specs
 from support.host_gpu import HostDriver, host_gpu, share_kernels
 from support.kernel_host import COMPILER
-from support.scenes import DEFAULT_PROTOTYPE, Thing, raw_outputs, small_manifest
+from support.scenes import DEFAULT_PROTOTYPE, Thing, camera_frames, raw_outputs, small_manifest
 from yolact_plugins.driver import Device
 from yolact_plugins.errors import CudaOutOfMemoryError
-from yolact_runtime import CameraFrame, NmsMethod, Segmenter, SegmenterOptions
+from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions
 from yolact_runtime.backends import DeviceBackend, FakeBackend
 from yolact_runtime.errors import BackendError, FrameError, UsageError
 from yolact_runtime.instances import Instances
@@ -253,30 +253,11 @@ def test_gray_and_alpha(pair: Callable[..., Pair], shape: tuple[int, ...]) -> No
     np.testing.assert_allclose(both.network.inputs[0], both.cpu._model.shared.network.tensors[0], atol=1e-4)  # type: ignore[attr-defined]  # a fake
 
 
-def camera_frames(height: int, width: int) -> list[CameraFrame]:
-    rng = np.random.default_rng(2)
-
-    def noise(*shape: int) -> npt.NDArray[np.uint8]:
-        return rng.integers(0, 256, shape, np.uint8)
-
-    chroma = noise(-(-height // 2), -(-width // 2), 2)
-    frames = [
-        CameraFrame(noise(height, width, 3), "rgb"),
-        CameraFrame(noise(height, width, 4), "bgra"),
-        CameraFrame(noise(height, width), "nv12", chroma),
-        CameraFrame(noise(height, width + 6, 3)[:, 3:-3], "bgr"),
-    ]
-    if width % 2 == 0:
-        frames += [CameraFrame(noise(height, width, 2), "yuyv"), CameraFrame(noise(height, width // 2, 4), "yuyv")]
-        frames += [CameraFrame(noise(height * 3 // 2, width), "nv12")] if height % 2 == 0 else []
-    return frames
-
-
 @pytest.mark.parametrize("size", [(44, 70), (31, 33)])
 @every_machine
 def test_formats_of_cameras(pair: Callable[..., Pair], size: tuple[int, int]) -> None:
     both = pair([scene()])
-    for i, frame in enumerate(camera_frames(*size)):
+    for i, frame in enumerate(camera_frames(np.random.default_rng(2), *size)):
         both.check(frame)
         tensors = both.cpu._model.shared.network.tensors  # type: ignore[attr-defined]  # a fake
         np.testing.assert_allclose(both.network.inputs[i], tensors[i], atol=2e-4)
@@ -299,7 +280,7 @@ def on_device(device: Device, array: npt.NDArray[np.uint8], gap: int = 0) -> Any
 def test_frames_on_the_gpu_are_used_where_they_are(pair: Callable[..., Pair], device: Device, gap: int) -> None:
     both = pair([scene()])
     buffers = []
-    for i, host in enumerate(camera_frames(44, 70) * 2):
+    for i, host in enumerate(camera_frames(np.random.default_rng(2), 44, 70) * 2):
         planes = []
         for array in (host.pixels, host.chroma):
             if array is None:

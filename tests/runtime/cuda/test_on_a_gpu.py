@@ -19,7 +19,7 @@ import pytest
 from support.device_network import EchoBackend, EchoNetwork, HostNetwork, tensor_specs
 from support.host_gpu import HostDriver
 from support.kernel_host import example_count
-from support.scenes import small_manifest
+from support.scenes import camera_frames, small_manifest
 from yolact_benchmarks.gpu.stage_options import open_device
 from yolact_benchmarks.replay_network import ReplayNetwork
 from yolact_calibration.shape_scene import SceneOptions, make_clip
@@ -27,7 +27,7 @@ from yolact_plugins.device_array import DeviceArray
 from yolact_plugins.driver import Device, Stream
 from yolact_plugins.errors import CudaUnavailableError, MissingDependencyError
 from yolact_plugins.memory import DeviceBuffer
-from yolact_runtime import CameraFrame, NmsMethod, Segmenter, SegmenterOptions
+from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions
 from yolact_runtime.backends import FakeBackend
 from yolact_runtime.cuda import DevicePath, frame_memory
 from yolact_runtime.instances import Instances
@@ -151,27 +151,6 @@ def test_more_candidates_in_a_class_than_a_block_holds(device: Device, method: N
 
 
 # --- what the network gets --------------------------------------------------------------------------------------------
-
-
-def camera_frames(rng: np.random.Generator, height: int, width: int) -> list[CameraFrame]:
-    """Every format, with even and odd sides, gaps between rows, and both layouts of NV12 and YUYV."""
-
-    def noise(*shape: int) -> npt.NDArray[np.uint8]:
-        return rng.integers(0, 256, shape, np.uint8)
-
-    chroma = noise(-(-height // 2), -(-width // 2), 2)
-    frames = [
-        CameraFrame(noise(height, width, 3), "bgr"),
-        CameraFrame(noise(height, width, 3), "rgb"),
-        CameraFrame(noise(height, width, 4), "bgra"),
-        CameraFrame(noise(height, width), "nv12", chroma),
-        CameraFrame(noise(height, width + 6, 3)[:, 3:-3], "bgr"),
-    ]
-    if width % 2 == 0:
-        frames += [CameraFrame(noise(height, width, 2), "yuyv"), CameraFrame(noise(height, width // 2, 4), "yuyv")]
-    if width % 2 == 0 and height % 2 == 0:
-        frames.append(CameraFrame(noise(height * 3 // 2, width), "nv12"))
-    return frames
 
 
 def upload(stack: ExitStack, device: Device, array: npt.NDArray[np.uint8], gap: int) -> DeviceArray:
