@@ -40,7 +40,7 @@ def device_name() -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"cpu-{os.cpu_count()}-{_cpu_name()}".lower()).strip("-")
 
 
-def write_record(folder: Path, name: str, results: Any, command: str) -> Path:
+def write_record(folder: Path, name: str, results: Any, command: str, device: str | None = None) -> Path:
     """Write ``<folder>/<device>/<name>.json``.
 
     Args:
@@ -48,8 +48,9 @@ def write_record(folder: Path, name: str, results: Any, command: str) -> Path:
         name: Of the benchmark.
         results: JSON-serialisable figures.
         command: What was typed to get them.
+        device: Folder name; None takes :func:`device_name`, that of this machine's processor.
     """
-    path = folder / device_name() / f"{name}.json"
+    path = folder / (device or device_name()) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"benchmark": name, "command": command, "environment": environment(), "results": results}
     write_atomically(path, (json.dumps(document, indent=2) + "\n").encode())

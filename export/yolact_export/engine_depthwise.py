@@ -4,8 +4,8 @@ TensorRT-RTX pads every group of an INT8 convolution to four channels (to eight 
 for a depthwise convolution it reads and writes four times the activations. Here neighbouring channels share a group,
 and what an output does not read of them is multiplied by 0. The result is the same number, because the additional terms
 of each sum are 0. A channel that is NaN or infinite would spread to its group, but INT8 holds neither. Only what this
-project's export writes is rewritten: weights with a zero point of 0 and a scale for each output, which nothing else
-reads. TensorRT and ONNX Runtime get the file as it is.
+project's export writes is rewritten: weights with a zero point of 0 and one scale, or one for each output, which
+nothing else reads. TensorRT and ONNX Runtime get the file as it is.
 
 Engines are built where there may be no onnx package, so protobuf messages are edited as bytes, and what does not change
 is copied. Field numbers (onnx.proto), besides those of :mod:`yolact_export.engine_onnx`: ``GraphProto.value_info`` =

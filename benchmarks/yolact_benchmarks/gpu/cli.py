@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact_benchmarks.gpu.day import run_stages, table
-from yolact_benchmarks.gpu.pack import COMMIT_NAME, PackRequest, make_pack
+from yolact_benchmarks.gpu.pack import PackRequest, commit_of, make_pack
 from yolact_benchmarks.gpu.parts import SUITE_PARTS, join_parts
 from yolact_benchmarks.gpu.record import ROWS_NAME, gpu_folder
 from yolact_benchmarks.gpu.stage_options import DRIVER_VARIABLE, Scale, open_device
@@ -145,7 +145,7 @@ def _run(options: argparse.Namespace) -> int:
     _find_suite_packages(request)
     print(f"{gpu['name']} ({gpu['arch']}), driver for CUDA {gpu['cuda']}; records in {output}", flush=True)
     within = options.within or sum(stage.limit_s for stage in stages)
-    facts = {"command": shlex.join(sys.argv), "scale": options.scale, "commit": _commit(request.pack)}
+    facts = {"command": shlex.join(sys.argv), "scale": options.scale, "commit": commit_of(ROOT, request.pack)}
     # What was needed to get here counts, too: the machine is lent meanwhile.
     within -= time.monotonic() - began
     with _interrupted_by_signals():
@@ -170,17 +170,6 @@ def _require_bundles(bundles: Sequence[Path]) -> None:
     for bundle in bundles:
         if not (bundle / "manifest.json").is_file():
             raise UsageError(f"{bundle} is not a bundle: it has no manifest.json; yolact-export writes bundles")
-
-
-def _commit(pack: Path) -> str:
-    """What is run: as git says it here, else as it was when the pack was made."""
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        named = pack / "first" / COMMIT_NAME
-        return named.read_text(encoding="utf-8").strip() if named.exists() else "unknown"
 
 
 def _find_suite_packages(request: Request) -> None:

@@ -21,7 +21,7 @@ from yolact_benchmarks.gpu.parts import RTX_PARTS, SUITE_PARTS, compress_wheels,
 from yolact_runtime.errors import UsageError
 from yolact_runtime.terminal import write_atomically
 
-__all__ = ["COMMIT_NAME", "PACKED_BUNDLES", "PackRequest", "copy_bundle", "make_pack", "travelling_bytes"]
+__all__ = ["PACKED_BUNDLES", "PackRequest", "commit_of", "copy_bundle", "make_pack", "travelling_bytes"]
 
 PACKED_BUNDLES, COMMIT_NAME = "second/bundles", "commit"
 _SUITE_PACKAGES = ("hypothesis", "sortedcontainers", "pytest-xdist", "execnet")
@@ -73,7 +73,7 @@ def make_pack(request: PackRequest, say: Callable[[str], None]) -> dict[str, int
     for half in halves:
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(parents=True)
-    (halves[0] / COMMIT_NAME).write_text(_commit(request.root), encoding="utf-8")
+    (halves[0] / COMMIT_NAME).write_text(commit_of(request.root), encoding="utf-8")
     for bundle in request.bundles:
         copy_bundle(bundle, request.output / PACKED_BUNDLES / bundle.name)
     with tempfile.TemporaryDirectory() as folder:
@@ -109,10 +109,15 @@ def _compressed_rtx(request: PackRequest, folder: Path, say: Callable[[str], Non
     return kept.read_bytes()
 
 
-def _commit(root: Path) -> str:
+def commit_of(root: Path, pack: Path | None = None) -> str:
+    """The commit of a checkout, as git says it; where git says nothing, as it was when the pack was made."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    try:
+        said = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        carried = None if pack is None else pack / "first" / COMMIT_NAME
+        said = carried.read_text(encoding="utf-8") if carried is not None and carried.exists() else ""
+    return said.strip() or "unknown"
 
 
 def travelling_bytes(root: Path) -> int:

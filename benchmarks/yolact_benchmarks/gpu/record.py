@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolact_benchmarks.record import environment
+from yolact_benchmarks.record import write_record
 from yolact_runtime.terminal import write_atomically
 
 __all__ = [
@@ -92,8 +92,9 @@ def read_record(folder: Path) -> list[dict[str, Any]]:
     """The stages of the record in a folder; a record that cannot be read is set aside, as ``gpu.json.damaged``."""
     path = folder / RECORD_NAME
     try:
-        stages: list[dict[str, Any]] = json.loads(path.read_bytes())["results"]["stages"]
-        return [stage for stage in stages if stage["name"]]
+        stages = json.loads(path.read_bytes())["results"]["stages"]
+        # Looked up for their absence, which is an error.
+        return [{**stage, **{key: stage[key] for key in ("name", "status", "run")}} for stage in stages]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError):
@@ -118,7 +119,4 @@ def write_day(folder: Path, command: str, gpu: dict[str, str], stages: Sequence[
     runs = {name: stage["run"] for name, stage in merged.items()}
     rows = [row for row in read_rows(folder / ROWS_NAME) if runs.get(row["stage"]) == row.get("run")]
     results = {"gpu": gpu, "stages": list(merged.values()), "rows": rows}
-    document = {"benchmark": "gpu", "command": command, "environment": environment(), "results": results}
-    path = folder / RECORD_NAME
-    write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
-    return path
+    return write_record(folder.parent, "gpu", results, command, folder.name)

@@ -16,10 +16,8 @@ from pathlib import Path
 
 from yolact_benchmarks.gpu.pack import PACKED_BUNDLES
 
-__all__ = ["HALF_LIMIT_S", "HALVES", "STAGES", "Request", "Stage", "stages_of", "tool_path"]
+__all__ = ["HALVES", "STAGES", "Request", "Stage", "stages_of", "tool_path"]
 
-HALF_LIMIT_S = 270
-"""Of each half, by the sum of its stages' limits."""
 HALVES = ("first", "second")
 _PYTEST = (
     "-m pytest -q -rs -p no:randomly -p no:cacheprovider -W default --color=no -o addopts= --import-mode=importlib"

@@ -66,7 +66,7 @@ def test_a_scene_is_measured_from_kernels_to_calls() -> None:
 def test_half_outputs_and_no_pytorch_with_cuda() -> None:
     with host_gpu() as device:
         row = measure_scene(device, scaled_manifest(SMALL), Scene(1, 0.4, 60, 80, "float16"), SMALL)
-    assert row["dense"] == {"why_not": "PyTorch has no CUDA here"}
+    assert row["dense"] == {"not_measured": "there is no PyTorch with CUDA here"}
     assert "mask_soft_f16" in row["kernels_us"]
 
 
