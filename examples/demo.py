@@ -15,8 +15,8 @@ from pathlib import Path
 from yolact_benchmarks import eval_cli
 from yolact_calibration import shapes
 from yolact_export import cli as export_cli
+from yolact_plugins.files import human_size
 from yolact_runtime import cli as run_cli
-from yolact_runtime.terminal import human_size
 
 EXAMPLES = Path(__file__).parent
 BALLOONS, SHAPES = EXAMPLES / "models" / "balloons.pth", EXAMPLES / "models" / "shapes.pth"

@@ -11,16 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_benchmarks.command_words import FOUND, parse_fraction, parse_numbers, parse_sizes
+from yolact_plugins.files import human_size, write_atomically
 from yolact_runtime.errors import UsageError
-from yolact_runtime.terminal import (
-    Terminal,
-    add_common_options,
-    check_json_destination,
-    human_size,
-    run_command,
-    write_atomically,
-    write_json,
-)
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
 
 if TYPE_CHECKING:
     from yolact_benchmarks.bench_request import BenchRequest

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from yolact_runtime.terminal import human_size
+from yolact_plugins.files import human_size
 
 __all__ = ["Table", "bench_tables", "render_markdown", "render_text", "unstable_lines"]
 

@@ -11,15 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_calibration.errors import DatasetError, UsageError
+from yolact_plugins.files import human_size
 from yolact_runtime.errors import BackendError, FrameError
-from yolact_runtime.terminal import (
-    Terminal,
-    add_common_options,
-    check_json_destination,
-    human_size,
-    run_command,
-    write_json,
-)
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
 
 if TYPE_CHECKING:
     from yolact_calibration.bootstrap import BootstrapSettings, Interval

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from yolact_runtime.terminal import write_atomically
+from yolact_plugins.files import write_atomically
 
 __all__ = ["device_name", "environment", "write_record"]
 

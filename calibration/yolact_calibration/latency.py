@@ -15,7 +15,7 @@ from typing import Protocol
 from yolact_calibration.channel_groups import ChannelGroup
 from yolact_calibration.errors import PruningError
 from yolact_calibration.layer_shape import LayerCall, LayerShape
-from yolact_runtime.terminal import write_atomically
+from yolact_plugins.files import write_atomically
 
 __all__ = ["CachedTimer", "LatencyTable", "LayerTimer", "TimedLayer", "measure_latency"]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.histogram import NUM_BINS, Histogram
 from yolact_calibration.observer import Observation
-from yolact_runtime.terminal import write_atomically
+from yolact_plugins.files import write_atomically
 
 __all__ = ["read_observation", "write_observation"]
 

@@ -15,7 +15,7 @@ from yolact_calibration.chart_frame import CHART_STYLE, Axis
 from yolact_calibration.charts import Point, Series, draw_plot
 from yolact_calibration.html_page import UNDEFINED, Column, definitions, draw_page, figure, finite, points, table, text
 from yolact_calibration.precision_evidence import SHEET_STYLE, draw_images, draw_ranges, draw_search, draw_sensitivity
-from yolact_runtime.terminal import human_size
+from yolact_plugins.files import human_size
 
 __all__ = ["draw_precision_report"]
 

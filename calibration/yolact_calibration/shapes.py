@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_calibration.errors import DatasetError, UsageError
-from yolact_runtime.terminal import Terminal, add_common_options, human_size, run_command, write_atomically
+from yolact_plugins.files import human_size, write_atomically
+from yolact_runtime.terminal import Terminal, add_common_options, run_command
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from yolact_calibration.errors import TrainingError
-from yolact_runtime.terminal import write_atomically
+from yolact_plugins.files import write_atomically
 
 __all__ = ["Curve", "TrainingState", "read_state", "write_state"]
 

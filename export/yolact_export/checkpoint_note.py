@@ -18,7 +18,7 @@ import torch
 
 from yolact_export.errors import CheckpointError, ConfigError
 from yolact_export.model.config import CONFIGS, Normalisation, YolactConfig
-from yolact_runtime.terminal import write_atomically
+from yolact_plugins.files import write_atomically
 
 __all__ = ["CheckpointNote", "read_note", "write_checkpoint"]
 

@@ -33,15 +33,9 @@ from yolact_export.precision_cli import (
     wants_precision,
 )
 from yolact_export.prune_cli import add_prune_options, check_prune_options, prune_first
+from yolact_plugins.files import human_size
 from yolact_runtime.tensorrt_library import LIBRARIES
-from yolact_runtime.terminal import (
-    Terminal,
-    add_common_options,
-    check_json_destination,
-    human_size,
-    run_command,
-    write_json,
-)
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
 
 if TYPE_CHECKING:
     from yolact_export.engine_bundle import WrittenEngine

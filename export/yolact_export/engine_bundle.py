@@ -20,6 +20,7 @@ from yolact_export.engine_process import build_in_process
 from yolact_export.engine_progress import BuildProgress
 from yolact_export.engine_timing_cache import default_folder
 from yolact_export.errors import EngineBuildError, UsageError
+from yolact_plugins.files import human_size, write_atomically
 from yolact_runtime.bundle import (
     ENGINE_ROLE,
     MANIFEST_NAME,
@@ -32,7 +33,6 @@ from yolact_runtime.engine_file import engine_file_name
 from yolact_runtime.errors import BundleError
 from yolact_runtime.manifest import METADATA_KEY, Artefact, Manifest
 from yolact_runtime.onnx_metadata import read_metadata
-from yolact_runtime.terminal import human_size, write_atomically
 
 __all__ = ["ENGINE_PRECISIONS", "WrittenEngine", "build_engines", "engine_precisions"]
 

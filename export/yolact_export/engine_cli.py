@@ -15,12 +15,13 @@ from yolact_export.engine_onnx import read_outline
 from yolact_export.engine_options import EngineOptions
 from yolact_export.engine_progress import ProgressLine
 from yolact_export.errors import UsageError
+from yolact_plugins.files import human_size
 from yolact_runtime.bundle import NETWORK_ROLE, read_manifest
 from yolact_runtime.cuda_driver import find_gpu
 from yolact_runtime.engine_signature import sign_bundle, verify_bundle
 from yolact_runtime.errors import BackendUnavailableError
 from yolact_runtime.tensorrt_library import LIBRARIES, module_name
-from yolact_runtime.terminal import Terminal, check_json_destination, human_size, write_json
+from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
 __all__ = [
     "add_engine_options",

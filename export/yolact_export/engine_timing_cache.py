@@ -13,7 +13,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from yolact_runtime.terminal import write_atomically
+from yolact_plugins.files import write_atomically
 
 __all__ = ["default_folder", "read_timing_cache", "timing_cache_path", "write_timing_cache"]
 

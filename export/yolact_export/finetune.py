@@ -29,8 +29,8 @@ from yolact_export.errors import UsageError
 from yolact_export.evaluation import evaluate_model
 from yolact_export.model.yolact import Yolact
 from yolact_export.training_start import StartOptions, start_model
+from yolact_plugins.files import write_atomically
 from yolact_runtime.priors import make_priors
-from yolact_runtime.terminal import write_atomically
 
 __all__ = ["FinetuneOptions", "Finetuned", "check_outputs", "evaluate_model", "finetune", "split_annotations"]
 

@@ -14,14 +14,8 @@ from typing import TYPE_CHECKING
 from yolact_export.cli import parse_scales, require_packages
 from yolact_export.errors import UsageError
 from yolact_export.progress_report import ProgressReport, duration
-from yolact_runtime.terminal import (
-    Terminal,
-    add_common_options,
-    check_json_destination,
-    human_size,
-    run_command,
-    write_json,
-)
+from yolact_plugins.files import human_size
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
 
 if TYPE_CHECKING:
     from yolact_calibration.training import TrainingOptions

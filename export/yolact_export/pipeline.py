@@ -18,12 +18,12 @@ from yolact_export.checkpoint import CheckpointOptions, LoadedCheckpoint, load_c
 from yolact_export.onnx_export import ExportOptions, export_mask_iou, export_network
 from yolact_export.onnx_file import write_model
 from yolact_export.verify import Verification, compare_instances, compare_outputs, make_frame
+from yolact_plugins.files import write_atomically
 from yolact_runtime.backends import create_backend
 from yolact_runtime.manifest import METADATA_KEY, Manifest
 from yolact_runtime.mask_assembly import soft_masks
 from yolact_runtime.postprocess import Postprocessor
 from yolact_runtime.preprocess import preprocess
-from yolact_runtime.terminal import write_atomically
 
 if TYPE_CHECKING:
     from yolact_export.precision import PrecisionResult

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_export.errors import UsageError
-from yolact_runtime.terminal import Terminal, write_atomically
+from yolact_plugins.files import write_atomically
+from yolact_runtime.terminal import Terminal
 
 if TYPE_CHECKING:
     from yolact_calibration.calibration_images import CalibrationImages

@@ -16,8 +16,8 @@ from yolact_calibration.network_timer import time_networks_ms
 from yolact_calibration.qdq_placement import Dialect
 from yolact_calibration.ranges import Grid, judge_range
 from yolact_export.precision import PrecisionRequest, PrecisionResult, Variant
+from yolact_plugins.files import human_size
 from yolact_runtime.manifest import Manifest
-from yolact_runtime.terminal import human_size
 
 __all__ = ["measure_latencies", "precision_document", "table_lines", "verdict"]
 

@@ -16,7 +16,7 @@ from yolact_export.checkpoint import LoadedCheckpoint
 from yolact_export.model.yolact import Yolact
 from yolact_export.onnx_export import ExportOptions, export_network
 from yolact_export.onnx_file import write_model
-from yolact_runtime.terminal import write_atomically
+from yolact_plugins.files import write_atomically
 
 __all__ = ["measure_network", "report_lines"]
 

@@ -28,8 +28,9 @@ from yolact_export.checkpoint_note import CheckpointNote, write_checkpoint
 from yolact_export.evaluation import evaluate_model, find_instances, measure_model_agreement
 from yolact_export.model.yolact import Yolact
 from yolact_export.pruned_latency import measure_network, report_lines
+from yolact_plugins.files import write_atomically
 from yolact_runtime.priors import make_priors
-from yolact_runtime.terminal import Terminal, write_atomically
+from yolact_runtime.terminal import Terminal
 
 __all__ = ["PruneRequest", "PrunedCheckpoint", "prune_checkpoint"]
 

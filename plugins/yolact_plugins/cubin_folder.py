@@ -9,12 +9,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from yolact_plugins.cubin import Cubin, KernelFigures
+from yolact_plugins.files import write_atomically
 from yolact_plugins.sources import KernelSource
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "find_cubin",
     "named_cubins",
     "prune_cubins",
-    "write_atomically",
     "write_cubins",
 ]
 
@@ -196,17 +195,3 @@ def _entry(cubin: Cubin, name: str) -> dict[str, Any]:
         "nvrtc_version": cubin.nvrtc_version,
         "kernels": {kernel: dataclasses.asdict(figures) for kernel, figures in cubin.figures.items()},
     }
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: to a temporary name beside it, flushed to disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

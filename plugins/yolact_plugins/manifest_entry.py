@@ -20,10 +20,10 @@ from yolact_plugins.cubin_folder import (
     MANIFEST_NAME,
     CubinFolderError,
     prune_cubins,
-    write_atomically,
     write_cubins,
 )
 from yolact_plugins.errors import YolactError
+from yolact_plugins.files import write_atomically
 
 __all__ = [
     "KERNELS_ARTEFACT",

@@ -12,16 +12,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from yolact_plugins.files import human_size
 from yolact_runtime.errors import BackendError, FrameError, MediaError, UsageError
 from yolact_runtime.nms import NmsMethod
-from yolact_runtime.terminal import (
-    Terminal,
-    add_common_options,
-    check_json_destination,
-    human_size,
-    run_command,
-    write_json,
-)
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
 
 __all__ = ["main"]
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from yolact_plugins.files import write_atomically
 from yolact_runtime.bundle import MANIFEST_NAME, SIGNATURE_NAME, artefact_path, file_sha256
 from yolact_runtime.errors import BundleError, MissingDependencyError, SignatureError
 from yolact_runtime.kernel_folder import check_kernels
 from yolact_runtime.manifest import Manifest
-from yolact_runtime.terminal import write_atomically
 
 __all__ = ["sign_bundle", "verify_bundle"]
 

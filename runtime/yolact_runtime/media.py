@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.files import write_atomically
 from yolact_runtime.errors import MediaError, MissingDependencyError
-from yolact_runtime.terminal import write_atomically
 
 __all__ = [
     "IMAGE_SUFFIXES",

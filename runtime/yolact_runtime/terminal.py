@@ -17,15 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from yolact_plugins.files import write_atomically
 from yolact_runtime.errors import UsageError, YolactError
 
 __all__ = [
     "Terminal",
     "add_common_options",
     "check_json_destination",
-    "human_size",
     "run_command",
-    "write_atomically",
     "write_json",
 ]
 
@@ -174,30 +173,6 @@ def _flushed(status: int) -> int:
     """Empty stdout's buffer here, where a reader that went away can still be dealt with."""
     sys.stdout.flush()
     return status
-
-
-def human_size(size_bytes: int) -> str:
-    """``125.0 MB``; decimal units, as file managers and NVIDIA's tools count."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: to a temporary name beside it, flushed to disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_json(document: object, destination: str) -> None:

@@ -49,7 +49,7 @@ def test_writing_replaces_the_file_as_a_whole(tmp_path: Path, monkeypatch: pytes
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("yolact_runtime.terminal.os.fsync", fail)
+    monkeypatch.setattr("yolact_plugins.files.os.fsync", fail)
     with pytest.raises(OSError, match="no space left"):
         write_state(path, make_state())
     assert path.read_bytes() == before

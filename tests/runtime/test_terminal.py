@@ -13,15 +13,7 @@ from typing import Any
 import pytest
 
 from yolact_runtime.errors import BundleError, UsageError
-from yolact_runtime.terminal import (
-    Terminal,
-    add_common_options,
-    check_json_destination,
-    human_size,
-    run_command,
-    write_atomically,
-    write_json,
-)
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
 
 
 class _Tty(io.StringIO):
@@ -152,51 +144,6 @@ def test_bad_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[s
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (1500, "1.5 kB"),
-        (125_000_000, "125.0 MB"),
-        (3_000_000_000, "3.0 GB"),
-        (5_000_000_000_000, "5000.0 GB"),
-    ],
-)
-def test_human_size(size: int, text: str) -> None:
-    assert human_size(size) == text
-
-
-def test_write_atomically_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    for content in (b"one", b"two"):
-        write_atomically(path, content)
-        assert path.read_bytes() == content
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(b"old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_a_write_over_a_folder_fails_and_cleans_up(tmp_path: Path) -> None:
-    (tmp_path / "a.json").mkdir()
-    with pytest.raises(IsADirectoryError):
-        write_atomically(tmp_path / "a.json", b"x")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_json_to_a_file_makes_its_folder(tmp_path: Path) -> None:

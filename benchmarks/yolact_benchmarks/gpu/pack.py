@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from yolact_benchmarks.gpu.parts import RTX_PARTS, SUITE_PARTS, compress_wheels, split_parts, write_parts
+from yolact_plugins.files import write_atomically
 from yolact_runtime.errors import UsageError
-from yolact_runtime.terminal import write_atomically
 
 __all__ = ["PACKED_BUNDLES", "PackRequest", "commit_of", "copy_bundle", "make_pack", "travelling_bytes"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact_benchmarks.record import write_record
-from yolact_runtime.terminal import write_atomically
+from yolact_plugins.files import write_atomically
 
 __all__ = [
     "INTERRUPTED",

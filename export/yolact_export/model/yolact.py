@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from yolact_export.model.backbone import make_backbone
+from yolact_export.model.backbones import make_backbone
 from yolact_export.model.config import YolactConfig
 from yolact_export.model.deformable import ModulatedDeformConv2d
 from yolact_export.model.fpn import Fpn, PyramidLevels

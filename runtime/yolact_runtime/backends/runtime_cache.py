@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from yolact_plugins.cache import default_cache_folder
+from yolact_plugins.files import write_atomically
 from yolact_runtime.bundle import file_sha256
-from yolact_runtime.terminal import write_atomically
 
 __all__ = ["RuntimeCache", "cache_folder"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,14 @@ from yolact_plugins.memory import DeviceBuffer
 from yolact_runtime.cuda.frame_slot import FrameSlot
 from yolact_runtime.errors import BackendError
 
-if TYPE_CHECKING:
-    from yolact_runtime.cuda.device_path import DevicePath
+__all__ = ["DeviceInstances", "SlotOwner"]
 
-__all__ = ["DeviceInstances"]
+
+class SlotOwner(Protocol):
+    """Who lends the memory of a frame and takes it back: :class:`yolact_runtime.cuda.device_path.DevicePath`."""
+
+    def give_back(self, slot: FrameSlot) -> None:
+        """Take the memory of a frame that nobody reads any more."""
 
 
 class DeviceInstances:
@@ -39,10 +43,10 @@ class DeviceInstances:
         stream: In which everything was, and is, computed.
     """
 
-    def __init__(self, path: DevicePath, slot: FrameSlot, count: int) -> None:
+    def __init__(self, owner: SlotOwner, slot: FrameSlot, count: int) -> None:
         """Take over a frame that is finished; see the class."""
         assert slot.layout is not None
-        self._path = path
+        self._owner = owner
         self._slot: FrameSlot | None = slot
         self._count = count
         self._made: list[DeviceBuffer] = []
@@ -86,7 +90,7 @@ class DeviceInstances:
         slot.stream.synchronize()
         while self._made:
             self._made.pop().close()
-        self._path.give_back(slot)
+        self._owner.give_back(slot)
 
     def __enter__(self) -> DeviceInstances:
         return self
