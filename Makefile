@@ -42,11 +42,11 @@ format: $(READY)
 
 # Measures on this machine and writes records under benchmarks/results/.
 bench: $(READY) $(BENCH_CHECKPOINT)
-	$(BIN)/python -m yolact_benchmarks.startup --results benchmarks/results
-	$(BIN)/python -m yolact_benchmarks.postprocess --results benchmarks/results
-	$(BIN)/python -m yolact_benchmarks.kernels --results benchmarks/results
-	$(BIN)/python -m yolact_benchmarks.evaluator --results benchmarks/results
-	$(BIN)/python -m yolact_benchmarks.export "$(BENCH_CHECKPOINT)" --results benchmarks/results
+	$(BIN)/python -m yolact_benchmarks.studies.startup --results benchmarks/results
+	$(BIN)/python -m yolact_benchmarks.studies.postprocess --results benchmarks/results
+	$(BIN)/python -m yolact_benchmarks.studies.kernels --results benchmarks/results
+	$(BIN)/python -m yolact_benchmarks.studies.evaluator --results benchmarks/results
+	$(BIN)/python -m yolact_benchmarks.studies.export "$(BENCH_CHECKPOINT)" --results benchmarks/results
 
 out/yolact_resnet50.pth: $(READY)
 	$(BIN)/python examples/made_up_checkpoint.py yolact_resnet50 $@
@@ -58,11 +58,11 @@ GPU_BUNDLES ?=
 GPU_STAGES ?= first second
 
 gpu: $(READY)
-	$(BIN)/python -m yolact_benchmarks.gpu run $(GPU_STAGES) --output benchmarks/results $(foreach bundle,$(GPU_BUNDLES),--bundle $(bundle))
+	$(BIN)/python -m yolact_benchmarks.studies.gpu run $(GPU_STAGES) --output benchmarks/results $(foreach bundle,$(GPU_BUNDLES),--bundle $(bundle))
 
 # What travels to a machine with a GPU and without a network.
 gpu-pack: $(READY)
-	$(BIN)/python -m yolact_benchmarks.gpu pack
+	$(BIN)/python -m yolact_benchmarks.studies.gpu pack
 
 # The tests of what runs on a robot, with the Python, NumPy and CUDA of its JetPack, in an environment of their own;
 # writes a record. The interpreters of that name must be here; no Jetson and no GPU is needed.
@@ -71,7 +71,7 @@ jetpack6 jetpack7: jetpack%:
 
 # Writes the tables of README.md and docs/ from the records.
 tables: $(READY)
-	$(BIN)/python -m yolact_benchmarks.tables
+	$(BIN)/python -m yolact_benchmarks.studies.tables
 
 clean:
 	rm -rf $(VENV) out dist build

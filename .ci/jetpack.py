@@ -19,7 +19,7 @@ JETPACKS = {
 }
 TESTS = ("tests/plugins", "tests/runtime", "tests/benchmarks", "tests/packaging/test_imports.py")
 # They compare with PyTorch, quantise, or look at documents, all of which is done at the desk.
-DESK = ("test_layer_profile.py", "test_peers.py", "test_quantisers.py", "test_tables.py")
+DESK = ("layers/test_layer_profile.py", "peers", "studies/test_quantisers.py", "studies/test_tables.py")
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
     subprocess.run([*pip, "--editable", f".[{extras}]", "--group", "robot-tests", *pins], check=True, cwd=ROOT)
     record = ["--results", options.results] if options.results else []
     left_out = [f"--ignore=tests/benchmarks/{name}" for name in DESK]
-    suite = [environment_python, "-m", "yolact_benchmarks.suite", f"jetpack{options.jetpack}", *record, "--"]
+    suite = [environment_python, "-m", "yolact_benchmarks.studies.suite", f"jetpack{options.jetpack}", *record, "--"]
     command = [*suite, "-q", "-n", "2", "--dist", "worksteal", *left_out, *TESTS]
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
 

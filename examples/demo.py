@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from yolact_benchmarks import eval_cli
+from yolact_benchmarks.commands import eval_cli
 from yolact_calibration import shapes
-from yolact_export import cli as export_cli
+from yolact_export.commands import cli as export_cli
 from yolact_plugins.files import human_size
 from yolact_runtime import cli as run_cli
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from yolact_export.errors import ExportError, ManifestError
-from yolact_plugins.cubin_folder import FOLDER_NAME as CUBIN_FOLDER_NAME
+from yolact_plugins.compile.cubin_folder import FOLDER_NAME as CUBIN_FOLDER_NAME
 from yolact_plugins.files import write_atomically
-from yolact_runtime.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha256
-from yolact_runtime.manifest import Artefact, Manifest
+from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha256
+from yolact_runtime.model.manifest import Artefact, Manifest
 
 __all__ = [
     "REJECTED_SUFFIX",

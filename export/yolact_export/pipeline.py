@@ -14,19 +14,19 @@ import numpy.typing as npt
 import torch
 
 from yolact_export.bundle_writer import REPORT_NAME, check_destination, staged_bundle, write_manifest
-from yolact_export.checkpoint import CheckpointOptions, LoadedCheckpoint, load_checkpoint
-from yolact_export.onnx_export import ExportOptions, export_mask_iou, export_network
-from yolact_export.onnx_file import write_model
+from yolact_export.checkpoint.checkpoint import CheckpointOptions, LoadedCheckpoint, load_checkpoint
+from yolact_export.graph.export import ExportOptions, export_mask_iou, export_network
+from yolact_export.graph.file import write_model
 from yolact_export.verify import Verification, compare_instances, compare_outputs, make_frame
 from yolact_plugins.files import write_atomically
 from yolact_runtime.backends import create_backend
-from yolact_runtime.manifest import METADATA_KEY, Manifest
-from yolact_runtime.mask_assembly import soft_masks
-from yolact_runtime.postprocess import Postprocessor
-from yolact_runtime.preprocess import preprocess
+from yolact_runtime.cpu.mask_assembly import soft_masks
+from yolact_runtime.cpu.postprocess import Postprocessor
+from yolact_runtime.cpu.preprocess import preprocess
+from yolact_runtime.model.manifest import METADATA_KEY, Manifest
 
 if TYPE_CHECKING:
-    from yolact_export.precision import PrecisionResult
+    from yolact_export.precision.precision import PrecisionResult
 
 __all__ = ["AddNetworks", "ExportResult", "export_checkpoint"]
 

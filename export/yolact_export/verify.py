@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_export.errors import VerificationError
-from yolact_runtime.instances import Instances
+from yolact_runtime.masks.instances import Instances
 
 __all__ = [
     "DetectionAgreement",

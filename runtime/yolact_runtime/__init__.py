@@ -6,13 +6,13 @@ with Segmenter.open("model.bundle") as segmenter:
     instances = segmenter(frame)  # (H, W, 3) uint8, blue first
 """
 
-from yolact_runtime.bundle import Bundle, open_bundle
-from yolact_runtime.camera_frame import CameraFrame, PixelFormat
+from yolact_runtime.cpu.camera_frame import CameraFrame, PixelFormat
+from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import YolactError
-from yolact_runtime.instances import Instances
-from yolact_runtime.manifest import Manifest
-from yolact_runtime.masks import Masks
-from yolact_runtime.nms import NmsMethod
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.masks.masks import Masks
+from yolact_runtime.model.bundle import Bundle, open_bundle
+from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
 __all__ = [

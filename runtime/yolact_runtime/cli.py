@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from yolact_plugins.files import human_size
+from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import BackendError, FrameError, MediaError, UsageError
-from yolact_runtime.nms import NmsMethod
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
 
 __all__ = ["main"]
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
-    from yolact_runtime.inputs import find_inputs
+    from yolact_runtime.media.inputs import find_inputs
     from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
     check_json_destination(options.json)
@@ -131,7 +131,7 @@ class _Job:
 
     def run_image(self, path: Path) -> None:
         """One image; a failure is reported and remembered."""
-        from yolact_runtime.media import read_image, write_image
+        from yolact_runtime.media.media import read_image, write_image
 
         # Formats that can be read but are rarely wanted back become PNG.
         suffix = path.suffix.lower() if path.suffix.lower() in {".jpg", ".jpeg", ".png"} else ".png"
@@ -149,7 +149,7 @@ class _Job:
 
     def run_video(self, path: Path) -> None:
         """All frames of one video; a failure is reported and remembered."""
-        from yolact_runtime.media import VideoReader, VideoWriter
+        from yolact_runtime.media.media import VideoReader, VideoWriter
 
         try:
             with ExitStack() as stack:
@@ -207,7 +207,7 @@ class _Job:
 
     def _record(self, name: str, frame: Any, instances: Any, index: int | None = None) -> Any:
         """Record and print the result of one frame, and return the overlay (if pictures are wanted)."""
-        from yolact_runtime.documents import image_document
+        from yolact_runtime.media.documents import image_document
 
         instances = instances[: self._options.top_k]
         names = self._segmenter.class_names
@@ -222,7 +222,7 @@ class _Job:
             self._report(f"{name}: {_summary(names[i] for i in instances.class_id)}")
         if not self._options.output:
             return frame
-        from yolact_runtime.overlay import draw_instances
+        from yolact_runtime.media.overlay import draw_instances
 
         return draw_instances(frame, instances, names)
 

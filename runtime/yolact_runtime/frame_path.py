@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.backends.base import Backend
-from yolact_runtime.camera_frame import host_bgr
+from yolact_runtime.cpu.camera_frame import host_bgr
+from yolact_runtime.cpu.postprocess import Postprocessor
+from yolact_runtime.cpu.preprocess import stretch
 from yolact_runtime.errors import BackendError
-from yolact_runtime.instances import Instances
-from yolact_runtime.manifest import Manifest
-from yolact_runtime.postprocess import Postprocessor
-from yolact_runtime.preprocess import stretch
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.model.manifest import Manifest
 
 __all__ = ["FramePath", "HostPath"]
 

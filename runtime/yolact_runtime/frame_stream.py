@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple
 
 from yolact_runtime.frame_path import FramePath
-from yolact_runtime.instances import Instances
+from yolact_runtime.masks.instances import Instances
 
 __all__ = ["stream_frames"]
 

@@ -11,10 +11,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.cache import CubinCache
+from yolact_plugins.compile.cache import CubinCache
 from yolact_runtime.backends import Backend, DeviceBackend, create_backend
+from yolact_runtime.backends.engine_file import find_engine
 from yolact_runtime.backends.tensorrt import TARGETS, TensorRtBackend
-from yolact_runtime.bundle import (
+from yolact_runtime.cpu.camera_frame import FrameLayout, PixelFormat
+from yolact_runtime.cpu.postprocess import MaskIou, Postprocessor
+from yolact_runtime.cuda.device_kernels import DeviceKernels
+from yolact_runtime.cuda.device_path import DevicePath
+from yolact_runtime.cuda.frame_model import FrameModel
+from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError
+from yolact_runtime.frame_path import FramePath, HostPath
+from yolact_runtime.model.bundle import (
     CPU_PRECISIONS,
     CUDA_PRECISIONS,
     ENGINE_ROLE,
@@ -24,16 +32,8 @@ from yolact_runtime.bundle import (
     open_bundle,
     read_manifest,
 )
-from yolact_runtime.camera_frame import FrameLayout, PixelFormat
-from yolact_runtime.cuda.device_kernels import DeviceKernels
-from yolact_runtime.cuda.device_path import DevicePath
-from yolact_runtime.cuda.frame_model import FrameModel
-from yolact_runtime.engine_file import find_engine
-from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError
-from yolact_runtime.frame_path import FramePath, HostPath
-from yolact_runtime.kernel_folder import bundle_kernels
-from yolact_runtime.manifest import Manifest
-from yolact_runtime.postprocess import MaskIou, Postprocessor
+from yolact_runtime.model.kernel_folder import bundle_kernels
+from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.segmenter_options import SegmenterOptions
 
 __all__ = ["OpenModel", "SharedNetwork", "frame_path", "open_model"]

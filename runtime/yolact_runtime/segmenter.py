@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.backends import Backend
-from yolact_runtime.bundle import Bundle
-from yolact_runtime.camera_frame import CameraFrame
+from yolact_runtime.cpu.camera_frame import CameraFrame
 from yolact_runtime.cuda.device_instances import DeviceInstances
 from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.errors import BackendError
 from yolact_runtime.frame_stream import stream_frames
-from yolact_runtime.instances import Instances
-from yolact_runtime.manifest import Manifest
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.model.bundle import Bundle
+from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.opening import OpenModel, SharedNetwork, frame_path, open_model
 from yolact_runtime.segmenter_options import SegmenterOptions
 

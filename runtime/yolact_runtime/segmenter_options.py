@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from yolact_runtime.cpu.nms import NmsMethod, NmsSettings
 from yolact_runtime.errors import UsageError
-from yolact_runtime.manifest import Manifest
-from yolact_runtime.nms import NmsMethod, NmsSettings
+from yolact_runtime.model.manifest import Manifest
 
 __all__ = ["SegmenterOptions"]
 
@@ -20,7 +20,7 @@ class SegmenterOptions:
     """How a segmenter turns network outputs into instances.
 
     Attributes:
-        nms: Suppression method, a :class:`yolact_runtime.nms.NmsMethod` or its value such as ``"fast"``.
+        nms: Suppression method, a :class:`yolact_runtime.cpu.nms.NmsMethod` or its value such as ``"fast"``.
         min_confidence: The second score threshold: instances at or below it are left out, before suppression. 0 is the
             published behaviour, which has none and fills the list up with low scores; 0.15 to 0.3 suits pictures. It
             never changes the instances above it.

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from support.training_data import write_scenes
-from yolact_benchmarks import eval_cli
-from yolact_export import cli as export_cli
-from yolact_export.checkpoint import load_checkpoint
+from yolact_benchmarks.commands import eval_cli
+from yolact_export.checkpoint.checkpoint import load_checkpoint
+from yolact_export.commands import cli as export_cli
 from yolact_runtime import cli as run_cli
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"

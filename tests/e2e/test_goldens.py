@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from support.goldens import CONFIG_NAMES, FOLDER, IMAGE_NAMES, load_golden, write_golden_checkpoint
-from yolact_export import cli as export_cli
+from yolact_export.commands import cli as export_cli
 from yolact_runtime import cli as run_cli
-from yolact_runtime.masks import Masks
+from yolact_runtime.masks.masks import Masks
 
 CONFIDENCE_TOLERANCE = 2e-3
 CORNER_TOLERANCE_PX = 1.0

@@ -9,18 +9,18 @@ import pytest
 
 from support.goldens import load_golden, write_golden_checkpoint
 from support.quantised import image_of, run
-from yolact_calibration.float16 import to_float16
-from yolact_calibration.network_graph import FINAL_GROUPS, NetworkGraph
-from yolact_calibration.qdq import quantise
-from yolact_calibration.qdq_placement import Dialect, quantisable_tensors
-from yolact_calibration.ranges import Range
-from yolact_export.checkpoint import load_checkpoint
-from yolact_export.engine_build import build_engine
-from yolact_export.engine_layers import Convolution, find_convolutions
-from yolact_export.engine_options import EngineOptions
+from yolact_calibration.quantisation.float16 import to_float16
+from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph
+from yolact_calibration.quantisation.qdq import quantise
+from yolact_calibration.quantisation.qdq_placement import Dialect, quantisable_tensors
+from yolact_calibration.quantisation.ranges import Range
+from yolact_export.checkpoint.checkpoint import load_checkpoint
+from yolact_export.engine.build import build_engine
+from yolact_export.engine.layers import Convolution, find_convolutions
+from yolact_export.engine.options import EngineOptions
+from yolact_export.graph.export import ExportOptions, export_network
 from yolact_export.model.config import find_config
-from yolact_export.onnx_export import ExportOptions, export_network
-from yolact_runtime.manifest import Manifest
+from yolact_runtime.model.manifest import Manifest
 
 SHAPES = Path(__file__).parents[2] / "examples" / "models" / "shapes.pth"
 BALLOONS = SHAPES.with_name("balloons.pth")

@@ -17,15 +17,16 @@ import pytest
 import torch
 
 from support.training_data import write_scenes
-from yolact_calibration.coco import CocoAnnotations
-from yolact_calibration.dataset import AnnotatedImages
-from yolact_calibration.judge import Judge
-from yolact_calibration.trial import Trial
-from yolact_export import cli, precision_document
-from yolact_export.guard_images import GuardImages
+from yolact_calibration.data.dataset import AnnotatedImages
+from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.evaluation.judge import Judge
+from yolact_calibration.quantisation.trial import Trial
+from yolact_export.commands import cli
+from yolact_export.precision import document as precision_document
+from yolact_export.precision.guard_images import GuardImages
 from yolact_runtime import cli as run_cli
-from yolact_runtime.bundle import open_bundle
-from yolact_runtime.media import read_image, write_image
+from yolact_runtime.media.media import read_image, write_image
+from yolact_runtime.model.bundle import open_bundle
 
 SHAPES = Path(__file__).parents[2] / "examples" / "models" / "shapes.pth"
 NUM_LABELLED = 4

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from support.goldens import filled_state_dict
-from yolact_export import engine_gpus
+from yolact_export.engine import gpus as engine_gpus
 from yolact_export.model.config import CONFIGS, YolactConfig
 from yolact_export.model.widths import fit_widths, make_skeleton
 from yolact_export.model.yolact import Yolact
-from yolact_runtime.cuda_driver import Gpu
+from yolact_runtime.backends.cuda_driver import Gpu
 from yolact_runtime.errors import BackendUnavailableError
 
 

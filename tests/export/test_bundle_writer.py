@@ -10,9 +10,9 @@ from support.precompiled import with_kernels
 from yolact_export import bundle_writer
 from yolact_export.bundle_writer import check_destination, staged_bundle, write_manifest
 from yolact_export.errors import ExportError
-from yolact_runtime.bundle import open_bundle
-from yolact_runtime.kernel_folder import bundle_kernels
-from yolact_runtime.manifest import InputSpec, Manifest, PriorSpec
+from yolact_runtime.model.bundle import open_bundle
+from yolact_runtime.model.kernel_folder import bundle_kernels
+from yolact_runtime.model.manifest import InputSpec, Manifest, PriorSpec
 
 MANIFEST = Manifest(
     "tiny",

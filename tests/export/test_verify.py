@@ -14,8 +14,8 @@ from yolact_export.verify import (
     compare_outputs,
     make_frame,
 )
-from yolact_runtime.instances import Instances
-from yolact_runtime.masks import Masks
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.masks.masks import Masks
 
 
 def instances(count: int, shift: int = 0, confidence: float = 0.9) -> Instances:

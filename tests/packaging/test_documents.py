@@ -20,11 +20,42 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_names_of_modules_exist() -> None:
+    """Whatever documents, docstrings and messages call ``yolact_<package>.<name>`` is a module, or a name in one."""
+    # The changelog tells of former places, tests of names that are not there.
+    sources = [path for folder in ROOT.glob("*/yolact_*") for path in folder.rglob("*.py")]
+    texts = [*DOCUMENTS, ROOT / "Makefile", ROOT / "pyproject.toml", *ROOT.glob("examples/**/*.*"), *sources]
+    packages = "|".join(sorted({path.parent.name for path in ROOT.glob("*/yolact_*")}))
+    names = set()
+    for path in texts:
+        if path.suffix in {".md", ".py", ".toml", ""} and path.name != "CHANGELOG.md":
+            text = path.read_text(encoding="utf-8")
+            names |= {(name, path) for name in re.findall(rf"\byolact_(?:{packages})(?:\.[A-Za-z_]\w*)+", text)}
+    assert len(names) > 500
+    assert not {f"{path.relative_to(ROOT)}: {name}" for name, path in names if not _exists(name)}
+
+
+def _exists(name: str) -> bool:
+    """The name leads to a module and, where more follows, that word stands in it."""
+    package, *parts = name.split(".")
+    place = ROOT / package.removeprefix("yolact_") / package
+    for position, part in enumerate(parts):
+        if (place / part).is_dir() and part != "__pycache__":
+            place = place / part
+            continue
+        module = place / f"{part}.py"
+        if not module.exists():
+            return f'"{part}"' in (place / "__init__.py").read_text(encoding="utf-8").partition("__all__")[2]
+        rest = parts[position + 1 :]
+        return not rest or re.search(rf"\b{rest[0]}\b", module.read_text(encoding="utf-8")) is not None
+    return True
+
+
 def test_commands_of_the_documents_parse() -> None:
     """Every yolact-… command line in a code block is accepted by that command's own parser."""
-    from yolact_benchmarks import bench_cli, compare_cli, eval_cli
-    from yolact_export import cli as export_cli
-    from yolact_export import finetune_cli
+    from yolact_benchmarks.commands import bench_cli, compare_cli, eval_cli
+    from yolact_export.commands import cli as export_cli
+    from yolact_export.commands import finetune_cli
     from yolact_runtime import cli as run_cli
 
     parsers = {

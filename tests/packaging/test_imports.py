@@ -13,10 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "onnx", "cv2", "tensorrt", "tensorrt_rtx", "onnxruntime", "cuda", "PIL")
 COMMANDS = {
-    "yolact-bench": "yolact_benchmarks.bench_cli",
-    "yolact-eval": "yolact_benchmarks.eval_cli",
-    "yolact-export": "yolact_export.cli",
-    "yolact-finetune": "yolact_export.finetune_cli",
+    "yolact-bench": "yolact_benchmarks.commands.bench_cli",
+    "yolact-eval": "yolact_benchmarks.commands.eval_cli",
+    "yolact-export": "yolact_export.commands.cli",
+    "yolact-finetune": "yolact_export.commands.finetune_cli",
     "yolact-run": "yolact_runtime.cli",
 }
 
@@ -44,6 +44,8 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def modules_of(package: str) -> list[str]:
     folder = ROOT / package / f"yolact_{package}"
     paths = [path.relative_to(folder.parent).with_suffix("") for path in folder.rglob("*.py")]
+    # Importing __main__ runs a command.
+    paths = [path for path in paths if path.name != "__main__"]
     return sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
 
 
@@ -85,7 +87,7 @@ def test_help_works_with_nothing_but_numpy(command: str) -> None:
 def test_a_missing_export_extra_is_one_line_that_names_it(tmp_path: Path) -> None:
     checkpoint = tmp_path / "yolact_base_54_800000.pth"
     checkpoint.write_bytes(b"")
-    code = BLOCK_ALL + "from yolact_export.cli import main\nsys.exit(main(sys.argv[1:]))"
+    code = BLOCK_ALL + "from yolact_export.commands.cli import main\nsys.exit(main(sys.argv[1:]))"
     done = run(code, str(checkpoint))
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
@@ -136,10 +138,10 @@ def test_a_missing_inference_library_is_one_line_that_names_its_extra(tmp_path: 
 
 
 def test_the_kernels_compiler_explains_itself_and_names_its_extra() -> None:
-    code = BLOCK_ALL + "from yolact_plugins.precompile import main\nsys.exit(main(sys.argv[1:]))"
+    code = BLOCK_ALL + "from yolact_plugins.compile.precompile import main\nsys.exit(main(sys.argv[1:]))"
     explained = run(code, "--help")
     assert explained.returncode == 0, explained.stderr
-    assert explained.stdout.startswith("usage: python -m yolact_plugins.compiler")
+    assert explained.stdout.startswith("usage: python -m yolact_plugins.compile")
     done = run(code, "--arch", "sm_87")
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
@@ -156,7 +158,7 @@ def test_importing_the_kernels_modules_loads_no_cuda_package() -> None:
 
 
 def test_a_missing_video_extra_is_one_line_that_names_it() -> None:
-    code = BLOCK_ALL + "import pathlib\nfrom yolact_runtime import media\nmedia.read_image(pathlib.Path('a.png'))"
+    code = BLOCK_ALL + "import pathlib\nfrom yolact_runtime.media import media\nmedia.read_image(pathlib.Path('a.png'))"
     done = run(code)
     assert 'pip install "yolact-deploy[video]"' in done.stderr.strip().splitlines()[-1]
 

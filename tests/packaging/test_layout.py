@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,54 @@ def test_module_has_one_noun_an_explicit_face_and_a_bearable_length(path: Path) 
             length = (node.end_lineno or node.lineno) - node.lineno
             documented = len((ast.get_docstring(node) or "").splitlines())
             assert length - documented <= 60, f"{node.name} is {length - documented} lines long"
+
+
+def rooms_of(package: Path) -> set[str]:
+    """Folders of a package, with a slash, and modules that lie in it directly."""
+    folders = {f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    return folders | {path.stem for path in package.glob("*.py")} - {"__init__"}
+
+
+def test_the_map_of_the_house_is_the_tree() -> None:
+    """CONTRIBUTING.md lists every room of every package, once, and none that is not there."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```\n(benchmarks/yolact_benchmarks/.*?)```", text, re.DOTALL)
+    package, drawn = "", dict[str, list[str]]()
+    for line in block.splitlines():
+        name = line.split()[0]
+        if line.startswith(" "):
+            drawn[package].append(name)
+        else:
+            package = name.rstrip("/")
+            drawn[package] = []
+    assert set(drawn) == {str(folder.relative_to(ROOT)) for folder in PACKAGES}
+    for package, rooms in drawn.items():
+        assert len(rooms) == len(set(rooms))
+        assert set(rooms) == rooms_of(ROOT / package), package
+
+
+def test_no_folder_is_a_heap() -> None:
+    """At most 20 files, but for what tests are given."""
+    counts = Counter(Path(name).parent for name in tracked_files())
+    assert counts[Path("runtime/yolact_runtime")] > 5
+    fixtures = Path("tests/support"), Path("tests/goldens")
+    full = {str(folder): count for folder, count in counts.items() if count > 20}
+    assert not {folder for folder in full if not any(Path(folder).is_relative_to(fixture) for fixture in fixtures)}
+
+
+def tracked_files() -> list[str]:
+    """Tracked files; those that are there, where this is no checkout."""
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return done.stdout.splitlines()
+    return [str(path.relative_to(ROOT)) for folder in (*PACKAGES, ROOT / "tests") for path in folder.rglob("*.*")]
+
+
+def test_tests_mirror_the_packages() -> None:
+    """A folder of tests is a room of its package; beside those stand the tests of the simulated GPU."""
+    for package in PACKAGES:
+        mirrored = {path.name for path in (ROOT / "tests" / package.parent.name).iterdir() if any(path.glob("*.py"))}
+        assert {f"{name}/" for name in mirrored - {"simulated"}} <= rooms_of(package)
 
 
 @pytest.mark.parametrize(

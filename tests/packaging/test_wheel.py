@@ -32,8 +32,10 @@ def test_the_wheel_holds_every_source_file_and_nothing_else(wheel: Path) -> None
         if path.is_file() and "__pycache__" not in path.parts
     }
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert names == sources
-    assert {"yolact_runtime/py.typed", "yolact_export/cli.py", "yolact_plugins/reference.py"} <= names
+    studies = {name for name in sources if name.startswith("yolact_benchmarks/studies/")}
+    assert names == sources - studies
+    assert studies
+    assert {"yolact_runtime/py.typed", "yolact_export/commands/cli.py", "yolact_plugins/reference.py"} <= names
     kernels = {name for name in names if name.startswith("yolact_plugins/kernels/")}
     assert {"yolact_plugins/kernels/preprocess.cu", "yolact_plugins/kernels/scalar.cuh"} <= kernels
 
@@ -44,7 +46,7 @@ def test_the_wheel_declares_its_commands_and_needs_numpy_only(wheel: Path) -> No
     (entries,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/entry_points.txt"))
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
     assert required == ["Requires-Dist: numpy>=1.24"]
-    assert "yolact-export = yolact_export.cli:main" in entries
+    assert "yolact-export = yolact_export.commands.cli:main" in entries
     assert "yolact-run = yolact_runtime.cli:main" in entries
 
 
@@ -60,7 +62,13 @@ def test_the_tests_pass_against_the_wheel(wheel: Path, tmp_path: Path) -> None:
     found = subprocess.run([sys.executable, "-c", where], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.split() == [str(site / f"yolact_{name}" / "__init__.py") for name in ("runtime", "plugins")]
     # Kernels are the same files wherever they lie; what they compute was tested beside this.
-    names = ("runtime", *(f"plugins/test_{name}.py" for name in ("reference", "sources", "precompile", "errors")))
+    names = (
+        "runtime",
+        *(
+            f"plugins/{name}.py"
+            for name in ("test_reference", "compile/test_sources", "compile/test_precompile", "test_errors")
+        ),
+    )
     tests = [*(str(ROOT / "tests" / name) for name in names), "--ignore-glob=*/runtime/cuda/*"]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)

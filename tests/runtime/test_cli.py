@@ -16,8 +16,8 @@ from support.scenes import Thing, write_bundle
 from yolact_runtime import Segmenter, SegmenterOptions
 from yolact_runtime.cli import main
 from yolact_runtime.errors import BackendError
-from yolact_runtime.masks import Masks
-from yolact_runtime.media import VideoReader, VideoWriter, write_image
+from yolact_runtime.masks.masks import Masks
+from yolact_runtime.media.media import VideoReader, VideoWriter, write_image
 
 THINGS = [
     Thing((0.25, 0.25, 0.75, 0.75), class_id=0, confidence=0.9),

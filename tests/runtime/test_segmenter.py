@@ -15,10 +15,10 @@ import yolact_runtime.opening as opening_module
 from support.scenes import Thing, fake_segmenter, raw_outputs, small_manifest, with_precisions, write_bundle
 from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions, open_bundle
 from yolact_runtime.backends import BACKENDS, FakeBackend
+from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.errors import BackendError, FrameError, UsageError
-from yolact_runtime.instances import Instances
-from yolact_runtime.manifest import DetectionSpec
-from yolact_runtime.preprocess import preprocess
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.model.manifest import DetectionSpec
 
 THINGS = [
     Thing((0.25, 0.25, 0.75, 0.75), class_id=0, confidence=0.9),

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from yolact_benchmarks.bench_document import case_document, envelope, machine_document
-from yolact_benchmarks.machine_state import MachineSample
-from yolact_benchmarks.measurement import Series
-from yolact_benchmarks.stages import MASKS, NETWORK, FrameTimes
+from yolact_benchmarks.machine.machine_state import MachineSample
+from yolact_benchmarks.measure.measurement import Series
+from yolact_benchmarks.measure.stages import MASKS, NETWORK, FrameTimes
+from yolact_benchmarks.report.document import case_document, envelope, machine_document
 
 __all__ = ["bench_record", "steady_ms"]
 

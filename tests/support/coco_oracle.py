@@ -14,8 +14,8 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolact_runtime.instances import Instances
-from yolact_runtime.masks import Masks
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.masks.masks import Masks
 
 __all__ = ["CLASS_NAMES", "pycocotools_figures", "random_data_set", "repeated", "results_of"]
 

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from support.host_gpu import HostDriver
-from yolact_benchmarks.replay_network import ReplayNetwork
-from yolact_plugins.driver import Device, Stream
+from yolact_benchmarks.measure.replay_network import ReplayNetwork
+from yolact_plugins.driver.driver import Device, Stream
 from yolact_runtime.backends import DeviceContext, TensorSpec
 from yolact_runtime.errors import BackendError
-from yolact_runtime.manifest import Manifest
+from yolact_runtime.model.manifest import Manifest
 
 __all__ = ["EchoBackend", "EchoNetwork", "HostNetwork", "replay", "tensor_specs"]
 

@@ -14,8 +14,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from support.scenes import small_manifest
-from yolact_runtime.bundle import MANIFEST_NAME, file_sha256
-from yolact_runtime.manifest import METADATA_KEY, Artefact, Manifest
+from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256
+from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest
 
 CONVOLUTIONS = ("conv1", "conv2", "conv3")
 

@@ -20,16 +20,15 @@ import pytest
 
 from support.device_network import Function
 from support.host_gpu import HostDriver
-from yolact_plugins.driver import Device
-from yolact_runtime import engine_file
-from yolact_runtime.backends import TensorSpec
+from yolact_plugins.driver.driver import Device
+from yolact_runtime.backends import TensorSpec, engine_file
 from yolact_runtime.backends import tensorrt as adapter
-from yolact_runtime.bundle import MANIFEST_NAME, file_sha256
-from yolact_runtime.cuda_driver import Gpu
-from yolact_runtime.engine_file import engine_file_name, machine_facts
+from yolact_runtime.backends.cuda_driver import Gpu
+from yolact_runtime.backends.engine_file import engine_file_name, machine_facts
+from yolact_runtime.backends.tensorrt_library import TensorRtLibrary
 from yolact_runtime.errors import BackendUnavailableError
-from yolact_runtime.manifest import Artefact, Manifest
-from yolact_runtime.tensorrt_library import TensorRtLibrary
+from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256
+from yolact_runtime.model.manifest import Artefact, Manifest
 
 __all__ = ["FakeTensorRt", "add_engine", "put_in_place"]
 

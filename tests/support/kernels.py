@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yolact_plugins.sources import KernelSource
+from yolact_plugins.compile.sources import KernelSource
 
 __all__ = ["ARCHS", "SAMPLE", "write_headers"]
 

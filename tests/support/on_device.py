@@ -1,13 +1,13 @@
 """A pytest plugin: the kernel tests, which run the sources as host C++, run the machine code on a GPU instead.
 
-``python -m pytest -p support.on_device tests/plugins/test_*_kernel.py`` (with ``tests`` on ``PYTHONPATH``). Each array
-that a kernel gets is copied, with the bytes it holds, between two guard zones into GPU memory of its own; the kernel is
+``python -m pytest -p support.on_device tests/plugins/kernels`` (with ``tests`` on ``PYTHONPATH``). Each array that a
+kernel gets is copied, with the bytes it holds, between two guard zones into GPU memory of its own; the kernel is
 launched, and the bytes come back into the same array. So references, poisoned outputs and random cases of the
 project's own tests judge what the GPU's compiler made. A guard zone that changed, or a launch that fails, is an error.
 
 Every process that launched something adds a line to the file named by ``YOLACT_GPU_LAUNCHES``: green tests without
 such a line have tested nothing. ``YOLACT_GPU_DRIVER`` names a simulated driver for a dry run, see
-:func:`yolact_benchmarks.gpu.stage_options.open_device`.
+:func:`yolact_benchmarks.studies.gpu.stage_options.open_device`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import numpy.typing as npt
 import pytest
 
 from support.kernel_host import SANITIZE, KernelRunner, run_kernels_by
-from yolact_benchmarks.gpu.stage_options import open_device
-from yolact_plugins.cache import CubinCache
-from yolact_plugins.driver import Device, Stream
-from yolact_plugins.launch import LaunchConfig
-from yolact_plugins.memory import DeviceBuffer
-from yolact_plugins.module import Module
-from yolact_plugins.sources import read_source
+from yolact_benchmarks.studies.gpu.stage_options import open_device
+from yolact_plugins.compile.cache import CubinCache
+from yolact_plugins.compile.sources import read_source
+from yolact_plugins.driver.driver import Device, Stream
+from yolact_plugins.driver.launch import LaunchConfig
+from yolact_plugins.driver.memory import DeviceBuffer
+from yolact_plugins.driver.module import Module
 
 __all__ = ["DeviceKernels", "byte_span"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yolact_calibration.contact_sheet import SheetOptions, side_by_side
-from yolact_calibration.shape_scene import CLASS_NAMES, SceneOptions, make_scene
-from yolact_runtime.instances import Instances
-from yolact_runtime.masks import Masks
+from yolact_calibration.report.contact_sheet import SheetOptions, side_by_side
+from yolact_calibration.shapes.scene import CLASS_NAMES, SceneOptions, make_scene
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.masks.masks import Masks
 
 __all__ = ["make_document", "make_pair"]
 

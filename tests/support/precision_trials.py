@@ -12,12 +12,12 @@ from onnx import numpy_helper
 
 from support.pruning import SMALL
 from support.quantised import float_network
-from yolact_calibration.histogram import Histogram
-from yolact_calibration.network_graph import NetworkGraph
-from yolact_calibration.observer import observe
-from yolact_calibration.qdq_placement import quantisable_tensors
-from yolact_calibration.trial import Trial
-from yolact_runtime.manifest import Manifest
+from yolact_calibration.quantisation.histogram import Histogram
+from yolact_calibration.quantisation.network_graph import NetworkGraph
+from yolact_calibration.quantisation.observer import observe
+from yolact_calibration.quantisation.qdq_placement import quantisable_tensors
+from yolact_calibration.quantisation.trial import Trial
+from yolact_runtime.model.manifest import Manifest
 
 __all__ = ["MANIFEST", "histograms", "histograms_of", "make_frames", "multiply_weight", "trial_on"]
 

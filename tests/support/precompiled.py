@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from support.kernels import SAMPLE
-from yolact_plugins import compiler
-from yolact_plugins.cubin import Cubin, KernelFigures
-from yolact_plugins.cubin_folder import FOLDER_NAME, INDEX_NAME
-from yolact_plugins.manifest_entry import put_kernels
+from yolact_plugins.compile import compiler
+from yolact_plugins.compile.cubin_folder import FOLDER_NAME, INDEX_NAME
+from yolact_plugins.compile.manifest_entry import put_kernels
+from yolact_plugins.driver.cubin import Cubin, KernelFigures
 
 __all__ = ["made_up_cubin", "with_kernels"]
 

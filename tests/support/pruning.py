@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
-from yolact_calibration.channel_groups import ChannelGroup
-from yolact_calibration.layer_shape import LayerShape
+from yolact_calibration.pruning.channel_groups import ChannelGroup
+from yolact_calibration.pruning.layer_shape import LayerShape
 from yolact_export.model.config import CONFIGS, SmallResNetConfig, YolactConfig
 from yolact_export.model.widths import fit_widths, make_skeleton
 from yolact_export.model.yolact import Yolact
-from yolact_runtime.priors import make_priors
+from yolact_runtime.cpu.priors import make_priors
 
 SMALL = YolactConfig(
     "yolact_small",

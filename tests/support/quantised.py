@@ -9,10 +9,10 @@ import onnx
 import onnxruntime
 
 from support.pruning import FAMILIES, random_model
-from yolact_calibration.network_graph import NetworkGraph
-from yolact_calibration.qdq_placement import quantisable_tensors
-from yolact_calibration.ranges import Range
-from yolact_export.onnx_export import ExportOptions, export_network
+from yolact_calibration.quantisation.network_graph import NetworkGraph
+from yolact_calibration.quantisation.qdq_placement import quantisable_tensors
+from yolact_calibration.quantisation.ranges import Range
+from yolact_export.graph.export import ExportOptions, export_network
 
 __all__ = ["float_network", "observed_ranges", "run", "signal_to_noise_db"]
 

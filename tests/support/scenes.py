@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.backends import FakeBackend
-from yolact_runtime.bundle import MANIFEST_NAME, file_sha256
-from yolact_runtime.camera_frame import CameraFrame
-from yolact_runtime.instances import Instances
-from yolact_runtime.manifest import METADATA_KEY, Artefact, InputSpec, Manifest, PriorSpec
-from yolact_runtime.masks import Masks
-from yolact_runtime.priors import make_priors
+from yolact_runtime.cpu.camera_frame import CameraFrame
+from yolact_runtime.cpu.priors import make_priors
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.masks.masks import Masks
+from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256
+from yolact_runtime.model.manifest import METADATA_KEY, Artefact, InputSpec, Manifest, PriorSpec
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
 __all__ = [

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from yolact_export.errors import ConfigError
-from yolact_runtime.manifest import InputSpec, PriorSpec
+from yolact_runtime.model.manifest import InputSpec, PriorSpec
 
 __all__ = [
     "CONFIGS",

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.driver import Device, Stream
+from yolact_plugins.driver.driver import Device, Stream
 
 __all__ = ["Backend", "BackendFactory", "DeviceBackend", "DeviceContext", "TensorSpec"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.errors import BackendError, BackendUnavailableError, MissingDependencyError, YolactError
-from yolact_runtime.manifest import METADATA_KEY
-from yolact_runtime.onnx_metadata import read_metadata
+from yolact_runtime.model.manifest import METADATA_KEY
+from yolact_runtime.model.onnx_metadata import read_metadata
 
 __all__ = ["OnnxRuntimeBackend"]
 

@@ -13,9 +13,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from yolact_plugins.cache import default_cache_folder
+from yolact_plugins.compile.cache import default_cache_folder
 from yolact_plugins.files import write_atomically
-from yolact_runtime.bundle import file_sha256
+from yolact_runtime.model.bundle import file_sha256
 
 __all__ = ["RuntimeCache", "cache_folder"]
 

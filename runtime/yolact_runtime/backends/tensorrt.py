@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.device_array import DeviceArray
-from yolact_plugins.driver import Device, Stream
+from yolact_plugins.driver.device_array import DeviceArray
+from yolact_plugins.driver.driver import Device, Stream
+from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_plugins.errors import CudaError, CudaUnavailableError, MissingDependencyError
-from yolact_plugins.memory import DeviceBuffer
 from yolact_runtime.backends.base import TensorSpec
+from yolact_runtime.backends.engine_file import LoadedEngine, find_engine, load_engine
 from yolact_runtime.backends.runtime_cache import RuntimeCache
 from yolact_runtime.backends.tensorrt_context import TensorRtContext, configure_contexts, create_context
-from yolact_runtime.engine_file import LoadedEngine, find_engine, load_engine
 from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError
-from yolact_runtime.manifest import Manifest
+from yolact_runtime.model.manifest import Manifest
 
 __all__ = ["TARGETS", "TensorRtBackend"]
 
 TARGETS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
-"""Backend name -> target of :mod:`yolact_runtime.tensorrt_library`."""
+"""Backend name -> target of :mod:`yolact_runtime.backends.tensorrt_library`."""
 _DTYPES = {"FLOAT": np.float32, "HALF": np.float16}
 
 

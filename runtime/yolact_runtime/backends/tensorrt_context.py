@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from yolact_plugins.driver import Stream
-from yolact_plugins.memory import DeviceBuffer
+from yolact_plugins.driver.driver import Stream
+from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_runtime.backends.base import TensorSpec
-from yolact_runtime.engine_file import LoadedEngine
+from yolact_runtime.backends.engine_file import LoadedEngine
+from yolact_runtime.backends.tensorrt_library import TensorRtLibrary
 from yolact_runtime.errors import BackendError
-from yolact_runtime.tensorrt_library import TensorRtLibrary
 
 __all__ = ["TensorRtContext", "configure_contexts", "create_context"]
 

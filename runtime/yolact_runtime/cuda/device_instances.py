@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.device_array import DeviceArray
-from yolact_plugins.driver import Stream
-from yolact_plugins.memory import DeviceBuffer
+from yolact_plugins.driver.device_array import DeviceArray
+from yolact_plugins.driver.driver import Stream
+from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_runtime.cuda.frame_slot import FrameSlot
 from yolact_runtime.errors import BackendError
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from yolact_plugins.cache import CubinCache
-from yolact_plugins.driver import Device
-from yolact_plugins.module import Kernel, Module
-from yolact_plugins.ownership import Owned
-from yolact_plugins.sources import read_source
+from yolact_plugins.compile.cache import CubinCache
+from yolact_plugins.compile.sources import read_source
+from yolact_plugins.driver.driver import Device
+from yolact_plugins.driver.module import Kernel, Module
+from yolact_plugins.driver.ownership import Owned
 
 __all__ = ["DeviceKernels"]
 
@@ -21,7 +21,8 @@ class DeviceKernels(Owned):
         cache: Where machine code comes from; None takes this machine's cache, and what is not there from NVRTC.
 
     Raises:
-        MissingCubinError, KernelCompileError, MissingDependencyError: See :meth:`yolact_plugins.cache.CubinCache.get`.
+        MissingCubinError, KernelCompileError, MissingDependencyError: See
+        :meth:`yolact_plugins.compile.cache.CubinCache.get`.
         CudaError: The code does not load on this GPU.
     """
 

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.driver import Device
-from yolact_plugins.foreign_array import is_device_array
-from yolact_plugins.memory import DeviceBuffer
+from yolact_plugins.driver.driver import Device
+from yolact_plugins.driver.foreign_array import is_device_array
+from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_runtime.backends.base import DeviceBackend
-from yolact_runtime.camera_frame import CameraFrame, FrameLayout, PixelFormat
+from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat
+from yolact_runtime.cpu.postprocess import MaskIou, to_pixels
+from yolact_runtime.cpu.preprocess import as_bgr
 from yolact_runtime.cuda.device_instances import DeviceInstances
 from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.frame_model import FrameModel
 from yolact_runtime.cuda.frame_slot import FrameSlot
 from yolact_runtime.errors import BackendError, FrameError, UsageError
-from yolact_runtime.instances import Instances
-from yolact_runtime.masks import Masks
-from yolact_runtime.postprocess import MaskIou, to_pixels
-from yolact_runtime.preprocess import as_bgr
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.masks.masks import Masks
 
 __all__ = ["DevicePath"]
 

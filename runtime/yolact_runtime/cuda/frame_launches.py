@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from yolact_plugins.device_array import DeviceArray
-from yolact_plugins.launch import LaunchConfig, ceil_div
-from yolact_plugins.module import Launch
-from yolact_runtime.camera_frame import FrameLayout, PixelFormat
+from yolact_plugins.driver.device_array import DeviceArray
+from yolact_plugins.driver.launch import LaunchConfig, ceil_div
+from yolact_plugins.driver.module import Launch
+from yolact_runtime.cpu.camera_frame import FrameLayout, PixelFormat
+from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.frame_memory import FrameMemory
 from yolact_runtime.cuda.frame_model import FrameModel
-from yolact_runtime.nms import NmsMethod
 
 __all__ = ["FrameLaunches"]
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.device_array import DeviceArray
-from yolact_plugins.driver import Device
-from yolact_plugins.memory import DeviceBuffer, MappedBuffer, PinnedBuffer
-from yolact_plugins.ownership import Owned
-from yolact_runtime.camera_frame import FrameLayout
+from yolact_plugins.driver.device_array import DeviceArray
+from yolact_plugins.driver.driver import Device
+from yolact_plugins.driver.memory import DeviceBuffer, MappedBuffer, PinnedBuffer
+from yolact_plugins.driver.ownership import Owned
+from yolact_runtime.cpu.camera_frame import FrameLayout
+from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.cuda.frame_model import FrameModel
 from yolact_runtime.cuda.memory_plan import MemoryPlan
-from yolact_runtime.nms import NmsMethod
 
 __all__ = ["FrameMemory"]
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.backends.base import TensorSpec
+from yolact_runtime.cpu.nms import NmsMethod, NmsSettings
+from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.errors import BackendError, UsageError
-from yolact_runtime.manifest import Manifest
-from yolact_runtime.nms import NmsMethod, NmsSettings
-from yolact_runtime.priors import make_priors
+from yolact_runtime.model.manifest import Manifest
 
 __all__ = ["FrameModel"]
 

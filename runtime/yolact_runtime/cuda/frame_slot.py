@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.cuda_graph import Graph
-from yolact_plugins.device_array import DeviceArray, contiguous_strides
-from yolact_plugins.driver import Device, Event, Stream
+from yolact_plugins.driver.cuda_graph import Graph
+from yolact_plugins.driver.device_array import DeviceArray, contiguous_strides
+from yolact_plugins.driver.driver import Device, Event, Stream
+from yolact_plugins.driver.foreign_array import take_array
 from yolact_plugins.errors import CudaError, ShapeError
-from yolact_plugins.foreign_array import take_array
 from yolact_runtime.backends.base import DeviceBackend
-from yolact_runtime.camera_frame import CameraFrame, FrameLayout, PixelFormat
+from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat
 from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.frame_launches import FrameLaunches
 from yolact_runtime.cuda.frame_memory import FrameMemory

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.device_array import DeviceArray
-from yolact_plugins.memory import DeviceBuffer, MappedBuffer, PinnedBuffer
+from yolact_plugins.driver.device_array import DeviceArray
+from yolact_plugins.driver.memory import DeviceBuffer, MappedBuffer, PinnedBuffer
 
 __all__ = ["MemoryPlan"]
 

@@ -16,12 +16,12 @@ from support.device_network import HostNetwork, replay, tensor_specs
 from support.host_gpu import HostDriver, host_gpu, share_kernels
 from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, camera_frames, raw_outputs, small_manifest
-from yolact_plugins.driver import Device
+from yolact_plugins.driver.driver import Device
 from yolact_plugins.errors import CudaOutOfMemoryError
 from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions
 from yolact_runtime.backends import DeviceBackend, FakeBackend
 from yolact_runtime.errors import BackendError, FrameError, UsageError
-from yolact_runtime.instances import Instances
+from yolact_runtime.masks.instances import Instances
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
 
@@ -265,8 +265,8 @@ def test_formats_of_cameras(pair: Callable[..., Pair], size: tuple[int, int]) ->
 
 def on_device(device: Device, array: npt.NDArray[np.uint8], gap: int = 0) -> Any:
     """The array in GPU memory that somebody else owns, with `gap` bytes between rows."""
-    from yolact_plugins.device_array import DeviceArray
-    from yolact_plugins.memory import DeviceBuffer
+    from yolact_plugins.driver.device_array import DeviceArray
+    from yolact_plugins.driver.memory import DeviceBuffer
 
     rows = array.reshape(len(array), -1)
     pitch = rows.shape[1] + gap

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from support.device_network import tensor_specs
 from support.host_gpu import HostDriver, host_gpu
 from support.scenes import small_manifest
-from yolact_plugins.driver import Device
+from yolact_plugins.driver.driver import Device
+from yolact_plugins.driver.memory import DeviceBuffer, PinnedBuffer
 from yolact_plugins.errors import CudaOutOfMemoryError
-from yolact_plugins.memory import DeviceBuffer, PinnedBuffer
-from yolact_runtime.camera_frame import FrameLayout, PixelFormat
+from yolact_runtime.cpu.camera_frame import FrameLayout, PixelFormat
+from yolact_runtime.cpu.nms import NmsSettings
 from yolact_runtime.cuda.frame_memory import FrameMemory
 from yolact_runtime.cuda.frame_model import FrameModel
 from yolact_runtime.cuda.memory_plan import MemoryPlan
-from yolact_runtime.nms import NmsSettings
 
 SHAPES = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple), min_size=1, max_size=6)
 DTYPES = st.sampled_from([np.uint8, np.float16, np.float32, np.int64])

@@ -20,18 +20,18 @@ from support.device_network import EchoBackend, EchoNetwork, HostNetwork, tensor
 from support.host_gpu import HostDriver
 from support.kernel_host import example_count
 from support.scenes import camera_frames, small_manifest
-from yolact_benchmarks.gpu.stage_options import open_device
-from yolact_benchmarks.replay_network import ReplayNetwork
-from yolact_calibration.shape_scene import SceneOptions, make_clip
-from yolact_plugins.device_array import DeviceArray
-from yolact_plugins.driver import Device, Stream
+from yolact_benchmarks.measure.replay_network import ReplayNetwork
+from yolact_benchmarks.studies.gpu.stage_options import open_device
+from yolact_calibration.shapes.scene import SceneOptions, make_clip
+from yolact_plugins.driver.device_array import DeviceArray
+from yolact_plugins.driver.driver import Device, Stream
+from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_plugins.errors import CudaUnavailableError, MissingDependencyError
-from yolact_plugins.memory import DeviceBuffer
 from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions
 from yolact_runtime.backends import FakeBackend
 from yolact_runtime.cuda import DevicePath, frame_memory
-from yolact_runtime.instances import Instances
-from yolact_runtime.manifest import DetectionSpec, Manifest, PriorSpec
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.model.manifest import DetectionSpec, Manifest, PriorSpec
 
 CASES = example_count(120)
 # Under a sanitizer and on the simulated GPU every block that finds nothing to do costs time, too.
@@ -280,7 +280,7 @@ def trained_network(device: Device, model: Any, manifest: Manifest, dtype: npt.D
         side = 2 * manifest.priors.feature_sizes[0][0]
         specs = tensor_specs(manifest, (model.config.num_prototypes, side, side), dtype, dtype)
         return HostNetwork(device, specs, function)
-    from yolact_benchmarks.gpu.torch_network import TorchNetwork
+    from yolact_benchmarks.studies.gpu.torch_network import TorchNetwork
 
     if not torch.cuda.is_available():
         pytest.skip("PyTorch has no CUDA here")
@@ -305,9 +305,9 @@ def test_a_trained_model_finds_what_it_finds_on_the_cpu(
     device: Device, dtype: npt.DTypeLike, confidence: float
 ) -> None:
     pytest.importorskip("torch")
-    from yolact_benchmarks.gpu.torch_network import manifest_of
-    from yolact_calibration.torch_backend import torch_segmenter
-    from yolact_export.checkpoint import load_checkpoint
+    from yolact_benchmarks.studies.gpu.torch_network import manifest_of
+    from yolact_calibration.training.torch_backend import torch_segmenter
+    from yolact_export.checkpoint.checkpoint import load_checkpoint
 
     reference, moved = load_checkpoint(SHAPES), load_checkpoint(SHAPES)
     manifest, options = manifest_of(reference), SegmenterOptions(min_confidence=0.2, max_instances=20)

@@ -1,4 +1,4 @@
-"""Run by ``tests/plugins/test_driver.py`` in a process where ``libcuda.so.1`` is the one of this folder."""
+"""Run by ``tests/plugins/driver/test_driver.py`` in a process where ``libcuda.so.1`` is the one of this folder."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import numpy as np
 import pytest
 
 from support.kernels import SAMPLE
-from yolact_plugins import dlpack
-from yolact_plugins.compiler import OPTIONS
-from yolact_plugins.cubin import Cubin
-from yolact_plugins.cubin_folder import find_cubin
-from yolact_plugins.cuda_graph import Graph
-from yolact_plugins.device_array import DeviceArray
-from yolact_plugins.driver import Device, Event, Stream, load_driver
+from yolact_plugins.compile.compiler import OPTIONS
+from yolact_plugins.compile.cubin_folder import find_cubin
+from yolact_plugins.driver import dlpack
+from yolact_plugins.driver.cubin import Cubin
+from yolact_plugins.driver.cuda_graph import Graph
+from yolact_plugins.driver.device_array import DeviceArray
+from yolact_plugins.driver.driver import Device, Event, Stream, load_driver
+from yolact_plugins.driver.foreign_array import is_device_array, take_array
+from yolact_plugins.driver.gpu import Gpu
+from yolact_plugins.driver.launch import LaunchConfig
+from yolact_plugins.driver.memory import DeviceBuffer, MappedBuffer, PinnedBuffer
+from yolact_plugins.driver.module import Module
 from yolact_plugins.errors import CudaError, CudaOutOfMemoryError, LaunchError, ShapeError
-from yolact_plugins.foreign_array import is_device_array, take_array
-from yolact_plugins.gpu import Gpu
-from yolact_plugins.launch import LaunchConfig
-from yolact_plugins.memory import DeviceBuffer, MappedBuffer, PinnedBuffer
-from yolact_plugins.module import Module
 
 FAKE = ctypes.CDLL("libcuda.so.1")
 FAKE.fake_journal.restype = ctypes.c_char_p
@@ -513,7 +513,7 @@ def test_machine_code_of_a_newer_cuda_is_not_given_to_the_driver(
     assert f"compiled by NVRTC {compiled_by}, and the driver of Fake is for CUDA {known}: " in str(caught.value)
     assert f"Compile with NVRTC {major}: pip install" in str(caught.value)
     assert ('pip install ".[cuda12]"' in str(caught.value)) is (major == "12")
-    assert "python -m yolact_plugins.compiler --arch sm_87 -o MODEL.bundle" in str(caught.value)
+    assert "python -m yolact_plugins.compile --arch sm_87 -o MODEL.bundle" in str(caught.value)
     assert calls() == []
 
 

@@ -1,4 +1,4 @@
-"""The host's GPU as :class:`yolact_plugins.driver.Driver`, with what tests want to know of it."""
+"""The host's GPU as :class:`yolact_plugins.driver.driver.Driver`, with what tests want to know of it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from support.host_gpu.faults import HostGpuError
 from support.host_gpu.library import HostLibrary
 from support.host_gpu.memory import Range
 from support.host_gpu.streams import Stream, Work
-from yolact_plugins.cache import CubinCache
-from yolact_plugins.driver import Device, Driver
+from yolact_plugins.compile.cache import CubinCache
+from yolact_plugins.driver.driver import Device, Driver
+from yolact_plugins.driver.gpu import Gpu
 from yolact_plugins.errors import CudaError
-from yolact_plugins.gpu import Gpu
 
 __all__ = ["Counts", "HostDriver", "host_cubins", "host_gpu", "share_kernels"]
 
@@ -160,7 +160,7 @@ def host_cubins() -> CubinCache:
 
 def share_kernels(patch: pytest.MonkeyPatch) -> None:
     """Let kernels be compiled once for all tests of this process, and nothing be left in the user's cache."""
-    patch.setattr("yolact_plugins.cache.default_cache_folder", _kernel_folder)
+    patch.setattr("yolact_plugins.compile.cache.default_cache_folder", _kernel_folder)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from support.host_gpu.handles import Handles
 from support.host_gpu.memory import HostMemory, Range
 from support.host_gpu.streams import HostStreams, Stream, Work
 from support.kernel_host import KERNELS, HostKernelError, HostKernels, entry_points
-from yolact_plugins.cubin import Parameter, kernel_parameters
+from yolact_plugins.driver.cubin import Parameter, kernel_parameters
 from yolact_plugins.errors import KernelCompileError
 
 __all__ = ["KernelCalls"]

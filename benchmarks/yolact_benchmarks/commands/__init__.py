@@ -1,0 +1,3 @@
+"""The command lines ``yolact-bench`` and ``yolact-eval``."""
+
+__all__: list[str] = []

@@ -1,0 +1,174 @@
+"""One run of ``yolact-bench``: opens what was asked for, measures it side by side, and puts the record together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from yolact_benchmarks.layers.engine_profile import profile_engine
+from yolact_benchmarks.layers.layer_profile import profile_document, profile_network
+from yolact_benchmarks.layers.network_operations import convolution_operations
+from yolact_benchmarks.machine.machine_state import MachineWatch, judge_machine
+from yolact_benchmarks.measure.cold_start import measure_cold_start
+from yolact_benchmarks.measure.device_timer import DeviceModel
+from yolact_benchmarks.measure.frames import FrameSet
+from yolact_benchmarks.measure.fresh_process import Kind
+from yolact_benchmarks.measure.gpu_stages import copy_gigabytes_per_second
+from yolact_benchmarks.measure.host_timer import HostModel
+from yolact_benchmarks.measure.opened_model import OpenedModel
+from yolact_benchmarks.measure.process_run import ProcessRun, find_frames, join_runs, open_gpu, open_models
+from yolact_benchmarks.measure.repeated_runs import run_processes
+from yolact_benchmarks.measure.request import BenchRequest
+from yolact_benchmarks.measure.speed_accuracy import measure_accuracy_of, measure_agreement_of
+from yolact_benchmarks.peers.peers import find_peers, measure_peers
+from yolact_benchmarks.report.document import case_document, machine_document
+from yolact_runtime.backends.tensorrt import TensorRtBackend
+from yolact_runtime.errors import UsageError
+from yolact_runtime.model.bundle import Bundle, open_bundle
+from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+from yolact_runtime.terminal import Terminal
+
+__all__ = ["run_bench", "run_results"]
+
+_SHEET_PICTURES = 8
+
+
+def run_bench(request: BenchRequest, terminal: Terminal) -> dict[str, Any]:
+    """Measure.
+
+    Args:
+        request: What.
+        terminal: For talk and progress.
+
+    Returns:
+        The ``"results"`` of the record; with ``with_pictures`` also ``"pictures"``, which belong in no record.
+
+    Raises:
+        YolactError: The model, the pictures or the options do not fit.
+    """
+
+    def report(kind: Kind, text: str) -> None:
+        (terminal.say if kind == "say" else terminal.status)(text)
+
+    results = run_results(join_runs(run_processes(request, report)))
+    _add_cold_starts(request, results, terminal)
+    _add_peers_and_layers(request, results, terminal)
+    _add_accuracy(request, results, terminal)
+    return results
+
+
+def run_results(run: ProcessRun) -> dict[str, Any]:
+    """The ``"results"`` of a record, as far as a run knows them."""
+    reasons = judge_machine(run.machine)
+    memory = [sample.gpu.memory_mb for sample in run.machine if sample.gpu and sample.gpu.memory_mb is not None]
+    cases = []
+    for name, series in run.series.items():
+        document = case_document(name, run.stages[name], series, run.facts[name], reasons, run.missing_meters)
+        cases.append(document | {"streaming": run.streaming[name]})
+    machine = machine_document(run.machine, reasons, max(memory, default=None))
+    return {"models": run.models, "cases": cases, "machine": machine}
+
+
+def _add_peers_and_layers(request: BenchRequest, results: dict[str, Any], terminal: Terminal) -> None:
+    if not (request.with_peers or request.with_layers):
+        return
+    with ExitStack() as stack:
+        models = open_models(request, lambda *_: None, stack)
+        if request.with_peers:
+            results["peers"] = _peers(request, models, find_frames(request)[0][-1], terminal)
+        if request.with_layers:
+            results["layers"] = {model.precision: _layers(request, model) for model in models}
+
+
+def _peers(
+    request: BenchRequest, models: Sequence[OpenedModel], frames: FrameSet, terminal: Terminal
+) -> dict[str, Any]:
+    """At the largest size and number of instances that were asked for last."""
+    ours = {model.precision: source for model in models if not isinstance(source := model.source, Segmenter)}
+    if len(ours) < len(models):
+        raise UsageError(f"--peers needs numbers of instances that can be planted, which {models[0].backend} does not")
+    first = models[0].source
+    # An engine's peers run the network that it was built from.
+    bundle = first.bundle if isinstance(first, HostModel) else _float_network(request)
+    terminal.status("preparing peers")
+    count = request.instances[-1]
+    peers = find_peers(request.checkpoint)
+    with ExitStack() as stack:
+        watch = MachineWatch(open_gpu(stack)[0])
+        return measure_peers(ours, bundle, peers, frames, count, request.options, request.plan, watch, terminal.status)
+
+
+def _layers(request: BenchRequest, model: OpenedModel) -> dict[str, Any]:
+    engine = model.source.segmenter.network if isinstance(model.source, DeviceModel) else None
+    if isinstance(engine, TensorRtBackend):
+        operations = convolution_operations(_float_network(request).network)
+        return profile_document(profile_engine(engine, operations), copy_gigabytes_per_second(engine.device))
+    if model.backend != "onnxruntime-cpu":
+        return {"not_measured": f"{model.backend} has no profiler here yet"}
+    return profile_document(profile_network(model.file, model.manifest.input, request.num_threads))
+
+
+def _float_network(request: BenchRequest) -> Bundle:
+    """That an engine was built from, or that its quantised network was made of: nodes have the same names in all."""
+    return open_bundle(request.model if request.model.is_dir() else request.model.parent, "fp32")
+
+
+def _add_cold_starts(request: BenchRequest, results: dict[str, Any], terminal: Terminal) -> None:
+    size = results["cases"][-1]["frames"]["sizes"][-1]
+    for document in results["models"]:
+        if not request.num_cold_starts:
+            document["cold_start"] = {"not_measured": "not asked for"}
+            continue
+        terminal.status(f"cold start: {document['precision']}")
+        precision = document["precision"] if request.model.is_dir() else None
+        found = measure_cold_start(
+            request.model, document["backend"], precision, request.num_threads, size, request.num_cold_starts
+        )
+        document["cold_start"] = {**found, "frame": list(size)}
+
+
+def _add_accuracy(request: BenchRequest, results: dict[str, Any], terminal: Terminal) -> None:
+    documents = results["models"]
+    precisions = [document["precision"] for document in documents]
+    has_pictures = not request.is_live
+    wants_sheet = request.with_pictures and has_pictures and len(documents) > 1
+    if not (request.annotations or request.against or wants_sheet):
+        return
+    options = SegmenterOptions(num_threads=request.num_threads)
+    _, paths = find_frames(request)
+    with ExitStack() as stack:
+
+        def opened(path: Path, precision: str | None) -> Segmenter:
+            return stack.enter_context(Segmenter.open(path, documents[0]["backend"], options, precision))
+
+        is_folder = request.model.is_dir()
+        segmenters = {name: opened(request.model, name if is_folder else None) for name in precisions}
+        accuracy: dict[str, Any] = {}
+        if request.annotations:
+            from yolact_calibration.evaluation.coco import CocoAnnotations
+
+            labels = CocoAnnotations.from_file(request.annotations)
+            accuracy = measure_accuracy_of(segmenters, labels, Path(request.images[0]), terminal.progress)
+        elif request.against:
+            reference = opened(request.against, "fp32" if request.against.is_dir() else None)
+            accuracy, _, _ = measure_agreement_of(segmenters, reference, paths, terminal.progress)
+        for document in documents:
+            if document["precision"] in accuracy:
+                document["accuracy"] = accuracy[document["precision"]]
+        if wants_sheet:
+            results["pictures"] = _pictures(segmenters, paths[:_SHEET_PICTURES], terminal)
+
+
+def _pictures(segmenters: dict[str, Segmenter], paths: Sequence[Path], terminal: Terminal) -> list[dict[str, Any]]:
+    """The first precision beside the last one, in the pictures that differ most."""
+    from yolact_calibration.report.contact_sheet import draw_sheet
+    from yolact_runtime.media.media import read_image
+
+    first, *_, last = segmenters
+    other = {last: segmenters[last]}
+    _, meters, found = measure_agreement_of(other, segmenters[first], paths, terminal.progress)
+    names = segmenters[first].class_names
+    images = meters[last].measure().images
+    return draw_sheet(images, lambda name: read_image(Path(name)), found[""], found[last], names)

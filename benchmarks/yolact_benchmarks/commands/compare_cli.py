@@ -1,0 +1,108 @@
+"""``yolact-bench compare OLD.json NEW.json``: exit status 4 where the newer run is slower than allowed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolact_benchmarks.commands.command_words import parse_fraction
+from yolact_benchmarks.report.document import BenchRecordError, read_record
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, write_json
+
+if TYPE_CHECKING:
+    from yolact_benchmarks.report.tables import Table
+    from yolact_benchmarks.statistics.compare import Comparison, Ratio
+
+__all__ = ["compare_command", "compare_parser"]
+
+_SLOWER, _UNSTABLE = 4, 7
+
+
+def compare_parser() -> argparse.ArgumentParser:
+    """Of the words after ``compare``."""
+    parser = argparse.ArgumentParser(
+        prog="yolact-bench compare",
+        description="Compare two records, configuration by configuration: ratios of the medians and of the fastest "
+        "tenths, with intervals.",
+        epilog="Exit status: 0 no slower than allowed; 1 failed; 2 usage; 4 slower; 5 different machines; "
+        "7 it may be slower, but not surely, or with --strict a measurement was unstable.",
+    )
+    parser.add_argument("old", type=Path, metavar="OLD.json", help="written by yolact-bench --json")
+    parser.add_argument("new", type=Path, metavar="NEW.json", help="the run to judge")
+    parser.add_argument("--max-regress", default="3%", metavar="P%", help="slower by so much is allowed (default 3%%)")
+    parser.add_argument("--any-machine", action="store_true", help="compare records of different machines all the same")
+    parser.add_argument("--strict", action="store_true", help="exit 7 where a measurement was unstable")
+    parser.add_argument("--json", metavar="PATH|-", help="write the comparison as JSON to a file or stdout")
+    add_common_options(parser)
+    return parser
+
+
+def compare_command(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Run the command; returns the exit status."""
+    from yolact_benchmarks.report.tables import render_text
+    from yolact_benchmarks.statistics.compare import compare_records
+
+    check_json_destination(options.json)
+    limit = parse_fraction("--max-regress", options.max_regress)
+    comparison = compare_records(read_record(options.old), read_record(options.new), limit, options.any_machine)
+    if not comparison.cases:
+        raise BenchRecordError(
+            f"{options.old} and {options.new} have no configuration in common; the same networks, sizes and numbers of "
+            f"instances have to be in both (found {', '.join(comparison.missing)})"
+        )
+    lines = render_text([_table(comparison, limit)])
+    if options.json == "-":
+        for line in lines:
+            terminal.say(line)
+    else:
+        sys.stdout.write("\n".join(lines) + "\n")
+    if options.json:
+        write_json({"old": str(options.old), "new": str(options.new), **comparison.document()}, options.json)
+    for line in comparison.warnings:
+        terminal.warn(line)
+    if comparison.missing:
+        terminal.warn(f"only in one of the records, and not compared: {', '.join(comparison.missing)}")
+    if comparison.regressions:
+        names = ", ".join(case.name for case in comparison.regressions)
+        terminal.error(f"slower by more than {limit:.1%}: {names}")
+        return _SLOWER
+    if comparison.doubts:
+        names = ", ".join(case.name for case in comparison.doubts)
+        why = "the intervals are too wide, or the two figures disagree"
+        if any(any(case.is_disturbed) for case in comparison.doubts):
+            why = "a measurement was disturbed"
+        terminal.error(
+            f"it cannot be told whether {names} became slower by more than {limit:.1%}, because {why}; measure both "
+            f"again, with a longer --duration and more --processes"
+        )
+        return _UNSTABLE
+    is_stable = all(case.is_stable for case in comparison.cases)
+    return _UNSTABLE if options.strict and not is_stable else 0
+
+
+def _table(comparison: Comparison, limit: float) -> Table:
+    from yolact_benchmarks.report.tables import Table
+
+    rows = [
+        (
+            case.name,
+            f"{case.old_ms:.2f}",
+            f"{case.new_ms:.2f}",
+            _shown(case.median),
+            _shown(case.fast),
+            case.outcome + ("" if case.is_stable else " !"),
+        )
+        for case in comparison.cases
+    ]
+    heads = ("configuration", "old ms", "new ms", "median", "fastest 1/10", "")
+    note = (
+        f"slower: by more than {limit:.1%}, and surely slower at all; ± half the 95 % interval of the ratio over "
+        f"processes; ! a measurement was unstable"
+    )
+    return Table("new over old", heads, tuple(rows), 1, (note,))
+
+
+def _shown(ratio: Ratio) -> str:
+    return f"{ratio.ratio:.3f} ± {ratio.relative_half_width:.1%}"

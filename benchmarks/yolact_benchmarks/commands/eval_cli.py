@@ -1,0 +1,282 @@
+"""``yolact-eval``: how accurate a model is, by labels or by another model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolact_calibration.errors import DatasetError, UsageError
+from yolact_plugins.files import human_size
+from yolact_runtime.errors import BackendError, FrameError
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
+
+if TYPE_CHECKING:
+    from yolact_calibration.evaluation.bootstrap import BootstrapSettings, Interval
+    from yolact_runtime.masks.instances import Instances
+    from yolact_runtime.segmenter import Segmenter
+
+__all__ = ["main"]
+
+_NAMES_SHOWN = 5
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    return run_command(_parser(), _run, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="yolact-eval",
+        description="Measure the accuracy of an exported model: box and mask AP against labels, or agreement with "
+        "another model where there are no labels. All figures lie between 0 and 1.",
+        epilog="Exit status: 0 done; 1 failed; 2 usage; 6 out of memory; 130 interrupted.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="bundle folder or .onnx file")
+    truth = parser.add_mutually_exclusive_group(required=True)
+    truth.add_argument("--annotations", type=Path, metavar="COCO.json", help="labels, in COCO's format")
+    truth.add_argument(
+        "--against", type=Path, metavar="REFERENCE_MODEL", help="no labels: compare with this model's detections"
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="folder of the annotated images; with --against also image files and globs",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images, by id or by name")
+    parser.add_argument("--json", metavar="PATH|-", help="write the figures as JSON to a file or stdout")
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        metavar="C",
+        help="with --against: what the reference finds with more than this is the truth (default 0.3)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the images for the intervals; 0: no intervals (default 1000)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default 0)")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--backend",
+        default="auto",
+        help="auto, tensorrt, tensorrt-rtx, onnxruntime-cuda or onnxruntime-cpu (default auto)",
+    )
+    machine.add_argument(
+        "--precision",
+        metavar="NAME",
+        help="which network of a bundle: fp32, fp16, int8, int8-cpu (default: what the backend runs best)",
+    )
+    machine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 lets the backend choose")
+    add_common_options(parser)
+    return parser
+
+
+def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    from yolact_calibration.evaluation.coco_evaluator import require_evaluator
+
+    check_json_destination(options.json)
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"--limit must be 1 or more, found {options.limit}")
+    if options.min_confidence is not None and not options.against:
+        raise UsageError("--min-confidence belongs to --against: with labels, every detection counts")
+    settings = _bootstrap_settings(options)
+    require_evaluator()
+    started = time.monotonic()
+    measure = _measure_agreement if options.against else _measure_accuracy
+    lines, document = measure(options, terminal, settings)
+    seconds = time.monotonic() - started
+    lines += ["", f"{document['images']} image(s), {sum(document['instances'].values())} instance(s), {seconds:.1f} s"]
+    if options.json == "-":
+        for line in lines:
+            terminal.say(line)
+    else:
+        sys.stdout.write("\n".join(lines) + "\n")
+    if options.json:
+        write_json({**document, "seconds": round(seconds, 2)}, options.json)
+        if options.json != "-":
+            terminal.say(f"wrote {options.json} ({human_size(Path(options.json).stat().st_size)})")
+    return 0
+
+
+def _bootstrap_settings(options: argparse.Namespace) -> BootstrapSettings | None:
+    from yolact_calibration.evaluation.bootstrap import BootstrapSettings
+
+    if options.bootstrap == 0:
+        return None
+    if options.bootstrap < 0:
+        raise UsageError(f"--bootstrap must be 0 or more, found {options.bootstrap}")
+    return BootstrapSettings(num_resamples=options.bootstrap, seed=options.seed)
+
+
+def _measure_accuracy(
+    options: argparse.Namespace, terminal: Terminal, settings: BootstrapSettings | None
+) -> tuple[list[str], dict[str, Any]]:
+    """Against labels: lines for people and the JSON object."""
+    from yolact_benchmarks.report.eval_tables import accuracy_lines
+    from yolact_calibration.evaluation.accuracy import AccuracyMeter
+    from yolact_calibration.evaluation.bootstrap import bootstrap_precision
+    from yolact_calibration.evaluation.coco import CocoAnnotations
+    from yolact_calibration.evaluation.coco_evaluator import KINDS
+    from yolact_runtime.media.media import read_image
+
+    annotations = CocoAnnotations.from_file(options.annotations)
+    if options.limit is not None:
+        annotations = annotations.first(options.limit)
+    if len(options.images) != 1 or not Path(options.images[0]).is_dir():
+        raise UsageError(
+            f"with --annotations, --images is the one folder that the file names are relative to; found "
+            f"{' '.join(options.images)}"
+        )
+    paths = [Path(options.images[0]) / image.file_name for image in annotations.images]
+    _require_files(paths, f"{options.annotations} names")
+    with _open(options.model, options.precision, options, terminal) as segmenter:
+        meter = AccuracyMeter(annotations, segmenter.class_names)
+        for finding in meter.findings:
+            terminal.warn(finding)
+        todo = list(zip(annotations.images, paths, strict=True))
+        for image, path in terminal.progress(todo, "images", len(todo)):
+            meter.add(image.image_id, _segment(segmenter, path, read_image(path)))
+        model = _describe(options.model, segmenter)
+    accuracy = meter.measure()
+    document = {
+        **accuracy.document(),
+        "model": model,
+        "annotations": {"file": str(options.annotations), "sha256": annotations.sha256},
+        "findings": list(accuracy.findings),
+    }
+    intervals = {kind: bootstrap_precision(accuracy.matches(kind), settings) for kind in KINDS} if settings else None
+    document |= _interval_document(intervals, settings)
+    return accuracy_lines(accuracy, intervals, options.verbose), document
+
+
+def _measure_agreement(
+    options: argparse.Namespace, terminal: Terminal, settings: BootstrapSettings | None
+) -> tuple[list[str], dict[str, Any]]:
+    """Against another model: lines for people and the JSON object."""
+    from yolact_benchmarks.report.eval_tables import agreement_lines
+    from yolact_calibration.evaluation.agreement import AgreementMeter
+    from yolact_runtime.media.media import read_image
+
+    paths = _find_images(options, terminal)
+    with ExitStack() as stack:
+        candidate = stack.enter_context(_open(options.model, options.precision, options, terminal))
+        # The float network of a bundle: INT8 is compared with what it was made of, and not with itself.
+        precision = "fp32" if options.against.is_dir() else None
+        reference = stack.enter_context(_open(options.against, precision, options, terminal))
+        _require_same_classes(candidate.class_names, reference.class_names, options)
+        meter = AgreementMeter(reference.class_names, 0.3 if options.min_confidence is None else options.min_confidence)
+        for path in terminal.progress(paths, "images", len(paths)):
+            frame = read_image(path)
+            meter.add(str(path), _segment(reference, path, frame), _segment(candidate, path, frame))
+        models = {
+            "model": _describe(options.model, candidate),
+            "reference": _describe(options.against, reference),
+        }
+    agreement = meter.measure()
+    if not agreement.num_instances:
+        terminal.warn(
+            f"the reference finds nothing with a confidence above {agreement.min_confidence} in these images, so there "
+            f"is nothing to agree on: give other images, or a lower --min-confidence"
+        )
+    intervals = agreement.intervals(settings) if settings else None
+    document = {**agreement.document(), **models, **_interval_document(intervals, settings)}
+    return agreement_lines(agreement, intervals, options.verbose), document
+
+
+def _open(path: Path, precision: str | None, options: argparse.Namespace, terminal: Terminal) -> Segmenter:
+    from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+
+    # No second threshold, as in the published evaluation: AP counts the low scores too.
+    settings = SegmenterOptions(min_confidence=0.0, num_threads=options.threads)
+    segmenter = Segmenter.open(path, options.backend, settings, precision)
+    manifest = segmenter.manifest
+    terminal.say(f"{path}: {manifest.name} ({manifest.precision}) on {segmenter.backend_name}")
+    return segmenter
+
+
+def _describe(path: Path, segmenter: Segmenter) -> dict[str, str]:
+    return {
+        "file": str(path),
+        "name": segmenter.manifest.name,
+        "precision": segmenter.manifest.precision,
+        "backend": segmenter.backend_name,
+    }
+
+
+def _segment(segmenter: Segmenter, path: Path, frame: Any) -> Instances:
+    try:
+        return segmenter(frame)
+    except (FrameError, BackendError) as error:
+        # One image less would be another figure: the evaluation ends, and says where.
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _find_images(options: argparse.Namespace, terminal: Terminal) -> list[Path]:
+    from yolact_runtime.media.inputs import find_inputs
+
+    inputs = find_inputs(options.images)
+    if inputs.failures:
+        word, reason = inputs.failures[0]
+        raise DatasetError(f"--images {word}: {reason}")
+    if inputs.videos:
+        terminal.warn(f"{len(inputs.videos)} video(s) are left out, {inputs.videos[0]} first: only images are compared")
+    paths = list(inputs.images[: options.limit])
+    if not paths:
+        raise DatasetError(f"--images {' '.join(options.images)}: no image there")
+    _require_files(paths, "--images names")
+    return paths
+
+
+def _require_files(paths: Sequence[Path], who: str) -> None:
+    """Every file is there, or nothing starts."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        shown = ", ".join(str(path) for path in missing[:_NAMES_SHOWN])
+        more = f" and {len(missing) - _NAMES_SHOWN} more" if len(missing) > _NAMES_SHOWN else ""
+        raise DatasetError(
+            f"{who} {len(paths)} image(s), and {len(missing)} of them are not there: {shown}{more}. Correct --images"
+        )
+
+
+def _require_same_classes(model: Sequence[str], reference: Sequence[str], options: argparse.Namespace) -> None:
+    if tuple(model) == tuple(reference):
+        return
+    place = next((i for i, pair in enumerate(zip(model, reference, strict=False)) if pair[0] != pair[1]), None)
+    if place is None:
+        reason = f"{len(model)} classes and {len(reference)}"
+    else:
+        reason = f'class {place} is "{model[place]}" in one and "{reference[place]}" in the other'
+    raise DatasetError(f"{options.model} and {options.against} cannot be compared: {reason}")
+
+
+def _interval_document(
+    intervals: dict[str, dict[str, Interval]] | None, settings: BootstrapSettings | None
+) -> dict[str, Any]:
+    if intervals is None or settings is None:
+        return {}
+    return {
+        "intervals": {
+            "level": settings.confidence_level,
+            "resamples": settings.num_resamples,
+            "seed": settings.seed,
+            **{
+                group: {name: interval.document() for name, interval in members.items()}
+                for group, members in intervals.items()
+            },
+        }
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

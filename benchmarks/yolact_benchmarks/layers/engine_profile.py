@@ -1,0 +1,102 @@
+"""Where an engine's time goes: by part of the *model*, from TensorRT's profiler and inspector.
+
+The inspector tells what each layer was made of: an engine that was built with detailed verbosity, as ours are, keeps
+the names of the ONNX nodes in it, which are the names of the modules. The profiler tells the times.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from yolact_benchmarks.layers.layer_profile import KernelTime
+from yolact_plugins.driver.driver import Stream
+from yolact_plugins.driver.memory import DeviceBuffer
+from yolact_runtime.backends.tensorrt import TensorRtBackend
+from yolact_runtime.errors import BackendError
+
+__all__ = ["profile_engine", "read_layers"]
+
+_ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\]")
+_WARM_UP, _RUNS = 2, 9
+_TYPES = {
+    "Int8": ("int8", 1),
+    "Half": ("float16", 2),
+    "Float": ("float", 4),
+    "FP16": ("float16", 2),
+    "FP32": ("float", 4),
+}
+
+
+def profile_engine(backend: TensorRtBackend, operations: Mapping[str, int] | None = None) -> list[KernelTime]:
+    """Run an engine under the profiler, on memory of its own.
+
+    Args:
+        backend: Open.
+        operations: Of the convolutions of the network that it was built from, by the names of their nodes.
+
+    Raises:
+        BackendError: TensorRT tells no layer.
+    """
+    times: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        backend.device.make_current()
+        stream = stack.enter_context(Stream(backend.device))
+        context = backend.new_context()
+        stack.callback(context.close)
+        for tensor in backend.tensors:
+            size = math.prod(tensor.shape) * tensor.dtype.itemsize
+            buffer = stack.enter_context(DeviceBuffer(backend.device, size))
+            buffer.fill(0, stream)
+            context.bind(tensor.name, buffer.pointer)
+        for _ in range(_WARM_UP):
+            context.enqueue(stream)
+        stream.synchronize()
+        context.report_layers(lambda name, ms: times.setdefault(name, []).append(ms))
+        for _ in range(_RUNS):
+            context.enqueue(stream)
+            stream.synchronize()
+    layers = read_layers(backend.layers_json())
+    known = operations or {}
+    kernels = [_kernel(name, statistics.median(some), layers.get(name, {}), known) for name, some in times.items()]
+    if not kernels:
+        raise BackendError(f"{backend.name} profiled no layer of the engine")
+    return kernels
+
+
+def read_layers(text: str) -> dict[str, Mapping[str, Any]]:
+    """Layers of the inspector's JSON by name.
+
+    Engines that were built without detailed verbosity have a list of names, which is all that is known of them then.
+    """
+    layers = json.loads(text).get("Layers", [])
+    return {layer["Name"]: layer for layer in layers if isinstance(layer, Mapping) and "Name" in layer}
+
+
+def _kernel(name: str, ms: float, layer: Mapping[str, Any], operations: Mapping[str, int]) -> KernelTime:
+    """`ms` of one layer; the module is that of the first ONNX node in it, its operations are those of all of them."""
+    nodes = _ONNX_LAYER.findall(str(layer.get("Metadata", ""))) or [name]
+    tensors = [*_tensors(layer, "Inputs"), *_tensors(layer, "Outputs"), *_tensors(layer, "Constants")]
+    inputs = _tensors(layer, "Inputs")
+    precision = inputs[0][0] if inputs else ""
+    size = sum(math.prod(shape) * item for _, shape, item in tensors)
+    computed = [operations[node] for node in dict.fromkeys(nodes) if node in operations]
+    return KernelTime(nodes[0], str(layer.get("LayerType", "")), precision, ms, size, sum(computed) or None)
+
+
+def _tensors(layer: Mapping[str, Any], key: str) -> list[tuple[str, tuple[int, ...], int]]:
+    """Type, shape, and bytes of an element; TensorRT 10 has the type inside the format's words."""
+    found = []
+    for tensor in layer.get(key) or []:
+        if not isinstance(tensor, Mapping):
+            continue
+        words = str(tensor.get("Datatype") or tensor.get("Format/Datatype", ""))
+        kind = next((known for name, known in _TYPES.items() if re.search(rf"\b{name}\b", words, re.IGNORECASE)), None)
+        shape = tuple(int(side) for side in tensor.get("Dimensions", ()))
+        found.append((kind[0] if kind else words.lower(), shape, kind[1] if kind else 0))
+    return found

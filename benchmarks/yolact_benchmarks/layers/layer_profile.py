@@ -1,0 +1,237 @@
+"""Where a network's time goes: by part of the *model*, from ONNX Runtime's profiler.
+
+Kernels keep the names of the modules that they compute, with additions of the library's own: ``proto_net.4_token_239``
+is a convolution of the protonet. Kernels that only change layout or type (reorder, transpose, quantise, cast) make up
+a part of their own, because nothing of the model is computed there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolact_benchmarks.layers.network_operations import kernel_operations
+from yolact_runtime.errors import BackendError
+from yolact_runtime.model.manifest import InputSpec
+
+__all__ = [
+    "CONVERSIONS",
+    "KernelTime",
+    "block_of",
+    "profile_document",
+    "profile_network",
+    "read_kernels",
+]
+
+CONVERSIONS = "layout and type changes"
+_CONVERTING = {"ReorderInput", "ReorderOutput", "Transpose", "QuantizeLinear", "DequantizeLinear", "Cast"}
+_CONVERTING |= {"Reformat", "reformat", "cast", "NoOp"}  # as TensorRT and TensorRT-RTX name their layers
+_CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "ConvInteger"}
+_CONVOLUTIONS |= {"CaskConvolution", "CaskGemmConvolution", "Convolution", "correlation", "gemm"}
+_OTHER = "other"
+_LAYER = re.compile(r"backbone\.layers\.(\d+)\b")
+# The first that begins a kernel's name.
+_BLOCKS = (
+    (r"backbone\b", "backbone.stem"),
+    (r"fpn\.lat_layers\b", "fpn.lateral"),
+    (r"fpn\.pred_layers\b", "fpn.prediction"),
+    (r"fpn\.downsample_layers\b", "fpn.downsample"),
+    (r"fpn\b", "fpn.upsample"),
+    (r"proto(_net|type)\b", "protonet"),
+    (r"prediction_layers\.\d+\.upfeature\b", "head.upfeature"),
+    (r"prediction_layers\.\d+\.bbox_layer\b", "head.box"),
+    (r"prediction_layers\.\d+\.conf_layer\b", "head.class"),
+    (r"prediction_layers\.\d+\.mask_layer\b", "head.mask"),
+)
+_ADDED = re.compile(r"(_nchwc|_nhwc|_token_\d+)+$")
+"""What the library adds to the name of the last node that a kernel computes."""
+_RIDGE = 10.0
+"""Operations for a byte from which processors of today are busy computing and not waiting for memory, roughly."""
+_GPU_RIDGE = 100.0
+"""The same of their GPUs, whose memory is asked first how fast it is."""
+_OF_BANDWIDTH = 0.5
+_WARM_UP, _RUNS = 2, 9
+_NUM_LAYERS = 20
+_MUCH = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelTime:
+    """One kernel of the network as the library runs it.
+
+    Attributes:
+        name: As the profiler gives it, without its ending.
+        operator: Such as ``"Conv"``.
+        precision: Type of its first input: ``"float"``, ``"uint8"``.
+        ms: Median of the runs.
+        bytes: Read and written: inputs, parameters, outputs.
+        operations: Multiplications and additions; None where it is no convolution.
+    """
+
+    name: str
+    operator: str
+    precision: str
+    ms: float
+    bytes: int
+    operations: int | None
+
+    @property
+    def block(self) -> str:
+        """Part of the model."""
+        return CONVERSIONS if self.operator in _CONVERTING else block_of(self.name)
+
+
+def block_of(name: str) -> str:
+    """Part of the model that a kernel of this name belongs to."""
+    if layer := _LAYER.match(name):
+        return f"backbone.layer{int(layer[1]) + 1}"
+    return next((block for pattern, block in _BLOCKS if re.match(pattern, name)), _OTHER)
+
+
+def profile_network(model: Path, spec: InputSpec, num_threads: int = 0) -> list[KernelTime]:
+    """Run a network under the profiler.
+
+    Args:
+        model: The ``.onnx`` file.
+        spec: Its input.
+        num_threads: 0 leaves the choice to the library.
+
+    Raises:
+        BackendError: The profiler tells no kernels.
+    """
+    import onnxruntime
+
+    tensor = np.random.default_rng(0).normal(size=(1, 3, spec.height, spec.width)).astype(np.float32)
+    with tempfile.TemporaryDirectory(prefix="yolact-profile-") as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.log_severity_level = 3
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        for _ in range(_WARM_UP + _RUNS):
+            session.run(None, {session.get_inputs()[0].name: tensor})
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+    kernels = read_kernels(events, _WARM_UP, kernel_operations(model))
+    if not kernels:
+        raise BackendError(f"ONNX Runtime {onnxruntime.__version__} profiled no kernel of {model}; try another version")
+    return kernels
+
+
+def read_kernels(
+    events: Sequence[Mapping[str, Any]], num_warm_up: int, operations: Mapping[str, int] | None = None
+) -> list[KernelTime]:
+    """Kernels of a profile, in the order of the network.
+
+    Args:
+        events: Of the profiler's file.
+        num_warm_up: Runs that do not count.
+        operations: By name of node; see :func:`~yolact_benchmarks.layers.network_operations.kernel_operations`.
+    """
+    runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and str(event["name"]).endswith("_kernel_time"):
+            # Names that the library makes up may repeat; the index in its list of kernels does not.
+            runs.setdefault((event["name"], str(event["args"].get("node_index"))), []).append(event)
+    return [
+        _kernel(name.removesuffix("_kernel_time"), times[num_warm_up:] or times, operations or {})
+        for (name, _), times in runs.items()
+    ]
+
+
+def _kernel(name: str, events: Sequence[Mapping[str, Any]], operations: Mapping[str, int]) -> KernelTime:
+    facts = events[0]["args"]
+    sizes = [int(facts.get(key, 0)) for key in ("activation_size", "parameter_size", "output_size")]
+    inputs = facts.get("input_type_shape") or []
+    operator = str(facts["op_name"])
+    return KernelTime(
+        name,
+        operator,
+        str(next(iter(inputs[0]), "")) if inputs else "",
+        statistics.median(event["dur"] for event in events) / 1e3,
+        sum(sizes),
+        operations.get(_ADDED.sub("", name)) if operator in _CONVOLUTIONS else None,
+    )
+
+
+def profile_document(kernels: Sequence[KernelTime], gb_per_s: float | None = None) -> dict[str, Any]:
+    """JSON object: blocks, the longest layers, the share of conversions, and at most three suggestions.
+
+    Args:
+        kernels: Of a network.
+        gb_per_s: Bandwidth of the memory, as measured on the GPU that ran them; None for a processor.
+    """
+    total = sum(kernel.ms for kernel in kernels) or 1.0
+    members: dict[str, list[KernelTime]] = {}
+    for kernel in kernels:
+        members.setdefault(kernel.block, []).append(kernel)
+    blocks = [_block(name, some, total, gb_per_s) for name, some in members.items()]
+    longest = sorted(kernels, key=lambda kernel: -kernel.ms)[:_NUM_LAYERS]
+    converting = sum(kernel.ms for kernel in members.get(CONVERSIONS, [])) / total
+    return {
+        "runs": _RUNS,
+        "total_ms": round(total, 3),
+        "memory_gb_per_s": None if gb_per_s is None else round(gb_per_s, 1),
+        "conversion_share": round(converting, 4),
+        "blocks": blocks,
+        "layers": [{**dataclasses.asdict(one), "block": one.block, "ms": round(one.ms, 4)} for one in longest],
+        "suggestions": _suggestions(blocks, kernels, converting, total),
+    }
+
+
+def _block(name: str, kernels: Sequence[KernelTime], total: float, gb_per_s: float | None) -> dict[str, Any]:
+    operations, size = sum(kernel.operations or 0 for kernel in kernels), sum(kernel.bytes for kernel in kernels)
+    known = all(kernel.operations is not None for kernel in kernels if kernel.operator in _CONVOLUTIONS)
+    intensity = operations / size if known and size else None
+    ms = sum(kernel.ms for kernel in kernels)
+    return {
+        "name": name,
+        "ms": round(ms, 4),
+        "share": round(ms / total, 4),
+        "mb": round(size / 1e6, 2),
+        "operations_per_byte": None if intensity is None else round(intensity, 1),
+        "bound_by": _bound(intensity, size, ms, gb_per_s),
+        "precisions": sorted({kernel.precision for kernel in kernels if kernel.operator in _CONVOLUTIONS}),
+    }
+
+
+def _bound(intensity: float | None, size: int, ms: float, gb_per_s: float | None) -> str | None:
+    """Roofline class. On a GPU what is slow for another reason, as many small kernels are, is bound by latency."""
+    if intensity is None:
+        return None
+    if gb_per_s is None:
+        return "memory" if intensity < _RIDGE else "arithmetic"
+    if size / (gb_per_s * 1e6) >= _OF_BANDWIDTH * ms:
+        return "memory"
+    return "arithmetic" if intensity >= _GPU_RIDGE else "latency"
+
+
+def _suggestions(
+    blocks: Sequence[Mapping[str, Any]], kernels: Sequence[KernelTime], converting: float, total: float
+) -> list[str]:
+    """At most three, each from what was measured here."""
+    told = []
+    if converting > _MUCH:
+        told.append(
+            f"{converting:.0%} of the time changes layouts or types: float parts between integer parts cost their way "
+            f"there and back. Compare with --precision fp32, and with an export whose search had a higher --max-drop"
+        )
+    single = sum(k.ms for k in kernels if k.operator in _CONVOLUTIONS and k.precision.startswith("float")) / total
+    if single > _MUCH and any(k.operator in {"QLinearConv", "ConvInteger"} for k in kernels):
+        told.append(f"{single:.0%} of the time are convolutions that INT8 left in float; report.html says why, by part")
+    largest = max((one for one in blocks if one["name"] != CONVERSIONS), key=lambda one: one["ms"], default=None)
+    if largest is not None and largest["share"] > 2 * _MUCH:
+        bound = f", and is bound by {largest['bound_by']}" if largest["bound_by"] else ""
+        told.append(
+            f"{largest['name']} takes {largest['share']:.0%}, the most of all parts{bound}: a smaller --input-size, or "
+            f"--prune, begins there"
+        )
+    return told[:3]

@@ -1,0 +1,111 @@
+"""From nothing to the first instances: a fresh process that opens a model and segments a frame.
+
+``python -m yolact_benchmarks.measure.cold_start MODEL …`` is that process; it imports the runtime and nothing else, so
+its peak memory is what a robot needs. The files are in the system's cache: the disk is not measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from yolact_runtime.errors import BackendError
+
+__all__ = ["main", "measure_cold_start"]
+
+_LATER_FRAMES = 3
+_TIMEOUT_S = 600
+
+
+def measure_cold_start(
+    model: Path,
+    backend: str,
+    precision: str | None,
+    num_threads: int,
+    size: tuple[int, int],
+    repeats: int = 3,
+) -> dict[str, Any]:
+    """Medians of fresh processes, one after the other.
+
+    Args:
+        model: As for :meth:`yolact_runtime.segmenter.Segmenter.open`.
+        backend: Its name, or ``"auto"``.
+        precision: Of a bundle's networks, or None.
+        num_threads: 0 leaves the choice to the backend.
+        size: (width, height) of the frame.
+        repeats: Processes.
+
+    Returns:
+        JSON object: milliseconds ``"python"`` (the interpreter starts), ``"import"``, ``"open"``, ``"first_frame"``,
+        their sum ``"to_first_result"``, ``"later_frame"``, and ``"peak_memory_mb"`` (None where the system has no
+        account of it).
+
+    Raises:
+        BackendError: The process failed.
+    """
+    runs = [_run(model, backend, precision, num_threads, size) for _ in range(repeats)]
+    known = {name: [value for run in runs if (value := run[name]) is not None] for name in runs[0]}
+    figures = {name: round(statistics.median(values), 2) if values else None for name, values in known.items()}
+    return {**figures, "processes": repeats}
+
+
+def _run(
+    model: Path, backend: str, precision: str | None, num_threads: int, size: tuple[int, int]
+) -> dict[str, float | None]:
+    words = [str(model), backend, precision or "", str(num_threads), str(size[0]), str(size[1])]
+    command = [sys.executable, "-m", "yolact_benchmarks.measure.cold_start", *words, str(time.time_ns())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise BackendError(f"a fresh process could not run {model} (exit status {done.returncode}): {last}")
+    figures: dict[str, float | None] = json.loads(done.stdout)
+    return figures
+
+
+def main(words: list[str] | None = None) -> int:
+    """The fresh process: prints one JSON object."""
+    model, backend, precision, threads, width, height, started_ns = words if words is not None else sys.argv[1:]
+    python_ms = (time.time_ns() - int(started_ns)) / 1e6
+    marks = [time.perf_counter()]
+    import numpy as np
+
+    from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+
+    frame = np.random.default_rng(0).integers(0, 256, (int(height), int(width), 3), np.uint8)
+    marks.append(time.perf_counter())
+    options = SegmenterOptions(min_confidence=0.3, num_threads=int(threads))
+    with Segmenter.open(Path(model), backend, options, precision or None) as segmenter:
+        for _ in range(2 + _LATER_FRAMES):
+            marks.append(time.perf_counter())
+            segmenter(frame)
+    imported, opened, first, *later = ((b - a) * 1e3 for a, b in itertools.pairwise(marks))
+    figures = {
+        "python": python_ms,
+        "import": imported,
+        "open": opened,
+        "first_frame": first,
+        "to_first_result": python_ms + imported + opened + first,
+        "later_frame": statistics.median(later),
+        "peak_memory_mb": _peak_mb(),
+    }
+    print(json.dumps(figures))
+    return 0
+
+
+def _peak_mb() -> float | None:
+    from yolact_benchmarks.machine.memory import peak_resident_bytes
+
+    try:
+        return peak_resident_bytes() / 1e6
+    except OSError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""A function called in a fresh process of this Python, with progress on the way and its result at the end.
+
+The child writes to this process's stderr, whatever it writes to: libraries talk on stdout, which belongs to results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO, Literal, TypeVar
+
+from yolact_runtime.errors import BackendError, YolactError
+
+__all__ = ["Report", "call_in_fresh_process", "main"]
+
+Result = TypeVar("Result")
+Kind = Literal["say", "status"]
+Report = Callable[[Kind, str], None]
+"""Called with what a function has to tell: ``"say"`` a line that stays, ``"status"`` one that the next replaces."""
+
+# -I keeps the current folder and the environment out of the child's imports; what this process imports from is given.
+_BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from yolact_benchmarks.measure.fresh_process import main
+sys.exit(main(int(sys.argv[2])))
+"""
+_INTERRUPTED = 130
+_GRACE_S = 5.0
+
+
+def call_in_fresh_process(function: Callable[..., Result], *arguments: Any, report: Report) -> Result:
+    """Call ``function(*arguments, report)`` there.
+
+    Args:
+        function: Of a module (not ``__main__``), so that the child finds it by name.
+        arguments: Can be pickled, as can what the function returns.
+        report: Gets, in this process, what the function reports there.
+
+    Raises:
+        YolactError: What the function raised of this kind, with the same message and exit status.
+        MemoryError: Likewise.
+        BackendError: The process ended without an answer; what it wrote is on stderr.
+    """
+    answers, answer = os.pipe()
+    with os.fdopen(answers, "rb") as pipe:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _BOOT, json.dumps(sys.path), str(answer)],
+                stdin=subprocess.PIPE,
+                stdout=sys.__stderr__.fileno() if sys.__stderr__ else subprocess.DEVNULL,
+                pass_fds=(answer,),
+            )
+        finally:
+            os.close(answer)
+        try:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+                pickle.dump((logging.getLogger().level, function, arguments), stdin)
+            result: Result = _answer(pipe, process, report)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    _end(process)
+    return result
+
+
+def _answer(pipe: BinaryIO, process: subprocess.Popen[bytes], report: Report) -> Any:
+    while True:
+        try:
+            kind, value = pickle.load(pipe)
+        except EOFError:
+            break
+        if kind == "result":
+            return value
+        if kind == "error":
+            cls, message = value
+            error = cls.__new__(cls)
+            error.args = (message,)
+            raise error
+        report(kind, value)
+    status = process.wait()
+    how = f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"
+    raise BackendError(
+        f"a process that measures {how} and gave no answer; what it had to say is above. Run the model once with "
+        f"yolact-run, or measure in this process: --processes 1"
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that has answered: only its libraries have to close."""
+    try:
+        process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main(answer: int) -> int:
+    """The fresh process: reads the function and its arguments from stdin.
+
+    Args:
+        answer: File descriptor for progress and the result.
+    """
+    with os.fdopen(answer, "wb") as pipe:
+
+        def send(kind: str, value: Any) -> None:
+            pickle.dump((kind, value), pipe)
+            pipe.flush()
+
+        try:
+            level, function, arguments = pickle.load(sys.stdin.buffer)
+            logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+            send("result", function(*arguments, send))
+        except (YolactError, MemoryError) as error:
+            send("error", (type(error), str(error)))
+        except (KeyboardInterrupt, BrokenPipeError):
+            # The other side is being ended too, and speaks for both.
+            return _INTERRUPTED
+    return 0

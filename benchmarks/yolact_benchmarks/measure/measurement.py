@@ -1,0 +1,224 @@
+"""The measuring itself: configurations take turns until each is known well enough, or the time is over.
+
+Taking turns lets the machine's moods hit all of them alike, so that their ratios stand even where the machine does not.
+A network that ran before leaves its weights in the caches and its threads on the cores, which no robot sees: where
+there are several, a turn begins with a frame that does not count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_benchmarks.machine.machine_state import MachineWatch
+from yolact_benchmarks.machine.power import Meters
+from yolact_benchmarks.measure.frames import FrameSet
+from yolact_benchmarks.measure.stages import FrameTimer, FrameTimes
+from yolact_benchmarks.statistics.block_bootstrap import median_interval
+from yolact_calibration.evaluation.bootstrap import BootstrapSettings, Interval
+
+__all__ = ["Case", "Plan", "Series", "measure"]
+
+_BURST = 4
+_LOOK_EVERY_S = 1.0
+_QUICK = BootstrapSettings(num_resamples=300)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A configuration to measure.
+
+    Attributes:
+        name: For people; unique.
+        network: Which network it runs; cases of one network share its caches.
+        timer: Of the model.
+        frames: That it gets.
+    """
+
+    name: str
+    network: str
+    timer: FrameTimer
+    frames: FrameSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """When to stop.
+
+    Attributes:
+        duration_s: For each case; with `until_ci` the most.
+        until_ci: Stop when half the 95 % interval of every median is at most this part of it; None measures for the
+            whole duration.
+        warm_up_s: Of each case, before anything counts.
+        least_frames: Of each case, however long they take.
+    """
+
+    duration_s: float = 10.0
+    until_ci: float | None = None
+    warm_up_s: float = 1.0
+    least_frames: int = 10
+
+
+@dataclasses.dataclass
+class Series:
+    """What was measured of a case, frame by frame.
+
+    Attributes:
+        total_ms: Whole frames.
+        stage_ms: By stage.
+        num_instances: Found in each frame.
+        seconds: When each frame ended, since the measuring began.
+        joules: By meter; None where a reading failed.
+        busy_s: Time that `joules` were counted over.
+        energy_frames: Frames in that time, those that did not count included.
+        counts: Frames of each process, where several were joined; otherwise empty.
+    """
+
+    total_ms: list[float] = dataclasses.field(default_factory=list)
+    stage_ms: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    num_instances: list[int] = dataclasses.field(default_factory=list)
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    joules: dict[str, float | None] = dataclasses.field(default_factory=dict)
+    busy_s: float = 0.0
+    energy_frames: int = 0
+    counts: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, times: FrameTimes, seconds: float) -> None:
+        """One frame."""
+        self.total_ms.append(times.total_ms)
+        for name, ms in times.stage_ms.items():
+            self.stage_ms.setdefault(name, []).append(ms)
+        self.num_instances.append(times.num_instances)
+        self.seconds.append(seconds)
+
+    def spend(
+        self, before: dict[str, float | None], after: dict[str, float | None], seconds: float, count: int
+    ) -> None:
+        """Energy of a burst of frames."""
+        self.busy_s += seconds
+        self.energy_frames += count
+        for name, joules in after.items():
+            begun, so_far = before.get(name), self.joules.get(name, 0.0)
+            known = joules is not None and begun is not None and so_far is not None
+            self.joules[name] = so_far + joules - begun if known else None  # type: ignore[operator]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Series], begun: Sequence[float]) -> Series:
+        """Of several processes, one after the other.
+
+        Args:
+            parts: Of one case, one for each process.
+            begun: When the measuring of each began, seconds on a clock that all share.
+        """
+        whole = cls(counts=[len(one.total_ms) for one in parts])
+        for one, start in zip(parts, begun, strict=True):
+            whole.total_ms += one.total_ms
+            whole.num_instances += one.num_instances
+            whole.seconds += [second + start - begun[0] for second in one.seconds]
+            whole.busy_s += one.busy_s
+            whole.energy_frames += one.energy_frames
+            for name, ms in one.stage_ms.items():
+                whole.stage_ms.setdefault(name, []).extend(ms)
+        for name in {name for one in parts for name in one.joules}:
+            known = [joules for one in parts if (joules := one.joules.get(name)) is not None]
+            whole.joules[name] = sum(known) if len(known) == len(parts) else None
+        return whole
+
+
+Progress = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+def measure(
+    cases: Sequence[Case],
+    plan: Plan,
+    watch: MachineWatch,
+    meters: Meters,
+    progress: Progress = _silent,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Series]:
+    """Measure cases side by side; what was measured comes back by name of the case.
+
+    Args:
+        cases: What takes turns.
+        plan: When to stop.
+        watch: Takes samples between turns.
+        meters: Read around every turn.
+        progress: Called about once a second with a line for people.
+        clock: Seconds.
+    """
+    frames, series = {case.name: case.frames.cycle() for case in cases}, {case.name: Series() for case in cases}
+    _warm_up(cases, frames, plan, clock)
+    several = len({case.network for case in cases}) > 1
+    watch.begin()
+    begun = looked = clock()
+    while True:
+        for case in cases:
+            _turn(case, frames[case.name], series[case.name], meters, several, begun, clock)
+            watch.sample()
+        passed = clock() - begun
+        enough = min(len(one.total_ms) for one in series.values()) >= plan.least_frames
+        is_over = enough and passed >= plan.duration_s * len(cases)
+        if is_over or clock() - looked >= _LOOK_EVERY_S:
+            intervals = {name: median_interval(one.total_ms, _QUICK) for name, one in series.items()}
+            looked = clock()
+            progress(_line(series, intervals, passed, plan, len(cases)))
+            if is_over or (enough and plan.until_ci and _worst(intervals) <= plan.until_ci):
+                break
+    watch.sample(force=True)
+    return series
+
+
+def _warm_up(
+    cases: Sequence[Case], frames: dict[str, Iterator[npt.NDArray[np.uint8]]], plan: Plan, clock: Callable[[], float]
+) -> None:
+    for case in cases:
+        begun = clock()
+        case.timer.time(next(frames[case.name]))
+        while clock() - begun < plan.warm_up_s:
+            case.timer.time(next(frames[case.name]))
+
+
+def _turn(
+    case: Case,
+    frames: Iterator[npt.NDArray[np.uint8]],
+    series: Series,
+    meters: Meters,
+    several: bool,
+    begun: float,
+    clock: Callable[[], float],
+) -> None:
+    joules, started = meters.read(), clock()
+    if several:
+        case.timer.time(next(frames))
+    for _ in range(_BURST):
+        times = case.timer.time(next(frames))
+        series.add(times, clock() - begun)
+    series.spend(joules, meters.read(), clock() - started, _BURST + several)
+
+
+def _worst(intervals: dict[str, Interval]) -> float:
+    """Half the widest interval over its median."""
+    widths = [
+        (one.high - one.low) / 2 / one.estimate
+        for one in intervals.values()
+        if one.low is not None and one.high is not None and one.estimate
+    ]
+    return max(widths, default=float("inf"))
+
+
+def _line(series: dict[str, Series], intervals: dict[str, Interval], passed: float, plan: Plan, num_cases: int) -> str:
+    medians = ", ".join(
+        f"{name} {one.estimate:.2f} ms ± {(one.high - one.low) / 2 / one.estimate:.1%}"
+        for name, one in intervals.items()
+        if one.low is not None and one.high is not None and one.estimate
+    )
+    frames = sum(len(one.total_ms) for one in series.values())
+    return f"{passed:.0f} of {plan.duration_s * num_cases:.0f} s, {frames} frames: {medians}"

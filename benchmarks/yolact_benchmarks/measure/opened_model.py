@@ -1,0 +1,164 @@
+"""A model opened for measuring, whatever it is: a network of a bundle, an ``.onnx`` file, an engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_benchmarks.measure.device_timer import DeviceModel
+from yolact_benchmarks.measure.host_timer import HostModel
+from yolact_benchmarks.measure.stages import FrameTimer, FrameTimes, Stage
+from yolact_runtime.backends import BACKENDS
+from yolact_runtime.backends.tensorrt import TARGETS
+from yolact_runtime.errors import UsageError
+from yolact_runtime.model.bundle import (
+    CPU_PRECISIONS,
+    CUDA_PRECISIONS,
+    ENGINE_ROLE,
+    NETWORK_ROLE,
+    open_bundle,
+    read_manifest,
+)
+from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+
+__all__ = ["OpenedModel", "WholeTimer", "choose_precisions", "open_model"]
+
+
+class WholeTimer:
+    """A :class:`~yolact_benchmarks.measure.stages.FrameTimer` of any segmenter: whole frames, no stages."""
+
+    stages: tuple[Stage, ...] = ()
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+
+    def time(self, frame: npt.NDArray[np.uint8]) -> FrameTimes:
+        """Run one frame."""
+        begun = time.perf_counter()
+        instances = self.segmenter(frame)
+        return FrameTimes((time.perf_counter() - begun) * 1e3, {}, len(instances))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenedModel:
+    """A model on a backend. Call :meth:`close`.
+
+    Attributes:
+        path: As it was named.
+        file: Of the network.
+        precision: Of the network.
+        backend: Its name.
+        manifest: Of the network.
+        source: Makes timers; a :class:`HostModel`, a :class:`DeviceModel`, or a segmenter that is timed as a whole.
+    """
+
+    path: Path
+    file: Path
+    precision: str
+    backend: str
+    manifest: Manifest
+    source: HostModel | DeviceModel | Segmenter
+
+    def timer(self, num_instances: int | None = None) -> FrameTimer:
+        """A timer of frames.
+
+        Args:
+            num_instances: In every frame; None takes what the network finds.
+
+        Raises:
+            UsageError: The number cannot be had.
+        """
+        if isinstance(self.source, HostModel | DeviceModel):
+            return self.source.timer(num_instances)
+        if num_instances is not None:
+            raise UsageError(
+                f"--instances: {self.backend} keeps its outputs to itself, so a number of instances cannot be planted; "
+                f"measure what it finds: --instances found"
+            )
+        return WholeTimer(self.source)
+
+    def document(self) -> dict[str, Any]:
+        """JSON object."""
+        return {
+            "name": self.manifest.name,
+            "precision": self.precision,
+            "backend": self.backend,
+            "file": self.file.name,
+            "size_bytes": self.file.stat().st_size,
+            "input": [self.manifest.input.width, self.manifest.input.height],
+        }
+
+    def close(self) -> None:
+        """Free it. May be called again."""
+        self.source.close()
+
+
+def open_model(path: Path, backend: str, precision: str | None, options: SegmenterOptions) -> OpenedModel:
+    """Open a model as the runtime would, and find out what it is.
+
+    Args:
+        path: Bundle folder, ``.onnx`` file or engine.
+        backend: ``"auto"`` or a backend's name.
+        precision: Of a folder's networks; None takes what the backend runs best.
+        options: Of the segmenter.
+
+    Raises:
+        YolactError: As :meth:`yolact_runtime.segmenter.Segmenter.open`.
+    """
+    with ExitStack() as stack:
+        segmenter = stack.enter_context(Segmenter.open(path, backend, options, precision))
+        manifest, name, file = segmenter.manifest, segmenter.backend_name, segmenter.network_file
+        if segmenter.postprocessing == "gpu":
+            source: DeviceModel | Segmenter = DeviceModel(segmenter)
+            stack.pop_all()
+            return OpenedModel(path, file or path, manifest.precision, name, manifest, source)
+        if name not in BACKENDS or name in TARGETS:
+            stack.pop_all()
+            return OpenedModel(path, file or path, manifest.precision, name, manifest, segmenter)
+    bundle = open_bundle(path, manifest.precision if path.is_dir() else None)
+    return OpenedModel(path, bundle.network, manifest.precision, name, manifest, HostModel(bundle, name, options))
+
+
+def choose_precisions(path: Path, asked: Sequence[str], backend: str) -> tuple[list[str | None], list[str]]:
+    """The precisions to measure, and sentences about those that are left out.
+
+    Args:
+        path: Of the model.
+        asked: Names; ``"all"`` stands for those that the backend runs well. None asked: what it runs best.
+        backend: Its name, not ``"auto"``.
+
+    Raises:
+        UsageError: A file has but one precision.
+    """
+    if not asked:
+        return [None], []
+    if not path.is_dir():
+        raise UsageError(f"--precision chooses among the networks of a bundle folder; {path} is a file and has one")
+    if "all" not in asked:
+        return list(dict.fromkeys(asked)), []
+    manifest = read_manifest(path)
+    if backend in TARGETS:
+        target = TARGETS[backend]
+        built = [a for a in manifest.artefacts.values() if a.role == ENGINE_ROLE]
+        ours = {a.precision for a in built if a.build.get("target", "tensorrt") == target}
+        return [name for name in ("fp32", "fp16", "int8") if name in ours], []
+    there = [
+        artefact.precision
+        for name, artefact in manifest.artefacts.items()
+        if artefact.role == NETWORK_ROLE and name.endswith(".onnx")
+    ]
+    good = CUDA_PRECISIONS if "cuda" in backend else CPU_PRECISIONS
+    order = {"fp32": 0}
+    chosen: list[str | None] = [*sorted((p for p in there if p in good), key=lambda p: (order.get(p, 1), p))]
+    left = [p for p in there if p not in good]
+    if not left:
+        return chosen, []
+    return chosen, [f"left out: {', '.join(left)}, which {backend} does not run well; name them to measure them"]

@@ -1,0 +1,215 @@
+"""What one process measures: every configuration, in turns, with the machine watched; and several such runs joined."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from yolact_benchmarks.machine.machine_state import MachineSample, MachineWatch
+from yolact_benchmarks.machine.nvml import Nvml
+from yolact_benchmarks.machine.power import find_meters
+from yolact_benchmarks.measure.frames import FrameSet, camera_frames, drawn_frames, read_frames
+from yolact_benchmarks.measure.fresh_process import Report
+from yolact_benchmarks.measure.measurement import Case, Plan, Series, measure
+from yolact_benchmarks.measure.opened_model import OpenedModel, choose_precisions, open_model
+from yolact_benchmarks.measure.request import SYNTHETIC, BenchRequest
+from yolact_benchmarks.measure.stages import Stage
+from yolact_benchmarks.measure.streaming import join_streaming, measure_streaming
+from yolact_runtime.errors import UsageError
+from yolact_runtime.segmenter import Segmenter
+
+__all__ = ["ProcessRun", "find_frames", "join_runs", "measure_models", "measure_request", "open_gpu", "open_models"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessRun:
+    """What a process measured; can be sent to another one.
+
+    Attributes:
+        begun: When the measuring began, seconds on the clock that all processes of a machine share.
+        facts: By name of the case: what tells it from others.
+        stages: By name of the case.
+        series: By name of the case.
+        streaming: By name of the case.
+        models: JSON objects, in the order of the precisions.
+        machine: Samples.
+        missing_meters: Why energy was not measured, where no meter is there.
+    """
+
+    begun: float
+    facts: dict[str, dict[str, Any]]
+    stages: dict[str, tuple[Stage, ...]]
+    series: dict[str, Series]
+    streaming: dict[str, dict[str, Any]]
+    models: list[dict[str, Any]]
+    machine: list[MachineSample]
+    missing_meters: tuple[str, ...]
+
+
+def join_runs(runs: Sequence[ProcessRun]) -> ProcessRun:
+    """The runs of several processes that were asked for the same, one after the other; one run is itself.
+
+    Args:
+        runs: One or more, in the order they were taken.
+    """
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    begun = [run.begun for run in runs]
+    machine = [
+        dataclasses.replace(sample, seconds=round(sample.seconds + run.begun - first.begun, 3))
+        for run in runs
+        for sample in run.machine
+    ]
+    return dataclasses.replace(
+        first,
+        series={name: Series.joined([run.series[name] for run in runs], begun) for name in first.series},
+        streaming={name: join_streaming([run.streaming[name] for run in runs]) for name in first.streaming},
+        machine=machine,
+    )
+
+
+def measure_request(request: BenchRequest, report: Report) -> ProcessRun:
+    """Open what was asked for and measure it in this process.
+
+    Args:
+        request: What; its plan and streaming are those of this process.
+        report: Gets talk and progress.
+
+    Raises:
+        YolactError: The model, the pictures or the options do not fit.
+    """
+    with ExitStack() as stack:
+        models = open_models(request, report, stack)
+        return measure_models(request, models, find_frames(request)[0], report)
+
+
+def measure_models(
+    request: BenchRequest, models: Sequence[OpenedModel], sets: Sequence[FrameSet], report: Report
+) -> ProcessRun:
+    """Measure open models.
+
+    Args:
+        request: What.
+        models: Stay open.
+        sets: Frames.
+        report: Gets progress.
+
+    Raises:
+        UsageError: Numbers of instances that a model cannot return.
+    """
+    cases: list[Case] = []
+    facts: dict[str, dict[str, Any]] = {}
+    for model in models:
+        for case, known in _cases(request, model, sets):
+            cases.append(case)
+            facts[case.name] = known
+    report("say", _plan_line(request.plan, len(cases)))
+    with ExitStack() as stack:
+        gpu, no_gpu = open_gpu(stack)
+        meters = find_meters(gpu=gpu, no_gpu=no_gpu)
+        stack.callback(meters.close)
+        watch, begun = MachineWatch(gpu), time.monotonic()
+        series = measure(cases, request.plan, watch, meters, lambda line: report("status", line))
+        missing = tuple(meters.missing)
+    return ProcessRun(
+        begun,
+        facts,
+        {case.name: tuple(case.timer.stages) for case in cases},
+        series,
+        {case.name: _stream(request, case, report) for case in cases},
+        [model.document() for model in models],
+        watch.samples,
+        missing,
+    )
+
+
+def _plan_line(plan: Plan, num: int) -> str:
+    until = f", or until every median is known to {plan.until_ci:.1%}" if plan.until_ci else ""
+    return (
+        f"measuring {num} configuration(s) in turns, {plan.duration_s:g} s each after {plan.warm_up_s:g} s of "
+        f"warm-up{until}; about {num * (plan.duration_s + plan.warm_up_s):.0f} s"
+    )
+
+
+def _stream(request: BenchRequest, case: Case, report: Report) -> dict[str, Any]:
+    if not request.streaming_s:
+        return {"not_measured": "not asked for"}
+    report("status", f"streaming: {case.name}")
+    return measure_streaming(case.timer.segmenter, case.frames, request.streaming_s)
+
+
+def open_models(request: BenchRequest, report: Report, stack: ExitStack) -> list[OpenedModel]:
+    """The model in every precision that was asked for.
+
+    Args:
+        request: What.
+        report: Is told what was opened, and what was left out.
+        stack: Closes them.
+
+    Raises:
+        YolactError: As :func:`~yolact_benchmarks.measure.opened_model.open_model`.
+    """
+    first_named = next((name for name in request.precisions if name != "all"), None)
+    with Segmenter.open(request.model, request.backend, request.options, first_named) as segmenter:
+        backend = segmenter.backend_name
+    chosen, told = choose_precisions(request.model, request.precisions, backend)
+    for line in told:
+        report("say", line)
+    models = []
+    for precision in chosen:
+        model = open_model(request.model, backend, precision, request.options)
+        stack.callback(model.close)
+        models.append(model)
+        report("say", f"{request.model}: {model.manifest.name} ({model.precision}) on {model.backend}")
+    return models
+
+
+def find_frames(request: BenchRequest) -> tuple[list[FrameSet], tuple[Path, ...]]:
+    """What is segmented, and the files of pictures.
+
+    Raises:
+        UsageError: Words that do not go together.
+        MediaError: A camera or a picture that cannot be read.
+    """
+    if request.is_synthetic:
+        return [drawn_frames(width, height) for width, height in request.sizes], ()
+    if SYNTHETIC in request.images:
+        raise UsageError("--images takes pictures or the word synthetic, not both")
+    if request.is_live:
+        number = request.images[0].partition(":")[2]
+        if len(request.images) > 1 or not (number.isdigit() or not number):
+            raise UsageError("--images camera, or camera:1 for the second one, stands alone")
+        return [camera_frames(int(number or 0))], ()
+    frames, paths = read_frames(request.images)
+    return [frames], paths
+
+
+def _cases(request: BenchRequest, model: OpenedModel, sets: Sequence[FrameSet]) -> list[tuple[Case, dict[str, Any]]]:
+    cases = []
+    for count in request.instances:
+        timer = model.timer(count)
+        shown = "found" if count is None else str(count)
+        for frames in sets:
+            facts = {
+                "precision": model.precision,
+                "backend": model.backend,
+                "frames": {"name": frames.name, "source": frames.source, "sizes": frames.sizes},
+                "instances": "found" if count is None else count,
+            }
+            cases.append((Case(f"{model.precision} {frames.name} {shown}", model.precision, timer, frames), facts))
+    return cases
+
+
+def open_gpu(stack: ExitStack) -> tuple[Nvml | None, str]:
+    """NVIDIA's management library, closed by `stack`; or None, and why."""
+    try:
+        gpu = Nvml()
+    except OSError as error:
+        return None, str(error)
+    stack.callback(gpu.close)
+    return gpu, ""

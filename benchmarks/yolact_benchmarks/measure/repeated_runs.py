@@ -1,0 +1,84 @@
+"""The same measurement in several fresh processes, one after the other, until enough is known.
+
+One process cannot tell how the next one will differ: memory is laid out anew, and the machine is in another mood.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from yolact_benchmarks.measure.fresh_process import Kind, Report, call_in_fresh_process
+from yolact_benchmarks.measure.process_run import ProcessRun, measure_request
+from yolact_benchmarks.measure.request import BenchRequest
+from yolact_benchmarks.statistics.between_processes import median_interval
+
+__all__ = ["run_processes", "share_of_process"]
+
+_LEAST_FRAMES = 4
+"""Of a process: one turn."""
+Call = Callable[[BenchRequest, Report], ProcessRun]
+
+
+def run_processes(
+    request: BenchRequest,
+    report: Report,
+    call: Call | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[ProcessRun]:
+    """Measure in as many processes as the request says; with a goal for the interval, in more until it is reached.
+
+    Args:
+        request: What; its plan is that of all processes together.
+        report: Gets talk and progress.
+        call: Measures one run; None does it in a fresh process, or in this one where the request says one process.
+        clock: Seconds.
+
+    Raises:
+        YolactError: As :func:`~yolact_benchmarks.measure.process_run.measure_request`.
+    """
+    if request.num_processes == 1:
+        return [(call or measure_request)(request, report)]
+    call = call or _in_fresh_process
+    one, runs, begun = share_of_process(request), list[ProcessRun](), clock()
+    report("say", f"{request.num_processes} fresh processes, one after the other; in each:")
+    while True:
+        runs.append(call(one, _told(report, len(runs) + 1, request.num_processes)))
+        if len(runs) < request.num_processes:
+            continue
+        goal, most_s = request.plan.until_ci, request.plan.duration_s * len(runs[0].series)
+        if goal is None or clock() - begun >= most_s or _worst(runs) <= goal:
+            return runs
+
+
+def share_of_process(request: BenchRequest) -> BenchRequest:
+    """What each process is asked for: its part of the time."""
+    num, plan = request.num_processes, request.plan
+    frames = max(_LEAST_FRAMES, math.ceil(plan.least_frames / num))
+    plan = dataclasses.replace(plan, duration_s=plan.duration_s / num, least_frames=frames)
+    return dataclasses.replace(request, plan=plan, streaming_s=request.streaming_s / num, num_processes=1)
+
+
+def _in_fresh_process(request: BenchRequest, report: Report) -> ProcessRun:
+    return call_in_fresh_process(measure_request, request, report=report)
+
+
+def _told(report: Report, number: int, of: int) -> Report:
+    """What the first process says is said; the others would only repeat it."""
+
+    def tell(kind: Kind, text: str) -> None:
+        if kind == "status":
+            report(kind, f"process {number} of {max(number, of)}: {text}")
+        elif number == 1:
+            report(kind, text)
+
+    return tell
+
+
+def _worst(runs: Sequence[ProcessRun]) -> float:
+    """Half the widest interval of a median, over the median."""
+    intervals = [median_interval([run.series[name].total_ms for run in runs]) for name in runs[0].series]
+    widths = [(i.high - i.low) / 2 / i.estimate for i in intervals if i.estimate and i.low and i.high]
+    return max(widths, default=math.inf)

@@ -1,0 +1,91 @@
+"""What a run of ``yolact-bench`` is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from yolact_benchmarks.measure.measurement import Plan
+from yolact_runtime.segmenter import SegmenterOptions
+
+__all__ = ["CAMERA", "SYNTHETIC", "BenchRequest"]
+
+SYNTHETIC, CAMERA = "synthetic", "camera"
+"""Stands for drawn frames."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchRequest:
+    """What to measure.
+
+    Attributes:
+        model: Bundle folder, ``.onnx`` file or engine.
+        images: ``("synthetic",)``, or folders, files and globs.
+        instances: In every frame; None is what the network finds.
+        sizes: (width, height) of drawn frames.
+        plan: How long, all processes together.
+        num_processes: Fresh ones that share the time, one after the other; 1 measures in this one.
+        precisions: Of a bundle; ``"all"`` is all that the backend runs well, none is what it runs best.
+        backend: Its name, or ``"auto"``.
+        num_threads: 0 leaves the choice to the backend.
+        min_confidence: The second score threshold while speed is measured.
+        annotations: Labels for accuracy, or None.
+        against: A model to agree with, or None.
+        num_cold_starts: Fresh processes of each model; 0 measures none.
+        streaming_s: To stream for, all processes together; 0 does not.
+        with_pictures: Draw what two precisions find in the same pictures.
+        with_layers: Profile the networks by part of the model.
+        with_peers: Measure what people would use instead, in turns with ours.
+        checkpoint: That the model was exported from, for the peers that need it.
+    """
+
+    model: Path
+    images: tuple[str, ...] = (SYNTHETIC,)
+    instances: tuple[int | None, ...] = (1, 10, 100)
+    sizes: tuple[tuple[int, int], ...] = ((1280, 720), (1920, 1080))
+    plan: Plan = dataclasses.field(default_factory=Plan)
+    num_processes: int = 1
+    precisions: tuple[str, ...] = ()
+    backend: str = "auto"
+    num_threads: int = 0
+    min_confidence: float = 0.3
+    annotations: Path | None = None
+    against: Path | None = None
+    num_cold_starts: int = 3
+    streaming_s: float = 3.0
+    with_pictures: bool = False
+    with_layers: bool = False
+    with_peers: bool = False
+    checkpoint: Path | None = None
+
+    @property
+    def options(self) -> SegmenterOptions:
+        """Of the segmenters whose speed is measured."""
+        return SegmenterOptions(min_confidence=self.min_confidence, num_threads=self.num_threads)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Frames are drawn."""
+        return self.images == (SYNTHETIC,)
+
+    @property
+    def is_live(self) -> bool:
+        """Frames are drawn or a camera's: there are no files."""
+        word = self.images[0].partition(":")[0]
+        return word in {SYNTHETIC, CAMERA} and not Path(self.images[0]).exists()
+
+    def settings(self) -> dict[str, Any]:
+        """JSON object, for records."""
+        return {
+            "images": " ".join(self.images),
+            "instances": ["found" if count is None else count for count in self.instances],
+            "sizes": [f"{width}x{height}" for width, height in self.sizes] if self.is_synthetic else None,
+            "duration_s": self.plan.duration_s,
+            "until_ci": self.plan.until_ci,
+            "warm_up_s": self.plan.warm_up_s,
+            "processes": self.num_processes,
+            "min_confidence": self.min_confidence,
+            "threads": self.num_threads,
+            "frame_clock": "perf_counter, frame in host memory to instances in host memory",
+        }

@@ -1,0 +1,103 @@
+"""Accuracy to stand beside speed: box and mask AP with labels, or agreement with another model without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from yolact_calibration.errors import DatasetError
+from yolact_calibration.evaluation.accuracy import AccuracyMeter
+from yolact_calibration.evaluation.agreement import AgreementMeter
+from yolact_calibration.evaluation.bootstrap import Interval, bootstrap_precision
+from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.evaluation.coco_evaluator import KINDS
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.media.media import read_image
+from yolact_runtime.segmenter import Segmenter
+
+__all__ = ["measure_accuracy_of", "measure_agreement_of"]
+
+_NAMES = {"bbox": "box", "segm": "mask"}
+_TRUTH_CONFIDENCE = 0.3
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+
+def measure_accuracy_of(
+    segmenters: Mapping[str, Segmenter], annotations: CocoAnnotations, folder: Path, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """By labels.
+
+    Args:
+        segmenters: By name, without a second threshold: AP counts the low scores too.
+        annotations: Labels.
+        folder: That file names are relative to.
+        progress: Passes images on, and shows how far they are.
+
+    Returns:
+        By name, JSON objects ``{"measure": "AP", "images", "box": [estimate, low, high], "mask": [...]}``.
+
+    Raises:
+        DatasetError: An image is missing.
+    """
+    todo = [(image.image_id, folder / image.file_name) for image in annotations.images]
+    missing = [path for _, path in todo if not path.is_file()]
+    if missing:
+        raise DatasetError(
+            f"--annotations names {len(todo)} image(s), and {len(missing)} of them are not there, {missing[0]} for "
+            f"one: --images is the folder that the file names are relative to"
+        )
+    meters = {name: AccuracyMeter(annotations, segmenter.class_names) for name, segmenter in segmenters.items()}
+    for image_id, path in progress(todo, "images", len(todo)):
+        frame = read_image(path)
+        for name, segmenter in segmenters.items():
+            meters[name].add(image_id, segmenter(frame))
+    results = {}
+    for name, meter in meters.items():
+        accuracy = meter.measure()
+        intervals = {kind: bootstrap_precision(accuracy.matches(kind))["AP"] for kind in KINDS}
+        results[name] = _document("AP", len(todo), intervals)
+    return results
+
+
+def measure_agreement_of(
+    segmenters: Mapping[str, Segmenter], reference: Segmenter, paths: Iterable[Path], progress: Progress
+) -> tuple[dict[str, dict[str, Any]], dict[str, AgreementMeter], dict[str, dict[str, Instances]]]:
+    """By another model: what it finds with more than 0.3 is the truth.
+
+    Args:
+        segmenters: By name, without a second threshold.
+        reference: The other model.
+        paths: Pictures.
+        progress: Passes pictures on, and shows how far they are.
+
+    Returns:
+        By name, JSON objects as of :func:`measure_accuracy_of` with ``"measure": "agreement"``; the meters; and what
+        each found in each picture, the reference as ``""``.
+
+    Raises:
+        DatasetError: Their classes differ.
+    """
+    for name, segmenter in segmenters.items():
+        if tuple(segmenter.class_names) != tuple(reference.class_names):
+            raise DatasetError(f"--against: {name} and the reference have different classes, so they cannot agree")
+    meters = {name: AgreementMeter(reference.class_names, _TRUTH_CONFIDENCE) for name in segmenters}
+    found: dict[str, dict[str, Instances]] = {name: {} for name in ("", *segmenters)}
+    todo = list(paths)
+    for path in progress(todo, "pictures", len(todo)):
+        frame = read_image(path)
+        found[""][str(path)] = truth = reference(frame)
+        for name, segmenter in segmenters.items():
+            found[name][str(path)] = instances = segmenter(frame)
+            meters[name].add(str(path), truth, instances)
+    results = {}
+    for name, meter in meters.items():
+        agreement = meter.measure()
+        intervals = {kind: bootstrap_precision(agreement.matches(kind))["AP"] for kind in KINDS}
+        results[name] = _document("agreement", len(todo), intervals)
+    return results, meters, found
+
+
+def _document(measure: str, num_images: int, intervals: Mapping[str, Interval]) -> dict[str, Any]:
+    figures = {_NAMES[kind]: [one.estimate, one.low, one.high] for kind, one in intervals.items()}
+    return {"measure": measure, "images": num_images, **figures}

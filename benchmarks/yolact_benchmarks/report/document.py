@@ -1,0 +1,175 @@
+"""The record of ``yolact-bench``: JSON with every sample, from which tables, reports and comparisons are made.
+
+Schema 1. Milliseconds, megabytes of 10^6 bytes, joules, watts. A figure that could not be had is null, or an object
+with ``"not_measured"`` and the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolact_benchmarks.machine.machine_state import MachineSample, find_disturbances
+from yolact_benchmarks.measure.measurement import Series
+from yolact_benchmarks.measure.stages import NETWORK, Stage
+from yolact_benchmarks.report.record import environment
+from yolact_benchmarks.statistics.between_processes import median_interval, split_series
+from yolact_benchmarks.statistics.stability import DEFAULT_LIMITS, StabilityLimits, Verdict, judge_series
+from yolact_benchmarks.statistics.statistics import summarise
+from yolact_runtime.errors import YolactError
+
+__all__ = ["BENCHMARK", "SCHEMA", "BenchRecordError", "case_document", "envelope", "machine_document", "read_record"]
+
+BENCHMARK, SCHEMA = "yolact-bench", 1
+_DIGITS = 4
+# What changes the speed of the libraries without a word on the command line.
+_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+
+
+class BenchRecordError(YolactError):
+    """A file is not a record of ``yolact-bench``, or one of another version."""
+
+
+def envelope(command: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole record.
+
+    Args:
+        command: What was typed.
+        settings: In force, defaults included.
+        results: ``"models"``, ``"cases"``, ``"machine"`` and what else was measured.
+    """
+    variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    return {
+        "benchmark": BENCHMARK,
+        "schema": SCHEMA,
+        "command": command,
+        "environment": {**environment(), "kernel": platform.release(), "variables": variables},
+        "settings": dict(settings),
+        "results": dict(results),
+    }
+
+
+def case_document(
+    name: str,
+    stages: Sequence[Stage],
+    series: Series,
+    facts: Mapping[str, Any],
+    machine_reasons: Sequence[str],
+    missing_meters: Sequence[str],
+    limits: StabilityLimits = DEFAULT_LIMITS,
+) -> dict[str, Any]:
+    """One configuration.
+
+    Args:
+        name: Of what was measured.
+        stages: Of its frames.
+        series: What was measured.
+        facts: What tells it from others: ``"precision"``, ``"frames"``, ``"instances"``.
+        machine_reasons: Why nothing that was measured meanwhile is to be trusted.
+        missing_meters: Why energy was not measured, where no meter is there.
+        limits: Of stability.
+    """
+    counts = series.counts or None
+    summary = summarise(series.total_ms, counts=counts)
+    verdict = Verdict((*judge_series(series.total_ms, summary, limits, counts).reasons, *machine_reasons))
+    found = series.num_instances
+    return {
+        "name": name,
+        **facts,
+        "found": {"min": min(found), "median": float(np.median(found)), "max": max(found)},
+        "latency": summary.document(),
+        "stages": [_stage_document(series, one.name, one.what, one.clock) for one in stages],
+        "around_network": _around_network(series),
+        "energy": _energy(series, missing_meters),
+        "verdict": verdict.document(),
+        "samples_ms": [round(ms, _DIGITS) for ms in series.total_ms],
+        "seconds": [round(second, 3) for second in series.seconds],
+        "processes": series.counts or [len(series.total_ms)],
+    }
+
+
+def _stage_document(series: Series, name: str, what: str, clock: str) -> dict[str, Any]:
+    ms = series.stage_ms.get(name, [])
+    # A stage that a process did not have, as mask re-scoring without any instance, has no medians to compare.
+    whole = len(ms) == len(series.total_ms)
+    interval = median_interval(split_series(ms, series.counts if whole else None))
+    share = sum(ms) / sum(series.total_ms) if ms and clock == "wall" else None
+    figures = {"median_ms": interval.estimate, "low_ms": interval.low, "high_ms": interval.high}
+    rounded = {key: None if value is None else round(value, _DIGITS) for key, value in figures.items()}
+    p99 = round(float(np.percentile(ms, 99)), _DIGITS) if len(ms) >= 100 else None
+    return {
+        "name": name,
+        "what": what,
+        "clock": clock,
+        **rounded,
+        "p99_ms": p99,
+        "share": None if share is None else round(share, 4),
+    }
+
+
+def _around_network(series: Series) -> float | None:
+    """Median of what a frame takes beside its network, over the network."""
+    network = np.asarray(series.stage_ms.get(NETWORK.name, []))
+    if not len(network):
+        return None
+    return round(float(np.median((np.asarray(series.total_ms) - network) / network)), 4)
+
+
+def _energy(series: Series, missing: Sequence[str]) -> dict[str, Any]:
+    known = {
+        name: {
+            "joules_per_frame": round(joules / series.energy_frames, 5),
+            "watts": round(joules / series.busy_s, 3),
+        }
+        for name, joules in series.joules.items()
+        if joules is not None and series.energy_frames and series.busy_s > 0
+    }
+    return known or {"not_measured": "; ".join(missing) or "a reading failed"}
+
+
+def machine_document(samples: Sequence[MachineSample], reasons: Sequence[str], peak_device_mb: float | None) -> Any:
+    """What the machine did meanwhile.
+
+    Args:
+        samples: In their order.
+        reasons: Against what was measured.
+        peak_device_mb: Most memory in use on the GPU; None is "not measured".
+    """
+    fields = [field.name for field in dataclasses.fields(MachineSample) if field.name != "seconds"]
+    silent = [name for name in fields if all(getattr(sample, name) is None for sample in samples)]
+    return {
+        "samples": [sample.document() for sample in samples],
+        "reasons": list(reasons),
+        "disturbances": list(find_disturbances(samples)),
+        "not_measured": silent,
+        "peak_device_memory_mb": peak_device_mb,
+    }
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record from a file.
+
+    Raises:
+        BenchRecordError: The file is missing or no such record.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BenchRecordError(
+            f"cannot read {path} as a record ({error}); yolact-bench MODEL --json {path} writes one"
+        ) from error
+    is_record = isinstance(document, dict) and document.get("benchmark") == BENCHMARK
+    if not is_record or document.get("schema") != SCHEMA:
+        found = document.get("schema") if is_record else "something else"
+        raise BenchRecordError(
+            f"{path} is no record of yolact-bench of schema {SCHEMA} (found {found}); measure again with --json {path}"
+        )
+    record: dict[str, Any] = document
+    return record

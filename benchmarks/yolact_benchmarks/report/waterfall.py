@@ -1,0 +1,57 @@
+"""The stages of a frame, one after the other, as inline SVG: where each begins and how long it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from yolact_calibration.report.chart_frame import (
+    CHART_WIDTH,
+    LETTER_PX,
+    MARGIN_BOTTOM,
+    MARGIN_RIGHT,
+    NUM_COLOURS,
+    Axis,
+    draw_figure,
+    draw_lower_side,
+)
+from yolact_calibration.report.html_page import figure, text
+
+__all__ = ["draw_waterfall"]
+
+_ROW_PX, _BAR_PX, _TOP_PX = 30, 18, 6
+_ROOM_RIGHT_PX = 64
+"""For the figure behind the last bar."""
+
+
+def draw_waterfall(title: str, stages: Sequence[tuple[str, float]]) -> str:
+    """A figure with a bar for each stage, which begins where the one before ends.
+
+    Args:
+        title: Heading, plain text.
+        stages: Name and milliseconds, in the order of the frame.
+    """
+    total = sum(ms for _, ms in stages)
+    axis = Axis.covering("ms since the frame was there", [0.0, total], from_zero=True)
+    left = 14 + LETTER_PX * max((len(name) for name, _ in stages), default=0)
+    bottom = _TOP_PX + _ROW_PX * len(stages)
+
+    def across(value: float) -> float:
+        return left + (CHART_WIDTH - left - MARGIN_RIGHT - _ROOM_RIGHT_PX) * axis.place(value)
+
+    parts = [f'<path class="grid" d="{"".join(f"M{across(tick):.1f} 4V{bottom:.1f}" for tick in axis.ticks)}"/>']
+    begun = 0.0
+    for number, (name, ms) in enumerate(stages):
+        top = _TOP_PX + _ROW_PX * number + (_ROW_PX - _BAR_PX) / 2
+        start, end = across(begun), across(begun + ms)
+        share = f"{ms / total:.0%}" if total else ""
+        note = f"<title>{text(name)}: {figure(ms)} ms, {share} of the frame</title>"
+        parts.append(f'<text x="{left - 8:.1f}" y="{top + 14:.1f}" text-anchor="end">{text(name)}</text>')
+        parts.append(
+            f'<rect class="bar c{number % NUM_COLOURS}" x="{start:.1f}" y="{top:.1f}" '
+            f'width="{max(end - start, 1.5):.1f}" height="{_BAR_PX}">{note}</rect>'
+        )
+        parts.append(f'<text x="{end + 5:.1f}" y="{top + 14:.1f}">{figure(ms)} ms</text>')
+        begun += ms
+    parts.append(draw_lower_side(axis, across, left, bottom))
+    description = f"{title}: " + ", ".join(f"{name} {ms:.2f} ms" for name, ms in stages)
+    return draw_figure(title, [], description, bottom + MARGIN_BOTTOM, "".join(parts))

@@ -1,0 +1,263 @@
+"""Stage ``frames``: kernels, stages and whole frames on the GPU, beside dense PyTorch; a row for each scene.
+
+GPU times are replays of CUDA graphs, so that they are the GPU's and not Python's; the host's share is timed apart.
+Post-processing, ours and PyTorch's, is timed interleaved on the same GPU in the same run, from the network's outputs on
+the GPU: ours to instances on the host, PyTorch's to dense masks that stay on the GPU. The outputs are replayed, and may
+stay in the GPU's cache: a kernel may take less than ``floor_us``, which is that of the GPU's memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_benchmarks.measure.gpu_stages import (
+    copy_gigabytes_per_second,
+    frame_parts,
+    moved_bytes,
+    time_replays,
+    time_work,
+    upload_gigabytes_per_second,
+)
+from yolact_benchmarks.measure.replay_network import ReplayNetwork
+from yolact_benchmarks.studies.gpu.stage_options import NOT_MEASURED, Scale, open_device, stage_parser
+from yolact_benchmarks.studies.scenes import make_outputs, yolact_manifest
+from yolact_benchmarks.studies.timing import time_interleaved
+from yolact_plugins.driver.cuda_graph import Graph
+from yolact_plugins.driver.driver import Device, Stream
+from yolact_plugins.driver.memory import DeviceBuffer
+from yolact_runtime.cuda.device_path import DevicePath
+from yolact_runtime.cuda.frame_slot import FrameSlot
+from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+
+__all__ = ["MIN_CONFIDENCE", "SIZES", "Scene", "frame_options", "main", "measure_scene", "scaled_manifest"]
+
+MIN_CONFIDENCE = 0.3
+SIZES = ((1080, 1920), (720, 1280), (2160, 3840))
+OBJECTS = ((100, 0.025), (1, 0.45), (10, 0.025), (1, 0.025), (20, 0.3))
+"""Number of objects, and the mean area of their boxes as a fraction of the frame."""
+# There is no network: its outputs are copied to where it would leave them.
+_REPLAYED = "copy of stored outputs"
+_POSTPROCESSING = ("candidates", "nms", "masks", "download")
+# Where the pointers of runs stand among the arguments of `mask_runs_write`.
+_RUN_ARGUMENTS = {"run_start": 8, "run_end": 9}
+Outputs = dict[str, npt.NDArray[Any]]
+Peer = Callable[[Outputs, Manifest, int, int], "Callable[[], int] | None"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is measured once.
+
+    Attributes:
+        count: Objects.
+        area: Mean area of their boxes, fraction of the frame.
+        height: Of the frame.
+        width: Of the frame.
+        dtype: Of the network's outputs and input.
+    """
+
+    count: int
+    area: float
+    height: int
+    width: int
+    dtype: str = "float32"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; the most telling scenes come first, and none begins after ``--seconds``."""
+    parser = stage_parser("frames", __doc__)
+    parser.add_argument("--seconds", type=float, default=45.0, help="begin no scene after so many (default: 45)")
+    options = parser.parse_args(arguments)
+    started, scale, measured = time.monotonic(), options.scale, 0
+    manifest = scaled_manifest(scale)
+    with open_device() as device:
+        bus = upload_gigabytes_per_second(device, scale.of(20), scale.of(64 << 20, 1024))
+        copies = copy_gigabytes_per_second(device, scale.of(20), scale.of(256 << 20, 1024))
+        options.rows.write(copy_gb_per_s=copies, upload_gb_per_s=bus)
+        for scene in _scenes(scale):
+            if time.monotonic() - started > options.seconds:
+                options.rows.write(**vars(scene), not_measured="out of time")
+                continue
+            row = measure_scene(device, manifest, scene, scale)
+            options.rows.write(**row, floor_us=_floor(row.pop("bytes"), copies, bus))
+            measured += 1
+    return 0 if measured else NOT_MEASURED
+
+
+def frame_options(scale: Scale, **more: Any) -> SegmenterOptions:
+    """One frame at a time, and the published hundred instances at most."""
+    return SegmenterOptions(min_confidence=MIN_CONFIDENCE, max_instances=scale.of(100, 4), frames_in_flight=1, **more)
+
+
+def scaled_manifest(scale: Scale) -> Manifest:
+    """YOLACT at 550 with COCO's eighty classes."""
+    return yolact_manifest(scale.of(550, 32), scale.of(80, 3))
+
+
+def measure_scene(
+    device: Device, manifest: Manifest, scene: Scene, scale: Scale, peer: Peer | None = None
+) -> dict[str, Any]:
+    """One row, times in microseconds, medians.
+
+    Args:
+        device: Where.
+        manifest: Of the model whose outputs are replayed.
+        scene: What.
+        scale: Fewer repetitions.
+        peer: Makes the peer's post-processing; None takes PyTorch, where it is installed with CUDA.
+    """
+    made = make_outputs(scene.count, scene.area, scene.count, manifest)
+    outputs = {name: array.astype(scene.dtype) for name, array in made.items()}
+    frame = np.random.default_rng(0).integers(0, 256, (scene.height, scene.width, 3), np.uint8)
+    work = (peer or dense_torch)(outputs, manifest, scene.height, scene.width)
+    with _finished_frame(device, manifest, outputs, scene, frame, scale) as (segmenter, path, slot, found):
+        row: dict[str, Any] = {**vars(scene), "found": found, "runs": int(slot.memory.results["run_offset"][found])}
+        row |= {"bytes": moved_bytes(slot, found), "gpu_us": _gpu_times(slot, scale)}
+        row["postprocess_us"] = sum(row["gpu_us"][name] for name in _POSTPROCESSING)
+        row["kernels_us"] = _kernel_times(slot, scale)
+        row["mask_runs_write_to_gpu_us"] = _runs_in_gpu_memory(slot, scale)
+        row["host_us"] = _host_times(segmenter, path, slot, found, frame, scale)
+        row["postprocess_call_us"], row["dense"] = _beside(path, slot, found, work, scale)
+        return row
+
+
+@contextmanager
+def _finished_frame(
+    device: Device, manifest: Manifest, outputs: Outputs, scene: Scene, frame: npt.NDArray[np.uint8], scale: Scale
+) -> Iterator[tuple[Segmenter, DevicePath, FrameSlot, int]]:
+    """A segmenter, and a slot beside its own in which the frame is finished, so that its parts can be repeated."""
+    options = frame_options(scale, frame_size=(scene.height, scene.width))
+    with Segmenter(manifest, ReplayNetwork(device, manifest, outputs, scene.dtype), None, options) as segmenter:
+        path = segmenter.frame_path
+        assert isinstance(path, DevicePath)
+        slot = path.start(frame)
+        try:
+            yield segmenter, path, slot, slot.finish()
+        finally:
+            path.give_back(slot)
+
+
+def _gpu_times(slot: FrameSlot, scale: Scale) -> dict[str, float]:
+    inner, repeats = scale.of(20), scale.of(30)
+    parts = frame_parts(slot)
+    parts[_REPLAYED] = parts.pop("network")
+    times = {name: time_replays(slot.stream, work, repeats, inner) for name, work in parts.items()}
+    times["whole"] = time_replays(slot.stream, slot.enqueue_all, repeats)
+    times["whole, launched piece by piece"] = float(np.median(time_work(slot.stream, slot.enqueue_all, scale.of(20))))
+    return times
+
+
+def _kernel_times(slot: FrameSlot, scale: Scale) -> dict[str, float]:
+    launches = [slot.launches.preprocess, *slot.launches.detect, *slot.launches.masks]
+    inner, repeats = scale.of(20), scale.of(20)
+    return {launch.name: time_replays(slot.stream, launch.enqueue, repeats, inner) for launch in launches}
+
+
+def _runs_in_gpu_memory(slot: FrameSlot, scale: Scale) -> float:
+    """The kernel that writes runs into the host's memory, writing them on the GPU instead: the rest is the bus."""
+    (launch,) = (each for each in slot.launches.masks if each.name == "mask_runs_write")
+    arrays, capacity = slot.memory.arrays, slot.memory.run_capacity
+    with DeviceBuffer(slot.stream.device, 8 * capacity) as buffer:
+        for i, position in enumerate(_RUN_ARGUMENTS.values()):
+            launch.arguments.replace(position, np.uint64(buffer.pointer + 4 * capacity * i))
+        try:
+            return time_replays(slot.stream, launch.enqueue, scale.of(20), scale.of(20))
+        finally:
+            for name, position in _RUN_ARGUMENTS.items():
+                launch.arguments.replace(position, np.uint64(arrays[name].pointer))
+
+
+def _host_times(
+    segmenter: Segmenter, path: DevicePath, slot: FrameSlot, found: int, frame: npt.NDArray[np.uint8], scale: Scale
+) -> dict[str, float]:
+    """A whole call by the wall clock, and what the host does in it: copying the frame, and making instances."""
+    staging = slot.memory.staging[: frame.size].reshape(frame.shape)
+    times = time_interleaved(
+        {
+            "call": lambda: segmenter(frame),
+            "copy of the frame to pinned memory": lambda: np.copyto(staging, frame),
+            "instances from runs": lambda: path.read(slot, found),
+        },
+        scale.of(100),
+    )
+    return {name: timing.median_ms * 1e3 for name, timing in times.items()}
+
+
+def _beside(
+    path: DevicePath, slot: FrameSlot, found: int, dense: Callable[[], int] | None, scale: Scale
+) -> tuple[float, dict[str, Any]]:
+    """Ours, to instances on the host, and the peer's, to whatever it ends with; by the wall clock, interleaved."""
+    parts = frame_parts(slot)
+
+    def enqueue(stream: Stream) -> None:
+        for name in _POSTPROCESSING:
+            parts[name](stream)
+
+    with Graph(slot.stream, enqueue) as graph:
+
+        def ours() -> None:
+            graph.launch(slot.stream)
+            slot.stream.synchronize()
+            path.read(slot, found)
+
+        if dense is None:
+            times = time_interleaved({"ours": ours}, scale.of(50))
+            return times["ours"].median_ms * 1e3, {"not_measured": "there is no PyTorch with CUDA here"}
+        times = time_interleaved({"ours": ours, "dense": dense}, scale.of(30))
+        return times["ours"].median_ms * 1e3, {"us": times["dense"].median_ms * 1e3, "found": dense()}
+
+
+def dense_torch(outputs: Outputs, manifest: Manifest, height: int, width: int) -> Callable[[], int] | None:
+    """The plain way on the same GPU, outputs there, dense masks there; it returns how many it finds."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    from yolact_benchmarks.peers.dense_postprocess import dense_postprocess
+    from yolact_runtime.cpu.priors import make_priors
+
+    names = ("box_regression", "class_logit", "mask_coefficient", "prototype")
+    boxes, logits, coefficients, prototypes = (torch.from_numpy(outputs[name][0]).cuda() for name in names)
+    sides = manifest.input.height, manifest.input.width
+    priors = torch.from_numpy(make_priors(manifest.priors, *sides)).cuda()
+
+    def work() -> int:
+        with torch.device("cuda"), torch.inference_mode():
+            found = dense_postprocess(boxes, logits, coefficients, prototypes, priors, height, width, MIN_CONFIDENCE)
+        torch.cuda.synchronize()
+        return len(found.confidence)
+
+    return work
+
+
+def _scenes(scale: Scale) -> list[Scene]:
+    """Float32, as the product's own engines have it, for all sizes; float16 for the first."""
+    turns = [*((size, "float32") for size in SIZES), (SIZES[0], "float16")]
+    scenes = [
+        Scene(scale.of(count), area, scale.of(height, 24), scale.of(width, 32), dtype)
+        for (height, width), dtype in turns
+        for count, area in OBJECTS
+    ]
+    return scenes[: scale.of(len(scenes), 2)]
+
+
+def _floor(least: dict[str, int], copies: float, bus: float) -> dict[str, float]:
+    """Microseconds for the bytes alone, at the bandwidth of plain copies of this run."""
+    return {
+        name: num_bytes / (bus if name in {"upload", "runs"} else copies) / 1e3 for name, num_bytes in least.items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

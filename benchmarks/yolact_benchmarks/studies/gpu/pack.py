@@ -1,0 +1,211 @@
+"""What travels to a machine with a GPU and without a network: two halves, each small enough beside the tracked tree.
+
+The first half carries what the test suites need besides pytest, and the beginning of TensorRT-RTX; the second the rest
+of TensorRT-RTX, and bundles with their engines. Files of the first half are still there when the second arrives.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yolact_benchmarks.studies.gpu.parts import RTX_PARTS, SUITE_PARTS, compress_wheels, split_parts, write_parts
+from yolact_plugins.files import write_atomically
+from yolact_runtime.errors import UsageError
+
+__all__ = ["PACKED_BUNDLES", "PackRequest", "commit_of", "copy_bundle", "make_pack", "travelling_bytes"]
+
+PACKED_BUNDLES, COMMIT_NAME = "second/bundles", "commit"
+_SUITE_PACKAGES = ("hypothesis", "sortedcontainers", "pytest-xdist", "execnet")
+_RTX_LIBRARIES = ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings")
+_RTX_SOURCES = ("tensorrt-rtx", "tensorrt-rtx-cu13")
+_GLIBC = (17, 24, 27, 28, 31, 34, 35)
+# Left free in each half, for what a transfer adds to each file.
+_MARGIN_BYTES = 1 << 19
+_MODELS = {"shapes": ("fp16",), "balloons": ("fp16", "int8")}
+# A ResNet with its engine, and a network of depthwise convolutions whose engines are built there; in order of value.
+_CARRIED = (("shapes", "engine", "fp16"), ("balloons", "network", "int8"), ("balloons", "network", "fp16"))
+_EXPORT = ("--no-guard", "--target", "rtx", "--quiet")
+_PICTURES = 32
+_ROLES = frozenset({"network", "engine"})
+
+
+@dataclass(frozen=True)
+class PackRequest:
+    """What to pack.
+
+    Attributes:
+        root: Of the checkout.
+        output: For the pack; made anew.
+        limit_bytes: For the tracked tree together with one half.
+        python: Of the machine, such as ``"3.12"``.
+        with_rtx: TensorRT-RTX, and a bundle with its engines.
+        bundles: More of them, made before.
+    """
+
+    root: Path
+    output: Path
+    limit_bytes: int
+    python: str = "3.12"
+    with_rtx: bool = True
+    bundles: tuple[Path, ...] = ()
+
+
+def make_pack(request: PackRequest, say: Callable[[str], None]) -> dict[str, int]:
+    """Make both halves.
+
+    Returns:
+        Bytes of the tree, and of the tree with each half.
+
+    Raises:
+        UsageError: A half is larger than the limit; the pack is there all the same, to be looked at.
+        CalledProcessError: pip or the export failed; both have said why.
+    """
+    halves = [request.output / half for half in ("first", "second")]
+    for half in halves:
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+    (halves[0] / COMMIT_NAME).write_text(commit_of(request.root), encoding="utf-8")
+    for bundle in request.bundles:
+        copy_bundle(bundle, request.output / PACKED_BUNDLES / bundle.name)
+    with tempfile.TemporaryDirectory() as folder:
+        say("test suites: packages that a machine with pytest may lack")
+        suites = [f"{name}=={importlib.metadata.version(name)}" for name in _SUITE_PACKAGES]
+        wheels = _download(suites, request.python, Path(folder) / "suites")
+        write_parts(halves[:1], SUITE_PARTS, [compress_wheels(wheels)])
+        if request.with_rtx:
+            content = _compressed_rtx(request, Path(folder) / "rtx", say)
+            first, second = (_room(request, half) for half in halves)
+            _pack_bundles(request, Path(folder), first + second - len(content), say)
+            write_parts(halves, RTX_PARTS, split_parts(content, [first, second]))
+    return _check_sizes(request, halves)
+
+
+def _room(request: PackRequest, half: Path) -> int:
+    """Bytes that may still go into a half."""
+    return request.limit_bytes - travelling_bytes(request.root) - _folder_bytes(half) - _MARGIN_BYTES
+
+
+def _compressed_rtx(request: PackRequest, folder: Path, say: Callable[[str], None]) -> bytes:
+    """TensorRT-RTX; kept beside the halves, because compressing it takes minutes."""
+    try:
+        version = importlib.metadata.version("tensorrt-rtx")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UsageError(
+            "TensorRT-RTX for CUDA 13, which is to be packed, is not installed here: make CUDA=13 gpu-pack, or --no-rtx"
+        ) from error
+    kept = request.output / f"tensorrt-rtx-{version}-python-{request.python}.tar.xz"
+    if not kept.exists():
+        say("TensorRT-RTX: some five minutes of compression, once")
+        write_atomically(kept, compress_wheels(_rtx_wheels(version, request.python, folder)))
+    return kept.read_bytes()
+
+
+def commit_of(root: Path, pack: Path | None = None) -> str:
+    """The commit of a checkout, as git says it; where git says nothing, as it was when the pack was made."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        said = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        carried = None if pack is None else pack / "first" / COMMIT_NAME
+        said = carried.read_text(encoding="utf-8") if carried is not None and carried.exists() else ""
+    return said.strip() or "unknown"
+
+
+def travelling_bytes(root: Path) -> int:
+    """Of the checkout's files that travel by themselves: tracked ones, and untracked ones that git does not ignore."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
+    paths = [root / name for name in listed.decode().split("\0") if name]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def _check_sizes(request: PackRequest, halves: Sequence[Path]) -> dict[str, int]:
+    tree = travelling_bytes(request.root)
+    sizes = {"tree": tree, **{half.name: tree + _folder_bytes(half) for half in halves}}
+    for name, size in sizes.items():
+        if tree > request.limit_bytes:
+            limit = f"{request.limit_bytes / 2**20:.0f} MiB may travel"
+            raise UsageError(f"the tracked tree alone is {tree / 2**20:.1f} MiB, and {limit}")
+        if size > request.limit_bytes:
+            raise UsageError(
+                f"{name} is {size / 2**20:.1f} MiB with the tracked tree of {tree / 2**20:.1f} MiB, and "
+                f"{request.limit_bytes / 2**20:.0f} MiB may travel: name fewer bundles, raise --limit-mib, or leave "
+                f"TensorRT-RTX here (--no-rtx)"
+            )
+    return sizes
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _download(packages: Sequence[str], python: str, into: Path) -> list[Path]:
+    """Wheels for the other machine, without what they depend on."""
+    platforms = [word for glibc in _GLIBC for word in ("--platform", f"manylinux_2_{glibc}_x86_64")]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--implementation", "cp", "--python-version", python, *platforms, "--dest", str(into), *packages]
+    subprocess.run(command, check=True)
+    return sorted(into.glob("*.whl"))
+
+
+def _rtx_wheels(version: str, python: str, into: Path) -> list[Path]:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(into)]
+    # The package itself is a source distribution that names its parts.
+    subprocess.run([*command, *(f"{name}=={version}" for name in _RTX_SOURCES)], check=True)
+    return _download([f"{name}=={version}" for name in _RTX_LIBRARIES], python, into)
+
+
+def _pack_bundles(request: PackRequest, folder: Path, room: int, say: Callable[[str], None]) -> None:
+    """Networks to time, as far as there is room; balloons, calibrated on pictures of shapes, finds nothing sensible."""
+    say("pictures for calibration")
+    pictures = folder / "pictures"
+    words = ["--count", str(_PICTURES), "--output", str(pictures), "--quiet"]
+    subprocess.run([sys.executable, "-m", "yolact_calibration.shapes", *words], check=True)
+    for name, precisions in _MODELS.items():
+        bundle = folder / f"{name}.bundle"
+        say(f"{bundle.name}: {' and '.join(precisions)}")
+        words = [str(request.root / "examples" / "models" / f"{name}.pth"), "--output", str(bundle), *_EXPORT]
+        words += [*(f"--{precision}" for precision in precisions), "--calib", str(pictures / "images")]
+        subprocess.run([sys.executable, "-m", "yolact_export.commands.cli", *words], check=True)
+    for name, role, precision in _CARRIED:
+        target = request.output / PACKED_BUNDLES / f"{name}.{precision}.bundle"
+        copy_bundle(folder / f"{name}.bundle", target, {"network", role}, {precision})
+        room -= _folder_bytes(target)
+        if room < 0:
+            say(f"left here, for want of room: {target.name}, {_folder_bytes(target) / 2**20:.1f} MiB")
+            room += _folder_bytes(target)
+            shutil.rmtree(target)
+
+
+def copy_bundle(bundle: Path, target: Path, roles: Container[str] = _ROLES, precisions: set[str] | None = None) -> None:
+    """Some files of a bundle; the new manifest lists no more, or it would be that of a damaged bundle.
+
+    Args:
+        bundle: Left as it is.
+        target: Made.
+        roles: Of the files.
+        precisions: Of the files; None takes those of its engines.
+
+    Raises:
+        UsageError: Nothing is left.
+    """
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    artefacts: dict[str, dict[str, Any]] = manifest["artefacts"]
+    chosen = precisions or {entry["precision"] for entry in artefacts.values() if entry["role"] == "engine"}
+    kept = {name: entry for name, entry in artefacts.items() if entry["role"] in roles and entry["precision"] in chosen}
+    if not kept:
+        raise UsageError(f"{bundle} has no engine; build one first: yolact-export {bundle} --engine --target rtx")
+    target.mkdir(parents=True)
+    for name in kept:
+        shutil.copy(bundle / name, target / name)
+    document = json.dumps({**manifest, "artefacts": kept}, indent=2)
+    write_atomically(target / "manifest.json", document.encode())

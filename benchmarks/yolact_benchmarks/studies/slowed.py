@@ -1,0 +1,61 @@
+"""A model whose network takes a little longer than it has to: a regression of a size that is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_benchmarks.measure.fresh_process import Report
+from yolact_benchmarks.measure.host_timer import HostModel
+from yolact_benchmarks.measure.opened_model import OpenedModel
+from yolact_benchmarks.measure.process_run import ProcessRun, find_frames, measure_models
+from yolact_benchmarks.measure.request import BenchRequest
+from yolact_runtime.backends import Backend, create_backend
+from yolact_runtime.model.bundle import open_bundle
+
+__all__ = ["SlowedBackend", "measure_slowed"]
+
+_BACKEND = "onnxruntime-cpu"
+
+
+class SlowedBackend:
+    """A network that takes so many milliseconds longer, busy, as a slower network is. Closing it closes the network."""
+
+    def __init__(self, network: Backend, extra_ms: float) -> None:
+        self.name = network.name
+        self._network = network
+        self._extra_ms = extra_ms
+
+    def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
+        """Run the network and wait."""
+        outputs = self._network.infer(tensor)
+        until = time.perf_counter() + self._extra_ms / 1e3
+        while time.perf_counter() < until:
+            pass
+        return outputs
+
+    def close(self) -> None:
+        """Free the network."""
+        self._network.close()
+
+
+def measure_slowed(request: BenchRequest, extra_ms: float, report: Report) -> ProcessRun:
+    """As :func:`yolact_benchmarks.measure.process_run.measure_request`, in ONNX Runtime on the CPU with such a network.
+
+    Args:
+        request: What to measure; of a folder, the precision that it names.
+        extra_ms: Of every run of the network.
+        report: Gets progress.
+    """
+    bundle = open_bundle(request.model, next(iter(request.precisions), None))
+    network = SlowedBackend(create_backend(_BACKEND, bundle.network, request.num_threads), extra_ms)
+    source = HostModel(bundle, _BACKEND, request.options, network)
+    precision = bundle.manifest.precision
+    model = OpenedModel(request.model, bundle.network, precision, _BACKEND, bundle.manifest, source)
+    try:
+        return measure_models(request, [model], find_frames(request)[0], report)
+    finally:
+        model.close()

@@ -1,0 +1,86 @@
+"""The project's tests, with a record: ``python -m yolact_benchmarks.studies.suite NAME -- tests/runtime``.
+
+For environments that are not the developers', such as a JetPack's Python, NumPy and CUDA: ``make jetpack6``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from yolact_benchmarks.report.record import write_record
+
+__all__ = ["count_outcomes", "installed_versions", "main"]
+
+_PACKAGES = re.compile(r"numpy|torch|onnx|onnxruntime|opencv-python.*|cuda-bindings|nvidia-cuda-.*|tensorrt.*|pytest")
+_OUTCOMES = ("failure", "error", "skipped")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point: run pytest, write the record, return pytest's exit status."""
+    parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.suite", description=__doc__)
+    parser.add_argument("name", help="of the environment, such as jetpack6")
+    parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
+    parser.add_argument("tests", nargs="+", help="arguments for pytest, after --")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *options.tests]
+        status = subprocess.run(command, check=False).returncode
+        if options.results and report.exists():
+            date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+            results = {"date": date, "environment": options.name, "versions": installed_versions()}
+            results |= count_outcomes(report.read_text(encoding="utf-8"))
+            tests = " ".join(options.tests)
+            typed = f"python -m yolact_benchmarks.studies.suite {options.name} -- {tests}"
+            print(write_record(options.results, f"suite-{options.name}", results, typed))
+    return status
+
+
+def installed_versions() -> dict[str, str]:
+    """Of the packages that the outcome may depend on, sorted by name."""
+    found = {str(package.metadata["Name"]).lower(): package.version for package in importlib.metadata.distributions()}
+    return {name: version for name, version in sorted(found.items()) if _PACKAGES.fullmatch(name)}
+
+
+def count_outcomes(report: str) -> dict[str, Any]:
+    """Read pytest's JUnit report.
+
+    Args:
+        report: The XML, which pytest wrote here.
+
+    Returns:
+        ``passed``, ``failed``, ``skipped``, ``seconds``; ``failures``, the names of failed tests; ``skips``, how many
+        tests each reason left out.
+    """
+    suites = list(ElementTree.fromstring(report).iter("testsuite"))
+    failures, skips, passed = set(), Counter[str](), 0
+    for case in (case for suite in suites for case in suite.iter("testcase")):
+        outcomes = {outcome.tag: outcome for outcome in case if outcome.tag in _OUTCOMES}
+        if "failure" in outcomes or "error" in outcomes:
+            failures.add(f"{case.get('classname')}.{case.get('name')}")
+        elif "skipped" in outcomes:
+            skips[outcomes["skipped"].get("message", "")] += 1
+        else:
+            passed += 1
+    return {
+        "passed": passed,
+        "failed": len(failures),
+        "skipped": sum(skips.values()),
+        "seconds": round(sum(float(suite.get("time", 0)) for suite in suites)),
+        "failures": sorted(failures),
+        "skips": dict(sorted(skips.items())),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

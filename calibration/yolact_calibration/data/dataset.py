@@ -1,0 +1,223 @@
+"""Annotated images on disk, as the endless, repeatable sequence of samples that a training reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from yolact_calibration.data.augment import (
+    AugmentOptions,
+    Window,
+    choose_window,
+    distort_colours,
+    normalise,
+    sample_image,
+    sample_masks,
+)
+from yolact_calibration.data.batch import Batch, Truth
+from yolact_calibration.errors import DatasetError, MediaError, YolactError
+from yolact_calibration.evaluation.coco import CocoAnnotations, CocoImage, boxes_xyxy
+from yolact_runtime.masks.masks import Masks
+from yolact_runtime.media.media import read_image
+from yolact_runtime.model.manifest import InputSpec
+
+__all__ = ["AnnotatedImages", "SampleSequence", "Samples", "iterate_batches", "learnable_images"]
+
+Float = npt.NDArray[np.float32]
+# Sides below this many input pixels teach nothing: the published training drops them too.
+_MIN_SIDE_PX = 4.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AnnotatedImages:
+    """A folder of images and their annotations; class ``c`` is the annotations' category ``c``.
+
+    Attributes:
+        annotations: What is in the images.
+        folder: Where the images are.
+    """
+
+    annotations: CocoAnnotations
+    folder: Path
+
+    def __post_init__(self) -> None:
+        missing = [image.file_name for image in self.annotations.images if not self.path(image).is_file()]
+        if missing:
+            raise DatasetError(
+                f"{len(missing)} of the {len(self.annotations)} images of {self.annotations.source} are not in "
+                f"{self.folder}: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}. Is it the right folder?"
+            )
+
+    def path(self, image: CocoImage) -> Path:
+        """File of an image."""
+        return self.folder / image.file_name
+
+    def digest(self) -> str:
+        """SHA-256 of the annotations and of every image file that they name, hexadecimal."""
+        total = hashlib.sha256(self.annotations.sha256.encode())
+        for image in self.annotations.images:
+            total.update(image.file_name.encode())
+            total.update(self.path(image).read_bytes())
+        return total.hexdigest()
+
+
+def learnable_images(annotations: CocoAnnotations) -> tuple[CocoImage, ...]:
+    """Images with an instance that is no crowd: the others have nothing to match."""
+    return tuple(
+        image
+        for image in annotations.images
+        if any(not item.get("iscrowd", 0) for item in annotations.instances.get(image.image_id, ()))
+    )
+
+
+class SampleSequence(Dataset[tuple[torch.Tensor, Truth]]):
+    """Sample `k` of an endless training: image ``order(epoch)[k % n]``, augmented by chance that only `k` decides.
+
+    So a training that was killed continues with the very samples it would have seen.
+    """
+
+    def __init__(self, images: AnnotatedImages, spec: InputSpec, augment: AugmentOptions, seed: int) -> None:
+        self.images = images
+        self.spec = spec
+        self.augment = augment
+        self.seed = seed
+        self._annotated = learnable_images(images.annotations)
+        if not self._annotated:
+            raise DatasetError(
+                f"{images.annotations.source}: no image has an instance that is no crowd, so there is nothing to learn"
+            )
+        self._masks: dict[int, Masks] = {}
+
+    @property
+    def epoch_length(self) -> int:
+        """Images of an epoch: those that have instances."""
+        return len(self._annotated)
+
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, Truth]:
+        epoch, place = divmod(k, self.epoch_length)
+        index = int(_order(self.seed, epoch, self.epoch_length)[place])
+        rng = np.random.default_rng([self.seed, 1, k])
+        return self._sample(self._annotated[index], rng)
+
+    def _sample(self, image: CocoImage, rng: np.random.Generator) -> tuple[torch.Tensor, Truth]:
+        frame = read_image(self.images.path(image))
+        if frame.shape[:2] != (image.height, image.width):
+            raise DatasetError(
+                f"{self.images.path(image)} is {frame.shape[1]} x {frame.shape[0]} pixels, its annotations say "
+                f"{image.width} x {image.height}; an image that EXIF turns has to be annotated upright"
+            )
+        items = self.images.annotations.instances[image.image_id]
+        boxes = boxes_xyxy(items)
+        is_crowd = np.array([bool(item.get("iscrowd", 0)) for item in items])
+        window = choose_window(image.height, image.width, boxes[~is_crowd], self.augment, rng)
+        pixels, filled = sample_image(frame, window, self.spec.height, self.spec.width)
+        if self.augment.colour:
+            pixels = distort_colours(pixels, rng)
+        masks = self._masks.get(image.image_id)
+        if masks is None:
+            masks = self._masks[image.image_id] = self.images.annotations.masks(image)
+        dense = sample_masks(masks.dense(), window, self.spec.height, self.spec.width)
+        category = {category_id: c for c, category_id in enumerate(self.images.annotations.category_ids)}
+        class_id = np.array([category[int(item["category_id"])] for item in items], np.int64)
+        outside = _centre_outside(boxes, window) if window.is_crop else np.zeros(len(items), bool)
+        truth = _truth(dense, class_id, is_crowd | outside)
+        return torch.from_numpy(normalise(pixels, self.spec, filled)), truth
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)
+
+
+def _centre_outside(boxes: Float, window: Window) -> npt.NDArray[np.bool_]:
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    low = np.array([window.left, window.top])
+    high = low + np.array([window.width, window.height])
+    outside: npt.NDArray[np.bool_] = ((centre <= low) | (centre >= high)).any(axis=1)
+    return outside
+
+
+def _truth(dense: npt.NDArray[np.bool_], class_id: npt.NDArray[np.int64], ignored: npt.NDArray[np.bool_]) -> Truth:
+    """Truth of the masks of one input: tight boxes; what is left of ignored objects becomes ignored regions."""
+    height, width = dense.shape[1:]
+    boxes = _tight_boxes(dense)
+    side = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf)
+    kept = ~ignored & (side >= _MIN_SIDE_PX)
+    scale = np.array([width, height, width, height], np.float32)
+    return Truth(
+        xyxy=torch.from_numpy(boxes[kept] / scale),
+        class_id=torch.from_numpy(class_id[kept]),
+        mask=torch.from_numpy(dense[kept]),
+        ignored_xyxy=torch.from_numpy(boxes[~kept & (side > 0)] / scale),
+    )
+
+
+def _tight_boxes(dense: npt.NDArray[np.bool_]) -> Float:
+    """``(n, 4)`` xyxy, pixels, right and bottom exclusive; zeros for empty masks."""
+    columns: npt.NDArray[np.bool_] = np.logical_or.reduce(dense, axis=1)
+    rows: npt.NDArray[np.bool_] = np.logical_or.reduce(dense, axis=2)
+    filled: npt.NDArray[np.bool_] = np.logical_or.reduce(columns, axis=1)
+    low = [columns.argmax(axis=1), rows.argmax(axis=1)]
+    high = [dense.shape[2] - columns[:, ::-1].argmax(axis=1), dense.shape[1] - rows[:, ::-1].argmax(axis=1)]
+    boxes: Float = (np.stack([*low, *high], axis=1) * filled[:, None]).astype(np.float32)
+    return boxes
+
+
+class Samples(Protocol):
+    """An endless sequence of samples, of which each depends on its number only."""
+
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, Truth | None]:
+        """Image ``(3, S, S)``, and its truth if there is one."""
+
+
+class _Steps(Dataset["Batch | YolactError"]):
+    """Item `i` is the batch of step `i`: a worker prepares whole batches."""
+
+    def __init__(self, samples: Samples, batch_size: int) -> None:
+        self._samples = samples
+        self._batch_size = batch_size
+
+    def __getitem__(self, step: int) -> Batch | YolactError:
+        first = step * self._batch_size
+        try:
+            return Batch.of([self._samples[k] for k in range(first, first + self._batch_size)], step)
+        except (DatasetError, MediaError) as error:
+            # Raised in a worker, it would arrive with the worker's traceback for a message.
+            return error
+
+
+def iterate_batches(
+    samples: Samples, batch_size: int, first_step: int, last_step: int, num_workers: int
+) -> Iterator[Batch]:
+    """Batches of the steps ``first_step .. last_step - 1``.
+
+    Args:
+        samples: Where they come from.
+        batch_size: Images of a batch.
+        first_step: Number of the first step, from 0.
+        last_step: One past the last step.
+        num_workers: Processes that prepare batches; 0 prepares them in this one. The batches are the same.
+
+    Raises:
+        DatasetError, MediaError: An image cannot be used.
+    """
+    loader = DataLoader(
+        _Steps(samples, batch_size),
+        batch_size=None,
+        sampler=range(first_step, last_step),
+        num_workers=num_workers,
+        prefetch_factor=4 if num_workers else None,
+    )
+    for batch in loader:
+        if isinstance(batch, YolactError):
+            raise batch
+        yield batch

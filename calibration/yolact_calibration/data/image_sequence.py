@@ -1,0 +1,106 @@
+"""Images without labels: found, checked by name, and as the endless sequence that a recovery reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from yolact_calibration.data.augment import AugmentOptions, choose_window, distort_colours, normalise, sample_image
+from yolact_calibration.errors import DatasetError
+from yolact_runtime.cpu.preprocess import preprocess
+from yolact_runtime.media.inputs import find_inputs
+from yolact_runtime.media.media import read_image
+from yolact_runtime.model.manifest import InputSpec
+
+__all__ = ["ImageSequence", "UnlabelledImages", "find_unlabelled"]
+
+
+@dataclasses.dataclass(frozen=True)
+class UnlabelledImages:
+    """Image files.
+
+    Attributes:
+        paths: In order; no file twice.
+    """
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def hold_back(self, fraction: float, seed: int) -> tuple[UnlabelledImages, UnlabelledImages]:
+        """The images to work with, and at least one image to judge the result by."""
+        count = max(1, round(len(self) * fraction))
+        order = np.random.default_rng([seed, 7]).permutation(len(self)).tolist()
+        held, rest = sorted(order[:count]), sorted(order[count:])
+        return UnlabelledImages(tuple(self.paths[i] for i in rest)), UnlabelledImages(
+            tuple(self.paths[i] for i in held)
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of the files' contents, hexadecimal; names and places do not matter."""
+        total = hashlib.sha256()
+        for path in self.paths:
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+        return total.hexdigest()
+
+    def tensors(self, spec: InputSpec, count: int, batch_size: int = 4) -> list[torch.Tensor]:
+        """The first `count` images as the runtime would feed them: batches ``(B, 3, H, W)`` float32."""
+        chosen = self.paths[:count]
+        tensors = [torch.from_numpy(preprocess(read_image(path), spec)) for path in chosen]
+        return [torch.cat(tensors[first : first + batch_size]) for first in range(0, len(tensors), batch_size)]
+
+
+def find_unlabelled(words: Sequence[str], least: int) -> UnlabelledImages:
+    """Images of folders, globs and files.
+
+    Args:
+        words: As on a command line.
+        least: Fewer images are refused.
+
+    Raises:
+        DatasetError: A word stands for nothing, or there are too few images.
+    """
+    found = find_inputs(words)
+    if found.failures:
+        word, reason = found.failures[0]
+        raise DatasetError(f'"{word}": {reason}')
+    if len(found.images) < least:
+        raise DatasetError(
+            f"{' '.join(words)}: {len(found.images)} images found, {least} are the least that says something about a "
+            f"model; give more, as the camera sees them. Labels are not needed"
+        )
+    return UnlabelledImages(found.images)
+
+
+class ImageSequence(Dataset[tuple[torch.Tensor, None]]):
+    """Sample `k` of an endless recovery, augmented by chance that only `k` and the seed decide."""
+
+    def __init__(self, images: UnlabelledImages, spec: InputSpec, augment: AugmentOptions, seed: int) -> None:
+        self.images = images
+        self.spec = spec
+        self.augment = augment
+        self.seed = seed
+
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, None]:
+        epoch, place = divmod(k, len(self.images))
+        # A permutation of thousands takes a fraction of the time that reading an image does.
+        index = int(np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.images))[place])
+        rng = np.random.default_rng([self.seed, 1, k])
+        frame = read_image(self.images.paths[index])
+        height, width = frame.shape[:2]
+        # The whole image stands for the object that a crop has to overlap.
+        window = choose_window(height, width, np.array([[0, 0, width, height]], np.float32), self.augment, rng)
+        pixels, filled = sample_image(frame, window, self.spec.height, self.spec.width)
+        if self.augment.colour:
+            pixels = distort_colours(pixels, rng)
+        return torch.from_numpy(normalise(pixels, self.spec, filled)), None
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, None]]:
+        raise TypeError("an endless sequence is read by index")

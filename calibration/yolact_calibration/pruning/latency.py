@@ -1,0 +1,190 @@
+"""Latency: how long a model takes at given widths, as the sum of measured times of its convolutions.
+
+Convolutions take 95 % and more of a YOLACT network on a CPU. Times of a layer do not fall evenly with its width:
+kernels work on blocks of channels. So every width that may be chosen is measured, and none is interpolated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from yolact_calibration.errors import PruningError
+from yolact_calibration.pruning.channel_groups import ChannelGroup
+from yolact_calibration.pruning.layer_shape import LayerCall, LayerShape
+from yolact_plugins.files import write_atomically
+
+__all__ = ["CachedTimer", "LatencyTable", "LayerTimer", "TimedLayer", "measure_latency"]
+
+Progress = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    del done, total
+
+
+class LayerTimer(Protocol):
+    """Measures single convolutions on the backend that the model is meant for."""
+
+    @property
+    def backend(self) -> str:
+        """What is measured: library, version, device, threads. Times of different backends do not mix."""
+
+    def times_ms(self, layers: Sequence[LayerShape]) -> list[float]:
+        """Milliseconds of each layer. They are compared with one another, so they are measured taking turns."""
+
+
+class CachedTimer:
+    """A timer that remembers what it measured, in a JSON file.
+
+    Args:
+        timer: Measures what the file does not have. Entries of other backends in the file are kept and not used.
+        path: The file; written after every measurement, whole or not at all.
+
+    Raises:
+        PruningError: The file is there and is no such cache.
+    """
+
+    def __init__(self, timer: LayerTimer, path: Path) -> None:
+        self._timer = timer
+        self._path = path
+        self._content = _read_cache(path)
+        self._known = self._content.setdefault(timer.backend, {})
+
+    @property
+    def backend(self) -> str:
+        return self._timer.backend
+
+    def times_ms(self, layers: Sequence[LayerShape]) -> list[float]:
+        """Milliseconds of each layer, from the file where it has them."""
+        missing = [layer for layer in dict.fromkeys(layers) if layer.key not in self._known]
+        if missing:
+            measured = self._timer.times_ms(missing)
+            self._known.update((layer.key, ms) for layer, ms in zip(missing, measured, strict=True))
+            document = {_CACHE_FORMAT: self._content}
+            write_atomically(self._path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+        return [self._known[layer.key] for layer in layers]
+
+
+_CACHE_FORMAT = "layer_ms_v1"
+
+
+def _read_cache(path: Path) -> dict[str, dict[str, float]]:
+    if not path.exists():
+        return {}
+    try:
+        document = json.loads(path.read_bytes())
+        # The name of the list carries the version of the format: an older file has no such list.
+        return {
+            str(backend): {str(key): float(ms) for key, ms in times.items()}
+            for backend, times in document[_CACHE_FORMAT].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PruningError(
+            f"{path} is not a file of layer times ({error}); delete it to measure again, or name another file"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class TimedLayer:
+    """A use of a layer, and the groups that decide on its widths.
+
+    Attributes:
+        call: At the widths of the dense model.
+        in_group: Name of the group that it reads; None where its input stays.
+        out_group: Name of the group that it writes; None where its output stays.
+    """
+
+    call: LayerCall
+    in_group: str | None
+    out_group: str | None
+
+    def shape_at(self, widths: Mapping[str, int]) -> LayerShape:
+        """Its shape when the groups have these widths; groups without an entry stay."""
+        shape = self.call.shape
+        in_channels = widths.get(self.in_group, shape.in_channels) if self.in_group else shape.in_channels
+        out_channels = widths.get(self.out_group, shape.out_channels) if self.out_group else shape.out_channels
+        return shape.with_channels(in_channels, out_channels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatencyTable:
+    """Measured times of every layer at every width that its groups may get.
+
+    Attributes:
+        backend: Where they were measured; see :attr:`LayerTimer.backend`.
+        layers: Every use of every convolution.
+        ms: Milliseconds by shape.
+    """
+
+    backend: str
+    layers: tuple[TimedLayer, ...]
+    ms: Mapping[LayerShape, float]
+
+    def layers_ms(self, layers: Iterable[TimedLayer], widths: Mapping[str, int]) -> float:
+        """Sum over some layers, milliseconds.
+
+        Raises:
+            PruningError: A layer was not measured at these widths.
+        """
+        try:
+            return sum(self.ms[layer.shape_at(widths)] for layer in layers)
+        except KeyError as error:
+            raise PruningError(
+                f"{error.args[0].key} was not measured: widths have to be among those of the groups"
+            ) from None
+
+    def total_ms(self, widths: Mapping[str, int]) -> float:
+        """All convolutions of one forward pass, milliseconds. Groups without an entry have their full width."""
+        return self.layers_ms(self.layers, widths)
+
+    def block_ms(self, widths: Mapping[str, int]) -> dict[str, float]:
+        """The same, for each part of the network."""
+        blocks: dict[str, list[TimedLayer]] = {}
+        for layer in self.layers:
+            blocks.setdefault(layer.call.block, []).append(layer)
+        return {block: self.layers_ms(layers, widths) for block, layers in blocks.items()}
+
+    def macs(self, widths: Mapping[str, int]) -> int:
+        """Multiplications with addition of one image."""
+        return sum(layer.shape_at(widths).macs for layer in self.layers)
+
+
+def measure_latency(
+    calls: Iterable[LayerCall],
+    groups: Sequence[ChannelGroup],
+    timer: LayerTimer,
+    progress: Progress = _silent,
+) -> LatencyTable:
+    """Measure every layer at every combination of widths of the group that it reads and the group that it writes.
+
+    Args:
+        calls: What the dense model computes; see :func:`trace_layers`.
+        groups: Of that model.
+        timer: The backend.
+        progress: Called with shapes measured so far, and all there are.
+    """
+    reads = {name: group.name for group in groups for name in (*group.consumers, *group.depthwise)}
+    writes = {name: group.name for group in groups for name in (*group.producers, *group.depthwise)}
+    layers = tuple(TimedLayer(call, reads.get(call.name), writes.get(call.name)) for call in calls)
+    choices = {group.name: group.widths for group in groups}
+    batches = [_shapes(layer, choices) for layer in layers]
+    total = len({shape for batch in batches for shape in batch})
+    ms: dict[LayerShape, float] = {}
+    for batch in batches:
+        missing = [shape for shape in dict.fromkeys(batch) if shape not in ms]
+        if missing:
+            ms.update(zip(missing, timer.times_ms(missing), strict=True))
+            progress(len(ms), total)
+    return LatencyTable(timer.backend, layers, ms)
+
+
+def _shapes(layer: TimedLayer, choices: Mapping[str, tuple[int, ...]]) -> list[LayerShape]:
+    names = list(dict.fromkeys(name for name in (layer.in_group, layer.out_group) if name))
+    combinations: list[dict[str, int]] = [{}]
+    for name in names:
+        combinations = [{**widths, name: width} for widths in combinations for width in choices[name]]
+    return [layer.shape_at(widths) for widths in combinations]

@@ -1,0 +1,193 @@
+"""Images to calibrate with: found, screened by what they show, and read one at a time. Labels are not needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_calibration.data.frame_files import ARCHIVE_SUFFIX, frames_of
+from yolact_calibration.errors import DatasetError, MediaError
+from yolact_calibration.quantisation.observer import frame_digest
+from yolact_runtime.media.inputs import find_inputs
+from yolact_runtime.media.media import VIDEO_SUFFIXES
+
+__all__ = ["CalibrationImage", "CalibrationImages", "find_calibration_images"]
+
+Frame = npt.NDArray[np.uint8]
+_FEWEST, _ENOUGH = 8, 32
+"""Fewer usable images are refused; fewer are warned of."""
+# Grey levels between the darkest and the brightest pixel, in each channel. Noise of a covered camera stays below.
+_LEAST_CONTRAST = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationImage:
+    """A usable frame.
+
+    Attributes:
+        path: Its file.
+        position: Of the frame in the file.
+        name: For people.
+        digest: :func:`~yolact_calibration.quantisation.observer.frame_digest`.
+    """
+
+    path: Path
+    position: int
+    name: str
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationImages:
+    """Usable frames, no two alike; iterating reads them again, one at a time, as ``(name, frame)``.
+
+    Attributes:
+        images: Those of a file one after the other, by ascending position.
+        warnings: What was left out and why, for people.
+    """
+
+    images: tuple[CalibrationImage, ...]
+    warnings: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[tuple[str, Frame]]:
+        first = 0
+        while first < len(self.images):
+            path = self.images[first].path
+            end = first
+            while end < len(self.images) and self.images[end].path == path:
+                end += 1
+            yield from _read(path, self.images[first:end])
+            first = end
+
+    def hold_back(self, count: int) -> tuple[CalibrationImages, CalibrationImages]:
+        """The other images, with the warnings, and `count` images to judge by.
+
+        Which these are depends on what the images show only, so that another order calibrates on the same ones.
+        """
+        held = {image.digest for image in sorted(self.images, key=lambda image: image.digest)[:count]}
+        rest = tuple(image for image in self.images if image.digest not in held)
+        return CalibrationImages(rest, self.warnings), CalibrationImages(
+            tuple(image for image in self.images if image.digest in held), ()
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of the set of images as decoded, hexadecimal: order, names, places and file formats do not matter."""
+        return hashlib.sha256("\n".join(sorted(image.digest for image in self.images)).encode()).hexdigest()
+
+
+def find_calibration_images(
+    words: Sequence[str],
+    *,
+    frames_per_video: int = 64,
+    most: int | None = None,
+    on_file: Callable[[int, int], None] | None = None,
+) -> CalibrationImages:
+    """Find images and look at every one.
+
+    What cannot be read, shows nothing, or shows what another shows pixel for pixel is left out with a warning.
+
+    Args:
+        words: Folders, globs and files, as on a command line: images, videos, and ``.npz`` archives of uint8 arrays
+            ``(N, H, W, 3)`` or ``(H, W, 3)``, blue first.
+        frames_per_video: At most so many frames of each video, spread evenly.
+        most: Of more files, so many are taken, spread evenly; None takes all.
+        on_file: Called with the number of files looked at and of all.
+
+    Raises:
+        DatasetError: A word stands for nothing, or fewer than 8 images are usable.
+    """
+    files = _find_files(words)
+    if most is not None and len(files) > most:
+        files = [files[index] for index in np.linspace(0, len(files) - 1, most).round().astype(int)]
+    screening = _Screening()
+    for done, path in enumerate(files, start=1):
+        screening.look_at(path, frames_per_video)
+        if on_file:
+            on_file(done, len(files))
+    return screening.finish(" ".join(words))
+
+
+class _Screening:
+    def __init__(self) -> None:
+        self._images: dict[str, CalibrationImage] = {}
+        self._warnings: list[str] = []
+        self._counts = {"unreadable": 0, "blank": 0, "duplicate": 0}
+
+    def look_at(self, path: Path, frames_per_video: int) -> None:
+        most = frames_per_video if path.suffix.lower() in VIDEO_SUFFIXES else None
+        seen: list[tuple[CalibrationImage, bool]] = []
+        stride = 1
+        try:
+            for position, (name, frame) in enumerate(frames_of(path)):
+                if position % stride:
+                    continue
+                seen.append((CalibrationImage(path, position, name, frame_digest(frame)), _is_blank(frame)))
+                # What a video says about its length is an estimate: thin out instead, keeping every second.
+                if most is not None and len(seen) > most:
+                    seen, stride = seen[::2], 2 * stride
+        except MediaError as error:
+            self._leave_out("unreadable", str(error))
+        for image, blank in seen:
+            self._judge(image, blank)
+
+    def finish(self, asked: str) -> CalibrationImages:
+        found = len(self._images)
+        if found < _FEWEST:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self._counts.items() if count)
+            example = f"; {kinds}, of which the first is {self._warnings[0]}" if kinds else ""
+            raise DatasetError(
+                f"{asked}: {found} usable image{'' if found == 1 else 's'} found{example}. Calibration takes {_FEWEST} "
+                f"at least, and {_ENOUGH} to be good: give a folder or a video of what the camera sees, without labels"
+            )
+        if found < _ENOUGH:
+            self._warnings.append(
+                f"{found} images are few to calibrate with, and rare values may be missing from the ranges; give "
+                f"{_ENOUGH} or more"
+            )
+        return CalibrationImages(tuple(self._images.values()), tuple(self._warnings))
+
+    def _judge(self, image: CalibrationImage, blank: bool) -> None:
+        if blank:
+            self._leave_out("blank", f"{image.name} shows nothing: all its pixels are alike")
+        elif image.digest in self._images:
+            self._leave_out(
+                "duplicate", f"{image.name} shows the same as {self._images[image.digest].name}, pixel for pixel"
+            )
+        else:
+            self._images[image.digest] = image
+
+    def _leave_out(self, kind: str, reason: str) -> None:
+        self._counts[kind] += 1
+        self._warnings.append(f"left out: {reason}")
+
+
+def _find_files(words: Sequence[str]) -> list[Path]:
+    found = find_inputs(words)
+    archives = [sorted(Path(word).glob(f"*{ARCHIVE_SUFFIX}")) if Path(word).is_dir() else [] for word in words if word]
+    holding = {word for word, files in zip([word for word in words if word], archives, strict=True) if files}
+    for word, reason in found.failures:
+        if word not in holding:
+            raise DatasetError(f'"{word}": {reason}')
+    return list(dict.fromkeys([*found.images, *found.videos, *(file for files in archives for file in files)]))
+
+
+def _is_blank(frame: Frame) -> bool:
+    # A reduction over whole rows first: NumPy is slow at reducing to three numbers.
+    high, low = frame.max(axis=0).max(axis=0), frame.min(axis=0).min(axis=0)
+    return bool((high.astype(int) - low < _LEAST_CONTRAST).all())
+
+
+def _read(path: Path, images: Sequence[CalibrationImage]) -> Iterator[tuple[str, Frame]]:
+    chosen = {image.position: image.name for image in images}
+    for position, (_, frame) in enumerate(islice(frames_of(path), images[-1].position + 1)):
+        if position in chosen:
+            yield chosen[position], frame

@@ -1,0 +1,124 @@
+"""Milliseconds of each part of a network, in float and in INT8, on ONNX Runtime's CPU provider."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from yolact_calibration.errors import CalibrationError
+from yolact_calibration.quantisation.network_graph import NetworkGraph
+
+__all__ = ["GroupTimes", "time_groups"]
+
+_WARM_UP, _ROUNDS = 2, 7
+# Runs of a turn, of which the last counts: the first pays for the network that ran before it.
+_TURN = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupTimes:
+    """Of one graph.
+
+    Attributes:
+        total_ms: Median of a whole run.
+        group_ms: Group -> sum of the medians of its convolutions and of what follows them up to the next. Changes of
+            layout are in the total only.
+    """
+
+    total_ms: float
+    group_ms: Mapping[str, float]
+
+
+def time_groups(
+    graph: NetworkGraph, variants: Mapping[str, onnx.ModelProto], num_threads: int = 0
+) -> dict[str, GroupTimes]:
+    """Time several forms of one network; they take turns, so that the machine's moods hit all of them alike.
+
+    Args:
+        graph: Of the float network: its convolutions and their groups.
+        variants: Name -> form of it.
+        num_threads: 0 leaves the choice to ONNX Runtime.
+
+    Raises:
+        CalibrationError: The profiler's events do not name the convolutions.
+    """
+    tensor = np.random.default_rng(0).normal(size=graph.shape(graph.model.graph.input[0].name)).astype(np.float32)
+    with tempfile.TemporaryDirectory(prefix="yolact-profile-") as folder:
+        sessions = {
+            name: _session(model, Path(folder, str(i)), num_threads) for i, (name, model) in enumerate(variants.items())
+        }
+        for _ in range(_WARM_UP + _ROUNDS):
+            for session in sessions.values():
+                for _ in range(_TURN):
+                    _run(session, tensor)
+        profiles = {name: json.loads(Path(s.end_profiling()).read_bytes()) for name, s in sessions.items()}
+    return {name: _times(graph, events) for name, events in profiles.items()}
+
+
+def _session(model: onnx.ModelProto, profile: Path, num_threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3
+    options.enable_profiling = True
+    options.profile_file_prefix = str(profile)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: Any, tensor: npt.NDArray[np.float32]) -> None:
+    session.run(None, {session.get_inputs()[0].name: tensor})
+
+
+def _times(graph: NetworkGraph, events: Sequence[dict[str, Any]]) -> GroupTimes:
+    groups = _node_groups(graph)
+    # Longest first, as one name may begin another's.
+    names = sorted(groups, key=len, reverse=True)
+    runs: list[float] = []
+    nodes: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("name") == "model_run":
+            runs.append(event["dur"] / 1e3)
+        elif event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            nodes[event["name"]].append(event["dur"] / 1e3)
+    group_ms = dict.fromkeys(graph.groups, 0.0)
+    silent = set(graph.groups)
+    for event_name, times in nodes.items():
+        if (name := next((name for name in names if event_name.startswith(name)), None)) is not None:
+            # It may be 0: the profiler counts whole microseconds.
+            group_ms[groups[name]] += statistics.median(_counted(times) or times)
+            silent.discard(groups[name])
+    num_runs = (_WARM_UP + _ROUNDS) * _TURN
+    if len(runs) != num_runs or silent:
+        raise CalibrationError(
+            f"ONNX Runtime's profile does not tell the parts of the network apart ({len(runs)} runs of {num_runs}, no "
+            f"time for: {', '.join(sorted(silent)) or 'none'}); install another version of onnxruntime"
+        )
+    return GroupTimes(statistics.median(_counted(runs)), group_ms)
+
+
+def _counted(times: Sequence[float]) -> Sequence[float]:
+    """Without the warm-up and the first runs of the turns."""
+    return times[_WARM_UP * _TURN + _TURN - 1 :: _TURN]
+
+
+def _node_groups(graph: NetworkGraph) -> dict[str, str]:
+    """Node -> group of the convolution whose result it works on: a fused kernel has the name of its last node."""
+    of_conv = {convolution.name: convolution.group for convolution in graph.convolutions}
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        maker = graph.producer.get(node.input[0])
+        group = of_conv.get(node.name) or (found.get(maker.name) if maker is not None else None)
+        if group is not None:
+            found[node.name] = group
+    return found

@@ -1,0 +1,77 @@
+"""The file of an observation: histograms and the frames that are in them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_calibration.errors import CalibrationError
+from yolact_calibration.quantisation.histogram import NUM_BINS, Histogram
+from yolact_calibration.quantisation.observer import Observation
+from yolact_plugins.files import write_atomically
+
+__all__ = ["read_observation", "write_observation"]
+
+Array = npt.NDArray[Any]
+
+
+def write_observation(path: Path, key: str, seen: Observation) -> None:
+    """Replace the file as a whole: a kill leaves the earlier one.
+
+    Args:
+        path: The folder exists.
+        key: Names what was observed; reading asks for it.
+        seen: Not modified.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    histograms = seen.histograms.values()
+    bins = [np.flatnonzero(histogram.counts) for histogram in histograms]
+    document = {"key": key, "names": list(seen.histograms), "digests": sorted(seen.digests)}
+    content = io.BytesIO()
+    # Occupied bins only: a tenth of all.
+    np.savez(
+        content,
+        document=np.frombuffer(json.dumps(document).encode(), np.uint8),
+        lengths=np.array([len(found) for found in bins], np.int64),
+        bins=np.concatenate([np.zeros(0, np.int64), *bins]).astype(np.uint16),
+        counts=np.concatenate([np.zeros(0, np.int64), *(h.counts[b] for h, b in zip(histograms, bins, strict=True))]),
+        ends=np.array([(histogram.low, histogram.high) for histogram in histograms], np.float64).reshape(-1, 2),
+    )
+    write_atomically(path, content.getvalue())
+
+
+def read_observation(path: Path, key: str) -> Observation | None:
+    """What a file holds; None where there is none.
+
+    Raises:
+        CalibrationError: The file is damaged, or holds another observation.
+    """
+    if not path.exists():
+        return None
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            document = json.loads(bytes(file["document"]))
+            arrays = [file[name] for name in ("lengths", "bins", "counts", "ends")]
+        if document["key"] != key:
+            raise ValueError("it holds another calibration")  # noqa: TRY301 - one message for all that is wrong
+        return Observation(_histograms(document["names"], *arrays), set(document["digests"]))
+    except Exception as error:  # numpy.load has no error of its own: a damaged file surfaces as nearly anything
+        raise CalibrationError(f"{path} is damaged ({error})") from error
+
+
+def _histograms(names: list[str], lengths: Array, bins: Array, counts: Array, ends: Array) -> dict[str, Histogram]:
+    starts = np.cumsum(lengths) - lengths
+    found = {}
+    for name, start, length, (low, high) in zip(names, starts, lengths, ends, strict=True):
+        part = slice(start, start + length)
+        dense = np.zeros(NUM_BINS, np.int64)
+        dense[bins[part]] = counts[part]
+        found[name] = Histogram(dense, float(low), float(high))
+    return found

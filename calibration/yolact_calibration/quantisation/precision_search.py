@@ -1,0 +1,223 @@
+"""Which parts of a network compute in INT8: as many as the accuracy allows, given back to float where that pays most.
+
+Everything but the layers that give the answers starts in INT8. While too much accuracy is lost, the part goes back to
+float that regains most of it for each millisecond (of the multiply-accumulates, where nothing can be timed). When the
+limit is held, the answering layers may earn INT8, one by one, and so may parts that were given back in vain.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from yolact_calibration.errors import CalibrationError
+from yolact_calibration.evaluation.judge import Judgement
+from yolact_calibration.quantisation.network_graph import FINAL_GROUPS
+
+__all__ = ["Cost", "SearchResult", "SearchStep", "search_precision"]
+
+# Start in float. Offsets are coordinates: what they lose moves every sample of their layer.
+_START_IN_FLOAT = (*FINAL_GROUPS, "deformable offsets")
+# A part that saves less of the network's cost than this is not worth any accuracy.
+_LEAST_SAVING = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a part of a network costs.
+
+    Attributes:
+        in_float: In float, in `unit`.
+        in_int8: In INT8.
+        unit: ``"ms"``, or ``"GMAC"`` where nothing could be timed; INT8 then counts a half.
+    """
+
+    in_float: float
+    in_int8: float
+    unit: str
+
+    @property
+    def saved(self) -> float:
+        """By INT8; negative where INT8 is slower."""
+        return self.in_float - self.in_int8
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchStep:
+    """One plan that was tried.
+
+    Attributes:
+        action: What was changed, for people.
+        int8: Groups in INT8.
+        judgement: What it lost.
+        accepted: It is the best plan so far, or the next one departs from it.
+    """
+
+    action: str
+    int8: tuple[str, ...]
+    judgement: Judgement
+    accepted: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """Where a search ended.
+
+    Attributes:
+        int8: Groups in INT8.
+        kept_float: Group -> why it stays in float.
+        judgement: Of that plan.
+        passed: The limit is held, with at least one group in INT8.
+        steps: Everything that was tried.
+    """
+
+    int8: tuple[str, ...]
+    kept_float: Mapping[str, str]
+    judgement: Judgement
+    passed: bool
+    steps: tuple[SearchStep, ...]
+
+    def document(self) -> list[dict[str, Any]]:
+        """The steps as JSON."""
+        return [
+            {
+                "step": number,
+                "action": step.action,
+                "int8": list(step.int8),
+                "accepted": step.accepted,
+                **step.judgement.document(),
+            }
+            for number, step in enumerate(self.steps)
+        ]
+
+
+def search_precision(
+    groups: Sequence[str],
+    loss: Mapping[str, float],
+    cost: Mapping[str, Cost],
+    judge: Callable[[tuple[str, ...]], Judgement],
+    max_drop: float,
+    *,
+    fixed_float: Mapping[str, str] | None = None,
+    everything: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> SearchResult:
+    """Find the plan.
+
+    Args:
+        groups: Of the network, in its order.
+        loss: Group -> what it loses alone in INT8; the unit does not matter.
+        cost: Group -> what it costs.
+        judge: Tries a plan, the groups in INT8.
+        max_drop: Points of box and of mask AP that may be lost.
+        fixed_float: Group -> why it may not be in INT8 at all.
+        everything: Take all groups that may be, and do not search.
+        say: Receives a line for each plan.
+
+    Raises:
+        CalibrationError: No group may be in INT8.
+    """
+    return _Search(tuple(groups), loss, cost, judge, max_drop, dict(fixed_float or {}), say).run(everything)
+
+
+class _Search:
+    def __init__(
+        self,
+        groups: tuple[str, ...],
+        loss: Mapping[str, float],
+        cost: Mapping[str, Cost],
+        judge: Callable[[tuple[str, ...]], Judgement],
+        max_drop: float,
+        fixed: dict[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        self._groups = groups
+        self._loss = loss
+        self._cost = cost
+        self._judge = judge
+        self._max_drop = max_drop
+        self._kept = fixed
+        self._say = say
+        self._steps: list[SearchStep] = []
+        self._least_saving = _LEAST_SAVING * sum(part.in_float for part in cost.values())
+
+    def run(self, everything: bool) -> SearchResult:
+        free = [group for group in self._groups if group not in self._kept]
+        if not free:
+            reasons = "; ".join(dict.fromkeys(self._kept.values())) or "it has no convolution"
+            raise CalibrationError(f"no part of the network can compute in INT8: {reasons}")
+        if everything:
+            judgement = self._try("everything in INT8, as asked for", free, accept=True)
+            return self._result(free, judgement)
+        chosen = [group for group in free if group not in _START_IN_FLOAT and self._pays(group)]
+        if not chosen:
+            chosen = [group for group in free if group not in _START_IN_FLOAT] or free
+        judgement = self._try("start: everything but the layers that give the answers", chosen, accept=True)
+        given_back: list[str] = []
+        while not judgement.within(self._max_drop) and len(chosen) > 1:
+            given_back.append(max(chosen, key=self._give_back_order))
+            chosen, judgement = self._give_back(given_back[-1], chosen, judgement)
+        answering = [group for group in free if group in _START_IN_FLOAT and group not in {*chosen, *given_back}]
+        if judgement.within(self._max_drop):
+            # Not the last one: without it the limit was not held.
+            in_vain = [group for group in given_back[:-1] if self._cost[group].saved >= self._least_saving]
+            chosen, judgement = self._earn(chosen, judgement, [*in_vain, *answering])
+        else:
+            reason = f"starts in float, and even so the limit of {self._max_drop:g} points is not held"
+            self._kept |= dict.fromkeys(answering, reason)
+        return self._result(chosen, judgement)
+
+    def _pays(self, group: str) -> bool:
+        """INT8 is faster than float; the reason is kept where it is not."""
+        cost = self._cost[group]
+        if cost.saved > 0:
+            return True
+        self._kept[group] = f"INT8 is no faster there ({cost.in_int8:.3g} against {cost.in_float:.3g} {cost.unit})"
+        return False
+
+    def _give_back(self, worst: str, chosen: list[str], before: Judgement) -> tuple[list[str], Judgement]:
+        rest = [group for group in chosen if group != worst]
+        judgement = self._try(f"{worst} back to float", rest, accept=True)
+        regained, cost = before.worst - judgement.worst, self._cost[worst]
+        lost = f"cost {regained:.2f} points" if regained > 0 else "cost no points by itself"
+        saved = f"saved {cost.saved:.3g} {cost.unit}" if cost.saved > 0 else "saved nothing"
+        self._kept[worst] = f"given back on the way to the limit: in INT8 it {lost} and {saved}"
+        return rest, judgement
+
+    def _give_back_order(self, group: str) -> tuple[float, float]:
+        """The loss alone for each unit of cost: what costs nothing to give back and loses something goes first.
+
+        Of parts that lose nothing alone, the one that saves least goes first.
+        """
+        saved = self._cost[group].saved
+        return self._loss.get(group, 0.0) / max(saved, 1e-6), -saved
+
+    def _earn(self, chosen: list[str], judgement: Judgement, candidates: list[str]) -> tuple[list[str], Judgement]:
+        for group in sorted(candidates, key=lambda group: -self._cost[group].saved):
+            cost = self._cost[group]
+            if not self._pays(group):
+                continue
+            if cost.saved < self._least_saving:
+                self._kept[group] = f"INT8 would save no more than {cost.saved:.3g} {cost.unit}: not worth any accuracy"
+                continue
+            more = [g for g in self._groups if g in {*chosen, group}]
+            found = self._try(f"{group} in INT8 too", more, accept=None)
+            if found.within(self._max_drop):
+                chosen, judgement = more, found
+            else:
+                self._kept[group] = f"in INT8 the model loses {found.worst:.2f} points, {self._max_drop:g} are allowed"
+        return chosen, judgement
+
+    def _try(self, action: str, groups: list[str], accept: bool | None) -> Judgement:
+        judgement = self._judge(tuple(groups))
+        accepted = judgement.within(self._max_drop) if accept is None else accept
+        self._steps.append(SearchStep(action, tuple(groups), judgement, accepted))
+        verdict = "holds" if judgement.within(self._max_drop) else "too much"
+        self._say(f"{action}: {judgement.worst:.2f} points lost, {self._max_drop:g} allowed ({verdict})")
+        return judgement
+
+    def _result(self, chosen: list[str], judgement: Judgement) -> SearchResult:
+        kept = {group: self._kept[group] for group in self._groups if group in self._kept and group not in chosen}
+        passed = judgement.within(self._max_drop) and bool(chosen)
+        return SearchResult(tuple(chosen), kept, judgement, passed, tuple(self._steps))

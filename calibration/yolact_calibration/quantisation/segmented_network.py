@@ -1,0 +1,169 @@
+"""A network in ONNX Runtime, cut into segments: the maps of one segment at a time are in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_calibration.errors import CalibrationError, MissingDependencyError
+from yolact_calibration.quantisation.graph_segments import (
+    Segment,
+    TensorType,
+    check_tensors,
+    cut_graph,
+    place_tensors,
+    segment_model,
+)
+from yolact_runtime.model.manifest import InputSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["SegmentedNetwork", "image_input"]
+
+# About the largest map of a 550-pixel network: smaller segments save nothing, larger ones gain no time.
+_BYTES_AT_ONCE = 16_000_000
+_DTYPES = {"float": "float32", "double": "float64"}
+_ALIGNMENT = 64
+
+Array = npt.NDArray[Any]
+
+
+class SegmentedNetwork:
+    """A network that shows values inside it.
+
+    All outputs of all segments lie in one block of memory, in which tensors that are not needed at the same time share
+    places; nothing is allocated for an image but what ONNX Runtime needs inside a segment.
+
+    Args:
+        model: Has one input, the image. Not needed once this returns.
+        tensors: The activations to show; not the input.
+        spec: Size of the input.
+        num_threads: Of ONNX Runtime.
+
+    Raises:
+        CalibrationError: A tensor does not exist or is not float32, or ONNX Runtime refuses the model.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+
+    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], spec: InputSpec, num_threads: int) -> None:
+        feed = image_input(model.graph)
+        shape = (1, 3, spec.height, spec.width)
+        _check_shape(model.graph, feed, shape)
+        check_tensors(model.graph, tensors)
+        self._num_threads = num_threads
+        segments = cut_graph(model.graph, set(tensors), _BYTES_AT_ONCE)
+        types = {feed: TensorType("float32", shape)}
+        with tempfile.TemporaryDirectory(prefix="yolact-segments-") as folder:
+            sessions = [self._session(model, segment, types, Path(folder, "segment.onnx")) for segment in segments]
+        for name in tensors:
+            if types[name].dtype != "float32":
+                raise CalibrationError(f'"{name}" holds {types[name].dtype}; only float32 tensors have a range')
+        self._arrays = _allocate(types, segments) | {feed: np.empty(types[feed].shape, np.float32)}
+        self._image = self._arrays[feed]
+        self._parts = [
+            (session, _bind(session, segment, self._arrays), [name for name in segment.outputs if name in set(tensors)])
+            for session, segment in zip(sessions, segments, strict=True)
+        ]
+
+    def run(self, image: npt.NDArray[np.float32], show: Callable[[dict[str, Array]], None]) -> None:
+        """Run one image.
+
+        Args:
+            image: ``(1, 3, height, width)``, preprocessed.
+            show: Called after each segment with those of its outputs that were asked for; they are overwritten later.
+
+        Raises:
+            CalibrationError: ONNX Runtime fails.
+        """
+        np.copyto(self._image, image)
+        for session, binding, names in self._parts:
+            try:
+                session.run_with_iobinding(binding)
+            except Exception as error:  # ONNX Runtime's errors have no base of their own
+                raise CalibrationError(f"ONNX Runtime cannot run the network: {error}") from error
+            show({name: self._arrays[name] for name in names})
+
+    def _session(self, model: onnx.ModelProto, segment: Segment, types: dict[str, TensorType], path: Path) -> Any:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependencyError("onnxruntime", "Calibrating", "export") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._num_threads
+        options.log_severity_level = 3
+        # An arena for each segment would keep what all of them ever needed.
+        options.enable_cpu_mem_arena = False
+        # The blocked layout beyond needs a second copy of each map that is shown, which takes what it saves in time.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        # Threads of segments that wait would take time from the one that runs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # From a file: a session that is made from bytes keeps them, which doubles the weights.
+        path.write_bytes(segment_model(model, segment, types).SerializeToString())
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no base of their own
+            raise CalibrationError(f"ONNX Runtime refuses the network: {error}") from error
+        types.update({output.name: _tensor_type(output) for output in session.get_outputs()})
+        return session
+
+
+def image_input(graph: onnx.GraphProto) -> str:
+    """The name of a network's one input.
+
+    Raises:
+        CalibrationError: It has none or more.
+    """
+    weights = {tensor.name for tensor in graph.initializer}
+    names = [info.name for info in graph.input if info.name not in weights]
+    if len(names) != 1:
+        raise CalibrationError(f"a network to calibrate has one input, the image; found {', '.join(names) or 'none'}")
+    return str(names[0])
+
+
+def _check_shape(graph: onnx.GraphProto, feed: str, shape: tuple[int, ...]) -> None:
+    declared = next(info for info in graph.input if info.name == feed).type.tensor_type.shape.dim
+    # 0 stands for a length that is left open.
+    lengths = [dim.dim_value for dim in declared] or [0] * len(shape)
+    fits = len(lengths) == len(shape) and all(a in (0, b) for a, b in zip(lengths, shape, strict=True))
+    if not fits:
+        raise CalibrationError(
+            f'the network\'s input "{feed}" is {lengths}, and its images are fed as {list(shape)}; export it again, '
+            f"with a batch of 1 and the size that the manifest states"
+        )
+
+
+def _tensor_type(output: Any) -> TensorType:
+    """Of a session's output."""
+    if not all(isinstance(length, int) for length in output.shape):
+        raise CalibrationError(
+            f'the shape {output.shape} of "{output.name}" is not fixed by that of the image; export with a fixed size'
+        )
+    element = output.type.removeprefix("tensor(").removesuffix(")")
+    return TensorType(_DTYPES.get(element, element), tuple(output.shape))
+
+
+def _allocate(types: dict[str, TensorType], segments: Sequence[Segment]) -> dict[str, Array]:
+    names = [name for segment in segments for name in segment.outputs]
+    bytes_ = {name: int(np.prod(types[name].shape)) * np.dtype(types[name].dtype).itemsize for name in names}
+    padded = {name: -(-size // _ALIGNMENT) * _ALIGNMENT for name, size in bytes_.items()}
+    offsets, total = place_tensors(padded, segments)
+    block = np.empty(total, np.uint8)
+    return {
+        name: block[offsets[name] : offsets[name] + bytes_[name]].view(types[name].dtype).reshape(types[name].shape)
+        for name in names
+    }
+
+
+def _bind(session: Any, segment: Segment, arrays: dict[str, Array]) -> Any:
+    binding = session.io_binding()
+    for names, bind in ((segment.inputs, binding.bind_input), (segment.outputs, binding.bind_output)):
+        for name in names:
+            array = arrays[name]
+            bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    return binding

@@ -1,0 +1,101 @@
+"""Which part of a network INT8 hurts, and by its weights or by its activations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import onnx
+
+from yolact_calibration.evaluation.agreement import measure_agreement
+from yolact_calibration.evaluation.judge import Predictions, agreement_loss
+from yolact_calibration.quantisation.network_graph import NetworkGraph
+from yolact_calibration.quantisation.qdq import Parts, quantise
+from yolact_calibration.quantisation.qdq_placement import Dialect
+from yolact_calibration.quantisation.ranges import Range
+from yolact_calibration.quantisation.trial import Trial
+
+__all__ = ["GroupSensitivity", "measure_sensitivity"]
+
+_KINDS = {"box": "bbox", "mask": "segm"}
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupSensitivity:
+    """One part of a network alone in INT8, everything else in float.
+
+    Attributes:
+        group: Its name.
+        num_convolutions: Of it.
+        macs: Multiply-accumulate operations on one image.
+        drop: ``"weights"`` and ``"activations"`` -> ``"box"`` and ``"mask"`` -> points of agreement AP lost.
+        loss: ``"weights"`` and ``"activations"`` -> points of
+            :func:`~yolact_calibration.evaluation.judge.agreement_loss`.
+    """
+
+    group: str
+    num_convolutions: int
+    macs: int
+    drop: Mapping[str, Mapping[str, float | None]]
+    loss: Mapping[str, float]
+
+    @property
+    def total_loss(self) -> float:
+        """What the group costs, points; the order in which the search gives parts back to float."""
+        return sum(self.loss.values())
+
+    def document(self) -> dict[str, Any]:
+        """JSON object."""
+        return {
+            "group": self.group,
+            "num_convolutions": self.num_convolutions,
+            "gmacs": round(self.macs / 1e9, 3),
+            **{part: {**values, "overlap": round(self.loss[part], 4)} for part, values in self.drop.items()},
+        }
+
+
+def measure_sensitivity(
+    model: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    dialect: Dialect,
+    trial: Trial,
+    reference: Predictions,
+    class_names: Sequence[str],
+    skipped: Collection[str] = (),
+    on_trial: Callable[[int, int], None] = lambda *_: None,
+) -> tuple[GroupSensitivity, ...]:
+    """Try every part alone, its weights and its activations apart.
+
+    Args:
+        model: The float network.
+        ranges: Of its tensors.
+        dialect: For whom it will be written.
+        trial: The images to look at; a dozen is enough to put parts in order.
+        reference: What `model` finds in them.
+        class_names: Of the model.
+        skipped: Groups that cannot be in INT8.
+        on_trial: Called with the trials done and their number.
+    """
+    graph = NetworkGraph(model)
+    parts = (Parts.WEIGHTS, Parts.ACTIVATIONS)
+    groups = {group: members for group, members in graph.groups.items() if group not in skipped}
+    result = []
+    for number, (group, members) in enumerate(groups.items()):
+        names = [convolution.name for convolution in members]
+        drop: dict[str, dict[str, float | None]] = {}
+        loss: dict[str, float] = {}
+        for index, part in enumerate(parts):
+            candidate = quantise(model, ranges, names, dialect, part)
+            agreement = measure_agreement(reference, trial.find_if_sound(candidate, simulate=True), class_names)
+            figures = {"bbox": agreement.bbox["AP"], "segm": agreement.segm["AP"]}
+            drop[part.value] = {name: _points_lost(figures[kind]) for name, kind in _KINDS.items()}
+            loss[part.value] = agreement_loss(agreement)
+            on_trial(len(parts) * number + index + 1, len(parts) * len(groups))
+        macs = sum(convolution.macs for convolution in members)
+        result.append(GroupSensitivity(group, len(members), macs, drop, loss))
+    return tuple(result)
+
+
+def _points_lost(figure: float | None) -> float | None:
+    return None if figure is None else round(100 * (1 - figure), 4) + 0.0

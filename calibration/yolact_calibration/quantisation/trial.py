@@ -1,0 +1,143 @@
+"""Runs graphs that are not on disk yet through the runtime's own pipeline, to see what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from yolact_calibration.errors import CalibrationError
+from yolact_calibration.evaluation.judge import Predictions
+from yolact_runtime.backends import create_backend
+from yolact_runtime.backends.base import Backend
+from yolact_runtime.errors import BackendError
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.masks.masks import Masks
+from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+
+__all__ = ["GraphBackend", "NamedFrames", "Trial"]
+
+
+class NamedFrames(Protocol):
+    """Images, read one at a time, the same every time."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]: ...
+
+
+class GraphBackend:
+    """A graph in memory on ONNX Runtime's CPU provider; a :class:`yolact_runtime.backends.Backend`.
+
+    Args:
+        model: Serialised.
+        num_threads: 0 leaves the choice to ONNX Runtime.
+        simulate: Compute every operator in float between the roundings, as the graph says, and not with the integer
+            kernels that ONNX Runtime would put in their place. What TensorRT computes is closer to this.
+
+    Raises:
+        CalibrationError: ONNX Runtime refuses the graph.
+    """
+
+    name = "onnxruntime-cpu"
+
+    def __init__(self, model: bytes, num_threads: int = 0, simulate: bool = False) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.log_severity_level = 3
+        if simulate:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has no common base class for its errors
+            raise CalibrationError(f"ONNX Runtime {onnxruntime.__version__} refuses the graph: {error}") from error
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
+        """Run the graph; the caller owns the outputs."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, {self._input: tensor}), strict=True))
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+class Trial:
+    """One set of images, and the networks that are tried on it.
+
+    Args:
+        manifest: Of the float model: how it is fed, and how its outputs are read. All candidates are fed alike.
+        frames: The images.
+        mask_iou: The float mask-IoU network's file (YOLACT++), or None.
+        num_threads: 0 leaves the choice to ONNX Runtime.
+    """
+
+    def __init__(
+        self, manifest: Manifest, frames: NamedFrames, mask_iou: Path | None = None, num_threads: int = 0
+    ) -> None:
+        self._manifest = manifest
+        self._frames = frames
+        self._mask_iou = mask_iou
+        self._num_threads = num_threads
+
+    def find(
+        self,
+        model: onnx.ModelProto,
+        *,
+        simulate: bool = False,
+        on_image: Callable[[int, int], None] = lambda *_: None,
+    ) -> Predictions:
+        """Everything that a network finds in the images.
+
+        Args:
+            model: The candidate.
+            simulate: See :class:`GraphBackend`.
+            on_image: Called with the images done and their number.
+
+        Raises:
+            BackendError: An output of the network holds NaN or infinity.
+            CalibrationError: ONNX Runtime refuses the graph.
+        """
+        network = GraphBackend(model.SerializeToString(), self._num_threads, simulate)
+        found = {}
+        with self._segmenter(network) as segmenter:
+            for name, frame in self._frames:
+                found[name] = segmenter(frame)
+                on_image(len(found), len(self._frames))
+        return found
+
+    def find_if_sound(
+        self,
+        model: onnx.ModelProto,
+        *,
+        simulate: bool = False,
+        on_image: Callable[[int, int], None] = lambda *_: None,
+    ) -> Predictions:
+        """As :meth:`find`, but a candidate whose outputs are not numbers on some image finds nothing on any.
+
+        A lower precision may overflow on an image that the calibration did not see. Such a network is of no use, which
+        the judge has to see; it is no reason to end the export of the others.
+        """
+        try:
+            return self.find(model, simulate=simulate, on_image=on_image)
+        except BackendError:
+            return {name: _nothing(*frame.shape[:2]) for name, frame in self._frames}
+
+    def _segmenter(self, network: Backend) -> Segmenter:
+        mask_iou = None
+        if self._mask_iou is not None:
+            mask_iou = create_backend("onnxruntime-cpu", self._mask_iou, self._num_threads)
+        return Segmenter(self._manifest, network, mask_iou, SegmenterOptions(num_threads=self._num_threads))
+
+
+def _nothing(height: int, width: int) -> Instances:
+    no_number, no_class = np.zeros(0, np.float32), np.zeros(0, np.int32)
+    return Instances(np.zeros((0, 4), np.float32), Masks.empty(0, height, width), no_number, no_class)

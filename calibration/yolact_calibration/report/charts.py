@@ -1,0 +1,224 @@
+"""Plots as inline SVG: curves, steps and points over two axes.
+
+Shapes of marks and dashes of lines tell series apart without their colours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+from yolact_calibration.report.chart_frame import (
+    CHART_WIDTH,
+    LETTER_PX,
+    MARGIN_BOTTOM,
+    MARGIN_RIGHT,
+    NUM_COLOURS,
+    Axis,
+    draw_figure,
+    draw_lower_side,
+)
+from yolact_calibration.report.html_page import figure, finite, text
+
+__all__ = ["Limit", "Point", "Series", "draw_plot"]
+
+_HEIGHT, _TOP = 300, 32
+_DASHES = ("", "8 3", "2 3", "9 3 2 3", "5 5", "1 4")
+_FRONT_DASH = "3 4"
+_NUM_SHAPES = 4
+_INSET_PX = 8
+"""So far inside the frame the lower side begins and ends, so that no mark lies on the left side's numbers."""
+_Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Of a plot.
+
+    Attributes:
+        x: Along the lower side.
+        y: Along the left side.
+        low: Lower end of the interval of `y`, or None.
+        high: Upper end of it, or None.
+        name: Written beside it.
+        is_hollow: Shown, but off the line.
+    """
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    name: str = ""
+    is_hollow: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Points that belong together.
+
+    Attributes:
+        name: For the legend; without a name it is not in it.
+        points: From left to right.
+        style: ``"line"`` joins them; ``"steps"`` goes on level to the next and marks each; ``"points"`` marks each;
+            ``"front"`` is thin steps without marks.
+        shift_px: To the right, so that intervals of two series do not hide each other.
+    """
+
+    name: str
+    points: Sequence[Point]
+    style: Literal["line", "steps", "points", "front"] = "line"
+    shift_px: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """A value of the left side that matters, and what it is called."""
+
+    value: float
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """The rectangle between the axes."""
+
+    x: Axis
+    y: Axis
+    left: float
+
+    def across(self, value: float) -> float:
+        return self.left + _INSET_PX + (CHART_WIDTH - self.left - MARGIN_RIGHT - 2 * _INSET_PX) * self.x.place(value)
+
+    def down(self, value: float) -> float:
+        return _HEIGHT - MARGIN_BOTTOM - (_HEIGHT - _TOP - MARGIN_BOTTOM) * self.y.place(value)
+
+    def frame(self) -> list[str]:
+        """Grid, ticks and titles."""
+        right = CHART_WIDTH - MARGIN_RIGHT
+        parts = [f'<text x="2" y="14">{text(self.y.title)}</text>']
+        for tick, label in zip(self.y.ticks, self.y.labels(), strict=True):
+            y = self.down(tick)
+            parts.append(f'<line class="grid" x1="{self.left:.1f}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            parts.append(f'<text x="{self.left - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        return [*parts, draw_lower_side(self.x, self.across, self.left, _HEIGHT - MARGIN_BOTTOM)]
+
+
+def draw_plot(title: str, x: Axis, y: Axis, series: Sequence[Series], limit: Limit | None = None) -> str:
+    """Curves and points over two axes, as a figure.
+
+    Args:
+        title: Heading, plain text.
+        x: The lower side.
+        y: The left side; its title stands above it.
+        series: Undefined coordinates are left out.
+        limit: A line across.
+    """
+    field = _Field(x, y, 12 + LETTER_PX * max(map(len, y.labels())))
+    parts = field.frame()
+    for index, one in enumerate(series):
+        parts += _draw_series(field, one, index)
+    if limit is not None:
+        parts.append(_limit_line(field, limit))
+    parts += _point_names(field, series)
+    named = [(one.name, _swatch(index, one.style)) for index, one in enumerate(series) if one.name]
+    content = "".join(parts)
+    return draw_figure(title, named, f"{title}: {y.title}, over {x.title}", _HEIGHT, content)
+
+
+def _limit_line(field: _Field, limit: Limit) -> str:
+    y, right = field.down(limit.value), CHART_WIDTH - MARGIN_RIGHT
+    return (
+        f'<line class="limit" x1="{field.left:.1f}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text class="limit-name" x="{field.left + 4:.1f}" y="{y - 5:.1f}">{text(limit.name)}</text>'
+    )
+
+
+def _draw_series(field: _Field, series: Series, index: int) -> list[str]:
+    points = [point for point in series.points if finite(point.x) is not None and finite(point.y) is not None]
+    line = [point for point in points if not point.is_hollow]
+    parts = []
+    if series.style != "points" and line:
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in _line_corners(field, series, line))
+        dash = _FRONT_DASH if series.style == "front" else _DASHES[index % len(_DASHES)]
+        dashes = f' stroke-dasharray="{dash}"' if dash else ""
+        front = " front" if series.style == "front" else ""
+        parts.append(f'<polyline class="line{front}"{dashes} points="{path}"/>')
+    marked = {"line": line[-1:], "front": []}.get(series.style, points)
+    parts += [_draw_point(field, series, point, index) for point in marked]
+    return [f'<g class="c{index % NUM_COLOURS}">{"".join(parts)}</g>'] if parts else []
+
+
+def _line_corners(field: _Field, series: Series, points: Sequence[Point]) -> list[tuple[float, float]]:
+    corners: list[tuple[float, float]] = []
+    for point in points:
+        x, y = field.across(point.x) + series.shift_px, field.down(point.y)
+        if corners and series.style != "line":
+            corners.append((x, corners[-1][1]))
+        corners.append((x, y))
+    if series.style == "steps":
+        # What was kept last also holds while others are tried.
+        corners.append((max(field.across(point.x) for point in series.points) + series.shift_px, corners[-1][1]))
+    return corners
+
+
+def _draw_point(field: _Field, series: Series, point: Point, index: int) -> str:
+    x, y = field.across(point.x) + series.shift_px, field.down(point.y)
+    span = ""
+    told = figure(point.y)
+    if finite(point.low) is not None and finite(point.high) is not None:
+        low, high = field.down(point.low or 0.0), field.down(point.high or 0.0)
+        span = f'<path class="span" d="M{x:.1f} {low:.1f}V{high:.1f}m-3 0h6M{x - 3:.1f} {low:.1f}h6"/>'
+        told += f" ({figure(point.low)} to {figure(point.high)})"
+    name = " ".join(part for part in (series.name, point.name) if part)
+    note = (
+        text(f"{name}: " if name else "") + f"{text(field.y.title)}: {told}; {text(field.x.title)}: {figure(point.x)}"
+    )
+    return f"<g><title>{note}</title>{span}{_mark(x, y, index, 'hollow' if point.is_hollow else 'mark')}</g>"
+
+
+def _mark(x: float, y: float, index: int, look: str) -> str:
+    shape = index % _NUM_SHAPES
+    if shape == 0:
+        return f'<circle class="{look}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
+    corners = (
+        ((-4, -4), (4, -4), (4, 4), (-4, 4)),
+        ((0, -5.5), (5, 4), (-5, 4)),
+        ((0, -6), (6, 0), (0, 6), (-6, 0)),
+    )[shape - 1]
+    path = " ".join(f"{x + right:.1f},{y + down:.1f}" for right, down in corners)
+    return f'<polygon class="{look}" points="{path}"/>'
+
+
+def _swatch(index: int, style: str) -> str:
+    dash = _FRONT_DASH if style == "front" else _DASHES[index % len(_DASHES)]
+    line = (
+        f'<polyline class="line{" front" if style == "front" else ""}" stroke-dasharray="{dash}" points="0,6 30,6"/>'
+        if style != "points"
+        else ""
+    )
+    mark = _mark(15, 6, index, "mark") if style in ("points", "steps") else ""
+    return f'<svg class="c{index % NUM_COLOURS}" viewBox="0 0 30 12" aria-hidden="true">{line}{mark}</svg>'
+
+
+def _point_names(field: _Field, series: Sequence[Series]) -> list[str]:
+    """Names beside their points, where they hide neither a point nor each other if there is such a place."""
+    named = [(field.across(p.x) + s.shift_px, field.down(p.y), p.name) for s in series for p in s.points if p.name]
+    taken: list[_Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y, _ in named]
+    parts = []
+    for x, y, name in named:
+        width = LETTER_PX * len(name)
+        # Above and beside: an interval runs straight up, and lines run level.
+        places = [(left, top) for top in (y - 20, y + 4, y - 8) for left in (x + 7, x - 7 - width)]
+        boxes = [(left, top, left + width, top + 16) for left, top in places]
+        box = next((box for box in boxes if _is_free(box, taken, field.left)), boxes[0 if x < CHART_WIDTH / 2 else 1])
+        taken.append(box)
+        parts.append(f'<text x="{box[0]:.1f}" y="{box[1] + 12:.1f}">{text(name)}</text>')
+    return parts
+
+
+def _is_free(box: _Box, taken: Sequence[_Box], first_px: float) -> bool:
+    left, top, right, bottom = box
+    inside = left >= first_px and right <= CHART_WIDTH and top >= _TOP - 12 and bottom <= _HEIGHT - MARGIN_BOTTOM
+    return inside and not any(left < r and right > x and top < b and bottom > y for x, y, r, b in taken)

@@ -1,0 +1,47 @@
+"""The picture of a training: loss terms and accuracy over the steps, in one file that any browser shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from yolact_calibration.report.chart_frame import CHART_STYLE, Axis
+from yolact_calibration.report.charts import Point, Series, draw_plot
+from yolact_calibration.report.html_page import draw_page, figure, text
+from yolact_calibration.training.training_state import Curve
+
+__all__ = ["draw_curve"]
+
+_NUM_STRETCHES = 200
+
+
+def draw_curve(curve: Curve, title: str) -> str:
+    """A self-contained HTML page.
+
+    Args:
+        curve: What happened.
+        title: Heading of the page.
+    """
+    document = curve.document(_NUM_STRETCHES)
+    steps = document["step"]
+    losses = [_series(name, zip(steps, values, strict=True)) for name, values in document["terms"].items()]
+    names = list(dict.fromkeys(name for _, values in curve.accuracy for name in values))
+    accuracy = [_series(name, ((step, v[name]) for step, v in curve.accuracy if name in v)) for name in names]
+    last = steps[-1] if steps else 0
+    axis = Axis.covering("training step", [last], from_zero=True, is_count=True)
+    charts = [draw_plot("Loss terms", axis, Axis.logarithmic("loss", _heights(losses)), losses)]
+    end = ""
+    if accuracy:
+        best = ", ".join(f"{text(one.name)} {figure(one.points[-1].y, decimals=3)}" for one in accuracy)
+        end = f" Accuracy at the end: {best}."
+        high = Axis.covering("average precision", [0.0, 1.0])
+        charts.append(draw_plot("Accuracy on images not trained on", axis, high, accuracy))
+    body = f'<h1>{text(title)}</h1><p>{last} steps.{end}</p><div class="charts">{"".join(charts)}</div>'
+    return draw_page(title, body, CHART_STYLE)
+
+
+def _series(name: str, points: Iterable[tuple[float, float]]) -> Series:
+    return Series(name, [Point(float(x), float(y)) for x, y in points])
+
+
+def _heights(series: Sequence[Series]) -> list[float]:
+    return [point.y for one in series for point in one.points]

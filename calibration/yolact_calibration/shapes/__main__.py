@@ -1,0 +1,7 @@
+"""``python -m yolact_calibration.shapes``."""
+
+import sys
+
+from yolact_calibration.shapes import main
+
+sys.exit(main())

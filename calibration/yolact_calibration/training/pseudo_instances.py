@@ -1,0 +1,135 @@
+"""Pseudo-instances: the objects that a model itself sees in an image, as targets for another model.
+
+They stand where a training with labels has its annotated objects: a distillation compares the masks of both models on
+them, and pruning asks how much the masks of these objects change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import torch
+
+from yolact_calibration.training import boxes
+
+__all__ = [
+    "PseudoInstanceOptions",
+    "PseudoInstances",
+    "RawOutputs",
+    "assemble_logit",
+    "class_log_probability",
+    "find_pseudo_instances",
+]
+
+
+class RawOutputs(Protocol):
+    """What a YOLACT network says of a batch; P counts priors, C classes with the background, K prototypes."""
+
+    @property
+    def box_regression(self) -> torch.Tensor:
+        """``(B, P, 4)``."""
+
+    @property
+    def class_logit(self) -> torch.Tensor:
+        """``(B, P, C)``."""
+
+    @property
+    def mask_coefficient(self) -> torch.Tensor:
+        """``(B, P, K)``."""
+
+    @property
+    def prototype(self) -> torch.Tensor:
+        """``(B, K, Hp, Wp)``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PseudoInstanceOptions:
+    """Which objects count.
+
+    Attributes:
+        max_instances: Of one image.
+        min_score: Least probability of the best class; the runtime's own threshold.
+        max_iou: Largest overlap of two of them, of whatever class: one object would otherwise count many times.
+        variances: Factors of the centre and of the size regression.
+    """
+
+    max_instances: int = 24
+    min_score: float = 0.05
+    max_iou: float = 0.5
+    variances: tuple[float, float] = (0.1, 0.2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PseudoInstances:
+    """At most N objects of each of B images.
+
+    Attributes:
+        prior: ``(B, N)`` int64, the prior that sees each.
+        valid: ``(B, N)`` bool; False fills up images with fewer objects.
+        inside: ``(B, N, Hp, Wp)`` bool, pixels of the prototypes inside the box, one pixel wider as in training; none
+            where not valid.
+        weight: ``(B, N)`` float32: 1 over the area of the box in these pixels, so that large objects do not count
+            more; 0 where not valid.
+    """
+
+    prior: torch.Tensor
+    valid: torch.Tensor
+    inside: torch.Tensor
+    weight: torch.Tensor
+
+
+def class_log_probability(class_logit: torch.Tensor) -> torch.Tensor:
+    """``(B, C, P)`` float32 log-softmax of logits ``(B, P, C)``: classes before priors.
+
+    In this order it takes an eighth of the time on a CPU, where a softmax over a short last axis is not vectorised.
+    """
+    return class_logit.float().transpose(1, 2).contiguous().log_softmax(dim=1)
+
+
+def assemble_logit(raw: RawOutputs, prior: torch.Tensor) -> torch.Tensor:
+    """Masks of some priors, before the sigmoid and not cropped.
+
+    Args:
+        raw: Of B images.
+        prior: ``(B, N)`` int64.
+
+    Returns:
+        ``(B, N, Hp, Wp)`` float32.
+    """
+    chosen = prior[..., None].expand(-1, -1, raw.mask_coefficient.shape[2])
+    coefficient = raw.mask_coefficient.float().gather(1, chosen)
+    return torch.einsum("bnk,bkhw->bnhw", coefficient, raw.prototype.float())
+
+
+@torch.no_grad()
+def find_pseudo_instances(
+    raw: RawOutputs, class_probability: torch.Tensor, priors: torch.Tensor, options: PseudoInstanceOptions
+) -> PseudoInstances:
+    """The objects that a model sees most surely.
+
+    Of the surest priors those are dropped that overlap a surer one, kept or not (as in Fast NMS, but over all classes).
+
+    Args:
+        raw: What the model says of B images.
+        class_probability: ``(B, C, P)`` float32, of its class logits.
+        priors: ``(P, 4)`` float32, centre-size, relative to the input; on the same device.
+        options: Which count.
+    """
+    score = class_probability[:, 1:].amax(dim=1)
+    num_candidates = min(4 * options.max_instances, score.shape[1])
+    score, prior = score.topk(num_candidates, dim=1)
+    regression = raw.box_regression.float().gather(1, prior[..., None].expand(-1, -1, 4))
+    xyxy = boxes.decode(regression, priors[prior], options.variances)
+    overlap = boxes.pairwise_iou(xyxy, xyxy).triu(diagonal=1).amax(dim=1)
+    score = score.masked_fill((overlap > options.max_iou) | (score < options.min_score), 0.0)
+    score, chosen = score.topk(min(options.max_instances, num_candidates), dim=1)
+    prior = prior.gather(1, chosen)
+    xyxy = xyxy.gather(1, chosen[..., None].expand(-1, -1, 4))
+    height, width = raw.prototype.shape[2:]
+    rows, columns = boxes.cell_mask(xyxy, height, width)
+    valid = (score > 0) & rows.any(dim=2) & columns.any(dim=2)
+    inside = (rows & valid[..., None])[..., :, None] & columns[..., None, :]
+    size = ((xyxy[..., 2:] - xyxy[..., :2]) * xyxy.new_tensor([width, height])).clamp(min=1)
+    weight = torch.where(valid, 1 / size.prod(dim=2), torch.zeros_like(score))
+    return PseudoInstances(prior, valid, inside, weight)

@@ -1,0 +1,313 @@
+"""The training loop: an objective, a sequence of batches, a state on disk that survives a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from yolact_calibration.data.batch import Batch
+from yolact_calibration.errors import TrainingError, UsageError
+from yolact_calibration.training.training_state import Curve, TrainingState, read_state, write_state
+
+__all__ = ["Objective", "Progress", "Training", "TrainingOptions", "freeze_batch_norms", "safe_memory_format"]
+
+# Of the running speed from which the time left is estimated.
+_SPEED_MEMORY = 0.95
+# Input channels below which oneDNN corrupts memory; see safe_memory_format.
+_SAFE_CHANNELS = 16
+
+
+class Objective(Protocol):
+    """What a training minimises: the sum of named terms."""
+
+    def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        """Weighted scalar terms of one batch; the same names every time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """How a model is trained.
+
+    Attributes:
+        num_steps: Batches.
+        batch_size: Images of a batch.
+        learning_rate: At its height; it rises linearly over the warm-up and falls to 0 along a cosine.
+        optimizer: ``"sgd"`` with momentum 0.9, as published, or ``"adamw"``.
+        weight_decay: Of weights; biases and batch norms have none.
+        warmup_steps: Steps of the rise.
+        freeze_batch_norm: Keep the statistics and the gains of batch norms, as published for small batches.
+        autocast: Compute in bfloat16 where the operators allow it; weights and losses stay float32.
+        max_gradient_norm: Longer gradients are shortened to this.
+        seed: Of everything random.
+        save_every: Steps between two states on disk.
+        evaluate_every: Steps between two evaluations; the last step is always followed by one.
+    """
+
+    num_steps: int
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    optimizer: str = "sgd"
+    weight_decay: float = 5e-4
+    warmup_steps: int = 500
+    freeze_batch_norm: bool = False
+    autocast: bool = False
+    max_gradient_norm: float = 10.0
+    seed: int = 0
+    save_every: int = 200
+    evaluate_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "save_every", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be 1 or more, found {getattr(self, name)}")
+        for name in ("weight_decay", "warmup_steps", "seed"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} must be 0 or more, found {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise UsageError(f"learning_rate must be above 0, found {self.learning_rate}")
+        if self.optimizer not in ("sgd", "adamw"):
+            raise UsageError(f'optimizer must be "sgd" or "adamw", found "{self.optimizer}"')
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        rise = min(1.0, (step + 1) / max(self.warmup_steps, 1))
+        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / self.num_steps))
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a training is, after a step.
+
+    Attributes:
+        step: Steps done.
+        num_steps: Steps in all.
+        terms: Loss terms of this step.
+        seconds_left: Estimate, without evaluations.
+        accuracy: What an evaluation after this step found; None after most steps.
+    """
+
+    step: int
+    num_steps: int
+    terms: Mapping[str, float]
+    seconds_left: float
+    accuracy: Mapping[str, float] | None = None
+
+
+class Training:
+    """One training of one model.
+
+    Args:
+        model: Trained in place, on its device.
+        objective: What to minimise.
+        batches: ``batches(first, last)`` yields the batches of these steps; a step's batch depends on nothing else.
+        options: How.
+        state_path: The state on disk; an unfinished one is continued.
+        identity: What else the course depends on (data digest, start checkpoint), as text: a state with another
+            identity is refused.
+        evaluate: Called with the model in eval mode; returns numbers for the curve.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batches: Callable[[int, int], Iterator[Batch]],
+        options: TrainingOptions,
+        state_path: Path,
+        identity: Mapping[str, str],
+        evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    ) -> None:
+        self._device = next(model.parameters()).device
+        self._memory_format = safe_memory_format(model)
+        self.model = model.to(memory_format=self._memory_format)  # type: ignore[call-overload] # missing in torch's stubs
+        self.options = options
+        self._objective = objective
+        self._batches = batches
+        self._state_path = state_path
+        # How often the state is written does not change the course.
+        names = [field.name for field in dataclasses.fields(options) if field.name != "save_every"]
+        self._identity = {**identity, **{name: str(getattr(options, name)) for name in names}}
+        self._evaluate = evaluate
+        self._optimizer = _make_optimizer(model, options)
+        self._step = 0
+        self.curve = Curve.empty()
+
+    def resume(self) -> int:
+        """Continue the state on disk, if there is one; returns the steps that are done already.
+
+        Raises:
+            TrainingError: The state is unreadable, or of another training; the message lists what differs.
+        """
+        state = read_state(self._state_path)
+        if state is None:
+            return 0
+        names = sorted(set(self._identity) | set(state.identity))
+        changed = [
+            f"{name} was {state.identity.get(name, 'unset')}, now {self._identity.get(name, 'unset')}"
+            for name in names
+            if self._identity.get(name) != state.identity.get(name)
+        ]
+        if changed:
+            raise TrainingError(
+                f"{self._state_path}: the state of another training ({'; '.join(changed)}). Give the same options to "
+                f"continue it, --restart to discard it, or another output"
+            )
+        self.model.load_state_dict(state.model)
+        self._optimizer.load_state_dict(state.optimizer)
+        self._step, self.curve = state.step, state.curve
+        return self._step
+
+    def run(self, on_progress: Callable[[Progress], None] = lambda _: None) -> Curve:
+        """Train to the last step, writing the state now and then, and on an interrupt.
+
+        SIGINT and SIGTERM wait for the end of a step: half a step cannot be continued.
+
+        Raises:
+            TrainingError: The loss or its gradient is not finite any more; the last state on disk is from before.
+        """
+        try:
+            self._run(on_progress)
+        except (KeyboardInterrupt, SystemExit):
+            self._save()
+            raise
+        return self.curve
+
+    def _run(self, on_progress: Callable[[Progress], None]) -> None:
+        options = self.options
+        pace = 0.0
+        # An interrupt may have come between a step and its evaluation.
+        self._evaluate_if_due()
+        begun = time.monotonic()
+        for batch in self._batches(self._step, options.num_steps):
+            with _interrupts_wait():
+                terms = self._train_step(batch)
+                self._step += 1
+            took, begun = time.monotonic() - begun, time.monotonic()
+            pace = took if pace == 0.0 else _SPEED_MEMORY * pace + (1 - _SPEED_MEMORY) * took
+            accuracy = self._evaluate_if_due()
+            if self._step == options.num_steps or self._step % options.save_every == 0:
+                self._save()
+            on_progress(
+                Progress(self._step, options.num_steps, terms, pace * (options.num_steps - self._step), accuracy)
+            )
+            begun = time.monotonic() if accuracy is not None else begun
+
+    def _train_step(self, batch: Batch) -> dict[str, float]:
+        """One step; returns its terms. Weights and curve change only when all of it has worked."""
+        self.model.train()
+        if self.options.freeze_batch_norm:
+            freeze_batch_norms(self.model)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.options.rate(self._step)
+        with self._autocast():
+            terms = self._objective(self.model, batch.to(self._device, self._memory_format))
+        total = torch.stack(list(terms.values())).sum()
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        if not math.isfinite(sum(values.values())):
+            raise self._diverged("loss", values)
+        self._optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
+        if not math.isfinite(float(norm)):
+            raise self._diverged("gradient", values)
+        self._optimizer.step()
+        self.curve.add_step(values)
+        return values
+
+    def _diverged(self, what: str, values: Mapping[str, float]) -> TrainingError:
+        return TrainingError(
+            f"the {what} of step {self._step + 1} is not finite ({_list(values)}). A lower learning rate (now "
+            f"{self.options.learning_rate:g}) or a longer warm-up helps; the state on disk is from before"
+        )
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.options.autocast)
+
+    def _evaluate_if_due(self) -> Mapping[str, float] | None:
+        """Evaluate after every so many steps and after the last, once."""
+        is_due = self._step == self.options.num_steps or self._step % self.options.evaluate_every == 0
+        is_done = bool(self.curve.accuracy) and self.curve.accuracy[-1][0] == self._step
+        if self._evaluate is None or self._step == 0 or not is_due or is_done:
+            return None
+        self.model.eval()
+        accuracy = dict(self._evaluate(self.model))
+        self.curve.add_accuracy(self._step, accuracy)
+        return accuracy
+
+    def _save(self) -> None:
+        state = TrainingState(
+            self._step, self._identity, self.model.state_dict(), self._optimizer.state_dict(), self.curve
+        )
+        write_state(self._state_path, state)
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM after the block instead of inside it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: pending.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not None  # what a host program in C has set could not be put back
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if pending:
+        signal.raise_signal(pending[0])
+
+
+def safe_memory_format(model: nn.Module) -> torch.memory_format:
+    """Channels last, which convolutions like, unless it would corrupt memory.
+
+    On the CPU, oneDNN writes past its workspace in the weight gradient of a 1x1 convolution with a stride, channels
+    last, and fewer input channels than a vector register holds (16 with AVX-512, 8 with AVX2): oneDNN issue 6035, seen
+    with PyTorch 2.13. The shortcuts of narrow and of pruned ResNets are such convolutions.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.device.type == "cpu":
+            is_strided_1x1 = module.kernel_size == (1, 1) and module.stride != (1, 1)
+            if is_strided_1x1 and module.in_channels < _SAFE_CHANNELS:
+                return torch.contiguous_format
+    return torch.channels_last
+
+
+def freeze_batch_norms(model: nn.Module) -> None:
+    """Use stored statistics, and leave them and the gains as they are."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+
+
+def _make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    if options.freeze_batch_norm:
+        freeze_batch_norms(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=options.learning_rate)
+    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=0.9)
+
+
+def _list(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())

@@ -1,0 +1,3 @@
+"""The command lines ``yolact-export`` and ``yolact-finetune``."""
+
+__all__: list[str] = []

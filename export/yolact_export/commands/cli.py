@@ -1,0 +1,298 @@
+"""``yolact-export``: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolact_export.commands.engine_cli import (
+    add_engine_options,
+    check_engine_options,
+    engine_targets,
+    has_deform_conv,
+    run_engine,
+    say_what_is_left_out,
+    sign_if_asked,
+    write_engines,
+)
+from yolact_export.commands.precision_cli import (
+    add_image_options,
+    add_precision_options,
+    check_precision_options,
+    guard_status,
+    network_adder,
+    say_precisions,
+    wants_precision,
+)
+from yolact_export.commands.prune_cli import add_prune_options, check_prune_options, prune_first
+from yolact_export.errors import MissingDependencyError, UsageError
+from yolact_plugins.files import human_size
+from yolact_runtime.backends.tensorrt_library import LIBRARIES
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
+
+if TYPE_CHECKING:
+    from yolact_export.engine.bundle import WrittenEngine
+    from yolact_export.pipeline import ExportResult
+    from yolact_export.training.pruning import PrunedCheckpoint
+
+__all__ = ["main", "parse_scales", "require_packages"]
+
+# What has no effect on a bundle.
+_FOR_CHECKPOINTS = (
+    *("output", "config", "input_size", "class_names", "prior_scales", "dynamic_batch", "normalise_in_graph"),
+    *("int8", "fp16", "max_drop", "no_guard", "int8_all", "calibration_method", "calibration_cache", "guard_images"),
+    *("sensitivity_images", "calib", "annotations", "images", "threads", "prune", "recover_steps", "importance"),
+    *("recover_annotations", "no_engine"),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    return run_command(_parser(), _run, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="yolact-export",
+        description="Turn a YOLACT, YOLACT++ or YolactEdge checkpoint into a bundle that yolact-run runs.",
+        epilog="Exit status: 0 done; 1 failed, nothing written; 2 usage; 3 a network lost too much accuracy and was "
+        "rejected, the others stand; 5 wrong machine or version for an engine; 6 out of memory; 130 interrupted, "
+        "nothing written.",
+    )
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help=".pth file; with --engine also a bundle, to build its engines",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="BUNDLE",
+        help="folder to write (default NAME.bundle, in the current folder)",
+    )
+    parser.add_argument("--json", metavar="PATH|-", help="write a report of the export as JSON to a file or stdout")
+    model = parser.add_argument_group("what the checkpoint does not say (normally taken from its published file name)")
+    model.add_argument("--config", metavar="NAME", help="configuration it was trained with, such as yolact_base")
+    model.add_argument("--input-size", metavar="N|WxH", help="network input in pixels, such as 550 or 960x544")
+    model.add_argument("--class-names", type=Path, metavar="FILE", help="a name a line, or a JSON list")
+    model.add_argument(
+        "--prior-scales",
+        metavar="PX,PX,..",
+        help="prior sides of P3..P7 in pixels, such as 24,48,96,192,384 (a/b/c: several)",
+    )
+    graph = parser.add_argument_group("graph")
+    graph.add_argument("--dynamic-batch", action="store_true", help="any number of images per run")
+    graph.add_argument("--normalise-in-graph", action="store_true", help="the graph takes raw BGR values, 0..255")
+    graph.add_argument(
+        "--deform-conv",
+        choices=["deform-conv", "grid-sample"],
+        default="deform-conv",
+        help="YOLACT++: the ONNX operator, or native operators that TensorRT-RTX builds too (default deform-conv)",
+    )
+    add_precision_options(parser)
+    add_engine_options(parser)
+    add_image_options(parser)
+    add_prune_options(parser)
+    add_common_options(parser)
+    return parser
+
+
+def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    if options.checkpoint.is_dir():
+        return _run_on_bundle(options, terminal)
+    check_prune_options(options)
+    check_precision_options(options)
+    check_engine_options(options)
+    check_json_destination(options.json)
+    require_packages("yolact-export", "export", "torch", "onnx", "onnxruntime")
+    if wants_precision(options):
+        require_packages("yolact-export --int8", "train", "faster_coco_eval", "cv2")
+    if options.prune is not None:
+        require_packages("yolact-export --prune", "train", "torch_pruning", "faster_coco_eval", "cv2")
+    try:
+        return _export(options, terminal)
+    except RuntimeError as error:
+        # torch has no error of its own for this.
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error).splitlines()[0]) from error
+        raise
+
+
+def _run_on_bundle(options: argparse.Namespace, terminal: Terminal) -> int:
+    if not options.engine:
+        raise UsageError(
+            f"{options.checkpoint} is a folder. To build the engines of a bundle, add --engine; to make a bundle, name "
+            f"a .pth checkpoint"
+        )
+    given = {name: getattr(options, name) for name in _FOR_CHECKPOINTS}
+    strange = [name for name, value in given.items() if value is not None and value is not False]
+    if strange:
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in strange)
+        raise UsageError(f"{words}: only for a .pth checkpoint; a bundle gets engines, and is otherwise left as it is")
+    return run_engine(options, terminal)
+
+
+def _export(options: argparse.Namespace, terminal: Terminal) -> int:
+    from yolact_export.checkpoint.checkpoint import CheckpointOptions
+    from yolact_export.graph.export import ExportOptions
+    from yolact_export.pipeline import export_checkpoint
+
+    checkpoint_options = CheckpointOptions(
+        config=options.config,
+        input_size=_parse_size(options.input_size),
+        class_names=_read_names(options.class_names),
+        prior_scales=parse_scales(options.prior_scales),
+    )
+    export_options = ExportOptions(
+        dynamic_batch=options.dynamic_batch,
+        normalise_in_graph=options.normalise_in_graph,
+        deform_conv=options.deform_conv,
+    )
+    started = time.monotonic()
+    bundle = options.output or Path(f"{options.checkpoint.stem}.bundle")
+    checkpoint, pruned = options.checkpoint, None
+    # Before anything that takes long: images that do not serve end an export at once.
+    add_networks = network_adder(options, terminal) if wants_precision(options) else None
+    if options.prune is not None:
+        pruned = prune_first(options, bundle, checkpoint_options, terminal)
+        # The pruned file says itself how it is fed; what the options said is in its note.
+        checkpoint, checkpoint_options = pruned.path, CheckpointOptions()
+    terminal.heading(f"reading {checkpoint}")
+
+    def say(text: str) -> None:
+        # An assumption can make every box wrong: it is shown even when quiet.
+        (terminal.warn if text.lstrip().startswith("ASSUMED") else terminal.say)(text)
+
+    result = export_checkpoint(
+        checkpoint,
+        bundle,
+        checkpoint_options,
+        export_options,
+        say,
+        {} if pruned is None else {"pruning": pruned.record},
+        add_networks,
+    )
+    for line in result.verification.table():
+        terminal.say(f"  {line}")
+    engines = _build_engines(options, result, terminal)
+    sign_if_asked(options, result.bundle, terminal)
+    _close(result, time.monotonic() - started, options, terminal, pruned, engines)
+    return guard_status(result.precisions, terminal)
+
+
+def _build_engines(options: argparse.Namespace, result: ExportResult, terminal: Terminal) -> list[WrittenEngine]:
+    if options.no_engine or options.target == "cpu" or not (options.engine or wants_precision(options)):
+        return []
+    targets = engine_targets(options)
+    say_what_is_left_out(options, terminal)
+    words = f"yolact-export {shlex.quote(str(result.bundle))} --engine"
+    if options.target == "auto" and not options.engine:
+        if "rtx" in targets and has_deform_conv(result.bundle):
+            terminal.say("no TensorRT-RTX engine: it has no DeformConv; --deform-conv grid-sample writes what it knows")
+            targets = tuple(target for target in targets if target != "rtx")
+        if not targets:
+            terminal.say(f"no engine: no TensorRT that could build one is here. On the robot: {words}")
+            return []
+    # Asked for, and without a library, the error of the first says what to install.
+    return write_engines(result.bundle, targets or tuple(LIBRARIES)[:1], options, terminal)
+
+
+def _close(
+    result: ExportResult,
+    seconds: float,
+    options: argparse.Namespace,
+    terminal: Terminal,
+    pruned: PrunedCheckpoint | None,
+    engines: list[WrittenEngine],
+) -> None:
+    """The last words: what is where, and what to type next."""
+    terminal.heading(f"export complete in {seconds:.1f} s")
+    for name, artefact in result.manifest.artefacts.items():
+        terminal.say(f"  {result.bundle / name}  {human_size(artefact.size_bytes)}  sha256 {artefact.sha256[:16]}…")
+    for engine in engines:
+        terminal.say(
+            f"  {engine.path}  {human_size(engine.artefact.size_bytes)}  sha256 {engine.artefact.sha256[:16]}…"
+        )
+    if pruned is not None:
+        terminal.say(f"  {pruned.path}  {human_size(pruned.path.stat().st_size)}  the pruned checkpoint")
+    if result.precision_report is not None:
+        say_precisions(result.precision_report, result.bundle, terminal)
+    terminal.say(f"next:  yolact-run {shlex.quote(str(result.bundle))} IMAGE -o out")
+    if options.json:
+        document: dict[str, Any] = {
+            "bundle": str(result.bundle),
+            "manifest": json.loads(result.manifest.to_json()),
+            "findings": list(result.findings),
+            "verification": result.verification.document(),
+            "pruning": None if pruned is None else pruned.record,
+            "precision": result.precision_report,
+            "engines": [engine.document() for engine in engines],
+            "seconds": round(seconds, 2),
+        }
+        write_json(document, options.json)
+
+
+def require_packages(command: str, extra: str, *packages: str) -> None:
+    """Raise MissingDependencyError for the first of the packages that is not installed."""
+    for package in packages:
+        if not _is_installed(package):
+            raise MissingDependencyError(package, command, extra)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False
+
+
+def _parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """``550`` or ``WIDTHxHEIGHT``; the result is a side, or ``(height, width)``."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise UsageError(f'--input-size is a number or WIDTHxHEIGHT, such as 550 or 960x544; found "{text}"')
+    width, height = match.groups()
+    return int(width) if height is None else (int(height), int(width))
+
+
+def parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
+    """Levels are separated by commas, several scales of a level by slashes."""
+    if text is None:
+        return None
+    try:
+        return tuple(tuple(float(scale) for scale in level.split("/")) for level in text.split(","))
+    except ValueError as error:
+        raise UsageError(f'--prior-scales are numbers such as 24,48,96,192,384; found "{text}"') from error
+
+
+def _read_names(path: Path | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--class-names: cannot read {path}: {error}") from error
+    if not text.lstrip().startswith("["):
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--class-names: {path} starts like a JSON list and is none: {error}") from error
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError(f"--class-names: {path} must be a list of text")
+    return tuple(names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""The options and the work of ``yolact-export BUNDLE --engine``, which needs no torch and no onnx."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shlex
+import time
+from pathlib import Path
+
+from yolact_export.engine.bundle import WrittenEngine, build_engines
+from yolact_export.engine.gpus import check_rtx, objection_to_rtx
+from yolact_export.engine.onnx_outline import read_outline
+from yolact_export.engine.options import EngineOptions
+from yolact_export.engine.progress import ProgressLine
+from yolact_export.errors import UsageError
+from yolact_plugins.files import human_size
+from yolact_runtime.backends.cuda_driver import find_gpu
+from yolact_runtime.backends.tensorrt_library import LIBRARIES, module_name
+from yolact_runtime.errors import BackendUnavailableError
+from yolact_runtime.model.bundle import NETWORK_ROLE, read_manifest
+from yolact_runtime.model.engine_signature import sign_bundle, verify_bundle
+from yolact_runtime.terminal import Terminal, check_json_destination, write_json
+
+__all__ = [
+    "add_engine_options",
+    "check_engine_options",
+    "engine_options",
+    "engine_targets",
+    "has_deform_conv",
+    "parse_size_bytes",
+    "run_engine",
+    "say_what_is_left_out",
+    "sign_if_asked",
+    "write_engines",
+]
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """``--engine`` and what belongs to it."""
+    group = parser.add_argument_group("TensorRT engines")
+    group.add_argument(
+        "--engine", action="store_true", help="build engines (of a bundle: from its ONNX files, without torch)"
+    )
+    group.add_argument("--no-engine", action="store_true", help="build none, although --fp16 or --int8 is given")
+    group.add_argument(
+        "--target",
+        choices=["auto", "cpu", *LIBRARIES],
+        default="auto",
+        help="what to make networks and engines for. tensorrt: the GPU of this machine, such as a Jetson's; rtx: "
+        "TensorRT-RTX, for RTX GPUs, built on any machine; cpu: ONNX Runtime, no engine; auto (default): all "
+        "networks, and engines with the libraries that are here",
+    )
+    group.add_argument(
+        "--compute-capability",
+        metavar="N.N,..",
+        help="rtx: GPUs to build for, such as 8.6,8.9 (default: all that it knows from 8.0 on; not Jetson Orin, 8.7)",
+    )
+    _add_build_options(group)
+    group.add_argument("--sign", type=Path, metavar="KEY", help="sign the bundle (Ed25519 private key, PEM)")
+    group.add_argument(
+        "--verify-key", type=Path, metavar="KEY", help="build only if the bundle's signature fits this public key"
+    )
+
+
+def _add_build_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--workspace", metavar="SIZE", help="scratch memory of a layer on the GPU, such as 2G")
+    group.add_argument(
+        "--builder-level", type=int, metavar="N", help="0 (quick build) to 5 (most kernels tried); default 3"
+    )
+    group.add_argument(
+        "--tf32", action="store_true", help="let float32 layers round to ten bits of mantissa: faster, no longer exact"
+    )
+    group.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="tensorrt: an engine that newer releases load, with this release's lean runtime",
+    )
+    group.add_argument(
+        "--hardware-compatible",
+        action="store_true",
+        help="tensorrt: an engine for all GPUs from Ampere on; slower, and not on a Jetson",
+    )
+    group.add_argument(
+        "--memory-limit", metavar="SIZE", help="memory a build may take, such as 6G (default: what is free)"
+    )
+
+
+def engine_targets(options: argparse.Namespace) -> tuple[str, ...]:
+    """Libraries to build with: the one that was named, or those that can build here.
+
+    TensorRT builds on the GPU that will run the engine, so without a GPU it is left out; TensorRT-RTX needs none.
+
+    Raises:
+        UsageError: ``--engine`` with ``--target cpu``, which has none.
+    """
+    if options.target == "cpu":
+        if options.engine:
+            raise UsageError("--target cpu has no engine: ONNX Runtime runs the ONNX file. Leave out --engine")
+        return ()
+    if options.target != "auto":
+        return (options.target,)
+    return tuple(target for target in LIBRARIES if _can_build(target, _capabilities(options)))
+
+
+def has_deform_conv(bundle: Path) -> bool:
+    """Its networks hold the operator that TensorRT-RTX does not have."""
+    return any(
+        read_outline((bundle / name).read_bytes()).named("DeformConv")
+        for name, artefact in read_manifest(bundle).artefacts.items()
+        if artefact.role == NETWORK_ROLE
+    )
+
+
+def say_what_is_left_out(options: argparse.Namespace, terminal: Terminal) -> None:
+    """With ``--target auto``: why TensorRT-RTX, though it is installed, builds nothing on this machine."""
+    if options.target == "auto" and (objection := objection_to_rtx(_capabilities(options))):
+        terminal.say(f"no TensorRT-RTX engine: {objection}")
+
+
+def _can_build(target: str, capabilities: tuple[str, ...]) -> bool:
+    try:
+        if importlib.util.find_spec(module_name(target)) is None:
+            return False
+    except ImportError:
+        return False
+    if target == "rtx":
+        return objection_to_rtx(capabilities) is None
+    try:
+        find_gpu()
+    except BackendUnavailableError:
+        return False
+    return True
+
+
+def check_engine_options(options: argparse.Namespace) -> None:
+    """Refuse what makes no sense before any work is done.
+
+    Raises:
+        UsageError: Options that cannot be understood, or contradict each other.
+    """
+    if options.engine and options.no_engine:
+        raise UsageError("--engine and --no-engine contradict each other; leave one out")
+    for target in engine_targets(options) or LIBRARIES:
+        engine_options(options, target)
+    capabilities = _capabilities(options)
+    if not options.no_engine and (options.target == "rtx" or (options.target == "auto" and capabilities)):
+        check_rtx(capabilities)
+
+
+def engine_options(options: argparse.Namespace, target: str) -> EngineOptions:
+    """The options of a command line, for one library.
+
+    Raises:
+        UsageError: They cannot be understood, or do not make sense together.
+    """
+    capabilities = _capabilities(options) if target == "rtx" or options.target != "auto" else ()
+    return EngineOptions(
+        target=target,
+        workspace_bytes=parse_size_bytes("--workspace", options.workspace),
+        optimisation_level=options.builder_level,
+        compute_capabilities=capabilities,
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+        memory_limit_bytes=parse_size_bytes("--memory-limit", options.memory_limit),
+        tf32=options.tf32,
+    )
+
+
+def _capabilities(options: argparse.Namespace) -> tuple[str, ...]:
+    named: str | None = options.compute_capability
+    return () if named is None else tuple(part.strip() for part in named.split(","))
+
+
+def parse_size_bytes(option: str, text: str | None) -> int | None:
+    """``2G``, ``512M``, ``1.5 GiB``; powers of 1024, as TensorRT's own tools count.
+
+    Raises:
+        UsageError: It is no size.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    size = 0 if match is None else int(float(match[1]) * _UNITS[match[2].upper()])
+    if size < 1:
+        raise UsageError(f'{option} takes a size such as 512M or 2G; found "{text}"')
+    return size
+
+
+def run_engine(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Build the engines of a bundle; ``options.checkpoint`` is its folder.
+
+    Args:
+        options: With :func:`add_engine_options`, and ``checkpoint`` and ``json`` of ``yolact-export``.
+        terminal: To talk on.
+
+    Returns:
+        The exit status.
+    """
+    check_engine_options(options)
+    check_json_destination(options.json)
+    bundle: Path = options.checkpoint
+    if options.verify_key is not None:
+        verify_bundle(bundle, options.verify_key)
+        terminal.say(f"the signature of {bundle} fits {options.verify_key}")
+    started = time.monotonic()
+    say_what_is_left_out(options, terminal)
+    # Without any library the first one's error says what to install.
+    written = write_engines(bundle, engine_targets(options) or tuple(LIBRARIES)[:1], options, terminal)
+    sign_if_asked(options, bundle, terminal)
+    _close(bundle, written, time.monotonic() - started, options, terminal)
+    return 0
+
+
+def write_engines(
+    bundle: Path, targets: tuple[str, ...], options: argparse.Namespace, terminal: Terminal
+) -> list[WrittenEngine]:
+    """Build engines of all that TensorRT takes in a bundle, with each of the libraries, and show how far it is."""
+    written = []
+    for target in targets:
+        terminal.heading(f"building engines of {bundle} for {LIBRARIES[target]}")
+        line = ProgressLine()
+        written += build_engines(
+            bundle,
+            None,
+            engine_options(options, target),
+            lambda progress, line=line: terminal.status(line.update(progress)),  # type: ignore[misc]
+            terminal.say,
+        )
+    return written
+
+
+def sign_if_asked(options: argparse.Namespace, bundle: Path, terminal: Terminal) -> None:
+    """``--sign KEY``, after the last change to the bundle."""
+    if options.sign is not None:
+        terminal.say(f"signed: {sign_bundle(bundle, options.sign)}")
+
+
+def _close(
+    bundle: Path, written: list[WrittenEngine], seconds: float, options: argparse.Namespace, terminal: Terminal
+) -> None:
+    terminal.heading(f"{len(written)} engine(s) in {seconds:.1f} s")
+    for engine in written:
+        size, sha256 = human_size(engine.artefact.size_bytes), engine.artefact.sha256
+        terminal.say(f"  {engine.path}  {size}  sha256 {sha256[:16]}…")
+    terminal.say(f"next:  yolact-run {shlex.quote(str(bundle))} IMAGE -o out")
+    if options.json:
+        write_json({"bundle": str(bundle), "engines": [engine.document() for engine in written]}, options.json)

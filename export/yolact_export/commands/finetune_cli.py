@@ -1,0 +1,240 @@
+"""``yolact-finetune``: your classes, from a checkpoint or a configuration."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolact_export.commands.cli import parse_scales, require_packages
+from yolact_export.errors import UsageError
+from yolact_export.training.progress_report import ProgressReport, duration
+from yolact_plugins.files import human_size
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
+
+if TYPE_CHECKING:
+    from yolact_calibration.training.training import TrainingOptions
+    from yolact_export.training.finetune import Finetuned, FinetuneOptions
+
+__all__ = ["main"]
+
+# Below this the published training leaves batch norms alone.
+_MIN_BATCH_FOR_NORMS = 6
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    return run_command(_parser(), _run, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="yolact-finetune",
+        description="Train a YOLACT model on your own classes; the result is a checkpoint that yolact-export reads.",
+        epilog="Killed or interrupted, it continues when the same command is given again. "
+        "Exit status: 0 done; 1 failed; 2 usage; 6 out of memory; 130 interrupted.",
+    )
+    parser.add_argument("source", metavar="CHECKPOINT|CONFIG", help=".pth file, or a configuration such as yolact_tiny")
+    parser.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="COCO instances")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images they name")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.pth", help="checkpoint to write")
+    parser.add_argument("--json", metavar="PATH|-", help="write the record of the training as JSON to a file or stdout")
+    parser.add_argument("--restart", action="store_true", help="discard an unfinished training of the same output")
+    _add_validation(parser.add_argument_group("accuracy on images that are not trained on"))
+    _add_model(parser.add_argument_group("model"))
+    _add_training(parser.add_argument_group("training"))
+    add_common_options(parser)
+    return parser
+
+
+def _add_validation(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--validation-annotations", type=Path, metavar="FILE", help="COCO instances of other images")
+    group.add_argument("--validation-images", type=Path, metavar="DIR", help="their folder (default: --images)")
+    group.add_argument(
+        "--validation-fraction",
+        type=float,
+        default=0.1,
+        metavar="F",
+        help="without other images: the part that is held back (default 0.1; 0: none, and no accuracy)",
+    )
+    group.add_argument("--evaluate-every", type=int, default=1000, metavar="N", help="steps (default 1000)")
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--input-size", type=int, metavar="N", help="pixels; prior scales follow (default: the source's)"
+    )
+    group.add_argument("--prior-scales", metavar="PX,PX,..", help="prior sides of P3..P7 in pixels of the input")
+    group.add_argument(
+        "--backbone-weights", type=Path, metavar="FILE", help="ImageNet weights for a configuration's backbone"
+    )
+
+
+def _add_training(group: argparse._ArgumentGroup) -> None:
+    length = group.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int, metavar="N", help="batches")
+    length.add_argument("--epochs", type=float, metavar="N", help="passes over the images")
+    group.add_argument("--batch-size", type=int, default=8, metavar="N", help="images of a step (default 8)")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="default 1e-3")
+    group.add_argument("--optimizer", choices=["sgd", "adamw"], default="sgd", help="default sgd, as published")
+    group.add_argument(
+        "--warmup", type=int, metavar="N", help="steps of rising learning rate (default: a tenth, at most 500)"
+    )
+    group.add_argument(
+        "--batch-norm",
+        choices=["auto", "train", "freeze"],
+        default="auto",
+        help="auto freezes trained batch norms when a batch has fewer than 6 images, as published",
+    )
+    group.add_argument("--expand", type=float, default=4.0, metavar="R", help="largest zoom-out (default 4; 1: none)")
+    group.add_argument("--no-augment", action="store_true", help="images as they are")
+    group.add_argument("--seed", type=int, default=0, help="default 0; the same seed gives the same training")
+    group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default auto")
+    group.add_argument(
+        "--autocast", choices=["auto", "on", "off"], default="auto", help="bfloat16 (auto: where the device has it)"
+    )
+    group.add_argument("--workers", type=int, default=1, metavar="N", help="processes that load images (default 1)")
+    group.add_argument("--save-every", type=int, default=200, metavar="N", help="steps between states (default 200)")
+
+
+def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    check_json_destination(options.json)
+    require_packages("yolact-finetune", "train", "torch", "faster_coco_eval", "cv2")
+    from yolact_export.training.finetune import finetune
+
+    started = time.monotonic()
+    terminal.heading(f"training {options.source} on {options.annotations}")
+
+    def say(text: str) -> None:
+        (terminal.warn if text.lstrip().startswith("ASSUMED") else terminal.say)(text)
+
+    settings = _settings(options, say)
+    try:
+        result = finetune(settings, say, ProgressReport(terminal))
+    except (KeyboardInterrupt, SystemExit):
+        if settings.state_path.exists():
+            terminal.say(f"state kept in {settings.state_path}; the same command continues")
+        raise
+    _close(result, settings, time.monotonic() - started, terminal)
+    if options.json:
+        write_json(result.record, options.json)
+    return 0
+
+
+def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> FinetuneOptions:
+    from yolact_calibration.data.augment import AugmentOptions
+    from yolact_calibration.training.torch_device import choose_device
+    from yolact_export.training.finetune import FinetuneOptions, check_outputs
+
+    if not 0 <= options.validation_fraction < 1:
+        raise UsageError(f"--validation-fraction lies between 0 and 1, found {options.validation_fraction}")
+    if options.workers < 0:
+        raise UsageError(f"--workers must be 0 or more, found {options.workers}")
+    if options.validation_images is not None and options.validation_annotations is None:
+        raise UsageError("--validation-images is the folder of --validation-annotations, which is missing")
+    device = choose_device(options.device)
+    say(f"  device: {device}")
+    settings = FinetuneOptions(
+        source=options.source,
+        annotations=options.annotations,
+        images=options.images,
+        output=options.output,
+        training=_training_options(options, device, say),
+        augment=AugmentOptions.none() if options.no_augment else AugmentOptions(expand=options.expand),
+        validation_annotations=options.validation_annotations,
+        validation_images=options.validation_images,
+        validation_fraction=0.0 if options.validation_annotations else options.validation_fraction,
+        input_size=options.input_size,
+        prior_scales=parse_scales(options.prior_scales),
+        backbone_weights=options.backbone_weights,
+        device=device,
+        num_workers=options.workers,
+        restart=options.restart,
+    )
+    check_outputs(settings)
+    if options.json not in (None, "-") and Path(options.json).resolve() in _inputs(settings):
+        raise UsageError(f"--json would overwrite {options.json}, which the training reads; name another file")
+    return settings
+
+
+def _inputs(settings: FinetuneOptions) -> set[Path]:
+    paths = (Path(settings.source), settings.annotations, settings.validation_annotations, settings.backbone_weights)
+    return {path.resolve() for path in paths if path is not None}
+
+
+def _training_options(options: argparse.Namespace, device: str, say: Callable[[str], None]) -> TrainingOptions:
+    from yolact_calibration.training.torch_device import has_fast_bfloat16
+    from yolact_calibration.training.training import TrainingOptions
+
+    num_steps = options.steps if options.steps is not None else _steps_of_epochs(options)
+    freeze = _freezes_batch_norms(options, say)
+    autocast = options.autocast == "on" or (options.autocast == "auto" and has_fast_bfloat16(device))
+    return TrainingOptions(
+        num_steps=num_steps,
+        batch_size=options.batch_size,
+        learning_rate=1e-3 if options.learning_rate is None else options.learning_rate,
+        optimizer=options.optimizer,
+        warmup_steps=min(500, max(1, num_steps // 10)) if options.warmup is None else options.warmup,
+        freeze_batch_norm=freeze,
+        autocast=autocast,
+        seed=options.seed,
+        save_every=options.save_every,
+        evaluate_every=options.evaluate_every,
+    )
+
+
+def _freezes_batch_norms(options: argparse.Namespace, say: Callable[[str], None]) -> bool:
+    from yolact_export.training.training_start import has_trained_backbone
+
+    if options.batch_norm != "auto" or options.batch_size >= _MIN_BATCH_FOR_NORMS:
+        return bool(options.batch_norm == "freeze")
+    if has_trained_backbone(options.source, options.backbone_weights):
+        say(f"  batch norms are frozen: a batch of {options.batch_size} is too small for statistics")
+        return True
+    say(
+        f"  batch norms are trained, although a batch of {options.batch_size} is small for statistics: fresh ones have "
+        f"none yet; --batch-size {_MIN_BATCH_FOR_NORMS} or more is better"
+    )
+    return False
+
+
+def _steps_of_epochs(options: argparse.Namespace) -> int:
+    from yolact_calibration.data.dataset import learnable_images
+    from yolact_calibration.evaluation.coco import CocoAnnotations
+    from yolact_export.training.finetune import split_annotations
+
+    if not 0 < options.epochs < math.inf:
+        raise UsageError(f"--epochs is a number above 0, found {options.epochs}")
+    if options.batch_size < 1:
+        raise UsageError(f"--batch-size must be 1 or more, found {options.batch_size}")
+    annotations = CocoAnnotations.from_file(options.annotations)
+    if options.validation_annotations is None:
+        annotations, _ = split_annotations(annotations, options.validation_fraction, options.seed)
+    num_steps: int = math.ceil(options.epochs * len(learnable_images(annotations)) / options.batch_size)
+    return max(1, num_steps)
+
+
+def _close(result: Finetuned, settings: FinetuneOptions, seconds: float, terminal: Terminal) -> None:
+    terminal.heading(f"training complete in {duration(seconds)}")
+    if result.accuracy is not None:
+        box, mask = result.accuracy.bbox, result.accuracy.segm
+        terminal.say(
+            f"  {result.accuracy.num_images} images that were held back: box AP {_shown(box['AP'])}, "
+            f"mask AP {_shown(mask['AP'])}, mask AP50 {_shown(mask['AP50'])}"
+        )
+    for path in (settings.output, settings.record_path, settings.curve_path, settings.state_path):
+        terminal.say(f"  {path}  {human_size(path.stat().st_size)}")
+    terminal.say(f"next:  yolact-export {shlex.quote(str(settings.output))}")
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""The precision options of ``yolact-export``: float16 and INT8 networks, and the guard that judges them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolact_export.errors import UsageError
+from yolact_plugins.files import write_atomically
+from yolact_runtime.terminal import Terminal
+
+if TYPE_CHECKING:
+    from yolact_calibration.data.dataset import AnnotatedImages
+    from yolact_calibration.quantisation.calibration_images import CalibrationImages
+    from yolact_export.pipeline import AddNetworks
+    from yolact_export.precision.guard_images import GuardImages
+    from yolact_export.precision.precision import PrecisionRequest, PrecisionResult
+    from yolact_runtime.model.manifest import Manifest
+
+__all__ = [
+    "add_image_options",
+    "add_precision_options",
+    "check_precision_options",
+    "guard_status",
+    "network_adder",
+    "precision_request",
+    "say_precisions",
+    "wants_precision",
+]
+
+_GUARD_FAILED = 3
+
+# As yolact_calibration.evaluation.judge has them, which takes too long to import for a help text.
+_LABELLED_LIMIT, _AGREEMENT_LIMIT = 0.5, 8.0
+# Of the images without labels, this part judges and is not calibrated on.
+_HELD_BACK = 0.25
+_LEAST_HELD_BACK, _MOST_HELD_BACK = 8, 64
+_LEAST_TO_SPLIT = 16
+_WITH_INT8 = ("calibration_method", "int8_all", "sensitivity_images")
+_WITH_PRECISION = ("max_drop", "calibration_cache", "guard_images", "no_guard")
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """The images that pruning and lower precisions need."""
+    group = parser.add_argument_group("images, for --prune, --fp16 and --int8")
+    group.add_argument(
+        "--calib", nargs="+", metavar="DIR", help="images as the camera sees them: folders, globs; no labels needed"
+    )
+    group.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="COCO labels to judge AP by (default: agreement, no labels)"
+    )
+    group.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of --annotations")
+    group.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads to measure latency with (default: pruning 1, others all)"
+    )
+
+
+def add_precision_options(parser: argparse.ArgumentParser) -> None:
+    """Precisions, and what may be lost by them."""
+    group = parser.add_argument_group("precision (needs --calib)")
+    group.add_argument("--int8", action="store_true", help="add INT8 networks, as far as the accuracy allows")
+    group.add_argument("--fp16", action="store_true", help="add a float16 network, for engines")
+    group.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="P",
+        help=f"points of box and mask AP that may be lost (default {_LABELLED_LIMIT:g} with --annotations, "
+        f"{_AGREEMENT_LIMIT:g} of agreement without)",
+    )
+    group.add_argument(
+        "--no-guard", action="store_true", help="keep what was made whatever it loses; the losses are still shown"
+    )
+    group.add_argument("--int8-all", action="store_true", help="every convolution in INT8, without a search")
+    group.add_argument(
+        "--calibration-method",
+        choices=["mse", "minmax", "percentile", "entropy"],
+        help="how ranges are chosen (default mse: least expected error)",
+    )
+    group.add_argument(
+        "--calibration-cache", type=Path, metavar="DIR", help="where calibrations are kept (default: the user's cache)"
+    )
+    group.add_argument(
+        "--guard-images", type=int, metavar="N", help="judge by at most so many images (default: all labelled, or 64)"
+    )
+    group.add_argument(
+        "--sensitivity-images", type=int, metavar="N", help="to find sensitive parts with (default 16; 0: do not look)"
+    )
+
+
+def wants_precision(options: argparse.Namespace) -> bool:
+    """Another precision than float32 was asked for."""
+    return bool(options.int8 or options.fp16)
+
+
+def check_precision_options(options: argparse.Namespace) -> None:
+    """Refuse what makes no sense before anything heavy is imported.
+
+    Raises:
+        UsageError: An option is missing, out of range, or without effect.
+    """
+    if (options.annotations is None) != (options.images is None):
+        raise UsageError("--annotations and --images go together: labels, and the folder of the images they name")
+    _require_least(options, "threads", 1)
+    if not options.int8:
+        _refuse(options, _WITH_INT8, "--int8")
+    if not wants_precision(options):
+        _refuse(options, _WITH_PRECISION, "--int8 or --fp16")
+        return
+    if not options.calib:
+        raise UsageError(
+            "--int8 and --fp16 need --calib: a folder of images as the camera sees them, without labels. Ranges from "
+            "other data would be wrong in silence"
+        )
+    if options.max_drop is not None:
+        if options.no_guard:
+            raise UsageError("--max-drop and --no-guard contradict each other; leave one out")
+        if not 0 <= options.max_drop < math.inf:
+            raise UsageError(f"--max-drop is a number of points, 0 or more, such as 0.5; found {options.max_drop}")
+    if options.int8_all and options.sensitivity_images is not None:
+        raise UsageError("--sensitivity-images belongs to the search, which --int8-all leaves out; leave one out")
+    _require_least(options, "guard_images", 1)
+    _require_least(options, "sensitivity_images", 0)
+
+
+def _require_least(options: argparse.Namespace, name: str, least: int) -> None:
+    value = getattr(options, name)
+    if value is not None and value < least:
+        raise UsageError(f"{_option(name)} must be {least} or more, found {value}")
+
+
+def _refuse(options: argparse.Namespace, names: tuple[str, ...], needed: str) -> None:
+    # 0 equals False, and is a value that somebody gave.
+    stray = [
+        _option(name) for name in names if getattr(options, name) is not None and getattr(options, name) is not False
+    ]
+    if stray:
+        belong = "belongs" if len(stray) == 1 else "belong"
+        raise UsageError(f"{', '.join(stray)} {belong} to {needed}, which was not given; add it")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def precision_request(options: argparse.Namespace, terminal: Terminal) -> PrecisionRequest:
+    """What to add to the bundle, with its images found and looked at.
+
+    Raises:
+        DatasetError: The images do not serve.
+    """
+    from yolact_calibration.quantisation.calibration_images import find_calibration_images
+    from yolact_calibration.quantisation.qdq_placement import Dialect
+    from yolact_calibration.quantisation.ranges import RangeMethod
+    from yolact_export.precision.precision import PrecisionRequest
+
+    images = find_calibration_images(options.calib)
+    calibration, guard = _guard(options, images, terminal)
+    dialects = {
+        "cpu": (Dialect.CPU,),
+        "tensorrt": (Dialect.TENSORRT,),
+        "rtx": (Dialect.TENSORRT,),
+        "auto": (Dialect.CPU, Dialect.TENSORRT),
+    }[options.target]
+    return PrecisionRequest(
+        float16=options.fp16,
+        dialects=dialects if options.int8 else (),
+        calibration=calibration,
+        guard=guard,
+        method=RangeMethod(options.calibration_method or "mse"),
+        max_drop=math.inf if options.no_guard else options.max_drop,
+        everything=options.int8_all,
+        num_sensitivity=16 if options.sensitivity_images is None else options.sensitivity_images,
+        num_threads=options.threads or 0,
+        cache=options.calibration_cache,
+    )
+
+
+def _guard(
+    options: argparse.Namespace, images: CalibrationImages, terminal: Terminal
+) -> tuple[CalibrationImages, GuardImages]:
+    """Images to calibrate on, and images to judge by."""
+    from yolact_calibration.data.dataset import AnnotatedImages
+    from yolact_calibration.evaluation.coco import CocoAnnotations
+    from yolact_export.precision.guard_images import GuardImages
+
+    if options.annotations is not None:
+        data = AnnotatedImages(CocoAnnotations.from_file(options.annotations), options.images)
+        _warn_of_overlap(images, data, terminal)
+        return images, GuardImages.labelled(data, options.guard_images)
+    most = options.guard_images or _MOST_HELD_BACK
+    if len(images) < _LEAST_TO_SPLIT:
+        terminal.warn(
+            f"{len(images)} images are too few to hold some back: the networks are judged by the images that they were "
+            f"calibrated on, which flatters them. {_LEAST_TO_SPLIT} or more are split"
+        )
+        _, held = images.hold_back(min(most, len(images)))
+        return images, GuardImages(held, f"agreement on {len(held)} of the same images")
+    count = min(most, max(_LEAST_HELD_BACK, round(len(images) * _HELD_BACK)))
+    calibration, held = images.hold_back(count)
+    return calibration, GuardImages(held, f"agreement on {len(held)} images that are held back")
+
+
+def _warn_of_overlap(images: CalibrationImages, data: AnnotatedImages, terminal: Terminal) -> None:
+    calibrated = {image.path.resolve() for image in images.images}
+    count = sum(data.path(image).resolve() in calibrated for image in data.annotations.images)
+    if count:
+        terminal.warn(
+            f"{count} of the {len(data.annotations)} labelled images are among those of --calib: the networks are "
+            f"judged by images that they were calibrated on, which flatters them. Give --calib others"
+        )
+
+
+def network_adder(options: argparse.Namespace, terminal: Terminal) -> AddNetworks:
+    """What :func:`yolact_export.pipeline.export_checkpoint` calls when the float32 network stands.
+
+    Raises:
+        DatasetError: The images do not serve.
+    """
+    request = precision_request(options, terminal)
+
+    def add(folder: Path, manifest: Manifest) -> tuple[PrecisionResult, dict[str, Any]]:
+        from yolact_calibration.report.precision_report import draw_precision_report
+        from yolact_export.bundle_writer import REPORT_PAGE_NAME
+        from yolact_export.precision.document import measure_latencies, precision_document
+        from yolact_export.precision.precision import add_precisions
+
+        result = add_precisions(folder, manifest, request, terminal)
+        latency_ms = measure_latencies(result, manifest, request.num_threads)
+        document = precision_document(result, request, manifest, latency_ms)
+        write_atomically(folder / REPORT_PAGE_NAME, draw_precision_report(document).encode())
+        # The pictures are in the page; as JSON they would only be in the way.
+        without = [
+            {key: value for key, value in row.items() if key not in {"reference", "candidate"}}
+            for row in document["worst_images"]
+        ]
+        return result, {**document, "worst_images": without}
+
+    return add
+
+
+def say_precisions(report: Mapping[str, Any], bundle: Path, terminal: Terminal) -> None:
+    """The comparison, what stayed in float and why, and the verdict."""
+    from yolact_export.precision.document import table_lines
+
+    terminal.heading("precisions")
+    for line in table_lines(report):
+        terminal.say(f"  {line}")
+    for entry in report.get("kept_float", ()):
+        count = entry["convolutions"]
+        terminal.say(f"  in float: {entry['group']} ({count} convolution{'s' * (count != 1)}): {entry['why']}")
+    terminal.say(f"  report: {bundle / 'report.html'}")
+    terminal.heading(str(report["verdict"]))
+
+
+def guard_status(result: PrecisionResult | None, terminal: Terminal) -> int:
+    """Exit status: 3 when a network lost too much, with what to do about it."""
+    if result is None or result.passed:
+        return 0
+    for variant in result.variants:
+        if not variant.passed:
+            lost = f"{variant.judgement.worst:.2f} points ({result.measure})"
+            terminal.error(
+                f"{variant.precision} loses {lost}, {result.max_drop:g} are allowed: kept as {variant.path.name}. More "
+                f"or better images for --calib may help; --max-drop P allows more, and report.html shows where it hurts"
+            )
+    return _GUARD_FAILED

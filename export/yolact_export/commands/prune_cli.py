@@ -1,0 +1,146 @@
+"""The pruning options of ``yolact-export``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolact_export.errors import UsageError
+from yolact_runtime.terminal import Terminal
+
+if TYPE_CHECKING:
+    from yolact_calibration.data.dataset import AnnotatedImages
+    from yolact_calibration.training.training import TrainingOptions
+    from yolact_export.checkpoint.checkpoint import CheckpointOptions
+    from yolact_export.training.pruning import PrunedCheckpoint, PruneRequest
+
+__all__ = ["add_prune_options", "check_prune_options", "prune_first"]
+
+# Fewer say nothing about which channels matter.
+_LEAST_IMAGES = 16
+_WITH_PRUNE = ("recover_annotations", "recover_steps", "importance")
+_WITH_IMAGES = ("calib", "annotations", "images", "threads")
+
+
+def add_prune_options(parser: argparse.ArgumentParser) -> None:
+    """Pruning; the images that it needs are options of their own."""
+    group = parser.add_argument_group("pruning (needs --calib)")
+    group.add_argument(
+        "--prune", type=float, metavar="F", help="remove this share of the network's measured latency, such as 0.4"
+    )
+    group.add_argument(
+        "--recover-steps", type=int, metavar="N", help="steps of learning from the dense model (default 1000; 0: none)"
+    )
+    group.add_argument(
+        "--recover-annotations", type=Path, metavar="FILE", help="COCO labels of the --calib folder, to learn from too"
+    )
+    group.add_argument("--importance", choices=["taylor", "batch-norm"], help="measure of a channel (default taylor)")
+    group.add_argument("--round-to", type=int, default=8, metavar="N", help="widths are multiples of it (default 8)")
+    group.add_argument("--recover-batch", type=int, default=8, metavar="N", help="images of a step (default 8)")
+    group.add_argument("--recover-rate", type=float, default=1e-3, metavar="R", help="learning rate (default 1e-3)")
+    group.add_argument("--no-augment", action="store_true", help="learn from the images as they are")
+    group.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
+    group.add_argument("--workers", type=int, default=1, metavar="N", help="processes that load images (default 1)")
+    group.add_argument("--restart", action="store_true", help="discard an unfinished recovery of the same bundle")
+
+
+def check_prune_options(options: argparse.Namespace) -> None:
+    """Refuse what makes no sense before anything heavy is imported.
+
+    Raises:
+        UsageError: An option is missing, out of range, or without effect.
+    """
+    if options.prune is None:
+        names = _WITH_PRUNE if options.int8 or options.fp16 else (*_WITH_PRUNE, *_WITH_IMAGES)
+        stray = [name for name in names if getattr(options, name) is not None]
+        if stray:
+            whom = "--prune" if set(stray) <= set(_WITH_PRUNE) else "--prune, --int8 or --fp16"
+            shown = ", ".join(f"--{name.replace('_', '-')}" for name in stray)
+            raise UsageError(f"{shown} belong to {whom}, which was not given; add --prune 0.4 or --int8")
+        return
+    if not 0 < options.prune < 1:
+        raise UsageError(f"--prune is the share of the latency to remove, between 0 and 1; found {options.prune}")
+    if not options.calib:
+        raise UsageError("--prune needs --calib: a folder of images as the camera sees them, without labels")
+    if options.recover_annotations is not None and len(options.calib) != 1:
+        raise UsageError("--recover-annotations are the labels of one --calib folder; several were given")
+
+
+def prune_first(
+    options: argparse.Namespace,
+    bundle: Path,
+    checkpoint_options: CheckpointOptions,
+    terminal: Terminal,
+) -> PrunedCheckpoint:
+    """Prune the checkpoint; the result lies beside the bundle and is exported in its place."""
+    from yolact_export.checkpoint.checkpoint import load_checkpoint
+    from yolact_export.training.progress_report import ProgressReport
+    from yolact_export.training.pruning import prune_checkpoint
+
+    loaded = load_checkpoint(options.checkpoint, checkpoint_options)
+    request = _request(options, bundle, loaded.config.feature_sizes[-1])
+    terminal.heading(f"pruning: {options.prune:.0%} of the latency, with {len(request.images)} images")
+    try:
+        return prune_checkpoint(loaded, request, terminal, ProgressReport(terminal))
+    except KeyboardInterrupt:
+        if request.state_path.exists():
+            terminal.say(f"state kept in {request.state_path}; the same command continues")
+        raise
+
+
+def _request(options: argparse.Namespace, bundle: Path, coarsest_size: tuple[int, int]) -> PruneRequest:
+    from yolact_calibration.data.augment import AugmentOptions
+    from yolact_calibration.data.image_sequence import find_unlabelled
+    from yolact_calibration.pruning.channel_groups import BLOCKS, WidthGrid
+    from yolact_calibration.pruning.prune import PruneOptions
+    from yolact_calibration.training.torch_device import choose_device
+    from yolact_export.training.pruning import PruneRequest
+
+    device = choose_device("auto")
+    importance = options.importance or "taylor"
+    # Pyramid, prototype network and head have no batch norms.
+    blocks = ("backbone",) if importance == "batch-norm" else BLOCKS
+    return PruneRequest(
+        output=bundle.with_name(f"{bundle.stem}.pruned.pth"),
+        options=PruneOptions(
+            options.prune, importance, WidthGrid(round_to=options.round_to), blocks, seed=options.seed
+        ),
+        images=find_unlabelled(options.calib, _LEAST_IMAGES),
+        labelled=_annotated(options.recover_annotations, Path(options.calib[0])),
+        evaluation=_annotated(options.annotations, options.images),
+        recovery=_recovery(options, device, coarsest_size),
+        augment=AugmentOptions.none() if options.no_augment else AugmentOptions(expand=1.5),
+        num_threads=options.threads or 1,
+        num_workers=options.workers,
+        device=device,
+        restart=options.restart,
+    )
+
+
+def _recovery(options: argparse.Namespace, device: str, coarsest_size: tuple[int, int]) -> TrainingOptions | None:
+    from yolact_calibration.training.torch_device import has_fast_bfloat16, has_safe_bfloat16
+    from yolact_calibration.training.training import TrainingOptions
+
+    num_steps = 1000 if options.recover_steps is None else options.recover_steps
+    if num_steps == 0:
+        return None
+    return TrainingOptions(
+        num_steps=num_steps,
+        batch_size=options.recover_batch,
+        learning_rate=options.recover_rate,
+        optimizer="adamw",
+        warmup_steps=min(100, max(1, num_steps // 10)),
+        freeze_batch_norm=options.recover_batch < 6,
+        autocast=has_fast_bfloat16(device) and has_safe_bfloat16(device, coarsest_size),
+        seed=options.seed,
+        save_every=100,
+        evaluate_every=max(num_steps // 5, 1),
+    )
+
+
+def _annotated(annotations: Path | None, folder: Path) -> AnnotatedImages | None:
+    from yolact_calibration.data.dataset import AnnotatedImages
+    from yolact_calibration.evaluation.coco import CocoAnnotations
+
+    return None if annotations is None else AnnotatedImages(CocoAnnotations.from_file(annotations), folder)

@@ -1,0 +1,229 @@
+"""Engines of an existing bundle, built from its own ONNX files: at the desk, or on the robot that will run them.
+
+Only NumPy and TensorRT are needed; torch and onnx are not imported on this path. The mask-IoU network of YOLACT++ gets
+no engine: it stays in ONNX and is run by ONNX Runtime, because the number of its masks changes from frame to frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yolact_export.engine.build import BuiltEngine, check_model
+from yolact_export.engine.layers import Convolution, find_convolutions
+from yolact_export.engine.onnx_outline import OnnxOutline, read_outline
+from yolact_export.engine.options import EngineOptions
+from yolact_export.engine.process import build_in_process
+from yolact_export.engine.progress import BuildProgress
+from yolact_export.engine.timing_cache import default_folder
+from yolact_export.errors import EngineBuildError, UsageError
+from yolact_plugins.files import human_size, write_atomically
+from yolact_runtime.backends.engine_file import engine_file_name
+from yolact_runtime.errors import BundleError
+from yolact_runtime.model.bundle import (
+    ENGINE_ROLE,
+    MANIFEST_NAME,
+    NETWORK_ROLE,
+    SIGNATURE_NAME,
+    artefact_path,
+    read_manifest,
+)
+from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest
+from yolact_runtime.model.onnx_metadata import read_metadata
+
+__all__ = ["ENGINE_PRECISIONS", "WrittenEngine", "build_engines", "engine_precisions"]
+
+ENGINE_PRECISIONS = ("fp32", "fp16", "int8")
+"""Precisions whose ONNX file TensorRT takes. ``"int8-cpu"`` is quantised by other rules, for ONNX Runtime."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class WrittenEngine:
+    """An engine that is in its bundle.
+
+    Attributes:
+        path: The plan.
+        precision: Of the ONNX file it was built from.
+        artefact: As the manifest lists it.
+        built: What the build said, with an empty plan: the bytes are in the file.
+        convolutions: Where each ONNX convolution is computed, by name.
+        num_convolutions: Of the ONNX file.
+    """
+
+    path: Path
+    precision: str
+    artefact: Artefact
+    built: BuiltEngine
+    convolutions: dict[str, Convolution]
+    num_convolutions: int
+
+    def arithmetic(self) -> dict[str, int]:
+        """How many convolutions compute in which type, such as ``{"Int8": 86}``."""
+        counts: dict[str, int] = {}
+        for convolution in self.convolutions.values():
+            counts[convolution.arithmetic] = counts.get(convolution.arithmetic, 0) + 1
+        return counts
+
+    def document(self) -> dict[str, object]:
+        """JSON object."""
+        return {
+            "file": self.path.name,
+            "precision": self.precision,
+            "size_bytes": self.artefact.size_bytes,
+            "sha256": self.artefact.sha256,
+            "build": dict(self.artefact.build),
+            "num_convolutions": self.num_convolutions,
+            "convolutions": {
+                name: {"arithmetic": found.arithmetic, "output": found.output, "fused": list(found.fused)}
+                for name, found in self.convolutions.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An ONNX file to build from."""
+
+    path: Path
+    precision: str
+    artefact: Artefact
+
+
+def engine_precisions(bundle: Path) -> tuple[str, ...]:
+    """Precisions of a bundle that engines can be built of.
+
+    Raises:
+        BundleError, ManifestError: It is no bundle.
+    """
+    there = {a.precision for name, a in read_manifest(bundle).artefacts.items() if _is_network(name, a)}
+    return tuple(precision for precision in ENGINE_PRECISIONS if precision in there)
+
+
+def build_engines(
+    bundle: Path,
+    precisions: Sequence[str] | None = None,
+    options: EngineOptions | None = None,
+    on_progress: Callable[[BuildProgress], None] = lambda _: None,
+    say: Say = lambda _: None,
+) -> list[WrittenEngine]:
+    """Build engines into a bundle, beside its ONNX files; earlier ones of the same name are replaced.
+
+    Each engine is in the manifest as soon as it is finished, so an interrupt keeps those before it. A signature no
+    longer fits the changed manifest and is removed.
+
+    Args:
+        bundle: The folder.
+        precisions: Of :data:`ENGINE_PRECISIONS`; None for all that the bundle has.
+        options: How to build.
+        on_progress: Of the build that is running.
+        say: Receives a line for each step.
+
+    Raises:
+        BundleError, ManifestError: The bundle is not complete, or not what its manifest says.
+        UsageError: A precision that no engine is built of.
+        EngineBuildError, EngineMemoryError: A build failed; engines before it are in the bundle.
+    """
+    options = options or EngineOptions()
+    sources = [_source(bundle, precision) for precision in _checked_precisions(bundle, precisions)]
+    return [_build_one(bundle, source, options, on_progress, say) for source in sources]
+
+
+def _checked_precisions(bundle: Path, precisions: Sequence[str] | None) -> tuple[str, ...]:
+    there = engine_precisions(bundle)
+    for precision in precisions or ():
+        if precision not in ENGINE_PRECISIONS:
+            raise UsageError(
+                f'no engine is built of precision "{precision}"; TensorRT takes {", ".join(ENGINE_PRECISIONS)}'
+                + (" (int8-cpu is for ONNX Runtime)" if precision == "int8-cpu" else "")
+            )
+    wanted = tuple(dict.fromkeys(precisions)) if precisions is not None else there
+    if not wanted:
+        raise BundleError(
+            f"{bundle} has no network that TensorRT takes ({', '.join(ENGINE_PRECISIONS)}); export it again"
+        )
+    missing = [precision for precision in wanted if precision not in there]
+    if missing:
+        raise BundleError(
+            f"{bundle} has no network of precision {', '.join(missing)} (it has {', '.join(there) or 'none'}); export "
+            f"the checkpoint again with that precision"
+        )
+    return wanted
+
+
+def _is_network(name: str, artefact: Artefact) -> bool:
+    return artefact.role == NETWORK_ROLE and name.endswith(".onnx")
+
+
+def _source(bundle: Path, precision: str) -> _Source:
+    artefacts = read_manifest(bundle).artefacts
+    name = next(name for name, a in artefacts.items() if _is_network(name, a) and a.precision == precision)
+    return _Source(artefact_path(bundle, name), precision, artefacts[name])
+
+
+def _build_one(
+    bundle: Path, source: _Source, options: EngineOptions, on_progress: Callable[[BuildProgress], None], say: Say
+) -> WrittenEngine:
+    model, manifest_json = _read_model(source)
+    outline = read_outline(model)
+    check_model(outline, options)
+    name = engine_file_name(source.precision, options.target)
+    say(f"building {name} from {source.path.name} ({human_size(len(model))})")
+    caches = default_folder() if options.target == "tensorrt" else None
+    built = build_in_process(model, manifest_json, options, on_progress, caches)
+    del model
+    path = bundle / name
+    write_atomically(path, built.plan)
+    artefact = Artefact(
+        ENGINE_ROLE, source.precision, hashlib.sha256(built.plan).hexdigest(), len(built.plan), built.facts
+    )
+    try:
+        was_signed = _list_artefact(bundle, name, artefact)
+    except BaseException:
+        # A plan that the manifest does not list would be refused; better none.
+        path.unlink(missing_ok=True)
+        raise
+    if was_signed:
+        say(f"{bundle / SIGNATURE_NAME} no longer fits and is removed; sign again with --sign KEY")
+    written = _written(path, source, artefact, replace(built, plan=b""), outline)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in written.arithmetic().items())
+    say(f"{name}: {human_size(artefact.size_bytes)}; convolutions: {kinds or 'not listed'}")
+    return written
+
+
+def _written(
+    path: Path, source: _Source, artefact: Artefact, built: BuiltEngine, outline: OnnxOutline
+) -> WrittenEngine:
+    names = outline.named("Conv")
+    return WrittenEngine(path, source.precision, artefact, built, find_convolutions(built.layers, names), len(names))
+
+
+def _read_model(source: _Source) -> tuple[bytes, str]:
+    """The model's bytes and the manifest inside it, once it is the file that the bundle's manifest lists."""
+    try:
+        model = source.path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read {source.path}: {error.strerror or error}") from error
+    if hashlib.sha256(model).hexdigest() != source.artefact.sha256:
+        raise BundleError(
+            f"{source.path} is not the file the manifest describes; copy the folder again, or export again"
+        )
+    metadata = read_metadata(source.path)
+    if METADATA_KEY not in metadata:
+        raise EngineBuildError(f"{source.path} carries no manifest to put into the engine; export the checkpoint again")
+    return model, metadata[METADATA_KEY]
+
+
+def _list_artefact(bundle: Path, name: str, artefact: Artefact) -> bool:
+    """Put an artefact into the manifest; whether a signature had to go."""
+    manifest: Manifest = read_manifest(bundle)
+    changed = replace(manifest, artefacts={**manifest.artefacts, name: artefact})
+    signature = bundle / SIGNATURE_NAME
+    signed = signature.exists()
+    write_atomically(bundle / MANIFEST_NAME, changed.to_json().encode())
+    with contextlib.suppress(FileNotFoundError):
+        signature.unlink()
+    return signed

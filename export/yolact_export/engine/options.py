@@ -1,0 +1,92 @@
+"""What can be asked of an engine build."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from yolact_export.errors import UsageError
+from yolact_runtime.backends.tensorrt_library import module_name
+
+__all__ = ["EngineOptions"]
+
+_MAX_LEVEL = 5
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine is built. Precision is not among it: that is in the ONNX file.
+
+    Attributes:
+        target: ``"tensorrt"`` for the GPU of this machine, ``"rtx"`` for RTX GPUs, on any machine.
+        workspace_bytes: Scratch memory a layer may use on the GPU; None leaves it to TensorRT (all there is).
+        optimisation_level: 0 (quick build) to 5 (most kernels tried); None leaves it to TensorRT (3).
+        compute_capabilities: RTX only: GPUs to build for, such as ``("8.6", "8.9")``; empty for all that the builder
+            knows from 8.0 on.
+        version_compatible: TensorRT only: newer releases load the engine too, with this release's lean runtime.
+        hardware_compatible: TensorRT only: any GPU from Ampere on loads the engine. Slower; not on a Jetson.
+        memory_limit_bytes: Memory of the host that the build may take; None for what is free when it starts.
+        tf32: Convolutions and matrix products of float32 tensors may round their inputs to ten bits of mantissa:
+            faster, and no longer exact.
+        group_depthwise: RTX only: depthwise convolutions in INT8 are built as groups of several channels, see
+            :mod:`yolact_export.engine.depthwise`; False builds them as they are in the file.
+        max_batch: Largest batch of a network with a dynamic one; it is tuned for a batch of one.
+
+    Raises:
+        UsageError: The options do not make sense together.
+    """
+
+    target: str = "tensorrt"
+    workspace_bytes: int | None = None
+    optimisation_level: int | None = None
+    compute_capabilities: tuple[str, ...] = ()
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    memory_limit_bytes: int | None = None
+    tf32: bool = False
+    group_depthwise: bool = True
+    max_batch: int = 4
+
+    def __post_init__(self) -> None:
+        module_name(self.target)
+        for name, value in (("workspace", self.workspace_bytes), ("memory limit", self.memory_limit_bytes)):
+            if value is not None and value < 1:
+                raise UsageError(f"the {name} must be positive, found {value}")
+        if self.optimisation_level is not None and not 0 <= self.optimisation_level <= _MAX_LEVEL:
+            raise UsageError(f"the builder level is a number from 0 to {_MAX_LEVEL}, found {self.optimisation_level}")
+        if self.max_batch < 1:
+            raise UsageError(f"the largest batch must be 1 or more, found {self.max_batch}")
+        for capability in self.compute_capabilities:
+            if not re.fullmatch(r"\d{1,2}\.\d", capability):
+                raise UsageError(f'a compute capability is a number such as 8.6; found "{capability}"')
+        if self.target == "rtx" and (self.version_compatible or self.hardware_compatible):
+            raise UsageError(
+                "version and hardware compatibility are for the target tensorrt; an RTX engine runs on the compute "
+                "capabilities that it is built for: --compute-capability 8.6,8.9"
+            )
+        if self.target == "tensorrt" and self.compute_capabilities:
+            raise UsageError(
+                "TensorRT builds for the GPU of the machine it runs on; compute capabilities are for --target rtx. "
+                "Build on the machine that will run the engine, or use --hardware-compatible"
+            )
+
+    def as_facts(self) -> dict[str, str]:
+        """The options as text, as they are recorded with an engine; what was left to TensorRT is ``"default"``."""
+        return {
+            "workspace_bytes": "default" if self.workspace_bytes is None else str(self.workspace_bytes),
+            "optimisation_level": "default" if self.optimisation_level is None else str(self.optimisation_level),
+            "version_compatible": "yes" if self.version_compatible else "no",
+            "hardware_compatible": "yes" if self.hardware_compatible else "no",
+            "tf32": "yes" if self.tf32 else "no",
+        }
+
+    def to_document(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> EngineOptions:
+        """The options that :meth:`to_document` wrote."""
+        known = {field.name: document[field.name] for field in fields(cls)}
+        return cls(**{**known, "compute_capabilities": tuple(known["compute_capabilities"])})

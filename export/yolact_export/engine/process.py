@@ -1,0 +1,282 @@
+"""Engine builds in a process of their own: a crash, a cancel or the end of memory there leaves this one whole.
+
+The child gets the model through a pipe and sends progress, log and the finished engine back through another. It is in
+its own session, so Ctrl-C reaches this process only, which then asks it to stop, waits a little, and ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from yolact_export import errors
+from yolact_export.engine.build import LOG_TAIL, BuiltEngine
+from yolact_export.engine.layers import EngineLayer
+from yolact_export.engine.memory import MemoryWatch, default_limit, ladder
+from yolact_export.engine.messages import read_message, write_message
+from yolact_export.engine.options import EngineOptions
+from yolact_export.engine.progress import BuildProgress
+from yolact_export.engine.timing_cache import write_timing_cache
+from yolact_export.errors import EngineBuildError, EngineMemoryError, YolactError
+from yolact_runtime import errors as runtime_errors
+
+__all__ = ["build_in_process"]
+
+# -I keeps the current folder and the environment out of the child's imports; what this process imports from is given.
+_BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from yolact_export.engine.child import main
+main(int(sys.argv[2]))
+"""
+_SECONDS_BETWEEN_LOOKS = 0.05
+_GRACE_S = 5.0
+_NO_MEMORY = ("bad_alloc", "MemoryError", "annot allocate memory", "out of memory")
+OnProgress = Callable[[BuildProgress], None]
+
+
+def build_in_process(
+    model: bytes,
+    manifest_json: str,
+    options: EngineOptions,
+    on_progress: OnProgress = lambda _: None,
+    timing_caches: Path | None = None,
+) -> BuiltEngine:
+    """Build an engine in a child process; when memory ends, again with less of it.
+
+    Args:
+        model: The ONNX file's bytes, with the weights inside.
+        manifest_json: Goes into the engine.
+        options: How to build; the facts of the result say what it was built with in the end.
+        on_progress: Called in this thread. What it raises cancels the build, as Ctrl-C and SIGTERM do.
+        timing_caches: Folder of the timing caches; None for none.
+
+    Raises:
+        EngineMemoryError: There is not enough memory, with every attempt.
+        EngineBuildError: TensorRT refuses the model, fails or crashes; the message has the end of its log.
+        MissingDependencyError, BackendUnavailableError, UsageError: As :func:`yolact_export.engine.build.build_engine`.
+    """
+    limit = options.memory_limit_bytes or default_limit()
+    failures: list[str] = []
+    cause: EngineBuildError | None = None
+    for attempt in ladder(options):
+        said = _described(attempt)
+        on_progress(BuildProgress("attempt", f"building with {said}" if failures else "building"))
+        try:
+            with _Child(limit) as child:
+                return child.build(model, manifest_json, attempt, on_progress, timing_caches)
+        except EngineMemoryError as error:
+            failures.append(f"with {said}: {error}")
+            cause = error
+        except EngineBuildError as error:
+            if not failures:
+                raise
+            # With so little workspace TensorRT has no kernel for some layer; less does not help.
+            failures.append(f"with {said}: {str(error).splitlines()[0]}")
+            cause = error
+            break
+    raise EngineMemoryError(
+        "building the engine needs more memory than there is:\n  "
+        + "\n  ".join(failures)
+        + "\nEnd other programs, allow more with --memory-limit, or build a smaller or pruned model. An engine for RTX "
+        "GPUs can be built on a larger machine (--target rtx)"
+    ) from cause
+
+
+def _described(options: EngineOptions) -> str:
+    workspace = "default workspace"
+    if options.workspace_bytes is not None:
+        workspace = f"{options.workspace_bytes / 1e6:.0f} MB workspace"
+    level = "default builder level" if options.optimisation_level is None else f"level {options.optimisation_level}"
+    return f"{workspace}, {level}"
+
+
+@dataclass
+class _Received:
+    """What the child has sent so far."""
+
+    result: tuple[dict[str, Any], bytes] | None = None
+    timing_cache: bytes | None = None
+    error: YolactError | None = None
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_TAIL))
+    on_progress: OnProgress = lambda _: None
+
+    def take(self, header: dict[str, Any], payload: bytes) -> None:
+        kind = header["type"]
+        if kind == "progress":
+            self.on_progress(BuildProgress(**header["progress"]))
+        elif kind == "log":
+            self.log.append(header["text"])
+        elif kind == "timing_cache":
+            self.timing_cache = payload
+        elif kind == "error":
+            self.error = _error(header["kind"], header["message"])
+        elif kind == "result":
+            self.result = header, payload
+
+
+class _Child:
+    """A build process; leaving the ``with`` block ends it, however the block is left."""
+
+    def __init__(self, limit_bytes: int | None) -> None:
+        events, reports = os.pipe()
+        try:
+            # Output is TensorRT's and faulthandler's: whatever is said before a crash.
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _BOOT, json.dumps(sys.path), str(reports)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=[reports],
+                start_new_session=True,
+            )
+        finally:
+            os.close(reports)
+        self._watch = MemoryWatch(self._process.pid, limit_bytes)
+        self._messages: queue.SimpleQueue[tuple[dict[str, Any], bytes] | None] = queue.SimpleQueue()
+        self._output: deque[str] = deque(maxlen=LOG_TAIL)
+        self._threads = [
+            threading.Thread(target=_read_events, args=(os.fdopen(events, "rb"), self._messages), daemon=True),
+            threading.Thread(target=_read_output, args=(self._stream("stdout"), self._output), daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._process.poll() is None:
+                self._ask_to_stop()
+        finally:
+            # Also when a second Ctrl-C cuts the waiting short.
+            self._kill()
+            with contextlib.suppress(BrokenPipeError):
+                self._stream("stdin").close()
+
+    def build(
+        self, model: bytes, manifest_json: str, options: EngineOptions, on_progress: OnProgress, caches: Path | None
+    ) -> BuiltEngine:
+        """Send the request and wait for what comes of it; see :func:`build_in_process`."""
+        request = {
+            "options": options.to_document(),
+            "manifest": manifest_json,
+            "timing_caches": None if caches is None else str(caches),
+        }
+        with contextlib.suppress(BrokenPipeError):  # it died; its last words follow
+            write_message(self._stream("stdin"), request, model)
+        received = _Received(on_progress=on_progress)
+        self._receive(received)
+        if received.result is None:
+            raise self._failure(received)
+        header, plan = received.result
+        if received.timing_cache is not None and caches is not None:
+            # A build is worth more than the time that its cache would save.
+            with contextlib.suppress(OSError):
+                write_timing_cache(caches, header["facts"], received.timing_cache)
+        layers = tuple(EngineLayer.from_document(layer) for layer in header["layers"])
+        return BuiltEngine(plan, layers, header["facts"], tuple(header["log_tail"]), received.timing_cache)
+
+    def _receive(self, received: _Received) -> None:
+        """Take messages until the child has no more, and look at its memory meanwhile."""
+        looked = 0.0
+        while True:
+            now = time.monotonic()
+            if now - looked >= _SECONDS_BETWEEN_LOOKS:
+                looked = now
+                excess = self._watch.excess()
+                if excess is not None:
+                    # At once: a process that is asked to stop may take all there is before it does.
+                    self._kill()
+                    raise EngineMemoryError(excess)
+            try:
+                message = self._messages.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            except queue.Empty:
+                continue
+            if message is None:
+                return
+            received.take(*message)
+
+    def _failure(self, received: _Received) -> YolactError:
+        """Why there is no engine."""
+        if received.error is not None:
+            return received.error
+        status = self._process.wait()
+        for thread in self._threads:
+            thread.join(timeout=1)
+        words = [*received.log, *self._output]
+        if status == -signal.SIGKILL or any(sign in line for sign in _NO_MEMORY for line in words):
+            return EngineMemoryError(
+                f"the build was ended {_ending(status)} after it took {self._watch.peak_bytes / 1e6:.0f} MB, which is "
+                f"what happens when memory is used up"
+            )
+        tail = "".join(f"\n  {line}" for line in words[-LOG_TAIL:]) or " it said nothing"
+        return EngineBuildError(
+            f"TensorRT's build process crashed: it ended {_ending(status)}. Another --builder-level or --workspace may "
+            f"avoid what it failed at. Its last words:{tail}"
+        )
+
+    def _ask_to_stop(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            write_message(self._stream("stdin"), {"type": "cancel"})
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE_S)
+
+    def _kill(self) -> None:
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _stream(self, name: str) -> BinaryIO:
+        stream: BinaryIO = getattr(self._process, name)
+        return stream
+
+
+def _read_events(stream: BinaryIO, messages: queue.SimpleQueue[tuple[dict[str, Any], bytes] | None]) -> None:
+    with stream:
+        while (message := read_message(stream)) is not None:
+            messages.put(message)
+    messages.put(None)
+
+
+def _read_output(stream: BinaryIO, lines: deque[str]) -> None:
+    with stream:
+        for line in stream:
+            lines.append(line.decode("utf-8", "replace").rstrip())
+
+
+def _error(kind: str, message: str) -> YolactError:
+    """The child's error, of the same class."""
+    found = getattr(errors, kind, None) or getattr(runtime_errors, kind, None)
+    if isinstance(found, type) and issubclass(found, YolactError):
+        error = found.__new__(found)
+        # Not through the class's own arguments, which differ: the message is ready.
+        Exception.__init__(error, message)
+        return error
+    return EngineBuildError(f"{kind}: {message}")
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"with status {status}"
+    try:
+        return f"by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"by signal {-status}"

@@ -1,0 +1,3 @@
+"""From a model to ONNX, layer by layer."""
+
+__all__: list[str] = []

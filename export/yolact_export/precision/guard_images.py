@@ -1,0 +1,94 @@
+"""The images that a network is judged by: labelled ones, or some of the unlabelled ones that calibration leaves out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_calibration.data.dataset import AnnotatedImages
+from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.quantisation.calibration_images import CalibrationImages
+from yolact_calibration.quantisation.trial import NamedFrames
+from yolact_runtime.media.media import read_image
+
+__all__ = ["GuardImages"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GuardImages:
+    """Images by name, read one at a time.
+
+    Attributes:
+        frames: The images.
+        description: For people.
+        annotations: Their labels, or None.
+    """
+
+    frames: NamedFrames
+    description: str
+    annotations: CocoAnnotations | None = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+        return iter(self.frames)
+
+    def frame(self, name: str) -> npt.NDArray[np.uint8]:
+        """One image again; no other file is read.
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        for other, frame in _only(self.frames, [i for i, known in enumerate(_names(self.frames)) if known == name]):
+            if other == name:
+                return frame
+        raise KeyError(name)
+
+    def first(self, count: int) -> GuardImages:
+        """Some of them, spread evenly, without labels; held in memory, because they are looked at many times."""
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist()
+        frames = list(_only(self.frames, chosen))
+        return GuardImages(frames, f"{len(frames)} images")
+
+    @classmethod
+    def labelled(cls, data: AnnotatedImages, limit: int | None) -> GuardImages:
+        """Images with COCO labels."""
+        annotations = data.annotations if limit is None else data.annotations.first(limit)
+        files = _Files(tuple((image.file_name, data.path(image)) for image in annotations.images))
+        return cls(files, f"{len(files)} labelled images", annotations)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    paths: tuple[tuple[str, Path], ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+        for name, path in self.paths:
+            yield name, read_image(path)
+
+
+def _names(frames: NamedFrames) -> list[str]:
+    """Names of all images, from what is known without reading them where that is possible."""
+    if isinstance(frames, _Files):
+        return [name for name, _ in frames.paths]
+    if isinstance(frames, CalibrationImages):
+        return [image.name for image in frames.images]
+    return [name for name, _ in frames]
+
+
+def _only(frames: NamedFrames, indices: Sequence[int]) -> NamedFrames:
+    """The images at ascending places; the others are not read where that is possible."""
+    if isinstance(frames, _Files):
+        return _Files(tuple(frames.paths[index] for index in indices))
+    if isinstance(frames, CalibrationImages):
+        return CalibrationImages(tuple(frames.images[index] for index in indices), ())
+    wanted = set(indices)
+    return [item for index, item in enumerate(frames) if index in wanted]

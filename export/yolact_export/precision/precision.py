@@ -1,0 +1,255 @@
+"""Float16 and INT8 networks beside the float32 one of a bundle: calibrated, searched, judged, refused if too bad."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+
+from yolact_calibration.evaluation.accuracy import AccuracyMeter
+from yolact_calibration.evaluation.judge import Judge, Judgement, Predictions
+from yolact_calibration.quantisation.calibration_cache import Calibration, calibrate
+from yolact_calibration.quantisation.calibration_images import CalibrationImages
+from yolact_calibration.quantisation.float16 import HalfModel, to_float16
+from yolact_calibration.quantisation.int8 import Int8Model, Int8Options, make_int8
+from yolact_calibration.quantisation.network_graph import NetworkGraph
+from yolact_calibration.quantisation.qdq_placement import Dialect, quantisable_tensors
+from yolact_calibration.quantisation.ranges import RangeMethod
+from yolact_calibration.quantisation.trial import NamedFrames, Trial
+from yolact_export.bundle_writer import REJECTED_SUFFIX
+from yolact_export.graph.file import write_model
+from yolact_export.precision.guard_images import GuardImages
+from yolact_runtime.model.manifest import METADATA_KEY, Manifest
+from yolact_runtime.terminal import Terminal
+
+__all__ = ["PrecisionRequest", "PrecisionResult", "Variant", "add_precisions", "network_name"]
+
+PRECISION_OF = {Dialect.TENSORRT: "int8", Dialect.CPU: "int8-cpu"}
+"""Precision of an INT8 network, as bundles name it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PrecisionRequest:
+    """What to add to a bundle.
+
+    Attributes:
+        float16: A network in float16.
+        dialects: INT8 networks, for whom.
+        calibration: Images to take ranges from.
+        guard: Images to judge by.
+        method: How ranges are chosen.
+        max_drop: Points that may be lost; None takes the judge's own limit. Infinity refuses nothing: a search still
+            aims at the judge's limit.
+        everything: Every convolution in INT8, without a search.
+        num_sensitivity: Images to put the parts of the network in order with; 0: do not look at the parts.
+        num_threads: CPU threads; 0 leaves the choice to ONNX Runtime.
+        cache: Folder of calibrations; None: the user's cache folder.
+    """
+
+    float16: bool
+    dialects: tuple[Dialect, ...]
+    calibration: CalibrationImages
+    guard: GuardImages
+    method: RangeMethod = RangeMethod.MSE
+    max_drop: float | None = None
+    everything: bool = False
+    num_sensitivity: int = 16
+    num_threads: int = 0
+    cache: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Variant:
+    """One network of a bundle.
+
+    Attributes:
+        precision: As bundles name it.
+        path: Its file, in the staging folder.
+        judgement: Against the float32 network; of that network itself, none lost.
+        passed: It holds the limit.
+        predictions: What it finds in the guard's images.
+        int8: How it came about; None of floats.
+        half: What stayed in float32 in it; None without float16.
+    """
+
+    precision: str
+    path: Path
+    judgement: Judgement
+    passed: bool
+    predictions: Predictions
+    int8: Int8Model | None = None
+    half: HalfModel | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PrecisionResult:
+    """All networks of a bundle.
+
+    Attributes:
+        variants: The float32 one first.
+        calibration: What the ranges come from.
+        measure: What accuracy is measured in, for people.
+        max_drop: The limit, points; infinity where none was held.
+    """
+
+    variants: tuple[Variant, ...]
+    calibration: Calibration
+    measure: str
+    max_drop: float
+
+    @property
+    def passed(self) -> bool:
+        """Every network holds the limit."""
+        return all(variant.passed for variant in self.variants)
+
+
+def network_name(precision: str) -> str:
+    """File name of a network in a bundle."""
+    return f"model.{precision}.onnx"
+
+
+def add_precisions(folder: Path, manifest: Manifest, request: PrecisionRequest, terminal: Terminal) -> PrecisionResult:
+    """Write the networks that were asked for beside ``model.fp32.onnx``.
+
+    A network that loses too much gets the ending ``.rejected`` and is kept, to be looked at.
+
+    Args:
+        folder: With the float32 network, and the mask-IoU network of a YOLACT++ model.
+        manifest: Of the float32 network.
+        request: What to add.
+        terminal: For progress and talk.
+
+    Raises:
+        CalibrationError, DatasetError: The images do not serve; nothing of the bundle was changed.
+    """
+    return _Adder(folder, manifest, request, terminal).add()
+
+
+class _Adder:
+    def __init__(self, folder: Path, manifest: Manifest, request: PrecisionRequest, terminal: Terminal) -> None:
+        self._folder = folder
+        self._manifest = manifest
+        self._request = request
+        self._terminal = terminal
+        self._model = onnx.load(folder / network_name("fp32"))
+        self._class_names = manifest.class_names
+
+    def add(self) -> PrecisionResult:
+        request = self._request
+        if request.guard.annotations is not None:
+            # Labels that do not fit the model end an export before it has cost minutes.
+            AccuracyMeter(request.guard.annotations, self._class_names)
+        self._terminal.heading(f"calibrating on {len(request.calibration)} images ({request.method.value} ranges)")
+        calibration = self._calibrate()
+        self._terminal.heading(f"judging by {request.guard.description}")
+        trial = self._trial(request.guard)
+        reference = trial.find(self._model, on_image=self._progress("float32"))
+        judge = Judge(reference, self._class_names, request.guard.annotations)
+        max_drop = judge.default_limit if request.max_drop is None else request.max_drop
+        judge.require_visible(max_drop)
+        aim = judge.default_limit if math.isinf(max_drop) else max_drop
+        limit = f"at most {max_drop:g} points may be lost"
+        self._terminal.say(f"  {judge.measure}; {limit if aim == max_drop else 'whatever is lost, all is kept'}")
+        variants = [
+            Variant("fp32", self._folder / network_name("fp32"), judge.reference, True, reference),
+        ]
+        if request.float16:
+            variants.append(self._add_float16(calibration, trial, judge, max_drop))
+        for dialect in request.dialects:
+            int8 = self._make_int8(dialect, calibration, trial, judge, aim)
+            variants.append(self._add_int8(int8, calibration, trial, judge, max_drop))
+        return PrecisionResult(tuple(variants), calibration, judge.measure, max_drop)
+
+    def _calibrate(self) -> Calibration:
+        calibration = calibrate(
+            self._folder / network_name("fp32"),
+            quantisable_tensors(NetworkGraph(self._model)),
+            self._request.calibration,
+            self._manifest.input,
+            num_threads=self._request.num_threads,
+            cache=self._request.cache,
+            on_image=self._progress("calibration"),
+        )
+        for warning in calibration.warnings:
+            self._terminal.warn(warning)
+        return calibration
+
+    def _add_float16(self, calibration: Calibration, trial: Trial, judge: Judge, max_drop: float) -> Variant:
+        half = to_float16(self._model, _largest(calibration))
+        predictions = trial.find_if_sound(half.model, on_image=self._progress("float16"))
+        return self._write("fp16", half.model, judge.judge(predictions), max_drop, predictions, None, half)
+
+    def _make_int8(
+        self, dialect: Dialect, calibration: Calibration, trial: Trial, judge: Judge, aim: float
+    ) -> Int8Model:
+        request = self._request
+        self._terminal.heading(f"searching a plan for {PRECISION_OF[dialect]}")
+        few = request.guard.first(request.num_sensitivity)
+        small = self._trial(few) if len(few) else None
+        return make_int8(
+            self._model,
+            calibration.histograms,
+            Int8Options(dialect, request.method, aim, request.everything, request.num_threads),
+            trial,
+            judge,
+            small,
+            small.find(self._model) if small is not None else {},
+            self._class_names,
+            lambda text: self._terminal.say(f"  {text}"),
+            lambda what, done, total: self._terminal.status(f"{what} {done}/{total}"),
+            lambda model: _with_half(model, dialect, calibration)[0],
+        )
+
+    def _add_int8(
+        self, int8: Int8Model, calibration: Calibration, trial: Trial, judge: Judge, max_drop: float
+    ) -> Variant:
+        precision = PRECISION_OF[int8.dialect]
+        # What is judged is what is written: with the remainder in float16, where it will be.
+        model, half = _with_half(int8.model, int8.dialect, calibration)
+        predictions = trial.find_if_sound(model, simulate=half is not None, on_image=self._progress(precision))
+        return self._write(precision, model, judge.judge(predictions), max_drop, predictions, int8, half)
+
+    def _write(
+        self,
+        precision: str,
+        model: onnx.ModelProto,
+        judgement: Judgement,
+        max_drop: float,
+        predictions: Predictions,
+        int8: Int8Model | None,
+        half: HalfModel | None,
+    ) -> Variant:
+        passed = judgement.within(max_drop) and (int8 is None or int8.num_int8 > 0)
+        name = network_name(precision)
+        path = self._folder / (name if passed else name.removesuffix(".onnx") + REJECTED_SUFFIX)
+        plan = {} if int8 is None else {"int8_parts": ", ".join(int8.search.int8)}
+        manifest = dataclasses.replace(
+            self._manifest, precision=precision, provenance={**self._manifest.provenance, **plan}
+        )
+        onnx.helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+        write_model(model, path)
+        return Variant(precision, path, judgement, passed, predictions, int8, half)
+
+    def _trial(self, frames: NamedFrames) -> Trial:
+        mask_iou = self._folder / "mask_iou.fp32.onnx"
+        return Trial(self._manifest, frames, mask_iou if mask_iou.exists() else None, self._request.num_threads)
+
+    def _progress(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._terminal.status(f"{what} {done}/{total}")
+
+
+def _with_half(
+    model: onnx.ModelProto, dialect: Dialect, calibration: Calibration
+) -> tuple[onnx.ModelProto, HalfModel | None]:
+    """What is float32 in an INT8 network in float16, for engines; the network as it is for the CPU."""
+    if dialect is Dialect.CPU:
+        return model, None
+    half = to_float16(model, _largest(calibration))
+    return half.model, half
+
+
+def _largest(calibration: Calibration) -> dict[str, float]:
+    return {name: max(-found.low, found.high) for name, found in calibration.histograms.items()}

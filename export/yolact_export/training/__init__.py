@@ -1,0 +1,3 @@
+"""Fine-tuning and pruning of checkpoints."""
+
+__all__: list[str] = []

@@ -1,0 +1,56 @@
+"""Accuracy of a model in torch, through the runtime's own pre- and post-processing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from yolact_calibration.data.dataset import AnnotatedImages
+from yolact_calibration.evaluation.accuracy import Accuracy, measure_accuracy
+from yolact_calibration.evaluation.agreement import Agreement, measure_agreement
+from yolact_calibration.training.torch_backend import torch_segmenter
+from yolact_export.model.yolact import Yolact
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.media.media import read_image
+from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.segmenter import Segmenter
+
+__all__ = ["evaluate_model", "find_instances", "make_segmenter", "measure_model_agreement"]
+
+
+def make_segmenter(model: Yolact, class_names: Sequence[str]) -> Segmenter:
+    """A segmenter around a model in eval mode; it follows the model's weights as they change."""
+    config = model.config
+    manifest = Manifest(
+        config.name,
+        tuple(class_names),
+        config.input_spec(),
+        config.prior_spec(),
+        mask_rescoring=model.mask_iou is not None,
+    )
+    return torch_segmenter(model, manifest, model.mask_iou)
+
+
+def evaluate_model(model: Yolact, data: AnnotatedImages, class_names: Sequence[str] | None = None) -> Accuracy:
+    """COCO accuracy of a model in eval mode.
+
+    Args:
+        model: On any device.
+        data: Annotated images.
+        class_names: Of the model; None: the data set's own, in its order.
+    """
+    names = data.annotations.category_names if class_names is None else tuple(class_names)
+    segmenter = make_segmenter(model, names)
+    predictions = {image.image_id: segmenter(read_image(data.path(image))) for image in data.annotations.images}
+    return measure_accuracy(data.annotations, predictions, names)
+
+
+def find_instances(model: Yolact, class_names: Sequence[str], paths: Iterable[Path]) -> dict[str, Instances]:
+    """Everything a model in eval mode finds, by file."""
+    segmenter = make_segmenter(model, class_names)
+    return {str(path): segmenter(read_image(path)) for path in paths}
+
+
+def measure_model_agreement(reference: dict[str, Instances], model: Yolact, class_names: Sequence[str]) -> Agreement:
+    """How far a model in eval mode finds what :func:`find_instances` of another found in the same files."""
+    return measure_agreement(reference, find_instances(model, class_names, map(Path, reference)), class_names)

@@ -1,0 +1,300 @@
+"""Fine-tuning: a start model and a data set become a checkpoint, its record and its training curve."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from yolact_calibration.data.augment import AugmentOptions
+from yolact_calibration.data.batch import Batch
+from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, iterate_batches
+from yolact_calibration.evaluation.accuracy import Accuracy
+from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.report.training_curve import draw_curve
+from yolact_calibration.training.loss import YolactLoss
+from yolact_calibration.training.torch_device import has_safe_bfloat16
+from yolact_calibration.training.training import Progress, Training, TrainingOptions
+from yolact_calibration.training.training_state import Curve
+from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
+from yolact_export.errors import UsageError
+from yolact_export.model.yolact import Yolact
+from yolact_export.training.evaluation import evaluate_model
+from yolact_export.training.training_start import StartOptions, start_model
+from yolact_plugins.files import write_atomically
+from yolact_runtime.cpu.priors import make_priors
+
+__all__ = ["FinetuneOptions", "Finetuned", "check_outputs", "evaluate_model", "finetune", "split_annotations"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneOptions:
+    """What to train on what.
+
+    Attributes:
+        source: Configuration or checkpoint.
+        annotations: COCO file of the training images.
+        images: Their folder.
+        output: The ``.pth`` to write; record, curve and state lie beside it.
+        training: How.
+        augment: How images are changed.
+        validation_annotations: COCO file of other images to measure accuracy on; None holds some training images back.
+        validation_images: Their folder; None is `images`.
+        validation_fraction: Part of the images that is held back; 0 holds none back and measures nothing.
+        input_size: One side, pixels; None keeps that of the source.
+        prior_scales: None keeps those of the source.
+        backbone_weights: ImageNet weights for a fresh backbone.
+        device: ``"cpu"`` or ``"cuda"``.
+        num_workers: Processes that prepare batches.
+        restart: Discard an unfinished training of the same output.
+    """
+
+    source: str
+    annotations: Path
+    images: Path
+    output: Path
+    training: TrainingOptions
+    augment: AugmentOptions = dataclasses.field(default_factory=AugmentOptions)
+    validation_annotations: Path | None = None
+    validation_images: Path | None = None
+    validation_fraction: float = 0.1
+    input_size: int | None = None
+    prior_scales: tuple[tuple[float, ...], ...] | None = None
+    backbone_weights: Path | None = None
+    device: str = "cpu"
+    num_workers: int = 1
+    restart: bool = False
+
+    @property
+    def state_path(self) -> Path:
+        """The unfinished training."""
+        return self.output.with_name(self.output.name + ".state")
+
+    @property
+    def record_path(self) -> Path:
+        """The record."""
+        return self.output.with_suffix(".json")
+
+    @property
+    def curve_path(self) -> Path:
+        """The picture of the training."""
+        return self.output.with_suffix(".html")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuned:
+    """What a training produced.
+
+    Attributes:
+        output: The checkpoint.
+        record: As written beside it.
+        accuracy: On the validation images; None without any.
+    """
+
+    output: Path
+    record: Mapping[str, Any]
+    accuracy: Accuracy | None
+
+
+def split_annotations(
+    annotations: CocoAnnotations, fraction: float, seed: int
+) -> tuple[CocoAnnotations, CocoAnnotations | None]:
+    """Training and validation images; which ones are held back depends on the ids and the seed only."""
+    if fraction == 0:
+        return annotations, None
+    count = max(1, round(len(annotations) * fraction))
+    if count >= len(annotations):
+        raise UsageError(
+            f"holding back {fraction:g} of {len(annotations)} images leaves none to train on; give more images, or "
+            f"--validation-fraction 0"
+        )
+    ids = np.array([image.image_id for image in annotations.images])
+    held = set(np.random.default_rng([seed, 7]).permutation(ids)[:count].tolist())
+    return annotations.only(i for i in ids.tolist() if i not in held), annotations.only(held)
+
+
+def finetune(
+    options: FinetuneOptions,
+    say: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Finetuned:
+    """Train, or continue an unfinished training of the same output, and write the checkpoint.
+
+    Raises:
+        UsageError: An output would overwrite something else.
+        DatasetError, ConfigError, CheckpointError: What was given cannot be used.
+        TrainingError: The state on disk is of another training, or the loss is not finite any more.
+    """
+    check_outputs(options)
+    train, validation = _data(options)
+    start = start_model(
+        StartOptions(
+            options.source,
+            train.annotations.category_names,
+            options.input_size,
+            options.prior_scales,
+            options.backbone_weights,
+            options.training.seed,
+        )
+    )
+    for finding in start.findings:
+        say(f"  {finding}")
+    model = start.model.to(options.device)
+    options = dataclasses.replace(options, training=_with_safe_autocast(options, model, say))
+    facts = _facts(options, train, validation, start.identity)
+    samples = SampleSequence(train, model.config.input_spec(), options.augment, options.training.seed)
+    num_held = len(validation.annotations) if validation is not None else 0
+    say(f"  {samples.epoch_length} images with instances to train on, {num_held} to measure accuracy on")
+    evaluation = None if validation is None else _Evaluation(validation, train.annotations.category_names)
+    training = Training(
+        model,
+        YolactLoss(torch.from_numpy(_priors(model))),
+        functools.partial(_batches, samples, options),
+        options.training,
+        options.state_path,
+        facts,
+        evaluation,
+    )
+    if options.restart:
+        options.state_path.unlink(missing_ok=True)
+    if done := training.resume():
+        say(f"  continuing after step {done}, from {options.state_path}")
+    curve = training.run(on_progress)
+    model.eval()
+    accuracy = None if evaluation is None else evaluation.latest or evaluation.measure(model)
+    return _finish(options, model, train.annotations.category_names, accuracy, curve, facts)
+
+
+def check_outputs(options: FinetuneOptions) -> None:
+    """Refuse outputs that would destroy something else, before hours of work, and make their folder.
+
+    Raises:
+        UsageError: An output is one of the inputs, or a file that no training wrote.
+    """
+    if options.output.suffix != ".pth":
+        raise UsageError(f"-o is the checkpoint to write and ends in .pth; found {options.output}")
+    inputs = (Path(options.source), options.annotations, options.validation_annotations, options.backbone_weights)
+    taken = {path.resolve(): path for path in inputs if path is not None}
+    outputs = (options.output, options.record_path, options.curve_path, options.state_path)
+    for path in outputs:
+        if path.resolve() in taken:
+            raise UsageError(f"-o {options.output} would overwrite {path}, which the training reads; name another file")
+    if options.record_path.exists() and not _is_record(options.record_path):
+        raise UsageError(
+            f"-o {options.output} would overwrite {options.record_path}, which is no record of a training; name "
+            f"another file"
+        )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and {"checkpoint", "curve"} <= set(document)
+
+
+def _with_safe_autocast(options: FinetuneOptions, model: Yolact, say: Callable[[str], None]) -> TrainingOptions:
+    training = options.training
+    if not training.autocast:
+        return training
+    if has_safe_bfloat16(options.device, model.config.feature_sizes[-1]):
+        say("  computing in bfloat16 (--autocast off: float32)")
+        return training
+    say("  computing in float32: P7 is a single pixel, where gradients in bfloat16 are wrong on this device")
+    return dataclasses.replace(training, autocast=False)
+
+
+def _data(options: FinetuneOptions) -> tuple[AnnotatedImages, AnnotatedImages | None]:
+    annotations = CocoAnnotations.from_file(options.annotations)
+    if options.validation_annotations is None:
+        train, held = split_annotations(annotations, options.validation_fraction, options.training.seed)
+        return AnnotatedImages(train, options.images), AnnotatedImages(held, options.images) if held else None
+    validation = CocoAnnotations.from_file(options.validation_annotations)
+    return (
+        AnnotatedImages(annotations, options.images),
+        AnnotatedImages(validation, options.validation_images or options.images),
+    )
+
+
+def _facts(
+    options: FinetuneOptions, train: AnnotatedImages, validation: AnnotatedImages | None, start: str
+) -> dict[str, str]:
+    """What the course of the training depends on, beside its options."""
+    return {
+        "start": start,
+        "data_sha256": train.digest(),
+        "validation_sha256": validation.digest() if validation is not None else "none",
+        "augment": str(options.augment),
+        "input_size": str(options.input_size),
+        "prior_scales": str(options.prior_scales),
+        "device": options.device,
+    }
+
+
+def _batches(samples: SampleSequence, options: FinetuneOptions, first: int, last: int) -> Iterator[Batch]:
+    return iterate_batches(samples, options.training.batch_size, first, last, options.num_workers)
+
+
+def _priors(model: Yolact) -> np.ndarray[Any, np.dtype[np.float32]]:
+    config = model.config
+    return make_priors(config.prior_spec(), config.input_height, config.input_width)
+
+
+class _Evaluation:
+    """Measures a model on images that it is not trained on, and remembers what it found last."""
+
+    def __init__(self, data: AnnotatedImages, class_names: tuple[str, ...]) -> None:
+        self._data = data
+        # Those of the model: the categories of other images may come in another order.
+        self._class_names = class_names
+        self.latest: Accuracy | None = None
+
+    def measure(self, model: Yolact) -> Accuracy:
+        """Accuracy of a model in eval mode."""
+        self.latest = evaluate_model(model, self._data, self._class_names)
+        return self.latest
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Figures for the curve."""
+        assert isinstance(model, Yolact)
+        accuracy = self.measure(model)
+        values = {"box AP": accuracy.bbox["AP"], "mask AP": accuracy.segm["AP"], "mask AP50": accuracy.segm["AP50"]}
+        return {name: round(value, 5) for name, value in values.items() if value is not None}
+
+
+def _finish(
+    options: FinetuneOptions,
+    model: Yolact,
+    names: tuple[str, ...],
+    accuracy: Accuracy | None,
+    curve: Curve,
+    facts: Mapping[str, str],
+) -> Finetuned:
+    versions = {name: importlib.metadata.version(name) for name in ("yolact-deploy", "torch")}
+    provenance = {"start": facts["start"], "data_sha256": facts["data_sha256"], **versions}
+    write_checkpoint(options.output, model.state_dict(), CheckpointNote(model.config, names, provenance))
+    record = {
+        "checkpoint": options.output.name,
+        "checkpoint_mb": round(options.output.stat().st_size / 1e6, 2),
+        "config": dataclasses.asdict(model.config),
+        "class_names": names,
+        "training": dataclasses.asdict(options.training),
+        "augment": dataclasses.asdict(options.augment),
+        "facts": dict(facts),
+        "versions": versions,
+        "validation": accuracy.document() if accuracy is not None else None,
+        "curve": curve.document(),
+    }
+    write_atomically(options.record_path, (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(options.curve_path, draw_curve(curve, options.output.name).encode())
+    return Finetuned(options.output, record, accuracy)

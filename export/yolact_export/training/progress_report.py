@@ -1,0 +1,47 @@
+"""Where a training is, on a terminal or in a log."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from yolact_runtime.terminal import Terminal
+
+if TYPE_CHECKING:
+    from yolact_calibration.training.training import Progress
+
+__all__ = ["ProgressReport", "duration"]
+
+_REDRAW_S, _LINE_EVERY_S = 0.2, 30.0
+
+
+class ProgressReport:
+    """Receives every step; redraws one line on a terminal, writes a line now and then where there is none."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        """Show a step, if it is time."""
+        now = time.monotonic()
+        if progress.accuracy is not None:
+            found = "  ".join(f"{name} {value:.3f}" for name, value in progress.accuracy.items())
+            self._terminal.say(f"  step {progress.step}: {found}")
+        elif now - self._last >= (_REDRAW_S if self._terminal.interactive else _LINE_EVERY_S):
+            self._last = now
+            terms = "  ".join(f"{name.removeprefix('distill_')} {value:.3f}" for name, value in progress.terms.items())
+            show = self._terminal.status if self._terminal.interactive else self._terminal.say
+            show(
+                f"  step {progress.step}/{progress.num_steps}  loss {sum(progress.terms.values()):.3f}  ({terms})  "
+                f"{duration(progress.seconds_left)} left"
+            )
+
+
+def duration(seconds: float) -> str:
+    """``1 h 02 min``, ``3 min 20 s`` or ``45 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,77 @@
+"""What pruning saves, measured on the whole network, and the table that says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+
+from yolact_calibration.pruning.network_timer import time_networks_ms
+from yolact_calibration.pruning.prune import PruneReport
+from yolact_export.checkpoint.checkpoint import LoadedCheckpoint
+from yolact_export.graph.export import ExportOptions, export_network
+from yolact_export.graph.file import write_model
+from yolact_export.model.yolact import Yolact
+from yolact_plugins.files import write_atomically
+
+__all__ = ["measure_network", "report_lines"]
+
+
+def measure_network(
+    loaded: LoadedCheckpoint, model: torch.nn.Module, report: PruneReport, cache: Path, num_threads: int
+) -> PruneReport:
+    """The report with the times of the whole networks, exported as they would be.
+
+    Args:
+        loaded: The dense model.
+        model: The pruned one, on the same device.
+        report: Of the pruning.
+        cache: File that keeps the times: a second run, after an interrupt, has to take the same decisions.
+        num_threads: As the robot will use.
+    """
+    key = _structure_digest(model, report)
+    known: dict[str, list[float]] = {}
+    if cache.exists():
+        known = json.loads(cache.read_bytes())
+    if key not in known:
+        known[key] = _time_networks(loaded, model, num_threads)
+        write_atomically(cache, (json.dumps(known, indent=1) + "\n").encode())
+    return report.with_measured_ms(*known[key])
+
+
+def _structure_digest(model: torch.nn.Module, report: PruneReport) -> str:
+    shapes = sorted((key, tuple(value.shape)) for key, value in model.state_dict().items())
+    return hashlib.sha256(f"{report.backend} {shapes}".encode()).hexdigest()
+
+
+def _time_networks(loaded: LoadedCheckpoint, model: torch.nn.Module, num_threads: int) -> list[float]:
+    """Milliseconds of the dense and of the pruned network."""
+    device = next(model.parameters()).device
+    with tempfile.TemporaryDirectory(prefix="yolact-prune-") as folder:
+        paths: dict[str, Path] = {}
+        for name, network in (("dense", loaded.model), ("pruned", model)):
+            assert isinstance(network, Yolact)
+            exported = export_network(dataclasses.replace(loaded, model=network.cpu()), ExportOptions())
+            write_model(exported, paths.setdefault(name, Path(folder, f"{name}.onnx")))
+            network.to(device)
+        times = time_networks_ms(paths, loaded.config.input_spec(), num_threads=num_threads)
+    return [round(times["dense"], 3), round(times["pruned"], 3)]
+
+
+def report_lines(report: PruneReport) -> list[str]:
+    """A table for people: what there was, what is left."""
+    rows = [
+        ("parameters", *(f"{count / 1e6:.2f} M" for count in report.num_parameters)),
+        ("GFLOPs", *(f"{value:.2f}" for value in report.gflops)),
+        *((block, *(f"{ms:.2f} ms" for ms in pair)) for block, pair in report.block_ms.items()),
+        ("convolutions", *(f"{ms:.2f} ms" for ms in report.estimated_ms)),
+    ]
+    lines = [f"{'':18}{'dense':>12}{'pruned':>12}"]
+    if report.measured_ms is not None:
+        before, after = report.measured_ms
+        rows.append((f"network ({after / before:.0%})", f"{before:.2f} ms", f"{after:.2f} ms"))
+    return lines + [f"{name:18}{before:>12}{after:>12}" for name, before, after in rows]

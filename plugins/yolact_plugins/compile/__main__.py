@@ -1,0 +1,7 @@
+"""``python -m yolact_plugins.compile``."""
+
+import sys
+
+from yolact_plugins.compile.precompile import main
+
+sys.exit(main())

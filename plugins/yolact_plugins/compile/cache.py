@@ -1,0 +1,118 @@
+"""Where a kernel's machine code comes from: the bundle, else this machine's cache, else the compiler.
+
+``YOLACT_FORBID_JIT=1`` in the environment takes the compiler away: what is missing then is an error that says what to
+type, and no robot spends seconds compiling, or fails for want of a compiler, in the middle of a start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+from yolact_plugins.compile import compiler
+from yolact_plugins.compile.cubin_folder import INDEX_NAME, CubinFolderError, cubin_folder, find_cubin, write_cubins
+from yolact_plugins.compile.cuda_headers import find_headers
+from yolact_plugins.compile.sources import KernelSource
+from yolact_plugins.driver.cubin import Cubin, check_arch
+from yolact_plugins.errors import KernelCompileError, MissingCubinError, MissingDependencyError
+
+__all__ = ["CubinCache", "default_cache_folder", "jit_is_forbidden"]
+
+_log = logging.getLogger(__name__)
+_SWITCH = "YOLACT_FORBID_JIT"
+
+
+def default_cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/yolact-deploy/cubins``, by default below ``~/.cache``."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    # By the XDG specification, a relative path is to be ignored.
+    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
+    return base / "yolact-deploy" / "cubins"
+
+
+def jit_is_forbidden() -> bool:
+    """``YOLACT_FORBID_JIT`` is set to anything but nothing and ``0``."""
+    return os.environ.get(_SWITCH, "") not in {"", "0"}
+
+
+class CubinCache:
+    """Gives the machine code of a source for an architecture.
+
+    Several processes may use one cache: entries appear whole, and a damaged one is built again.
+
+    Args:
+        folder: The cache; None is :func:`default_cache_folder`. It is made when something is first kept in it.
+        precompiled: A bundle, or a folder that ``python -m yolact_plugins.compile -o`` wrote, to look into first.
+        bundle: The bundle that has nothing precompiled yet, for the advice in an error.
+    """
+
+    def __init__(self, folder: Path | None = None, precompiled: Path | None = None, bundle: Path | None = None) -> None:
+        self.folder = folder or default_cache_folder()
+        self.precompiled = precompiled
+        self.bundle = bundle
+
+    def get(self, source: KernelSource, arch: str) -> Cubin:
+        """Find the machine code, or compile and keep it.
+
+        Args:
+            source: From :func:`yolact_plugins.compile.sources.read_source`.
+            arch: Such as ``"sm_87"``.
+
+        Raises:
+            MissingCubinError: It is nowhere, and ``YOLACT_FORBID_JIT`` is set.
+            KernelCompileError: It does not compile.
+            MissingDependencyError: It is nowhere, and there is no compiler.
+        """
+        check_arch(arch)
+        reasons = []
+        try:
+            if self.precompiled is not None:
+                return find_cubin(cubin_folder(self.precompiled), source, arch, compiler.OPTIONS)
+        except CubinFolderError as error:
+            reasons.append(str(error))
+        try:
+            nvrtc_version = compiler.nvrtc_version()
+            entry = self.entry_folder(source, arch, nvrtc_version, find_headers(nvrtc_version).digest(source))
+        except (MissingDependencyError, KernelCompileError) as error:
+            if jit_is_forbidden():
+                reasons.append(
+                    f"its cache is not searched without NVRTC and CUDA's headers, which its key has ({error})"
+                )
+                raise MissingCubinError(self._what_to_do(source, arch, reasons)) from error
+            raise
+        if (entry / INDEX_NAME).exists():
+            try:
+                return find_cubin(entry, source, arch, compiler.OPTIONS)
+            except CubinFolderError as error:
+                reasons.append(str(error))
+        if jit_is_forbidden():
+            raise MissingCubinError(self._what_to_do(source, arch, reasons))
+        for reason in reasons:
+            _log.warning("compiling %s for %s: %s", source.family, arch, reason)
+        cubin = compiler.compile_cubin(source, arch)
+        self._keep(entry, cubin)
+        return cubin
+
+    def entry_folder(self, source: KernelSource, arch: str, nvrtc_version: str, headers_digest: str) -> Path:
+        """Where the cache keeps one cubin: a folder named by a hash of everything that determines it."""
+        key = json.dumps([source.digest, arch, compiler.OPTIONS, nvrtc_version, headers_digest])
+        return self.folder / f"{source.family}.{arch}.{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+
+    def _keep(self, entry: Path, cubin: Cubin) -> None:
+        try:
+            # Machine code that this user will run: nobody else may put some here.
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_cubins(entry, [cubin])
+        except OSError as error:
+            _log.warning("%s is not kept and will be compiled again at the next start: %s", cubin.family, error)
+
+    def _what_to_do(self, source: KernelSource, arch: str, reasons: list[str]) -> str:
+        target = self.precompiled or self.bundle or "MODEL.bundle"
+        found = "; ".join(reasons) or f"it is not in {self.folder}"
+        return (
+            f"{source.family} is not compiled for this GPU ({arch}), and {_SWITCH} forbids compiling here: {found}. "
+            f"Where a compiler is: python -m yolact_plugins.compile --arch {arch} -o {target}"
+        )

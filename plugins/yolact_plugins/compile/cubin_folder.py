@@ -1,0 +1,197 @@
+"""Cubins on disk: a folder with ``cubins.json``, which names, hashes and describes the files beside it.
+
+A bundle has one for the GPUs it was precompiled for; the cache of a machine is many small ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from yolact_plugins.compile.sources import KernelSource
+from yolact_plugins.driver.cubin import Cubin, KernelFigures
+from yolact_plugins.files import write_atomically
+
+__all__ = [
+    "FOLDER_NAME",
+    "INDEX_NAME",
+    "MANIFEST_NAME",
+    "CubinFolderError",
+    "cubin_folder",
+    "find_bundle",
+    "find_cubin",
+    "named_cubins",
+    "prune_cubins",
+    "write_cubins",
+]
+
+FOLDER_NAME = "cubins"
+"""The folder inside a bundle."""
+INDEX_NAME = "cubins.json"
+MANIFEST_NAME = "manifest.json"
+"""What makes a folder a bundle."""
+_FORMAT_VERSION = 1
+
+
+class CubinFolderError(Exception):
+    """Why a folder does not give a cubin. Never reaches a user alone: the cache decides what follows from it."""
+
+
+def cubin_folder(path: Path) -> Path:
+    """Where the cubins of `path` are or go: ``cubins/`` inside a bundle, any other folder itself."""
+    bundle = find_bundle(path)
+    return path if bundle is None else bundle / FOLDER_NAME
+
+
+def find_bundle(path: Path) -> Path | None:
+    """The bundle that `path` is, or whose ``cubins/`` it is; None for any other folder."""
+    whole = path.absolute()
+    # First, so that nothing that is put into cubins/ makes that folder a bundle with cubins of its own.
+    if whole.name == FOLDER_NAME and (whole.parent / MANIFEST_NAME).is_file():
+        return path.parent if path.name else whole.parent
+    return path if (path / MANIFEST_NAME).is_file() else None
+
+
+def write_cubins(folder: Path, cubins: Iterable[Cubin], *, prune: bool = False) -> Path:
+    """Write cubins, then the index that names them; a reader finds the old state or the new one.
+
+    Args:
+        folder: Made if missing.
+        cubins: All that the folder shall hold.
+        prune: Remove the cubin files that the new index does not name.
+
+    Returns:
+        The index.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for cubin in cubins:
+        # The hash in the name: another build never overwrites a file that an older index still names.
+        name = f"{cubin.family}.{cubin.arch}.{cubin.sha256[:12]}.cubin"
+        write_atomically(folder / name, cubin.code)
+        entries.append(_entry(cubin, name))
+    index = folder / INDEX_NAME
+    document = {"format_version": _FORMAT_VERSION, "cubins": entries}
+    write_atomically(index, (json.dumps(document, indent=1) + "\n").encode())
+    if prune:
+        prune_cubins(folder)
+    return index
+
+
+def prune_cubins(folder: Path) -> None:
+    """Remove the cubin files that the index does not name; all of them where there is no index.
+
+    Raises:
+        CubinFolderError: The index cannot be understood; nothing was removed.
+    """
+    index = folder / INDEX_NAME
+    named = {path for path, _ in named_cubins(folder, index.read_bytes())} if index.exists() else set()
+    for path in folder.glob("*.cubin"):
+        if path not in named:
+            path.unlink()
+
+
+def named_cubins(folder: Path, index: bytes) -> list[tuple[Path, str]]:
+    """Path and SHA-256 of every cubin that an index names; the files are not looked at.
+
+    Args:
+        folder: Of the index.
+        index: Its content.
+
+    Raises:
+        CubinFolderError: It cannot be understood, or names a file that is not in the folder.
+    """
+    with _explained(folder):
+        return [(_path(folder, entry), str(entry["sha256"])) for entry in _entries(folder, index)]
+
+
+def find_cubin(folder: Path, source: KernelSource, arch: str, options: tuple[str, ...]) -> Cubin:
+    """Read the cubin of a source, and check that it is whole and made of this very source.
+
+    Args:
+        folder: With an index.
+        source: What shall run.
+        arch: Such as ``"sm_87"``.
+        options: That it must have been compiled with.
+
+    Raises:
+        CubinFolderError: Not there, of another source or other options, or damaged; the message says which.
+    """
+    with _explained(folder):
+        entries = _entries(folder, (folder / INDEX_NAME).read_bytes())
+        same_name = [entry for entry in entries if (entry["family"], entry["arch"]) == (source.family, arch)]
+        matching = [e for e in same_name if e["source_digest"] == source.digest and tuple(e["options"]) == options]
+        if not matching:
+            raise CubinFolderError(_why_not(folder, entries, source.family, arch))
+        return _read(folder, matching[0])
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CubinFolderError(f"{error.filename} is missing") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CubinFolderError(f"{folder / INDEX_NAME} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _entries(folder: Path, index: bytes) -> list[Mapping[str, Any]]:
+    document = json.loads(index)
+    if document["format_version"] != _FORMAT_VERSION:
+        raise CubinFolderError(
+            f"{folder / INDEX_NAME} has format version {document['format_version']}, not {_FORMAT_VERSION}"
+        )
+    entries: list[Mapping[str, Any]] = document["cubins"]
+    return entries
+
+
+def _why_not(folder: Path, entries: list[Mapping[str, Any]], family: str, arch: str) -> str:
+    archs = sorted({entry["arch"] for entry in entries if entry["family"] == family})
+    if arch in archs:
+        return f"{folder} has {family} for {arch} from other sources than this version's"
+    return f"{folder} has {family} for {', '.join(archs) or 'no architecture'}, not for {arch}"
+
+
+def _path(folder: Path, entry: Mapping[str, Any]) -> Path:
+    name: str = entry["file"]
+    if Path(name).name != name or name in {"", ".."} or "\\" in name:
+        # An index is data from elsewhere; it may not point out of its folder.
+        raise CubinFolderError(f'{folder / INDEX_NAME} names "{name}", which is not in this folder')
+    return folder / name
+
+
+def _read(folder: Path, entry: Mapping[str, Any]) -> Cubin:
+    path = _path(folder, entry)
+    code = path.read_bytes()
+    found = hashlib.sha256(code).hexdigest()
+    if found != entry["sha256"]:
+        raise CubinFolderError(f"{path} is damaged: its SHA-256 is {found[:12]}…, not {entry['sha256'][:12]}…")
+    return Cubin(
+        family=entry["family"],
+        arch=entry["arch"],
+        source_digest=entry["source_digest"],
+        options=tuple(entry["options"]),
+        nvrtc_version=entry["nvrtc_version"],
+        code=code,
+        figures={kernel: KernelFigures(**figures) for kernel, figures in entry["kernels"].items()},
+    )
+
+
+def _entry(cubin: Cubin, name: str) -> dict[str, Any]:
+    return {
+        "family": cubin.family,
+        "arch": cubin.arch,
+        "file": name,
+        "sha256": cubin.sha256,
+        "size_bytes": len(cubin.code),
+        "source_digest": cubin.source_digest,
+        "options": list(cubin.options),
+        "nvrtc_version": cubin.nvrtc_version,
+        "kernels": {kernel: dataclasses.asdict(figures) for kernel, figures in cubin.figures.items()},
+    }

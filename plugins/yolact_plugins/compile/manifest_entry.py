@@ -1,0 +1,167 @@
+"""Precompiled kernels in a bundle, and the entry of its manifest that makes hashes and signature cover them.
+
+The manifest holds the SHA-256 of ``cubins/cubins.json``, which holds that of every cubin. The document belongs to the
+runtime, which this package does not know: here it is JSON of which one entry is replaced, in the runtime's layout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from yolact_plugins.compile.cubin_folder import (
+    FOLDER_NAME,
+    INDEX_NAME,
+    MANIFEST_NAME,
+    CubinFolderError,
+    prune_cubins,
+    write_cubins,
+)
+from yolact_plugins.driver.cubin import Cubin
+from yolact_plugins.errors import YolactError
+from yolact_plugins.files import write_atomically
+
+__all__ = [
+    "KERNELS_ARTEFACT",
+    "KERNELS_ROLE",
+    "SCHEMA_VERSION",
+    "SIGNATURE_NAME",
+    "ManifestEntryError",
+    "check_manifest",
+    "put_kernels",
+]
+
+KERNELS_ARTEFACT = f"{FOLDER_NAME}/{INDEX_NAME}"
+"""Name of the entry."""
+KERNELS_ROLE = "kernels"
+SCHEMA_VERSION = 2
+"""Of the manifests that can take the entry; the runtime's own number, which a test compares."""
+SIGNATURE_NAME = "manifest.json.sig"
+
+
+class ManifestEntryError(YolactError):
+    """The manifest of a bundle cannot list kernels: it cannot be read, or is of another schema version."""
+
+
+def check_manifest(bundle: Path) -> None:
+    """Make sure that the manifest can take the entry; to be called before anything that takes long.
+
+    Raises:
+        ManifestEntryError: It cannot.
+    """
+    _read_manifest(bundle)
+
+
+def put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> bool:
+    """Write ``cubins/`` and list it; kernels that are there are replaced. A signature no longer fits and is removed.
+
+    After a failure or an interrupt the earlier kernels are there, or none. Readers find files and manifest of different
+    states only while this runs, or after the process was killed; they refuse them then.
+
+    Args:
+        bundle: The folder.
+        cubins: All that it shall hold.
+
+    Returns:
+        Whether there was a signature.
+
+    Raises:
+        ManifestEntryError: The manifest cannot take the entry; nothing was written.
+        OSError: The disk is full, or the folder does not take files.
+    """
+    _read_manifest(bundle)
+    folder = bundle / FOLDER_NAME
+    earlier = _content(folder / INDEX_NAME)
+    try:
+        index = write_cubins(folder, cubins)
+        _list(bundle, index.read_bytes(), cubins)
+    except BaseException:
+        # Kernels that the manifest does not list would be refused.
+        with contextlib.suppress(OSError, CubinFolderError):
+            _put_back(folder, earlier)
+        raise
+    signature = bundle / SIGNATURE_NAME
+    signed = signature.exists()
+    signature.unlink(missing_ok=True)
+    prune_cubins(folder)
+    return signed
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _put_back(folder: Path, index: bytes | None) -> None:
+    """The folder as it was: no cubin of an index was removed or changed, because their names hold their hashes."""
+    if index is not None:
+        write_atomically(folder / INDEX_NAME, index)
+        prune_cubins(folder)
+        return
+    (folder / INDEX_NAME).unlink(missing_ok=True)
+    prune_cubins(folder)
+    # Somebody's own files keep it.
+    folder.rmdir()
+
+
+def _list(bundle: Path, index: bytes, cubins: Sequence[Cubin]) -> None:
+    # Read again: compiling took a while, and an engine may have been built into the bundle meanwhile.
+    document = _read_manifest(bundle)
+    document["artefacts"][KERNELS_ARTEFACT] = {
+        "role": KERNELS_ROLE,
+        "precision": "",
+        "sha256": hashlib.sha256(index).hexdigest(),
+        "size_bytes": len(index),
+        "build": {
+            "archs": ", ".join(dict.fromkeys(cubin.arch for cubin in cubins)),
+            "nvrtc_version": ", ".join(dict.fromkeys(cubin.nvrtc_version for cubin in cubins)),
+        },
+    }
+    write_atomically(bundle / MANIFEST_NAME, _encoded(document))
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    """In the layout of ``yolact_runtime.model.manifest.Manifest.to_json``."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _read_manifest(bundle: Path) -> dict[str, Any]:
+    path = bundle / MANIFEST_NAME
+    try:
+        document = json.loads(path.read_bytes())
+        # What cannot be written again is found now, not after compiling.
+        _encoded(document)
+    except OSError as error:
+        raise _refusal(f"cannot read {path}: {error.strerror or error}", "Make it readable") from error
+    except RecursionError as error:
+        raise _no_manifest(path, "it is nested too deeply") from error
+    except ValueError as error:
+        raise _no_manifest(path, str(error)) from error
+    if not isinstance(document, dict):
+        raise _no_manifest(path, f"it holds a {type(document).__name__}, not an object")
+    version = document.get("schema_version")
+    if not isinstance(version, int) or version != SCHEMA_VERSION:
+        raise _refusal(
+            f"{path} has schema version {version!r}; this release knows version {SCHEMA_VERSION}",
+            "Export the checkpoint again, install the release that wrote it",
+        )
+    if not isinstance(document.get("artefacts"), dict):
+        raise _no_manifest(path, "its artefacts are no object")
+    return document
+
+
+def _no_manifest(path: Path, reason: str) -> ManifestEntryError:
+    return _refusal(f"{path} is no manifest of a bundle: {reason}", "Export the checkpoint again")
+
+
+def _refusal(found: str, what_to_do: str) -> ManifestEntryError:
+    return ManifestEntryError(
+        f"{found}. No kernels are put where the manifest cannot list them. {what_to_do}, or choose another folder "
+        f"with -o"
+    )

@@ -1,0 +1,110 @@
+"""``python -m yolact_plugins.compile``: compile every kernel ahead of time, for robots without a compiler."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from yolact_plugins.compile import compiler
+from yolact_plugins.compile.cache import CubinCache
+from yolact_plugins.compile.cubin_folder import find_bundle, write_cubins
+from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT, SIGNATURE_NAME, check_manifest, put_kernels
+from yolact_plugins.compile.sources import KernelSource, families, read_source
+from yolact_plugins.driver.cubin import Cubin
+from yolact_plugins.errors import KernelCompileError, YolactError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status. Results go to stdout, errors and what else to know to stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except YolactError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one place where this package talks
+        return error.exit_status
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m yolact_plugins.compile",
+        description="Compile the CUDA kernels for the GPUs of your robots; needs no GPU. Then YOLACT_FORBID_JIT=1 on "
+        "the robot makes sure that nothing is compiled there.",
+    )
+    parser.add_argument(
+        "--arch",
+        nargs="+",
+        required=True,
+        metavar="sm_XY",
+        help="architectures: sm_87 Jetson Orin, sm_110 Jetson Thor, sm_86 and sm_89 RTX 30 and 40, sm_90 H100, "
+        "sm_120 RTX 50",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="a bundle, which gets a folder cubins/ and lists it in its manifest (a signature is removed: sign again), "
+        "or any other folder; cubins that are there are replaced (default: this machine's cache)",
+    )
+    parser.add_argument("--family", nargs="+", metavar="NAME", help="only these families of kernels (default: all)")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    names = options.family or families()
+    sources = [read_source(name) for name in names]
+    if not sources:
+        raise KernelCompileError(
+            "this installation has no kernels: the folder yolact_plugins/kernels is missing; reinstall it"
+        )
+    archs = list(dict.fromkeys(options.arch))
+    if options.output is None:
+        cache = CubinCache()
+        cubins = [cache.get(source, arch) for source in sources for arch in archs]
+        where = cache.folder
+    else:
+        cubins, where = _compile_into(options.output, sources, archs)
+    for cubin in cubins:
+        _report(cubin)
+    size = sum(len(cubin.code) for cubin in cubins)
+    # All are of one NVRTC; the robot's driver may be older than this machine's compiler.
+    drivers = f"for drivers of CUDA {cubins[0].nvrtc_version.split('.')[0]} and newer"
+    print(f"{where}: {len(cubins)} cubin(s), {size / 1000:.0f} kB, {drivers}")  # noqa: T201
+    return 0
+
+
+def _compile_into(output: Path, sources: list[KernelSource], archs: list[str]) -> tuple[list[Cubin], Path]:
+    """The cubins, and the index that names them; everything compiles before the first file is written."""
+    bundle = find_bundle(output)
+    if bundle is not None:
+        check_manifest(bundle)
+    cubins = [compiler.compile_cubin(source, arch) for source in sources for arch in archs]
+    if bundle is None:
+        return cubins, write_cubins(output, cubins, prune=True)
+    if put_kernels(bundle, cubins):
+        print(  # noqa: T201
+            f"{bundle / SIGNATURE_NAME} no longer fits and is removed; sign again: "
+            f"yolact-export {shlex.quote(str(bundle))} --engine --sign KEY",
+            file=sys.stderr,
+        )
+    return cubins, bundle / KERNELS_ARTEFACT
+
+
+def _report(cubin: Cubin) -> None:
+    for name, figures in sorted(cubin.figures.items()):
+        spills = figures.spill_store_bytes + figures.spill_load_bytes
+        print(  # noqa: T201
+            f"{cubin.arch:7} {name:40} {figures.registers:4} registers {figures.shared_bytes:6} B shared "
+            f"{figures.stack_bytes:5} B stack {spills:5} B spilled"
+        )

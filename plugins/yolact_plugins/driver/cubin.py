@@ -1,0 +1,149 @@
+"""A compiled family of kernels: machine code for one GPU architecture, and what is known of each kernel in it.
+
+The layout of the parameters is read from the machine code itself, an ELF file: section ``.nv.info.<kernel>``, records
+EIATTR_KPARAM_INFO (format 4, attribute 0x17). Their twelve bytes are: index (u32), ordinal (u16), offset in the
+parameter area (u16), and a word whose bits 18 and above are the size. NVIDIA does not document this; it was found by
+compiling kernels with known parameters, and the tests hold it for every architecture that the project compiles for.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from yolact_plugins.errors import KernelCompileError
+
+__all__ = ["Cubin", "KernelFigures", "Parameter", "arch_name", "check_arch", "kernel_parameters"]
+
+_SECTION_PREFIX = b".nv.info."
+_FORMAT_WITH_PAYLOAD, _PARAMETER_INFO = 4, 0x17
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Where one kernel parameter lies in the parameter area, in bytes."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class KernelFigures:
+    """What the assembler says of one kernel.
+
+    Attributes:
+        registers: Per thread.
+        shared_bytes: Static shared memory per block.
+        stack_bytes: Stack per thread; arrays that are indexed by a variable live there.
+        spill_store_bytes: Registers written to memory for want of room, per thread.
+        spill_load_bytes: And read back.
+        barriers: Named barriers per block.
+    """
+
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+    spill_store_bytes: int
+    spill_load_bytes: int
+    barriers: int
+
+
+@dataclass(frozen=True)
+class Cubin:
+    """Machine code of one family for one architecture.
+
+    Attributes:
+        family: Name of the source.
+        arch: Such as ``"sm_87"``; the code runs on this compute capability and on later ones of the same major number.
+        source_digest: Of :class:`yolact_plugins.compile.sources.KernelSource`.
+        options: What the compiler was given besides the architecture.
+        nvrtc_version: Such as ``"13.5"``. A driver loads code of its own CUDA major version and older ones.
+        code: The ELF file.
+        figures: Kernel name to figures, all kernels of the family.
+        warnings: What the compiler had to say, empty as a rule.
+    """
+
+    family: str
+    arch: str
+    source_digest: str
+    options: tuple[str, ...]
+    nvrtc_version: str
+    code: bytes
+    figures: Mapping[str, KernelFigures]
+    warnings: str = ""
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of `code`, hexadecimal."""
+        return hashlib.sha256(self.code).hexdigest()
+
+    @functools.cached_property
+    def parameters(self) -> Mapping[str, tuple[Parameter, ...]]:
+        """Kernel name to its parameters, in order."""
+        return kernel_parameters(self.code)
+
+
+def arch_name(compute_capability: tuple[int, int]) -> str:
+    """``(8, 7)`` -> ``"sm_87"``."""
+    major, minor = compute_capability
+    return f"sm_{major}{minor}"
+
+
+def check_arch(arch: str) -> str:
+    """Return `arch` if it is written like an architecture.
+
+    Raises:
+        KernelCompileError: It is not.
+    """
+    if not re.fullmatch(r"sm_\d{2,3}[af]?", arch):
+        raise KernelCompileError(f'"{arch}" is no GPU architecture; write it as sm_87 for compute capability 8.7')
+    return arch
+
+
+def kernel_parameters(code: bytes) -> dict[str, tuple[Parameter, ...]]:
+    """Read the parameters of every kernel from a cubin.
+
+    Raises:
+        KernelCompileError: The bytes are no cubin.
+    """
+    found = {}
+    try:
+        for name, content in _sections(code):
+            if name.startswith(_SECTION_PREFIX):
+                records = sorted(_parameter_records(content))
+                found[name[len(_SECTION_PREFIX) :].decode()] = tuple(Parameter(*record[1:]) for record in records)
+    except (struct.error, ValueError, IndexError) as error:
+        raise KernelCompileError(f"these {len(code)} bytes are no cubin, or a damaged one: {error}") from error
+    return found
+
+
+def _sections(code: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and content of each section of a little-endian 64-bit ELF file."""
+    if code[:6] != b"\x7fELF\x02\x01":
+        raise ValueError("not a 64-bit little-endian ELF file")
+    (table,) = struct.unpack_from("<Q", code, 0x28)
+    entry_size, count, names_index = struct.unpack_from("<HHH", code, 0x3A)
+    # Of a section header: name, type, flags, address, offset, size.
+    headers = [struct.unpack_from("<IIQQQQ", code, table + i * entry_size) for i in range(count)]
+    names = headers[names_index][4]
+    for header in headers:
+        start = names + header[0]
+        yield code[start : code.index(b"\0", start)], code[header[4] : header[4] + header[5]]
+
+
+def _parameter_records(info: bytes) -> Iterator[tuple[int, int, int]]:
+    """Ordinal, offset and size of each parameter, in whatever order the assembler wrote them."""
+    position = 0
+    while position < len(info):
+        kind, attribute, value = struct.unpack_from("<BBH", info, position)
+        position += 4
+        if kind != _FORMAT_WITH_PAYLOAD:
+            continue
+        if attribute == _PARAMETER_INFO:
+            _, ordinal, offset, packed = struct.unpack_from("<IHHI", info, position)
+            yield ordinal, offset, packed >> 18
+        position += value

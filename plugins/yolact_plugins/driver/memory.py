@@ -1,0 +1,163 @@
+"""Memory: on the GPU, on the host where the GPU reaches it quickly, and on the host mapped into the GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_plugins.driver.device_array import DeviceArray
+from yolact_plugins.driver.driver import Device, Stream
+from yolact_plugins.driver.ownership import Owned
+from yolact_plugins.errors import ShapeError
+
+__all__ = ["DeviceBuffer", "MappedBuffer", "PinnedBuffer"]
+
+_PORTABLE, _DEVICE_MAP = 1, 2
+
+
+class DeviceBuffer(Owned):
+    """Memory on the GPU, owned. Its content is undefined at first.
+
+    Args:
+        device: Where; kept alive.
+        num_bytes: At least 1.
+
+    Raises:
+        CudaOutOfMemoryError: There is not that much.
+
+    Attributes:
+        pointer: Aligned to 256 bytes.
+        num_bytes: As given.
+    """
+
+    def __init__(self, device: Device, num_bytes: int) -> None:
+        _check_size(num_bytes)
+        device.require_open()
+        self.device = device
+        self.num_bytes = num_bytes
+        with device.current():
+            self.pointer = int(device.driver.call("cuMemAlloc", num_bytes))
+        super().__init__(device)
+
+    def array(
+        self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset_bytes: int = 0, stream: Stream | None = None
+    ) -> DeviceArray:
+        """View a part of the buffer, in C order; the view keeps the buffer from being collected, not from closing.
+
+        Args:
+            shape: Elements along each axis.
+            dtype: Of the elements.
+            offset_bytes: Of the first element; a multiple of the element's size.
+            stream: Where the elements are written, see :class:`DeviceArray`.
+
+        Raises:
+            ShapeError: The part reaches beyond the buffer, or is not aligned.
+        """
+        self.require_open()
+        _check_part(shape, dtype, offset_bytes, self.num_bytes)
+        return DeviceArray(self.device, self.pointer + offset_bytes, shape, dtype, owner=self, stream=stream)
+
+    def fill(self, byte: int, stream: Stream) -> None:
+        """Set every byte, in the stream."""
+        self.require_open()
+        self.device.driver.call("cuMemsetD8Async", self.pointer, byte, self.num_bytes, stream.handle)
+
+    def _release(self) -> None:
+        with self.device.current():
+            self.device.driver.call("cuMemFree", self.pointer)
+
+
+class PinnedBuffer(Owned):
+    """Host memory that is never paged out, so that copies run beside everything else; owned.
+
+    From the driver's old allocator (``cuMemHostAlloc``): pools of host memory do not exist on Jetsons.
+
+    Args:
+        device: Kept alive; other devices of the process may use the memory too.
+        num_bytes: At least 1.
+
+    Raises:
+        CudaOutOfMemoryError: There is not that much.
+
+    Attributes:
+        address: On the host.
+        num_bytes: As given.
+    """
+
+    _flags = _PORTABLE
+
+    def __init__(self, device: Device, num_bytes: int) -> None:
+        _check_size(num_bytes)
+        device.require_open()
+        self.device = device
+        self.num_bytes = num_bytes
+        with device.current():
+            self.address = int(device.driver.call("cuMemHostAlloc", num_bytes, self._flags))
+        super().__init__(device)
+
+    def host_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset_bytes: int = 0) -> npt.NDArray[Any]:
+        """View a part as a NumPy array; it keeps the buffer from being collected, and must not be used once closed.
+
+        Raises:
+            ShapeError: The part reaches beyond the buffer, or is not aligned.
+        """
+        self.require_open()
+        num_bytes = _check_part(shape, dtype, offset_bytes, self.num_bytes)
+        if num_bytes == 0:
+            return np.empty(shape, dtype)
+        content: Any = (ctypes.c_uint8 * num_bytes).from_address(self.address + offset_bytes)
+        content.owner = self
+        return np.frombuffer(content, dtype, math.prod(shape)).reshape(shape)
+
+    def _release(self) -> None:
+        with self.device.current():
+            self.device.driver.call("cuMemFreeHost", self.address)
+
+
+class MappedBuffer(PinnedBuffer):
+    """Pinned memory that kernels read and write where it is: without a copy on a Jetson, over the bus elsewhere.
+
+    Attributes:
+        pointer: The same memory, for kernels.
+    """
+
+    _flags = _PORTABLE | _DEVICE_MAP
+
+    def __init__(self, device: Device, num_bytes: int) -> None:
+        super().__init__(device, num_bytes)
+        try:
+            with device.current():
+                self.pointer = int(device.driver.call("cuMemHostGetDevicePointer", self.address, 0))
+        except BaseException:
+            self.close()
+            raise
+
+    def device_array(
+        self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset_bytes: int = 0, stream: Stream | None = None
+    ) -> DeviceArray:
+        """View a part for kernels; see :meth:`DeviceBuffer.array`. The host must not write while they read."""
+        self.require_open()
+        _check_part(shape, dtype, offset_bytes, self.num_bytes)
+        return DeviceArray(self.device, self.pointer + offset_bytes, shape, dtype, owner=self, stream=stream)
+
+
+def _check_size(num_bytes: int) -> None:
+    if num_bytes < 1:
+        raise ShapeError(f"a buffer has at least one byte; {num_bytes} are asked for")
+
+
+def _check_part(shape: tuple[int, ...], dtype: npt.DTypeLike, offset_bytes: int, available: int) -> int:
+    """Size of the part in bytes."""
+    item = np.dtype(dtype).itemsize
+    num_bytes = math.prod(shape) * item
+    if min(shape, default=0) < 0 or not 0 <= offset_bytes <= available - num_bytes:
+        raise ShapeError(
+            f"{np.dtype(dtype)} of shape {shape} from byte {offset_bytes} on does not fit a buffer of {available} bytes"
+        )
+    if offset_bytes % item:
+        raise ShapeError(f"{np.dtype(dtype)} cannot start at byte {offset_bytes}: {item} does not divide it")
+    return num_bytes

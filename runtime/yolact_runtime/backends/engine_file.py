@@ -1,0 +1,252 @@
+"""TensorRT engines (plans) on the machine that runs them: found, verified, compared with this machine, loaded.
+
+An engine is executable code and fits one kind of machine. Therefore nothing of it reaches TensorRT before the file is
+the one that the bundle's manifest lists, nobody but its owner can write it, and what it was built for is here.
+
+Facts of a build (``Artefact.build``), all text: ``target`` (``tensorrt`` or ``rtx``), ``library`` and
+``library_version``, ``os`` and ``arch``, ``compute_capabilities`` (``"8.7"``, ``"8.6, 8.9"``, or with "and later"
+at the end all that are newer than the last), ``gpu``, ``version_compatible`` and ``hardware_compatible`` (``yes`` or
+``no``), ``onnx_sha256`` of the source, and the options of the build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from yolact_runtime.backends.cuda_driver import Gpu, find_gpu
+from yolact_runtime.backends.tensorrt_library import TensorRtLibrary, covers, load_tensorrt, version_numbers
+from yolact_runtime.errors import (
+    BackendError,
+    BackendUnavailableError,
+    BundleError,
+    EngineMismatchError,
+    MissingDependencyError,
+)
+from yolact_runtime.model.bundle import ENGINE_ROLE, artefact_path, read_manifest, refuse_writable_by_all
+from yolact_runtime.model.engine_name import manifest_from_name
+from yolact_runtime.model.manifest import Artefact, Manifest
+
+__all__ = [
+    "EngineFile",
+    "LoadedEngine",
+    "check_engine",
+    "engine_file_name",
+    "find_engine",
+    "load_engine",
+    "machine_facts",
+    "read_engine",
+]
+
+_log = logging.getLogger(__name__)
+# What engines of TensorRT-RTX said of themselves when no GPU was named. There are GPUs between that it does not know.
+_VAGUE = "8.0 and later"
+_SUFFIXES = {"tensorrt": ".plan", "rtx": ".rtx.plan"}
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """An engine of a bundle.
+
+    Attributes:
+        path: The plan.
+        manifest: Of the bundle, with the precision of the engine.
+        artefact: Hash, size and facts of the build.
+    """
+
+    path: Path
+    manifest: Manifest
+    artefact: Artefact
+
+    @property
+    def target(self) -> str:
+        """``"tensorrt"`` or ``"rtx"``."""
+        return self.artefact.build.get("target", "tensorrt")
+
+
+@dataclass(frozen=True)
+class LoadedEngine:
+    """A deserialised engine. The runtime must live as long as the engine, so both are kept here.
+
+    Attributes:
+        library: The TensorRT package.
+        engine: ``ICudaEngine``.
+        runtime: ``Runtime``.
+        manifest: How to feed the engine and read its outputs; from inside the engine where it has room for it.
+    """
+
+    library: TensorRtLibrary
+    engine: Any
+    runtime: Any
+    manifest: Manifest
+
+
+def engine_file_name(precision: str, target: str) -> str:
+    """``model.int8.plan``, or ``model.int8.rtx.plan``."""
+    return f"model.{precision}{_SUFFIXES[target]}"
+
+
+def machine_facts() -> dict[str, str]:
+    """What an engine records of the machine, and is compared with, besides TensorRT and the GPU."""
+    return {"os": platform.system().lower(), "arch": platform.machine()}
+
+
+def find_engine(path: Path, precision: str, target: str = "tensorrt") -> EngineFile:
+    """Find an engine of a bundle. Its content is looked at by :func:`read_engine`.
+
+    Args:
+        path: The bundle folder, or a plan inside one, which says precision and target itself.
+        precision: Such as ``"int8"``.
+        target: ``"tensorrt"`` or ``"rtx"``.
+
+    Raises:
+        BundleError: There is no such engine.
+        ManifestError: The manifest cannot be understood.
+    """
+    folder, name = (path, engine_file_name(precision, target)) if path.is_dir() else (path.parent, path.name)
+    manifest = read_manifest(folder)
+    artefact = manifest.artefacts.get(name)
+    if artefact is None or artefact.role != ENGINE_ROLE:
+        there = ", ".join(key for key, item in manifest.artefacts.items() if item.role == ENGINE_ROLE) or "none"
+        raise BundleError(
+            f"{folder} lists no engine {name} (engines: {there}); build it on this machine: {_rebuild(folder, target)}"
+        )
+    return EngineFile(artefact_path(folder, name), replace(manifest, precision=artefact.precision), artefact)
+
+
+def read_engine(file: EngineFile) -> bytes:
+    """The plan's bytes, verified. The bytes that were checked are those that are returned: nobody can swap them.
+
+    Raises:
+        BundleError: Others may write the file, it cannot be read, or it is not what the manifest lists.
+    """
+    refuse_writable_by_all(file.path, "an engine is")
+    try:
+        plan = file.path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read {file.path}: {error.strerror or error}") from error
+    found = hashlib.sha256(plan).hexdigest()
+    if found != file.artefact.sha256:
+        raise BundleError(
+            f"{file.path} is not the engine that the manifest lists: sha256 {found[:12]}…, expected "
+            f"{file.artefact.sha256[:12]}…. It is not loaded, because engines are executable code. Copy the folder "
+            f"again, or build it again: {_rebuild(file.path.parent, file.target)}"
+        )
+    return plan
+
+
+def check_engine(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> None:
+    """Compare what an engine was built for with what is here.
+
+    Args:
+        file: The engine.
+        library: The installed TensorRT package of its target.
+        gpu: Of this machine.
+
+    Raises:
+        EngineMismatchError: It was built for something else.
+    """
+    build = file.artefact.build
+    reason = _difference(build, library, gpu)
+    if reason is not None:
+        raise EngineMismatchError(f"{file.path} was built for {_place(build)}; {reason}. {_advice(file, library, gpu)}")
+    if build.get("gpu", gpu.name) != gpu.name and build.get("hardware_compatible") != "yes":
+        _log.warning(
+            "%s was built on %s; this is %s, where other kernels may be faster", file.path, build["gpu"], gpu.name
+        )
+
+
+def load_engine(file: EngineFile, lean_runtime: Path | None = None) -> LoadedEngine:
+    """Verify an engine, compare it with this machine, and give it to TensorRT.
+
+    Code that a plan may carry for the host is never run (``engine_host_code_allowed`` stays False).
+
+    Args:
+        file: The engine.
+        lean_runtime: The lean runtime library of the TensorRT release that built a version-compatible engine; None for
+            all other engines. It is loaded as it is: give only a path of your system's own packages.
+
+    Raises:
+        BundleError: The file is not what the manifest says.
+        BackendUnavailableError: TensorRT, the driver or a GPU is missing.
+        EngineMismatchError: The engine was built for another machine.
+        BackendError: TensorRT refuses the engine; the message has its log.
+    """
+    plan = read_engine(file)
+    try:
+        library = load_tensorrt(file.target)
+    except MissingDependencyError as error:
+        raise BackendUnavailableError(str(error)) from error
+    # Before any object of TensorRT is made: without a driver some releases end the process.
+    gpu = find_gpu()
+    check_engine(file, library, gpu)
+    with library.collect() as log:
+        runtime = library.module.Runtime(library.logger)
+        if lean_runtime is not None:
+            runtime = runtime.load_runtime(str(lean_runtime))
+        if runtime is None:
+            raise BackendError(f"TensorRT cannot load the lean runtime {lean_runtime}{log.tail()}")
+        runtime.engine_host_code_allowed = False
+        engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise BackendError(f"TensorRT {library.version} refuses {file.path} on {gpu.name}{log.tail()}")
+    return LoadedEngine(library, engine, runtime, _manifest_of(engine, file))
+
+
+def _manifest_of(engine: Any, file: EngineFile) -> Manifest:
+    try:
+        return manifest_from_name(str(engine.name), str(file.path))
+    except BundleError:
+        # No room in the plan; the bundle's own is of the same export.
+        return file.manifest
+
+
+def _difference(build: Mapping[str, str], library: TensorRtLibrary, gpu: Gpu) -> str | None:
+    """Why an engine does not fit this machine, or None."""
+    here, version = machine_facts(), library.version
+    if any(build.get(key, value) != value for key, value in here.items()):
+        return f"this machine is {here['os']} on {here['arch']}"
+    name, built = build.get("library", "TensorRT"), build.get("library_version", version)
+    if build.get("version_compatible") == "yes":
+        if version_numbers(version) < version_numbers(built):
+            return f"{name} {version} is installed here, which is older"
+    elif built != version:
+        return f"{name} {version} is installed here, and engines fit one version only"
+    listed = build.get("compute_capabilities", gpu.compute_capability)
+    if library.target == "rtx" and listed == _VAGUE:
+        # Of the same release, so that it was built for what this one names.
+        listed = library.default_capabilities
+    if not covers(listed, gpu.compute_capability):
+        return f"this machine has {gpu.name} (compute capability {gpu.compute_capability})"
+    return None
+
+
+def _advice(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> str:
+    """What to type where an engine does not fit."""
+    folder, here = file.path.parent, gpu.compute_capability
+    if library.target != "rtx" or covers(library.default_capabilities, here):
+        return f"Build it on this machine: {_rebuild(folder, file.target)}"
+    if here in library.compute_capabilities:
+        return f"Build it for this GPU: {_rebuild(folder, file.target)} --compute-capability {here}"
+    return (
+        f"TensorRT-RTX {library.version} builds for {', '.join(library.compute_capabilities)} only. This GPU needs "
+        f"full TensorRT; build on this machine: {_rebuild(folder, 'tensorrt')} --target tensorrt"
+    )
+
+
+def _place(build: Mapping[str, str]) -> str:
+    """``tensorrt 10.3.0, Orin (compute capability 8.7), linux on aarch64``."""
+    parts = [f"{build.get('library', 'an unknown library')} {build.get('library_version', '')}".rstrip()]
+    capabilities = f"compute capability {build.get('compute_capabilities', 'unknown')}"
+    parts.append(f"{build['gpu']} ({capabilities})" if "gpu" in build else capabilities)
+    parts.append(f"{build.get('os', 'an unknown system')} on {build.get('arch', 'an unknown processor')}")
+    return ", ".join(parts)
+
+
+def _rebuild(folder: Path, target: str) -> str:
+    return f"yolact-export {folder} --engine" + ("" if target == "tensorrt" else f" --target {target}")

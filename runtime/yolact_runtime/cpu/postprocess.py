@@ -1,0 +1,169 @@
+"""Raw network outputs to instances: the one module behind every backend that leaves its outputs in host memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.cpu.mask_assembly import assemble_masks, soft_masks
+from yolact_runtime.cpu.nms import NmsSettings, find_candidates, require_finite, select
+from yolact_runtime.cpu.priors import make_priors
+from yolact_runtime.errors import ShapeError
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.model.manifest import Manifest
+
+__all__ = ["MaskIou", "Postprocessor", "decode", "to_pixels"]
+
+_log = logging.getLogger(__name__)
+
+Float = npt.NDArray[np.float32]
+MaskIou = Callable[[Float], Float]
+"""``(n, 1, Hp, Wp)`` cropped soft masks -> ``(n, C - 1)`` predicted IoU of each with its object, by class."""
+
+
+class _RawOutputs(NamedTuple):
+    """What the network returns, by its output names."""
+
+    box_regression: Any
+    class_logit: Any
+    mask_coefficient: Any
+    prototype: Any
+
+
+def decode(box_regression: Float, priors: Float, variances: tuple[float, float]) -> Float:
+    """Boxes ``(n, 4)`` xyxy, relative to the image and not clipped, of regressions ``(n, 4)`` at priors ``(n, 4)``."""
+    xyxy = np.empty((len(priors), 4), np.float32)
+    # A regression far beyond training gives an infinite size; suppression drops such boxes as upstream does.
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = priors[:, :2] + box_regression[:, :2] * np.float32(variances[0]) * priors[:, 2:]
+        size = priors[:, 2:] * np.exp(box_regression[:, 2:] * np.float32(variances[1]))
+        xyxy[:, :2] = centre - size / 2
+        xyxy[:, 2:] = xyxy[:, :2] + size
+    return xyxy
+
+
+@dataclass(frozen=True)
+class Postprocessor:
+    """Candidates, decode, suppression, mask assembly and mask re-scoring for one model. Stateless, so thread-safe.
+
+    Attributes:
+        manifest: Of the model.
+        priors: ``(P, 4)`` centre-size, relative to the image.
+        settings: Suppression method and thresholds.
+        crop_margin: Fraction of a box added on each side before its mask is cropped; 0 is the published behaviour.
+        mask_iou: The mask-IoU network of YOLACT++, or None.
+    """
+
+    manifest: Manifest
+    priors: Float
+    settings: NmsSettings
+    crop_margin: float = 0.0
+    mask_iou: MaskIou | None = None
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        settings: NmsSettings | None = None,
+        crop_margin: float = 0.0,
+        mask_iou: MaskIou | None = None,
+    ) -> Postprocessor:
+        """For the model of a manifest; `settings` default to those the manifest gives."""
+        if settings is None:
+            detection = manifest.detection
+            settings = NmsSettings(
+                score_threshold=detection.score_threshold,
+                iou_threshold=detection.iou_threshold,
+                top_k=detection.top_k,
+                max_instances=detection.max_instances,
+            )
+        priors = make_priors(manifest.priors, manifest.input.height, manifest.input.width)
+        return cls(manifest, priors, settings, crop_margin, mask_iou)
+
+    def __call__(self, outputs: Mapping[str, npt.NDArray[np.floating]], height: int, width: int) -> Instances:
+        """Instances of one frame.
+
+        Args:
+            outputs: ``box_regression (1, P, 4)``, ``class_logit (1, P, C)``, ``mask_coefficient (1, P, K)`` and
+                ``prototype (1, K, Hp, Wp)`` of a network that ran on that frame. Not kept.
+            height: Rows of the frame, pixels.
+            width: Columns of the frame, pixels.
+
+        Raises:
+            ShapeError: The outputs do not fit the manifest.
+            BackendError: The outputs hold values that are not finite.
+        """
+        raw = self._unpack(outputs)
+        candidates = find_candidates(raw.class_logit, self.settings.score_threshold)
+        regression = raw.box_regression[candidates.prior].astype(np.float32)
+        require_finite(regression, "box_regression")
+        xyxy = decode(regression, self.priors[candidates.prior], self.manifest.priors.variances)
+        if not np.isfinite(xyxy).all():
+            # Upstream goes on, and so do we: such a box drops every lower-scoring box of its class.
+            _log.warning("%s: a box without bounds hides others; the model is damaged or untrained", self.manifest.name)
+        size = (self.manifest.input.height, self.manifest.input.width)
+        selection = select(candidates, xyxy, self.settings, size)
+        xyxy = xyxy[selection.candidate]
+        chosen = raw.mask_coefficient[candidates.prior[selection.candidate]].astype(np.float32)
+        require_finite(chosen, "mask_coefficient")
+        prototype = raw.prototype.astype(np.float32, copy=False)
+        masks = assemble_masks(prototype, chosen, xyxy, height, width, self.crop_margin)
+        mask_confidence = None
+        if self.mask_iou is not None:
+            mask_confidence = selection.confidence * self._predicted_iou(prototype, chosen, xyxy, selection.class_id)
+        return Instances(
+            to_pixels(xyxy, height, width),
+            masks,
+            selection.confidence,
+            selection.class_id.astype(np.int32),
+            mask_confidence,
+        )
+
+    def _unpack(self, outputs: Mapping[str, npt.NDArray[np.floating]]) -> _RawOutputs:
+        """The outputs of the one image, checked."""
+        missing = [name for name in _RawOutputs._fields if name not in outputs]
+        if missing:
+            raise ShapeError(f"the network lacks the output {', '.join(missing)}; it has {', '.join(sorted(outputs))}")
+        raw = _RawOutputs(*(outputs[name] for name in _RawOutputs._fields))
+        priors, classes = len(self.priors), len(self.manifest.class_names) + 1
+        if raw.prototype.ndim != 4:
+            _require_shape(raw.prototype, (1, "K", "Hp", "Wp"), "prototype")
+        _, prototypes, height, width = raw.prototype.shape
+        expected = ((1, priors, 4), (1, priors, classes), (1, priors, prototypes), (1, prototypes, height, width))
+        for name, array, shape in zip(_RawOutputs._fields, raw, expected, strict=True):
+            _require_shape(array, shape, name)
+        raw = _RawOutputs(*(array[0] for array in raw))
+        require_finite(raw.prototype.max(keepdims=True), "prototype")
+        return raw
+
+    def _predicted_iou(
+        self, prototype: Float, coefficient: Float, xyxy: Float, class_id: npt.NDArray[np.int64]
+    ) -> Float:
+        """``(n,)``. Re-scoring sees the published crop, so scores do not move with the crop margin."""
+        if self.mask_iou is None or not len(xyxy):
+            return np.zeros(len(xyxy), np.float32)
+        predicted = self.mask_iou(soft_masks(prototype, coefficient, xyxy)[:, None])
+        _require_shape(predicted, (len(xyxy), len(self.manifest.class_names)), "mask_iou")
+        require_finite(predicted, "mask_iou")
+        return predicted[np.arange(len(xyxy)), class_id]
+
+
+def _require_shape(array: npt.NDArray[np.floating], shape: tuple[int | str, ...], name: str) -> None:
+    if array.shape != shape:
+        wanted = str(shape).replace("'", "")
+        raise ShapeError(f'the output "{name}" should have the shape {wanted} for this model, found {array.shape}')
+
+
+def to_pixels(xyxy: Float, height: int, width: int) -> Float:
+    """Scale to the frame with upstream's one-sided clamping; what is not a number becomes 0, as in an integer box."""
+    pixels = np.empty_like(xyxy)
+    scale = np.array([width, height], np.float32)
+    with np.errstate(over="ignore"):  # the ends of a box without bounds
+        pixels[:, :2] = np.maximum(np.minimum(xyxy[:, :2], xyxy[:, 2:]) * scale, 0)
+        pixels[:, 2:] = np.minimum(np.maximum(xyxy[:, :2], xyxy[:, 2:]) * scale, scale)
+    return np.nan_to_num(pixels, copy=False)

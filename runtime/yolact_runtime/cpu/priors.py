@@ -1,0 +1,46 @@
+"""Priors: the default boxes that box regressions refer to.
+
+Source: the published configurations of YOLACT. Levels run from fine to coarse, rows before columns (x fastest), and
+inside a cell scales before aspect ratios.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.model.manifest import PriorSpec
+
+__all__ = ["make_priors"]
+
+
+def make_priors(spec: PriorSpec, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Lay the priors of every level over the image.
+
+    Args:
+        spec: Feature map sizes, scales, aspect ratios and the square quirk.
+        height: Rows of the network input, pixels.
+        width: Columns of the network input, pixels.
+
+    Returns:
+        ``(P, 4)`` as ``(cx, cy, w, h)``, relative to the image, not clipped. Computed in float64 and rounded once, as
+        upstream does. A new array that the caller owns.
+    """
+    levels = [
+        _level_priors(size, scales, spec, height, width)
+        for size, scales in zip(spec.feature_sizes, spec.scales_px, strict=True)
+    ]
+    return np.concatenate(levels).astype(np.float32)
+
+
+def _level_priors(
+    size: tuple[int, int], scales_px: tuple[float, ...], spec: PriorSpec, height: int, width: int
+) -> npt.NDArray[np.float64]:
+    rows, columns = size
+    scale, ratio = (axis.ravel() for axis in np.meshgrid(scales_px, np.sqrt(spec.aspect_ratios), indexing="ij"))
+    width_px = scale * ratio
+    height_px = width_px if spec.square else scale / ratio
+    priors = np.empty((rows, columns, len(scale), 4))
+    priors[..., 0] = ((np.arange(columns) + 0.5) / columns)[None, :, None]
+    priors[..., 1] = ((np.arange(rows) + 0.5) / rows)[:, None, None]
+    priors[..., 2] = width_px / width
+    priors[..., 3] = height_px / height
+    return priors.reshape(-1, 4)

@@ -1,0 +1,229 @@
+"""Compact binary masks: runs of pixels in column-major order, the order of COCO RLE.
+
+A mask costs memory and time in proportion to its outline, not to the frame. Dense arrays, RLE, polygons and instance-id
+maps are made on demand.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.errors import ShapeError
+from yolact_runtime.masks import polygons, rle
+
+__all__ = ["Masks"]
+
+Int = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Masks:
+    """``len(masks)`` binary masks of one frame.
+
+    A pixel's position is ``column * height + row``. Runs of one mask are sorted, disjoint and never touch, so two equal
+    masks have equal runs.
+
+    Attributes:
+        height: Rows of the frame.
+        width: Columns of the frame.
+        offset: ``(n + 1,)`` int64; runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``.
+        start: ``(runs,)`` int64, first position of each run.
+        end: ``(runs,)`` int64, one past the last position of each run.
+    """
+
+    height: int
+    width: int
+    offset: Int
+    start: Int
+    end: Int
+
+    @classmethod
+    def empty(cls, count: int, height: int, width: int) -> Masks:
+        """`count` masks without a pixel."""
+        return cls(height, width, np.zeros(count + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+    @classmethod
+    def from_runs(cls, mask: Int, start: Int, end: Int, count: int, height: int, width: int) -> Masks:
+        """Masks of runs that are sorted by mask and start and do not overlap; empty and touching runs are cleaned up.
+
+        Args:
+            mask: ``(runs,)`` index of the mask each run belongs to, non-decreasing.
+            start: ``(runs,)`` first positions.
+            end: ``(runs,)`` one past the last positions, ``>= start``.
+            count: Number of masks.
+            height: Rows of the frame.
+            width: Columns of the frame.
+        """
+        filled = start < end
+        if not filled.all():
+            mask, start, end = mask[filled], start[filled], end[filled]
+        opens = np.ones(len(start), bool)
+        np.logical_or(start[1:] != end[:-1], mask[1:] != mask[:-1], out=opens[1:])
+        if not opens.all():
+            closes = np.append(opens[1:], True)
+            mask, start, end = mask[opens], start[opens], end[closes]
+        offset = np.searchsorted(mask, np.arange(count + 1))
+        return cls(height, width, offset, start.astype(np.int64), end.astype(np.int64))
+
+    @classmethod
+    def from_dense(cls, dense: npt.NDArray[np.bool_]) -> Masks:
+        """Masks of a ``(n, height, width)`` array; anything but zero is inside."""
+        if dense.ndim != 3:
+            raise ShapeError(f"dense masks have the shape (n, height, width), found {dense.shape}")
+        count, height, width = dense.shape
+        positions = np.zeros((count, width * height + 2), np.int8)
+        positions[:, 1:-1] = (dense != 0).transpose(0, 2, 1).reshape(count, width * height)
+        mask, edge = np.nonzero(np.diff(positions))
+        return cls.from_runs(mask[::2], edge[::2], edge[1::2], count, height, width)
+
+    @classmethod
+    def from_rle(cls, documents: Sequence[dict[str, object]]) -> Masks:
+        """Masks of COCO RLE objects ``{"size": [height, width], "counts": str | bytes}`` of one size.
+
+        Raises:
+            ShapeError: The sizes differ, or a counts string does not fill its mask.
+        """
+        if not documents:
+            raise ShapeError("an empty list of RLE objects has no frame size; use Masks.empty(0, height, width)")
+        if any("size" not in document or "counts" not in document for document in documents):
+            raise ShapeError('an RLE object has the fields "size" and "counts"')
+        sizes: set[tuple[int, ...]] = {tuple(document["size"]) for document in documents}  # type: ignore[arg-type]  # JSON is untyped
+        if len(sizes) != 1:
+            raise ShapeError(f"masks of one frame have one size, found {sorted(sizes)}")
+        ((height, width),) = sizes
+        edges = [rle.decode_edges(document["counts"], height * width) for document in documents]  # type: ignore[arg-type]
+        mask = np.repeat(np.arange(len(edges)), [len(edge) // 2 for edge in edges])
+        flat = np.concatenate(edges)
+        return cls.from_runs(mask, flat[::2], flat[1::2], len(edges), height, width)
+
+    def __repr__(self) -> str:
+        return f"<Masks: {len(self)} of {self.width} x {self.height} pixels, {len(self.start)} runs>"
+
+    def __len__(self) -> int:
+        return len(self.offset) - 1
+
+    def __getitem__(self, index: slice | npt.NDArray[np.generic] | Sequence[int]) -> Masks:
+        """The selected masks, in the given order; `index` is a slice, indices or a boolean array."""
+        chosen = np.arange(len(self))[index]
+        length = np.diff(self.offset)[chosen]
+        offset = np.concatenate([[0], np.cumsum(length)])
+        run = np.arange(offset[-1]) + np.repeat(self.offset[:-1][chosen] - offset[:-1], length)
+        return Masks(self.height, self.width, offset, self.start[run], self.end[run])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Masks):
+            return NotImplemented
+        mine, theirs = (
+            (m.height, m.width, m.offset.tobytes(), m.start.tobytes(), m.end.tobytes()) for m in (self, other)
+        )
+        return mine == theirs
+
+    __hash__ = None  # type: ignore[assignment]  # arrays inside
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the runs, bytes."""
+        return self.offset.nbytes + self.start.nbytes + self.end.nbytes
+
+    def area(self) -> Int:
+        """``(n,)`` pixels inside each mask."""
+        total = np.concatenate([[0], np.cumsum(self.end - self.start)])
+        return np.diff(total[self.offset])
+
+    def bounds(self) -> Int:
+        """``(n, 4)`` xyxy in pixels, end exclusive, of the pixels inside; zeros for an empty mask."""
+        bounds = np.zeros((len(self), 4), np.int64)
+        for i, (start, end) in enumerate(self._runs()):
+            if len(start):
+                top, bottom = start % self.height, (end - 1) % self.height + 1
+                wraps = bool((start // self.height != (end - 1) // self.height).any())
+                vertical = (0, self.height) if wraps else (top.min(), bottom.max())
+                bounds[i] = start[0] // self.height, vertical[0], (end[-1] - 1) // self.height + 1, vertical[1]
+        return bounds
+
+    def dense(self) -> npt.NDArray[np.bool_]:
+        """``(n, height, width)`` bool, C-contiguous. This is the array the runtime otherwise never makes."""
+        masks = np.zeros((len(self), self.height, self.width), bool)
+        for mask, (left, _, right, _), (start, end) in zip(masks, self.bounds().tolist(), self._runs(), strict=True):
+            mask[:, left:right] = self._fill(start, end, left, right).T
+        return masks
+
+    def id_map(self, dtype: npt.DTypeLike = np.int32) -> npt.NDArray[np.signedinteger]:
+        """``(height, width)``: ``i + 1`` where mask ``i`` is on top, 0 where there is none; earlier masks win."""
+        flat = np.zeros(self.width * self.height, dtype)
+        for i in reversed(range(len(self))):
+            runs = slice(self.offset[i], self.offset[i + 1])
+            flat[rle.run_positions(self.start[runs], self.end[runs])] = i + 1
+        return np.ascontiguousarray(flat.reshape(self.width, self.height).T)
+
+    def rle(self) -> list[dict[str, object]]:
+        """COCO RLE objects ``{"size": [height, width], "counts": str}``, one for each mask."""
+        counts = rle.encode_runs(self.offset, self.start, self.end, self.height * self.width)
+        return [{"size": [self.height, self.width], "counts": text} for text in counts]
+
+    def polygons(self, index: int) -> list[npt.NDArray[np.int64]]:
+        """Outlines of one mask: rings ``(vertices, 2)`` of (x, y) pixel corners, first vertex not repeated.
+
+        Outer rings run clockwise on the screen and holes the other way; filling them even-odd gives the mask back to
+        the pixel.
+        """
+        left, top, inside = self.window(index)
+        return [ring + np.array([left, top]) for ring in polygons.trace(inside)]
+
+    def window(self, index: int) -> tuple[int, int, npt.NDArray[np.bool_]]:
+        """Left column, top row and ``(rows, columns)`` bool of the smallest window that holds one mask."""
+        index = range(len(self))[index]  # as for a list: negative from the end, IndexError where there is none
+        left, top, right, bottom = self[[index]].bounds()[0].tolist()
+        runs = slice(self.offset[index], self.offset[index + 1])
+        return left, top, self._fill(self.start[runs], self.end[runs], left, right)[:, top:bottom].T
+
+    def iou(self, other: Masks) -> npt.NDArray[np.float64]:
+        """``(len(self), len(other))`` intersection over union; two empty masks have 0.
+
+        Raises:
+            ShapeError: The masks belong to frames of different sizes.
+        """
+        if (self.height, self.width) != (other.height, other.width):
+            raise ShapeError(
+                f"masks of one frame have one size, found {self.height} x {self.width} and "
+                f"{other.height} x {other.width}"
+            )
+        mine, theirs = self.area(), other.area()
+        result = np.zeros((len(self), len(other)))
+        for i, (start, end) in enumerate(self._runs()):
+            edges = np.stack([start, end], axis=1).ravel()
+            inside = np.concatenate([[0], np.cumsum(np.where(np.arange(len(edges)) % 2, 0, np.diff(edges, append=0)))])
+
+            before = [_covered(edges, inside, position) for position in (other.start, other.end)]
+            shared = np.concatenate([[0], np.cumsum(before[1] - before[0])])
+            intersection = np.diff(shared[other.offset])
+            union = mine[i] + theirs - intersection
+            result[i] = intersection / np.maximum(union, 1)
+        return result
+
+    def _runs(self) -> Iterator[tuple[Int, Int]]:
+        for first, last in itertools.pairwise(self.offset):
+            yield self.start[first:last], self.end[first:last]
+
+    def _fill(self, start: Int, end: Int, left: int, right: int) -> npt.NDArray[np.bool_]:
+        """``(right - left, height)`` bool of one mask's columns."""
+        edges = np.empty(2 * len(start) + 2, np.int64)
+        edges[0], edges[-1] = left * self.height, right * self.height
+        edges[1:-1:2], edges[2:-1:2] = start, end
+        inside = np.arange(len(edges) - 1) % 2 == 1
+        return np.repeat(inside, np.diff(edges)).reshape(right - left, self.height)
+
+
+def _covered(edges: Int, inside: Int, position: Int) -> Int:
+    """Pixels of a mask before each position; `edges` alternate in and out, `inside[k]` counts those before edge k."""
+    if not len(edges):
+        return np.zeros(len(position), np.int64)
+    place = np.searchsorted(edges, position, side="right")
+    partial = np.where(place % 2, position - edges[place - 1], 0)
+    covered: Int = inside[place - place % 2] + partial
+    return covered

@@ -1,0 +1,64 @@
+"""The manifest inside an engine: in the network's name, where every plan has room and no tool is disturbed by it.
+
+TensorRT takes names of up to 4095 bytes. A manifest with eighty class names has 2.4 kB as compact JSON; a longer one is
+compressed, which is enough for some three hundred names. One that is longer still does not fit, and such an engine has
+to be opened by its bundle folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from dataclasses import replace
+
+from yolact_runtime.errors import BundleError
+from yolact_runtime.model.manifest import Manifest
+
+__all__ = ["MAX_NAME_BYTES", "engine_name", "manifest_from_name"]
+
+MAX_NAME_BYTES = 4095
+_COMPRESSED, _TOO_LONG = "yolact-manifest-zlib85:", "yolact-manifest-too-long:"
+
+
+def engine_name(manifest_json: str) -> str:
+    """A network name that carries a manifest; ASCII, at most :data:`MAX_NAME_BYTES` long.
+
+    Args:
+        manifest_json: As :meth:`yolact_runtime.model.manifest.Manifest.to_json` writes it.
+
+    Raises:
+        ManifestError: The text is no manifest.
+    """
+    manifest = replace(Manifest.from_json(manifest_json, "the model"), artefacts={})
+    plain = json.dumps(json.loads(manifest.to_json()), separators=(",", ":"))
+    if len(plain) <= MAX_NAME_BYTES:
+        return plain
+    compressed = _COMPRESSED + base64.b85encode(zlib.compress(plain.encode(), 9)).decode("ascii")
+    return compressed if len(compressed) <= MAX_NAME_BYTES else f"{_TOO_LONG}{len(manifest.class_names)} classes"
+
+
+def manifest_from_name(name: str, source: str) -> Manifest:
+    """The manifest that an engine carries.
+
+    Args:
+        name: Of the deserialised engine.
+        source: Of the engine, for messages.
+
+    Raises:
+        BundleError: The engine carries none.
+        ManifestError: It cannot be understood.
+    """
+    if name.startswith(_TOO_LONG):
+        classes = name.removeprefix(_TOO_LONG)
+        raise BundleError(
+            f"{source} has no room for its manifest ({classes}); open the bundle folder it was built in, not the file"
+        )
+    if name.startswith(_COMPRESSED):
+        try:
+            name = zlib.decompress(base64.b85decode(name.removeprefix(_COMPRESSED))).decode()
+        except (ValueError, zlib.error) as error:
+            raise BundleError(f"{source} carries a damaged manifest ({error}); build the engine again") from error
+    if not name.startswith("{"):
+        raise BundleError(f"{source} carries no manifest: it was not built by yolact-export; build it from a bundle")
+    return Manifest.from_json(name, source)

@@ -1,0 +1,121 @@
+"""CUDA kernels that were compiled into a bundle: machine code, used only where the manifest vouches for it.
+
+``python -m yolact_plugins.compile --arch sm_87 -o BUNDLE`` puts them there. The manifest, which a signature may cover,
+has the sha256 of the index ``cubins/cubins.json``; the index has that of every cubin. Files that it does not name are
+never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from pathlib import Path
+
+from yolact_plugins.compile.cubin_folder import FOLDER_NAME, CubinFolderError, named_cubins
+from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT, KERNELS_ROLE
+from yolact_runtime.errors import BundleError
+from yolact_runtime.model.bundle import file_sha256, read_manifest, refuse_writable_by_all
+from yolact_runtime.model.manifest import Artefact, Manifest
+
+__all__ = ["bundle_kernels", "check_kernels"]
+
+_ARCH = re.compile(r"\bsm_\d{2,3}[af]?\b")
+
+
+def bundle_kernels(folder: Path) -> Path | None:
+    """The compiled kernels of a bundle.
+
+    Cubins are compared with the index when they are read, by :class:`yolact_plugins.compile.cache.CubinCache`; those of
+    GPUs that are not here may be missing.
+
+    Args:
+        folder: The bundle.
+
+    Returns:
+        The folder for ``CubinCache(precompiled=…)``; None where the manifest lists no kernels and none are there.
+
+    Raises:
+        BundleError: The index is not the one that the manifest lists, kernels are there that it does not list, or
+            others may write them.
+        ManifestError: The manifest cannot be understood.
+    """
+    artefact = _entry(folder, read_manifest(folder))
+    if artefact is None:
+        return None
+    cubins = _listed_cubins(folder, artefact)
+    # The bundle's folder too: who may write it may exchange the whole of cubins/.
+    for path in (folder / FOLDER_NAME, folder / KERNELS_ARTEFACT, *(path for path, _ in cubins if path.is_file())):
+        refuse_writable_by_all(path, "kernels are")
+    return folder / FOLDER_NAME
+
+
+def check_kernels(folder: Path, manifest: Manifest) -> None:
+    """Compare every cubin of a bundle with the index, and the index with the manifest.
+
+    Args:
+        folder: The bundle.
+        manifest: Its manifest, which is trusted.
+
+    Raises:
+        BundleError: A file is missing or another one, or kernels are there that the manifest does not list.
+    """
+    artefact = _entry(folder, manifest)
+    if artefact is None:
+        return
+    for path, sha256 in _listed_cubins(folder, artefact):
+        if not path.is_file():
+            raise BundleError(f"{path} is missing; copy the whole folder, or {_compile_again(folder, artefact)}")
+        if file_sha256(path) != sha256:
+            raise BundleError(
+                f"{path} is not the file that {folder / KERNELS_ARTEFACT} describes; get the bundle again, or "
+                f"{_compile_again(folder, artefact)}"
+            )
+
+
+def _entry(folder: Path, manifest: Manifest) -> Artefact | None:
+    """What the manifest says of kernels; None where it and the folder have none."""
+    artefact = manifest.artefacts.get(KERNELS_ARTEFACT)
+    if artefact is None:
+        if (folder / FOLDER_NAME).exists():
+            raise BundleError(
+                f"{folder / FOLDER_NAME} is not listed in the manifest, so nothing vouches for these kernels and they "
+                f"are not used; {_compile_again(folder)}, or remove the folder"
+            )
+        return None
+    if artefact.role != KERNELS_ROLE:
+        raise BundleError(
+            f'{folder}: the manifest lists {KERNELS_ARTEFACT} as "{artefact.role}", not as "{KERNELS_ROLE}"; '
+            f"{_compile_again(folder, artefact)}"
+        )
+    return artefact
+
+
+def _listed_cubins(folder: Path, artefact: Artefact) -> list[tuple[Path, str]]:
+    """Path and sha256 of each cubin that the index names. What is parsed are the bytes whose hash was compared."""
+    path = folder / KERNELS_ARTEFACT
+    try:
+        index = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"cannot read {path}: {error.strerror or error}; copy the whole folder, or "
+            f"{_compile_again(folder, artefact)}"
+        ) from error
+    found = hashlib.sha256(index).hexdigest()
+    if found != artefact.sha256:
+        raise BundleError(
+            f"{path} is not the one that the manifest lists: sha256 {found[:12]}…, expected {artefact.sha256[:12]}…. "
+            f"It is not loaded, because kernels are executable code. Copy the folder again, or "
+            f"{_compile_again(folder, artefact)}"
+        )
+    try:
+        return named_cubins(path.parent, index)
+    except CubinFolderError as error:
+        raise BundleError(f"{error}; {_compile_again(folder, artefact)}") from error
+
+
+def _compile_again(folder: Path, artefact: Artefact | None = None) -> str:
+    # A manifest is data from elsewhere: nothing but architectures goes from it into a command that people type.
+    archs = _ARCH.findall(artefact.build.get("archs", "")) if artefact is not None else []
+    command = f"python -m yolact_plugins.compile --arch {' '.join(archs) or 'sm_XY'} -o {shlex.quote(str(folder))}"
+    return f"compile the kernels again where a compiler is: {command}"

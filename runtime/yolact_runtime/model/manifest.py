@@ -1,0 +1,263 @@
+"""The manifest: the one document that tells a runtime how to feed a network and how to read its outputs.
+
+It travels in ``manifest.json`` of a bundle folder, in ``metadata_props`` of ONNX files (key :data:`METADATA_KEY`) and
+in the network name of every engine (:mod:`yolact_runtime.model.engine_name`). The two embedded copies carry no artefact
+list: a file cannot hold its own hash.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from yolact_runtime.errors import ManifestError
+
+__all__ = [
+    "METADATA_KEY",
+    "SCHEMA_VERSION",
+    "Artefact",
+    "DetectionSpec",
+    "InputSpec",
+    "Manifest",
+    "PriorSpec",
+]
+
+SCHEMA_VERSION = 2
+METADATA_KEY = "yolact_manifest"
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """What the network's input tensor ``image (B, 3, height, width)`` float32 holds.
+
+    A frame is stretched to ``height x width`` (half-pixel bilinear, no antialiasing, in float), each channel becomes
+    ``(value - mean) / std`` on the 0..255 scale, and the channels are put in ``channel_order``. A network that
+    normalises in its own graph simply declares mean 0, std 1 and BGR.
+
+    Attributes:
+        height: Rows of the network input, pixels.
+        width: Columns of the network input, pixels.
+        mean_bgr: Subtracted, in the order blue, green, red.
+        std_bgr: Divided by, in the order blue, green, red.
+        channel_order: ``"RGB"`` or ``"BGR"``: the order of the tensor's channels. Frames are always BGR.
+        resize: Only ``"stretch"``: YOLACT is trained on squashed images, a letterbox shifts its boxes.
+    """
+
+    height: int
+    width: int
+    mean_bgr: tuple[float, float, float]
+    std_bgr: tuple[float, float, float]
+    channel_order: str = "RGB"
+    resize: str = "stretch"
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ManifestError(f"input size must be positive, found {self.height} x {self.width}")
+        if self.channel_order not in {"RGB", "BGR"}:
+            raise ManifestError(f'input.channel_order must be "RGB" or "BGR", found "{self.channel_order}"')
+        if self.resize != "stretch":
+            raise ManifestError(f'input.resize must be "stretch", found "{self.resize}"')
+        if 0.0 in self.std_bgr:
+            raise ManifestError(f"input.std_bgr must not contain zero, found {self.std_bgr}")
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorSpec:
+    """How the ``(P, 4)`` priors are laid over the feature maps; see :mod:`yolact_runtime.cpu.priors`.
+
+    Attributes:
+        feature_sizes: ``(height, width)`` of each pyramid level, finest first.
+        scales_px: For each level, the prior sides in pixels of the network input.
+        aspect_ratios: Width over height, applied inside each scale.
+        square: The published COCO models of YOLACT use the computed width as height too (an upstream quirk that the
+            weights were trained with); Pascal and YOLACT++ do not.
+        variances: Factors of the centre and of the size regression.
+    """
+
+    feature_sizes: tuple[tuple[int, int], ...]
+    scales_px: tuple[tuple[float, ...], ...]
+    aspect_ratios: tuple[float, ...]
+    square: bool
+    variances: tuple[float, float] = (0.1, 0.2)
+
+    def __post_init__(self) -> None:
+        if len(self.feature_sizes) != len(self.scales_px):
+            raise ManifestError(
+                f"priors: {len(self.feature_sizes)} feature sizes but scales for {len(self.scales_px)} levels"
+            )
+        for name, values in (
+            ("feature_sizes", [side for size in self.feature_sizes for side in size]),
+            ("scales_px", [scale for scales in self.scales_px for scale in scales]),
+            ("aspect_ratios", self.aspect_ratios),
+        ):
+            if not all(value > 0 for value in values):
+                raise ManifestError(f"priors.{name} must be positive, found {getattr(self, name)}")
+        if not self.num_priors:
+            raise ManifestError(f"there are no priors: {self}")
+
+    @property
+    def num_priors(self) -> int:
+        """P: rows of the box, class and coefficient outputs."""
+        return sum(
+            height * width * len(scales) * len(self.aspect_ratios)
+            for (height, width), scales in zip(self.feature_sizes, self.scales_px, strict=True)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionSpec:
+    """Detection settings the model is evaluated with (published defaults)."""
+
+    score_threshold: float = 0.05
+    iou_threshold: float = 0.5
+    top_k: int = 200
+    max_instances: int = 100
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_threshold < 1:
+            raise ManifestError(f"detection.score_threshold must lie in [0, 1), found {self.score_threshold}")
+        if not 0 <= self.iou_threshold <= 1:
+            raise ManifestError(f"detection.iou_threshold must lie in [0, 1], found {self.iou_threshold}")
+        for name in ("top_k", "max_instances"):
+            if getattr(self, name) < 1:
+                raise ManifestError(f"detection.{name} must be 1 or more, found {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Artefact:
+    """One file of a bundle.
+
+    Attributes:
+        role: ``"network"`` and ``"mask_iou"`` are ONNX models, ``"engine"`` is a TensorRT plan, ``"kernels"`` is the
+            index of compiled CUDA kernels, see :mod:`yolact_runtime.model.kernel_folder`.
+        precision: ``"fp32"``, ``"fp16"``, ``"int8"`` (TensorRT's form of it) or ``"int8-cpu"`` (ONNX Runtime's). Empty
+            for kernels, which serve every precision.
+        sha256: Of the whole file, hexadecimal.
+        size_bytes: Of the whole file.
+        build: Of engines: what was built where, see :mod:`yolact_runtime.backends.engine_file`; of kernels: ``archs``
+            and ``nvrtc_version``. Empty for portable files.
+    """
+
+    role: str
+    precision: str
+    sha256: str
+    size_bytes: int
+    build: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Everything a runtime needs to know about a model.
+
+    Attributes:
+        name: Model name, for people.
+        class_names: Foreground classes; index 0 is class 1 of the network, the background has no name.
+        mask_rescoring: The bundle has a mask-IoU network whose output multiplies the confidence of masks (YOLACT++).
+        precision: Of the graph this manifest was written for; see :class:`Artefact`.
+        provenance: Where the model came from: checkpoint, its sha256, tool versions. Text only.
+        artefacts: File name -> :class:`Artefact`; empty in the copies embedded in models.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    input: InputSpec
+    priors: PriorSpec
+    detection: DetectionSpec = DetectionSpec()
+    mask_rescoring: bool = False
+    precision: str = "fp32"
+    provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    artefacts: Mapping[str, Artefact] = dataclasses.field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            raise ManifestError("class_names must not be empty")
+
+    def to_json(self) -> str:
+        """The document as indented JSON text that ends in a newline; the same manifest gives the same bytes."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str) -> Manifest:
+        """Parse and check a manifest.
+
+        Args:
+            text: The JSON document.
+            source: Where the text came from; it appears in error messages.
+
+        Raises:
+            ManifestError: The text is not JSON, its schema version is unknown, or a field is missing or wrong.
+        """
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"{source}: the manifest is not valid JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise ManifestError(f"{source}: the manifest must be a JSON object, found {type(document).__name__}")
+        version = document.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ManifestError(
+                f"{source}: manifest schema version {version!r}; this release reads version {SCHEMA_VERSION}. "
+                f"Export the checkpoint again, or install the release that wrote it."
+            )
+        try:
+            return typing.cast("Manifest", _decode(cls, document, "manifest"))
+        except ManifestError as error:
+            raise ManifestError(f"{source}: {error}") from error
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """`value` of a JSON document as an instance of the annotation `kind`, checked all the way down."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _decode_dataclass(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        return _decode_tuple(arguments, value, where)
+    if origin in {Mapping, dict}:
+        if not isinstance(value, dict):
+            raise ManifestError(f"{where} must be an object, found {type(value).__name__}")
+        return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _decode_float(value, where)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ManifestError(f"{where} must be {kind.__name__}, found {value!r}")
+    return value
+
+
+def _decode_float(value: float, where: str) -> float:
+    """JSON as Python reads it has NaN, infinities, and whole numbers of any length."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ManifestError(f"{where} must be a finite number, found {number}")
+    return number
+
+
+def _decode_dataclass(kind: type[Any], value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ManifestError(f"{where} must be an object, found {type(value).__name__}")
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    if missing := [name for name in names if name not in value]:
+        raise ManifestError(f"{where} lacks {', '.join(missing)}")
+    if unknown := sorted(set(value) - set(names)):
+        raise ManifestError(f"{where} has unknown fields {', '.join(unknown)}")
+    return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in names})
+
+
+def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ManifestError(f"{where} must be a list, found {type(value).__name__}")
+    if arguments[-1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(arguments) != len(value):
+        raise ManifestError(f"{where} must have {len(arguments)} entries, found {len(value)}")
+    return tuple(
+        _decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(arguments, value, strict=True))
+    )

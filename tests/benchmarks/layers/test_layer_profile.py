@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from support.quantised import float_network
+from support.scenes import Thing, small_manifest, write_bundle
+from yolact_benchmarks.layers.layer_profile import (
+    CONVERSIONS,
+    KernelTime,
+    block_of,
+    profile_document,
+    profile_network,
+    read_kernels,
+)
+from yolact_benchmarks.layers.network_operations import convolution_operations, kernel_operations
+from yolact_calibration.quantisation.network_graph import NetworkGraph
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("backbone.relu_nchwc", "backbone.stem"),
+        ("backbone.layers.2.0.downsample.0_nchwc", "backbone.layer3"),
+        ("fpn.lat_layers.1", "fpn.lateral"),
+        ("fpn.pred_layers.0_token_4", "fpn.prediction"),
+        ("fpn.downsample_layers.1_nchwc", "fpn.downsample"),
+        ("fpn.add", "fpn.upsample"),
+        ("proto_net.4_token_239", "protonet"),
+        ("prototype", "protonet"),
+        ("prediction_layers.0.upfeature.1.P3_nchwc", "head.upfeature"),
+        ("prediction_layers.0.conf_layer.P7.rows", "head.class"),
+        ("prediction_layers.0.bbox_layer.concat", "head.box"),
+        ("prediction_layers.0.mask_layer.tanh", "head.mask"),
+        ("Transpose_token_80", "other"),
+    ],
+)
+def test_kernels_have_names_of_the_model(name: str, block: str) -> None:
+    assert block_of(name) == block
+
+
+def event(name: str, operator: str, us: int, index: int, kind: str = "float", **sizes: int) -> dict[str, Any]:
+    shapes = [{kind: [1, 8, 10, 10]}, {kind: [16, 8, 3, 3]}]
+    facts = {"op_name": operator, "node_index": index, "input_type_shape": shapes, **sizes}
+    facts["output_type_shape"] = [{kind: [1, 16, 5, 5]}]
+    return {"cat": "Node", "name": f"{name}_kernel_time", "dur": us, "args": facts}
+
+
+def profile() -> list[dict[str, Any]]:
+    """A warm-up run that does not count, and three that do."""
+    sizes = {"activation_size": 3200, "parameter_size": 4608, "output_size": 1600}
+    events: list[dict[str, Any]] = [{"cat": "Session", "name": "model_run", "dur": 5}]
+    for extra in (5000, 0, 100, -100):
+        events += [
+            event("proto_net.0_token_1", "QLinearConv", 6000 + extra, 0, "uint8", **sizes),
+            event("fpn.lat_layers.0_nchwc", "Conv", 2000, 1, **sizes),
+            event("ReorderOutput", "ReorderOutput", 1200, 2),
+            event("ReorderOutput", "ReorderOutput", 800, 3),
+        ]
+    return events
+
+
+def test_kernels_of_a_profile() -> None:
+    kernels = read_kernels(profile(), 1, {"proto_net.0": 57600})
+    assert [(kernel.block, kernel.ms) for kernel in kernels] == [
+        ("protonet", 6.0),
+        ("fpn.lateral", 2.0),
+        (CONVERSIONS, 1.2),
+        (CONVERSIONS, 0.8),
+    ]
+    assert (kernels[0].precision, kernels[0].bytes) == ("uint8", 3200 + 4608 + 1600)
+    assert kernels[0].operations == 57600
+    assert (kernels[1].operations, kernels[2].operations) == (None, None)
+
+
+def test_the_document_adds_up_and_suggests_at_most_three_things() -> None:
+    document = profile_document(read_kernels(profile(), 1, {"proto_net.0": 57600}))
+    assert document["total_ms"] == 10
+    assert {block["name"]: block["share"] for block in document["blocks"]} == {
+        "protonet": 0.6,
+        "fpn.lateral": 0.2,
+        CONVERSIONS: 0.2,
+    }
+    assert document["conversion_share"] == 0.2
+    assert document["layers"][0]["name"] == "proto_net.0_token_1"
+    protonet = document["blocks"][0]
+    assert protonet["operations_per_byte"] == pytest.approx(57600 / 9408, abs=0.1)
+    assert (protonet["bound_by"], protonet["precisions"]) == ("memory", ["uint8"])
+    lateral = document["blocks"][1]
+    assert (lateral["operations_per_byte"], lateral["bound_by"]) == (None, None), "not known, so not made up"
+    first, second, third = document["suggestions"]
+    assert first.startswith("20% of the time changes layouts or types")
+    assert second.startswith("20% of the time are convolutions that INT8 left in float")
+    assert third.startswith("protonet takes 60%, the most of all parts")
+
+
+def test_operations_of_convolutions_and_of_what_follows_them(tmp_path: Path) -> None:
+    model = float_network()
+    onnx.save(model, tmp_path / "model.onnx")
+    operations, exact = kernel_operations(tmp_path / "model.onnx"), convolution_operations(tmp_path / "model.onnx")
+    for convolution in NetworkGraph(model).convolutions:
+        assert operations[convolution.name] == 2 * convolution.macs
+    followers = [node.name for node in model.graph.node if node.op_type == "Relu"]
+    assert any(name in operations for name in followers)
+    assert not any(name in exact for name in followers), "a layer of an engine names all of its nodes"
+    assert exact.items() <= operations.items()
+
+
+@pytest.mark.parametrize(
+    ("ms", "operations", "bound"),
+    # 100 MB at 100 GB/s take a millisecond.
+    [(1.5, 10**9, "memory"), (1.5, 10**12, "memory"), (4.0, 10**12, "arithmetic"), (4.0, 10**9, "latency")],
+)
+def test_on_a_gpu_its_memory_is_asked_first(ms: float, operations: int, bound: str) -> None:
+    kernel = KernelTime("proto_net.0", "CaskConvolution", "float16", ms, 100_000_000, operations)
+    document = profile_document([kernel], 100.0)
+    assert document["blocks"][0]["bound_by"] == bound
+    assert document["memory_gb_per_s"] == 100
+
+
+def test_a_real_network(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "small.bundle", [Thing((0.1, 0.1, 0.5, 0.5))])
+    kernels = profile_network(folder / "model.fp32.onnx", small_manifest().input, num_threads=1)
+    assert kernels
+    document = profile_document(kernels)
+    assert sum(block["share"] for block in document["blocks"]) == pytest.approx(1, abs=0.01)
+    assert profile_document([])["suggestions"] == []

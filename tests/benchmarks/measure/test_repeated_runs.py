@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.bench_records import steady_ms
+from yolact_benchmarks.machine.machine_state import MachineSample
+from yolact_benchmarks.measure.fresh_process import Kind, Report
+from yolact_benchmarks.measure.measurement import Plan, Series
+from yolact_benchmarks.measure.process_run import ProcessRun, join_runs
+from yolact_benchmarks.measure.repeated_runs import run_processes, share_of_process
+from yolact_benchmarks.measure.request import BenchRequest
+from yolact_benchmarks.measure.stages import NETWORK, FrameTimes
+
+
+def request(num_processes: int, plan: Plan | None = None) -> BenchRequest:
+    return BenchRequest(Path("any.bundle"), plan=plan or Plan(10.0), num_processes=num_processes, streaming_s=3.0)
+
+
+def a_run(begun: float, samples_ms: list[float], joules: float | None = 1.0) -> ProcessRun:
+    series = Series(joules={"board": joules}, busy_s=2.0, energy_frames=len(samples_ms))
+    for i, ms in enumerate(samples_ms):
+        series.add(FrameTimes(ms, {"network": ms / 2}, 3), i + 1.0)
+    streaming = {"fps": 10.0, "frames": 20, "seconds": 2.0}
+    machine = [MachineSample(0.0), MachineSample(5.0)]
+    return ProcessRun(begun, {"a": {}}, {"a": (NETWORK,)}, {"a": series}, {"a": streaming}, [{}], machine, ("none",))
+
+
+class Processes:
+    """Runs that take ten seconds each, of medians that are given."""
+
+    def __init__(self, *medians: float) -> None:
+        self.medians = list(medians)
+        self.asked: list[BenchRequest] = []
+        self.now = 0.0
+
+    def call(self, one: BenchRequest, report: Report) -> ProcessRun:
+        report("say", f"opened {len(self.asked)}")
+        report("status", "measuring")
+        self.asked.append(one)
+        self.now += 10
+        return a_run(self.now, steady_ms(len(self.asked), self.medians[(len(self.asked) - 1) % len(self.medians)], 30))
+
+    def clock(self) -> float:
+        return self.now
+
+
+def silent(kind: Kind, text: str) -> None:
+    del kind, text
+
+
+def test_processes_share_the_time() -> None:
+    one = share_of_process(request(5, Plan(10.0, 0.01, 1.5)))
+    assert one.plan == Plan(2.0, 0.01, 1.5, least_frames=4)
+    assert (one.streaming_s, one.num_processes) == (pytest.approx(0.6), 1)
+    assert share_of_process(request(2)).plan.least_frames == 5
+
+
+def test_the_first_process_speaks_for_all() -> None:
+    processes, told = Processes(20.0), list[tuple[str, str]]()
+    runs = run_processes(request(3), lambda *words: told.append(words), processes.call, processes.clock)
+    assert len(runs) == 3
+    assert [one.plan.duration_s for one in processes.asked] == [pytest.approx(10 / 3)] * 3
+    assert [text for kind, text in told if kind == "say"] == [
+        "3 fresh processes, one after the other; in each:",
+        "opened 0",
+    ]
+    assert [text for kind, text in told if kind == "status"] == [f"process {i} of 3: measuring" for i in (1, 2, 3)]
+
+
+def test_one_process_is_asked_for_everything() -> None:
+    processes = Processes(20.0)
+    (run,) = run_processes(request(1), silent, processes.call)
+    assert processes.asked == [request(1)]
+    assert join_runs([run]) is run
+
+
+def test_it_goes_on_until_the_median_is_known_or_the_time_is_over() -> None:
+    alike = Processes(20.0, 20.1)
+    assert len(run_processes(request(3, Plan(120.0, 0.02)), silent, alike.call, alike.clock)) == 3
+    # The first three differ by 10 %, and the more there are the better the median is known.
+    settling = Processes(20.0, 22.0, 21.0)
+    settled = len(run_processes(request(3, Plan(1e6, 0.02)), silent, settling.call, settling.clock))
+    assert 5 <= settled <= 60
+    never = Processes(20.0, 22.0, 21.0)
+    assert len(run_processes(request(3, Plan(60.0, 0.001)), silent, never.call, never.clock)) == 6
+
+
+def test_runs_are_joined_one_after_the_other() -> None:
+    runs = [a_run(100.0, [10.0, 11.0]), a_run(130.0, [12.0], joules=2.0)]
+    joined = join_runs(runs)
+    series = joined.series["a"]
+    assert (series.total_ms, series.counts, series.num_instances) == ([10.0, 11.0, 12.0], [2, 1], [3, 3, 3])
+    assert series.stage_ms == {"network": [5.0, 5.5, 6.0]}
+    assert series.seconds == [1.0, 2.0, 31.0]
+    assert (series.joules, series.busy_s, series.energy_frames) == ({"board": 3.0}, 4.0, 3)
+    assert [sample.seconds for sample in joined.machine] == [0.0, 5.0, 30.0, 35.0]
+    assert joined.streaming["a"] == {"fps": 10.0, "frames": 40, "seconds": 4.0}
+
+
+def test_what_one_process_did_not_measure_is_not_measured() -> None:
+    runs = [a_run(0.0, [10.0]), a_run(9.0, [10.0], joules=None)]
+    runs[1].streaming["a"] = {"not_measured": "it ended"}
+    joined = join_runs(runs)
+    assert joined.series["a"].joules == {"board": None}
+    assert joined.streaming["a"] == {"not_measured": "it ended"}
+    other: Any = a_run(0.0, [10.0])
+    other.series["a"].joules = {}
+    assert join_runs([a_run(0.0, [10.0]), other]).series["a"].joules == {"board": None}

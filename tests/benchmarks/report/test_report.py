@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.bench_records import bench_record, steady_ms
+from support.html_checker import read_page
+from support.scenes import make_instances
+from yolact_benchmarks.report.report import draw_bench_report
+from yolact_benchmarks.report.waterfall import draw_waterfall
+from yolact_calibration.report.contact_sheet import side_by_side
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def full_record() -> dict[str, Any]:
+    series = {(p, n): steady_ms(n, ms) for p, ms in (("fp32", 20.0), ("int8-cpu", 9.0)) for n in (1, 10, 100)}
+    record = bench_record(series, accuracy={"fp32": 0.415, "int8-cpu": 0.411}, joules=0.3)
+    block = {"mb": 1.0, "operations_per_byte": 20.0, "bound_by": "arithmetic", "precisions": ["float"]}
+    record["results"]["layers"] = {
+        "fp32": {
+            "blocks": [
+                {"name": "backbone.layer3", "ms": 4.0, "share": 0.4, **block},
+                {"name": "protonet", "ms": 6.0, "share": 0.6, **block},
+            ],
+            "suggestions": ["protonet takes 60%"],
+        },
+        "int8-cpu": {"not_measured": "no profiler"},
+    }
+    record["results"]["peers"] = {
+        "caption": "Whole frames in turns",
+        "ours": {"fp32": 126.0},
+        "rows": [
+            {"name": "PyTorch eager", "over": "fp32", "median_ms": 900.0, "ratio": 7.1, "low": 6.9, "high": 7.3},
+        ],
+        "missing": [{"name": "OpenVINO", "why": "not installed"}],
+    }
+    return record
+
+
+def pictures() -> list[dict[str, Any]]:
+    frame = np.full((48, 64, 3), 90, np.uint8)
+    sides = make_instances(48, 64, [(4, 4, 30, 40)]), make_instances(48, 64, [(6, 4, 30, 40)])
+    first, second = side_by_side(frame, *sides, ("cat",))
+    facts = {"name": "a <b>.png", "loss": 0.1, "num_reference": 1, "num_matched": 1, "num_extra": 0}
+    return [{**facts, "reference": first, "candidate": second}]
+
+
+def test_everything_that_was_measured_is_on_the_page() -> None:
+    page = read_page(draw_bench_report(full_record(), pictures()))
+    headings = page.texts("h2")
+    assert headings == [
+        "End to end",
+        "Stages",
+        "Models",
+        "Accuracy beside speed",
+        "Parts of the network",
+        "Peers, side by side",
+        "Pictures that differ most",
+        "The machine meanwhile",
+        "How it was measured",
+    ]
+    figures = page.texts("figcaption")
+    assert sum(title.startswith("Latency, ") for title in figures) == 2
+    assert sum(title.startswith("Over time, ") for title in figures) == 2
+    assert "fp32, 1920x1080, 100 instances" in figures
+    assert "Accuracy and speed: higher and further left is better" in figures
+    assert "Time by part of the network" in figures
+    assert {"Load of others", "A fixed piece of work", "Clock"} <= set(figures)
+    assert len(page.all("img")) == 2
+    told = " ".join(page.texts("main"))
+    assert "✓ The measurement was stable." in told
+    assert "OpenVINO: not installed" in told
+    assert "protonet takes 60%" in told
+    assert "not measured: no profiler" in told
+
+
+def test_an_unstable_measurement_cannot_be_overlooked() -> None:
+    page = read_page(draw_bench_report(bench_record({("fp32", 1): steady_ms(1)}, reasons=["others <were> busy"])))
+    callout = next(element for element in page.all("div") if "unstable" in element.attributes.get("class", ""))
+    assert "The measurement was not stable; do not rely on these figures." in callout.text
+    assert "others <were> busy" in callout.text
+
+
+def test_what_was_not_measured_has_no_section_and_a_reason() -> None:
+    page = read_page(draw_bench_report(bench_record({("fp32", 1): steady_ms(1)})))
+    assert "Accuracy beside speed" not in page.texts("h2")
+    told = " ".join(page.texts("main"))
+    assert "Energy was not measured: no meter." in told
+    assert "temperature c" in told
+
+
+def test_the_waterfall_begins_each_stage_where_the_one_before_ends() -> None:
+    page = read_page(draw_waterfall("frame", [("preprocess", 2.0), ("network", 6.0), ("masks", 2.0)]))
+    bars = [element.attributes for element in page.all("rect")]
+    left = [float(bar["x"]) for bar in bars]
+    width = [float(bar["width"]) for bar in bars]
+    assert left[1] == pytest.approx(left[0] + width[0], abs=0.2)
+    assert left[2] == pytest.approx(left[1] + width[1], abs=0.2)
+    assert width[1] == pytest.approx(3 * width[0], abs=0.3)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, to see the report as a reader does")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_shows_it_without_a_complaint_and_without_scrolling_aside(tmp_path: Path, width: int) -> None:
+    report = tmp_path / "report.html"
+    # The page itself runs nothing; the question about its width is asked by this copy.
+    content = draw_bench_report(full_record(), pictures())
+    asked = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", content)
+    question = "<script>document.title = document.documentElement.scrollWidth + ' of ' + innerWidth</script>"
+    report.write_text(content, encoding="utf-8")
+    (tmp_path / "asked.html").write_text(asked.replace("</body>", question + "</body>"), encoding="utf-8")
+
+    def browse(name: str) -> subprocess.CompletedProcess[str]:
+        words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+        words += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", f"file://{tmp_path / name}"]
+        return subprocess.run([str(CHROMIUM), *words], capture_output=True, text=True, timeout=120)
+
+    done = browse("report.html")
+    assert ":CONSOLE" not in done.stderr
+    assert done.stdout.count("<svg") == content.count("<svg")
+    title = re.search(r"<title>(\d+) of (\d+)</title>", browse("asked.html").stdout)
+    assert title is not None
+    assert int(title[1]) <= int(title[2])

@@ -1,0 +1,134 @@
+"""Graphs in float16: types, what stays in float32, and how near they stay to the float32 network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from support.pruning import FAMILIES
+from support.quantised import float_network, image_of, observed_ranges, run, signal_to_noise_db
+from yolact_calibration.quantisation.float16 import to_float16
+from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph
+from yolact_calibration.quantisation.qdq import quantise
+from yolact_calibration.quantisation.qdq_placement import Dialect
+from yolact_export.model.config import find_config
+from yolact_runtime.backends import create_backend
+from yolact_runtime.model.manifest import METADATA_KEY, Manifest
+
+CONFIG = find_config("yolact_lite0")
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
+    infos = (*inferred.value_info, *inferred.input, *inferred.output)
+    return {
+        **{info.name: info.type.tensor_type.elem_type for info in infos},
+        **{tensor.name: tensor.data_type for tensor in inferred.initializer},
+    }
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_float16_stays_near_float32(family: str) -> None:
+    model = float_network(family)
+    found = to_float16(model)
+    onnx.checker.check_model(found.model, full_check=True)
+    image = image_of(model)
+    expected, outputs = run(model, image), run(found.model, image)
+    for name, value in expected.items():
+        assert outputs[name].dtype == np.float32
+        assert signal_to_noise_db(value, outputs[name]) > 40, name
+    assert found.model.ByteSize() < 0.6 * model.ByteSize()
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_types_are_strict(quantised: bool) -> None:
+    model = float_network("yolact_plus_resnet50")
+    if quantised:
+        names = [convolution.name for convolution in NetworkGraph(model).convolutions]
+        model = quantise(model, observed_ranges(model), names, Dialect.TENSORRT)
+    found = to_float16(model).model
+    types = types_of(found)
+    floats = {TensorProto.FLOAT, TensorProto.FLOAT16}
+    for node in found.graph.node:
+        if node.op_type in {"Cast", "Resize"}:
+            continue
+        assert len({types[name] for name in (*node.input, *node.output) if name and types[name] in floats}) <= 1
+        if node.op_type == "Conv":
+            assert types[node.input[0]] == TensorProto.FLOAT16
+        if node.op_type in {"Tanh", "GridSample"}:
+            assert types[node.input[0]] == TensorProto.FLOAT
+    assert all(
+        info.type.tensor_type.elem_type == TensorProto.FLOAT for info in (*found.graph.input, *found.graph.output)
+    )
+    assert not quantised or found.opset_import[0].version == 19
+
+
+def test_quantised_values_do_not_change_with_the_type_of_the_rest() -> None:
+    model = float_network()
+    names = [convolution.name for convolution in NetworkGraph(model).convolutions]
+    single = quantise(model, observed_ranges(model), names, Dialect.TENSORRT)
+    half = to_float16(single).model
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in half.graph.initializer}
+    for tensor in single.graph.initializer:
+        if tensor.name.endswith(".scale"):
+            assert (stored[f"{tensor.name}.half"].astype(np.float32) == numpy_helper.to_array(tensor)).all()
+    image = image_of(model)
+    expected, found = run(single, image, simulate=True), run(half, image, simulate=True)
+    for name, value in expected.items():
+        assert signal_to_noise_db(value, found[name]) > 15, name
+
+
+def test_large_values_stay_in_float32_and_say_so() -> None:
+    model = float_network()
+    found = to_float16(model, largest={"proto_net.4": 70000.0, "proto_net.2": 100.0})
+    assert "proto_net.2" not in found.kept_single
+    assert "70000" in found.kept_single["proto_net.4"].replace("7e+04", "70000")
+    assert types_of(found.model)["proto_net.4"] == TensorProto.FLOAT
+
+
+def test_weights_beyond_float16_stay_in_float32() -> None:
+    model = float_network()
+    for tensor in model.graph.initializer:
+        if tensor.name == "proto_net.2.weight":
+            values = numpy_helper.to_array(tensor).copy()
+            values[0, 0, 0, 0] = 1e6
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    found = to_float16(model)
+    assert "beyond float16" in found.kept_single["proto_net.2"]
+    image = image_of(model)
+    assert signal_to_noise_db(run(model, image)["prototype"], run(found.model, image)["prototype"]) > 35
+
+
+def test_weights_that_vanish_are_counted() -> None:
+    model = float_network()
+    for tensor in model.graph.initializer:
+        if tensor.name == "proto_net.2.weight":
+            values = numpy_helper.to_array(tensor).copy()
+            values[0] = 1e-9
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    assert to_float16(model).num_vanished - to_float16(float_network()).num_vanished == values[0].size
+
+
+def test_nodes_can_be_kept_by_name() -> None:
+    found = to_float16(float_network(), single=["prediction_layers.0.bbox_layer.P3"])
+    assert found.kept_single["prediction_layers.0.bbox_layer.P3"] == "asked for"
+    assert types_of(found.model)["prediction_layers.0.bbox_layer.P3"] == TensorProto.FLOAT
+
+
+def test_onnx_runtime_runs_the_graph_as_it_is_written(tmp_path: Path) -> None:
+    # Fused, this graph gives 9 dB: see yolact_runtime.backends.onnxruntime.
+    model = float_network("yolact_lite0")
+    names = [c.name for c in NetworkGraph(model).convolutions if c.group not in FINAL_GROUPS]
+    half = to_float16(quantise(model, observed_ranges(model), names, Dialect.TENSORRT)).model
+    manifest = Manifest("m", ("a",), CONFIG.input_spec(), CONFIG.prior_spec(), precision="int8")
+    onnx.helper.set_model_props(half, {METADATA_KEY: manifest.to_json()})
+    path = tmp_path / "model.int8.onnx"
+    path.write_bytes(half.SerializeToString())
+    image = image_of(model)
+    expected, found = run(model, image), create_backend("onnxruntime-cpu", path).infer(image)
+    for name, value in expected.items():
+        assert signal_to_noise_db(value, found[name]) > 25, name

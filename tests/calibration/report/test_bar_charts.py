@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.html_checker import read_page
+from yolact_calibration.report.bar_charts import draw_bars, draw_histogram
+from yolact_calibration.report.chart_frame import Axis
+
+any_number = st.none() | st.floats() | st.integers()
+NAMES = ["weights", "activations"]
+
+
+@given(st.lists(st.tuples(st.text(max_size=30), st.lists(any_number, min_size=2, max_size=2)), max_size=4))
+def test_any_bars_stay_in_the_picture(groups: list[tuple[str, list[float | None]]]) -> None:
+    axis = Axis.covering("points", [value for _, values in groups for value in values], from_zero=True)
+    found = read_page(draw_bars("Title", axis, NAMES, groups).replace("None", "").replace("nan", ""))
+    height = float(found.all("svg")[-1].attributes["viewbox"].split()[3])
+    for bar in found.all("rect"):
+        x, y, width, length = (float(bar.attributes[key]) for key in ("x", "y", "width", "height"))
+        assert 0 <= x <= x + width <= 481
+        assert 0 <= y <= y + length <= height
+
+
+def test_bars_begin_at_zero_and_undefined_ones_are_missing() -> None:
+    axis = Axis.covering("points", [-1, 2], from_zero=True)
+    found = read_page(draw_bars("Title", axis, NAMES, [("res2", [2.0, -1.0]), ("res3", [None, 0.0])]))
+    long, negative, none = [bar for bar in found.all("rect") if len(bar.attributes["class"]) > 3]
+    assert float(long.attributes["width"]) == pytest.approx(2 * float(negative.attributes["width"]), abs=0.2)
+    zero = float(long.attributes["x"])
+    assert float(negative.attributes["x"]) + float(negative.attributes["width"]) == pytest.approx(zero, abs=0.11)
+    assert float(none.attributes["width"]) == 1
+    assert long.text == "res2, weights: 2.00"
+    assert found.texts("li") == NAMES
+    assert "points" in found.texts("text")
+
+
+def test_long_names_are_cut_and_told_in_full() -> None:
+    name = "prediction head of the third level <b>"
+    found = read_page(draw_bars("Title", Axis.covering("x", [1], from_zero=True), NAMES, [(name, [1, 1])]))
+    shown = next(element for element in found.all("text") if "…" in element.text)
+    assert shown.text.startswith("prediction head o…")
+    assert name in shown.text
+
+
+def draw(values: np.ndarray, bins: int, low: float | None = None, high: float | None = None) -> str:
+    counts, edges = np.histogram(values, bins)
+    return draw_histogram(edges.tolist(), counts.tolist(), low, high)
+
+
+def test_a_histogram_of_many_bins_is_small() -> None:
+    values = np.random.default_rng(0).gamma(0.5, 2, 10_000)
+    picture = draw(values, 2048, 0, 5)
+    assert len(picture) < 2500
+    found = read_page(picture)
+    bars = next(path for path in found.all("path") if path.attributes["class"] == "bar")
+    assert 10 < bars.attributes["d"].count("M") <= 48
+    assert "kept 0 to 5.00" in found.texts("title")[0]
+
+
+def test_clips_lie_where_the_range_ends_and_what_is_cut_is_shaded() -> None:
+    found = read_page(draw(np.arange(100), 10, 24.75, 74.25))
+    clips = [path.attributes["d"] for path in found.all("path") if path.attributes["class"] == "clip"]
+    assert clips == ["M40.0 0v34", "M120.0 0v34"]
+    assert [rect.attributes["width"] for rect in found.all("rect")] == ["40.0", "40.0"]
+    assert not read_page(draw(np.arange(100), 10, None, None)).all("rect")
+
+
+def test_ranges_wider_than_the_values_are_marked_at_the_ends() -> None:
+    found = read_page(draw(np.arange(100), 10, -1e9, 1e9))
+    assert [path.attributes["d"] for path in found.all("path")][1:] == ["M0.0 0v34", "M160.0 0v34"]
+    assert not found.all("rect")
+
+
+def test_merged_bins_of_unlike_width_are_comparable() -> None:
+    # 49 equal bins become 25, the last of which is half as wide as the others.
+    picture = draw_histogram(list(range(50)), [100] * 49, None, None)
+    assert len(set(re.findall(r"v-([\d.]+)", picture))) == 1
+
+
+@pytest.mark.parametrize(
+    ("edges", "counts"),
+    [
+        ([], []),
+        ([0.0, 1.0], []),
+        ([0.0, 1.0, 2.0], [1]),
+        ([0.0, 0.0], [3]),
+        ([1.0, 0.0], [3]),
+        ([0.0, math.nan], [3]),
+        ([0.0, 1.0, math.inf], [3, 4]),
+    ],
+)
+def test_what_is_no_histogram_is_not_drawn(edges: list[float], counts: list[float]) -> None:
+    assert draw_histogram(edges, counts, 0, 1) == ""
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [math.nan, 1e300], [10**400, 1]])
+def test_any_counts_can_be_drawn(counts: list[float]) -> None:
+    read_page(draw_histogram([-1e-300, 0, 1e300], counts, None, 0.5))

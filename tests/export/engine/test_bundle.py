@@ -1,0 +1,160 @@
+"""Engines are built into bundles, with NumPy and TensorRT alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.engine_graphs import CONVOLUTIONS, small_model, write_engine_bundle
+from support.precompiled import with_kernels
+from yolact_export.bundle_writer import check_destination
+from yolact_export.engine.bundle import build_engines, engine_precisions
+from yolact_export.engine.options import EngineOptions
+from yolact_export.engine.progress import BuildProgress
+from yolact_export.errors import EngineBuildError, UsageError
+from yolact_runtime.backends.engine_file import find_engine, read_engine
+from yolact_runtime.errors import BundleError
+from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha256, open_bundle, read_manifest
+from yolact_runtime.model.kernel_folder import bundle_kernels
+
+RTX = EngineOptions("rtx")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_every_precision_gets_its_engine(tmp_path: Path) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32", "fp16", "int8", "int8-cpu"))
+    before = names(bundle)
+    said: list[str] = []
+    written = build_engines(bundle, None, RTX, say=said.append)
+    assert names(bundle) == sorted([*before, *(f"model.{p}.rtx.plan" for p in ("fp16", "fp32", "int8"))])
+    assert [engine.arithmetic() for engine in written] == [{"Float": 3}, {"Half": 3}, {"Int8": 3}]
+    assert {engine.num_convolutions for engine in written} == {len(CONVOLUTIONS)}
+    for engine in written:
+        found = find_engine(bundle, engine.precision, "rtx")
+        assert found.artefact == engine.artefact == read_manifest(bundle).artefacts[engine.path.name]
+        assert found.artefact.sha256 == file_sha256(engine.path)
+        assert found.artefact.build["onnx_sha256"] == file_sha256(bundle / f"model.{engine.precision}.onnx")
+        assert len(read_engine(found)) == found.artefact.size_bytes
+        assert not engine.built.plan
+    assert "model.int8.rtx.plan: " in said[-1]
+    assert said[-1].endswith("convolutions: 3 Int8")
+    # It is still a bundle for ONNX Runtime, and may be replaced by an export.
+    assert open_bundle(bundle).network.name == "model.int8-cpu.onnx"
+    check_destination(bundle)
+
+
+def test_a_second_build_replaces_the_first_and_removes_a_signature(tmp_path: Path) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
+    first = build_engines(bundle, ["fp32"], RTX)
+    (bundle / SIGNATURE_NAME).write_bytes(bytes(64))
+    check_destination(bundle)
+    said: list[str] = []
+    second = build_engines(bundle, ["fp32"], EngineOptions("rtx", compute_capabilities=("8.6",)), say=said.append)
+    assert first[0].artefact.sha256 != second[0].artefact.sha256
+    assert read_manifest(bundle).artefacts["model.fp32.rtx.plan"].build["compute_capabilities"] == "8.6"
+    assert not (bundle / SIGNATURE_NAME).exists()
+    assert any("no longer fits and is removed; sign again" in line for line in said)
+
+
+def test_building_engines_keeps_the_kernels_and_the_other_way_round(tmp_path: Path) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
+    with_kernels(bundle, "sm_87")
+    entry = read_manifest(bundle).artefacts["cubins/cubins.json"]
+    (engine,) = build_engines(bundle, None, RTX)
+    assert list(read_manifest(bundle).artefacts) == ["model.fp32.onnx", "cubins/cubins.json", "model.fp32.rtx.plan"]
+    assert read_manifest(bundle).artefacts["cubins/cubins.json"] == entry
+    assert bundle_kernels(bundle) == bundle / "cubins"
+    with_kernels(bundle, "sm_90")
+    assert read_engine(find_engine(bundle, "fp32", "rtx"))
+    assert read_manifest(bundle).artefacts[engine.path.name] == engine.artefact
+    check_destination(bundle)
+
+
+def test_an_interrupt_keeps_the_engines_before_it_and_nothing_else(tmp_path: Path) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32", "fp16"))
+    attempts = []
+
+    def stop(progress: BuildProgress) -> None:
+        if progress.kind == "attempt":
+            attempts.append(progress)
+        if progress.kind == "start" and len(attempts) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engines(bundle, None, RTX, stop)
+    assert names(bundle) == [MANIFEST_NAME, "model.fp16.onnx", "model.fp32.onnx", "model.fp32.rtx.plan"]
+    assert "model.fp32.rtx.plan" in read_manifest(bundle).artefacts
+    assert "model.fp16.rtx.plan" not in read_manifest(bundle).artefacts
+
+
+@pytest.mark.parametrize(
+    ("precisions", "error", "message"),
+    [
+        (["int8-cpu"], UsageError, "int8-cpu is for ONNX Runtime"),
+        (["int4"], UsageError, 'no engine is built of precision "int4"; TensorRT takes fp32, fp16, int8'),
+        (["fp16"], BundleError, r"has no network of precision fp16 \(it has fp32\); export"),
+    ],
+)
+def test_precisions_that_are_not_there(
+    tmp_path: Path, precisions: list[str], error: type[Exception], message: str
+) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32", "int8-cpu"))
+    assert engine_precisions(bundle) == ("fp32",)
+    with pytest.raises(error, match=message):
+        build_engines(bundle, precisions, RTX)
+
+
+def test_a_bundle_for_the_cpu_alone(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no network that TensorRT takes"):
+        build_engines(write_engine_bundle(tmp_path / "b", ("int8-cpu",)), None, RTX)
+
+
+def test_a_network_that_was_exchanged_is_not_built(tmp_path: Path) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
+    (bundle / "model.fp32.onnx").write_bytes(small_model("fp32", side=16))
+    with pytest.raises(BundleError, match="not the file the manifest describes"):
+        build_engines(bundle, None, RTX)
+    assert names(bundle) == [MANIFEST_NAME, "model.fp32.onnx"]
+
+
+def test_a_failed_build_leaves_the_bundle_as_it_was(tmp_path: Path) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
+    before = (bundle / MANIFEST_NAME).read_bytes()
+    with pytest.raises(EngineBuildError, match="--workspace"):
+        build_engines(bundle, None, EngineOptions("rtx", workspace_bytes=1))
+    assert names(bundle) == [MANIFEST_NAME, "model.fp32.onnx"]
+    assert (bundle / MANIFEST_NAME).read_bytes() == before
+
+
+BLOCKED = """
+import sys
+from pathlib import Path
+from yolact_export.engine.bundle import build_engines
+from yolact_export.engine.options import EngineOptions
+from yolact_export import errors
+from yolact_export.commands import engine_cli
+build_engines(Path(sys.argv[1]), None, EngineOptions("rtx"))
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "onnx", "onnxruntime", "cv2"}))
+"""
+
+
+def test_a_robot_builds_without_torch_and_onnx(tmp_path: Path) -> None:
+    """Packages that fail to import come first on the path of both processes, the command's and the build's."""
+    bundle = write_engine_bundle(tmp_path / "b", ("int8",))
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    for package in ("torch", "torchvision", "onnx", "onnxruntime", "cv2", "PIL"):
+        (blocked / f"{package}.py").write_text(f"raise ImportError('{package} is not for robots')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(blocked), *sys.path])}
+    command = [sys.executable, "-c", BLOCKED, str(bundle)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+    assert json.loads((bundle / MANIFEST_NAME).read_text())["artefacts"]["model.int8.rtx.plan"]["role"] == "engine"

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import io
+
+from yolact_calibration.training.training import Progress
+from yolact_export.training.progress_report import ProgressReport, duration
+from yolact_runtime.terminal import Terminal
+
+
+class _Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_log_gets_the_first_step_and_every_accuracy() -> None:
+    stream = io.StringIO()
+    report = ProgressReport(Terminal(stream=stream))
+    for step in range(1, 51):
+        report(Progress(step, 50, {"distill_mask": 1.5}, 3700.0, {"mask AP": 0.5} if step == 50 else None))
+    lines = stream.getvalue().splitlines()
+    assert lines == ["  step 1/50  loss 1.500  (mask 1.500)  1 h 01 min left", "  step 50: mask AP 0.500"]
+
+
+def test_a_terminal_shows_one_line_that_fits() -> None:
+    stream = _Tty()
+    report = ProgressReport(Terminal(stream=stream))
+    report(Progress(1, 50, {f"term_{i}": 1.0 for i in range(40)}, 3.0))
+    assert "\n" not in stream.getvalue()
+    assert len(stream.getvalue().removeprefix("\r\033[K")) < 200
+
+
+def test_quiet_is_quiet() -> None:
+    for stream in (io.StringIO(), _Tty()):
+        ProgressReport(Terminal(quiet=True, stream=stream))(Progress(1, 2, {"a": 1.0}, 1.0, {"AP": 0.1}))
+        assert stream.getvalue() == ""
+
+
+def test_durations() -> None:
+    assert [duration(seconds) for seconds in (4.4, 200, 3720)] == ["4 s", "3 min 20 s", "1 h 02 min"]

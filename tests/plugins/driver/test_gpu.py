@@ -1,0 +1,102 @@
+"""The driver is asked with ctypes; a machine without one gives a reason and no crash."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from typing import Any
+
+import pytest
+
+from yolact_plugins.driver import gpu
+from yolact_plugins.driver.gpu import Gpu, cuda_extra, find_gpu
+from yolact_plugins.errors import CudaUnavailableError
+
+
+def test_no_driver() -> None:
+    with pytest.raises(CudaUnavailableError, match=r"no NVIDIA driver here \(libnothere\.so\.1: .*install it"):
+        find_gpu("libnothere.so.1")
+
+
+def test_a_library_that_is_no_driver() -> None:
+    with pytest.raises(CudaUnavailableError, match=r"libc\.so\.6 is no NVIDIA driver: it has no cuInit"):
+        find_gpu("libc.so.6")
+
+
+def test_this_machine_gives_a_gpu_or_a_reason() -> None:
+    try:
+        answer = find_gpu().compute_capability
+    except CudaUnavailableError as error:
+        answer = str(error)
+    assert re.search(r"driver|^\d+\.\d$", answer)
+
+
+class _Driver:
+    """Answers as a driver does, through the same pointers: there is none to ask here."""
+
+    _name = "libcuda.so.1"
+
+    def __init__(self, count: int = 1, status: int = 0) -> None:
+        self.count, self.status = count, status
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802
+        return self.status
+
+    def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802
+        version._obj.value = 12060
+        return 0
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = self.count
+        return 0
+
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:  # noqa: N802
+        return 0
+
+    def cuDeviceGetName(self, name: Any, length: int, device: Any) -> int:  # noqa: N802
+        name.value = b"Orin"
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802
+        value._obj.value = {75: 8, 76: 7}[attribute]
+        return 0
+
+    def cuGetErrorName(self, status: int, name: Any) -> int:  # noqa: N802
+        name._obj.value = b"CUDA_ERROR_NO_DEVICE"
+        return 0
+
+
+def _use(driver: _Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda name: driver)
+    assert ctypes.CDLL("x") is driver
+
+
+def test_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    _use(_Driver(), monkeypatch)
+    assert find_gpu() == Gpu("Orin", "8.7", "12.6")
+
+
+def test_a_driver_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    _use(_Driver(status=100), monkeypatch)
+    with pytest.raises(CudaUnavailableError, match=r"cuInit returned CUDA error 100 \(CUDA_ERROR_NO_DEVICE\); does"):
+        find_gpu()
+
+
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    _use(_Driver(count=0), monkeypatch)
+    with pytest.raises(CudaUnavailableError, match="shows no GPU; is CUDA_VISIBLE_DEVICES"):
+        find_gpu()
+
+
+@pytest.mark.parametrize(
+    ("version", "extra"), [("12.6", "cuda12"), ("12.9", "cuda12"), ("13.0", "cuda"), ("14.1", "cuda")]
+)
+def test_the_extra_of_a_cuda(version: str, extra: str) -> None:
+    assert cuda_extra(version) == extra
+
+
+def test_the_extra_for_this_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    _use(_Driver(), monkeypatch)
+    assert cuda_extra() == "cuda12"
+    _use(_Driver(count=0), monkeypatch)
+    assert cuda_extra() == "cuda"

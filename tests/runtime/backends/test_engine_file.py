@@ -1,0 +1,237 @@
+"""Engines on the machine that runs them: verified and compared before TensorRT sees a byte."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from support.fake_tensorrt import ILogger
+from support.scenes import small_manifest
+from yolact_runtime.backends import engine_file
+from yolact_runtime.backends.cuda_driver import Gpu, find_gpu
+from yolact_runtime.backends.engine_file import (
+    EngineFile,
+    check_engine,
+    engine_file_name,
+    find_engine,
+    load_engine,
+    machine_facts,
+    read_engine,
+)
+from yolact_runtime.backends.tensorrt_library import TensorRtLibrary, load_tensorrt
+from yolact_runtime.errors import BackendError, BackendUnavailableError, BundleError, EngineMismatchError
+from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256
+from yolact_runtime.model.manifest import Artefact
+
+ORIN = Gpu("Orin", "8.7", "12.6")
+
+
+def tensorrt(version: str, target: str = "tensorrt", capabilities: tuple[str, ...] = ()) -> Any:
+    """An installed TensorRT package that is only asked for its version and for the GPUs that it builds for."""
+    members = {f"SM{name.replace('.', '')}": index for index, name in enumerate(capabilities)}
+    module = SimpleNamespace(
+        __version__=version, ILogger=ILogger, ComputeCapability=SimpleNamespace(__members__={"NONE": 0} | members)
+    )
+    return TensorRtLibrary(target, module)
+
+
+JETSON = {
+    "target": "tensorrt",
+    "library": "tensorrt",
+    "library_version": "10.3.0",
+    "os": "linux",
+    "arch": "aarch64",
+    "compute_capabilities": "8.7",
+    "gpu": "Orin",
+    "version_compatible": "no",
+    "hardware_compatible": "no",
+}
+
+
+def write_engine(folder: Path, build: dict[str, str], content: bytes = b"plan", precision: str = "int8") -> EngineFile:
+    folder.mkdir(exist_ok=True)
+    target = build.get("target", "tensorrt")
+    path = folder / engine_file_name(precision, target)
+    path.write_bytes(content)
+    artefact = Artefact("engine", precision, file_sha256(path), len(content), build)
+    manifest = dataclasses.replace(small_manifest(), artefacts={path.name: artefact})
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return find_engine(folder, precision, target)
+
+
+@pytest.fixture
+def on_a_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_file, "machine_facts", lambda: {"os": "linux", "arch": "aarch64"})
+
+
+def test_an_engine_is_found_by_its_folder_or_by_itself(tmp_path: Path) -> None:
+    file = write_engine(tmp_path / "b", JETSON)
+    assert file.path.name == "model.int8.plan"
+    assert file.manifest.precision == "int8"
+    assert find_engine(file.path, "whatever") == file
+    assert read_engine(file) == b"plan"
+
+
+def test_an_engine_that_is_not_there_comes_with_the_command_that_builds_it(tmp_path: Path) -> None:
+    write_engine(tmp_path / "b", JETSON)
+    message = (
+        r"lists no engine model\.fp16\.rtx\.plan \(engines: model\.int8\.plan\); build it on this machine: "
+        r"yolact-export .*/b --engine --target rtx$"
+    )
+    with pytest.raises(BundleError, match=message):
+        find_engine(tmp_path / "b", "fp16", "rtx")
+
+
+def test_an_engine_without_its_bundle_is_not_trusted(tmp_path: Path) -> None:
+    (tmp_path / "alone.plan").write_bytes(b"plan")
+    with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json"):
+        find_engine(tmp_path / "alone.plan", "fp32")
+
+
+def test_an_engine_that_was_exchanged(tmp_path: Path) -> None:
+    file = write_engine(tmp_path / "b", JETSON)
+    file.path.write_bytes(b"evil")
+    with pytest.raises(BundleError, match=r"is not the engine that the manifest lists.*It is not loaded, because"):
+        read_engine(file)
+
+
+def test_an_engine_or_a_folder_that_everybody_may_write(tmp_path: Path) -> None:
+    file = write_engine(tmp_path / "b", JETSON)
+    file.path.chmod(0o646)
+    with pytest.raises(BundleError, match=r"int8\.plan can be written by every user.*chmod o-w "):
+        read_engine(file)
+    file.path.chmod(0o644)
+    file.path.parent.chmod(0o757)
+    with pytest.raises(BundleError, match="/b can be written by every user"):
+        read_engine(file)
+    file.path.parent.chmod(0o1777)
+    assert read_engine(file) == b"plan"
+
+
+@pytest.mark.usefixtures("on_a_jetson")
+def test_the_machine_it_was_built_on(tmp_path: Path) -> None:
+    check_engine(write_engine(tmp_path / "b", JETSON), tensorrt("10.3.0"), ORIN)
+
+
+@pytest.mark.usefixtures("on_a_jetson")
+@pytest.mark.parametrize(
+    ("build", "version", "gpu", "reason"),
+    [
+        ({"arch": "x86_64"}, "10.3.0", ORIN, "this machine is linux on aarch64"),
+        ({"os": "windows"}, "10.3.0", ORIN, "this machine is linux on aarch64"),
+        ({}, "10.16.2", ORIN, "tensorrt 10.16.2 is installed here, and engines fit one version only"),
+        ({}, "10.3.0", Gpu("Thor", "11.0", "13.0"), "this machine has Thor (compute capability 11.0)"),
+        ({"version_compatible": "yes"}, "10.2.0", ORIN, "tensorrt 10.2.0 is installed here, which is older"),
+        ({"compute_capabilities": "8.0 and later"}, "10.3.0", Gpu("Xavier", "7.2", "11.4"), "this machine has Xavier"),
+        ({"compute_capabilities": "8.6, 8.9"}, "10.3.0", ORIN, "this machine has Orin (compute capability 8.7)"),
+    ],
+)
+def test_another_machine(tmp_path: Path, build: dict[str, str], version: str, gpu: Gpu, reason: str) -> None:
+    file = write_engine(tmp_path / "b", JETSON | build)
+    with pytest.raises(EngineMismatchError) as raised:
+        check_engine(file, tensorrt(version), gpu)
+    text = str(raised.value)
+    assert raised.value.exit_status == 5
+    assert reason in text
+    assert text.endswith(f"Build it on this machine: yolact-export {tmp_path / 'b'} --engine")
+    assert "was built for tensorrt 10.3.0, Orin (compute capability " in text
+
+
+@pytest.mark.usefixtures("on_a_jetson")
+@pytest.mark.parametrize(
+    ("build", "version", "capability"),
+    [
+        ({"version_compatible": "yes"}, "11.4.1", "8.7"),
+        ({"compute_capabilities": "8.0 and later", "hardware_compatible": "yes"}, "10.3.0", "12.0"),
+        ({"compute_capabilities": "8.6, 8.9"}, "10.3.0", "8.9"),
+    ],
+)
+def test_engines_for_more_than_one_machine(
+    tmp_path: Path, build: dict[str, str], version: str, capability: str
+) -> None:
+    check_engine(write_engine(tmp_path / "b", JETSON | build), tensorrt(version), Gpu("Orin", capability, "13.0"))
+
+
+RTX_GPUS = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+ANY_GPU = "8.0, 8.6, 8.9, 12.0, 12.1 and later"
+RTX = {"target": "rtx", "library": "tensorrt_rtx", "library_version": "1.7.1", "os": "linux", "arch": "aarch64"}
+FULL_TENSORRT = "This GPU needs full TensorRT; build on this machine: yolact-export {} --engine --target tensorrt"
+
+
+@pytest.mark.usefixtures("on_a_jetson")
+@pytest.mark.parametrize("listed", [ANY_GPU, "8.0 and later"])
+@pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "12.0", "12.1", "13.0"])
+def test_an_rtx_engine_runs_on_what_it_was_built_for(tmp_path: Path, listed: str, capability: str) -> None:
+    file = write_engine(tmp_path / "b", RTX | {"compute_capabilities": listed})
+    check_engine(file, tensorrt("1.7.1", "rtx", RTX_GPUS), Gpu("RTX", capability, "13.0"))
+
+
+@pytest.mark.usefixtures("on_a_jetson")
+@pytest.mark.parametrize("listed", [ANY_GPU, "8.0 and later", "8.6"])
+@pytest.mark.parametrize(
+    ("capability", "advice"),
+    [
+        ("8.7", FULL_TENSORRT),
+        ("9.0", FULL_TENSORRT),
+        ("11.0", FULL_TENSORRT),
+        ("7.2", FULL_TENSORRT),
+        ("7.5", "Build it for this GPU: yolact-export {} --engine --target rtx --compute-capability 7.5"),
+    ],
+)
+def test_a_gpu_that_rtx_does_not_know_is_refused_before_it_is_tried(
+    tmp_path: Path, listed: str, capability: str, advice: str
+) -> None:
+    file = write_engine(tmp_path / "b", RTX | {"compute_capabilities": listed})
+    with pytest.raises(EngineMismatchError, match=f"compute capability {capability}") as raised:
+        check_engine(file, tensorrt("1.7.1", "rtx", RTX_GPUS), Gpu("Host", capability, "13.0"))
+    assert str(raised.value).endswith(advice.format(tmp_path / "b"))
+    assert raised.value.exit_status == 5
+
+
+@pytest.mark.usefixtures("on_a_jetson")
+def test_another_gpu_of_the_same_kind_is_worth_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_engine(write_engine(tmp_path / "b", JETSON), tensorrt("10.3.0"), Gpu("Orin NX", "8.7", "12.6"))
+    assert "was built on Orin; this is Orin NX" in caplog.text
+
+
+# --- loading, with the real TensorRT-RTX ------------------------------------------------------------------------------
+
+
+def rtx_facts() -> dict[str, str]:
+    pytest.importorskip("tensorrt_rtx")
+    library = load_tensorrt("rtx")
+    facts = {"target": "rtx", "library": "tensorrt_rtx", "library_version": library.version}
+    return facts | machine_facts() | {"compute_capabilities": "8.0 and later"}
+
+
+def test_without_a_driver_tensorrt_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_engine(tmp_path / "b", rtx_facts())
+    monkeypatch.setattr(engine_file, "find_gpu", lambda: find_gpu("libnothere.so.1"))
+    with pytest.raises(BackendUnavailableError, match="no NVIDIA driver here"):
+        load_engine(file)
+
+
+def test_a_package_that_is_missing_makes_the_backend_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    from yolact_runtime.backends import tensorrt_library
+
+    monkeypatch.setattr(tensorrt_library, "_loaded", {})
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BackendUnavailableError):
+        load_engine(write_engine(tmp_path / "b", JETSON))
+
+
+def test_what_tensorrt_says_of_a_plan_that_is_none_is_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_engine(tmp_path / "b", rtx_facts())
+    monkeypatch.setattr(engine_file, "find_gpu", lambda: Gpu("RTX 4090", "8.9", "13.0"))
+    with pytest.raises(BackendError, match=r"(?s)refuses .*model\.int8\.rtx\.plan on RTX 4090:\n  \S"):
+        load_engine(file)

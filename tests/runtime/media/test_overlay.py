@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from support.scenes import make_instances
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.masks.masks import Masks
+from yolact_runtime.media.overlay import draw_instances, instance_colour
+
+Frame = npt.NDArray[np.uint8]
+NAMES = ("cat", "a rather long name of a class that will not fit into small pictures")
+GRAY = 90
+
+
+def _gray(height: int, width: int) -> Frame:
+    return np.full((height, width, 3), GRAY, np.uint8)
+
+
+def _changed(image: Frame) -> npt.NDArray[np.bool_]:
+    return (image != GRAY).any(axis=2)
+
+
+def _contrast(a: npt.NDArray, b: npt.NDArray) -> float:
+    """WCAG 2 contrast ratio of two colours, blue first, 0..255."""
+
+    def luminance(colour: npt.NDArray) -> float:
+        value = np.asarray(colour, np.float64) / 255
+        linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.0722, 0.7152, 0.2126])
+
+    dark, bright = sorted((luminance(a), luminance(b)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_the_frame_is_not_modified() -> None:
+    frame = _gray(60, 80)
+    frame.flags.writeable = False
+    image = draw_instances(frame, make_instances(60, 80, [(10, 20, 40, 50)]), NAMES)
+    assert (frame == GRAY).all()
+    assert (image.shape, image.dtype) == (frame.shape, np.uint8)
+    assert _changed(image).any()
+
+
+def test_without_instances_the_picture_is_the_frame() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    image = draw_instances(frame, make_instances(40, 50, []), NAMES)
+    assert (image == frame).all()
+    assert not np.shares_memory(image, frame)
+
+
+def test_the_mask_is_tinted_and_the_rest_left_alone() -> None:
+    image = draw_instances(_gray(200, 200), make_instances(200, 200, [(50, 80, 150, 180)]), NAMES)
+    colour = instance_colour(0)
+    np.testing.assert_allclose(image[130, 100], GRAY * 0.55 + colour * 0.45, atol=1)
+    label_rows = slice(50, 80)  # above the box
+    outside = _changed(image)
+    outside[80:180, 50:150] = False
+    outside[label_rows] = False
+    assert not outside.any()
+
+
+def test_a_box_is_truncated_to_pixels_and_drawn_on_its_border() -> None:
+    instances = make_instances(100, 100, [(20.9, 40.9, 60.9, 80.9)])
+    instances = Instances(instances.xyxy, Masks.empty(1, 100, 100), instances.confidence, instances.class_id)
+    changed = _changed(draw_instances(_gray(100, 100), instances, NAMES))
+    changed[:40] = False  # the label
+    rows, columns = np.nonzero(changed)
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (20, 40, 59, 79)
+    assert not changed[41:79, 21:59].any()  # one pixel wide in a small picture
+
+
+def test_the_best_instance_is_on_top() -> None:
+    image = draw_instances(_gray(200, 200), make_instances(200, 200, [(20, 60, 180, 190), (20, 60, 180, 190)]), NAMES)
+    assert (image[60, 100] == instance_colour(0).astype(np.uint8)).all()
+    # Its tint comes last, over the other's.
+    below = GRAY * 0.55 + instance_colour(1) * 0.45
+    np.testing.assert_allclose(image[130, 100], below * 0.55 + instance_colour(0) * 0.45, atol=2)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0, 0, 30, 20),  # no room above
+        (0, 40, 30, 60),
+        (190, 100, 200, 110),  # no room to the right
+        (190, 0, 200, 200),
+        (0, 190, 10, 200),
+        (0, 0, 200, 200),
+        (300, 300, 200, 200),  # as upstream leaves a box outside the frame
+        (0, 0, -50, -40),
+        (50, 0, 60, 1),
+    ],
+)
+def test_labels_stay_inside_the_picture(box: tuple[float, float, float, float]) -> None:
+    instances = make_instances(200, 200, [(0, 0, 0, 0)])
+    instances = Instances(np.array([box], np.float32), instances.mask, instances.confidence, instances.class_id)
+    image = draw_instances(_gray(200, 200), instances, NAMES)
+    # The whole tag is visible: a block of its colour, as large as in the middle of the picture.
+    middle = Instances(np.array([[80, 100, 81, 101]], np.float32), *_but_boxes(instances))
+    expected = _changed(draw_instances(_gray(200, 200), middle, NAMES)).sum()
+    assert _changed(image).sum() >= expected - 2
+
+
+def _but_boxes(instances: Instances) -> tuple[Masks, npt.NDArray, npt.NDArray]:
+    return instances.mask, instances.confidence, instances.class_id
+
+
+def test_a_label_sits_on_its_box_where_there_is_room() -> None:
+    instances = make_instances(200, 200, [(50, 100, 150, 180)])
+    changed = _changed(draw_instances(_gray(200, 200), instances, NAMES))
+    rows = np.flatnonzero(changed[:100].any(axis=1))
+    columns = np.flatnonzero(changed[:100].any(axis=0))
+    assert rows[-1] == 99
+    assert rows[0] > 75
+    assert columns[0] == 50
+
+
+@pytest.mark.parametrize("index", range(48))
+def test_labels_are_readable(index: int) -> None:
+    # Only the label of the last instance; the tag's colour and the letters' are the two extremes.
+    boxes = [(0.0, 0.0, 0.0, 0.0)] * index + [(60.0, 60.0, 61.0, 61.0)]
+    instances = make_instances(200, 300, boxes)
+    image = draw_instances(_gray(200, 300), instances, NAMES)
+    tag = image[30:60, 60:160].reshape(-1, 3)
+    tag = tag[(tag != GRAY).any(axis=1)]
+    colour = instance_colour(index).astype(np.uint8)
+    assert (tag == colour).all(axis=1).mean() > 0.3
+    best = max(_contrast(colour, pixel) for pixel in np.unique(tag, axis=0))
+    assert best >= 4.5  # WCAG AA for text of any size
+
+
+def test_neighbouring_instances_have_different_colours() -> None:
+    colours = [instance_colour(i) for i in range(100)]
+    assert all(0 <= value <= 255 for colour in colours for value in colour)
+    for i in range(99):
+        assert np.abs(colours[i] - colours[i + 1]).max() > 60
+    near = [np.abs(colours[i] - colours[j]).sum() for i in range(12) for j in range(i)]
+    assert min(near) > 20
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (3, 5), (1, 40), (40, 1), (2, 2), (9, 9)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_tiny_pictures(size: tuple[int, int], count: int) -> None:
+    boxes = [(0.0, 0.0, float(size[1]), float(size[0]))] * count
+    image = draw_instances(_gray(*size), make_instances(*size, boxes, class_id=[1] * count), NAMES)
+    assert image.shape == (*size, 3)
+
+
+def test_an_empty_mask_and_a_box_without_size() -> None:
+    instances = make_instances(50, 60, [(20, 20, 20, 20)])
+    draw_instances(_gray(50, 60), instances, NAMES)
+
+
+@pytest.mark.parametrize("far", [1e6, 3e38])
+def test_boxes_far_outside(far: float) -> None:
+    instances = make_instances(50, 60, [(0, 0, 0, 0)] * 2)
+    boxes = np.array([[far, far, 60, 50], [0, 0, -far, -far]], np.float32)
+    image = draw_instances(
+        _gray(50, 60), Instances(boxes, instances.mask, instances.confidence, instances.class_id), NAMES
+    )
+    assert image.shape == (50, 60, 3)
+
+
+def test_a_wide_frame_of_a_thin_box_stays_inside_the_box() -> None:
+    # A picture this large has lines of six pixels; the box is two wide.
+    instances = make_instances(2100, 2100, [(1000, 1000, 1002, 1500)])
+    instances = Instances(instances.xyxy, Masks.empty(1, 2100, 2100), instances.confidence, instances.class_id)
+    changed = _changed(draw_instances(_gray(2100, 2100), instances, NAMES))
+    assert np.flatnonzero(changed[1100]).tolist() == [1000, 1001]
+
+
+def test_classes_beyond_ascii() -> None:
+    draw_instances(_gray(80, 80), make_instances(80, 80, [(10, 40, 60, 70)]), ("猫",))
+
+
+def test_a_picture_with_many_instances_keeps_every_box_visible() -> None:
+    boxes = [(float(x), float(y), x + 30.0, y + 30.0) for y in range(40, 360, 80) for x in range(10, 400, 80)]
+    image = draw_instances(_gray(400, 400), make_instances(400, 400, boxes), NAMES)
+    for i, (left, top, _, _) in enumerate(boxes):
+        corner = image[int(top) + 29, int(left) + 29]
+        assert (corner == instance_colour(i).astype(np.uint8)).all()

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.scenes import small_manifest
+from yolact_runtime.errors import ManifestError
+from yolact_runtime.model.manifest import SCHEMA_VERSION, Artefact, DetectionSpec, InputSpec, Manifest, PriorSpec
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+positive = st.floats(1e-3, 1e6)
+triples = st.tuples(numbers, numbers, numbers)
+names = st.text(max_size=20)
+inputs = st.builds(
+    InputSpec,
+    height=st.integers(1, 4000),
+    width=st.integers(1, 4000),
+    mean_bgr=triples,
+    std_bgr=st.tuples(positive, positive, positive),
+    channel_order=st.sampled_from(["RGB", "BGR"]),
+)
+levels = st.lists(
+    st.tuples(
+        st.tuples(st.integers(1, 200), st.integers(1, 200)), st.lists(positive, min_size=1, max_size=3).map(tuple)
+    ),
+    min_size=1,
+    max_size=5,
+)
+priors = st.builds(
+    lambda rows, ratios, square, variances: PriorSpec(
+        tuple(size for size, _ in rows), tuple(scales for _, scales in rows), ratios, square, variances
+    ),
+    levels,
+    st.lists(positive, min_size=1, max_size=4).map(tuple),
+    st.booleans(),
+    st.tuples(positive, positive),
+)
+detections = st.builds(
+    DetectionSpec,
+    score_threshold=st.floats(0, 0.99),
+    iou_threshold=st.floats(0, 1),
+    top_k=st.integers(1, 10**6),
+    max_instances=st.integers(1, 10**6),
+)
+artefacts = st.builds(
+    Artefact,
+    role=names,
+    precision=names,
+    sha256=names,
+    size_bytes=st.integers(0, 2**63),
+    build=st.dictionaries(names, names, max_size=3),
+)
+manifests = st.builds(
+    Manifest,
+    name=names,
+    class_names=st.lists(names, min_size=1, max_size=6).map(tuple),
+    input=inputs,
+    priors=priors,
+    detection=detections,
+    mask_rescoring=st.booleans(),
+    precision=names,
+    provenance=st.dictionaries(names, names, max_size=4),
+    artefacts=st.dictionaries(names, artefacts, max_size=3),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(manifests)
+def test_json_gives_the_manifest_back(manifest: Manifest) -> None:
+    text = manifest.to_json()
+    assert Manifest.from_json(text, "x") == manifest
+    assert Manifest.from_json(text.encode(), "x") == manifest
+    assert Manifest.from_json(text, "x").to_json() == text
+
+
+def test_json_is_text_for_people() -> None:
+    text = small_manifest(class_names=("Straßenbahn", "猫")).to_json()
+    assert text.endswith("}\n")
+    assert "猫" in text
+    assert json.loads(text)["schema_version"] == SCHEMA_VERSION == 2
+
+
+def test_types_come_back_as_they_are_annotated() -> None:
+    manifest = Manifest.from_json(small_manifest().to_json(), "x")
+    assert isinstance(manifest.class_names, tuple)
+    assert isinstance(manifest.priors.feature_sizes[0], tuple)
+    assert isinstance(manifest.input, InputSpec)
+
+
+def test_whole_numbers_pass_where_fractions_are_allowed() -> None:
+    document = json.loads(small_manifest().to_json())
+    document["detection"]["score_threshold"] = 0
+    threshold = Manifest.from_json(json.dumps(document), "x").detection.score_threshold
+    assert (threshold, type(threshold)) == (0.0, float)
+
+
+def test_the_published_detection_settings_are_the_defaults() -> None:
+    assert DetectionSpec() == DetectionSpec(score_threshold=0.05, iou_threshold=0.5, top_k=200, max_instances=100)
+    assert small_manifest().priors.variances == (0.1, 0.2)
+
+
+def test_the_number_of_priors() -> None:
+    assert small_manifest().priors.num_priors == (4 * 6 + 2 * 3) * 3
+
+
+# --- malformed --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        (b"\xff\xfe\x00", "not valid JSON"),
+        (b"\x89PNG\r\n", "not valid JSON"),
+        ("[" * 100000, "not valid JSON"),
+        ('{"schema_version": ' + "1" * 5000 + "}", "not valid JSON"),
+        ("[]", "must be a JSON object, found list"),
+        ('"manifest"', "must be a JSON object, found str"),
+        ("null", "must be a JSON object, found NoneType"),
+        ("{}", "schema version None; this release reads version 2"),
+        ('{"schema_version": 1}', "schema version 1; this release reads version 2.*install the release"),
+        ('{"schema_version": "2"}', "schema version '2'"),
+        ('{"schema_version": 2}', "manifest lacks name, class_names, input, priors"),
+    ],
+)
+def test_what_is_no_manifest(text: str | bytes, message: str) -> None:
+    with pytest.raises(ManifestError, match=message) as raised:
+        Manifest.from_json(text, "model.bundle/manifest.json")
+    assert str(raised.value).startswith("model.bundle/manifest.json: ")
+
+
+def _drop(*path: str) -> Callable[[Any], None]:
+    def change(document: Any) -> None:
+        for key in path[:-1]:
+            document = document[key]
+        del document[path[-1]]
+
+    return change
+
+
+def _put(value: object, *path: str | int) -> Callable[[Any], None]:
+    def change(document: Any) -> None:
+        for key in path[:-1]:
+            document = document[key]
+        document[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # Missing and unknown fields.
+        (_drop("class_names"), "manifest lacks class_names"),
+        (_drop("input", "mean_bgr"), r"manifest\.input lacks mean_bgr"),
+        (_drop("detection", "top_k"), r"manifest\.detection lacks top_k"),
+        (_put(1, "future"), "manifest has unknown fields future"),
+        (_put(1, "priors", "clip"), r"manifest\.priors has unknown fields clip"),
+        # Wrong kinds.
+        (_put(True, "schema_version"), "schema version True"),
+        (_put(2.0, "schema_version"), r"manifest\.schema_version must be int, found 2\.0"),
+        (_put(7, "name"), r"manifest\.name must be str, found 7"),
+        (_put(None, "name"), r"manifest\.name must be str, found None"),
+        (_put("cat", "class_names"), r"manifest\.class_names must be a list, found str"),
+        (_put(["cat", 2], "class_names"), r"manifest\.class_names\[1\] must be str, found 2"),
+        (_put([], "input"), r"manifest\.input must be an object, found list"),
+        (_put("550", "input", "height"), r"manifest\.input\.height must be int, found '550'"),
+        (_put(550.0, "input", "height"), r"manifest\.input\.height must be int, found 550\.0"),
+        (_put(True, "input", "width"), r"manifest\.input\.width must be int, found True"),
+        (_put([1.0, 2.0], "input", "mean_bgr"), r"manifest\.input\.mean_bgr must have 3 entries, found 2"),
+        (_put([1.0, 2.0, "3"], "input", "mean_bgr"), r"manifest\.input\.mean_bgr\[2\] must be float, found '3'"),
+        (_put([1.0, 2.0, True], "input", "std_bgr"), r"manifest\.input\.std_bgr\[2\] must be float, found True"),
+        (_put([[4]], "priors", "feature_sizes"), r"manifest\.priors\.feature_sizes\[0\] must have 2 entries, found 1"),
+        (_put([8.0, 16.0], "priors", "scales_px"), r"manifest\.priors\.scales_px\[0\] must be a list, found float"),
+        (_put(0, "priors", "square"), r"manifest\.priors\.square must be bool, found 0"),
+        (_put(0.5, "detection", "top_k"), r"manifest\.detection\.top_k must be int, found 0\.5"),
+        (_put("false", "mask_rescoring"), r"manifest\.mask_rescoring must be bool, found 'false'"),
+        (_put([], "provenance"), r"manifest\.provenance must be an object, found list"),
+        (_put({"torch": 2}, "provenance"), r"manifest\.provenance\.torch must be str, found 2"),
+        (_put({"a.onnx": "hash"}, "artefacts"), r"manifest\.artefacts\.a\.onnx must be an object, found str"),
+        (_put({"a.onnx": {}}, "artefacts"), r"manifest\.artefacts\.a\.onnx lacks role, precision, sha256, size_bytes"),
+        # Numbers that JSON can write and arithmetic cannot use.
+        (_put(float("nan"), "detection", "score_threshold"), r"score_threshold must be a finite number, found nan"),
+        (_put(float("inf"), "input", "mean_bgr", 0), r"mean_bgr\[0\] must be a finite number, found inf"),
+        (_put(10**400, "input", "mean_bgr", 0), r"mean_bgr\[0\] must be a finite number"),
+        # Values that make no model.
+        (_put(0, "input", "height"), "input size must be positive, found 0 x 48"),
+        (_put(-5, "input", "width"), "input size must be positive, found 32 x -5"),
+        (_put("RBG", "input", "channel_order"), 'input.channel_order must be "RGB" or "BGR", found "RBG"'),
+        (_put("letterbox", "input", "resize"), 'input.resize must be "stretch", found "letterbox"'),
+        (_put([1.0, 0.0, 1.0], "input", "std_bgr"), "input.std_bgr must not contain zero"),
+        (_put([[8.0]], "priors", "scales_px"), "priors: 2 feature sizes but scales for 1 levels"),
+        (_put([[4, 6], [0, 3]], "priors", "feature_sizes"), r"priors\.feature_sizes must be positive"),
+        (_put([[4, 6], [-2, -3]], "priors", "feature_sizes"), r"priors\.feature_sizes must be positive"),
+        (_put([[8.0], [0.0]], "priors", "scales_px"), r"priors\.scales_px must be positive"),
+        (_put([1.0, -0.5], "priors", "aspect_ratios"), r"priors\.aspect_ratios must be positive"),
+        (_put([], "priors", "aspect_ratios"), "there are no priors"),
+        (_put([[], []], "priors", "scales_px"), "there are no priors"),
+        (_put(1.0, "detection", "score_threshold"), r"detection\.score_threshold must lie in \[0, 1\), found 1\.0"),
+        (_put(-0.1, "detection", "score_threshold"), r"detection\.score_threshold must lie in \[0, 1\), found -0\.1"),
+        (_put(50, "detection", "iou_threshold"), r"detection\.iou_threshold must lie in \[0, 1\], found 50"),
+        (_put(0, "detection", "top_k"), r"detection\.top_k must be 1 or more, found 0"),
+        (_put(-1, "detection", "max_instances"), r"detection\.max_instances must be 1 or more, found -1"),
+        (_put([], "class_names"), "class_names must not be empty"),
+    ],
+)
+def test_malformed_manifests_are_refused_with_the_place_and_what_was_found(
+    change: Callable[[Any], None], message: str
+) -> None:
+    document = json.loads(small_manifest().to_json())
+    change(document)
+    with pytest.raises(ManifestError, match=message) as raised:
+        Manifest.from_json(json.dumps(document), "here")
+    assert str(raised.value).startswith("here: ")
+
+
+def test_no_priors_at_all() -> None:
+    with pytest.raises(ManifestError, match="there are no priors"):
+        PriorSpec((), (), (1.0,), square=False)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+        lambda child: st.one_of(
+            st.lists(child, max_size=3), st.dictionaries(st.sampled_from(["name", "role", "x"]), child, max_size=3)
+        ),
+        max_leaves=6,
+    ),
+    st.sampled_from([field for field in json.loads(small_manifest().to_json()) if field != "schema_version"]),
+)
+def test_any_value_in_any_field_is_read_or_refused(value: object, field: str) -> None:
+    document = json.loads(small_manifest().to_json())
+    document[field] = value
+    try:
+        manifest = Manifest.from_json(json.dumps(document), "x")
+    except ManifestError:
+        return
+    assert Manifest.from_json(manifest.to_json(), "x") == manifest
