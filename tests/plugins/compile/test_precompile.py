@@ -145,3 +145,14 @@ def test_the_documented_command() -> None:
     )
     assert done.returncode == 1
     assert done.stderr == 'error: "87" is no GPU architecture; write it as sm_87 for compute capability 8.7\n'
+
+
+def test_the_former_name_still_works_and_says_where_it_went() -> None:
+    typed = [sys.executable, "-m", "yolact_plugins.compiler", "--help"]
+    done = subprocess.run(typed, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("usage: python -m yolact_plugins.compile ")
+    assert "DeprecationWarning: yolact_plugins.compiler has moved: type python -m yolact_plugins.compile" in done.stderr
+    imported = "from yolact_plugins.compiler import compile_cubin; print(compile_cubin.__module__)"
+    done = subprocess.run([sys.executable, "-c", imported], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "yolact_plugins.compile.compiler"
+    assert "DeprecationWarning" in done.stderr
