@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 VENV_OPTIONS ?=
+# Of property tests: quick, standard or thorough.
+PROFILE ?= standard
 
 # Packages of CUDA are for one major version: that of the driver here, 13 where there is none. `make CUDA=12 test` chooses.
 ifneq ($(origin CUDA),command line)
@@ -21,20 +23,21 @@ CHECKPOINT ?=
 IMAGE ?=
 BENCH_CHECKPOINT := $(or $(CHECKPOINT),out/yolact_resnet50.pth)
 
-.PHONY: demo test check format bench gpu gpu-pack jetpack6 jetpack7 tables clean
+.PHONY: demo test check format bench gpu gpu-pack integrations jetpack6 jetpack7 tables clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py --output out/demo $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(if $(IMAGE),--image "$(IMAGE)")
 
 # One thread for each test process: more would only fight over the cores.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not checks" -n $(WORKERS) --dist worksteal --hypothesis-profile=$(PROFILE)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q -m checks
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -64,10 +67,17 @@ gpu: $(READY)
 gpu-pack: $(READY)
 	$(BIN)/python -m yolact_benchmarks.studies.gpu pack
 
-# The tests of what runs on a robot, with the Python, NumPy and CUDA of its JetPack, in an environment of their own;
-# writes a record. The interpreters of that name must be here; no Jetson and no GPU is needed.
-jetpack6 jetpack7: jetpack%:
-	$(PYTHON) .ci/jetpack.py $* --results benchmarks/results
+# Tests with real components, each in an environment of its own below out/integrations; 15 minutes for all together.
+# INTEGRATIONS names some of them.
+INTEGRATIONS ?=
+
+integrations:
+	$(PYTHON) .ci/integrations.py $(INTEGRATIONS)
+
+# The tests of what runs on a robot, with the Python, NumPy and CUDA of its JetPack; writes a record. The interpreters of
+# that name must be here; no Jetson and no GPU is needed.
+jetpack6 jetpack7:
+	$(PYTHON) .ci/integrations.py $@ --results benchmarks/results
 
 # Writes the tables of README.md and docs/ from the records.
 tables: $(READY)

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from support.ci_scripts import load_script
+
 ROOT = Path(__file__).parents[2]
-
-
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class _Driver:
@@ -42,14 +33,14 @@ class _Driver:
 def test_the_major_version_of_the_driver(
     monkeypatch: pytest.MonkeyPatch, version: int, status: int, major: int
 ) -> None:
-    script = _script("cuda_major")
+    script = load_script("cuda_major")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: _Driver(version, status))
     assert script.cuda_major() == major
 
 
 def test_without_a_driver_the_newest() -> None:
-    assert _script("cuda_major").cuda_major("libnothere.so.1") == 13
-    assert _script("cuda_major").cuda_major("libc.so.6") == 13
+    assert load_script("cuda_major").cuda_major("libnothere.so.1") == 13
+    assert load_script("cuda_major").cuda_major("libc.so.6") == 13
 
 
 def _plan(*words: str) -> subprocess.CompletedProcess[str]:
@@ -86,7 +77,7 @@ def test_an_environment_of_the_other_cuda_is_made_anew(tmp_path: Path, stamp: st
 
 def test_a_python_that_does_not_start_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shim of pyenv's, which says that this version is not chosen."""
-    script = _script("jetpack")
+    script = load_script("integrations")
     shim, installed = tmp_path / "shims/python3.10", tmp_path / "versions/3.10.9/bin/python3.10"
     for path, text in ((shim, "#!/bin/sh\nexit 127\n"), (installed, "#!/bin/sh\nexit 0\n")):
         path.parent.mkdir(parents=True)

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_plugins import reference
 
 Float = npt.NDArray[np.float32]
@@ -43,7 +44,7 @@ def test_resize_computes_in_float_not_in_the_dtype_of_the_image() -> None:
     assert halved.tolist() == [[0.5]]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(seeds, sizes, sizes, sizes, sizes, st.sampled_from([None, 1, 3]))
 def test_resize_equals_pytorch_and_opencv(
     seed: int, height: int, width: int, rows: int, columns: int, channels: int | None
@@ -242,7 +243,7 @@ def _torch_fast_nms(xyxy: Float, score: Float, iou_threshold: float, top_k: int,
     return set(found[:max_instances])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     seeds, st.integers(1, 30), st.integers(1, 3), st.integers(1, 12), st.integers(1, 20), st.sampled_from([0.3, 0.5])
 )
@@ -350,7 +351,7 @@ def _torch_masks(prototype: Float, coefficient: Float, boxes: Float, height: int
     return torch.nn.functional.interpolate(cropped, (height, width), mode="bilinear", align_corners=False)[0].numpy()
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(seeds, st.integers(0, 3), sizes, sizes, sizes, sizes)
 def test_mask_assembly_equals_pytorch(seed: int, count: int, rows: int, columns: int, height: int, width: int) -> None:
     rng = np.random.default_rng(seed)

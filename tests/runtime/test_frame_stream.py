@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from support.scenes import Thing, fake_segmenter
 from yolact_runtime import SegmenterOptions
 from yolact_runtime.errors import BackendError, FrameError
@@ -62,7 +63,7 @@ class Recorder:
             raise BackendError(f"{what} {frame}")
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 12), st.integers(1, 4))
 def test_every_frame_once_in_order_and_never_too_many(count: int, frames_in_flight: int) -> None:
     path = Recorder()

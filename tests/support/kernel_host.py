@@ -33,12 +33,10 @@ __all__ = [
     "HostKernels",
     "KernelRunner",
     "entry_points",
-    "example_count",
     "kernels_of",
     "needs_kernels",
     "poisoned",
     "run_kernels_by",
-    "some_of",
 ]
 
 SHIM = Path(__file__).parent / "cuda_host"
@@ -46,8 +44,6 @@ KERNELS = Path(yolact_plugins.__file__).parent / "kernels"
 COMPILER = shutil.which("g++")
 # Set for a process that was started with the sanitizer's library in front of every other.
 SANITIZE = os.environ.get("YOLACT_KERNEL_SANITIZE") == "1"
-# A share of the examples of every property: a GPU has seconds for them, a dry run less.
-_SCALE = float(os.environ.get("YOLACT_TEST_SCALE", "1"))
 # Compiled once for all processes of a run, and of the next ones; git ignores the folder.
 _BUILT = Path(os.environ.get("YOLACT_HOST_KERNELS", Path(__file__).parents[2] / "build" / "host-kernels"))
 _POISON = 0xCD
@@ -175,19 +171,6 @@ def poisoned(shape: int | Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[An
     array = np.empty(shape, dtype)
     array.reshape(-1).view(np.uint8).fill(_POISON)
     return array
-
-
-def example_count(examples: int) -> int:
-    """Examples of a property: all of them, or a fifteenth under a sanitizer, which takes ten times as long.
-
-    ``YOLACT_TEST_SCALE`` in the environment makes them fewer.
-    """
-    return max(int(_SCALE * examples) // (15 if SANITIZE else 1), 2)
-
-
-def some_of(numbers: int) -> range:
-    """From 0 up to a number, in steps of which there are :func:`example_count`: every case, or some that cover all."""
-    return range(0, numbers, max(numbers // example_count(numbers), 1))
 
 
 def _three(counts: Sequence[int]) -> tuple[int, ...]:

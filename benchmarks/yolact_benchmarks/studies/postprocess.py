@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from yolact_benchmarks.machine.memory import peak_allocated_bytes, peak_extra_bytes
+from yolact_benchmarks.measure.scenes import COCO_550, make_outputs
 from yolact_benchmarks.report.record import write_record
-from yolact_benchmarks.studies.scenes import COCO_550, make_outputs
 from yolact_benchmarks.studies.timing import time_interleaved
 from yolact_runtime.cpu.postprocess import Postprocessor
 from yolact_runtime.masks.masks import Masks

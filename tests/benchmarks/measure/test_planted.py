@@ -4,12 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from support.scenes import Thing, raw_outputs, small_manifest
 from yolact_benchmarks.measure.planted import PlantedBackend, planted_outputs
-from yolact_benchmarks.studies.scenes import COCO_550, make_outputs
+from yolact_benchmarks.measure.scenes import COCO_550, make_outputs
 from yolact_runtime import Segmenter, SegmenterOptions
 from yolact_runtime.backends import FakeBackend
 from yolact_runtime.cpu.postprocess import Postprocessor
@@ -38,7 +39,7 @@ def test_a_hundred_of_one_class_do_not_suppress_each_other(seed: int) -> None:
 
 
 @given(st.integers(0, 30), st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_a_small_model_too(count: int, seed: int) -> None:
     manifest = small_manifest()
     assert found(manifest, raw_outputs(manifest, []), count, seed) == count

@@ -15,11 +15,11 @@ from yolact_benchmarks.measure.frames import FrameSet
 from yolact_benchmarks.measure.host_timer import HostModel
 from yolact_benchmarks.measure.measurement import Plan
 from yolact_benchmarks.measure.planted import planted_outputs
+from yolact_benchmarks.measure.scenes import COCO_550, make_outputs
 from yolact_benchmarks.peers.dense_numpy import dense_numpy_postprocess, opencv_preprocess
 from yolact_benchmarks.peers.dense_postprocess import dense_postprocess
 from yolact_benchmarks.peers.peer_networks import PeerMissingError
 from yolact_benchmarks.peers.peers import Peer, PeerTimer, find_peers, measure_peers
-from yolact_benchmarks.studies.scenes import COCO_550, make_outputs
 from yolact_runtime import SegmenterOptions, open_bundle
 from yolact_runtime.cpu.postprocess import Postprocessor
 from yolact_runtime.cpu.preprocess import preprocess

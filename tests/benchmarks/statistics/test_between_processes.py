@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.bench_records import steady_ms
+from support.properties import examples
 from yolact_benchmarks.statistics import block_bootstrap
 from yolact_benchmarks.statistics.between_processes import (
     PROCESS_SPREAD,
@@ -97,7 +98,7 @@ def test_one_process_is_taken_to_scatter_as_was_measured() -> None:
     st.lists(st.lists(st.floats(0.1, 1e3), min_size=1, max_size=9), min_size=1, max_size=6),
     st.sampled_from([0.5, 4.0]),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_whatever_was_measured_the_interval_holds_the_ratio_and_units_do_not_matter(
     above: list[list[float]], below: list[list[float]], factor: float
 ) -> None:

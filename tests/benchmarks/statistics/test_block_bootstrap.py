@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_benchmarks.statistics.block_bootstrap import (
     block_length,
     correlation_length,
@@ -72,7 +73,7 @@ def test_the_ratio_of_two_series() -> None:
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=40))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_blocks_and_intervals_of_any_series(series: list[float]) -> None:
     assert 1 <= block_length(series) <= max(1, len(series) // 4)
     assert correlation_length(series) >= 1

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_benchmarks.statistics.stability import StabilityLimits, Verdict, find_drift, find_shifts, judge_series
 from yolact_benchmarks.statistics.statistics import summarise
 
@@ -28,7 +29,7 @@ def test_steady_series_are_stable() -> None:
 
 @example(88369, 40, 0.080078125)  # the cumulated ranks have their extreme 57 frames after the step
 @given(st.integers(0, 2**32 - 1), st.integers(40, 260), st.floats(0.08, 1.0))
-@settings(max_examples=20, deadline=None, derandomize=True)  # noise may hide one step in some thousands
+@examples(20, derandomize=True)  # noise may hide one step in some thousands
 def test_a_planted_throttle_is_found_where_it_is(seed: int, place: int, slower: float) -> None:
     series = steady(seed)
     series[place:] *= 1 + slower

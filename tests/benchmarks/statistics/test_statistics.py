@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_benchmarks.statistics.statistics import summarise
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_runtime.errors import UsageError
@@ -60,7 +61,7 @@ def test_processes_make_the_interval_and_no_steps_between_them() -> None:
 
 
 @given(LATENCIES)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_whatever_the_series_its_figures_are_in_order(series: list[float]) -> None:
     summary = summarise(series, FEW)
     known = [value for value in summary.percentiles_ms.values() if value is not None]
@@ -72,7 +73,7 @@ def test_whatever_the_series_its_figures_are_in_order(series: list[float]) -> No
 
 
 @given(LATENCIES, st.sampled_from([0.5, 2.0, 8.0]))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_another_unit_scales_everything(series: list[float], factor: float) -> None:
     one, other = summarise(series, FEW), summarise([factor * value for value in series], FEW)
     assert other.median_ms == pytest.approx(factor * one.median_ms, rel=1e-3, abs=1e-3)

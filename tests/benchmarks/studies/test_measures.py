@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from yolact_benchmarks.machine.memory import peak_allocated_bytes
+from yolact_benchmarks.measure.scenes import COCO_550, make_outputs
 from yolact_benchmarks.report.record import device_name, write_record
 from yolact_benchmarks.studies import postprocess
-from yolact_benchmarks.studies.scenes import COCO_550, make_outputs
 from yolact_benchmarks.studies.timing import time_interleaved
 from yolact_runtime.cpu.postprocess import Postprocessor
 

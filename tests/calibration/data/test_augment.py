@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_calibration.data.augment import (
     AugmentOptions,
     Window,
@@ -34,7 +35,7 @@ def noise(rng: np.random.Generator, height: int, width: int) -> Array:
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(rng=CHANCE, height=st.integers(1, 70), width=st.integers(1, 70), order=st.sampled_from(["RGB", "BGR"]))
 def test_the_whole_image_is_what_the_runtime_feeds(
     rng: np.random.Generator, height: int, width: int, order: str
@@ -46,7 +47,7 @@ def test_the_whole_image_is_what_the_runtime_feeds(
     np.testing.assert_allclose(normalise(pixels, spec, inside), preprocess(image, spec)[0], atol=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(rng=CHANCE, height=st.integers(1, 40), width=st.integers(1, 40), count=st.integers(0, 3))
 def test_the_whole_image_at_its_own_size_is_itself(
     rng: np.random.Generator, height: int, width: int, count: int
@@ -58,7 +59,7 @@ def test_the_whole_image_at_its_own_size_is_itself(
     np.testing.assert_array_equal(sample_masks(dense, whole(image), height, width), dense)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(rng=CHANCE)
 def test_a_mirrored_window_is_the_window_mirrored(rng: np.random.Generator) -> None:
     image, dense = noise(rng, 31, 22), rng.random((2, 31, 22)) < 0.5
@@ -73,7 +74,7 @@ def test_a_mirrored_window_is_the_window_mirrored(rng: np.random.Generator) -> N
     )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(rng=CHANCE, mirrored=st.booleans())
 def test_a_painted_shape_stays_under_its_mask(rng: np.random.Generator, mirrored: bool) -> None:
     mask = np.zeros((60, 80), bool)
@@ -126,7 +127,7 @@ def test_a_window_beside_the_image_shows_nothing() -> None:
     assert not sample_masks(np.ones((2, 10, 10), bool), Window(0.0, -9.0, 5.0, 5.0), 8, 8).any()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(rng=CHANCE)
 def test_colours_change_in_one_linear_step_and_are_clipped(rng: np.random.Generator) -> None:
     seed = int(rng.integers(2**31))
@@ -179,7 +180,7 @@ def boxes_of(rng: np.random.Generator, count: int) -> Array:
     return np.concatenate([low, low + rng.uniform(4, 40, (count, 2))], axis=1).astype(np.float32)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(rng=CHANCE, count=st.integers(0, 4))
 def test_a_window_keeps_what_ssd_promises(rng: np.random.Generator, count: int) -> None:
     height, width = 100, 120

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.coco_oracle import CLASS_NAMES, pycocotools_figures, random_data_set, results_of
+from support.properties import examples
 from support.scenes import make_instances
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.accuracy import Accuracy, AccuracyMeter, measure_accuracy
@@ -72,7 +73,7 @@ def _square_set(num_images: int = 1, **entry: Any) -> Any:
 # --- the figures are those of pycocotools -----------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seed=st.integers(0, 2**32 - 1), num_images=st.integers(1, 8), ties=st.booleans(), rescored=st.booleans())
 def test_random_data_sets(seed: int, num_images: int, ties: bool, rescored: bool) -> None:
     document, predictions, names = random_data_set(seed, num_images, ties=ties, rescored=rescored)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.coco_oracle import CLASS_NAMES, pycocotools_figures, random_data_set, results_of
+from support.properties import examples
 from support.scenes import make_instances
 from yolact_calibration.errors import DatasetError, UsageError
 from yolact_calibration.evaluation.agreement import Agreement, AgreementMeter, measure_agreement
@@ -60,7 +61,7 @@ def _require_perfect(agreement: Agreement) -> None:
     assert agreement.document()["worst"] == []
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     seed=st.integers(0, 2**32 - 1), ties=st.booleans(), rescored=st.booleans(), above=st.sampled_from([0.0, 0.3, 0.5])
 )

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.coco_oracle import pycocotools_figures, random_data_set, repeated, results_of
+from support.properties import examples
 from yolact_calibration.errors import UsageError
 from yolact_calibration.evaluation.accuracy import Accuracy, measure_accuracy
 from yolact_calibration.evaluation.bootstrap import (
@@ -43,7 +44,7 @@ def _matches(correct: npt.ArrayLike, image: npt.ArrayLike, num_truth: npt.ArrayL
 # --- average precision of weighted images -----------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(seed=st.integers(0, 2**32 - 1), num_images=st.integers(1, 8), rescored=st.booleans(), ties=st.booleans())
 def test_weights_of_one_are_the_evaluator(seed: int, num_images: int, rescored: bool, ties: bool) -> None:
     accuracy, *_ = _accuracy(seed, num_images, rescored=rescored, ties=ties)
@@ -57,7 +58,7 @@ def test_weights_of_one_are_the_evaluator(seed: int, num_images: int, rescored: 
                 assert value == pytest.approx(figures[name], abs=1e-9), (kind, name)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(seed=st.integers(0, 2**32 - 1), times=st.lists(st.integers(0, 4), min_size=1, max_size=7))
 def test_weights_are_images_that_are_really_repeated(seed: int, times: list[int]) -> None:
     """Without equal scores inside an image: a weight keeps copies of a detection together, a copy of the data not."""

@@ -5,10 +5,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.goldens import relative_error
+from support.properties import examples
 from support.pruning import FAMILIES, SMALL, random_image, random_model, shuffled
 from yolact_calibration.errors import PruningError
 from yolact_calibration.pruning.channel_groups import WidthGrid, find_channel_groups
@@ -66,7 +67,7 @@ def test_a_removed_channel_is_one_that_nobody_reads(name):
         assert narrow.semantic_logit(level).shape[1] == FAMILIES[name].num_classes - 1
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(seed=st.integers(0, 1000), round_to=st.sampled_from([1, 8, 16]))
 def test_any_channels_of_any_widths_can_go(seed, round_to):
     model = random_model(SMALL, seed)

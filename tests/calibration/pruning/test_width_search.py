@@ -3,9 +3,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_calibration.errors import PruningError
 from yolact_calibration.pruning.channel_groups import ChannelGroup, WidthGrid
 from yolact_calibration.pruning.latency import LatencyTable, TimedLayer
@@ -45,7 +46,7 @@ def random_importance(groups, seed):
     return {group.name: torch.rand(group.width, generator=generator) for group in groups}
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     widths=st.lists(st.sampled_from([16, 24, 40, 64]), min_size=1, max_size=4),
     ratio=st.floats(0.4, 1.0),
@@ -81,7 +82,7 @@ def test_the_target_holds_and_nothing_more_fits(widths, ratio, seed):
     assert choice.lost_importance == pytest.approx(lost)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(ratio=st.floats(0.3, 0.95), seed=st.integers(0, 10_000))
 def test_it_is_not_far_from_the_best_of_all(ratio, seed):
     groups, table = chain([64, 64, 64], product_cost)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from support.scenes import make_instances
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.evaluation.agreement import measure_agreement
@@ -242,7 +243,7 @@ def test_everything_includes_what_int8_does_not_speed_up() -> None:
 # --- what comes out ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.data())
 def test_whatever_the_judge_says(data: st.DataObject) -> None:
     """Judges without any sense: it ends, with a plan that was tried, its own judgement, and a reason for the rest."""

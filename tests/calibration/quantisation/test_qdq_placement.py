@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from support.pruning import FAMILIES
 from support.quantised import float_network
 from yolact_calibration.quantisation.network_graph import NetworkGraph
@@ -22,7 +23,7 @@ def all_names(graph: NetworkGraph) -> list[str]:
     return [convolution.name for convolution in graph.convolutions]
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(family=FAMILY, seed=st.integers(0, 10**6))
 def test_tensorrt_rounds_what_int8_convolutions_read_and_skip_inputs_only(family: str, seed: int) -> None:
     import random
@@ -95,7 +96,7 @@ def test_the_cpu_rounds_sums_after_their_relu_and_both_their_inputs() -> None:
     assert placement.rounded_outputs == {"prototype"}
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(family=FAMILY, seed=st.integers(0, 10**6))
 def test_the_cpu_leaves_no_way_around_an_integer_kernel(family: str, seed: int) -> None:
     import random

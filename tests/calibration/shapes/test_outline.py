@@ -6,7 +6,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from yolact_calibration.shapes.outline import CLASS_NAMES, Placement, Window
@@ -108,7 +108,6 @@ def test_aspect_and_shear_keep_the_area() -> None:
     assert _class("square", aspect=1.2).to_plane(np.array([50.3 + 18]), np.array([40.7]))[0] == pytest.approx(0.5)
 
 
-@settings(deadline=None)
 @given(placements)
 def test_the_window_holds_the_whole_shape(placement: Placement) -> None:
     window = placement.window()
@@ -119,7 +118,6 @@ def test_the_window_holds_the_whole_shape(placement: Placement) -> None:
     assert not outside.any()
 
 
-@settings(deadline=None)
 @given(placements)
 def test_the_level_is_about_the_distance_from_the_outline(placement: Placement) -> None:
     # Neighbouring pixels are one pixel apart; their levels differ by no more than the stretch allows.
@@ -128,7 +126,6 @@ def test_the_level_is_about_the_distance_from_the_outline(placement: Placement) 
     assert np.abs(np.diff(level, axis=1)).max() < 1.6
 
 
-@settings(deadline=None)
 @given(st.integers(-30, 120), st.integers(-30, 120), st.integers(-5, 60), st.integers(-5, 60))
 def test_a_clipped_window_lies_in_the_frame(left: int, top: int, width: int, height: int) -> None:
     clipped = Window(left, top, left + width, top + height).clipped(80, 100)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_calibration.training import boxes
 from yolact_plugins import reference
 
@@ -19,7 +20,7 @@ def random_corners(seed: int, *shape: int) -> torch.Tensor:
     return boxes.to_corners(centre_size)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 12), m=st.integers(1, 12))
 def test_iou_is_the_reference(seed: int, n: int, m: int) -> None:
     a, b = random_corners(seed, n), random_corners(seed + 1, m)
@@ -27,7 +28,7 @@ def test_iou_is_the_reference(seed: int, n: int, m: int) -> None:
     np.testing.assert_allclose(found, reference.iou(a.numpy(), b.numpy()), atol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 12))
 def test_decode_is_the_reference_and_encode_its_inverse(seed: int, n: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -38,7 +39,7 @@ def test_decode_is_the_reference_and_encode_its_inverse(seed: int, n: int) -> No
     np.testing.assert_allclose(boxes.encode(found, priors, VARIANCES), regression, atol=1e-3)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     box=st.tuples(*[st.floats(-0.5, 1.5, width=32)] * 4),
     height=st.integers(1, 40),

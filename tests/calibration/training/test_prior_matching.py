@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from support.training_data import make_truth
 from support.training_loops import match_by_loops
 from yolact_calibration.training.prior_matching import MatchingOptions, match_priors
@@ -30,7 +31,7 @@ def random_priors(rng: np.random.Generator, count: int) -> Array:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     seed=st.integers(0, 2**31),
     num_boxes=st.integers(0, 6),

@@ -5,9 +5,10 @@ import re
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoint
 from yolact_export.checkpoint.keys import list_some
 from yolact_export.errors import CheckpointError, ConfigError
@@ -227,7 +228,7 @@ def test_values_that_are_not_floating_point(narrow_state, save, value):
     refuse(save(state, "yolact_resnet50.pth"), r"not dense floating-point values: fpn\.pred_layers\.0\.weight")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 155), shape=st.sampled_from([None, (), (0,), (7,), (3, 5), (2, 3, 1, 1), (1,) * 5]))
 def test_damage_to_any_one_tensor_is_a_checkpoint_error(small_state, save, position, shape):
     state = dict(small_state)

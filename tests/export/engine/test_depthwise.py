@@ -10,10 +10,11 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from support.properties import examples
 from support.scenes import small_manifest
 from yolact_export.engine.build import build_engine
 from yolact_export.engine.depthwise import group_depthwise, group_size
@@ -188,7 +189,7 @@ def test_what_says_how_large_the_weights_are_goes() -> None:
 WHOLE = depthwise(8, pads=[1, 1, 1, 1])
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=6), st.integers(0, len(WHOLE)))
 def test_damaged_files_are_no_crash(changes: list[tuple[int, int]], end: int) -> None:
     content = bytearray(WHOLE)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from support.engine_graphs import CONVOLUTIONS, small_graph, small_model
+from support.properties import examples
 from yolact_export.engine.build import check_model
 from yolact_export.engine.onnx_outline import read_outline
 from yolact_export.engine.options import EngineOptions
@@ -97,7 +98,7 @@ def test_what_is_no_model(content: bytes) -> None:
 SMALL = small_model("int8", side=8)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(0, 2**31), st.binary(min_size=1, max_size=8))
 def test_damage_is_read_or_refused(place: int, damage: bytes) -> None:
     content = bytearray(SMALL)

@@ -3,9 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_export.errors import ConfigError
 from yolact_export.model import class_names
 from yolact_export.model.config import CONFIGS, OWN, PUBLISHED, YOLACT_EDGE, SmallResNetConfig, find_config
@@ -62,7 +63,7 @@ def test_prior_centres_go_along_rows_first():
     np.testing.assert_allclose(priors[3, :2], [0.02173913, 0.00724638], rtol=0, atol=1e-8)
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(height=st.integers(32, 300), width=st.integers(32, 300), kind=st.sampled_from(["small", *YOLACT_EDGE, *OWN]))
 def test_feature_sizes_are_those_the_network_makes(height, width, kind):
     base = CONFIGS["yolact_small" if kind == "small" else kind]

@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from support.properties import examples
 from yolact_export.model.deformable import ModulatedDeformConv2d
 
 
@@ -43,7 +44,7 @@ def random_layer(stride, seed, in_channels=3, out_channels=2):
     return layer.eval()
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(height=st.integers(1, 7), width=st.integers(1, 7), stride=st.sampled_from([1, 2]), seed=st.integers(0, 999))
 def test_equals_the_definition(height, width, stride, seed):
     layer = random_layer(stride, seed)

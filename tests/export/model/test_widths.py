@@ -2,9 +2,10 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_export.errors import ShapeError
 from yolact_export.model.config import CONFIGS, SmallResNetConfig
 from yolact_export.model.widths import check_flow, fit_widths, make_skeleton
@@ -36,7 +37,7 @@ def test_standard_widths_change_nothing():
     assert fit_widths(model, shapes_of(model)) == []
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(stage=st.integers(0, 3), block=st.integers(0, 1), width=st.integers(1, 300))
 def test_any_inner_width_fits(stage, block, width):
     model = make_skeleton(SMALL)

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from support.kernel_host import example_count, kernels_of, needs_kernels, poisoned
+from support.kernel_host import kernels_of, needs_kernels, poisoned
+from support.properties import example_count, examples
 from yolact_plugins import reference
 
 pytestmark = needs_kernels()
@@ -95,7 +96,7 @@ def check(raw: Raw, threshold: float, seed: int) -> int:
     return len(found.prior)
 
 
-@settings(max_examples=example_count(60), deadline=None)
+@examples(60)
 @given(
     st.integers(0, 2**32 - 1),
     st.one_of(st.integers(2, 12), st.sampled_from([21, 81, 100])),

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from support.kernel_host import example_count, kernels_of, needs_kernels, poisoned
+from support.kernel_host import kernels_of, needs_kernels, poisoned
+from support.properties import example_count, examples
 from yolact_plugins import reference
 from yolact_runtime.cpu.nms import Candidates, NmsMethod, NmsSettings, select
 
@@ -143,7 +144,7 @@ options = st.builds(
 )
 
 
-@settings(max_examples=example_count(100), deadline=None)
+@examples(100)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 4, 50]), options)
 def test_kernels_equal_the_reference(seed: int, levels: int, options: NmsSettings) -> None:
     rng = np.random.default_rng(seed)

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from support.kernel_host import example_count, kernels_of, needs_kernels, poisoned, some_of
+from support.kernel_host import kernels_of, needs_kernels, poisoned
+from support.properties import example_count, examples, some_of
 from yolact_plugins import reference
 from yolact_runtime.masks.masks import Masks
 
@@ -195,7 +196,7 @@ def check(scene: Scene, seed: int = 0, clear_share: float = 0.0) -> Assembled:
 sides = st.one_of(st.integers(1, 12), st.integers(1, 100))
 
 
-@settings(max_examples=example_count(110), deadline=None)
+@examples(110)
 @given(st.integers(0, 2**32 - 1), sides, sides)
 def test_kernels_equal_the_reference(seed: int, height: int, width: int) -> None:
     rng = np.random.default_rng(seed)

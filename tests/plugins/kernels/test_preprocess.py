@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from support.kernel_host import example_count, kernels_of, needs_kernels, poisoned
+from support.kernel_host import kernels_of, needs_kernels, poisoned
+from support.properties import example_count, examples
 from yolact_plugins import reference
 from yolact_plugins.colour import BT601, BT601_FULL, BT709, YuvMatrix
 
@@ -95,7 +96,7 @@ def check(
 sides = st.one_of(st.integers(1, 9), st.integers(1, 70))
 
 
-@settings(max_examples=example_count(60), deadline=None)
+@examples(60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(FORMATS), st.data())
 def test_kernel_equals_the_reference(seed: int, form: str, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_plugins import reference
 from yolact_runtime.cpu.geometry import crop_windows, linear_taps
 
@@ -34,7 +35,7 @@ def test_taps_by_hand() -> None:
     assert (taps.source, taps.target) == (2, 4)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(lengths, st.integers(1, 200))
 @example(3, 9)
 @example(1, 1)
@@ -50,7 +51,7 @@ def test_taps_are_a_well_formed_interpolation(source: int, target: int) -> None:
     assert taps.fraction.dtype == np.float32
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(0, 2**32 - 1), lengths, lengths)
 def test_taps_equal_pytorch_and_opencv(seed: int, source: int, target: int) -> None:
     torch = pytest.importorskip("torch")
@@ -65,13 +66,13 @@ def test_taps_equal_pytorch_and_opencv(seed: int, source: int, target: int) -> N
     np.testing.assert_allclose(ours, opencv[0], rtol=0, atol=255 * 2**-16)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(lengths, lengths)
 def test_constants_stay_constant(source: int, target: int) -> None:
     np.testing.assert_allclose(_apply(np.full(source, 77, np.float32), target), 77, rtol=2**-22)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(2, 64), lengths)
 def test_a_ramp_of_coordinates_maps_back_to_the_pixels_it_was_sampled_at(source: int, target: int) -> None:
     # The value at target pixel i is the source coordinate of its centre: the inverse transform gives i back.
@@ -141,7 +142,7 @@ def test_a_margin_reaches_as_far_as_the_box_is_long() -> None:
     assert _window(10, 12, 100, 6) == (0, 100)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(ends, ends, st.integers(1, 64), st.sampled_from([0.0, 0.1, 0.5, 1.0, 10.0, math.inf]))
 def test_windows_equal_the_reference(low: float, high: float, size: int, margin: float) -> None:
     expected = reference.crop_window(float(np.float32(low)), float(np.float32(high)), size, margin)

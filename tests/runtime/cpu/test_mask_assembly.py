@@ -5,9 +5,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_plugins import reference
 from yolact_runtime.cpu.mask_assembly import assemble_masks, soft_masks
 from yolact_runtime.errors import ShapeError
@@ -52,7 +53,7 @@ def _assert_runs_are_canonical(start: npt.NDArray, end: npt.NDArray, offset: npt
     assert (gap | opens[1:-1]).all()
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     seeds,
     st.lists(boxes, max_size=4),
@@ -80,7 +81,7 @@ def test_equals_the_reference(
     _assert_equal_to_reference(prototype, coefficient, _boxes(*rows), *frame_size, margin)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     seeds,
     st.tuples(st.integers(1, 8), st.integers(1, 8)),
@@ -105,7 +106,7 @@ def test_equals_the_reference_at_the_size_of_the_published_models(frame_size: tu
     _assert_equal_to_reference(prototype, coefficient, xyxy, *frame_size)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(seeds, st.lists(boxes, max_size=4), st.integers(1, 14), st.integers(1, 14), st.sampled_from([0.0, 0.5]))
 def test_soft_masks_equal_the_reference(
     seed: int, rows: list[tuple[float, float, float, float]], height: int, width: int, margin: float

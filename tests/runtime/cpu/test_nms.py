@@ -6,9 +6,10 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_plugins import reference
 from yolact_runtime.cpu.nms import (
     Candidates,
@@ -115,7 +116,7 @@ def test_the_threshold_is_strict() -> None:
     assert len(find_candidates(logit, float(np.nextafter(score, np.float32(0)))).prior) == 1
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(0, 60),
@@ -305,7 +306,7 @@ def test_no_candidate_gives_an_empty_selection(method: NmsMethod, classes: int) 
 
 
 @pytest.mark.parametrize("method", list(NmsMethod))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_equals_the_reference(method: NmsMethod, data: st.DataObject) -> None:
     boxes, score = data.draw(scenes())
@@ -324,7 +325,7 @@ def test_equals_the_reference_when_every_prior_is_a_candidate(method: NmsMethod)
     assert _run(boxes, score, chosen) == _rows(_method_reference(boxes, score, chosen))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(scenes(), nms_settings(NmsMethod.FAST))
 def test_fast_nms_is_sorted_and_keeps_no_overlapping_pair_of_one_class(
     scene: tuple[Float, Float], chosen: NmsSettings
@@ -341,7 +342,7 @@ def test_fast_nms_is_sorted_and_keeps_no_overlapping_pair_of_one_class(
 
 
 @pytest.mark.parametrize("method", list(NmsMethod))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data())
 def test_the_order_of_priors_does_not_matter_when_scores_differ(method: NmsMethod, data: st.DataObject) -> None:
     boxes, score = data.draw(scenes(distinct=True))
@@ -352,7 +353,7 @@ def test_the_order_of_priors_does_not_matter_when_scores_differ(method: NmsMetho
 
 
 @pytest.mark.parametrize("method", list(NmsMethod))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.data())
 def test_min_confidence_removes_its_own_and_nothing_above(method: NmsMethod, data: st.DataObject) -> None:
     scene = data.draw(scenes())

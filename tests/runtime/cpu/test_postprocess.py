@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from support.scenes import DEFAULT_PROTOTYPE, Thing, encode_boxes, raw_outputs, small_manifest
 from yolact_plugins import reference
 from yolact_runtime.cpu.nms import NmsMethod, NmsSettings
@@ -47,7 +48,7 @@ def _run(outputs: dict[str, Any], height: int = 64, width: int = 96, **changes: 
 # --- decode -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 30), st.sampled_from([(0.1, 0.2), (0.3, 0.05), (1.0, 1.0)]))
 def test_decode_equals_the_reference(seed: int, count: int, variances: tuple[float, float]) -> None:
     rng = np.random.default_rng(seed)
@@ -58,7 +59,7 @@ def test_decode_equals_the_reference(seed: int, count: int, variances: tuple[flo
     np.testing.assert_array_equal(ours, reference.decode(regression, priors, variances))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30))
 def test_decode_undoes_encode(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_plugins import reference
 from yolact_runtime.cpu.preprocess import as_bgr, preprocess
 from yolact_runtime.errors import FrameError
@@ -38,7 +39,7 @@ def _tolerance(spec: InputSpec) -> float:
     return 1e-5 if min(spec.std_bgr) > 10 else 255 * 2**-22
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 60),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.device_network import tensor_specs
 from support.host_gpu import HostDriver, host_gpu
+from support.properties import examples
 from support.scenes import small_manifest
 from yolact_plugins.driver.driver import Device
 from yolact_plugins.driver.memory import DeviceBuffer, PinnedBuffer
@@ -23,7 +24,7 @@ SHAPES = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple)
 DTYPES = st.sampled_from([np.uint8, np.float16, np.float32, np.int64])
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(SHAPES, st.data())
 def test_planned_arrays_are_apart_and_aligned(shapes: list[tuple[int, ...]], data: st.DataObject) -> None:
     plan = MemoryPlan()

@@ -18,7 +18,7 @@ import pytest
 
 from support.device_network import EchoBackend, EchoNetwork, HostNetwork, tensor_specs
 from support.host_gpu import HostDriver
-from support.kernel_host import example_count
+from support.properties import example_count
 from support.scenes import camera_frames, small_manifest
 from yolact_benchmarks.measure.replay_network import ReplayNetwork
 from yolact_benchmarks.studies.gpu.stage_options import open_device

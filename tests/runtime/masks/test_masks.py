@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from pycocotools import mask as coco
 
+from support.properties import examples
 from yolact_runtime.errors import ShapeError
 from yolact_runtime.masks.masks import Masks
 
@@ -57,7 +58,7 @@ def _two() -> Masks:
 # --- against dense arrays ---------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(dense_masks())
 def test_dense_gives_back_what_from_dense_took(dense: Dense) -> None:
     masks = Masks.from_dense(dense)
@@ -69,7 +70,7 @@ def test_dense_gives_back_what_from_dense_took(dense: Dense) -> None:
     assert back.flags.c_contiguous
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(dense_masks())
 def test_runs_are_sorted_disjoint_and_never_touch(dense: Dense) -> None:
     masks = Masks.from_dense(dense)
@@ -81,7 +82,7 @@ def test_runs_are_sorted_disjoint_and_never_touch(dense: Dense) -> None:
         assert masks.end[runs].tolist() == edges[1::2].tolist()
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(dense_masks())
 def test_area_and_bounds(dense: Dense) -> None:
     masks = Masks.from_dense(dense)
@@ -90,7 +91,7 @@ def test_area_and_bounds(dense: Dense) -> None:
     assert masks.bounds().shape == (len(dense), 4)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(dense_masks(min_count=1))
 def test_windows(dense: Dense) -> None:
     masks = Masks.from_dense(dense)
@@ -102,7 +103,7 @@ def test_windows(dense: Dense) -> None:
         assert (window[2] == mask[top:bottom, left:right]).all()
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(dense_masks())
 def test_id_map_puts_earlier_masks_on_top(dense: Dense) -> None:
     expected = np.zeros(dense.shape[1:], np.int32)
@@ -115,7 +116,7 @@ def test_id_map_puts_earlier_masks_on_top(dense: Dense) -> None:
     assert id_map.flags.c_contiguous
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(dense_masks(), st.data())
 def test_iou_between_two_sets_of_masks(dense: Dense, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, 3))
@@ -128,7 +129,7 @@ def test_iou_between_two_sets_of_masks(dense: Dense, data: st.DataObject) -> Non
     np.testing.assert_allclose(iou, expected, rtol=1e-12)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(dense_masks(min_count=1))
 def test_polygons_filled_even_odd_give_each_mask_back(dense: Dense) -> None:
     masks = Masks.from_dense(dense)
@@ -138,7 +139,7 @@ def test_polygons_filled_even_odd_give_each_mask_back(dense: Dense) -> None:
 
 # pycocotools 2.0.11 knows NumPy 2 only halfway.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(dense_masks(min_count=1))
 def test_rle_equals_pycocotools_and_comes_back(dense: Dense) -> None:
     masks = Masks.from_dense(dense)
@@ -151,7 +152,7 @@ def test_rle_equals_pycocotools_and_comes_back(dense: Dense) -> None:
     assert Masks.from_rle([coco.encode(np.asfortranarray(m.astype(np.uint8))) for m in dense]) == masks
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(dense_masks(min_count=1), st.data())
 def test_indexing_selects_like_an_array(dense: Dense, data: st.DataObject) -> None:
     masks, count = Masks.from_dense(dense), len(dense)

@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.extra import numpy as st_numpy
 
+from support.properties import examples
 from yolact_runtime.masks.polygons import trace
 
 Mask = npt.NDArray[np.bool_]
@@ -42,7 +43,7 @@ def _assert_well_formed(ring: Ring) -> None:
     assert (horizontal != np.roll(horizontal, 1)).all()  # and every vertex is a turn
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(masks)
 def test_filling_the_rings_gives_the_mask_back(mask: Mask) -> None:
     rings = trace(mask)
@@ -52,7 +53,7 @@ def test_filling_the_rings_gives_the_mask_back(mask: Mask) -> None:
         _assert_well_formed(ring)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(masks)
 def test_there_is_one_clockwise_ring_for_each_part_and_one_anticlockwise_for_each_hole(mask: Mask) -> None:
     # Pixels that touch at a corner are two parts; so a hole reaches through such a corner.

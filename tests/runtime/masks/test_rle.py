@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from pycocotools import mask as coco
 
+from support.properties import examples
 from yolact_runtime.errors import ShapeError
 from yolact_runtime.masks.rle import decode_edges, encode_runs, run_positions
 
@@ -46,13 +47,13 @@ def _string_of_counts(counts: list[int]) -> str:
     return "".join(letters)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(masks)
 def test_strings_equal_those_of_pycocotools(mask: Mask) -> None:
     assert _encode(mask) == _coco_string(mask)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(masks)
 def test_strings_of_pycocotools_are_read(mask: Mask) -> None:
     text = _coco_string(mask)
@@ -60,7 +61,7 @@ def test_strings_of_pycocotools_are_read(mask: Mask) -> None:
     assert decode_edges(text.encode(), mask.size).tolist() == _edges(mask).tolist()
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(st.integers(1, 2**33), min_size=1, max_size=12))
 def test_runs_of_any_length_come_back(lengths: list[int]) -> None:
     edges = np.cumsum(lengths)
@@ -135,7 +136,7 @@ def test_malformed_strings_are_refused(text: str | bytes, message: str) -> None:
         decode_edges(text, 8)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.one_of(st.binary(max_size=30), st.text(st.characters(min_codepoint=48, max_codepoint=111), max_size=30)))
 def test_any_string_is_read_or_refused(text: str | bytes) -> None:
     try:

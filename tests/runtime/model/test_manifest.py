@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import examples
 from support.scenes import small_manifest
 from yolact_runtime.errors import ManifestError
 from yolact_runtime.model.manifest import SCHEMA_VERSION, Artefact, DetectionSpec, InputSpec, Manifest, PriorSpec
@@ -69,7 +70,7 @@ manifests = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(manifests)
 def test_json_gives_the_manifest_back(manifest: Manifest) -> None:
     text = manifest.to_json()
@@ -225,7 +226,7 @@ def test_no_priors_at_all() -> None:
         PriorSpec((), (), (1.0,), square=False)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),

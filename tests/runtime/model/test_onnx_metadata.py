@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from support.properties import examples
 from yolact_runtime.errors import BundleError
 from yolact_runtime.model.onnx_metadata import read_metadata
 
@@ -56,7 +57,7 @@ def _property(key: str, value: str) -> bytes:
     return _field(14, BYTES, _field(1, BYTES, key.encode()) + _field(2, BYTES, value.encode()))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=same_folder)
+@examples(60, suppress_health_check=same_folder)
 @given(st.dictionaries(st.text(max_size=20), st.text(max_size=300), max_size=5))
 def test_reads_what_the_onnx_package_wrote(tmp_path: Path, properties: dict[str, str]) -> None:
     path = tmp_path / "m.onnx"
@@ -154,7 +155,7 @@ def test_a_model_cut_short_at_any_byte_gives_a_bundle_error_or_loses_its_metadat
     assert outcomes == {"refused", "read"}
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=same_folder)
+@examples(300, suppress_health_check=same_folder)
 @given(st.binary(max_size=60))
 def test_random_bytes_give_a_dictionary_or_a_bundle_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.onnx"
@@ -166,7 +167,7 @@ def test_random_bytes_give_a_dictionary_or_a_bundle_error(tmp_path: Path, conten
     assert isinstance(metadata, dict)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=same_folder)
+@examples(200, suppress_health_check=same_folder)
 @given(st.data())
 def test_one_wrong_byte_gives_a_dictionary_or_a_bundle_error(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(_model({"key": "value"}).SerializeToString())

@@ -27,8 +27,8 @@ from yolact_benchmarks.measure.gpu_stages import (
     upload_gigabytes_per_second,
 )
 from yolact_benchmarks.measure.replay_network import ReplayNetwork
+from yolact_benchmarks.measure.scenes import make_outputs, yolact_manifest
 from yolact_benchmarks.studies.gpu.stage_options import NOT_MEASURED, Scale, open_device, stage_parser
-from yolact_benchmarks.studies.scenes import make_outputs, yolact_manifest
 from yolact_benchmarks.studies.timing import time_interleaved
 from yolact_plugins.driver.cuda_graph import Graph
 from yolact_plugins.driver.driver import Device, Stream

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 
 from yolact_benchmarks.measure.replay_network import ReplayNetwork
+from yolact_benchmarks.measure.scenes import make_outputs
 from yolact_benchmarks.studies.gpu.frames import frame_options, scaled_manifest
 from yolact_benchmarks.studies.gpu.stage_options import open_device, stage_parser
-from yolact_benchmarks.studies.scenes import make_outputs
 from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["main"]

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.fake_tensorrt import add_engine
+from support.properties import examples
 from support.scenes import Thing, with_precisions, write_bundle
 from yolact_benchmarks.studies.gpu import cli, pack
 from yolact_benchmarks.studies.gpu.pack import PackRequest, copy_bundle, make_pack, travelling_bytes
@@ -33,7 +34,7 @@ def wheel(folder: Path, name: str) -> Path:
     return path
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.binary(max_size=200), st.lists(st.integers(-5, 80), min_size=1, max_size=4))
 def test_parts_fill_their_rooms_and_nothing_is_lost(content: bytes, rooms: list[int]) -> None:
     parts = split_parts(content, rooms)

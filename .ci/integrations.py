@@ -1,0 +1,240 @@
+"""Tests with real components, each in an environment of its own: other Pythons, other libraries, Debian packages.
+
+Makes ``out/integrations/<name>`` for each integration, installs what it names, and runs its tests there. Where that
+works, nothing may be skipped but what the integration allows; what cannot be installed is listed, with the reason.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "out" / "integrations"
+LIMIT_S = 900
+
+
+@dataclass(frozen=True)
+class Integration:
+    """What to install, and which tests to run with it.
+
+    Attributes:
+        name: To type, and of the environment's folder.
+        python: Version of the interpreter, such as ``"3.10"``.
+        project: The project as pip takes it: ``".[extra]"``, or with ``--editable`` before it.
+        tests: Arguments of pytest.
+        allowed_skips: Expressions; a skipped test whose reason matches none of them is a failure.
+        pins: Further words for pip.
+        debian: Packages of Debian's that have to be there.
+        default: It is run when none is named.
+    """
+
+    name: str
+    python: str
+    project: tuple[str, ...]
+    tests: tuple[str, ...]
+    allowed_skips: tuple[str, ...]
+    pins: tuple[str, ...] = ()
+    debian: tuple[str, ...] = ()
+    default: bool = True
+
+
+class NotInstallableError(Exception):
+    """This machine cannot have what an integration needs; the message says what to do."""
+
+
+# What runs on a robot. They compare with PyTorch, quantise, or look at documents, all of which is done at the desk.
+_DESK = ("layers/test_layer_profile.py", "peers", "studies/test_quantisers.py", "studies/test_tables.py")
+_ROBOT = (
+    *("-n", "2", "--dist", "worksteal"),
+    *(f"--ignore=tests/benchmarks/{name}" for name in _DESK),
+    *("tests/plugins", "tests/runtime", "tests/benchmarks", "tests/packaging/test_imports.py"),
+)
+# The wheel has no studies, and those of a GPU day open the GPU for these two.
+_DAY = ("tests/plugins/simulated/test_on_device.py", "tests/runtime/cuda/test_on_a_gpu.py")
+_WHEEL = tuple(f"--ignore={path}" for path in ("tests/benchmarks/studies", *_DAY))
+_ROBOT_SKIPS = (
+    r"there is no NVIDIA driver here",
+    r"could not import 'torch'",
+    r"NumPy exchanges DLPack 1\.0 from version 2\.1 on",
+    r"needs Chromium",
+    r"root may write everywhere",
+)
+_JETPACK_6 = ".[jetpack6,bench,sign,rtx-cuda12]"
+
+INTEGRATIONS = (
+    Integration(
+        "python310-numpy126",
+        "3.10",
+        (_JETPACK_6,),
+        (*_WHEEL, *_ROBOT),
+        _ROBOT_SKIPS,
+        pins=("numpy==1.26.*",),
+    ),
+    # As the wheel's, with the studies, which are in a checkout only; what they cannot show is in docs/runtime.md.
+    Integration(
+        "jetpack6", "3.10", ("--editable", _JETPACK_6), _ROBOT, _ROBOT_SKIPS, pins=("numpy==1.26.*",), default=False
+    ),
+    Integration("jetpack7", "3.12", ("--editable", ".[cuda,bench,sign,rtx]"), _ROBOT, _ROBOT_SKIPS, default=False),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; 0 where everything that could be installed has passed, 1 otherwise."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(one.name for one in INTEGRATIONS))
+    parser.add_argument("--results", type=Path, help="folder to keep the record in, such as benchmarks/results")
+    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help=f"seconds for all together (default {LIMIT_S})")
+    options = parser.parse_args(arguments)
+    known = {one.name: one for one in INTEGRATIONS}
+    if unknown := [name for name in options.names if name not in known]:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
+    chosen = [known[name] for name in options.names] or [one for one in INTEGRATIONS if one.default]
+    deadline = time.monotonic() + options.limit_s
+    outcomes = {one.name: run_integration(one, options.results, deadline) for one in chosen}
+    for name, outcome in outcomes.items():
+        print(f"{name}: {outcome}")
+    # What cannot be installed is told of and passed over, unless it was asked for by name.
+    bad = ("failed", "not installed") if options.names else ("failed",)
+    return int(any(outcome.startswith(bad) for outcome in outcomes.values()))
+
+
+def run_integration(integration: Integration, results: Path | None, deadline: float) -> str:
+    """Set up and run one.
+
+    Args:
+        integration: What to run.
+        results: Folder for the record; None keeps it in the integration's own.
+        deadline: On the clock of :func:`time.monotonic`.
+
+    Returns:
+        A line: ``passed: …``, ``failed: …`` or ``not installed: …``.
+    """
+    started = time.monotonic()
+    print(f"--- {integration.name}", flush=True)
+    try:
+        install_debian_packages(integration.debian, deadline)
+        python = make_environment(integration, deadline)
+        record = run_tests(integration, python, results, deadline)
+    except NotInstallableError as error:
+        return f"not installed: {error}"
+    except subprocess.TimeoutExpired:
+        return "failed: the time was over; --limit-s gives more"
+    except subprocess.CalledProcessError as error:
+        return f"failed: exit status {error.returncode} of {' '.join(map(str, error.cmd))}"
+    seconds = round(time.monotonic() - started)
+    counts = (
+        f"{record['passed']} passed, {record['skipped']} skipped, {record['failed']} failed in {seconds} s with set-up"
+    )
+    if record["failed"] or not record["passed"]:
+        return f"failed: {counts}"
+    if surprising := surprising_skips(integration, record["skips"]):
+        return f"failed: {counts}; skipped although all is installed: {'; '.join(surprising)}"
+    return f"passed: {counts}"
+
+
+def surprising_skips(integration: Integration, skips: dict[str, int]) -> list[str]:
+    """Reasons that the integration does not allow."""
+    allowed = integration.allowed_skips
+    return [reason for reason in skips if not any(re.search(pattern, reason) for pattern in allowed)]
+
+
+def install_debian_packages(packages: tuple[str, ...], deadline: float) -> None:
+    """Let apt install what is missing.
+
+    Raises:
+        NotInstallableError: Something is missing, and this is no Debian, or we are not root.
+    """
+    missing = [name for name in packages if not _has_debian_package(name)]
+    if not missing:
+        return
+    install = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise NotInstallableError(f"as root on Debian or Ubuntu: {' '.join(install)}")
+    quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
+    run_limited(["apt-get", "update"], deadline, **quiet)
+    run_limited(install, deadline, **quiet)
+
+
+def _has_debian_package(name: str) -> bool:
+    if shutil.which("dpkg-query") is None:
+        return False
+    asked = ["dpkg-query", "--show", "--showformat=${db:Status-Status}", name]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout == "installed"
+
+
+def make_environment(integration: Integration, deadline: float) -> Path:
+    """A virtual environment with the project as the integration wants it; returns its interpreter.
+
+    Raises:
+        NotInstallableError: There is no such Python.
+    """
+    python = find_python(integration.python)
+    if python is None:
+        raise NotInstallableError(f"there is no Python {integration.python} here: install it, for example with pyenv")
+    folder = OUT / integration.name
+    inside = folder / "bin" / "python"
+    pip = [str(inside), "-m", "pip", "install", "--quiet"]
+    run_limited([python, "-m", "venv", "--clear", str(folder)], deadline)
+    run_limited([*pip, "--upgrade", "pip>=25.1"], deadline)
+    run_limited([*pip, *integration.project, "--group", "robot-tests", *integration.pins], deadline)
+    if "--editable" not in integration.project:
+        # The tests would pass with the checkout's files, too.
+        is_installed = "import sys, yolact_runtime as r; sys.exit(not r.__file__.startswith(sys.prefix))"
+        run_limited([str(inside), "-c", is_installed], deadline)
+    return inside
+
+
+def run_tests(integration: Integration, python: Path, results: Path | None, deadline: float) -> dict[str, object]:
+    """Run pytest, write the record, and return its results."""
+    suite = [str(python), "benchmarks/yolact_benchmarks/studies/suite.py", integration.name]
+    kept = results or OUT / "results"
+    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*.json")}
+    command = [*suite, "--results", str(kept), "--", "-q", *integration.tests]
+    run_limited(command, deadline, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    written = [path for path in kept.rglob("*.json") if before.get(path) != path.stat().st_mtime_ns]
+    if not written:
+        raise subprocess.CalledProcessError(1, command)
+    record: dict[str, object] = json.loads(written[0].read_text())["results"]
+    return record
+
+
+def run_limited(command: list[str], deadline: float, check: bool = True, **options: object) -> None:
+    """Run a command in the checkout, and end it with all that it started when the time is over.
+
+    Raises:
+        subprocess.TimeoutExpired: The time is over.
+        subprocess.CalledProcessError: It failed, and `check`.
+    """
+    child = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **options)  # type: ignore[call-overload]
+    try:
+        status = child.wait(max(deadline - time.monotonic(), 0))
+    except BaseException:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise
+    if status and check:
+        raise subprocess.CalledProcessError(status, command)
+
+
+def find_python(version: str) -> str | None:
+    """An interpreter of this version that starts: on the path, or one of pyenv's."""
+    name = f"python{version}"
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    installed = sorted(pyenv.glob(f"{version}.*/bin/{name}"), reverse=True)
+    for candidate in (shutil.which(name), *map(str, installed)):
+        # On the path there may be a shim of pyenv's that only says what is not chosen.
+        if candidate and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return candidate
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

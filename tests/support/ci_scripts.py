@@ -1,0 +1,24 @@
+"""The scripts of ``.ci``, which belong to no package."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+__all__ = ["load_script"]
+
+_FOLDER = Path(__file__).parents[2] / ".ci"
+
+
+def load_script(name: str) -> ModuleType:
+    """A script as a fresh module, whose ``main`` is not called."""
+    spec = importlib.util.spec_from_file_location(f"ci_{name}", _FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Where dataclasses look for the module of a class.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
