@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from support.goldens import CONFIG_NAMES, FOLDER, IMAGE_NAMES, load_golden, write_golden_checkpoint
 from yolact_export.commands import cli as export_cli
 from yolact_runtime import cli as run_cli
+from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_runtime.masks.masks import Masks
 
 CONFIDENCE_TOLERANCE = 2e-3
@@ -24,13 +27,28 @@ RUNS = (
 )
 
 
+def run_networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the networks run once for each input: the three runs of a picture differ only in what comes after them."""
+    infer, known = OnnxRuntimeBackend.infer, dict[tuple[str, bytes], Mapping[str, Any]]()
+
+    def remember(self: OnnxRuntimeBackend, tensor: npt.NDArray[np.float32]) -> Mapping[str, Any]:
+        key = self._input_name, tensor.tobytes()
+        if key not in known:
+            known[key] = infer(self, tensor)
+        # Outputs belong to the caller.
+        return {name: array.copy() for name, array in known[key].items()}
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "infer", remember)
+
+
 @pytest.mark.parametrize("name", CONFIG_NAMES)
-def test_commands_reproduce_the_original_detections(name: str, tmp_path: Path) -> None:
+def test_commands_reproduce_the_original_detections(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     golden = load_golden(name)
     checkpoint = write_golden_checkpoint(golden, tmp_path)
     bundle = tmp_path / "model.bundle"
     assert export_cli.main([str(checkpoint), "-o", str(bundle), "--quiet"]) == 0
     checkpoint.unlink()
+    run_networks_once(monkeypatch)
     images = [str(FOLDER / "images" / f"{image}.png") for image in IMAGE_NAMES]
     for key, options in RUNS:
         output = tmp_path / "result.json"
