@@ -5,10 +5,17 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    # Of pytest.
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = [folder for folder in ROOT.glob("*/yolact_*") if folder.is_dir() and (folder / "__init__.py").exists()]
@@ -67,6 +74,22 @@ def test_the_map_of_the_house_is_the_tree() -> None:
     for package, rooms in drawn.items():
         assert len(rooms) == len(set(rooms))
         assert set(rooms) == rooms_of(ROOT / package), package
+        # From top to bottom, as the import contract has it; kernels/ has no Python.
+        layers = layers_of(package.partition("/")[2])
+        order = [
+            next(i for i, layer in enumerate(layers) if room.strip("/") in layer)
+            for room in rooms
+            if room != "kernels/"
+        ]
+        assert order == sorted(order), package
+
+
+def layers_of(package: str) -> list[list[str]]:
+    """The layers of a package's import contract, highest first."""
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = document["tool"]["importlinter"]["contracts"]
+    (contract,) = (contract for contract in contracts if contract.get("containers") == [package])
+    return [layer.split(" | ") for layer in contract["layers"]]
 
 
 def test_no_folder_is_a_heap() -> None:

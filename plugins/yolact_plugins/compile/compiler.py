@@ -1,6 +1,7 @@
 """CUDA C++ to machine code with NVRTC, for the exact architecture; works on machines without GPU and driver.
 
-``python -m yolact_plugins.compile --arch sm_87 -o my.bundle`` compiles ahead of time; see :mod:`precompile`.
+``python -m yolact_plugins.compile --arch sm_87 -o my.bundle`` compiles ahead of time; see
+:mod:`yolact_plugins.compile.precompile`.
 
 Arithmetic is that of the NumPy references and of the host build of the same sources: no contraction of ``a * b + c``
 into a fused operation behind the author's back (``--fmad=false``; a kernel that wants one writes ``fmaf``), IEEE
