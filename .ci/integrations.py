@@ -5,6 +5,7 @@ works, nothing may be skipped but what the integration allows; what cannot be in
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "out" / "integrations"
 LIMIT_S = 900
+_GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(one.name for one in INTEGRATIONS))
     parser.add_argument("--results", type=Path, help="folder to keep the record in, such as benchmarks/results")
-    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help=f"seconds for all together (default {LIMIT_S})")
+    parser.add_argument(
+        "--limit-s", type=_seconds, default=LIMIT_S, help=f"seconds for all together (default {LIMIT_S})"
+    )
     options = parser.parse_args(arguments)
     known = {one.name: one for one in INTEGRATIONS}
     if unknown := [name for name in options.names if name not in known]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
     chosen = [known[name] for name in options.names] or [one for one in INTEGRATIONS if one.default]
     deadline = time.monotonic() + options.limit_s
-    outcomes = {one.name: run_integration(one, options.results, deadline) for one in chosen}
+    results = (options.results or OUT / "results").resolve()
+    outcomes = {one.name: run_integration(one, results, deadline) for one in chosen}
     for name, outcome in outcomes.items():
         print(f"{name}: {outcome}")
     # What cannot be installed is told of and passed over, unless it was asked for by name.
@@ -106,12 +111,19 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(outcome.startswith(bad) for outcome in outcomes.values()))
 
 
-def run_integration(integration: Integration, results: Path | None, deadline: float) -> str:
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number of seconds, found {text}")
+    return seconds
+
+
+def run_integration(integration: Integration, results: Path, deadline: float) -> str:
     """Set up and run one.
 
     Args:
         integration: What to run.
-        results: Folder for the record; None keeps it in the integration's own.
+        results: Folder for the record, absolute.
         deadline: On the clock of :func:`time.monotonic`.
 
     Returns:
@@ -122,7 +134,7 @@ def run_integration(integration: Integration, results: Path | None, deadline: fl
     try:
         install_debian_packages(integration.debian, deadline)
         python = make_environment(integration, deadline)
-        record = run_tests(integration, python, results, deadline)
+        status, record = run_tests(integration, python, results, deadline)
     except NotInstallableError as error:
         return f"not installed: {error}"
     except subprocess.TimeoutExpired:
@@ -135,6 +147,8 @@ def run_integration(integration: Integration, results: Path | None, deadline: fl
     )
     if record["failed"] or not record["passed"]:
         return f"failed: {counts}"
+    if status:
+        return f"failed: {counts}, but pytest did not come to its end: exit status {status}"
     if surprising := surprising_skips(integration, record["skips"]):
         return f"failed: {counts}; skipped although all is installed: {'; '.join(surprising)}"
     return f"passed: {counts}"
@@ -155,12 +169,11 @@ def install_debian_packages(packages: tuple[str, ...], deadline: float) -> None:
     missing = [name for name in packages if not _has_debian_package(name)]
     if not missing:
         return
-    install = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
+    install = ["apt-get", "--quiet", "install", "--yes", "--no-install-recommends", *missing]
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise NotInstallableError(f"as root on Debian or Ubuntu: {' '.join(install)}")
-    quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
-    run_limited(["apt-get", "update"], deadline, **quiet)
-    run_limited(install, deadline, **quiet)
+    run_limited(["apt-get", "--quiet", "update"], deadline)
+    run_limited(install, deadline)
 
 
 def _has_debian_package(name: str) -> bool:
@@ -182,59 +195,93 @@ def make_environment(integration: Integration, deadline: float) -> Path:
     folder = OUT / integration.name
     inside = folder / "bin" / "python"
     pip = [str(inside), "-m", "pip", "install", "--quiet"]
-    run_limited([python, "-m", "venv", "--clear", str(folder)], deadline)
+    if run_limited([python, "-m", "venv", "--clear", str(folder)], deadline, check=False):
+        raise NotInstallableError(
+            f"{python} -m venv fails; on Debian, as root: apt-get install python{integration.python}-venv"
+        )
     run_limited([*pip, "--upgrade", "pip>=25.1"], deadline)
     run_limited([*pip, *integration.project, "--group", "robot-tests", *integration.pins], deadline)
     if "--editable" not in integration.project:
         # The tests would pass with the checkout's files, too.
-        is_installed = "import sys, yolact_runtime as r; sys.exit(not r.__file__.startswith(sys.prefix))"
+        is_installed = "import sys, yolact_runtime as r, yolact_benchmarks as b; "
+        is_installed += "sys.exit(not all(module.__file__.startswith(sys.prefix) for module in (r, b)))"
         run_limited([str(inside), "-c", is_installed], deadline)
     return inside
 
 
-def run_tests(integration: Integration, python: Path, results: Path | None, deadline: float) -> dict[str, object]:
-    """Run pytest, write the record, and return its results."""
+def run_tests(integration: Integration, python: Path, results: Path, deadline: float) -> tuple[int, dict[str, object]]:
+    """Run pytest and write the record; returns pytest's exit status, and what the record says of the outcomes."""
     suite = [str(python), "benchmarks/yolact_benchmarks/studies/suite.py", integration.name]
-    kept = results or OUT / "results"
-    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*.json")}
-    command = [*suite, "--results", str(kept), "--", "-q", *integration.tests]
-    run_limited(command, deadline, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    written = [path for path in kept.rglob("*.json") if before.get(path) != path.stat().st_mtime_ns]
+    command = [*suite, "--results", str(results), "--", "-q", *integration.tests]
+    name = f"suite-{integration.name}.json"
+    before = {path: path.stat().st_mtime_ns for path in results.rglob(name)}
+    status = run_limited(command, deadline, check=False)
+    written = [path for path in results.rglob(name) if before.get(path) != path.stat().st_mtime_ns]
     if not written:
-        raise subprocess.CalledProcessError(1, command)
+        raise subprocess.CalledProcessError(status or 1, command)
     record: dict[str, object] = json.loads(written[0].read_text())["results"]
-    return record
+    return status, record
 
 
-def run_limited(command: list[str], deadline: float, check: bool = True, **options: object) -> None:
-    """Run a command in the checkout, and end it with all that it started when the time is over.
+def run_limited(command: list[str], deadline: float, check: bool = True) -> int:
+    """Run a command in the checkout; end it, with all that it has started, when the time is over or this process ends.
+
+    Returns:
+        The exit status.
 
     Raises:
         subprocess.TimeoutExpired: The time is over.
         subprocess.CalledProcessError: It failed, and `check`.
     """
-    child = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **options)  # type: ignore[call-overload]
+    # What a developer's Python is told is not for another one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment |= {"OMP_NUM_THREADS": "1", "DEBIAN_FRONTEND": "noninteractive"}
+    child = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
         status = child.wait(max(deadline - time.monotonic(), 0))
     except BaseException:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        _end(child)
         raise
     if status and check:
         raise subprocess.CalledProcessError(status, command)
+    return status
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it has started; it gets a moment to leave things in order."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE_S)
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def find_python(version: str) -> str | None:
     """An interpreter of this version that starts: on the path, or one of pyenv's."""
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    installed = sorted(pyenv.glob(f"{version}.*/bin/{name}"), reverse=True)
-    for candidate in (shutil.which(name), *map(str, installed)):
-        # On the path there may be a shim of pyenv's that only says what is not chosen.
-        if candidate and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return candidate
-    return None
+    installed = sorted(pyenv.glob(f"{version}.*/bin/{name}"), key=_version_number, reverse=True)
+    # On the path there may be a shim of pyenv's that only says what is not chosen.
+    return next((path for path in (shutil.which(name), *map(str, installed)) if path and _starts(path)), None)
+
+
+def _version_number(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path.parents[1].name)]
+
+
+def _starts(python: str) -> bool:
+    try:
+        return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Whatever ends this process ends what it has started.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -24,15 +24,43 @@ def test_names_of_modules_exist() -> None:
     """Whatever documents, docstrings and messages call ``yolact_<package>.<name>`` is a module, or a name in one."""
     # The changelog tells of former places, tests of names that are not there.
     sources = [path for folder in ROOT.glob("*/yolact_*") for path in folder.rglob("*.py")]
-    texts = [*DOCUMENTS, ROOT / "Makefile", ROOT / "pyproject.toml", *ROOT.glob("examples/**/*.*"), *sources]
+    scripts = [ROOT / "Makefile", ROOT / "pyproject.toml", *ROOT.glob(".ci/*.*"), *ROOT.glob("examples/**/*.*")]
+    texts = [*DOCUMENTS, *scripts, *sources]
     packages = "|".join(sorted({path.parent.name for path in ROOT.glob("*/yolact_*")}))
-    names = set()
+    dotted = rf"\byolact_(?:{packages})(?:\.[A-Za-z_]\w*)+"
+    names, commands = set(), set()
     for path in texts:
         if path.suffix in {".md", ".py", ".toml", ""} and path.name != "CHANGELOG.md":
             text = path.read_text(encoding="utf-8")
-            names |= {(name, path) for name in re.findall(rf"\byolact_(?:{packages})(?:\.[A-Za-z_]\w*)+", text)}
+            names |= {(name, path) for name in re.findall(dotted, text)}
+            commands |= {(name, path) for name in re.findall(rf"-m[\",]* [\"']?({dotted})", text)}
     assert len(names) > 500
+    assert len(commands) > 30
     assert not {f"{path.relative_to(ROOT)}: {name}" for name, path in names if not _exists(name)}
+    assert not {f"{path.relative_to(ROOT)}: {name}" for name, path in commands if not _is_command(name)}
+
+
+def _is_command(name: str) -> bool:
+    """``python -m`` runs it."""
+    package, *parts = name.split(".")
+    place = Path(ROOT, package.removeprefix("yolact_"), package, *parts)
+    module = place.with_suffix(".py")
+    return (place / "__main__.py").exists() or (module.exists() and "__main__" in module.read_text(encoding="utf-8"))
+
+
+def test_paths_in_texts_exist() -> None:
+    """Paths of this repository in documents, comments and scripts lead to a file, wherever they are named from."""
+    folders = r"\.ci|docs|tests|examples|benchmarks|export|calibration|runtime|plugins"
+    pattern = rf"(?<![\w./-])(?:{folders})/[\w./-]*\.(?:py|md|cuh?|toml)\b"
+    texts = [path for path in ROOT.rglob("*") if path.suffix in {".py", ".md", ".toml"} or path.name == "Makefile"]
+    inside = ("export", "calibration", "runtime", "plugins", "benchmarks", "tests", "docs", ".ci", "examples")
+    texts = [path for path in texts if path.parent == ROOT or path.relative_to(ROOT).parts[0] in inside]
+    found = set()
+    for path in texts:
+        if path.name != "CHANGELOG.md":
+            found |= {(name, path) for name in re.findall(pattern, path.read_text(encoding="utf-8"))}
+    assert len(found) > 10
+    assert not {f"{path.relative_to(ROOT)}: {name}" for name, path in found if not (ROOT / name).exists()}
 
 
 def _exists(name: str) -> bool:

@@ -76,14 +76,18 @@ def test_an_environment_of_the_other_cuda_is_made_anew(tmp_path: Path, stamp: st
 
 
 def test_a_python_that_does_not_start_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shim of pyenv's, which says that this version is not chosen."""
+    """A shim of pyenv's, which says that this version is not chosen, and a file that is no program; then the newest."""
     script = load_script("integrations")
-    shim, installed = tmp_path / "shims/python3.10", tmp_path / "versions/3.10.9/bin/python3.10"
-    for path, text in ((shim, "#!/bin/sh\nexit 127\n"), (installed, "#!/bin/sh\nexit 0\n")):
+    versions = {
+        version: tmp_path / f"versions/{version}/bin/python3.10" for version in ("3.10.9", "3.10.12", "3.10.13")
+    }
+    shim = tmp_path / "shims/python3.10"
+    starts, texts = "#!/bin/sh\nexit 0\n", {shim: "#!/bin/sh\nexit 127\n", versions["3.10.13"]: "\x7fELF"}
+    for path in (shim, *versions.values()):
         path.parent.mkdir(parents=True)
-        path.write_text(text)
+        path.write_text(texts.get(path, starts))
         path.chmod(0o755)
     monkeypatch.setenv("PATH", str(shim.parent))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
-    assert script.find_python("3.10") == str(installed)
+    assert script.find_python("3.10") == str(versions["3.10.12"])
     assert script.find_python("3.9") is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from support.ci_scripts import load_script
+from support.ci_scripts import SCRIPTS, load_script
+from yolact_benchmarks.report.record import device_name
 
 SKIPS = ("there is no NVIDIA driver here",)
 
@@ -24,7 +26,9 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, with one integration, whose environment is this one and whose tests are those that a test writes."""
     module = load_script("integrations")
     monkeypatch.setattr(module, "OUT", tmp_path / "out")
-    monkeypatch.setattr(module, "INTEGRATIONS", (module.Integration("tiny", "3", (), (str(tmp_path),), SKIPS),))
+    monkeypatch.setattr(
+        module, "INTEGRATIONS", (module.Integration("tiny", "3", (), ("-p", "no:randomly", str(tmp_path)), SKIPS),)
+    )
     monkeypatch.setattr(module, "make_environment", lambda integration, deadline: Path(sys.executable))
     return module
 
@@ -55,7 +59,7 @@ def test_an_outcome_is_one_line_and_a_status(
     told: str,
 ) -> None:
     record = {"passed": counts[0], "failed": counts[1], "skipped": sum(skips.values()), "skips": skips}
-    monkeypatch.setattr(script, "run_tests", lambda *_: record)
+    monkeypatch.setattr(script, "run_tests", lambda *_: (0, record))
     found, line = run(script, capsys)
     assert found == status
     assert line.startswith("tiny: ")
@@ -68,7 +72,19 @@ def test_tests_that_end_their_process_are_a_failure(
     (tmp_path / "test_tiny.py").write_text("import os\nos._exit(3)")
     status, line = run(script, capsys)
     assert status == 1
-    assert line.startswith("tiny: failed: exit status 1 of ")
+    assert line.startswith("tiny: failed: exit status 3 of ")
+
+
+def test_a_suite_that_was_stopped_is_a_failure_whatever_has_passed(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "test_tiny.py").write_text(
+        "import pytest\ndef test_a(): pass\ndef test_b(): pytest.exit('stop', returncode=2)\ndef test_c(): assert 0"
+    )
+    status, line = run(script, capsys)
+    assert status == 1
+    assert line.startswith("tiny: failed: ")
+    assert line.endswith(", but pytest did not come to its end: exit status 2")
 
 
 def test_what_cannot_be_installed_is_told_and_is_a_failure_where_it_was_named(
@@ -106,12 +122,50 @@ def _runs(process: int) -> bool:
 
 
 def test_the_record_is_kept_where_it_was_asked_for(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "test_tiny.py").write_text("def test(): pass")
-    assert run(script, capsys, "--results", str(tmp_path / "records"))[0] == 0
-    (path,) = (tmp_path / "records").rglob("suite-tiny.json")
-    assert json.loads(path.read_text())["results"]["passed"] == 1
+    """In a folder that is named from here; others may write there meanwhile."""
+    other = tmp_path / "records" / device_name() / "suite-other.json"
+    other.parent.mkdir(parents=True)
+    (tmp_path / "test_tiny.py").write_text(
+        f"def test(): open({str(other)!r}, 'w').write('{{}}')\ndef test_b(): assert 0"
+    )
+    monkeypatch.chdir(tmp_path)
+    status, line = run(script, capsys, "--results", "records")
+    assert status == 1
+    assert line.startswith("tiny: failed: 1 passed, 0 skipped, 1 failed")
+    assert other.read_text() == "{}"
+    assert json.loads(other.with_name("suite-tiny.json").read_text())["results"]["failed"] == 1
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_the_script_ends_what_it_has_started(tmp_path: Path, ending: signal.Signals) -> None:
+    python, started = tmp_path / "bin" / "python3.10", tmp_path / "pid"
+    python.parent.mkdir()
+    # It starts, and makes an environment for ever.
+    python.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] && exit 0\necho $$ > {started}.new; mv {started}.new {started}; sleep 60\n'
+    )
+    python.chmod(0o755)
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, str(SCRIPTS / "integrations.py"), "python310-numpy126"]
+    with subprocess.Popen(command, env=os.environ | {"PATH": path}, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 20
+        while not started.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(ending)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + ending
+    assert b"Traceback" not in said
+    assert not _runs(int(started.read_text()))
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+def test_a_limit_is_a_number_of_seconds(script: ModuleType, capsys: pytest.CaptureFixture[str], seconds: str) -> None:
+    with pytest.raises(SystemExit):
+        script.main([f"--limit-s={seconds}"])
+    assert "--limit-s" in capsys.readouterr().err
 
 
 def test_an_unknown_name_lists_the_known(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,9 +195,9 @@ def test_debian_packages_are_installed_by_root_and_named_to_others(
     command = "install --yes --no-install-recommends gone"
     if user == 0:
         assert (status, line.split(" in ")[0]) == (0, "tiny: passed: 1 passed, 0 skipped, 0 failed")
-        assert (tmp_path / "told").read_text().splitlines() == ["update", command]
+        assert (tmp_path / "told").read_text().splitlines() == ["--quiet update", f"--quiet {command}"]
     else:
-        assert (status, line) == (0, f"tiny: not installed: as root on Debian or Ubuntu: apt-get {command}")
+        assert (status, line) == (0, f"tiny: not installed: as root on Debian or Ubuntu: apt-get --quiet {command}")
         assert not (tmp_path / "told").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -49,3 +50,33 @@ def test_the_wheel_declares_its_commands_and_needs_numpy_only(wheel: Path) -> No
     assert required == ["Requires-Dist: numpy>=1.24"]
     assert "yolact-export = yolact_export.commands.cli:main" in entries
     assert "yolact-run = yolact_runtime.cli:main" in entries
+
+
+def test_every_module_of_the_wheel_imports_and_its_commands_answer(wheel: Path, tmp_path: Path) -> None:
+    """From an installation without the checkout: a module that needs a study, or a file that is not packed, fails."""
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
+    subprocess.run([*command, str(wheel)], check=True, timeout=120)
+    names = [name.removesuffix(".py").replace("/", ".") for name in zipfile.ZipFile(wheel).namelist() if ".py" in name]
+    modules = sorted(name.removesuffix(".__init__") for name in names if not name.endswith((".__main__", ".typed")))
+    assert len(modules) > 250
+    code = f"""
+import importlib, sys
+sys.path.insert(0, {str(site)!r})
+for name in {modules!r}:
+    assert importlib.import_module(name).__file__.startswith({str(site)!r}), name
+assert not [name for name in sys.modules if name.startswith("yolact_benchmarks.studies")]
+from yolact_plugins.compile.sources import families, read_source
+assert all(read_source(name).text for name in families()) and len(families()) == 4
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for command_name in ("yolact-bench", "yolact-eval", "yolact-export", "yolact-finetune", "yolact-run"):
+        environment = os.environ | {"PYTHONPATH": str(site)}
+        typed = [sys.executable, str(site / "bin" / command_name), "--help"]
+        done = subprocess.run(
+            typed, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert done.stdout.startswith(f"usage: {command_name}")

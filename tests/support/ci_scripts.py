@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["load_script"]
+__all__ = ["SCRIPTS", "load_script"]
 
-_FOLDER = Path(__file__).parents[2] / ".ci"
+SCRIPTS = Path(__file__).parents[2] / ".ci"
 
 
 def load_script(name: str) -> ModuleType:
     """A script as a fresh module, whose ``main`` is not called."""
-    spec = importlib.util.spec_from_file_location(f"ci_{name}", _FOLDER / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"ci_{name}", SCRIPTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,7 +1,7 @@
-"""How many examples the property tests try: each states its own number, and a profile scales all of them.
+"""How many examples the property tests try: 100, or the number that a property states, scaled by a profile.
 
 ``--hypothesis-profile=quick`` tries a fifth of them, ``thorough`` ten times as many (``make test PROFILE=thorough``).
-``YOLACT_TEST_SCALE`` in the environment makes them fewer still, for a dry run of a GPU day.
+``YOLACT_TEST_SCALE`` in the environment makes them fewer still: a GPU has seconds for all of them, a dry run less.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from support.kernel_host import SANITIZE
 
 __all__ = ["example_count", "examples", "register_profiles", "some_of"]
 
-# A GPU has seconds for all of them, a dry run less.
 _SCALE = float(os.environ.get("YOLACT_TEST_SCALE", "1"))
 _STANDARD = 100
 _PROFILES = {"quick": 20, "standard": _STANDARD, "thorough": 1000}
@@ -28,7 +27,7 @@ def register_profiles() -> None:
     changes in CI (no random seed) stays.
     """
     for name, count in _PROFILES.items():
-        settings.register_profile(name, max_examples=count, deadline=None)
+        settings.register_profile(name, max_examples=max(round(count * _SCALE), 1), deadline=None)
     settings.load_profile("standard")
 
 
@@ -44,7 +43,7 @@ def examples(count: int, **options: Any) -> settings:
 
 def example_count(count: int) -> int:
     """`count`, scaled by profile and environment, at least 2; a fifteenth under a sanitizer, ten times slower."""
-    scaled = int(count * _SCALE * settings().max_examples / _STANDARD)
+    scaled = int(count * settings().max_examples / _STANDARD)
     return max(scaled // (15 if SANITIZE else 1), 2)
 
 
