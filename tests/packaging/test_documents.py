@@ -52,13 +52,12 @@ def test_paths_in_texts_exist() -> None:
     """Paths of this repository in documents, comments and scripts lead to a file, wherever they are named from."""
     folders = r"\.ci|docs|tests|examples|benchmarks|export|calibration|runtime|plugins"
     pattern = rf"(?<![\w./-])(?:{folders})/[\w./-]*\.(?:py|md|cuh?|toml)\b"
-    texts = [path for path in ROOT.rglob("*") if path.suffix in {".py", ".md", ".toml"} or path.name == "Makefile"]
-    inside = ("export", "calibration", "runtime", "plugins", "benchmarks", "tests", "docs", ".ci", "examples")
-    texts = [path for path in texts if path.parent == ROOT or path.relative_to(ROOT).parts[0] in inside]
+    inside = [path for name in folders.replace("\\", "").split("|") for path in (ROOT / name).rglob("*")]
+    texts = [path for path in (*inside, *ROOT.glob("*.*")) if path.suffix in {".py", ".md", ".toml"}]
+    texts = [path for path in (*texts, ROOT / "Makefile", ROOT / ".ci" / "run") if path.name != "CHANGELOG.md"]
     found = set()
     for path in texts:
-        if path.name != "CHANGELOG.md":
-            found |= {(name, path) for name in re.findall(pattern, path.read_text(encoding="utf-8"))}
+        found |= {(name, path) for name in re.findall(pattern, path.read_text(encoding="utf-8"))}
     assert len(found) > 10
     assert not {f"{path.relative_to(ROOT)}: {name}" for name, path in found if not (ROOT / name).exists()}
 
