@@ -52,7 +52,7 @@ class NotInstallableError(Exception):
     """This machine cannot have what an integration needs; the message says what to do."""
 
 
-# What runs on a robot. They compare with PyTorch, quantise, or look at documents, all of which is done at the desk.
+# The tests of what runs on a robot, without those that compare with PyTorch, quantise, or look at documents.
 _DESK = ("layers/test_layer_profile.py", "peers", "studies/test_quantisers.py", "studies/test_tables.py")
 _ROBOT = (
     *("-n", "2", "--dist", "worksteal"),
@@ -80,7 +80,7 @@ INTEGRATIONS = (
         _ROBOT_SKIPS,
         pins=("numpy==1.26.*",),
     ),
-    # As the wheel's, with the studies, which are in a checkout only; what they cannot show is in docs/runtime.md.
+    # From the checkout, so with the studies; what these cannot show is in docs/runtime.md.
     Integration(
         "jetpack6", "3.10", ("--editable", _JETPACK_6), _ROBOT, _ROBOT_SKIPS, pins=("numpy==1.26.*",), default=False
     ),
