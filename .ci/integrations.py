@@ -89,7 +89,7 @@ INTEGRATIONS = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; 0 where everything that could be installed has passed, 1 otherwise."""
+    """Return 0 where everything that could be installed has passed, 1 otherwise."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(one.name for one in INTEGRATIONS))
     parser.add_argument("--results", type=Path, help="folder to keep the record in, such as benchmarks/results")
@@ -155,7 +155,7 @@ def run_integration(integration: Integration, results: Path, deadline: float) ->
 
 
 def surprising_skips(integration: Integration, skips: dict[str, int]) -> list[str]:
-    """Reasons that the integration does not allow."""
+    """List the reasons that the integration does not allow."""
     allowed = integration.allowed_skips
     return [reason for reason in skips if not any(re.search(pattern, reason) for pattern in allowed)]
 
@@ -184,7 +184,7 @@ def _has_debian_package(name: str) -> bool:
 
 
 def make_environment(integration: Integration, deadline: float) -> Path:
-    """A virtual environment with the project as the integration wants it; returns its interpreter.
+    """Make a virtual environment with the project as the integration wants it, and return its interpreter.
 
     Raises:
         NotInstallableError: There is no such Python.
@@ -210,7 +210,7 @@ def make_environment(integration: Integration, deadline: float) -> Path:
 
 
 def run_tests(integration: Integration, python: Path, results: Path, deadline: float) -> tuple[int, dict[str, object]]:
-    """Run pytest and write the record; returns pytest's exit status, and what the record says of the outcomes."""
+    """Run pytest and write the record; return pytest's exit status, and what the record says of the outcomes."""
     suite = [str(python), "benchmarks/yolact_benchmarks/studies/suite.py", integration.name]
     command = [*suite, "--results", str(results), "--", "-q", *integration.tests]
     name = f"suite-{integration.name}.json"
@@ -258,7 +258,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def find_python(version: str) -> str | None:
-    """An interpreter of this version that starts: on the path, or one of pyenv's."""
+    """Find an interpreter of this version that starts: on the path, or else the newest of pyenv's."""
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     installed = sorted(pyenv.glob(f"{version}.*/bin/{name}"), key=_version_number, reverse=True)
