@@ -14,6 +14,7 @@ __all__ = [
     "MediaError",
     "MissingDependencyError",
     "NoEngineError",
+    "OutputError",
     "ShapeError",
     "SignatureError",
     "UsageError",
@@ -55,6 +56,10 @@ class BackendUnavailableError(BackendError):
 
 class NoEngineError(BackendUnavailableError):
     """A model has no engine for a backend; the message says how to build one."""
+
+
+class OutputError(BackendError, ShapeError):
+    """A network's outputs are not those that its manifest describes, or are not numbers."""
 
 
 class FrameError(YolactError):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from yolact_plugins.compile.cache import CubinCache
 from yolact_runtime.backends import Backend, DeviceBackend, create_backend
 from yolact_runtime.backends.engine_file import find_engine
+from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_runtime.backends.tensorrt import TARGETS, TensorRtBackend
 from yolact_runtime.cpu.camera_frame import FrameLayout, PixelFormat
 from yolact_runtime.cpu.postprocess import MaskIou, Postprocessor
@@ -34,6 +35,7 @@ from yolact_runtime.model.bundle import (
 )
 from yolact_runtime.model.kernel_folder import bundle_kernels
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.network_outputs import check_output_types, require_float
 from yolact_runtime.segmenter_options import SegmenterOptions
 
 __all__ = ["OpenModel", "SharedNetwork", "frame_path", "open_model"]
@@ -113,6 +115,9 @@ def open_model(path: Path | str | Bundle, backend: str, options: SegmenterOption
         if isinstance(network, TensorRtBackend):
             # What the engine itself says counts, where it has room to say it.
             manifest = replace(network.manifest, precision=manifest.precision, artefacts=manifest.artefacts)
+        if isinstance(network, OnnxRuntimeBackend):
+            # An engine's tensors are looked at with the kernels that read them.
+            check_output_types(network.outputs, manifest)
         return OpenModel(manifest, SharedNetwork(network, mask_iou), files.folder, files.network)
     except BaseException:
         network.close()
@@ -252,7 +257,8 @@ def _rescorer(backend: Backend) -> MaskIou:
         outputs = backend.infer(masks)
         if len(outputs) != 1:
             raise BackendError(f"the mask-IoU network should have one output, found {', '.join(outputs)}")
-        (predicted,) = outputs.values()
+        ((name, predicted),) = outputs.items()
+        require_float(name, str(predicted.dtype))
         return predicted.astype(np.float32, copy=False)
 
     return predict

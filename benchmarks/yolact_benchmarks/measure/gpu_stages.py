@@ -14,6 +14,7 @@ from yolact_plugins.driver.driver import Device, Event, Stream
 from yolact_plugins.driver.memory import DeviceBuffer, PinnedBuffer
 from yolact_plugins.driver.module import Launch
 from yolact_runtime.cuda.frame_slot import FrameSlot
+from yolact_runtime.model.network_outputs import RawOutputs
 
 __all__ = [
     "copy_gigabytes_per_second",
@@ -100,7 +101,7 @@ def moved_bytes(slot: FrameSlot, count: int) -> dict[str, int]:
     return {
         "upload": layout.num_bytes,
         "preprocess": layout.num_bytes + image.num_bytes,
-        "candidates": arrays["class_logit"].num_bytes,
+        "candidates": sum(arrays[name].num_bytes for name in RawOutputs._fields),
         "masks": prototypes.num_bytes + 2 * 4 * pixels + 2 * bits,
         # Written into the host's memory: they cross the bus.
         "runs": runs,

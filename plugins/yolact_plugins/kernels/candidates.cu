@@ -14,15 +14,17 @@
 //     survivor        (ceil(P / 32),) u32 bits    candidate_count  (1,) i32
 //     candidate_prior (capacity,) i32             candidate_xyxy   (capacity, 4) f32
 //     candidate_score (C - 1, capacity) f32: class-major, so that Fast NMS reads one list without gaps
-//     status          see status.cuh: NOT_FINITE where a logit, or the regression of a candidate, is NaN or infinite;
-//                     CANDIDATE_OVERFLOW beyond `capacity`, when the first ones are kept
+//     mask_coefficient (P, K) T                   prototype        (prototype_size,) T, all of it; only looked at
+//     status          see status.cuh: NOT_FINITE where any value of the four outputs is NaN or infinite, whether or not a
+//                     detection depends on it; CANDIDATE_OVERFLOW beyond `capacity`, when the first ones are kept
 //
 // Grid of both kernels: max(1, ceil(P / 32)), a block for 32 priors, which are one word of `survivor`.
-//   candidates_score   block: 256; 8 lanes read a row side by side and merge their parts. Shared memory: 4 bytes.
+//   candidates_score   block: 256; 8 lanes read a row side by side and merge their parts. Then the block looks at its
+//                      share of the other outputs: at the rows of its priors, and at every gridDim-th piece of the
+//                      prototypes. Shared memory: 4 bytes.
 //   candidates_gather  block: 128; sums the bits of the words before its own, which is where its candidates go.
 //                      Shared memory: 144 bytes.
-// Bytes moved: class_logit once (P * C * sizeof(T)) and the bits; for every candidate its row again, and 4 (C + 4)
-//   bytes written.
+// Bytes moved: all outputs once and the bits; for every candidate its row of logits again, and 4 (C + 4) bytes written.
 // Order: candidates ascend by prior, whatever the order of threads; no atomics but those that set bits.
 #include "scalar.cuh"
 #include "status.cuh"
@@ -37,7 +39,9 @@ struct RowScore {
     float largest, sum, foreground, background;
 };
 
-__device__ __forceinline__ void add_logit(RowScore& row, float logit, bool is_background) {
+// An infinite logit that is not the largest leaves the scores of its row finite: it is looked for by itself.
+__device__ __forceinline__ void add_logit(RowScore& row, float logit, bool is_background, bool& is_finite) {
+    is_finite = is_finite && isfinite(logit);
     if (logit > row.largest) {
         row.sum = row.sum * expf(row.largest - logit) + 1.0f;
         row.largest = logit;
@@ -61,26 +65,59 @@ __device__ __forceinline__ void merge(RowScore& row, int flip) {
     row.background = fmaxf(row.background, __shfl_xor_sync(FULL_WARP, row.background, flip));
 }
 
+// Outputs of a network that decide only once there are detections.
+template <class Value>
+struct OtherOutputs {
+    const Value* box_regression;
+    const Value* mask_coefficient;
+    const Value* prototype;
+    int num_prototypes;
+    long long prototype_size;
+};
+
+template <class Value>
+__device__ bool all_finite(const Value* values, long long first, long long end, long long stride) {
+    bool is_finite = true;
+    for (long long i = first; i < end; i += stride) is_finite = is_finite && isfinite(to_float(values[i]));
+    return is_finite;
+}
+
+// This block's share of the other outputs.
+template <class Value>
+__device__ bool others_are_finite(const OtherOutputs<Value>& other, int num_priors) {
+    const int tid = static_cast<int>(threadIdx.x);
+    const long long threads = static_cast<long long>(blockDim.x);
+    const int first = static_cast<int>(blockIdx.x) * PRIORS_OF_A_BLOCK;
+    const int end = min(first + PRIORS_OF_A_BLOCK, num_priors);
+    const long long wide = other.num_prototypes;
+    bool is_finite = all_finite(other.box_regression, 4ll * first + tid, 4ll * end, threads);
+    is_finite = all_finite(other.mask_coefficient, wide * first + tid, wide * end, threads) && is_finite;
+    const long long start = static_cast<long long>(blockIdx.x) * threads + tid;
+    return all_finite(other.prototype, start, other.prototype_size, threads * gridDim.x) && is_finite;
+}
+
 template <class Value>
 __device__ void score_priors(const Value* class_logit, int num_priors, int num_classes, float score_threshold,
-                             float* normaliser, unsigned* survivor, unsigned* status, unsigned& word) {
+                             const OtherOutputs<Value>& other, float* normaliser, unsigned* survivor, unsigned* status,
+                             unsigned& word) {
     const int tid = static_cast<int>(threadIdx.x);
     const int in_block = tid / LANES_OF_A_ROW;
     const int prior = static_cast<int>(blockIdx.x) * PRIORS_OF_A_BLOCK + in_block;
     if (tid == 0) word = 0;
     const float minus_infinity = __uint_as_float(0xff800000u);
     RowScore row = {LOWEST, 0.0f, minus_infinity, minus_infinity};
+    bool is_finite = others_are_finite(other, num_priors);
     if (prior < num_priors) {
         const Value* logit = class_logit + static_cast<long long>(prior) * num_classes;
         for (int c = tid % LANES_OF_A_ROW; c < num_classes; c += LANES_OF_A_ROW) {
-            add_logit(row, to_float(logit[c]), c == 0);
+            add_logit(row, to_float(logit[c]), c == 0, is_finite);
         }
     }
+    // A network that overflowed shows here; compared, its values would pass as "nothing found".
+    if (!is_finite) atomicOr(status, STATUS_NOT_FINITE);
     for (int flip = 1; flip < LANES_OF_A_ROW; flip *= 2) merge(row, flip);
     __syncthreads();
     if (prior < num_priors && tid % LANES_OF_A_ROW == 0) {
-        // A network that overflowed shows here; compared, its values would pass as "nothing found".
-        if (isnan(row.sum) || !isfinite(row.foreground - row.background)) atomicOr(status, STATUS_NOT_FINITE);
         if (expf(row.foreground - row.largest) / row.sum > score_threshold) {
             atomicOr(&word, 1u << in_block);
             normaliser[2ll * prior] = row.largest;
@@ -92,27 +129,27 @@ __device__ void score_priors(const Value* class_logit, int num_priors, int num_c
 }
 
 extern "C" __global__ void __launch_bounds__(256) candidates_score_f32(
-    const float* class_logit, int num_priors, int num_classes, float score_threshold, float* normaliser,
-    unsigned* survivor, unsigned* status) {
+    const float* class_logit, int num_priors, int num_classes, float score_threshold, const float* box_regression,
+    const float* mask_coefficient, const float* prototype, int num_prototypes, long long prototype_size,
+    float* normaliser, unsigned* survivor, unsigned* status) {
     __shared__ unsigned word;
-    score_priors(class_logit, num_priors, num_classes, score_threshold, normaliser, survivor, status, word);
+    const OtherOutputs<float> other = {box_regression, mask_coefficient, prototype, num_prototypes, prototype_size};
+    score_priors(class_logit, num_priors, num_classes, score_threshold, other, normaliser, survivor, status, word);
 }
 
 extern "C" __global__ void __launch_bounds__(256) candidates_score_f16(
-    const __half* class_logit, int num_priors, int num_classes, float score_threshold, float* normaliser,
-    unsigned* survivor, unsigned* status) {
+    const __half* class_logit, int num_priors, int num_classes, float score_threshold, const __half* box_regression,
+    const __half* mask_coefficient, const __half* prototype, int num_prototypes, long long prototype_size,
+    float* normaliser, unsigned* survivor, unsigned* status) {
     __shared__ unsigned word;
-    score_priors(class_logit, num_priors, num_classes, score_threshold, normaliser, survivor, status, word);
+    const OtherOutputs<__half> other = {box_regression, mask_coefficient, prototype, num_prototypes, prototype_size};
+    score_priors(class_logit, num_priors, num_classes, score_threshold, other, normaliser, survivor, status, word);
 }
 
 template <class Value>
-__device__ float4 decode(const Value* regression, const float* prior, float variance_centre, float variance_size,
-                         unsigned* status) {
+__device__ float4 decode(const Value* regression, const float* prior, float variance_centre, float variance_size) {
     float value[4];
-    for (int i = 0; i < 4; ++i) {
-        value[i] = to_float(regression[i]);
-        if (!isfinite(value[i])) atomicOr(status, STATUS_NOT_FINITE);
-    }
+    for (int i = 0; i < 4; ++i) value[i] = to_float(regression[i]);
     const float width = prior[2] * expf(value[2] * variance_size);
     const float height = prior[3] * expf(value[3] * variance_size);
     const float left = prior[0] + value[0] * variance_centre * prior[2] - width / 2;
@@ -163,8 +200,8 @@ __device__ void gather(const Value* class_logit, const Value* box_regression, co
         if (rank < room) {
             shared.prior[rank] = prior;
             out.prior[base + rank] = prior;
-            const float4 box = decode(box_regression + 4ll * prior, prior_box + 4ll * prior, variance_centre,
-                                      variance_size, status);
+            const float4 box =
+                decode(box_regression + 4ll * prior, prior_box + 4ll * prior, variance_centre, variance_size);
             *reinterpret_cast<float4*>(out.xyxy + 4ll * (base + rank)) = box;
         }
     }

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from yolact_runtime.errors import BackendError, BackendUnavailableError, MissingDependencyError, YolactError
 from yolact_runtime.model.manifest import METADATA_KEY
+from yolact_runtime.model.network_outputs import OutputType
 from yolact_runtime.model.onnx_metadata import read_metadata
 
 __all__ = ["OnnxRuntimeBackend"]
@@ -26,6 +27,9 @@ class OnnxRuntimeBackend:
         model: The ``.onnx`` file.
         name: ``"onnxruntime-cpu"`` or ``"onnxruntime-cuda"``.
         num_threads: CPU threads of one call; 0 leaves the choice to ONNX Runtime.
+
+    Attributes:
+        outputs: What the model declares of its outputs.
 
     Raises:
         BackendUnavailableError: onnxruntime is not installed, or this build or machine lacks the provider.
@@ -60,7 +64,7 @@ class OnnxRuntimeBackend:
             )
         self._session: Any = session
         self._input_name: str = session.get_inputs()[0].name
-        self._output_names = [output.name for output in session.get_outputs()]
+        self.outputs = {output.name: _output_type(output) for output in session.get_outputs()}
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
         """Run the model; see :class:`yolact_runtime.backends.base.Backend`."""
@@ -68,14 +72,21 @@ class OnnxRuntimeBackend:
         if session is None:
             raise BackendError("the backend was closed; open the model again")
         try:
-            arrays = session.run(self._output_names, {self._input_name: tensor})
+            arrays = session.run(list(self.outputs), {self._input_name: tensor})
         except Exception as error:  # as above
             raise BackendError(f"{self.name}: the model failed on an input of shape {tensor.shape}: {error}") from error
-        return dict(zip(self._output_names, arrays, strict=True))
+        return dict(zip(self.outputs, arrays, strict=True))
 
     def close(self) -> None:
         """Free the session; calls that are running finish first."""
         self._session = None
+
+
+def _output_type(output: Any) -> OutputType:
+    """ONNX Runtime's ``tensor(float)`` and ``["batch", 90, 4]`` in NumPy's words; ``[]`` is an unknown shape."""
+    kind = output.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(side if isinstance(side, int) else None for side in output.shape)
+    return OutputType({"float": "float32", "double": "float64"}.get(kind, kind), shape or None)
 
 
 def _is_for_tensorrt(model: Path) -> bool:

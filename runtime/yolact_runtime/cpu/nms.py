@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from yolact_runtime.errors import BackendError, ShapeError
+from yolact_runtime.errors import ShapeError
 from yolact_runtime.masks.rle import run_positions
+from yolact_runtime.model.network_outputs import require_finite
 
 __all__ = [
     "Candidates",
@@ -24,7 +25,6 @@ __all__ = [
     "Selection",
     "best_foreground",
     "find_candidates",
-    "require_finite",
     "select",
 ]
 
@@ -117,19 +117,6 @@ def best_foreground(class_logit: npt.NDArray[np.floating]) -> npt.NDArray[np.flo
     size, classes = class_logit.size, class_logit.shape[1]
     edges = (np.arange(0, size, classes)[:, None] + np.array([1, classes])).ravel()[:-1]
     return np.maximum.reduceat(class_logit.ravel(), edges)[::2]
-
-
-def require_finite(values: npt.NDArray[np.floating], name: str) -> None:
-    """Refuse outputs of a network that overflowed or is damaged.
-
-    Raises:
-        BackendError: `values` hold NaN or infinity.
-    """
-    if not np.isfinite(values).all():
-        raise BackendError(
-            f'the network output "{name}" holds NaN or infinity. Usually a half-precision overflow or a damaged model: '
-            f"run the fp32 model on the same frame, and export again if it shows the same"
-        )
 
 
 def select(candidates: Candidates, xyxy: Float, settings: NmsSettings, input_size: tuple[int, int]) -> Selection:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.cpu.mask_assembly import assemble_masks, soft_masks
-from yolact_runtime.cpu.nms import NmsSettings, find_candidates, require_finite, select
+from yolact_runtime.cpu.nms import NmsSettings, find_candidates, select
 from yolact_runtime.cpu.priors import make_priors
-from yolact_runtime.errors import ShapeError
+from yolact_runtime.errors import OutputError
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.network_outputs import require_finite, unpack_outputs
 
 __all__ = ["MaskIou", "Postprocessor", "decode", "to_pixels"]
 
@@ -24,15 +24,6 @@ _log = logging.getLogger(__name__)
 Float = npt.NDArray[np.float32]
 MaskIou = Callable[[Float], Float]
 """``(n, 1, Hp, Wp)`` cropped soft masks -> ``(n, C - 1)`` predicted IoU of each with its object, by class."""
-
-
-class _RawOutputs(NamedTuple):
-    """What the network returns, by its output names."""
-
-    box_regression: Any
-    class_logit: Any
-    mask_coefficient: Any
-    prototype: Any
 
 
 def decode(box_regression: Float, priors: Float, variances: tuple[float, float]) -> Float:
@@ -95,13 +86,11 @@ class Postprocessor:
             width: Columns of the frame, pixels.
 
         Raises:
-            ShapeError: The outputs do not fit the manifest.
-            BackendError: The outputs hold values that are not finite.
+            OutputError: The outputs do not fit the manifest, or hold values that are not finite.
         """
-        raw = self._unpack(outputs)
+        raw = unpack_outputs(outputs, self.manifest)
         candidates = find_candidates(raw.class_logit, self.settings.score_threshold)
         regression = raw.box_regression[candidates.prior].astype(np.float32)
-        require_finite(regression, "box_regression")
         xyxy = decode(regression, self.priors[candidates.prior], self.manifest.priors.variances)
         if not np.isfinite(xyxy).all():
             # Upstream goes on, and so do we: such a box drops every lower-scoring box of its class.
@@ -110,7 +99,6 @@ class Postprocessor:
         selection = select(candidates, xyxy, self.settings, size)
         xyxy = xyxy[selection.candidate]
         chosen = raw.mask_coefficient[candidates.prior[selection.candidate]].astype(np.float32)
-        require_finite(chosen, "mask_coefficient")
         prototype = raw.prototype.astype(np.float32, copy=False)
         masks = assemble_masks(prototype, chosen, xyxy, height, width, self.crop_margin)
         mask_confidence = None
@@ -124,23 +112,6 @@ class Postprocessor:
             mask_confidence,
         )
 
-    def _unpack(self, outputs: Mapping[str, npt.NDArray[np.floating]]) -> _RawOutputs:
-        """The outputs of the one image, checked."""
-        missing = [name for name in _RawOutputs._fields if name not in outputs]
-        if missing:
-            raise ShapeError(f"the network lacks the output {', '.join(missing)}; it has {', '.join(sorted(outputs))}")
-        raw = _RawOutputs(*(outputs[name] for name in _RawOutputs._fields))
-        priors, classes = len(self.priors), len(self.manifest.class_names) + 1
-        if raw.prototype.ndim != 4:
-            _require_shape(raw.prototype, (1, "K", "Hp", "Wp"), "prototype")
-        _, prototypes, height, width = raw.prototype.shape
-        expected = ((1, priors, 4), (1, priors, classes), (1, priors, prototypes), (1, prototypes, height, width))
-        for name, array, shape in zip(_RawOutputs._fields, raw, expected, strict=True):
-            _require_shape(array, shape, name)
-        raw = _RawOutputs(*(array[0] for array in raw))
-        require_finite(raw.prototype.max(keepdims=True), "prototype")
-        return raw
-
     def _predicted_iou(
         self, prototype: Float, coefficient: Float, xyxy: Float, class_id: npt.NDArray[np.int64]
     ) -> Float:
@@ -148,15 +119,13 @@ class Postprocessor:
         if self.mask_iou is None or not len(xyxy):
             return np.zeros(len(xyxy), np.float32)
         predicted = self.mask_iou(soft_masks(prototype, coefficient, xyxy)[:, None])
-        _require_shape(predicted, (len(xyxy), len(self.manifest.class_names)), "mask_iou")
+        wanted = (len(xyxy), len(self.manifest.class_names))
+        if predicted.shape != wanted:
+            raise OutputError(
+                f'the output "mask_iou" should have the shape {wanted} for this model, found {predicted.shape}'
+            )
         require_finite(predicted, "mask_iou")
         return predicted[np.arange(len(xyxy)), class_id]
-
-
-def _require_shape(array: npt.NDArray[np.floating], shape: tuple[int | str, ...], name: str) -> None:
-    if array.shape != shape:
-        wanted = str(shape).replace("'", "")
-        raise ShapeError(f'the output "{name}" should have the shape {wanted} for this model, found {array.shape}')
 
 
 def to_pixels(xyxy: Float, height: int, width: int) -> Float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,9 @@ class FrameLaunches:
             np.int32(model.num_priors),
             classes,
             np.float32(model.settings.score_threshold),
+            *self._held("box_regression mask_coefficient prototype"),
+            np.int32(model.prototype_shape[0]),
+            np.int64(math.prod(model.prototype_shape)),
             *self._held("normaliser survivor status"),
         )
         gather = self._launch(

@@ -13,6 +13,7 @@ from yolact_runtime.cpu.nms import NmsMethod, NmsSettings
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.errors import BackendError, UsageError
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.network_outputs import OutputType, RawOutputs, check_output_types
 
 __all__ = ["FrameModel"]
 
@@ -97,18 +98,11 @@ class FrameModel:
 
 
 def _check_outputs(tensors: Mapping[str, TensorSpec], manifest: Manifest) -> str:
-    names = ("box_regression", "class_logit", "mask_coefficient", "prototype")
-    missing = [name for name in names if name not in tensors or tensors[name].is_input]
-    if missing:
-        raise BackendError(f"the network lacks the output {', '.join(missing)}; it has {', '.join(sorted(tensors))}")
+    outputs = {name: tensor for name, tensor in tensors.items() if not tensor.is_input}
+    check_output_types({name: OutputType(str(t.dtype), t.shape) for name, t in outputs.items()}, manifest)
     priors, classes = manifest.priors.num_priors, len(manifest.class_names) + 1
-    if len(tensors["prototype"].shape) != 4:
-        raise BackendError(f'the output "prototype" should have the shape (1, K, Hp, Wp), found {tensors["prototype"]}')
-    prototypes, height, width = tensors["prototype"].shape[1:]
-    shapes = ((1, priors, 4), (1, priors, classes), (1, priors, prototypes), (1, prototypes, height, width))
-    for name, shape in zip(names, shapes, strict=True):
-        _check(tensors[name], shape)
-    dtypes = {tensors[name].dtype for name in names}
+    prototypes = outputs["prototype"].shape[1]
+    dtypes = {outputs[name].dtype for name in RawOutputs._fields}
     if len(dtypes) != 1:
         raise BackendError(
             f"the network's outputs have several dtypes ({', '.join(sorted(map(str, dtypes)))}); kernels read one: "

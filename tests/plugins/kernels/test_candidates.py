@@ -30,6 +30,8 @@ class Raw(NamedTuple):
     class_logit: npt.NDArray[Any]
     box_regression: npt.NDArray[Any]
     priors: Float
+    mask_coefficient: npt.NDArray[Any]
+    prototype: npt.NDArray[Any]
 
 
 class Found(NamedTuple):
@@ -45,7 +47,13 @@ def make_raw(rng: np.random.Generator, num_priors: int, classes: int, dtype: npt
     logit[:, 0] += lead
     regression = rng.normal(0, 2, (num_priors, 4))
     priors = np.concatenate([rng.random((num_priors, 2)), rng.uniform(0.01, 0.9, (num_priors, 2))], axis=1)
-    return Raw(logit.astype(dtype), regression.astype(dtype), priors.astype(np.float32))
+    wide = int(rng.integers(1, 40))
+    coefficient, prototype = rng.normal(0, 1, (num_priors, wide)), rng.normal(0, 1, (wide, *rng.integers(1, 12, 2)))
+    return Raw(
+        *(a.astype(dtype) for a in (logit, regression)),
+        priors.astype(np.float32),
+        *(a.astype(dtype) for a in (coefficient, prototype)),
+    )
 
 
 def run(raw: Raw, threshold: float, capacity: int | None = None, seed: int = 0) -> Found:
@@ -61,15 +69,25 @@ def run(raw: Raw, threshold: float, capacity: int | None = None, seed: int = 0) 
     kernels = kernels_of("candidates")
     sizes = (np.int32(num_priors), np.int32(classes), np.float32(threshold))
     kernels(
-        f"candidates_score_{suffix}", (blocks,), (256,), [raw.class_logit, *sizes, normaliser, survivor, status], seed
+        f"candidates_score_{suffix}",
+        (blocks,),
+        (256,),
+        [raw.class_logit, *sizes, *_others(raw), normaliser, survivor, status],
+        seed,
     )
-    inputs = (*raw, normaliser, survivor, np.int32(classes), *(np.float32(value) for value in VARIANCES))
+    inputs = (*raw[:3], normaliser, survivor, np.int32(classes), *(np.float32(value) for value in VARIANCES))
     outputs = (count, prior, xyxy, score, np.int32(capacity), status)
     kernels(f"candidates_gather_{suffix}", (blocks,), (128,), [*inputs, *outputs], seed)
     n = int(count[0])
     for rest in (prior[n:], xyxy[n:], score[:, n:]):
         assert (np.ascontiguousarray(rest).view(np.uint8) == 0xCD).all()
     return Found(prior[:n], xyxy[:n], score[:, :n], int(status[0]))
+
+
+def _others(raw: Raw) -> list[Any]:
+    """What the kernel only looks at: rows of priors, and prototypes."""
+    sizes = (np.int32(raw.prototype.shape[0]), np.int64(raw.prototype.size))
+    return [raw.box_regression, raw.mask_coefficient, raw.prototype, *sizes]
 
 
 def check(raw: Raw, threshold: float, seed: int) -> int:
@@ -156,20 +174,34 @@ def test_a_buffer_that_is_too_small_is_reported_and_not_overrun(capacity: int) -
 def test_logits_that_are_not_finite_are_reported(value: float, class_id: int) -> None:
     raw = make_raw(np.random.default_rng(6), 50, 10, np.float16, 0)
     raw.class_logit[33, class_id] = value
-    # A class that is impossible is no damage, as in the runtime; a background that is impossible is.
-    damaged = value != -np.inf or class_id == 0
-    assert run(raw, 0.05).status == (NOT_FINITE if damaged else 0)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_regressions_of_candidates_that_are_not_finite_are_reported(value: float) -> None:
-    raw = make_raw(np.random.default_rng(7), 50, 3, np.float32, 0)
-    raw.class_logit[:, 0] = 50
-    raw.class_logit[7, 0] = -50
-    raw.box_regression[8, 2] = value
-    assert run(raw, 0.05).status == 0
-    raw.box_regression[7, 2] = value
     assert run(raw, 0.05).status == NOT_FINITE
+
+
+@examples(40)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 100),
+    st.sampled_from([name for name in Raw._fields if name != "priors"]),
+    st.sampled_from([np.nan, np.inf, -np.inf]),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_a_value_that_is_not_finite_is_reported_wherever_it_is(
+    seed: int, num_priors: int, name: str, value: float, place: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    # No prior is a candidate: nothing but the look at the values can find it.
+    raw = make_raw(rng, num_priors, 3, rng.choice(["float32", "float16"]), 60)
+    assert run(raw, 0.05).status == 0
+    values = getattr(raw, name).reshape(-1)
+    values[int(place * values.size)] = value
+    assert run(raw, 0.05, seed=seed % 7).status == NOT_FINITE
+
+
+def test_the_largest_values_are_finite() -> None:
+    raw = make_raw(np.random.default_rng(7), 50, 3, np.float16, 60)
+    for array in (raw.box_regression, raw.mask_coefficient, raw.prototype):
+        array[:] = np.finfo(np.float16).max
+    assert run(raw, 0.05).status == 0
 
 
 def test_a_box_without_bounds_is_not_an_error() -> None:

@@ -18,7 +18,6 @@ from yolact_runtime.cpu.nms import (
     Selection,
     best_foreground,
     find_candidates,
-    require_finite,
     select,
 )
 from yolact_runtime.errors import BackendError, ShapeError
@@ -175,13 +174,6 @@ def test_best_foreground_ignores_the_first_column(dtype: type, shape: tuple[int,
     logit[:, 0] += 100
     assert (best_foreground(logit) == logit[:, 1:].max(axis=1)).all()
     assert (best_foreground(np.asfortranarray(logit)) == logit[:, 1:].max(axis=1)).all()
-
-
-def test_require_finite_says_which_output_and_what_to_do() -> None:
-    require_finite(np.zeros(3, np.float32), "prototype")
-    require_finite(np.zeros(0, np.float32), "prototype")
-    with pytest.raises(BackendError, match=r'"prototype" holds NaN or infinity.*run the fp32 model'):
-        require_finite(np.array([0, np.inf], np.float32), "prototype")
 
 
 # --- Fast NMS ---------------------------------------------------------------------------------------------------------

@@ -318,12 +318,13 @@ def test_more_outputs_than_needed_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("name", ["box_regression", "class_logit", "mask_coefficient", "prototype"])
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_outputs_that_are_not_finite_are_refused(name: str, bad: float, dtype: type) -> None:
+@pytest.mark.parametrize("row", [0, -1])
+def test_outputs_that_are_not_finite_are_refused(name: str, bad: float, dtype: type, row: int) -> None:
     outputs = {key: array.astype(dtype) for key, array in raw_outputs(MANIFEST, THINGS).items()}
-    # The first prior is a detection; of the prototype any value counts.
-    outputs[name][0, 0, ..., -1] = bad
+    # The first prior is a detection, the last one far from it: damage is damage.
+    outputs[name][0, row, ..., -1] = bad
     with pytest.raises(BackendError, match=f'"{name}" holds NaN or infinity'):
         _run(outputs)
 

@@ -20,8 +20,9 @@ from yolact_plugins.driver.driver import Device
 from yolact_plugins.errors import CudaOutOfMemoryError
 from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions
 from yolact_runtime.backends import DeviceBackend, FakeBackend
-from yolact_runtime.errors import BackendError, FrameError, UsageError
+from yolact_runtime.errors import BackendError, FrameError, OutputError, UsageError
 from yolact_runtime.masks.instances import Instances
+from yolact_runtime.model.network_outputs import RawOutputs
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
 
@@ -187,12 +188,18 @@ def test_masks_are_scored_by_the_second_network(pair: Callable[..., Pair]) -> No
     np.testing.assert_allclose(backends[0].tensors[0], backends[1].tensors[0], atol=1e-5)
 
 
-def test_outputs_that_are_not_finite(pair: Callable[..., Pair]) -> None:
+@pytest.mark.parametrize("name", RawOutputs._fields)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_not_finite_are_refused_as_on_the_cpu(
+    pair: Callable[..., Pair], name: str, value: float
+) -> None:
     broken = scene()
-    broken["class_logit"][0, 5, 1] = np.nan
+    # The last value belongs to no detection: damage is damage.
+    broken[name].reshape(-1)[-1] = value
     both = pair([broken, scene()])
-    with pytest.raises(BackendError, match="NaN or infinity"):
-        both.gpu(FRAME)
+    for segmenter in (both.gpu, both.cpu):
+        with pytest.raises(OutputError if segmenter is both.cpu else BackendError, match="NaN or infinity"):
+            segmenter(FRAME)
     assert len(both.gpu(FRAME)) == 3
 
 

@@ -104,12 +104,13 @@ def test_the_floor_counts_every_byte_once() -> None:
             path.give_back(slot)
     assert found["upload"] == 60 * 80 * 3
     assert found["preprocess"] == 60 * 80 * 3 + 3 * 32 * 48 * 4
-    assert found["candidates"] == 90 * 4 * 4
+    # Regressions, logits of three classes and the background, three coefficients; and the prototypes.
+    assert found["candidates"] == (90 * (4 + 4 + 3) + 3 * 8 * 12) * 4
     assert found["masks"] > 3 * 8 * 12 * 4
     # Gigabytes a second are bytes a nanosecond: 14,400 bytes at 0.5 over the bus are 28.8 us.
     floor = frames._floor(found, 1000.0, 0.5)
     assert floor["upload"] == pytest.approx(28.8)
-    assert floor["candidates"] == pytest.approx(1.44e-3)
+    assert floor["candidates"] == pytest.approx(5.112e-3)
 
 
 def test_replays_run_what_was_captured_so_many_times() -> None:

@@ -1,0 +1,130 @@
+"""The four outputs of a network, held against the manifest: names, dtypes, shapes, and values that are numbers.
+
+Every backend's outputs pass here: what a library declares when it has loaded a model, and the arrays of every frame
+that come back to host memory. On the GPU the values are looked at by the kernel ``candidates_score``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.errors import OutputError
+from yolact_runtime.model.manifest import Manifest
+
+__all__ = ["OutputType", "RawOutputs", "check_output_types", "require_finite", "require_float", "unpack_outputs"]
+
+_FLOATS = ("float32", "float16")
+# The exponent of a float16, all ones in what is no number; NumPy's own test of float16 takes five times as long.
+_HALF_EXPONENT = 0x7C00
+
+
+class OutputType(NamedTuple):
+    """What is known of an output before it is computed.
+
+    Attributes:
+        dtype: By NumPy's name; any other text for what NumPy does not have.
+        shape: With ``None`` for a side that the model leaves open, and ``None`` where it says nothing.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+
+class RawOutputs(NamedTuple):
+    """What the network returns for one image, by its output names.
+
+    Attributes:
+        box_regression: ``(P, 4)``.
+        class_logit: ``(P, C)``, class 0 is the background.
+        mask_coefficient: ``(P, K)``.
+        prototype: ``(K, Hp, Wp)``.
+    """
+
+    box_regression: Any
+    class_logit: Any
+    mask_coefficient: Any
+    prototype: Any
+
+
+def check_output_types(outputs: Mapping[str, OutputType], manifest: Manifest) -> None:
+    """Hold the outputs of a network with batch 1 against its manifest; further outputs are ignored.
+
+    Raises:
+        OutputError: One is missing, has the wrong dtype or shape, or is empty; the message names it.
+    """
+    missing = [name for name in RawOutputs._fields if name not in outputs]
+    if missing:
+        raise OutputError(f"the network lacks the output {', '.join(missing)}; it has {', '.join(sorted(outputs))}")
+    for name in RawOutputs._fields:
+        require_float(name, outputs[name].dtype)
+    prototype = outputs["prototype"].shape
+    _require_shape("prototype", prototype, (1, "K", "Hp", "Wp"))
+    priors, classes = manifest.priors.num_priors, len(manifest.class_names) + 1
+    coefficients = "K" if prototype is None or prototype[1] is None else prototype[1]
+    _require_shape("box_regression", outputs["box_regression"].shape, (1, priors, 4))
+    _require_shape("class_logit", outputs["class_logit"].shape, (1, priors, classes))
+    _require_shape("mask_coefficient", outputs["mask_coefficient"].shape, (1, priors, coefficients))
+
+
+def unpack_outputs(outputs: Mapping[str, npt.NDArray[Any]], manifest: Manifest) -> RawOutputs:
+    """The outputs of the one image of a batch: views, once everything about them is right.
+
+    Raises:
+        OutputError: As for :func:`check_output_types`, or a value is NaN or infinite.
+    """
+    check_output_types({name: OutputType(str(a.dtype), a.shape) for name, a in outputs.items()}, manifest)
+    for name in RawOutputs._fields:
+        require_finite(outputs[name], name)
+    return RawOutputs(*(outputs[name][0] for name in RawOutputs._fields))
+
+
+def require_float(name: str, dtype: str) -> None:
+    """Refuse an output that does not hold floating-point values of a network.
+
+    Raises:
+        OutputError: `dtype`, by NumPy's name, is neither float32 nor float16.
+    """
+    if dtype not in _FLOATS:
+        raise OutputError(
+            f'the output "{name}" is {dtype}; {" and ".join(_FLOATS)} are understood. Outputs stay in floating point '
+            f"whatever the network computes in: export the model again"
+        )
+
+
+def require_finite(values: npt.NDArray[np.floating], name: str) -> None:
+    """Refuse outputs of a network that overflowed or is damaged.
+
+    Args:
+        values: float32 or float16.
+        name: Of the output, for the message.
+
+    Raises:
+        OutputError: A value is NaN or infinite, of either sign.
+    """
+    if values.dtype == np.float16:
+        exponent = values.view(np.uint16) & np.uint16(_HALF_EXPONENT)
+        is_finite = bool(exponent.max(initial=0) < _HALF_EXPONENT)
+    else:
+        is_finite = bool(np.isfinite(values).all())
+    if not is_finite:
+        raise OutputError(
+            f'the network output "{name}" holds NaN or infinity. Usually a half-precision overflow or a damaged model: '
+            f"run the fp32 model on the same frame, and export again if it shows the same"
+        )
+
+
+def _require_shape(name: str, found: tuple[int | None, ...] | None, wanted: tuple[int | str, ...]) -> None:
+    """Text among the sides of `wanted` stands for any number but 0; what is not known of `found` passes."""
+    if found is None:
+        return
+    fits = len(found) == len(wanted) and all(
+        side is None or (side > 0 if isinstance(other, str) else side == other)
+        for side, other in zip(found, wanted, strict=True)
+    )
+    if not fits:
+        shown, seen = str(wanted).replace("'", ""), str(found).replace("None", "?")
+        raise OutputError(f'the output "{name}" should have the shape {shown} for this model, found {seen}')
