@@ -9,7 +9,7 @@ import pytest
 
 from support.goldens import load_golden, write_golden_checkpoint
 from support.quantised import image_of, run
-from yolact_calibration.quantisation.float16 import to_float16
+from yolact_calibration.float16.conversion import to_float16
 from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph
 from yolact_calibration.quantisation.qdq import quantise
 from yolact_calibration.quantisation.qdq_placement import Dialect, quantisable_tensors

@@ -20,6 +20,7 @@ from support.training_data import write_scenes
 from yolact_calibration.data.dataset import AnnotatedImages
 from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.evaluation.judge import Judge
+from yolact_calibration.float16.rounding import simulate_float16
 from yolact_calibration.quantisation.trial import Trial
 from yolact_export.commands import cli
 from yolact_export.precision import document as precision_document
@@ -101,7 +102,8 @@ def lost(found: Export, precision: str, scenes: Scenes) -> float:
     trial = Trial(fp32.manifest, guard, num_threads=1)
     simulate = precision == "int8"
     judge = Judge(trial.find(onnx.load(fp32.network)), fp32.manifest.class_names, guard.annotations)
-    return judge.judge(trial.find(onnx.load(other.network), simulate=simulate), quickly=True).worst
+    network = simulate_float16(onnx.load(other.network))
+    return judge.judge(trial.find(network, simulate=simulate), quickly=True).worst
 
 
 def require_not_silently_bad(found: Export, precision: str, scenes: Scenes) -> None:
@@ -253,6 +255,24 @@ def test_a_bundle_with_a_rejected_network_is_replaced_and_without_a_guard_all_is
     assert drop["mask"][0] > 10
     assert found.report()["guard"]["max_drop"] is None
     assert f"{drop['mask'][0]:.2f}" in found.talk
+
+
+def test_a_channel_beyond_float16_computes_in_float32_and_so_does_its_reader(
+    swollen: Path, scenes: Scenes, tmp_path: Path
+) -> None:
+    """Its reader took infinity from it, and every mask was NaN; ONNX Runtime's float16 showed nothing of that."""
+    words = ("--fp16", "--calib", scenes.calib, *scenes.labels(), "--no-engine")
+    found = export(swollen, tmp_path / "b", scenes, *words)
+    assert found.status == 0
+    fp16 = found.report()["variants"][1]
+    assert {"proto_net.0", "proto_net.1", "proto_net.2"} <= set(fp16["float32_nodes"])
+    assert "; fp16 computes proto_net.0, proto_net.1, proto_net.2 in float32" in found.talk
+    assert "in float32: fp16, 3 layers (proto_net.0, proto_net.1, proto_net.2): float16 might not hold" in found.talk
+    assert "proto_net.2" in (found.bundle / "report.html").read_text(encoding="utf-8")
+    network = onnx.load(found.bundle / "model.fp16.onnx")
+    manifest = open_bundle(found.bundle, "fp16").manifest
+    data = AnnotatedImages(CocoAnnotations.from_file(scenes.annotations), scenes.images)
+    Trial(manifest, GuardImages.labelled(data, None), num_threads=1).find(simulate_float16(network))
 
 
 def test_the_search_keeps_a_swollen_channel_in_float(swollen: Path, scenes: Scenes, tmp_path: Path) -> None:

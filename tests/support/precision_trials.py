@@ -19,7 +19,7 @@ from yolact_calibration.quantisation.qdq_placement import quantisable_tensors
 from yolact_calibration.quantisation.trial import Trial
 from yolact_runtime.model.manifest import Manifest
 
-__all__ = ["MANIFEST", "histograms", "histograms_of", "make_frames", "multiply_weight", "trial_on"]
+__all__ = ["MANIFEST", "histograms", "histograms_of", "make_frames", "multiply_weight", "swell", "trial_on"]
 
 Frames = list[tuple[str, npt.NDArray[np.uint8]]]
 MANIFEST = Manifest("small", tuple("abcdef"), SMALL.input_spec(), SMALL.prior_spec())
@@ -49,6 +49,23 @@ def histograms() -> dict[str, Histogram]:
 
 def histograms_of(model: onnx.ModelProto) -> dict[str, Histogram]:
     return observe(model, quantisable_tensors(NetworkGraph(model)), make_frames(3, 1), MANIFEST.input)
+
+
+def swell(model: onnx.ModelProto, convolution: str, reader: str, factor: float) -> onnx.ModelProto:
+    """Let a convolution write values so many times as large, and another read them as if they were not.
+
+    Float32 computes what it did; between the two, float16 may not hold what is written. Changed in place.
+    """
+    nodes = {node.name: node for node in model.graph.node}
+    changes = {
+        **dict.fromkeys(nodes[convolution].input[1:3], factor),
+        nodes[reader].input[1]: 1 / factor,
+    }
+    for tensor in model.graph.initializer:
+        if tensor.name in changes:
+            values = numpy_helper.to_array(tensor) * np.float32(changes[tensor.name])
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return model
 
 
 def multiply_weight(model: onnx.ModelProto, convolution: str, factor: float) -> str:

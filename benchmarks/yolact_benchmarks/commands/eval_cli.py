@@ -195,6 +195,7 @@ def _measure_agreement(
 
 
 def _open(path: Path, precision: str | None, options: argparse.Namespace, terminal: Terminal) -> Segmenter:
+    from yolact_runtime.backends.onnxruntime import float16_note
     from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
     # No second threshold, as in the published evaluation: AP counts the low scores too.
@@ -202,15 +203,21 @@ def _open(path: Path, precision: str | None, options: argparse.Namespace, termin
     segmenter = Segmenter.open(path, options.backend, settings, precision)
     manifest = segmenter.manifest
     terminal.say(f"{path}: {manifest.name} ({manifest.precision}) on {segmenter.backend_name}")
+    if note := float16_note(segmenter.backend_name, manifest.precision):
+        terminal.warn(note)
     return segmenter
 
 
 def _describe(path: Path, segmenter: Segmenter) -> dict[str, str]:
+    from yolact_runtime.backends.onnxruntime import float16_note
+
+    note = float16_note(segmenter.backend_name, segmenter.manifest.precision)
     return {
         "file": str(path),
         "name": segmenter.manifest.name,
         "precision": segmenter.manifest.precision,
         "backend": segmenter.backend_name,
+        **({} if note is None else {"note": note}),
     }
 
 

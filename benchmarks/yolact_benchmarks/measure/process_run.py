@@ -19,6 +19,7 @@ from yolact_benchmarks.measure.opened_model import OpenedModel, choose_precision
 from yolact_benchmarks.measure.request import SYNTHETIC, BenchRequest
 from yolact_benchmarks.measure.stages import Stage
 from yolact_benchmarks.measure.streaming import join_streaming, measure_streaming
+from yolact_runtime.backends.onnxruntime import float16_note
 from yolact_runtime.errors import UsageError
 from yolact_runtime.segmenter import Segmenter
 
@@ -166,6 +167,8 @@ def open_models(request: BenchRequest, report: Report, stack: ExitStack) -> list
         stack.callback(model.close)
         models.append(model)
         report("say", f"{request.model}: {model.manifest.name} ({model.precision}) on {model.backend}")
+        if note := float16_note(model.backend, model.precision):
+            report("say", note)
     return models
 
 

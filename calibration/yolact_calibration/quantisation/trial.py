@@ -129,7 +129,11 @@ class Trial:
         try:
             return self.find(model, simulate=simulate, on_image=on_image)
         except BackendError:
-            return {name: _nothing(*frame.shape[:2]) for name, frame in self._frames}
+            return self.find_nothing()
+
+    def find_nothing(self) -> Predictions:
+        """What a network without usable outputs finds in the images."""
+        return {name: _nothing(*frame.shape[:2]) for name, frame in self._frames}
 
     def _segmenter(self, network: Backend) -> Segmenter:
         mask_iou = None

@@ -57,6 +57,7 @@ def draw_precision_report(document: Mapping[str, Any]) -> str:
         _section("Models", _models(_rows(document, "variants"))),
         _section("Accuracy guard", _guard(_part(document, "guard"))),
         _section("What stayed in float", _kept_float(document)),
+        _section("What stayed in float32 beside float16", _float32_layers(_rows(document, "variants"))),
         _section("What each group of layers costs", draw_sensitivity(_rows(document, "sensitivity"))),
         _section("Search", draw_search(_rows(document, "search"), limit)),
         _section("Images whose masks changed most", draw_images(document.get("worst_images"))),
@@ -111,7 +112,9 @@ def _models(variants: Sequence[Mapping[str, Any]]) -> str:
         row += [figure(one.get("speedup"), "\N{MULTIPLICATION SIGN}", decimals=2)]
         row += [figure(one.get(key), decimals=3) for key in _SCORES]
         row += [points((one.get("drop") or {}).get(kind)) for kind in _KINDS]
-        rows.append([*row, text(one.get("verdict"))])
+        overflow = one.get("overflow")
+        where = f"<small>it overflows: {text(overflow)}</small>" if overflow else ""
+        rows.append([*row, text(one.get("verdict")) + where])
     caption = f"Latency measured with {' and '.join(sorted(backends))}." if backends else "Latency was not measured."
     if any(one.get("drop") for one in variants):
         caption += " A point is an AP of 0.01; the small figures are the 95 % interval; a negative loss is a gain."
@@ -249,6 +252,23 @@ def _kept_float(document: Mapping[str, Any]) -> str:
         [text(one.get("group")), figure(one.get("convolutions"), decimals=0), text(one.get("why"))] for one in groups
     ]
     return table("Groups of layers that INT8 does not reach", columns, rows)
+
+
+def _float32_layers(variants: Sequence[Mapping[str, Any]]) -> str:
+    """Layers of float16 networks that compute in float32, those with the same reason together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for one in variants:
+        for name, why in _part(one, "float32_nodes").items():
+            groups.setdefault((str(one.get("precision")), str(why)), []).append(str(name))
+    if not groups:
+        return ""
+    columns = [Column("Precision", is_number=False), Column("Layers"), Column("Which", is_number=False)]
+    columns.append(Column("Why", is_number=False))
+    rows = [
+        [_upper(precision), figure(len(names), decimals=0), f"<code>{text(', '.join(names))}</code>", text(why)]
+        for (precision, why), names in groups.items()
+    ]
+    return table("Layers that compute in float32 in a network of float16", columns, rows)
 
 
 def _calibration(calibration: Mapping[str, Any]) -> str:

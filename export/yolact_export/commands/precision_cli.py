@@ -243,7 +243,7 @@ def network_adder(options: argparse.Namespace, terminal: Terminal) -> AddNetwork
 
 def say_precisions(report: Mapping[str, Any], bundle: Path, terminal: Terminal) -> None:
     """The comparison, what stayed in float and why, and the verdict."""
-    from yolact_export.precision.document import table_lines
+    from yolact_export.precision.document import float32_lines, table_lines
 
     terminal.heading("precisions")
     for line in table_lines(report):
@@ -251,6 +251,8 @@ def say_precisions(report: Mapping[str, Any], bundle: Path, terminal: Terminal) 
     for entry in report.get("kept_float", ()):
         count = entry["convolutions"]
         terminal.say(f"  in float: {entry['group']} ({count} convolution{'s' * (count != 1)}): {entry['why']}")
+    for line in float32_lines(report):
+        terminal.say(f"  {line}")
     terminal.say(f"  report: {bundle / 'report.html'}")
     terminal.heading(str(report["verdict"]))
 
@@ -260,10 +262,19 @@ def guard_status(result: PrecisionResult | None, terminal: Terminal) -> int:
     if result is None or result.passed:
         return 0
     for variant in result.variants:
-        if not variant.passed:
+        if variant.passed:
+            continue
+        overflow = "" if variant.overflow is None else f" It overflows: {variant.overflow}."
+        if not variant.is_sound:
+            terminal.error(
+                f"{variant.precision} gives outputs that are not finite: kept as {variant.path.name}.{overflow} Images "
+                f"with such values in --calib keep these layers in float32"
+            )
+        else:
             lost = f"{variant.judgement.worst:.2f} points ({result.measure})"
             terminal.error(
-                f"{variant.precision} loses {lost}, {result.max_drop:g} are allowed: kept as {variant.path.name}. More "
-                f"or better images for --calib may help; --max-drop P allows more, and report.html shows where it hurts"
+                f"{variant.precision} loses {lost}, {result.max_drop:g} are allowed: kept as {variant.path.name}."
+                f"{overflow} More or better images for --calib may help; --max-drop P allows more, and report.html "
+                f"shows where it hurts"
             )
     return _GUARD_FAILED

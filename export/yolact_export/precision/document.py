@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from yolact_calibration.float16.conversion import TOO_COARSE
 from yolact_calibration.pruning.network_timer import time_networks_ms
 from yolact_calibration.quantisation.calibration_cache import Calibration
 from yolact_calibration.quantisation.int8 import Int8Model
@@ -19,7 +20,7 @@ from yolact_export.precision.precision import PrecisionRequest, PrecisionResult,
 from yolact_plugins.files import human_size
 from yolact_runtime.model.manifest import Manifest
 
-__all__ = ["measure_latencies", "precision_document", "table_lines", "verdict"]
+__all__ = ["float32_lines", "measure_latencies", "precision_document", "table_lines", "verdict"]
 
 # What ONNX Runtime is the right place to time; the others are for GPUs.
 _TIMED = ("fp32", "int8-cpu")
@@ -28,6 +29,7 @@ _WORTH = 1.05
 _BINS_SHOWN = 48
 # Points, as they are shown with two decimals.
 _LEAST_SHOWN = 0.005
+_NAMES_SHOWN = 4
 
 
 def measure_latencies(result: PrecisionResult, manifest: Manifest, num_threads: int) -> dict[str, float]:
@@ -38,11 +40,15 @@ def measure_latencies(result: PrecisionResult, manifest: Manifest, num_threads: 
 
 def verdict(result: PrecisionResult, latency_ms: Mapping[str, float]) -> str:
     """One sentence: is INT8 worth it?"""
-    if rejected := [variant.precision for variant in result.variants if not variant.passed]:
-        return (
-            f"{' and '.join(rejected)} lost more than {result.max_drop:g} points and "
-            f"{'is' if len(rejected) == 1 else 'are'} rejected; the other networks stand"
-        )
+    if rejected := [variant for variant in result.variants if not variant.passed]:
+        faults = _faults(rejected, result.max_drop)
+        return f"{faults} and {'is' if len(rejected) == 1 else 'are'} rejected; the other networks stand"
+    if unsound := [variant for variant in result.variants if not variant.is_sound]:
+        return f"{_faults(unsound, result.max_drop)}: no verdict, and kept because no limit was held"
+    return f"{_worth(result, latency_ms)}{_kept_single(result)}"
+
+
+def _worth(result: PrecisionResult, latency_ms: Mapping[str, float]) -> str:
     made = {variant.precision: variant for variant in result.variants if variant.precision != "fp32"}
     if "int8-cpu" in latency_ms:
         speedup = latency_ms["fp32"] / latency_ms["int8-cpu"]
@@ -56,6 +62,37 @@ def verdict(result: PrecisionResult, latency_ms: Mapping[str, float]) -> str:
         f"{smallest.precision} is {ratio:.1f} x smaller, {_price(smallest, result)}; its speed shows on the "
         f"GPU that will run it"
     )
+
+
+def _kept_single(result: PrecisionResult) -> str:
+    """The layers that float16 might not hold, and where they are in float32; empty where there are none."""
+    kept: dict[tuple[str, ...], list[str]] = {}
+    for variant in result.variants:
+        nodes = {} if variant.half is None else variant.half.kept_single
+        if names := tuple(name for name, why in nodes.items() if why != TOO_COARSE):
+            kept.setdefault(names, []).append(variant.precision)
+    return "".join(
+        f"; {' and '.join(precisions)} compute{'s' * (len(precisions) == 1)} {_some(names)} in float32"
+        for names, precisions in kept.items()
+    )
+
+
+def _faults(variants: Sequence[Variant], max_drop: float) -> str:
+    """What is wrong with some networks; those with the same fault together."""
+    by_fault: dict[str, list[str]] = {}
+    for variant in variants:
+        by_fault.setdefault(_fault(variant, max_drop), []).append(variant.precision)
+    return ", ".join(f"{' and '.join(names)} {fault}" for fault, names in by_fault.items())
+
+
+def _fault(variant: Variant, max_drop: float) -> str:
+    """What is wrong with a network, and where it overflows if it does."""
+    where = f" (it overflows: {variant.overflow})" if variant.overflow is not None else ""
+    if not variant.is_sound:
+        return f"gave outputs that are not finite{where}"
+    if variant.int8 is not None and not variant.int8.num_int8:
+        return "had no part left in INT8"
+    return f"lost more than {max_drop:g} points{where}"
 
 
 def _price(variant: Variant, result: PrecisionResult) -> str:
@@ -79,7 +116,7 @@ def precision_document(
             "max_drop": None if math.isinf(result.max_drop) else result.max_drop,
             "measure": result.measure,
             "passed": result.passed,
-            "drop": chosen.judgement.document()["drop"],
+            "drop": _drop(chosen),
         },
         "verdict": verdict(result, latency_ms),
         "worst_images": _worst(result.variants[0], chosen, request, manifest),
@@ -116,6 +153,25 @@ def table_lines(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def float32_lines(document: Mapping[str, Any]) -> list[str]:
+    """What is in float32 in networks of float16, for a terminal: a line for each network and kind of reason."""
+    lines = []
+    for row in document["variants"]:
+        nodes: Mapping[str, str] = row["float32_nodes"]
+        coarse = [name for name, why in nodes.items() if why == TOO_COARSE]
+        ranged = [name for name, why in nodes.items() if why != TOO_COARSE]
+        for names, why in ((ranged, "float16 might not hold their values"), (coarse, "float16 is too coarse")):
+            if names:
+                layers = f"{len(names)} layer{'s' * (len(names) != 1)}"
+                lines.append(f"in float32: {row['precision']}, {layers} ({_some(names)}): {why}")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
+
+
 def _one(interval: Sequence[float | None]) -> str:
     return "-" if interval[0] is None else f"{interval[0]:.2f}"
 
@@ -131,9 +187,9 @@ def _variant(
 ) -> dict[str, Any]:
     labelled = request.guard.annotations is not None
     is_reference = variant.precision == "fp32"
-    box, mask = (variant.judgement.figures[kind] for kind in ("bbox", "segm"))
+    box, mask = (variant.judgement.figures[kind] if variant.is_sound else None for kind in ("bbox", "segm"))
     latency = latency_ms.get(variant.precision)
-    words = "reference" if is_reference else _held(variant.passed, max_drop)
+    words = "reference" if is_reference else _held(variant, max_drop)
     return {
         "precision": variant.precision,
         "file": variant.path.name,
@@ -144,16 +200,25 @@ def _variant(
         "box_ap": box if labelled else None,
         "mask_ap": mask if labelled else None,
         "agreement": None if labelled or is_reference else mask,
-        "drop": None if is_reference else variant.judgement.document()["drop"],
+        "drop": None if is_reference else _drop(variant),
         "num_int8": 0 if variant.int8 is None else variant.int8.num_int8,
         "float32_nodes": {} if variant.half is None else dict(variant.half.kept_single),
+        "overflow": variant.overflow,
         "verdict": words,
     }
 
 
-def _held(passed: bool, max_drop: float) -> str:
-    if not passed:
+def _drop(variant: Variant) -> dict[str, Any] | None:
+    """Points lost; nothing of a network whose outputs are no numbers."""
+    drop: dict[str, Any] | None = variant.judgement.document()["drop"] if variant.is_sound else None
+    return drop
+
+
+def _held(variant: Variant, max_drop: float) -> str:
+    if not variant.passed:
         return "rejected"
+    if not variant.is_sound:
+        return "not judged: its outputs are not finite"
     return "kept without a limit" if math.isinf(max_drop) else "holds the limit"
 
 
@@ -212,7 +277,7 @@ def _shown_histogram(histogram: Any) -> dict[str, list[float]]:
 def _worst(
     reference: Variant, candidate: Variant, request: PrecisionRequest, manifest: Manifest
 ) -> list[dict[str, Any]]:
-    if candidate is reference:
+    if candidate is reference or not candidate.is_sound:
         return []
     return draw_sheet(
         candidate.judgement.agreement.images,

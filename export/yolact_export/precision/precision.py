@@ -11,9 +11,12 @@ import onnx
 
 from yolact_calibration.evaluation.accuracy import AccuracyMeter
 from yolact_calibration.evaluation.judge import Judge, Judgement, Predictions
+from yolact_calibration.float16.conversion import HalfModel, to_float16
+from yolact_calibration.float16.magnitude import tensors_to_observe
+from yolact_calibration.float16.overflow import find_overflow
+from yolact_calibration.float16.rounding import simulate_float16
 from yolact_calibration.quantisation.calibration_cache import Calibration, calibrate
 from yolact_calibration.quantisation.calibration_images import CalibrationImages
-from yolact_calibration.quantisation.float16 import HalfModel, to_float16
 from yolact_calibration.quantisation.int8 import Int8Model, Int8Options, make_int8
 from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.qdq_placement import Dialect, quantisable_tensors
@@ -22,6 +25,7 @@ from yolact_calibration.quantisation.trial import NamedFrames, Trial
 from yolact_export.bundle_writer import REJECTED_SUFFIX
 from yolact_export.graph.file import write_model
 from yolact_export.precision.guard_images import GuardImages
+from yolact_runtime.errors import BackendError
 from yolact_runtime.model.manifest import METADATA_KEY, Manifest
 from yolact_runtime.terminal import Terminal
 
@@ -73,6 +77,10 @@ class Variant:
         predictions: What it finds in the guard's images.
         int8: How it came about; None of floats.
         half: What stayed in float32 in it; None without float16.
+        overflow: Where something in it is not finite, for people; None where that was not seen, or not looked for: it
+            is looked for where the outputs are not finite, and where the network is rejected.
+        is_sound: Its outputs are finite on all images. If not, its judgement is that of a network which finds nothing,
+            and no figure to be shown.
     """
 
     precision: str
@@ -82,6 +90,8 @@ class Variant:
     predictions: Predictions
     int8: Int8Model | None = None
     half: HalfModel | None = None
+    overflow: str | None = None
+    is_sound: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -164,9 +174,10 @@ class _Adder:
         return PrecisionResult(tuple(variants), calibration, judge.measure, max_drop)
 
     def _calibrate(self) -> Calibration:
+        self._quantisable = quantisable_tensors(NetworkGraph(self._model))
         calibration = calibrate(
             self._folder / network_name("fp32"),
-            quantisable_tensors(NetworkGraph(self._model)),
+            (*self._quantisable, *tensors_to_observe(self._model, self._quantisable)),
             self._request.calibration,
             self._manifest.input,
             num_threads=self._request.num_threads,
@@ -179,8 +190,7 @@ class _Adder:
 
     def _add_float16(self, calibration: Calibration, trial: Trial, judge: Judge, max_drop: float) -> Variant:
         half = to_float16(self._model, _largest(calibration))
-        predictions = trial.find_if_sound(half.model, on_image=self._progress("float16"))
-        return self._write("fp16", half.model, judge.judge(predictions), max_drop, predictions, None, half)
+        return self._judge("fp16", half.model, trial, judge, max_drop, None, half)
 
     def _make_int8(
         self, dialect: Dialect, calibration: Calibration, trial: Trial, judge: Judge, aim: float
@@ -191,7 +201,7 @@ class _Adder:
         small = self._trial(few) if len(few) else None
         return make_int8(
             self._model,
-            calibration.histograms,
+            {name: calibration.histograms[name] for name in self._quantisable},
             Int8Options(dialect, request.method, aim, request.everything, request.num_threads),
             trial,
             judge,
@@ -200,29 +210,45 @@ class _Adder:
             self._class_names,
             lambda text: self._terminal.say(f"  {text}"),
             lambda what, done, total: self._terminal.status(f"{what} {done}/{total}"),
-            lambda model: _with_half(model, dialect, calibration)[0],
+            lambda model: _simulated(*_with_half(model, dialect, calibration)),
         )
 
     def _add_int8(
         self, int8: Int8Model, calibration: Calibration, trial: Trial, judge: Judge, max_drop: float
     ) -> Variant:
-        precision = PRECISION_OF[int8.dialect]
         # What is judged is what is written: with the remainder in float16, where it will be.
         model, half = _with_half(int8.model, int8.dialect, calibration)
-        predictions = trial.find_if_sound(model, simulate=half is not None, on_image=self._progress(precision))
-        return self._write(precision, model, judge.judge(predictions), max_drop, predictions, int8, half)
+        return self._judge(PRECISION_OF[int8.dialect], model, trial, judge, max_drop, int8, half)
 
-    def _write(
+    def _judge(
         self,
         precision: str,
         model: onnx.ModelProto,
-        judgement: Judgement,
+        trial: Trial,
+        judge: Judge,
         max_drop: float,
-        predictions: Predictions,
         int8: Int8Model | None,
         half: HalfModel | None,
     ) -> Variant:
-        passed = judgement.within(max_drop) and (int8 is None or int8.num_int8 > 0)
+        """Judge what will be written, in float16 as engines compute it, and write it."""
+        simulated = _simulated(model, half)
+        is_sound, overflow = True, None
+        try:
+            simulate = int8 is not None and half is not None
+            predictions = trial.find(simulated, simulate=simulate, on_image=self._progress(precision))
+        except BackendError:
+            # Of no use, which the judge has to see; it is no reason to end the export of the others.
+            predictions, is_sound = trial.find_nothing(), False
+        judgement = judge.judge(predictions)
+        passed = is_sound and judgement.within(max_drop) and (int8 is None or int8.num_int8 > 0)
+        if half is not None and not passed:
+            found = find_overflow(model, self._request.guard, self._manifest.input, self._request.num_threads)
+            overflow = None if found is None else str(found)
+        kept = passed or (math.isinf(max_drop) and not is_sound)
+        path = self._write(precision, model, kept, int8)
+        return Variant(precision, path, judgement, kept, predictions, int8, half, overflow, is_sound)
+
+    def _write(self, precision: str, model: onnx.ModelProto, passed: bool, int8: Int8Model | None) -> Path:
         name = network_name(precision)
         path = self._folder / (name if passed else name.removesuffix(".onnx") + REJECTED_SUFFIX)
         plan = {} if int8 is None else {"int8_parts": ", ".join(int8.search.int8)}
@@ -231,7 +257,7 @@ class _Adder:
         )
         onnx.helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
         write_model(model, path)
-        return Variant(precision, path, judgement, passed, predictions, int8, half)
+        return path
 
     def _trial(self, frames: NamedFrames) -> Trial:
         mask_iou = self._folder / "mask_iou.fp32.onnx"
@@ -249,6 +275,11 @@ def _with_half(
         return model, None
     half = to_float16(model, _largest(calibration))
     return half.model, half
+
+
+def _simulated(model: onnx.ModelProto, half: HalfModel | None) -> onnx.ModelProto:
+    """What ONNX Runtime has to compute to find what an engine will find."""
+    return model if half is None else simulate_float16(model)
 
 
 def _largest(calibration: Calibration) -> dict[str, float]:

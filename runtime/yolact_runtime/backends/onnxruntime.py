@@ -1,4 +1,8 @@
-"""ONNX Runtime, on the CPU and on CUDA."""
+"""ONNX Runtime, on the CPU and on CUDA.
+
+On the CPU it computes float16 networks in float32, and rounds at few places: what overflows on a GPU does not overflow
+there. Their accuracy and their speed there say nothing about an engine; see :func:`float16_note`.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,9 @@ from yolact_runtime.model.manifest import METADATA_KEY
 from yolact_runtime.model.network_outputs import OutputType
 from yolact_runtime.model.onnx_metadata import read_metadata
 
-__all__ = ["OnnxRuntimeBackend"]
+__all__ = ["OnnxRuntimeBackend", "float16_note"]
 
+_HOLD_FLOAT16 = frozenset({"fp16", "int8"})
 _PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-cpu": "CPUExecutionProvider"}
 
 
@@ -87,6 +92,21 @@ def _output_type(output: Any) -> OutputType:
     kind = output.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(side if isinstance(side, int) else None for side in output.shape)
     return OutputType({"float": "float32", "double": "float64"}.get(kind, kind), shape or None)
+
+
+def float16_note(backend: str, precision: str) -> str | None:
+    """What has to be said beside figures of a network on a backend; None where there is nothing to be said.
+
+    Args:
+        backend: Its name.
+        precision: Of the network, as bundles name it.
+    """
+    if backend != "onnxruntime-cpu" or precision not in _HOLD_FLOAT16:
+        return None
+    return (
+        f"ONNX Runtime computes the float16 of {precision} in float32 on a CPU, so these figures are not those of an "
+        f"engine, and an overflow does not show. What an engine would lose is in the bundle's report.json"
+    )
 
 
 def _is_for_tensorrt(model: Path) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -245,6 +246,17 @@ def test_a_model_agrees_with_itself(
     assert document["instances"] == {"cat": 2, "bird": 2}
     assert document["intervals"]["segm"]["AP"] == {"estimate": 1.0, "low": 1.0, "high": 1.0}
     assert "found again          1.000 (1.000 to 1.000) of 4 instance(s)" in capsys.readouterr().out
+
+
+def test_float16_on_a_cpu_is_said_to_be_no_engine(
+    bundle: Path, labelled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = write_bundle(tmp_path / "half.bundle", THINGS, dataclasses.replace(small_manifest(), precision="fp16"))
+    _, folder = labelled
+    document = _json(tmp_path / "out.json", half, "--precision", "fp16", "--against", bundle, "--images", folder)
+    assert "note" not in document["reference"]
+    assert document["model"]["note"].startswith("ONNX Runtime computes the float16 of fp16 in float32 on a CPU")
+    assert f"warning: {document['model']['note']}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_worse_model(

@@ -265,9 +265,10 @@ def test_images_that_do_not_serve(words: tuple[str, ...], message: str, scenes: 
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-def variant(precision: str, passed: bool, worst: float = 2.345) -> Any:
+def variant(precision: str, passed: bool, worst: float = 2.345, **changes: Any) -> Any:
     name = f"model.{precision}.onnx" + ("" if passed else ".rejected")
-    return SimpleNamespace(precision=precision, passed=passed, path=Path(name), judgement=SimpleNamespace(worst=worst))
+    facts = {"path": Path(name), "judgement": SimpleNamespace(worst=worst), "overflow": None, "is_sound": True}
+    return SimpleNamespace(precision=precision, passed=passed, **{**facts, **changes})
 
 
 def status(*variants: Any) -> tuple[int, str]:
@@ -292,6 +293,17 @@ def test_a_rejected_network_is_status_3_and_named_even_when_quiet() -> None:
     assert talk.count("error:") == 1
 
 
+def test_an_overflow_is_an_error_that_says_where_and_what_to_do() -> None:
+    number, talk = status(variant("fp16", False, 100.0, is_sound=False, overflow="first in a on 1.png"))
+    assert number == 3
+    assert talk == (
+        "error: fp16 gives outputs that are not finite: kept as model.fp16.onnx.rejected. It overflows: first in a on "
+        "1.png. Images with such values in --calib keep these layers in float32\n"
+    )
+    _, talk = status(variant("fp16", False, 4.0, overflow="first in a on 1.png"))
+    assert "0.5 are allowed: kept as model.fp16.onnx.rejected. It overflows: first in a on 1.png. More or" in talk
+
+
 def test_reasons_for_float_and_the_verdict_close_the_screen(tmp_path: Path) -> None:
     stream = io.StringIO()
     row = {
@@ -302,6 +314,7 @@ def test_reasons_for_float_and_the_verdict_close_the_screen(tmp_path: Path) -> N
         "mask_ap": None,
         "agreement": 0.98,
         "drop": {"box": [1.0, 0.5, 1.5], "mask": [2.0, 1.0, 3.0]},
+        "float32_nodes": {"proto_net.4": "its values reach 1e+05, and float16 ends at 65504"},
         "verdict": "holds the limit",
     }
     kept = [
@@ -314,4 +327,5 @@ def test_reasons_for_float_and_the_verdict_close_the_screen(tmp_path: Path) -> N
     assert lines[-1] == "INT8 is worth it here"
     assert "  in float: stem (1 convolution): INT8 is no faster there" in lines
     assert "  in float: box head (5 convolutions): too much" in lines
+    assert "  in float32: int8-cpu, 1 layer (proto_net.4): float16 might not hold their values" in lines
     assert f"  report: {tmp_path / 'report.html'}" in lines

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from support.precision_trials import MANIFEST, make_frames
@@ -16,13 +17,20 @@ from support.scenes import make_instances
 from yolact_calibration.evaluation.agreement import measure_agreement
 from yolact_calibration.evaluation.bootstrap import Interval
 from yolact_calibration.evaluation.judge import Judgement
+from yolact_calibration.float16.conversion import TOO_COARSE, HalfModel
 from yolact_calibration.quantisation.calibration_images import find_calibration_images
 from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_calibration.quantisation.ranges import RangeMethod
 from yolact_calibration.report.precision_report import draw_precision_report
 from yolact_export.graph.file import write_model
 from yolact_export.precision import document as module
-from yolact_export.precision.document import measure_latencies, precision_document, table_lines, verdict
+from yolact_export.precision.document import (
+    float32_lines,
+    measure_latencies,
+    precision_document,
+    table_lines,
+    verdict,
+)
 from yolact_export.precision.guard_images import GuardImages
 from yolact_export.precision.precision import PrecisionRequest, PrecisionResult, Variant, add_precisions
 from yolact_runtime.media.media import write_image
@@ -95,6 +103,36 @@ def test_without_a_limit_nothing_is_praised(tmp_path: Path) -> None:
     found = verdict(make(tmp_path, {"int8-cpu": 45.2}, math.inf, "agreement AP on 8 images"), FAST)
     assert found == "INT8 is 2.5 x as fast, for 45.20 points of agreement AP on 8 images (no limit was held)"
     assert "holds" not in verdict(make(tmp_path, {"fp16": 45.2}, math.inf), {})
+
+
+def test_layers_beyond_float16_are_named(tmp_path: Path) -> None:
+    result = make(tmp_path, {"fp16": 0.0, "int8": 0.1, "int8-cpu": 0.1})
+    kept = {"tanh": TOO_COARSE, **{f"layer{number}": "its values reach 1e+05" for number in range(6)}}
+    half = HalfModel(onnx.ModelProto(), kept, 0)
+    variants = [
+        dataclasses.replace(variant, half=half if variant.precision in {"fp16", "int8"} else None)
+        for variant in result.variants
+    ]
+    found = verdict(dataclasses.replace(result, variants=tuple(variants)), FAST)
+    named = "layer0, layer1, layer2, layer3 and 2 more"
+    assert found.endswith(f"; fp16 and int8 compute {named} in float32")
+    assert "tanh" not in found
+    lines = float32_lines({"variants": [row("fp16", float32_nodes=kept), row(float32_nodes={})]})
+    assert lines == [
+        f"in float32: fp16, 6 layers ({named}): float16 might not hold their values",
+        "in float32: fp16, 1 layer (tanh): float16 is too coarse",
+    ]
+
+
+def test_a_network_that_overflows_has_no_figures_and_says_where(tmp_path: Path) -> None:
+    result = make(tmp_path, {"fp16": 0.0, "int8": 3.0})
+    fp32, fp16, int8 = result.variants
+    fp16 = dataclasses.replace(fp16, passed=False, is_sound=False, overflow="first in a on 1.png")
+    result = dataclasses.replace(result, variants=(fp32, fp16, dataclasses.replace(int8, overflow="first in b")))
+    assert verdict(result, {}) == (
+        "fp16 gave outputs that are not finite (it overflows: first in a on 1.png), int8 lost more than 0.5 points "
+        "(it overflows: first in b) and are rejected; the other networks stand"
+    )
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -262,6 +300,24 @@ def test_a_rejected_network_is_what_the_report_shows(
     assert found["guard"]["drop"] == found["variants"][1]["drop"]
     assert [row["verdict"] for row in found["variants"]] == ["reference", "rejected", "holds the limit"]
     assert "kept_float" not in found
+
+
+def test_a_network_with_outputs_that_are_not_finite_has_no_figures(
+    request_and_result: tuple[PrecisionRequest, PrecisionResult],
+) -> None:
+    request, result = request_and_result
+    fp32, fp16, _ = result.variants
+    for passed, words in ((False, "rejected"), (True, "not judged: its outputs are not finite")):
+        unsound = dataclasses.replace(fp16, passed=passed, is_sound=False, overflow="first in a on 1.png")
+        found = precision_document(dataclasses.replace(result, variants=(fp32, unsound)), request, MANIFEST, {})
+        shown = found["variants"][1]
+        assert {shown[key] for key in ("drop", "box_ap", "mask_ap", "agreement")} == {None}
+        assert (shown["verdict"], shown["overflow"]) == (words, "first in a on 1.png")
+        assert found["guard"]["drop"] is None
+        assert table_lines(found)[2].split()[3:] == ["-", "-", "-", *([] if passed else ["REJECTED"])]
+        page = draw_precision_report(found)
+        assert "it overflows: first in a on 1.png" in page
+        assert "Layers that compute in float32" in page
 
 
 def test_with_labels_the_figures_are_average_precisions(

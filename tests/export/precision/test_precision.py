@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from support.precision_trials import MANIFEST, make_frames
+from support.precision_trials import MANIFEST, make_frames, swell
 from support.quantised import float_network
 from support.scenes import make_instances
 from support.training_data import square, write_set
@@ -23,6 +23,7 @@ from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.evaluation.judge import AGREEMENT_LIMIT, Judge
+from yolact_calibration.float16.rounding import simulate_float16
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
 from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.qdq_placement import Dialect
@@ -30,6 +31,7 @@ from yolact_calibration.quantisation.ranges import RangeMethod
 from yolact_calibration.quantisation.trial import Trial
 from yolact_export.graph.file import write_model
 from yolact_export.precision import precision
+from yolact_export.precision.document import verdict
 from yolact_export.precision.guard_images import GuardImages
 from yolact_export.precision.precision import PrecisionRequest, PrecisionResult, add_precisions, network_name
 from yolact_runtime.media.media import write_image
@@ -135,7 +137,8 @@ def test_what_is_judged_is_what_is_written(everything: PrecisionResult) -> None:
         model = onnx.load(variant.path)
         has_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
         assert has_half == (variant.precision in {"fp16", "int8"})
-        found = Trial(MANIFEST, frames, num_threads=1).find(model, simulate=variant.precision == "int8")
+        simulated = simulate_float16(model)
+        found = Trial(MANIFEST, frames, num_threads=1).find(simulated, simulate=variant.precision == "int8")
         for name, instances in found.items():
             np.testing.assert_array_equal(instances.confidence, variant.predictions[name].confidence)
 
@@ -184,6 +187,52 @@ def test_a_float16_network_that_overflows_is_rejected_and_the_others_stand(
     passed = {variant.precision: variant.passed for variant in result.variants}
     assert passed == {"fp32": True, "fp16": False, "int8-cpu": True}
     assert [variant.judgement.worst for variant in result.variants if variant.precision == "fp16"] == [100.0]
+
+
+@pytest.mark.parametrize("pair", [("proto_net.0", "proto_net.2"), ("proto_net.4", "proto_net.8")])
+def test_values_beyond_float16_are_exported_in_float32_without_a_loss(
+    add: Add, folder: Path, pair: tuple[str, str]
+) -> None:
+    write_model(swell(float_network(), *pair, 3e4), folder / network_name("fp32"))
+    result, _ = add(float16=True, max_drop=2.0)
+    _, fp16 = result.variants
+    assert fp16.passed
+    assert fp16.is_sound
+    assert fp16.half is not None
+    assert set(pair) <= set(fp16.half.kept_single)
+    document = verdict(result, {})
+    assert f"; fp16 computes {pair[0]}, " in document
+
+
+def test_an_overflow_that_no_calibration_image_showed_is_rejected_and_located(
+    add: Add, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ONNX Runtime computes the file, nothing is lost; an engine would find nothing."""
+    write_model(swell(float_network(), "proto_net.0", "proto_net.2", 3e4), folder / network_name("fp32"))
+    monkeypatch.setattr(precision, "_largest", lambda calibration: {})
+    result, _ = add(float16=True, max_drop=99.0)
+    _, fp16 = result.variants
+    assert not fp16.passed
+    assert not fp16.is_sound
+    assert fp16.overflow is not None
+    assert fp16.overflow.startswith("first in proto_net.1 (")
+    assert "on 0.png, then" in fp16.overflow
+    hidden = Trial(MANIFEST, make_frames(2), num_threads=1).find(onnx.load(fp16.path, format="protobuf"))
+    assert all(len(instances) for instances in hidden.values())
+    document = verdict(result, {})
+    assert document.startswith("fp16 gave outputs that are not finite (it overflows: first in proto_net.1 ")
+    assert "no loss" not in document
+
+
+def test_without_a_guard_an_overflow_is_kept_and_gets_no_verdict(
+    add: Add, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(swell(float_network(), "proto_net.0", "proto_net.2", 3e4), folder / network_name("fp32"))
+    monkeypatch.setattr(precision, "_largest", lambda calibration: {})
+    result, _ = add(float16=True)
+    assert result.variants[1].passed
+    assert not result.variants[1].is_sound
+    assert verdict(result, {}).endswith(": no verdict, and kept because no limit was held")
 
 
 def test_plans_for_engines_are_judged_with_float16_beside_int8(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yolact_runtime.backends.select as select_module
 from support.scenes import mask_iou_model
 from yolact_runtime.backends import BACKENDS, FakeBackend, create_backend
-from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend, float16_note
 from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError, UsageError
 
 MASKS = np.stack([np.full((1, 4, 6), 0.5), np.full((1, 4, 6), 1.0)]).astype(np.float32)
@@ -24,6 +24,13 @@ def model(tmp_path: Path) -> Path:
     path = tmp_path / "mask_iou.onnx"
     path.write_bytes(mask_iou_model([1, 2, 4]))
     return path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-cpu"])
+def test_float16_on_a_cpu_needs_a_word(precision: str) -> None:
+    holds_float16 = precision in {"fp16", "int8"}
+    assert (float16_note("onnxruntime-cpu", precision) is not None) == holds_float16
+    assert {float16_note(name, precision) for name in BACKENDS if name != "onnxruntime-cpu"} == {None}
 
 
 # --- fake -------------------------------------------------------------------------------------------------------------

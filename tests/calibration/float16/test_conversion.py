@@ -9,12 +9,16 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from support.pruning import FAMILIES
+from support.precision_trials import swell
+from support.pruning import FAMILIES, random_model
 from support.quantised import float_network, image_of, observed_ranges, run, signal_to_noise_db
-from yolact_calibration.quantisation.float16 import to_float16
+from yolact_calibration.float16.conversion import to_float16
+from yolact_calibration.float16.magnitude import magnitudes, tensors_to_observe
+from yolact_calibration.float16.rounding import simulate_float16
 from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph
 from yolact_calibration.quantisation.qdq import quantise
-from yolact_calibration.quantisation.qdq_placement import Dialect
+from yolact_calibration.quantisation.qdq_placement import Dialect, quantisable_tensors
+from yolact_export.graph.export import ExportOptions, export_network
 from yolact_export.model.config import find_config
 from yolact_runtime.backends import create_backend
 from yolact_runtime.model.manifest import METADATA_KEY, Manifest
@@ -88,6 +92,99 @@ def test_large_values_stay_in_float32_and_say_so() -> None:
     assert "proto_net.2" not in found.kept_single
     assert "70000" in found.kept_single["proto_net.4"].replace("7e+04", "70000")
     assert types_of(found.model)["proto_net.4"] == TensorProto.FLOAT
+
+
+def largest_of(model: onnx.ModelProto) -> dict[str, float]:
+    return {name: max(-found.low, found.high) for name, found in observed_ranges(model).items()}
+
+
+@pytest.mark.parametrize(
+    ("convolution", "reader", "between"),
+    [
+        ("proto_net.0", "proto_net.2", ["proto_net.1"]),
+        # What a calibration observes, and what only moves it.
+        ("proto_net.4", "proto_net.8", ["proto_net.5", "proto_net.6"]),
+    ],
+)
+@pytest.mark.parametrize("quantised", [False, True])
+def test_who_reads_large_values_stays_in_float32_too(
+    convolution: str, reader: str, between: list[str], quantised: bool
+) -> None:
+    """Found on a trained model: the large layer was in float32, and its reader took infinity from it."""
+    model = swell(float_network(), convolution, reader, 3e4)
+    source = model
+    if quantised:
+        names = [one.name for one in NetworkGraph(model).convolutions]
+        source = quantise(model, observed_ranges(model), names, Dialect.TENSORRT)
+    found = to_float16(source, largest_of(model))
+    assert {convolution, reader, *between} <= set(found.kept_single)
+    assert "reads values that reach" in found.kept_single[reader]
+    types = types_of(found.model)
+    assert types[convolution] == types[reader] == TensorProto.FLOAT
+    image = image_of(model)
+    simulated = run(simulate_float16(found.model), image, simulate=True)
+    expected = run(source, image, simulate=True)
+    for name, value in expected.items():
+        assert signal_to_noise_db(value, simulated[name]) > (15 if quantised else 40), name
+
+
+def test_an_int8_layer_in_float32_reads_its_dequantised_values_without_a_cast() -> None:
+    """A cast between DequantizeLinear and convolution would make a float layer of it."""
+    model = swell(float_network(), "proto_net.0", "proto_net.2", 3e4)
+    names = [one.name for one in NetworkGraph(model).convolutions]
+    found = to_float16(quantise(model, observed_ranges(model), names, Dialect.TENSORRT), largest_of(model)).model
+    maker = {name: node for node in found.graph.node for name in node.output}
+    convolutions = [node for node in found.graph.node if node.op_type == "Conv"]
+    assert {types_of(found)[node.output[0]] for node in convolutions} == {TensorProto.FLOAT, TensorProto.FLOAT16}
+    for node in convolutions:
+        assert [maker[name].op_type for name in node.input[:2]] == ["DequantizeLinear"] * 2, node.name
+    onnx.checker.check_model(found, full_check=True)
+
+
+def test_large_answers_stay_in_float32_down_to_the_output() -> None:
+    """Transpositions, reshapes and concatenations, of which no calibration observes anything."""
+    model = float_network()
+    found = to_float16(model, largest={**largest_of(model), "prediction_layers.0.conf_layer.P3": 1e5})
+    types = types_of(found.model)
+    maker = {name: node for node in found.model.graph.node for name in node.output}
+    assert maker["class_logit"].op_type == "Concat"
+    todo, seen = [maker["class_logit"]], set()
+    while todo:
+        node = todo.pop()
+        seen.add(node.op_type)
+        assert types[node.output[0]] == TensorProto.FLOAT
+        if node.name != "prediction_layers.0.conf_layer.P3" and node.op_type != "Cast":
+            todo += [maker[name] for name in node.input if name in maker]
+    assert seen >= {"Concat", "Reshape", "Transpose", "Conv"}
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("deform_conv", ["grid-sample", "deform-conv"])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_every_float_tensor_is_bounded_by_what_a_calibration_sees(
+    family: str, deform_conv: str, normalise: bool
+) -> None:
+    if deform_conv == "deform-conv" and family != "yolact_plus_resnet50":
+        return
+    options = ExportOptions(deform_conv=deform_conv, normalise_in_graph=normalise)
+    model = export_network(random_model(FAMILIES[family], 3), options)
+    graph = NetworkGraph(model)
+    observed = quantisable_tensors(graph)
+    more = tensors_to_observe(model, observed)
+    sampled = {node.output[0] for node in model.graph.node if node.op_type == "DeformConv"}
+    assert bool(sampled) == (deform_conv == "deform-conv")
+    # The image in front of the means that are subtracted from it is nothing that a plan would round.
+    raw = {"image"} if model.graph.node[0].op_type == "Sub" else set()
+    assert bool(raw) == (normalise and family != "yolact_darknet53")
+    assert set(more) == sampled | raw
+    image = image_of(model) * (60 if normalise else 1)
+    names = tuple(name for name in (*observed, *more) if name != "image")
+    values = {**run(model, image, names), "image": image}
+    bounds = magnitudes(model, {name: float(np.abs(value).max()) for name, value in values.items()})
+    made = tuple(name for node in model.graph.node for name in node.output)
+    # Every tensor has a bound, and none is exceeded.
+    for name, value in run(model, image, made).items():
+        assert np.abs(value).max() <= bounds[name] * 1.000001, name
 
 
 def test_weights_beyond_float16_stay_in_float32() -> None:

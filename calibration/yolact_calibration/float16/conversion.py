@@ -1,7 +1,8 @@
 """Writes float16 into a graph: weights, casts, and what stays in float32, for strongly typed engines.
 
 Nothing is left to a builder's flags: each tensor's type is in the file. Inputs and outputs stay float32. What follows
-from many small differences, or is read as a coordinate, stays in float32 as well.
+from many small differences, or is read as a coordinate, stays in float32 as well, and so does every layer that would
+write *or read* in float16 what float16 cannot hold.
 """
 
 from __future__ import annotations
@@ -15,11 +16,18 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["HalfModel", "to_float16"]
+from yolact_calibration.float16.magnitude import magnitudes
+
+__all__ = ["TOO_COARSE", "HalfModel", "to_float16"]
+
+TOO_COARSE = "float16 is too coarse for it"
+"""Why a layer stays in float32 in every network, whatever its values."""
 
 # QuantizeLinear takes float16 from this operator set on; the oldest IR version that knows it.
 _OPSET_HALF_QDQ, _IR_VERSION_HALF_QDQ = 19, 9
 _LARGEST_HALF = 65504.0
+# Images that no calibration saw may hold values twice as large.
+_LIMIT = _LARGEST_HALF / 2
 # The tanh of coefficients, whose product with prototypes decides every pixel; coordinates of deformable sampling in
 # GridSample's unit, of which float16 would keep a thirtieth of a pixel. Offsets in pixels, as DeformConv takes them,
 # keep a five-hundredth.
@@ -52,8 +60,10 @@ def to_float16(
 
     Args:
         model: In float32, with or without Q/DQ of the ``tensorrt`` dialect; not modified.
-        largest: Tensor -> largest absolute value that a calibration saw. A node whose output came within a factor of
-            two of float16's end stays in float32.
+        largest: Tensor -> largest absolute value that a calibration saw. A node stays in float32 if something that it
+            writes or reads came within a factor of two of float16's end, or might have, where that follows from what
+            was seen of other tensors. Of a tensor of which nothing is known it is assumed that it fits; with the
+            tensors that :func:`~yolact_calibration.float16.magnitude.tensors_to_observe` adds there is none.
         single: Names of further nodes that stay in float32.
     """
     return _Caster(model, largest or {}, frozenset(single)).cast()
@@ -68,6 +78,7 @@ class _Caster:
         self._kept = _kept_single(model, self._constants, largest, single)
         self._type: dict[str, int] = {info.name: info.type.tensor_type.elem_type for info in model.graph.input}
         self._nodes: list[onnx.NodeProto] = []
+        self._dequantise: dict[str, onnx.NodeProto] = {}
         self._halves: dict[str, onnx.TensorProto] = {}
         self._cast_to: dict[tuple[str, int], str] = {}
         self._num_vanished = 0
@@ -80,6 +91,11 @@ class _Caster:
 
     def _cast_node(self, node: onnx.NodeProto, outputs: set[str]) -> None:
         wanted = TensorProto.FLOAT if node.name in self._kept else TensorProto.FLOAT16
+        if node.op_type == "DequantizeLinear" and not outputs.intersection(node.output):
+            # It is written where it is read, in the type of its reader: a cast behind it would part the two, and
+            # the engine's INT8 layer would be none.
+            self._dequantise[node.output[0]] = node
+            return
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         for index, name in enumerate(node.input):
@@ -103,12 +119,29 @@ class _Caster:
             if constant.data_type != TensorProto.FLOAT or wanted == TensorProto.FLOAT:
                 return name
             return self._half_constant(constant)
+        if name in self._dequantise:
+            return self._dequantised(name, wanted)
         kind = self._type[name]
         if kind == wanted or kind not in _FLOATS:
             return name
         if (name, wanted) not in self._cast_to:
             self._cast_node_to(name, wanted, f"{name}.{'single' if wanted == TensorProto.FLOAT else 'half'}")
             self._cast_to[name, wanted] = self._nodes[-1].output[0]
+        return self._cast_to[name, wanted]
+
+    def _dequantised(self, name: str, wanted: int) -> str:
+        """Name of what a DequantizeLinear makes, in the type of its reader."""
+        if (name, wanted) not in self._cast_to:
+            # The first reader's keeps the name.
+            suffix = "" if name not in self._type else ".single" if wanted == TensorProto.FLOAT else ".half"
+            copy = onnx.NodeProto()
+            copy.CopyFrom(self._dequantise[name])
+            copy.name += suffix
+            copy.output[0] += suffix
+            copy.input[1] = self._as(copy.input[1], wanted)
+            self._nodes.append(copy)
+            self._type[copy.output[0]] = wanted
+            self._cast_to[name, wanted] = copy.output[0]
         return self._cast_to[name, wanted]
 
     def _half_constant(self, constant: onnx.TensorProto) -> str:
@@ -156,26 +189,40 @@ def _kept_single(
     single: frozenset[str],
 ) -> dict[str, str]:
     """Node -> why it stays in float32."""
+    bounds = magnitudes(model, largest)
     kept: dict[str, str] = {}
     for node in model.graph.node:
-        seen = max((largest.get(name, 0.0) for name in node.output), default=0.0)
+        if node.op_type == "DequantizeLinear":
+            # It has the type of its reader, which reads what it writes.
+            continue
+        written = max((bounds.get(name, 0.0) for name in node.output), default=0.0)
+        read = max((bounds.get(name, 0.0) for name in _read_in_half(node, constants)), default=0.0)
         if node.name in single:
             kept[node.name] = "asked for"
         elif node.op_type in _SINGLE_OPERATORS or node.name.endswith(_SINGLE_SUFFIXES):
-            kept[node.name] = "float16 is too coarse for it"
-        elif not seen <= _LARGEST_HALF / 2:
-            kept[node.name] = f"its values reach {seen:.3g}, and float16 ends at {_LARGEST_HALF:.0f}"
+            kept[node.name] = TOO_COARSE
+        elif not written <= _LIMIT:
+            kept[node.name] = f"its values reach {written:.3g}, and float16 ends at {_LARGEST_HALF:.0f}"
+        elif not read <= _LIMIT:
+            kept[node.name] = f"it reads values that reach {read:.3g}, and float16 ends at {_LARGEST_HALF:.0f}"
         elif (heaviest := _largest_weight(node, constants)) > _LARGEST_HALF:
             kept[node.name] = f"a weight of {heaviest:.3g} is beyond float16"
     return kept
 
 
+def _read_in_half(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> list[str]:
+    """Activations that a node in float16 would read in float16."""
+    always = _ALWAYS_SINGLE.get(node.op_type, ())
+    return [name for index, name in enumerate(node.input) if name not in constants and index not in always]
+
+
 def _largest_weight(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> float:
-    if node.op_type in {"QuantizeLinear", "Reshape"}:
+    if node.op_type == "Reshape":
         return 0.0
     values: list[npt.NDArray[Any]] = [
         numpy_helper.to_array(constants[name])
-        for name in node.input
-        if name in constants and constants[name].data_type == TensorProto.FLOAT
+        for index, name in enumerate(node.input)
+        if name in constants and index not in _ALWAYS_SINGLE.get(node.op_type, ())
+        if constants[name].data_type == TensorProto.FLOAT
     ]
     return max((float(np.abs(value).max(initial=0.0)) for value in values), default=0.0)

@@ -1,0 +1,220 @@
+"""A float16 graph as an engine computes it, written in float32: rounded wherever an engine holds a tensor in half.
+
+ONNX Runtime computes float16 graphs in float32 on a CPU: between most operators nothing is rounded, and nothing
+overflows, so a network that is NaN on a GPU finds every object there. Here each tensor that is float16 in the graph
+goes through a pair of casts, to float16 and back, whose infinities are those of an engine. ONNX Runtime keeps such a
+pair where it is written out in a float32 graph; around casts that it inserted itself it does not.
+
+An engine may fuse a convolution with the sum behind it and keep the convolution's result in float32. Here that is
+rounded, too: the judgement is a little too strict there, never too lenient.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from yolact_calibration.errors import CalibrationError
+
+__all__ = ["rounded_tensors", "simulate_float16"]
+
+# What they write is among what they read, so that rounding it again would change nothing.
+_MOVERS = frozenset(
+    {"Clip", "Concat", "Flatten", "GlobalMaxPool", "Identity", "MaxPool", "Relu", "Reshape", "Split", "Transpose"}
+)
+# Rounding before them and behind them is the same, and behind them it does not part them from the convolution before.
+_ABSORBED = frozenset({"Clip", "Relu"})
+_ROUNDED = frozenset(
+    {
+        *("Add", "AveragePool", "Conv", "DeformConv", "Div", "Gemm", "GlobalAveragePool", "GridSample", "LeakyRelu"),
+        *("MatMul", "Mul", "Resize", "Sigmoid", "Softmax", "Sub", "Tanh"),
+    }
+)
+_UNROUNDED, _HALF = ".unrounded", ".float16"
+
+
+def simulate_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A float32 graph that computes what an engine computes of a float16 one, infinities included.
+
+    It is to be run in ONNX Runtime at its default level of optimisation; with ``session.disable_quant_qdq`` where it
+    holds Q/DQ. A tensor keeps its name and holds the rounded value, but for the input of a ReLU or clip that alone
+    reads it: there the rounding follows behind.
+
+    Args:
+        model: With tensors in float16, as :func:`~yolact_calibration.float16.conversion.to_float16` writes them; what a
+            DequantizeLinear makes is not rounded, because engines compute from the integers. Not modified.
+
+    Returns:
+        The graph; inputs and outputs that were float16 are float32.
+
+    Raises:
+        CalibrationError: The graph has an operator in float16 of which it is not known where an engine rounds.
+    """
+    return _Simulator(model).write()
+
+
+def rounded_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Tensors that :func:`simulate_float16` rounds in a graph that it has written, in the order of the graph."""
+    return tuple(
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "Cast" and node.input[0].endswith(_HALF) and _cast_target(node) == TensorProto.FLOAT
+    )
+
+
+class _Simulator:
+    """One copy of one graph in the making."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
+        self._source = model
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        self._half = {name for name, tensor in self._constants.items() if tensor.data_type == TensorProto.FLOAT16}
+        self._half |= {info.name for info in graph.input if _is_half(info)}
+        self._outputs = {output.name for output in graph.output}
+        self._readers = _count_readers(graph)
+        self._read_by_absorbed = {node.input[0] for node in graph.node if node.op_type in _ABSORBED}
+        # Tensors whose rounding is left to those that read them.
+        self._unrounded: set[str] = set()
+        self._nodes: list[onnx.NodeProto] = []
+
+    def write(self) -> onnx.ModelProto:
+        for info in self._source.graph.input:
+            if _is_half(info) and info.name not in self._constants:
+                raise CalibrationError(
+                    f'the input "{info.name}" is float16; networks that are judged take float32, as yolact-export '
+                    f"writes them"
+                )
+        for node in self._source.graph.node:
+            self._write_node(node)
+        return self._assemble()
+
+    def _write_node(self, node: onnx.NodeProto) -> None:
+        if node.op_type == "Cast" and not node.domain:
+            self._write_cast(node)
+            return
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        self._nodes.append(copy)
+        if node.op_type == "QuantizeLinear" or not self._is_in_half(node):
+            return
+        self._half.update(name for name in node.output if name)
+        if node.op_type == "DequantizeLinear":
+            self._unrounded.update(node.output)
+            return
+        if node.op_type in _MOVERS and self._unrounded.isdisjoint(node.input):
+            return
+        for index, name in enumerate(node.output):
+            if name and not self._postpone(name):
+                copy.output[index] = f"{name}{_UNROUNDED}"
+                self._round(copy.output[index], name)
+
+    def _is_in_half(self, node: onnx.NodeProto) -> bool:
+        """Whether it computes in float16.
+
+        Raises:
+            CalibrationError: It may, and it is not known what an engine rounds there.
+        """
+        known = not node.domain and node.op_type in _MOVERS | _ROUNDED | {"DequantizeLinear"}
+        # Sizes of a Resize and the like have types of their own.
+        in_half = any(name in self._half for name in node.input)
+        if not known and (in_half or _makes_half(node)):
+            raise CalibrationError(
+                f'"{node.name}" is a {node.op_type} in float16, of which it is not known where an engine rounds, so '
+                f"that the network cannot be judged; keep it in float32"
+            )
+        return in_half
+
+    def _postpone(self, name: str) -> bool:
+        """Leave the rounding to a ReLU or clip that alone reads the tensor."""
+        if name not in self._read_by_absorbed or self._readers[name] > 1 or name in self._outputs:
+            return False
+        self._unrounded.add(name)
+        return True
+
+    def _write_cast(self, node: onnx.NodeProto) -> None:
+        name, output = node.input[0], node.output[0]
+        if _cast_target(node) == TensorProto.FLOAT16:
+            self._half.add(output)
+            if name in self._half:
+                self._copy(name, output)
+            else:
+                self._round(name, output)
+        elif name in self._half and _cast_target(node) == TensorProto.FLOAT:
+            self._copy(name, output)
+        else:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            self._nodes.append(copy)
+
+    def _round(self, name: str, output: str) -> None:
+        """The pair that makes of a float32 tensor what float16 holds of it."""
+        for source, target, kind in ((name, f"{output}{_HALF}", "FLOAT16"), (f"{output}{_HALF}", output, "FLOAT")):
+            cast = helper.make_node(
+                "Cast", [source], [target], name=f"{target}.cast", to=TensorProto.DataType.Value(kind)
+            )
+            self._nodes.append(cast)
+
+    def _copy(self, name: str, output: str) -> None:
+        self._nodes.append(helper.make_node("Identity", [name], [output], name=f"{output}.identity"))
+
+    def _assemble(self) -> onnx.ModelProto:
+        model = onnx.ModelProto()
+        source = self._source
+        model.ir_version, model.producer_name = source.ir_version, source.producer_name
+        model.opset_import.extend(source.opset_import)
+        model.metadata_props.extend(source.metadata_props)
+        model.graph.name = source.graph.name
+        model.graph.input.extend(source.graph.input)
+        model.graph.output.extend(_in_float(info) for info in source.graph.output)
+        model.graph.node.extend(self._nodes)
+        made = {name for node in self._nodes for name in node.output}
+        model.graph.value_info.extend(_in_float(info) for info in source.graph.value_info if info.name in made)
+        model.graph.initializer.extend(_constants_in_float(source.graph))
+        return model
+
+
+def _constants_in_float(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            yield numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
+        else:
+            yield tensor
+
+
+def _count_readers(graph: onnx.GraphProto) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in itertools.chain.from_iterable(node.input for node in graph.node):
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _makes_half(node: onnx.NodeProto) -> bool:
+    """An attribute asks for float16, or holds it; or there is a graph inside, which may do either."""
+    return any(
+        attribute.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS}
+        or (attribute.name in {"to", "dtype"} and attribute.i == TensorProto.FLOAT16)
+        or (attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT16)
+        for attribute in node.attribute
+    )
+
+
+def _cast_target(node: onnx.NodeProto) -> int:
+    return next(int(attribute.i) for attribute in node.attribute if attribute.name == "to")
+
+
+def _is_half(info: onnx.ValueInfoProto) -> bool:
+    return bool(info.type.tensor_type.elem_type == TensorProto.FLOAT16)
+
+
+def _in_float(info: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    if not _is_half(info):
+        return info
+    copy = onnx.ValueInfoProto()
+    copy.CopyFrom(info)
+    copy.type.tensor_type.elem_type = TensorProto.FLOAT
+    return copy
