@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +20,11 @@ __all__ = [
     "REJECTED_SUFFIX",
     "REPORT_NAME",
     "REPORT_PAGE_NAME",
+    "carry_over",
     "check_destination",
+    "link_file",
     "staged_bundle",
+    "staged_change",
     "write_manifest",
 ]
 
@@ -73,18 +76,57 @@ def staged_bundle(bundle: Path) -> Iterator[Path]:
     """
     check_destination(bundle)
     bundle.parent.mkdir(parents=True, exist_ok=True)
+    with staged_change(bundle) as staging:
+        yield staging
+
+
+@contextmanager
+def staged_change(bundle: Path) -> Iterator[Path]:
+    """As :func:`staged_bundle`, but whatever is in `bundle` may be replaced: :func:`carry_over` keeps it.
+
+    Yields:
+        The empty folder.
+    """
     staging = bundle.with_name(f".{bundle.name}.{os.getpid()}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     try:
         yield staging
         for path in staging.iterdir():
-            _flush(path)
+            if not path.is_symlink():
+                _flush(path)
         _take_place(staging, bundle)
         _flush(bundle.parent)
     finally:
         # After an exchange this is the earlier bundle.
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def carry_over(bundle: Path, folder: Path, left_out: Collection[str] = ()) -> None:
+    """Give a staging folder what a bundle has and it has not, as links to the same files where that is possible.
+
+    Args:
+        bundle: The folder as it is; not changed.
+        folder: That will take its place.
+        left_out: Names that are not carried over.
+    """
+    for path in bundle.iterdir():
+        target = folder / path.name
+        if path.name in left_out or target.exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, target, symlinks=True, copy_function=link_file)
+        else:
+            link_file(path, target)
+    shutil.copymode(bundle, folder)
+
+
+def link_file(path: Path | str, target: Path | str) -> None:
+    """Another name for a file; a copy where the file system has no links."""
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(path, target, follow_symlinks=False)
 
 
 def write_manifest(

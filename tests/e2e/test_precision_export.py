@@ -18,12 +18,14 @@ import torch
 
 from support.training_data import write_scenes
 from yolact_calibration.data.dataset import AnnotatedImages
+from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.evaluation.judge import Judge
 from yolact_calibration.float16.rounding import simulate_float16
 from yolact_calibration.quantisation.trial import Trial
 from yolact_export.commands import cli
 from yolact_export.precision import document as precision_document
+from yolact_export.precision import precision as precision_module
 from yolact_export.precision.guard_images import GuardImages
 from yolact_runtime import cli as run_cli
 from yolact_runtime.media.media import read_image, write_image
@@ -81,8 +83,10 @@ def _short_timings() -> Iterator[None]:
 
 def export(checkpoint: Path, bundle: Path, scenes: Scenes, *words: str | Path) -> Export:
     """One thread, and no look at the parts of the network: that costs time and only orders the search."""
-    given = ("--threads", "1", "--calibration-cache", scenes.cache)
-    if "--fp16" not in words and "--int8-all" not in words:
+    given: tuple[str | Path, ...] = ()
+    if "--calib" in words:
+        given += ("--threads", "1", "--calibration-cache", scenes.cache)
+    if "--int8" in words and "--fp16" not in words and "--int8-all" not in words:
         given += ("--sensitivity-images", "0")
     talk = io.StringIO()
     with contextlib.redirect_stderr(talk):
@@ -175,6 +179,30 @@ def test_the_bundle_runs_in_int8_by_default(whole: Export, scenes: Scenes, capsy
     talk = capsys.readouterr()
     assert "(int8-cpu)" in talk.err
     assert json.loads(talk.out)["images"][0]["instances"]
+
+
+def test_a_bundle_that_is_there_gets_the_same_networks_as_an_export(
+    scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = functools.partial(Judge, settings=BootstrapSettings(num_resamples=20))
+    monkeypatch.setattr(precision_module, "Judge", few)
+    words = ("--int8", "--int8-all", "--fp16", "--calib", scenes.calib, "--guard-images", "2", "--no-guard")
+    direct = export(SHAPES, tmp_path / "direct", scenes, *words, "--no-engine")
+    later = export(SHAPES, tmp_path / "later", scenes)
+    assert (direct.status, later.status) == (0, 0)
+    verified = json.loads(files(later.bundle)["report.json"])
+    with contextlib.redirect_stderr(io.StringIO()):
+        given = ("--threads", "1", "--calibration-cache", scenes.cache)
+        assert cli.main([str(word) for word in (later.bundle, *given, *words)]) == 0
+    expected, found = files(direct.bundle), files(later.bundle)
+    assert set(found) == set(expected)
+    networks = [name for name in expected if name.endswith(".onnx")]
+    assert len(networks) == 4
+    for name in (*networks, "manifest.json"):
+        assert found[name] == expected[name], name
+    report = json.loads(found["report.json"])
+    assert {key: report[key] for key in verified} == verified
+    assert [row["drop"] for row in later.report()["variants"]] == [row["drop"] for row in direct.report()["variants"]]
 
 
 # --- a poisoned network -----------------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from support.pruning import SMALL
 from support.quantised import float_network
@@ -17,13 +19,36 @@ from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.observer import observe
 from yolact_calibration.quantisation.qdq_placement import quantisable_tensors
 from yolact_calibration.quantisation.trial import Trial
-from yolact_runtime.model.manifest import Manifest
+from yolact_export.bundle_writer import write_manifest
+from yolact_export.graph.file import write_model
+from yolact_runtime.model.manifest import METADATA_KEY, Manifest
 
-__all__ = ["MANIFEST", "histograms", "histograms_of", "make_frames", "multiply_weight", "swell", "trial_on"]
+__all__ = [
+    "MANIFEST",
+    "histograms",
+    "histograms_of",
+    "make_frames",
+    "multiply_weight",
+    "swell",
+    "trial_on",
+    "write_small_bundle",
+]
 
 Frames = list[tuple[str, npt.NDArray[np.uint8]]]
 MANIFEST = Manifest("small", tuple("abcdef"), SMALL.input_spec(), SMALL.prior_spec())
 """Of :func:`support.quantised.float_network`."""
+
+
+def write_small_bundle(folder: Path) -> Path:
+    """A bundle of :func:`support.quantised.float_network`, as an export leaves it; `folder` is made."""
+    folder.mkdir(parents=True)
+    model = float_network()
+    helper.set_model_props(model, {METADATA_KEY: MANIFEST.to_json()})
+    write_model(model, folder / "model.fp32.onnx")
+    write_manifest(folder, MANIFEST, {"model.fp32.onnx": "network"})
+    report = {"findings": ["made up"], "verification": {"passed": True}, "pruning": {"removed": 0.4}}
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
 
 
 def make_frames(count: int, seed: int = 0) -> Frames:

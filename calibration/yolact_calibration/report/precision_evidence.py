@@ -13,7 +13,7 @@ from yolact_calibration.report.chart_frame import Axis
 from yolact_calibration.report.charts import Limit, Point, Series, draw_plot
 from yolact_calibration.report.html_page import MINUS, UNDEFINED, Column, figure, finite, points, table, text
 
-__all__ = ["SHEET_STYLE", "draw_images", "draw_ranges", "draw_search", "draw_sensitivity"]
+__all__ = ["SHEET_STYLE", "draw_earlier", "draw_images", "draw_ranges", "draw_search", "draw_sensitivity"]
 
 SHEET_STYLE = """
 .sheet { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 1.2rem 1.5rem; }
@@ -30,6 +30,29 @@ _KEPT: Mapping[Any, str] = {True: "yes", False: "undone"}
 _NUM_OPEN_RANGES = 5
 # Pictures that cannot hold a script, and no address from where anything would be loaded.
 _PICTURE = re.compile(r"data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
+
+
+def draw_earlier(rows: _Rows) -> str:
+    """Networks that were in the bundle before, with what they were judged by then; empty without any."""
+    if not rows:
+        return ""
+    columns = [Column("Precision", is_number=False), Column("File", is_number=False)]
+    columns += [
+        *(Column(f"{kind.capitalize()} AP lost, points") for kind in _KINDS),
+        Column("Verdict", is_number=False),
+    ]
+    columns.append(Column("Measured", is_number=False))
+    lines = [
+        [
+            text(str(one.get("precision")).upper()),
+            f"<code>{text(one.get('file'))}</code>",
+            *(points((one.get("drop") or {}).get(kind)) for kind in _KINDS),
+            text(one.get("verdict")),
+            text(one.get("measure")),
+        ]
+        for one in rows
+    ]
+    return table("They were not made again; each was judged by what its row names", columns, lines)
 
 
 def draw_sensitivity(groups: _Rows) -> str:

@@ -26,6 +26,7 @@ from yolact_calibration.report.html_page import (
 )
 from yolact_calibration.report.precision_evidence import (
     SHEET_STYLE,
+    draw_earlier,
     draw_images,
     draw_ranges,
     draw_search,
@@ -55,6 +56,7 @@ def draw_precision_report(document: Mapping[str, Any]) -> str:
         f"<h1>{text(title)}</h1>",
         _verdict(document),
         _section("Models", _models(_rows(document, "variants"))),
+        _section("Networks made earlier", draw_earlier(_rows(document, "earlier"))),
         _section("Accuracy guard", _guard(_part(document, "guard"))),
         _section("What stayed in float", _kept_float(document)),
         _section("What stayed in float32 beside float16", _float32_layers(_rows(document, "variants"))),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import re
 import shlex
@@ -12,16 +11,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yolact_export.commands.bundle_cli import run_on_bundle
 from yolact_export.commands.engine_cli import (
     add_engine_options,
     check_engine_options,
     engine_targets,
     has_deform_conv,
-    run_engine,
     say_what_is_left_out,
     sign_if_asked,
     write_engines,
 )
+from yolact_export.commands.packages import require_packages
 from yolact_export.commands.precision_cli import (
     add_image_options,
     add_precision_options,
@@ -32,7 +32,7 @@ from yolact_export.commands.precision_cli import (
     wants_precision,
 )
 from yolact_export.commands.prune_cli import add_prune_options, check_prune_options, prune_first
-from yolact_export.errors import MissingDependencyError, UsageError
+from yolact_export.errors import UsageError
 from yolact_plugins.files import human_size
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
@@ -42,15 +42,7 @@ if TYPE_CHECKING:
     from yolact_export.pipeline import ExportResult
     from yolact_export.training.pruning import PrunedCheckpoint
 
-__all__ = ["main", "parse_scales", "require_packages"]
-
-# What has no effect on a bundle.
-_FOR_CHECKPOINTS = (
-    *("output", "config", "input_size", "class_names", "prior_scales", "dynamic_batch", "normalise_in_graph"),
-    *("int8", "fp16", "max_drop", "no_guard", "int8_all", "calibration_method", "calibration_cache", "guard_images"),
-    *("sensitivity_images", "calib", "annotations", "images", "threads", "prune", "recover_steps", "importance"),
-    *("recover_annotations", "no_engine"),
-)
+__all__ = ["main", "parse_scales"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help=".pth file; with --engine also a bundle, to build its engines",
+        help=".pth file; or a bundle, with --int8 or --fp16 to add networks to it, with --engine to build its engines",
     )
     parser.add_argument(
         "-o",
@@ -107,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
-    if options.checkpoint.is_dir():
-        return _run_on_bundle(options, terminal)
+    if options.checkpoint.is_dir() or options.checkpoint.suffix == ".onnx":
+        return run_on_bundle(options, terminal)
     check_prune_options(options)
     check_precision_options(options)
     check_engine_options(options)
@@ -125,20 +117,6 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         if "allocate memory" in str(error):
             raise MemoryError(str(error).splitlines()[0]) from error
         raise
-
-
-def _run_on_bundle(options: argparse.Namespace, terminal: Terminal) -> int:
-    if not options.engine:
-        raise UsageError(
-            f"{options.checkpoint} is a folder. To build the engines of a bundle, add --engine; to make a bundle, name "
-            f"a .pth checkpoint"
-        )
-    given = {name: getattr(options, name) for name in _FOR_CHECKPOINTS}
-    strange = [name for name, value in given.items() if value is not None and value is not False]
-    if strange:
-        words = ", ".join(f"--{name.replace('_', '-')}" for name in strange)
-        raise UsageError(f"{words}: only for a .pth checkpoint; a bundle gets engines, and is otherwise left as it is")
-    return run_engine(options, terminal)
 
 
 def _export(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -239,20 +217,6 @@ def _close(
             "seconds": round(seconds, 2),
         }
         write_json(document, options.json)
-
-
-def require_packages(command: str, extra: str, *packages: str) -> None:
-    """Raise MissingDependencyError for the first of the packages that is not installed."""
-    for package in packages:
-        if not _is_installed(package):
-            raise MissingDependencyError(package, command, extra)
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ImportError:
-        return False
 
 
 def _parse_size(text: str | None) -> int | tuple[int, int] | None:

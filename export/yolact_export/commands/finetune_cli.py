@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_export.commands.cli import parse_scales, require_packages
+from yolact_export.commands.cli import parse_scales
+from yolact_export.commands.packages import require_packages
 from yolact_export.errors import UsageError
 from yolact_export.training.progress_report import ProgressReport, duration
 from yolact_plugins.files import human_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from yolact_plugins.files import write_atomically
 from yolact_runtime.terminal import Terminal
 
 if TYPE_CHECKING:
-    from yolact_calibration.data.dataset import AnnotatedImages
+    from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.quantisation.calibration_images import CalibrationImages
     from yolact_export.pipeline import AddNetworks
     from yolact_export.precision.guard_images import GuardImages
@@ -60,7 +60,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
 
 def add_precision_options(parser: argparse.ArgumentParser) -> None:
     """Precisions, and what may be lost by them."""
-    group = parser.add_argument_group("precision (needs --calib)")
+    group = parser.add_argument_group("precision (needs --calib); of a checkpoint, or added to a bundle that is there")
     group.add_argument("--int8", action="store_true", help="add INT8 networks, as far as the accuracy allows")
     group.add_argument("--fp16", action="store_true", help="add a float16 network, for engines")
     group.add_argument(
@@ -182,7 +182,7 @@ def _guard(
     options: argparse.Namespace, images: CalibrationImages, terminal: Terminal
 ) -> tuple[CalibrationImages, GuardImages]:
     """Images to calibrate on, and images to judge by."""
-    from yolact_calibration.data.dataset import AnnotatedImages
+    from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.evaluation.coco import CocoAnnotations
     from yolact_export.precision.guard_images import GuardImages
 
@@ -213,8 +213,17 @@ def _warn_of_overlap(images: CalibrationImages, data: AnnotatedImages, terminal:
         )
 
 
-def network_adder(options: argparse.Namespace, terminal: Terminal) -> AddNetworks:
-    """What :func:`yolact_export.pipeline.export_checkpoint` calls when the float32 network stands.
+def network_adder(
+    options: argparse.Namespace,
+    terminal: Terminal,
+    earlier_rows: Callable[[PrecisionResult], Sequence[Mapping[str, Any]]] = lambda _: (),
+) -> AddNetworks:
+    """What is called when the float32 network stands, of an export or of an existing bundle.
+
+    Args:
+        options: Of the command line.
+        terminal: For progress and talk.
+        earlier_rows: Given the new networks, the rows of an earlier report on networks that stay beside them.
 
     Raises:
         DatasetError: The images do not serve.
@@ -230,6 +239,8 @@ def network_adder(options: argparse.Namespace, terminal: Terminal) -> AddNetwork
         result = add_precisions(folder, manifest, request, terminal)
         latency_ms = measure_latencies(result, manifest, request.num_threads)
         document = precision_document(result, request, manifest, latency_ms)
+        if earlier := list(earlier_rows(result)):
+            document["earlier"] = earlier
         write_atomically(folder / REPORT_PAGE_NAME, draw_precision_report(document).encode())
         # The pictures are in the page; as JSON they would only be in the way.
         without = [

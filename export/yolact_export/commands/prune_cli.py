@@ -10,7 +10,7 @@ from yolact_export.errors import UsageError
 from yolact_runtime.terminal import Terminal
 
 if TYPE_CHECKING:
-    from yolact_calibration.data.dataset import AnnotatedImages
+    from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.training.training import TrainingOptions
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
     from yolact_export.training.pruning import PrunedCheckpoint, PruneRequest
@@ -140,7 +140,7 @@ def _recovery(options: argparse.Namespace, device: str, coarsest_size: tuple[int
 
 
 def _annotated(annotations: Path | None, folder: Path) -> AnnotatedImages | None:
-    from yolact_calibration.data.dataset import AnnotatedImages
+    from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.evaluation.coco import CocoAnnotations
 
     return None if annotations is None else AnnotatedImages(CocoAnnotations.from_file(annotations), folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from yolact_calibration.data.dataset import AnnotatedImages
+from yolact_calibration.data.annotated_images import AnnotatedImages
 from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.quantisation.calibration_images import CalibrationImages
 from yolact_calibration.quantisation.trial import NamedFrames

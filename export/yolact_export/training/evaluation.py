@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from yolact_calibration.data.dataset import AnnotatedImages
+from yolact_calibration.data.annotated_images import AnnotatedImages
 from yolact_calibration.evaluation.accuracy import Accuracy, measure_accuracy
 from yolact_calibration.evaluation.agreement import Agreement, measure_agreement
 from yolact_calibration.training.torch_backend import torch_segmenter

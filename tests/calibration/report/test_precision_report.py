@@ -243,6 +243,24 @@ def test_what_stayed_in_float() -> None:
     assert "No group was kept in float for its accuracy." in draw(kept_float=[]).texts("p")
 
 
+def test_layers_in_float32_stand_together_by_precision_and_reason() -> None:
+    variants = copy.deepcopy(DOCUMENT["variants"])
+    variants[1]["float32_nodes"] = {"a": "too large", "tanh": "too coarse", "b": "too large"}
+    rows = rows_of(draw(variants=variants), "Layers that compute in float32")
+    precision = variants[1]["precision"].upper()
+    assert rows == [[precision, "2", "a, b", "too large"], [precision, "1", "tanh", "too coarse"]]
+
+
+def test_networks_made_earlier_say_what_they_were_judged_by() -> None:
+    row = {"precision": "int8", "file": "model.int8.onnx", "drop": {"mask": [0.4, 0.1, 0.9], "box": None}}
+    earlier = [{**row, "verdict": "holds the limit", "measure": "AP on 9 labelled images"}]
+    (found,) = rows_of(draw(earlier=earlier), "They were not made again")
+    assert found[:2] == ["INT8", "model.int8.onnx"]
+    assert found[2].startswith("0.4")
+    assert found[-2:] == ["holds the limit", "AP on 9 labelled images"]
+    assert "Networks made earlier" not in draw().texts("h2")
+
+
 def test_calibration_and_its_warnings() -> None:
     found = draw()
     assert found.texts("dd") == ["64", "mse", "12.3\xa0s", "3f9a52d1c07e44ab"]

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from support.engine_graphs import write_engine_bundle
-from yolact_export.commands import cli
 from yolact_export.commands.engine_cli import add_engine_options, engine_options, parse_size_bytes, run_engine
 from yolact_export.engine.options import EngineOptions
 from yolact_export.errors import UsageError
@@ -85,13 +84,3 @@ def test_a_build_signs_and_a_later_one_verifies_first(tmp_path: Path, keys: tupl
     (bundle / "manifest.json").write_text((bundle / "manifest.json").read_text() + " ")
     with pytest.raises(SignatureError, match="was changed after it was signed"):
         run_engine(options, Terminal(stream=stream))
-
-
-@pytest.mark.parametrize("words", [["--int8"], ["--calib", "photos"], ["-o", "other"], ["--max-drop", "0"]])
-def test_options_without_effect_on_a_bundle_are_refused(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
-    assert cli.main([str(bundle), "--engine", "--target", "rtx", *words]) == 2
-    assert "only for a .pth checkpoint" in capsys.readouterr().err
-    assert not list(bundle.glob("*.plan"))

@@ -1,0 +1,164 @@
+"""``yolact-export BUNDLE``: networks of other precisions and engines for a bundle that is there, without torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolact_export.commands.engine_cli import (
+    check_engine_options,
+    engine_targets,
+    run_engine,
+    say_what_is_left_out,
+    sign_if_asked,
+    write_engines,
+)
+from yolact_export.commands.packages import require_packages
+from yolact_export.commands.precision_cli import (
+    check_precision_options,
+    guard_status,
+    network_adder,
+    say_precisions,
+    wants_precision,
+)
+from yolact_export.errors import UsageError, YolactError
+from yolact_plugins.files import human_size
+from yolact_runtime.backends.tensorrt_library import LIBRARIES
+from yolact_runtime.model.bundle import NETWORK_ROLE, SIGNATURE_NAME, read_manifest
+from yolact_runtime.model.engine_signature import verify_bundle
+from yolact_runtime.terminal import Terminal, check_json_destination, write_json
+
+if TYPE_CHECKING:
+    from yolact_export.engine.bundle import WrittenEngine
+    from yolact_export.precision.existing_bundle import ExtendedBundle
+
+__all__ = ["run_on_bundle"]
+
+_REFUSED = {
+    "it is changed where it is": ("output",),
+    "its manifest says that already": ("config", "input_size", "class_names", "prior_scales"),
+    "the graph is written from a .pth checkpoint": ("dynamic_batch", "normalise_in_graph"),
+    "only a .pth checkpoint can be pruned": ("prune", "recover_steps", "importance", "recover_annotations"),
+    "its engines are only built with --engine": ("no_engine",),
+}
+_FOR_PRECISION = (
+    *("max_drop", "no_guard", "int8_all", "calibration_method", "calibration_cache", "guard_images"),
+    *("sensitivity_images", "calib", "annotations", "images", "threads"),
+)
+_FOR_ENGINES = (
+    *("workspace", "builder_level", "tf32", "version_compatible", "hardware_compatible", "memory_limit"),
+    "compute_capability",
+)
+
+
+def run_on_bundle(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Do what was asked for to a bundle; ``options.checkpoint`` is its folder.
+
+    Args:
+        options: Of ``yolact-export``.
+        terminal: To talk on.
+
+    Returns:
+        The exit status: 3 if a network was rejected.
+
+    Raises:
+        UsageError: Nothing was asked for, or something that a bundle cannot be given.
+    """
+    bundle: Path = options.checkpoint
+    if not bundle.is_dir():
+        raise UsageError(
+            f"{bundle} is an ONNX file, which yolact-run runs; networks and engines are added to its bundle: name the "
+            f"folder, or export the .pth checkpoint"
+        )
+    for reason, names in _REFUSED.items():
+        _refuse(options, names, reason)
+    if options.deform_conv != "deform-conv":
+        raise UsageError(f"--deform-conv: {bundle} is a bundle, and the graph is written from a .pth checkpoint")
+    if not wants_precision(options):
+        _refuse(options, _FOR_PRECISION, "that belongs to --int8 or --fp16; add one of them")
+        if not options.engine:
+            raise UsageError(_what_can_be_done(bundle))
+        return run_engine(options, terminal)
+    if not options.engine:
+        _refuse(options, _FOR_ENGINES, "that belongs to --engine; add it")
+    return _add_precisions(options, bundle, terminal)
+
+
+def _refuse(options: argparse.Namespace, names: Sequence[str], reason: str) -> None:
+    # 0 equals False, and is a value that somebody gave.
+    given = [name for name in names if getattr(options, name) is not None and getattr(options, name) is not False]
+    if given:
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{words}: {options.checkpoint} is a bundle, and {reason}")
+
+
+def _what_can_be_done(bundle: Path) -> str:
+    try:
+        artefacts = read_manifest(bundle).artefacts.values()
+    except YolactError as error:
+        return f"{bundle} is a folder and no bundle ({error}); to make a bundle, name a .pth checkpoint"
+    has = ", ".join(artefact.precision for artefact in artefacts if artefact.role == NETWORK_ROLE)
+    words = f"yolact-export {shlex.quote(str(bundle))}"
+    return (
+        f"{bundle} is a bundle ({has or 'no network'}), and it was not said what to do with it. To add networks: "
+        f"{words} --int8 --fp16 --calib DIR. To build its engines: {words} --engine. To make a new one, name a .pth "
+        f"checkpoint"
+    )
+
+
+def _add_precisions(options: argparse.Namespace, bundle: Path, terminal: Terminal) -> int:
+    check_precision_options(options)
+    if options.engine:
+        check_engine_options(options)
+    check_json_destination(options.json)
+    require_packages("yolact-export BUNDLE --int8", "precision", "onnx", "onnxruntime", "faster_coco_eval", "cv2")
+    from yolact_export.precision.existing_bundle import ExistingBundle
+
+    if options.verify_key is not None:
+        verify_bundle(bundle, options.verify_key)
+        terminal.say(f"the signature of {bundle} fits {options.verify_key}")
+    started = time.monotonic()
+    existing = ExistingBundle(bundle)
+    extended = existing.extend(network_adder(options, terminal, existing.earlier_rows), terminal.say)
+    if extended.was_signed and options.sign is None:
+        terminal.say(f"{bundle / SIGNATURE_NAME} no longer fits and is removed; sign again with --sign KEY")
+    engines: list[WrittenEngine] = []
+    if options.engine:
+        say_what_is_left_out(options, terminal)
+        # Without any library the first one's error says what to install.
+        engines = write_engines(bundle, engine_targets(options) or tuple(LIBRARIES)[:1], options, terminal)
+    sign_if_asked(options, bundle, terminal)
+    _close(options, bundle, extended, engines, time.monotonic() - started, terminal)
+    return guard_status(extended.precisions, terminal)
+
+
+def _close(
+    options: argparse.Namespace,
+    bundle: Path,
+    extended: ExtendedBundle,
+    engines: Sequence[WrittenEngine],
+    seconds: float,
+    terminal: Terminal,
+) -> None:
+    """The last words: what the bundle has now, and what to type next."""
+    manifest = read_manifest(bundle)
+    terminal.heading(f"{bundle} extended in {seconds:.1f} s")
+    for name, artefact in manifest.artefacts.items():
+        terminal.say(f"  {bundle / name}  {human_size(artefact.size_bytes)}  sha256 {artefact.sha256[:16]}…")
+    say_precisions(extended.report, bundle, terminal)
+    terminal.say(f"next:  yolact-run {shlex.quote(str(bundle))} IMAGE -o out")
+    if options.json:
+        document = {
+            "bundle": str(bundle),
+            "manifest": json.loads(manifest.to_json()),
+            "precision": extended.report,
+            "removed": list(extended.removed),
+            "engines": [engine.document() for engine in engines],
+            "seconds": round(seconds, 2),
+        }
+        write_json(document, options.json)

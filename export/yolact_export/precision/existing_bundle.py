@@ -1,0 +1,203 @@
+"""Networks of other precisions, added to a bundle from its own float32 network: no checkpoint, no torch.
+
+The network is the one that an export verified, so what is made of it is what the export would have made. The bundle is
+replaced in one step at the end; whatever in it was not made anew stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from yolact_export.bundle_writer import REJECTED_SUFFIX, REPORT_NAME, carry_over, link_file, staged_change
+from yolact_export.precision.precision import PrecisionResult, network_name
+from yolact_plugins.files import write_atomically
+from yolact_runtime.errors import BundleError
+from yolact_runtime.model.bundle import (
+    ENGINE_ROLE,
+    MANIFEST_NAME,
+    NETWORK_ROLE,
+    SIGNATURE_NAME,
+    artefact_path,
+    file_sha256,
+    read_manifest,
+)
+from yolact_runtime.model.manifest import Artefact, Manifest
+
+__all__ = ["ExistingBundle", "ExtendedBundle"]
+
+Say = Callable[[str], None]
+_NETWORK, _MASK_IOU = network_name("fp32"), "mask_iou.fp32.onnx"
+
+
+@dataclass(frozen=True, eq=False)
+class ExtendedBundle:
+    """A bundle with its new networks.
+
+    Attributes:
+        manifest: As written.
+        precisions: The networks that were made, and the float32 one.
+        report: What was found about them.
+        removed: Files that were made of networks which are no longer there.
+        was_signed: There was a signature, which no longer fitted and is gone.
+    """
+
+    manifest: Manifest
+    precisions: PrecisionResult
+    report: Mapping[str, Any]
+    removed: tuple[str, ...]
+    was_signed: bool
+
+
+class ExistingBundle:
+    """A bundle whose float32 network is the one that its manifest describes.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        BundleError: There is no float32 network, it or the mask-IoU network is damaged, or the report is no JSON.
+        ManifestError: The manifest cannot be understood, or is of another release.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # "." and links have no name of their own that a finished folder could take.
+        self._place = path.resolve()
+        self.manifest = read_manifest(path)
+        network = self.manifest.artefacts.get(_NETWORK)
+        if network is None or network.role != NETWORK_ROLE:
+            there = sorted({a.precision for a in self.manifest.artefacts.values() if a.role == NETWORK_ROLE})
+            raise BundleError(
+                f"{path} has no {_NETWORK}, of which other precisions are made (its networks: "
+                f"{', '.join(there) or 'none'}); export the checkpoint again: yolact-export CHECKPOINT.pth --int8 "
+                f"--calib DIR"
+            )
+        self._sources = {_NETWORK: network}
+        if self.manifest.mask_rescoring:
+            if _MASK_IOU not in self.manifest.artefacts:
+                raise BundleError(f"{path} is a YOLACT++ bundle without {_MASK_IOU}; export the checkpoint again")
+            self._sources[_MASK_IOU] = self.manifest.artefacts[_MASK_IOU]
+        self._check(path)
+        self._report = _read_report(path / REPORT_NAME)
+
+    def extend(
+        self, add_networks: Callable[[Path, Manifest], tuple[PrecisionResult, dict[str, Any]]], say: Say
+    ) -> ExtendedBundle:
+        """Make networks and put them into the bundle, all at once at the end.
+
+        An earlier network of a precision that was made is replaced; one of a precision that was rejected stays, unless
+        it is the very network that was rejected. Engines of networks that are gone are removed, and so is a signature.
+
+        Args:
+            add_networks: Makes them in a folder with the float32 network; also returns their part of the report.
+            say: Receives a line for whatever is removed.
+
+        Raises:
+            BundleError: The float32 network was exchanged meanwhile. The bundle is as it was, as after any error.
+        """
+        with staged_change(self._place) as folder:
+            for name in self._sources:
+                link_file(artefact_path(self.path, name), folder / name)
+            self._check(folder)
+            result, report = add_networks(folder, replace(self.manifest, precision="fp32", artefacts={}))
+            # An engine may have been built into the bundle while the search ran: it is looked at again.
+            now = read_manifest(self.path)
+            if any(now.artefacts.get(name) != artefact for name, artefact in self._sources.items()):
+                raise BundleError(
+                    f"{self.path} got another float32 network while this one was looked at; it is left as it is: "
+                    f"start again"
+                )
+            manifest, gone = _with_networks(now, result)
+            carry_over(self._place, folder, {MANIFEST_NAME, SIGNATURE_NAME, *gone, *_old_rejects(result)})
+            write_atomically(folder / MANIFEST_NAME, manifest.to_json().encode())
+            document = {**self._report, **self._earlier_documents(result), "precision": report}
+            write_atomically(folder / REPORT_NAME, (json.dumps(document, indent=2) + "\n").encode())
+            was_signed = (self.path / SIGNATURE_NAME).exists()
+        for name in gone:
+            say(f"{name} is removed: the network that it was made of is no longer there")
+        return ExtendedBundle(manifest, result, report, gone, was_signed)
+
+    def earlier_rows(self, result: PrecisionResult) -> list[dict[str, Any]]:
+        """Rows of earlier reports on networks that stay beside new ones, each with what it was judged by."""
+        replaced = {"fp32", *_superseded(self.manifest, result)}
+        listed = {a.precision for a in self.manifest.artefacts.values() if a.role == NETWORK_ROLE} - replaced
+        rows: dict[str, dict[str, Any]] = {}
+        for document in self._earlier():
+            measure = (document.get("guard") or {}).get("measure")
+            for row in document.get("variants") or ():
+                if row.get("precision") in listed and row.get("verdict") != "rejected":
+                    rows.setdefault(row["precision"], {**row, "measure": measure})
+        return list(rows.values())
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        """Precision parts of the report as it is, the newest first."""
+        parts = [self._report.get("precision"), *(self._report.get("earlier_precisions") or ())]
+        return [part for part in parts if isinstance(part, dict)]
+
+    def _earlier_documents(self, result: PrecisionResult) -> dict[str, Any]:
+        stay = {row["precision"] for row in self.earlier_rows(result)}
+        kept = [
+            document
+            for document in self._earlier()
+            if stay & {row.get("precision") for row in document.get("variants") or ()}
+        ]
+        return {"earlier_precisions": kept}
+
+    def _check(self, folder: Path) -> None:
+        for name, artefact in self._sources.items():
+            if file_sha256(artefact_path(folder, name)) != artefact.sha256:
+                raise BundleError(
+                    f"{self.path / name} is not the file that the manifest describes, and nothing is made of it; copy "
+                    f"the folder again, or export the checkpoint again"
+                )
+
+
+def _superseded(manifest: Manifest, result: PrecisionResult) -> list[str]:
+    """Precisions whose earlier network goes, made anew or rejected as it is; in the order of the result."""
+    gone = []
+    for variant in result.variants[1:]:
+        earlier = manifest.artefacts.get(network_name(variant.precision))
+        if variant.passed or (earlier is not None and earlier.sha256 == file_sha256(variant.path)):
+            gone.append(variant.precision)
+    return gone
+
+
+def _with_networks(manifest: Manifest, result: PrecisionResult) -> tuple[Manifest, tuple[str, ...]]:
+    """The manifest with new networks, and names of files that were made of networks which are gone."""
+    artefacts = dict(manifest.artefacts)
+    changed = set()
+    for precision in _superseded(manifest, result):
+        variant = next(variant for variant in result.variants if variant.precision == precision)
+        name, sha256 = network_name(precision), file_sha256(variant.path)
+        if not variant.passed:
+            del artefacts[name]
+            changed.add(precision)
+            continue
+        if name not in artefacts or artefacts[name].sha256 != sha256:
+            changed.add(precision)
+        artefacts[name] = Artefact(NETWORK_ROLE, precision, sha256, variant.path.stat().st_size)
+    stale = tuple(name for name, a in artefacts.items() if a.role == ENGINE_ROLE and a.precision in changed)
+    gone = (*stale, *(name for name in manifest.artefacts if name not in artefacts))
+    return replace(manifest, artefacts={n: a for n, a in artefacts.items() if n not in gone}), gone
+
+
+def _old_rejects(result: PrecisionResult) -> set[str]:
+    """Rejected files of earlier attempts at the same precisions."""
+    names = (network_name(variant.precision) for variant in result.variants[1:])
+    return {name.removesuffix(".onnx") + REJECTED_SUFFIX for name in names}
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"cannot read {path}, which would be replaced: {error}; move it away") from error
+    if not isinstance(document, dict):
+        raise BundleError(f"{path} holds no JSON object and would be replaced; move it away")
+    return document

@@ -1,0 +1,255 @@
+"""``yolact-export BUNDLE``: what it refuses, and networks that are added, on a network that runs in milliseconds."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from support.engine_graphs import write_engine_bundle
+from support.precision_trials import make_frames, write_small_bundle
+from yolact_calibration.evaluation.bootstrap import BootstrapSettings
+from yolact_calibration.evaluation.judge import Judge
+from yolact_export.commands import cli
+from yolact_export.precision import document as document_module
+from yolact_export.precision import precision
+from yolact_runtime.media.media import write_image
+from yolact_runtime.model.bundle import open_bundle, read_manifest
+from yolact_runtime.model.engine_signature import verify_bundle
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_figures() -> Iterator[None]:
+    """Latencies and intervals are of no interest here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "Judge", functools.partial(Judge, settings=BootstrapSettings(num_resamples=20)))
+        quick = functools.partial(document_module.time_networks_ms, seconds=0.0)
+        patch.setattr(document_module, "time_networks_ms", quick)
+        yield
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for name, frame in make_frames(8, 1):
+        write_image(folder / name, frame)
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_small_bundle(tmp_path / "small.bundle")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def files(bundle: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in bundle.iterdir()}
+
+
+def export(*words: str | Path) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def words_for(bundle: Path, photos: Path, cache: Path, *words: str | Path) -> list[str]:
+    quick = ("--threads", "1", "--calibration-cache", cache, "--guard-images", "1", "--no-guard")
+    return [str(word) for word in (bundle, "--calib", photos, *quick, *words)]
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--engine", "--calib", "photos"], "--calib: {} is a bundle, and that belongs to --int8 or --fp16"),
+        (["--engine", "--max-drop", "0"], "--max-drop: {} is a bundle, and that belongs to --int8 or --fp16"),
+        (["--engine", "-o", "other"], "--output: {} is a bundle, and it is changed where it is"),
+        (["--int8", "--calib", "c", "-o", "other"], "--output: {} is a bundle, and it is changed where it is"),
+        (["--int8", "--calib", "c", "--config", "x"], "--config: {} is a bundle, and its manifest says that already"),
+        (["--int8", "--input-size", "64", "--class-names", "f"], "--input-size, --class-names: {} is a bundle"),
+        (["--fp16", "--dynamic-batch"], "--dynamic-batch: {} is a bundle, and the graph is written from a .pth"),
+        (["--fp16", "--deform-conv", "grid-sample"], "--deform-conv: {} is a bundle, and the graph is written"),
+        (["--int8", "--prune", "0.4"], "--prune: {} is a bundle, and only a .pth checkpoint can be pruned"),
+        (["--int8", "--no-engine"], "--no-engine: {} is a bundle, and its engines are only built with --engine"),
+        (["--int8", "--calib", "c", "--workspace", "2G"], "--workspace: {} is a bundle, and that belongs to --engine"),
+        (["--int8"], "--int8 and --fp16 need --calib"),
+        (["--fp16", "--calib", "c", "--int8-all"], "--int8-all belongs to --int8, which was not given"),
+        (["--int8", "--calib", "c", "--engine", "--target", "cpu"], "--target cpu has no engine"),
+    ],
+)
+def test_what_a_bundle_cannot_be_given_is_refused_with_the_reason(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
+    before = files(bundle)
+    assert export(bundle, *words) == 2
+    assert message.format(bundle) in capsys.readouterr().err
+    assert files(bundle) == before
+
+
+def test_without_anything_to_do_it_says_what_can_be_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = write_engine_bundle(tmp_path / "my b", ("fp32", "int8"))
+    assert export(bundle) == 2
+    talk = capsys.readouterr().err
+    assert f"{bundle} is a bundle (fp32, int8)" in talk
+    assert f"yolact-export '{bundle}' --int8 --fp16 --calib DIR" in talk
+    assert f"yolact-export '{bundle}' --engine" in talk
+    (tmp_path / "folder").mkdir()
+    assert export(tmp_path / "folder") == 2
+    assert "is a folder and no bundle" in capsys.readouterr().err
+
+
+def test_a_lone_onnx_file_is_told_from_its_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(bundle / "model.fp32.onnx", "--int8", "--calib", "c") == 2
+    assert "is an ONNX file, which yolact-run runs; networks and engines are added to its bundle" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_damaged_network_is_status_1_before_any_work(
+    bundle: Path, photos: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = bundle / "model.fp32.onnx"
+    path.write_bytes(path.read_bytes() + b"?")
+    assert export(*words_for(bundle, photos, cache, "--int8")) == 1
+    talk = capsys.readouterr().err
+    assert "is not the file that the manifest describes" in talk
+    assert "calibrating" not in talk
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_later_network_leaves_the_earlier_ones_in_bundle_and_report(bundle: Path, photos: Path, cache: Path) -> None:
+    assert export(*words_for(bundle, photos, cache, "--int8", "--int8-all", "--target", "cpu")) == 0
+    before = files(bundle)["model.int8-cpu.onnx"]
+    assert export(*words_for(bundle, photos, cache, "--fp16")) == 0
+    assert files(bundle)["model.int8-cpu.onnx"] == before
+    page = files(bundle)["report.html"].decode()
+    assert "Networks made earlier" in page
+    assert "agreement AP on 1 images" in page
+    found = json.loads(files(bundle)["report.json"])
+    assert [row["precision"] for row in found["precision"]["variants"]] == ["fp32", "fp16"]
+    assert [row["precision"] for row in found["precision"]["earlier"]] == ["int8-cpu"]
+    assert "search" in found["earlier_precisions"][0]
+
+
+def test_a_rejected_network_is_status_3_and_the_others_stand(
+    bundle: Path, photos: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(*words_for(bundle, photos, cache, "--fp16")) == 0
+    half = files(bundle)["model.fp16.onnx"]
+    words = [word for word in words_for(bundle, photos, cache, "--int8", "--int8-all") if word != "--no-guard"]
+    assert export(*words, "--target", "cpu", "--max-drop", "0.001") == 3
+    assert "error: int8-cpu loses" in capsys.readouterr().err
+    assert files(bundle)["model.fp16.onnx"] == half
+    assert "model.int8-cpu.onnx.rejected" in files(bundle)
+    assert set(read_manifest(bundle).artefacts) == {"model.fp32.onnx", "model.fp16.onnx"}
+
+
+def test_a_signature_is_removed_with_a_word_or_made_anew(
+    bundle: Path, photos: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    private, public = tmp_path / "sign.pem", tmp_path / "verify.pem"
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    words = words_for(bundle, photos, cache, "--fp16")
+    assert export(*words, "--verify-key", public) == 1
+    assert "is not signed" in capsys.readouterr().err
+    assert "model.fp16.onnx" not in files(bundle)
+    assert export(*words, "--sign", private) == 0
+    verify_bundle(bundle, public)
+    capsys.readouterr()
+    assert export(*words, "--verify-key", public) == 0
+    assert "manifest.json.sig no longer fits and is removed; sign again with --sign KEY" in capsys.readouterr().err
+    assert "manifest.json.sig" not in files(bundle)
+
+
+def test_an_engine_is_built_of_what_was_added(bundle: Path, photos: Path, cache: Path) -> None:
+    words = words_for(bundle, photos, cache, "--fp16", "--target", "rtx", "--compute-capability", "8.6")
+    assert export(*words, "--engine") == 0
+    listed = read_manifest(bundle).artefacts
+    assert {"model.fp32.rtx.plan", "model.fp16.rtx.plan"} <= set(listed)
+    first = listed["model.fp16.rtx.plan"]
+    # The same network again: its engine stays.
+    assert export(*words_for(bundle, photos, cache, "--fp16")) == 0
+    assert read_manifest(bundle).artefacts["model.fp16.rtx.plan"] == first
+
+
+# --- interrupts -------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_is_130_and_leaves_the_bundle_as_it_was(
+    bundle: Path, photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(bundle)
+
+    def interrupt(*_: object, **__: object) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(precision, "make_int8", interrupt)
+    assert export(*words_for(bundle, photos, cache, "--int8", "--fp16")) == 130
+    assert files(bundle) == before
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
+BLOCK_TORCH = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "torch_pruning", "tensorrt", "tensorrt_rtx"):
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Block())
+from yolact_export.commands.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_networks_are_added_without_torch(bundle: Path, photos: Path, cache: Path, tmp_path: Path) -> None:
+    report = tmp_path / "out.json"
+    words = words_for(bundle, photos, cache, "--int8", "--int8-all", "--fp16", "--json", str(report))
+    done = subprocess.run([sys.executable, "-c", BLOCK_TORCH, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"{bundle} extended in " in done.stderr
+    assert done.stderr.rstrip().endswith(f"next:  yolact-run {bundle} IMAGE -o out")
+    assert open_bundle(bundle).manifest.precision == "int8-cpu"
+    assert {"model.fp16.onnx", "model.int8.onnx", "model.int8-cpu.onnx", "report.html"} <= set(files(bundle))
+    found, outside = (json.loads(path.read_bytes()) for path in (bundle / "report.json", report))
+    assert found["findings"] == ["made up"]
+    assert outside["precision"] == found["precision"]
+    assert outside["removed"] == outside["engines"] == []
+    assert outside["manifest"] == json.loads((bundle / "manifest.json").read_bytes())
+    assert {row["precision"] for row in found["precision"]["variants"]} == {"fp32", "fp16", "int8", "int8-cpu"}
+
+
+def test_a_kill_leaves_the_bundle_as_it_was(bundle: Path, photos: Path, cache: Path) -> None:
+    before = files(bundle)
+    words = words_for(bundle, photos, cache, "--int8", "--fp16")
+    process = subprocess.Popen([sys.executable, "-c", BLOCK_TORCH, *words], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "searching a plan" in line:
+            # The float16 network is written by now.
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.stderr.close()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert files(bundle) == before
+    (left,) = (path for path in bundle.parent.iterdir() if path != bundle)
+    assert left.name.endswith(".partial")
+    assert (left / "model.fp16.onnx").exists()
