@@ -17,6 +17,7 @@ from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha2
 from yolact_runtime.model.manifest import Artefact, Manifest
 
 __all__ = [
+    "REJECTED_ENGINE_SUFFIX",
     "REJECTED_SUFFIX",
     "REPORT_NAME",
     "REPORT_PAGE_NAME",
@@ -29,8 +30,9 @@ __all__ = [
 ]
 
 REPORT_NAME, REPORT_PAGE_NAME = "report.json", "report.html"
-REJECTED_SUFFIX = ".onnx.rejected"
-"""Of networks that lost too much accuracy: kept to be looked at, in no manifest."""
+REJECTED_SUFFIX, REJECTED_ENGINE_SUFFIX = ".onnx.rejected", ".plan.rejected"
+"""Of networks that lost too much accuracy, and of engines that failed their self-test: kept to be looked at, in no
+manifest."""
 
 # linux/fcntl.h and linux/fs.h
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -57,7 +59,7 @@ def check_destination(bundle: Path) -> None:
         raise ExportError(f"{bundle} is no bundle of ours and is left alone: {error}. Choose another -o") from error
     # Kernels that were precompiled into a bundle are made again by the command that made them.
     ours = {MANIFEST_NAME, SIGNATURE_NAME, REPORT_NAME, REPORT_PAGE_NAME, CUBIN_FOLDER_NAME, *manifest.artefacts}
-    foreign = sorted(name for name in present - ours if not name.endswith(REJECTED_SUFFIX))
+    foreign = sorted(name for name in present - ours if not name.endswith((REJECTED_SUFFIX, REJECTED_ENGINE_SUFFIX)))
     if foreign:
         raise ExportError(
             f"{bundle} is a bundle with other files in it ({', '.join(foreign[:5])}), which replacing it would delete; "

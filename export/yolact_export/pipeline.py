@@ -15,9 +15,11 @@ import torch
 
 from yolact_export.bundle_writer import REPORT_NAME, check_destination, staged_bundle, write_manifest
 from yolact_export.checkpoint.checkpoint import CheckpointOptions, LoadedCheckpoint, load_checkpoint
+from yolact_export.drawing import draw_frame
+from yolact_export.golden import write_golden
 from yolact_export.graph.export import ExportOptions, export_mask_iou, export_network
 from yolact_export.graph.file import write_model
-from yolact_export.verify import Verification, compare_instances, compare_outputs, make_frame
+from yolact_export.verify import Verification, compare_instances, compare_outputs
 from yolact_plugins.files import write_atomically
 from yolact_runtime.backends import create_backend
 from yolact_runtime.cpu.mask_assembly import soft_masks
@@ -112,6 +114,8 @@ def export_checkpoint(
             roles |= dict.fromkeys(precisions, "network")
             report["precision"] = added_report
         manifest = write_manifest(folder, manifest, roles, precisions)
+        say("drawing the golden frame")
+        manifest = write_golden(folder, manifest, say)
         write_atomically(folder / REPORT_NAME, (json.dumps(report, indent=2) + "\n").encode())
     return ExportResult(bundle, manifest, findings, verification, added, added_report)
 
@@ -152,7 +156,7 @@ def _write_models(folder: Path, loaded: LoadedCheckpoint, options: ExportOptions
 @torch.inference_mode()
 def _expect(loaded: LoadedCheckpoint, manifest: Manifest) -> _Expected:
     """Run the torch model on the test frame, fed by the runtime's own preprocessing."""
-    frame = make_frame(480, 640)
+    frame = draw_frame(480, 640)
     # The torch model always wants normalised input, whatever the graph takes.
     raw = loaded.model(torch.from_numpy(preprocess(frame, loaded.config.input_spec())))
     outputs = {name: tensor.numpy() for name, tensor in raw._asdict().items()}

@@ -12,14 +12,7 @@ import numpy.typing as npt
 from yolact_export.errors import VerificationError
 from yolact_runtime.masks.instances import Instances
 
-__all__ = [
-    "DetectionAgreement",
-    "OutputAgreement",
-    "Verification",
-    "compare_instances",
-    "compare_outputs",
-    "make_frame",
-]
+__all__ = ["DetectionAgreement", "OutputAgreement", "Verification", "compare_instances", "compare_outputs"]
 
 Float = npt.NDArray[np.float32]
 
@@ -177,26 +170,3 @@ def compare_instances(expected: Instances, found: Instances) -> DetectionAgreeme
         float(corner[rows, columns].max()),
         float(iou[rows, columns].min()),
     )
-
-
-def make_frame(height: int, width: int) -> npt.NDArray[np.uint8]:
-    """A frame with something in it: coloured discs and bars on a gradient, with grain; the same on every machine.
-
-    Returns:
-        ``(height, width, 3)`` uint8.
-    """
-    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
-    y, x = y / height, x / width
-    image = np.stack([x, y, 1 - (x + y) / 2], axis=-1) * 160 + 40
-    for i in range(9):
-        centre_y, centre_x = (0.37 * i + 0.2) % 1, (0.61 * i + 0.15) % 1
-        colour = np.array([(i * 67) % 256, (i * 131 + 60) % 256, (i * 29 + 120) % 256])
-        distance = np.hypot(y - centre_y, x - centre_x)
-        shape = (
-            distance < 0.05 + 0.02 * (i % 4) if i % 2 else np.maximum(abs(y - centre_y), abs(x - centre_x) / 2) < 0.06
-        )
-        image[shape] = colour
-    # A multiplicative hash instead of a random library: its stream cannot change with a release.
-    index = np.arange(height * width * 3, dtype=np.uint64) * np.uint64(2654435761) & np.uint64(2**32 - 1)
-    grain = (index >> np.uint64(27)).astype(np.float64).reshape(height, width, 3) - 16
-    return np.clip(image + grain, 0, 255).astype(np.uint8)

@@ -14,6 +14,7 @@ from yolact_runtime.masks.masks import Masks
 from yolact_runtime.model.bundle import Bundle, open_bundle
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+from yolact_runtime.self_test import SelfTest
 
 __all__ = [
     "Bundle",
@@ -25,6 +26,7 @@ __all__ = [
     "PixelFormat",
     "Segmenter",
     "SegmenterOptions",
+    "SelfTest",
     "YolactError",
     "open_bundle",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import shlex
 import sys
@@ -10,12 +11,15 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yolact_plugins.files import human_size
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import BackendError, FrameError, MediaError, UsageError
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
+
+if TYPE_CHECKING:
+    from yolact_runtime.self_test import SelfTest
 
 __all__ = ["main"]
 
@@ -29,12 +33,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="yolact-run",
         description="Find instances in images and videos with an exported YOLACT model.",
-        epilog="Exit status: 0 all inputs done; 1 something failed (the rest was done); 2 usage; 130 interrupted.",
+        epilog="Exit status: 0 all inputs done; 1 something failed (the rest was done); 2 usage; 8 the self-test "
+        "failed or cannot be run, nothing was done; 130 interrupted.",
     )
     parser.add_argument(
         "model", type=Path, help="bundle folder, .onnx file or .plan in its bundle, written by yolact-export"
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, video, folder or glob")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image, video, folder or glob")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT_DIR", help="write pictures with masks here")
     parser.add_argument(
         "--json", metavar="PATH|-", help="write results as JSON (masks as COCO RLE) to a file or stdout"
@@ -69,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
         help="which network of a bundle: fp32, fp16, int8, int8-cpu (default: what the backend runs best)",
     )
     machine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 lets the backend choose")
+    machine.add_argument(
+        "--self-test",
+        action="store_true",
+        help="first compare what the model makes here of its bundle's golden frame with what it made at export; "
+        "without INPUT do only that",
+    )
     add_common_options(parser)
     return parser
 
@@ -89,9 +100,16 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         mask_rescoring=not options.no_mask_rescoring,
         num_threads=options.threads,
     )
+    if not options.inputs and not options.self_test:
+        raise UsageError("name an INPUT: an image, a video, a folder or a glob; or --self-test")
     inputs = find_inputs(options.inputs)
     with Segmenter.open(options.model, options.backend, segmenter_options, options.precision) as segmenter:
         terminal.say(f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}")
+        tested = segmenter.self_test() if options.self_test else None
+        if tested is not None and options.inputs:
+            terminal.say(str(tested))
+        elif tested is not None:
+            return _show(tested, options)
         job = _Job(options, terminal, segmenter, frozenset(path.resolve() for path in inputs.images + inputs.videos))
         try:
             for word, reason in inputs.failures:
@@ -105,6 +123,15 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
             job.finish()
             raise
     return job.finish()
+
+
+def _show(tested: SelfTest, options: argparse.Namespace) -> int:
+    """The self-test alone is the result."""
+    if options.json:
+        write_json({"model": str(options.model), "self_test": dataclasses.asdict(tested)}, options.json)
+    else:
+        sys.stdout.write(f"{tested}\n")
+    return 0
 
 
 class _Job:

@@ -14,7 +14,9 @@ __all__ = [
     "MediaError",
     "MissingDependencyError",
     "NoEngineError",
+    "NoGoldenFrameError",
     "OutputError",
+    "SelfTestError",
     "ShapeError",
     "SignatureError",
     "UsageError",
@@ -60,6 +62,16 @@ class NoEngineError(BackendUnavailableError):
 
 class OutputError(BackendError, ShapeError):
     """A network's outputs are not those that its manifest describes, or are not numbers."""
+
+
+class SelfTestError(YolactError):
+    """A model does not do on this machine what it did when it was exported, or there is nothing to compare with."""
+
+    exit_status: ClassVar[int] = 8
+
+
+class NoGoldenFrameError(SelfTestError):
+    """A bundle has no golden frame, or none for this precision: there is nothing to compare with."""
 
 
 class FrameError(YolactError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from yolact_runtime.cpu.camera_frame import host_bgr
 from yolact_runtime.cpu.postprocess import Postprocessor
 from yolact_runtime.cpu.preprocess import stretch
 from yolact_runtime.errors import BackendError
+from yolact_runtime.golden import Inspection
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.manifest import Manifest
 
@@ -35,6 +36,14 @@ class FramePath(Protocol):
 
     def discard(self, ticket: Any) -> None:
         """Nobody wants the frame any more."""
+        ...
+
+    def inspect(self, frame: Any) -> Inspection:
+        """A frame's instances, and what led to them; slower than a frame, because everything comes to the host.
+
+        Raises:
+            FrameError, BackendError: As for a frame.
+        """
         ...
 
     def close(self) -> None:
@@ -84,12 +93,21 @@ class HostPath:
         Raises:
             BackendError: The backend failed, or the network's outputs are not finite.
         """
-        if self._closed:
-            raise BackendError("the segmenter was closed; open the model again")
-        return self._postprocess(self._network.infer(ticket.tensor), ticket.height, ticket.width)
+        return self._postprocess(self._infer(ticket), ticket.height, ticket.width)
 
     def discard(self, ticket: _Prepared) -> None:
         """Nothing was begun that would need an end."""
+
+    def inspect(self, frame: Any) -> Inspection:
+        """A frame's instances, and what led to them; see :class:`FramePath`."""
+        ticket = self.start(frame)
+        outputs = self._infer(ticket)
+        return Inspection(ticket.tensor, outputs, self._postprocess(outputs, ticket.height, ticket.width))
+
+    def _infer(self, ticket: _Prepared) -> Mapping[str, npt.NDArray[np.floating]]:
+        if self._closed:
+            raise BackendError("the segmenter was closed; open the model again")
+        return self._network.infer(ticket.tensor)
 
     def close(self) -> None:
         """Let the network go; a later frame raises BackendError."""

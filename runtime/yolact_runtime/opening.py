@@ -86,7 +86,7 @@ class OpenModel:
     Attributes:
         manifest: With the precision that runs.
         shared: The network.
-        folder: The bundle, where there is one: compiled kernels lie there.
+        folder: The bundle, where there is one: compiled kernels and the golden frame lie there.
         file: Of the network; None where backends were given instead of a path.
     """
 
@@ -202,6 +202,7 @@ class _Files:
         if not isinstance(bundle, Bundle):
             bundle = open_bundle(bundle, self._precision, preferred)
         self.manifest, self.network, self.mask_iou = bundle.manifest, bundle.network, bundle.mask_iou
+        self.folder = bundle.path if bundle.path.is_dir() else None
         return bundle.network
 
     def _choose_engine(self, backend: str, target: str) -> Path:

@@ -21,6 +21,7 @@ from yolact_runtime.model.bundle import Bundle
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.opening import OpenModel, SharedNetwork, frame_path, open_model
 from yolact_runtime.segmenter_options import SegmenterOptions
+from yolact_runtime.self_test import SelfTest, run_self_test
 
 __all__ = ["Segmenter", "SegmenterOptions"]
 
@@ -50,6 +51,7 @@ class Segmenter:
         backend: str = "auto",
         options: SegmenterOptions | None = None,
         precision: str | None = None,
+        self_test: bool = False,
     ) -> Segmenter:
         """Open a bundle folder or a model file.
 
@@ -60,6 +62,7 @@ class Segmenter:
             precision: Which network of a folder, such as ``"fp32"``; None takes what the backend runs best: engines
                 ``"int8"``, ``"fp16"``, ``"fp32"`` in this order; ``"int8-cpu"`` before ``"fp32"`` in ONNX Runtime on
                 the CPU, ``"fp16"`` before ``"fp32"`` on CUDA.
+            self_test: Run :meth:`self_test` before anything else, and open nothing that fails it.
 
         Raises:
             BundleError, ManifestError: The model is missing, damaged, or not of this project.
@@ -68,9 +71,33 @@ class Segmenter:
             MissingCubinError, MissingDependencyError: The GPU's kernels are not compiled and cannot be, here.
             UsageError: The GPU's post-processing cannot do what the options ask for.
             BackendError: The backend refuses the model.
+            SelfTestError: See :meth:`self_test`.
         """
         options = options or SegmenterOptions()
-        return cls._of(open_model(path, backend, options, precision), options)
+        segmenter = cls._of(open_model(path, backend, options, precision), options)
+        if self_test:
+            try:
+                segmenter.self_test()
+            except BaseException:
+                segmenter.close()
+                raise
+        return segmenter
+
+    def self_test(self) -> SelfTest:
+        """Compare what this model makes of its bundle's golden frame, here and now, with what it made at export.
+
+        It takes about the time of two frames, on the GPU with memory for one more frame meanwhile. Thresholds of
+        `options` are set aside; the backend, the network and the kernels are those of this segmenter.
+
+        Raises:
+            SelfTestError: It differs by more than this backend may.
+            NoGoldenFrameError: The bundle has none, or it was opened without its folder.
+            BundleError: The golden frame is damaged.
+            BackendError: This segmenter is closed.
+        """
+        if self._closed:
+            raise BackendError("the segmenter was closed; open the model again")
+        return run_self_test(self._model, self.options)
 
     def share(self, options: SegmenterOptions | None = None) -> Segmenter:
         """Another segmenter on the same engine, with options and frame memory of its own; weights are not copied.

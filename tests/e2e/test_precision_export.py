@@ -137,8 +137,9 @@ def test_networks_engines_and_reports_are_in_the_bundle(whole: Export) -> None:
     assert whole.status == 0
     networks = {f"model.{precision}.onnx": precision for precision in ("fp32", "fp16", "int8", "int8-cpu")}
     plans = {f"model.{precision}.rtx.plan": precision for precision in ("fp32", "fp16", "int8")}
-    assert whole.precisions() == {**networks, **plans}
-    assert set(files(whole.bundle)) == {*networks, *plans, "manifest.json", "report.json", "report.html"}
+    assert whole.precisions() == {**networks, **plans, "golden.npz": ""}
+    others = {"golden.npz", "manifest.json", "report.json", "report.html"}
+    assert set(files(whole.bundle)) == {*networks, *plans, *others}
 
 
 def test_int8_is_a_fourth_of_the_size(whole: Export) -> None:
@@ -255,13 +256,14 @@ def test_a_network_that_loses_too_much_is_status_3(rejected: Export) -> None:
 
 def test_it_is_kept_to_be_looked_at_and_in_no_manifest(rejected: Export) -> None:
     assert set(files(rejected.bundle)) == {
+        "golden.npz",
         "manifest.json",
         "report.json",
         "report.html",
         "model.fp32.onnx",
         "model.int8-cpu.onnx.rejected",
     }
-    assert rejected.precisions() == {"model.fp32.onnx": "fp32"}
+    assert rejected.precisions() == {"model.fp32.onnx": "fp32", "golden.npz": ""}
 
 
 def test_the_rest_of_the_bundle_runs(rejected: Export, scenes: Scenes, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +279,7 @@ def test_a_bundle_with_a_rejected_network_is_replaced_and_without_a_guard_all_is
     words = ("--int8", "--int8-all", "--no-guard", "--calib", scenes.calib, *scenes.labels(), "--target", "cpu")
     found = export(swollen, tmp_path / "b", scenes, *words)
     assert found.status == 0
-    assert found.precisions() == {"model.fp32.onnx": "fp32", "model.int8-cpu.onnx": "int8-cpu"}
+    assert found.precisions() == {"model.fp32.onnx": "fp32", "model.int8-cpu.onnx": "int8-cpu", "golden.npz": ""}
     assert not [name for name in files(found.bundle) if name.endswith(".rejected")]
     drop = {row["precision"]: row["drop"] for row in found.report()["variants"]}["int8-cpu"]
     assert drop["mask"][0] > 10

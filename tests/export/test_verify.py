@@ -12,7 +12,6 @@ from yolact_export.verify import (
     Verification,
     compare_instances,
     compare_outputs,
-    make_frame,
 )
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
@@ -100,11 +99,3 @@ def test_a_failure_raises_with_the_table() -> None:
     with pytest.raises(VerificationError, match=r"no bundle was written[\s\S]*prototype.*FAILED"):
         verification.require()
     assert all(len(line) <= 80 for line in verification.table())
-
-
-def test_the_frame_is_the_same_everywhere_and_has_something_in_it() -> None:
-    frame = make_frame(48, 64)
-    assert frame.shape == (48, 64, 3)
-    assert frame.dtype == np.uint8
-    assert frame.std() > 30
-    assert int(frame.astype(np.int64).sum()) == int(make_frame(48, 64).astype(np.int64).sum())

@@ -427,7 +427,6 @@ def test_quiet_leaves_the_results(bundle: Path, tmp_path: Path, capsys: pytest.C
     "words",
     [
         [],
-        ["MODEL"],
         ["MODEL", "INPUT", "--nms", "greedy"],
         ["MODEL", "INPUT", "--top-k", "many"],
         ["MODEL", "INPUT", "--nonsense"],

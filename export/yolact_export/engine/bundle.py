@@ -12,17 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from yolact_export.bundle_writer import REJECTED_ENGINE_SUFFIX
 from yolact_export.engine.build import BuiltEngine, check_model
 from yolact_export.engine.layers import Convolution, find_convolutions
 from yolact_export.engine.onnx_outline import OnnxOutline, read_outline
 from yolact_export.engine.options import EngineOptions
 from yolact_export.engine.process import build_in_process
 from yolact_export.engine.progress import BuildProgress
+from yolact_export.engine.self_test import try_engine
 from yolact_export.engine.timing_cache import default_folder
 from yolact_export.errors import EngineBuildError, UsageError
 from yolact_plugins.files import human_size, write_atomically
 from yolact_runtime.backends.engine_file import engine_file_name
-from yolact_runtime.errors import BundleError
+from yolact_runtime.errors import BundleError, YolactError
 from yolact_runtime.model.bundle import (
     ENGINE_ROLE,
     MANIFEST_NAME,
@@ -112,7 +114,8 @@ def build_engines(
 ) -> list[WrittenEngine]:
     """Build engines into a bundle, beside its ONNX files; earlier ones of the same name are replaced.
 
-    Each engine is in the manifest as soon as it is finished, so an interrupt keeps those before it. A signature no
+    Each engine is in the manifest as soon as it is finished, so an interrupt keeps those before it. It is tried once on
+    the bundle's golden frame, where a GPU is here that it is for. A signature no
     longer fits the changed manifest and is removed.
 
     Args:
@@ -126,6 +129,7 @@ def build_engines(
         BundleError, ManifestError: The bundle is not complete, or not what its manifest says.
         UsageError: A precision that no engine is built of.
         EngineBuildError, EngineMemoryError: A build failed; engines before it are in the bundle.
+        SelfTestError: An engine does not compute here what its network does; it is kept as ``*.rejected``.
     """
     options = options or EngineOptions()
     sources = [_source(bundle, precision) for precision in _checked_precisions(bundle, precisions)]
@@ -188,6 +192,11 @@ def _build_one(
         raise
     if was_signed:
         say(f"{bundle / SIGNATURE_NAME} no longer fits and is removed; sign again with --sign KEY")
+    try:
+        try_engine(bundle, name, source.precision, options.target, say)
+    except YolactError:
+        _reject(bundle, name, say)
+        raise
     written = _written(path, source, artefact, replace(built, plan=b""), outline)
     kinds = ", ".join(f"{count} {kind}" for kind, count in written.arithmetic().items())
     say(f"{name}: {human_size(artefact.size_bytes)}; convolutions: {kinds or 'not listed'}")
@@ -215,6 +224,16 @@ def _read_model(source: _Source) -> tuple[bytes, str]:
     if METADATA_KEY not in metadata:
         raise EngineBuildError(f"{source.path} carries no manifest to put into the engine; export the checkpoint again")
     return model, metadata[METADATA_KEY]
+
+
+def _reject(bundle: Path, name: str, say: Say) -> None:
+    """Take an engine out of the manifest; the file is kept beside it, to be looked at."""
+    manifest = read_manifest(bundle)
+    others = {other: artefact for other, artefact in manifest.artefacts.items() if other != name}
+    write_atomically(bundle / MANIFEST_NAME, replace(manifest, artefacts=others).to_json().encode())
+    rejected = bundle / (name.removesuffix(".plan") + REJECTED_ENGINE_SUFFIX)
+    (bundle / name).replace(rejected)
+    say(f"{name} is not used; it is kept as {rejected.name}")
 
 
 def _list_artefact(bundle: Path, name: str, artefact: Artefact) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact_export.bundle_writer import REJECTED_SUFFIX, REPORT_NAME, carry_over, link_file, staged_change
+from yolact_export.golden import write_golden
 from yolact_export.precision.precision import PrecisionResult, network_name
 from yolact_plugins.files import write_atomically
 from yolact_runtime.errors import BundleError
@@ -113,7 +114,8 @@ class ExistingBundle:
                 )
             manifest, gone = _with_networks(now, result)
             carry_over(self._place, folder, {MANIFEST_NAME, SIGNATURE_NAME, *gone, *_old_rejects(result)})
-            write_atomically(folder / MANIFEST_NAME, manifest.to_json().encode())
+            # It knows every network of the bundle: with other networks it is another.
+            manifest = write_golden(folder, manifest, say)
             document = {**self._report, **self._earlier_documents(result), "precision": report}
             write_atomically(folder / REPORT_NAME, (json.dumps(document, indent=2) + "\n").encode())
             was_signed = (self.path / SIGNATURE_NAME).exists()

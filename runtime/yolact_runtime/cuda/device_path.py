@@ -22,6 +22,7 @@ from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.frame_model import FrameModel
 from yolact_runtime.cuda.frame_slot import FrameSlot
 from yolact_runtime.errors import BackendError, FrameError, UsageError
+from yolact_runtime.golden import Inspection
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
 
@@ -161,6 +162,16 @@ class DevicePath:
         except BaseException:
             self.give_back(ticket)
             raise
+
+    def inspect(self, frame: Any) -> Inspection:
+        """A frame's instances, and what led to them, downloaded; see :class:`yolact_runtime.frame_path.FramePath`."""
+        slot = self.start(frame)
+        try:
+            instances = self.read(slot, slot.finish())
+            arrays = {name: slot.memory.arrays[name].numpy(slot.stream) for name in self.model.tensors}
+            return Inspection(arrays.pop(slot.input_name), arrays, instances)
+        finally:
+            self.give_back(slot)
 
     def discard(self, ticket: FrameSlot) -> None:
         """Nobody wants the frame any more."""

@@ -22,6 +22,7 @@ __all__ = [
     "SIGNATURE_NAME",
     "Bundle",
     "artefact_path",
+    "checked_artefact",
     "file_sha256",
     "mask_iou_file",
     "open_bundle",
@@ -159,13 +160,13 @@ def mask_iou_file(folder: Path, manifest: Manifest) -> Path | None:
     if not manifest.mask_rescoring:
         return None
     name = _the_only(folder, manifest.artefacts, _MASK_IOU, _MASK_IOU_PRECISION)
-    return _checked(folder, name, manifest.artefacts[name])
+    return checked_artefact(folder, name, manifest.artefacts[name])
 
 
 def _open_folder(folder: Path, precision: str | None, preferred: tuple[str, ...]) -> Bundle:
     manifest = read_manifest(folder)
     name = _choose_network(folder, manifest.artefacts, precision, preferred)
-    network = _checked(folder, name, manifest.artefacts[name])
+    network = checked_artefact(folder, name, manifest.artefacts[name])
     precision = manifest.artefacts[name].precision
     return Bundle(folder, replace(manifest, precision=precision), network, mask_iou_file(folder, manifest))
 
@@ -196,8 +197,12 @@ def _the_only(folder: Path, artefacts: Mapping[str, Artefact], role: str, precis
     return fitting[0]
 
 
-def _checked(folder: Path, name: str, artefact: Artefact) -> Path:
-    """The artefact's path, once its content is what the manifest says."""
+def checked_artefact(folder: Path, name: str, artefact: Artefact) -> Path:
+    """Where a file that the manifest lists is, once its content is what the manifest says.
+
+    Raises:
+        BundleError: It is missing, or another file than the manifest describes.
+    """
     path = artefact_path(folder, name)
     found = file_sha256(path)
     if found != artefact.sha256:

@@ -158,7 +158,7 @@ def test_a_rejected_network_is_status_3_and_the_others_stand(
     assert "error: int8-cpu loses" in capsys.readouterr().err
     assert files(bundle)["model.fp16.onnx"] == half
     assert "model.int8-cpu.onnx.rejected" in files(bundle)
-    assert set(read_manifest(bundle).artefacts) == {"model.fp32.onnx", "model.fp16.onnx"}
+    assert set(read_manifest(bundle).artefacts) == {"golden.npz", "model.fp32.onnx", "model.fp16.onnx"}
 
 
 def test_a_signature_is_removed_with_a_word_or_made_anew(

@@ -43,7 +43,7 @@ def test_a_checkpoint_becomes_a_bundle_that_runs(
     talk = capsys.readouterr()
     assert talk.out == ""
     assert f"next:  yolact-run {bundle} IMAGE -o out" in talk.err
-    expected = {"manifest.json", "model.fp32.onnx", "report.json"} | (
+    expected = {"golden.npz", "manifest.json", "model.fp32.onnx", "report.json"} | (
         {"mask_iou.fp32.onnx"} if "plus" in name else set()
     )
     assert {path.name for path in bundle.iterdir()} == expected

@@ -13,12 +13,13 @@ import pytest
 from support.engine_graphs import CONVOLUTIONS, small_model, write_engine_bundle
 from support.precompiled import with_kernels
 from yolact_export.bundle_writer import check_destination
+from yolact_export.engine import bundle as engine_bundle
 from yolact_export.engine.bundle import build_engines, engine_precisions
 from yolact_export.engine.options import EngineOptions
 from yolact_export.engine.progress import BuildProgress
 from yolact_export.errors import EngineBuildError, UsageError
 from yolact_runtime.backends.engine_file import find_engine, read_engine
-from yolact_runtime.errors import BundleError
+from yolact_runtime.errors import BundleError, SelfTestError
 from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha256, open_bundle, read_manifest
 from yolact_runtime.model.kernel_folder import bundle_kernels
 
@@ -62,6 +63,38 @@ def test_a_second_build_replaces_the_first_and_removes_a_signature(tmp_path: Pat
     assert read_manifest(bundle).artefacts["model.fp32.rtx.plan"].build["compute_capabilities"] == "8.6"
     assert not (bundle / SIGNATURE_NAME).exists()
     assert any("no longer fits and is removed; sign again" in line for line in said)
+
+
+def test_an_engine_that_cannot_be_tried_here_says_where_it_can(tmp_path: Path) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
+    said: list[str] = []
+    build_engines(bundle, None, RTX, say=said.append)
+    (line,) = (line for line in said if "not tried" in line)
+    assert line.startswith("model.fp32.rtx.plan: not tried, because ")
+    assert line.endswith(f". On the robot: yolact-run {bundle} --self-test")
+
+
+def test_an_engine_that_fails_its_self_test_is_kept_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32", "fp16"))
+    tried: list[tuple[str, str, str]] = []
+
+    def fail_the_second(folder: Path, name: str, precision: str, target: str, say: object) -> None:
+        # It is listed when it is tried: it is opened as a robot opens it.
+        assert name in read_manifest(folder).artefacts
+        tried.append((name, precision, target))
+        if len(tried) == 2:
+            raise SelfTestError("it differs")
+
+    monkeypatch.setattr(engine_bundle, "try_engine", fail_the_second)
+    said: list[str] = []
+    with pytest.raises(SelfTestError, match="it differs"):
+        build_engines(bundle, None, RTX, say=said.append)
+    assert tried == [("model.fp32.rtx.plan", "fp32", "rtx"), ("model.fp16.rtx.plan", "fp16", "rtx")]
+    assert said[-1] == "model.fp16.rtx.plan is not used; it is kept as model.fp16.rtx.plan.rejected"
+    assert "model.fp16.rtx.plan" not in names(bundle)
+    assert list(read_manifest(bundle).artefacts) == ["model.fp32.onnx", "model.fp16.onnx", "model.fp32.rtx.plan"]
+    # It is nobody's file: an export over the bundle removes it.
+    check_destination(bundle)
 
 
 def test_building_engines_keeps_the_kernels_and_the_other_way_round(tmp_path: Path) -> None:

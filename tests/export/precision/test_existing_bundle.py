@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from support.precision_trials import MANIFEST, write_small_bundle
 from support.properties import examples
+from yolact_export.precision import existing_bundle
 from yolact_export.precision.existing_bundle import ExistingBundle
 from yolact_export.precision.precision import PrecisionResult, Variant, network_name
 from yolact_runtime.errors import BundleError, ManifestError
@@ -59,6 +60,21 @@ def files(bundle: Path) -> dict[str, bytes]:
     return {str(path.relative_to(bundle)): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(autouse=True)
+def golden(monkeypatch: pytest.MonkeyPatch) -> list[Manifest]:
+    """Manifests that a golden frame was asked for; none is drawn, because these networks compute nothing."""
+    asked: list[Manifest] = []
+
+    def write(folder: Path, manifest: Manifest, say: Any) -> Manifest:
+        assert all((folder / name).is_file() for name in manifest.artefacts)
+        asked.append(manifest)
+        (folder / "manifest.json").write_text(manifest.to_json())
+        return manifest
+
+    monkeypatch.setattr(existing_bundle, "write_golden", write)
+    return asked
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """With engines of both networks, compiled kernels, a signature and somebody's notes."""
@@ -94,6 +110,14 @@ def test_another_precision_is_added_and_nothing_is_lost(bundle: Path) -> None:
     assert {n: a for n, a in now.artefacts.items() if n != "model.fp16.onnx"} == manifest.artefacts
     assert now.artefacts["model.fp16.onnx"].precision == "fp16"
     assert [path.name for path in bundle.parent.iterdir()] == ["b"]
+
+
+def test_a_golden_frame_is_drawn_of_all_networks(bundle: Path, golden: list[Manifest]) -> None:
+    put(bundle, "golden.npz", "golden", "", b"old frame")
+    extend(bundle, {"fp16": b"half"})
+    (manifest,) = golden
+    networks = [artefact.precision for artefact in manifest.artefacts.values() if artefact.role == "network"]
+    assert sorted(networks) == ["fp16", "fp32", "int8"]
 
 
 def test_engines_of_a_network_that_is_replaced_go(bundle: Path) -> None:

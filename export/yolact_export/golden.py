@@ -1,0 +1,221 @@
+"""The golden frame of a bundle: drawn, so that the network finds something in it, and written with what it finds.
+
+Each network of the bundle is run as the device that it is for would compute it: float32 and ``int8-cpu`` by ONNX
+Runtime, as on a robot's CPU; float16 and ``int8``, which are for engines, by a float32 graph that rounds wherever an
+engine does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from yolact_calibration.errors import CalibrationError
+from yolact_calibration.float16.rounding import simulate_float16
+from yolact_calibration.quantisation.trial import GraphBackend
+from yolact_export.drawing import draw_frame
+from yolact_plugins.files import write_atomically
+from yolact_runtime.backends import Backend, create_backend
+from yolact_runtime.cpu.priors import make_priors
+from yolact_runtime.errors import BackendError, BundleError
+from yolact_runtime.golden import (
+    GOLDEN_NAME,
+    GOLDEN_ROLE,
+    OTHER_BACKENDS,
+    Expectation,
+    Golden,
+    Inspection,
+    Tolerance,
+    encode_golden,
+    sample,
+)
+from yolact_runtime.model.bundle import MANIFEST_NAME, NETWORK_ROLE, checked_artefact
+from yolact_runtime.model.manifest import Artefact, Manifest
+from yolact_runtime.model.network_outputs import RawOutputs
+from yolact_runtime.opening import OpenModel, SharedNetwork, frame_path
+from yolact_runtime.segmenter_options import SegmenterOptions
+from yolact_runtime.self_test import relative_difference
+
+__all__ = ["write_golden"]
+
+Frame = npt.NDArray[np.uint8]
+Say = Callable[[str], None]
+# Rows and columns; the second where the network's own input is as wide as the first.
+_SIZES, _SAME_ASPECT = ((270, 480), (300, 400)), 0.1
+_MAX_PICTURES = 3
+# A picture is good enough when so many instances stand out by so much from the rest; below the least gap and the least
+# confidence another precision might find others, and outputs alone are compared.
+_ENOUGH_INSTANCES, _ENOUGH_GAP = 3, 0.3
+_LEAST_GAP, _LEAST_CONFIDENCE = 0.1, 0.2
+_MOST_INSTANCES = 20
+_CPU = "onnxruntime-cpu"
+_ON_CPU = frozenset({"fp32", "int8-cpu"})
+_MASK_IOU = "mask_iou.fp32.onnx"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """A picture, and the threshold that separates what the float32 network finds in it from what it is not sure of."""
+
+    frame: Frame
+    seen: Inspection
+    min_confidence: float
+    count: int
+    gap: float
+
+    @property
+    def evidence(self) -> float:
+        return min(self.count, _ENOUGH_INSTANCES) * min(self.gap, _ENOUGH_GAP)
+
+
+def write_golden(folder: Path, manifest: Manifest, say: Say = lambda _: None, num_threads: int = 0) -> Manifest:
+    """Draw a frame, find what each network makes of it, and write both into a bundle's folder, with the manifest.
+
+    Args:
+        folder: Where the networks are; of a bundle in the making. An earlier golden frame is replaced.
+        manifest: With all networks, among them the float32 one.
+        say: Receives a line for each network that has to do without an expectation.
+        num_threads: CPU threads; 0 leaves the choice to ONNX Runtime.
+
+    Returns:
+        The manifest as written, which lists the golden frame.
+
+    Raises:
+        BackendError: The float32 network does not run, or its outputs are not numbers.
+    """
+    files = {a.precision: n for n, a in manifest.artefacts.items() if a.role == NETWORK_ROLE and n.endswith(".onnx")}
+    with _open(folder, manifest, files["fp32"], "fp32", num_threads) as model:
+        choice = _choose(model, manifest)
+    seen = {"fp32": choice.seen}
+    for precision in sorted(set(files) - {"fp32"}):
+        try:
+            checked_artefact(folder, files[precision], manifest.artefacts[files[precision]])
+            with _open(folder, manifest, files[precision], precision, num_threads) as model:
+                seen[precision] = _inspect(model, choice.frame, choice.min_confidence)
+        except (BackendError, BundleError, CalibrationError) as error:
+            # Whoever keeps such a network was told by the guard; a self-test of it has nothing to compare with.
+            say(f"the golden frame has no expectation for {precision}: {error}")
+    spec = manifest.input
+    golden = Golden(
+        choice.frame,
+        manifest.class_names,
+        manifest.detection,
+        choice.min_confidence,
+        sample(choice.seen.tensor),
+        sample(make_priors(manifest.priors, spec.height, spec.width)),
+        {precision: _expect(precision, found, seen["fp32"], choice.count > 0) for precision, found in seen.items()},
+    )
+    content = encode_golden(golden)
+    write_atomically(folder / GOLDEN_NAME, content)
+    artefact = Artefact(GOLDEN_ROLE, "", hashlib.sha256(content).hexdigest(), len(content))
+    others = {name: other for name, other in manifest.artefacts.items() if name != GOLDEN_NAME}
+    complete = dataclasses.replace(manifest, artefacts={**others, GOLDEN_NAME: artefact})
+    write_atomically(folder / MANIFEST_NAME, complete.to_json().encode())
+    return complete
+
+
+@contextmanager
+def _open(folder: Path, manifest: Manifest, name: str, precision: str, num_threads: int) -> Iterator[OpenModel]:
+    mask_iou = folder / _MASK_IOU
+    rescorer = create_backend(_CPU, mask_iou, num_threads) if manifest.mask_rescoring else None
+    shared = SharedNetwork(_network(folder / name, precision, num_threads), rescorer)
+    shared.hold()
+    try:
+        yield OpenModel(manifest, shared)
+    finally:
+        shared.drop()
+
+
+def _network(path: Path, precision: str, num_threads: int) -> Backend:
+    if precision in _ON_CPU:
+        return create_backend(_CPU, path, num_threads)
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf's errors have no common base class
+        raise CalibrationError(f"{path} is not an ONNX file: {error}") from error
+    rounded = simulate_float16(model).SerializeToString()
+    return GraphBackend(rounded, num_threads, simulate=precision == "int8")
+
+
+def _inspect(model: OpenModel, frame: Frame, min_confidence: float) -> Inspection:
+    path = frame_path(model, SegmenterOptions(min_confidence=min_confidence))
+    try:
+        return path.inspect(frame)
+    finally:
+        path.close()
+
+
+def _choose(model: OpenModel, manifest: Manifest) -> _Choice:
+    """The first picture in which enough stands out, or the best of a few."""
+    best: _Choice | None = None
+    for variant in range(_MAX_PICTURES):
+        frame = draw_frame(*_size(manifest), variant, grain=False)
+        seen = _inspect(model, frame, 0.0)
+        count, gap, threshold = _separate(seen.instances.confidence)
+        choice = _Choice(frame, seen._replace(instances=seen.instances[:count]), threshold, count, gap)
+        if best is None or choice.evidence > best.evidence:
+            best = choice
+        if count >= _ENOUGH_INSTANCES and gap >= _ENOUGH_GAP:
+            break
+    assert best is not None
+    return best
+
+
+def _size(manifest: Manifest) -> tuple[int, int]:
+    """Rows and columns of a picture that has another aspect than the network's input."""
+    aspect = manifest.input.width / manifest.input.height
+    height, width = _SIZES[0]
+    return _SIZES[1] if abs(width / height / aspect - 1) < _SAME_ASPECT else _SIZES[0]
+
+
+def _separate(confidence: npt.NDArray[np.float32]) -> tuple[int, float, float]:
+    """Where confidences, best first, fall most: how many stand above, how deep the fall is, and its middle.
+
+    Returns:
+        0 instances where nothing stands out; the threshold then lets nothing pass.
+    """
+    padded = np.append(confidence[: _MOST_INSTANCES + 1], np.float32(0)).astype(np.float64)
+    falls = np.where(padded[:-1] >= _LEAST_CONFIDENCE, padded[:-1] - padded[1:], 0.0)
+    # At most so many instances, and all of those that there are above the fall.
+    falls = falls[:_MOST_INSTANCES]
+    place = int(np.argmax(falls)) if len(falls) else 0
+    if not len(falls) or falls[place] < _LEAST_GAP:
+        return 0, 0.0, 1.0
+    return place + 1, float(falls[place]), float((padded[place] + padded[place + 1]) / 2)
+
+
+def _expect(precision: str, seen: Inspection, reference: Inspection, has_instances: bool) -> Expectation:
+    outputs = {name: sample(seen.outputs[name]) for name in RawOutputs._fields}
+    noise = {name: relative_difference(outputs[name], sample(reference.outputs[name])) for name in outputs}
+    made_by = f"ONNX Runtime {onnxruntime.__version__}"
+    if precision not in _ON_CPU:
+        made_by += ", rounded to float16 as an engine does"
+    tolerance = {backend: _tolerance(precision, backend, noise) for backend in (_CPU, OTHER_BACKENDS)}
+    return Expectation(made_by, outputs, seen.instances if has_instances else None, tolerance)
+
+
+def _tolerance(precision: str, backend: str, noise: Mapping[str, float]) -> Tolerance:
+    """How far a backend may be: another machine's rounding, and never as far as another precision's network.
+
+    Args:
+        precision: Of the network.
+        backend: Its name, or that of all others.
+        noise: Output name -> what this precision itself loses against float32.
+    """
+    if precision == "fp32" and backend == _CPU:
+        # Another order of sums changes the sixth digit; float16 already the fourth.
+        return Tolerance(dict.fromkeys(noise, 1e-4), 0.005, 0.98, 0.97, 1.0)
+    if precision in {"fp32", "fp16"}:
+        # Some libraries multiply float32 in TF32 on a GPU, whose mantissa is that of float16.
+        return Tolerance({name: max(4 * value, 0.01) for name, value in noise.items()}, 0.05, 0.9, 0.9, 0.8)
+    # INT8 kernels round sums where others do not: a step of a tensor here and there.
+    share, confidence, iou = (0.5, 0.1, 0.8) if backend == _CPU else (1.0, 0.2, 0.7)
+    return Tolerance({name: max(share * value, 0.002) for name, value in noise.items()}, confidence, iou, iou, 0.7)

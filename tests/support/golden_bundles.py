@@ -1,0 +1,109 @@
+"""A bundle of the trained model of shapes in four precisions with its golden frame, and ways to damage it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+
+from yolact_calibration.float16.conversion import to_float16
+from yolact_calibration.quantisation.int8 import choose_ranges
+from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph
+from yolact_calibration.quantisation.observer import observe
+from yolact_calibration.quantisation.qdq import quantise
+from yolact_calibration.quantisation.qdq_placement import Dialect, quantisable_tensors
+from yolact_calibration.quantisation.ranges import RangeMethod
+from yolact_export.bundle_writer import write_manifest
+from yolact_export.drawing import draw_frame
+from yolact_export.golden import write_golden
+from yolact_export.pipeline import export_checkpoint
+from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256, read_manifest
+from yolact_runtime.model.manifest import METADATA_KEY, Manifest
+
+__all__ = ["PRECISIONS", "SHAPES", "GoldenBundle", "file_of", "write_shapes_bundle"]
+
+SHAPES = Path(__file__).parents[2] / "examples" / "models" / "shapes.pth"
+PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")
+
+
+def file_of(precision: str) -> str:
+    """The network's file in a bundle."""
+    return f"model.{precision}.onnx"
+
+
+def write_shapes_bundle(folder: Path, checkpoint: Path = SHAPES) -> Path:
+    """Every convolution but the answering ones in INT8, without a search: the accuracy is of no interest here."""
+    export_checkpoint(checkpoint, folder)
+    manifest = read_manifest(folder)
+    model = onnx.load(folder / file_of("fp32"))
+    graph = NetworkGraph(model)
+    convolutions = [c.name for group, members in graph.groups.items() if group not in FINAL_GROUPS for c in members]
+    tensors = quantisable_tensors(graph)
+    frames = [(str(seed), draw_frame(300, 400, seed)) for seed in range(3)]
+    histograms = observe(model, tensors, frames, manifest.input)
+    half = to_float16(model, {name: max(-found.low, found.high) for name, found in histograms.items()}).model
+    networks = {"fp32": model, "fp16": half}
+    for precision, dialect in (("int8", Dialect.TENSORRT), ("int8-cpu", Dialect.CPU)):
+        networks[precision] = quantise(
+            model, choose_ranges(histograms, RangeMethod.MSE, dialect), convolutions, dialect
+        )
+    for precision, network in networks.items():
+        write_network(folder, precision, network, dataclasses.replace(manifest, precision=precision))
+    names = {file_of(precision): precision for precision in PRECISIONS}
+    write_golden(folder, write_manifest(folder, manifest, dict.fromkeys(names, "network"), names))
+    return folder
+
+
+def write_network(folder: Path, precision: str, model: onnx.ModelProto, manifest: Manifest) -> None:
+    embedded = dataclasses.replace(manifest, precision=precision, artefacts={})
+    onnx.helper.set_model_props(model, {METADATA_KEY: embedded.to_json()})
+    onnx.save(model, folder / file_of(precision))
+
+
+@dataclasses.dataclass(frozen=True)
+class GoldenBundle:
+    """A copy of a bundle that a test damages, so that hashes and embedded manifests still fit: nothing is left but to
+    compute.
+    """
+
+    folder: Path
+
+    @classmethod
+    def copy(cls, source: Path, folder: Path) -> GoldenBundle:
+        return cls(Path(shutil.copytree(source, folder)))
+
+    def edit_manifest(self, edit: Callable[[Manifest], Manifest], embedded: bool = True) -> None:
+        """Change the manifest, and its copies inside the networks too."""
+        manifest = edit(read_manifest(self.folder))
+        if embedded:
+            for precision in PRECISIONS:
+                write_network(self.folder, precision, onnx.load(self.folder / file_of(precision)), manifest)
+        self.write(manifest)
+
+    def edit_network(self, precision: str, edit: Callable[[onnx.ModelProto], None]) -> None:
+        model = onnx.load(self.folder / file_of(precision))
+        edit(model)
+        onnx.save(model, self.folder / file_of(precision))
+        self.write(read_manifest(self.folder))
+
+    def put_network(self, precision: str, source: Path) -> None:
+        """Another file in the place of a network, labelled as if it were the one."""
+        write_network(self.folder, precision, onnx.load(source), read_manifest(self.folder))
+        self.write(read_manifest(self.folder))
+
+    def write(self, manifest: Manifest) -> None:
+        """The manifest, with the hashes of the files as they are."""
+        artefacts = {
+            name: dataclasses.replace(
+                artefact,
+                sha256=file_sha256(self.folder / name),
+                size_bytes=(self.folder / name).stat().st_size,
+            )
+            for name, artefact in manifest.artefacts.items()
+        }
+        text = json.dumps(dataclasses.asdict(dataclasses.replace(manifest, artefacts=artefacts)))
+        (self.folder / MANIFEST_NAME).write_text(text)
