@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 from support.goldens import load_golden, write_golden_checkpoint
-from support.quantised import image_of, run
+from support.precision_trials import swell
+from support.quantised import float_network, image_of, observed_ranges, run
 from yolact_calibration.float16.conversion import to_float16
 from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph
 from yolact_calibration.quantisation.qdq import quantise
@@ -70,6 +71,18 @@ def test_a_plan_with_float_heads_is_what_the_engine_computes(network: Network) -
     assert {name: c.arithmetic for name, c in found.items()} == {
         name: "Half" if group in floats else "Int8" for name, group in groups.items()
     }
+
+
+def test_a_convolution_in_float32_beside_float16_still_computes_in_int8() -> None:
+    """Its values are beyond float16; a cast behind a DequantizeLinear would make it a float layer."""
+    model = swell(float_network(), "proto_net.4", "proto_net.8", 3e4)
+    ranges = observed_ranges(model)
+    names = [convolution.name for convolution in NetworkGraph(model).convolutions]
+    largest = {name: max(-found.low, found.high) for name, found in ranges.items()}
+    half = to_float16(quantise(model, ranges, names, Dialect.TENSORRT), largest)
+    assert {"proto_net.4", "proto_net.8"} <= set(half.kept_single)
+    found = built(half.model)
+    assert {name: convolution.arithmetic for name, convolution in found.items()} == dict.fromkeys(names, "Int8")
 
 
 def test_float16_fuses_bias_relu_and_residual_sum(network: Network) -> None:

@@ -87,7 +87,10 @@ class _Caster:
         outputs = {output.name for output in self._source.graph.output}
         for node in self._source.graph.node:
             self._cast_node(node, outputs)
-        return HalfModel(self._assemble(), self._kept, self._num_vanished)
+        # A QuantizeLinear is no layer: it has the type of what it reads.
+        rounding = {node.name for node in self._source.graph.node if node.op_type == "QuantizeLinear"}
+        kept = {name: why for name, why in self._kept.items() if name not in rounding}
+        return HalfModel(self._assemble(), kept, self._num_vanished)
 
     def _cast_node(self, node: onnx.NodeProto, outputs: set[str]) -> None:
         wanted = TensorProto.FLOAT if node.name in self._kept else TensorProto.FLOAT16

@@ -43,7 +43,14 @@ _REFUSED = {
     "it is changed where it is": ("output",),
     "its manifest says that already": ("config", "input_size", "class_names", "prior_scales"),
     "the graph is written from a .pth checkpoint": ("dynamic_batch", "normalise_in_graph"),
-    "only a .pth checkpoint can be pruned": ("prune", "recover_steps", "importance", "recover_annotations"),
+    "only a .pth checkpoint can be pruned": (
+        "prune",
+        "recover_steps",
+        "importance",
+        "recover_annotations",
+        "no_augment",
+        "restart",
+    ),
     "its engines are only built with --engine": ("no_engine",),
 }
 _FOR_PRECISION = (

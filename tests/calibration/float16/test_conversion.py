@@ -119,6 +119,7 @@ def test_who_reads_large_values_stays_in_float32_too(
     found = to_float16(source, largest_of(model))
     assert {convolution, reader, *between} <= set(found.kept_single)
     assert "reads values that reach" in found.kept_single[reader]
+    assert not [name for name in found.kept_single if name.endswith(("quantize", "dequantize"))]
     types = types_of(found.model)
     assert types[convolution] == types[reader] == TensorProto.FLOAT
     image = image_of(model)
