@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from yolact_calibration.errors import TrainingError
+from yolact_calibration.training.torch_file import check_torch_file
 from yolact_plugins.files import write_atomically
 
 __all__ = ["Curve", "TrainingState", "read_state", "write_state"]
@@ -98,10 +99,12 @@ def read_state(path: Path) -> TrainingState | None:
     """The state in a file; None where there is none.
 
     Raises:
-        TrainingError: The file is no state of this release.
+        TrainingError: The file is no state of this release, or damaged.
     """
     if not path.exists():
         return None
+    if damage := check_torch_file(path).damage:
+        raise TrainingError(f"{path}: not the state of a training as it was written: {damage}; --restart discards it")
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
         version = int(document["version"])

@@ -12,16 +12,20 @@ from typing import Any
 
 import torch
 
+from yolact_calibration.training.torch_file import check_torch_file
 from yolact_export.checkpoint.note import CheckpointNote, read_note
 from yolact_export.errors import CheckpointError
 
 __all__ = ["CheckpointFile", "read_checkpoint_file", "read_pickle"]
 
-_ZIP_MAGIC = b"PK\x03\x04"
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 # DataParallel and torch.compile put these before every key.
 _PREFIXES = ("module.", "_orig_mod.")
 _OLDEST_TORCH = (2, 10)
+_NO_CHECKSUMS = (
+    "no checksums in the file (the format of torch < 1.6, or saved without them): damage on the way would not be "
+    "noticed; compare its sha256 with the original's"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,27 +55,42 @@ def read_checkpoint_file(path: Path) -> CheckpointFile:
         CheckpointError: The file is missing, damaged, carries code, or holds no state dict; or torch is too old to read
             files of unknown origin safely.
     """
-    content = read_pickle(path)
-    note = read_note(content, str(path))
     findings: list[str] = []
+    content = read_pickle(path, findings)
+    note = read_note(content, str(path))
     tensors = _without_prefixes(_state_dict(content, path, findings), findings)
     return CheckpointFile(path, _sha256(path), tensors, tuple(findings), note)
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, findings: list[str]) -> Any:
     """Whatever ``torch.load`` finds in a file, restricted to tensors and plain containers.
+
+    Args:
+        path: The file. Where it holds the CRC-32 of its records they are compared, which ``torch.load`` does not do.
+        findings: Receives a line where it holds none.
 
     Raises:
         CheckpointError: As for :func:`read_checkpoint_file`.
     """
     _require_safe_torch()
     head = _head(path)
+    check = check_torch_file(path)
+    if check.damage and not check.names:
+        raise CheckpointError(_explain_unreadable(path, head, ValueError(check.damage)))
+    if check.damage:
+        raise CheckpointError(
+            f"{path}: damaged: {check.damage}. Nearly right tensors would give a nearly right model, so nothing is "
+            f"loaded. Copy or download the file again"
+        )
+    if not check.has_checksums:
+        findings.append(_NO_CHECKSUMS)
+    # A zip file can be mapped into memory; the format of torch < 1.6, which the published files have, cannot.
+    mapped = bool(check.names) and not check.is_compressed
     try:
         with warnings.catch_warnings():
             # What torch thinks of a damaged file goes into our own message.
             warnings.simplefilter("ignore", UserWarning)
-            # A zip file can be mapped into memory; the format of torch < 1.6, which the published files have, cannot.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(_ZIP_MAGIC))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch.load has no error of its own: a damaged file surfaces as nearly anything
         raise CheckpointError(_explain_unreadable(path, head, error)) from error
 

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_calibration.errors import TrainingError
 from yolact_calibration.training.training_state import Curve, TrainingState, read_state, write_state
 
@@ -71,8 +74,28 @@ def test_a_damaged_state_is_no_state(damage: str, tmp_path: Path) -> None:
             "flipped": content[:100] + b"\0" * 400 + content[500:],
         }
         path.write_bytes(broken[damage])
-    with pytest.raises(TrainingError, match=r"x\.state: not the state of a training .*; --restart discards it"):
+    with pytest.raises(TrainingError, match=r"x\.state: not the state of a training.*; --restart discards it"):
         read_state(path)
+
+
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_state_with_a_flipped_bit_is_refused_or_the_same(place: float, bit: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.state"
+    write_state(path, make_state())
+    before, content = read_state(path), bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    try:
+        found = read_state(path)
+    except TrainingError as error:
+        assert "--restart discards it" in str(error)  # noqa: PT017 - either outcome is right
+        return
+    assert before is not None
+    assert found is not None
+    assert (found.step, found.identity, found.curve) == (before.step, before.identity, before.curve)
+    assert all(torch.equal(found.model[key], value) for key, value in before.model.items())
+    assert str(found.optimizer) == str(before.optimizer)
 
 
 def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
