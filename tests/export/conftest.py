@@ -73,9 +73,9 @@ def narrow_model(narrow_state: Callable[[str], dict[str, torch.Tensor]]) -> Call
 
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[..., Path]:
-    """Write anything as a checkpoint file."""
+    """Write anything as a checkpoint file; its name tells how a small model is fed."""
 
-    def write(content: object, name: str = "model.pth", *, zipped: bool = True) -> Path:
+    def write(content: object, name: str = "yolact_small.pth", *, zipped: bool = True) -> Path:
         path = tmp_path / name
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
         return path

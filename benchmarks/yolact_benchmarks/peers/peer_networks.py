@@ -94,10 +94,11 @@ def _torch_network(checkpoint: Path, compiled: bool, bundle: Bundle, device: str
     import torch
     from torch.nn import functional
 
-    from yolact_export.checkpoint.checkpoint import load_checkpoint
+    from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoint
 
     spec = bundle.manifest.input
-    model = load_checkpoint(checkpoint).model.to(device)
+    # How it is fed stands in the bundle.
+    model = load_checkpoint(checkpoint, CheckpointOptions(assume=True)).model.to(device)
     dtype = torch.float32
     if device == "cuda":
         dtype, model = torch.float16, model.half()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from yolact_export.checkpoint.config import CheckpointOptions, choose_class_names, choose_config, config_name_of
+from yolact_export.checkpoint.config import CheckpointOptions, choose_class_names, choose_config
 from yolact_export.checkpoint.file import read_checkpoint_file
+from yolact_export.checkpoint.file_name import config_name_of
 from yolact_export.checkpoint.keys import list_some, normalise_keys
 from yolact_export.checkpoint.structure import infer_structure
 from yolact_export.errors import CheckpointError, ShapeError
@@ -49,16 +50,17 @@ def load_checkpoint(path: str | os.PathLike[str], options: CheckpointOptions | N
     """Read a checkpoint of YOLACT, YOLACT++ or YolactEdge, or of this project, pruned or not.
 
     Backbone, widths, classes, prototypes and YOLACT++ parts are inferred from the tensors. Input size and prior scales
-    come from the options, from the note that our own training leaves in the file, or from the published file name.
-    Nothing in the file is executed, and nothing is written.
+    come from the options, from the note that our own training leaves in the file, or from the published file name;
+    where none of them tells, they are assumed only if the options ask for it. Nothing in the file is executed, and
+    nothing is written.
 
     Args:
         path: The ``.pth`` file.
         options: What the caller knows; nothing by default.
 
     Raises:
-        CheckpointError: The file cannot be read, is of another kind of model, is damaged, or contradicts its name or
-            the options.
+        CheckpointError: The file cannot be read, is of another kind of model, is damaged, contradicts its name or the
+            options, or nothing tells input size and prior scales.
         ConfigError: An option makes no sense in itself.
     """
     path = Path(path)

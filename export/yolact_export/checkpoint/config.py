@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolact_export.checkpoint.note import CheckpointNote
+from yolact_export.checkpoint.file_name import FileName, read_file_name
+from yolact_export.checkpoint.note import ASSUMED, CheckpointNote
 from yolact_export.checkpoint.structure import Structure, describe_backbone
 from yolact_export.errors import CheckpointError
 from yolact_export.model import class_names
@@ -22,9 +23,7 @@ from yolact_export.model.config import (
     find_config,
 )
 
-__all__ = ["CheckpointOptions", "choose_class_names", "choose_config", "config_name_of"]
-
-_SUFFIX = re.compile(r"(_\d+_\d+)?(_interrupt)?$")
+__all__ = ["CheckpointOptions", "choose_class_names", "choose_config"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +35,17 @@ class CheckpointOptions:
         input_size: One side of a square input, or ``(height, width)``; pixels (``--input-size``).
         class_names: Foreground classes in the order of the training (``--class-names``).
         prior_scales: For each of P3..P7, the prior sides in pixels (``--prior-scales``).
+        assume: Take the published configuration of the structure where nothing tells input size or priors
+            (``--assume``); otherwise that is an error.
+        command: The command line that takes these options, for messages.
     """
 
     config: str | None = None
     input_size: int | tuple[int, int] | None = None
     class_names: Sequence[str] | None = None
     prior_scales: tuple[tuple[float, ...], ...] | None = None
-
-
-def config_name_of(path: Path) -> str:
-    """The configuration in a published file name, ``<config>_<epoch>_<iteration>[_interrupt].pth``."""
-    return _SUFFIX.sub("", path.stem)
+    assume: bool = False
+    command: str = "yolact-export"
 
 
 def choose_config(
@@ -58,7 +57,7 @@ def choose_config(
         The configuration, and a line for everything that was decided and why.
 
     Raises:
-        CheckpointError: The name or an option contradicts the tensors.
+        CheckpointError: The name or an option contradicts the tensors, or nothing tells how the model is fed.
         ConfigError: ``options.config`` is no known name, or the result makes no sense.
     """
     findings: list[str] = []
@@ -87,7 +86,7 @@ def choose_config(
 def _base_config(
     structure: Structure, path: Path, options: CheckpointOptions, note: CheckpointNote | None, findings: list[str]
 ) -> YolactConfig:
-    name = config_name_of(path)
+    name = read_file_name(path)
     if note is not None and options.config is not None:
         findings.append(
             f'the note in the file says "{note.config.name}" and how it is fed; --config "{options.config}" takes '
@@ -95,22 +94,17 @@ def _base_config(
         )
     if note is not None and options.config is None:
         findings.append(f"input size, prior scales and normalisation: from the note in the file ({note.config.name})")
+        if assumption := note.provenance.get(ASSUMED):
+            findings.append(assumption)
         return note.over(_likely_config(structure))
     if options.config is not None:
         base, source = find_config(options.config), f'--config "{options.config}"'
-        if name in CONFIGS and name != options.config:
-            findings.append(f'the file name says "{name}"; --config "{options.config}" takes precedence')
-    elif name in CONFIGS:
-        base, source = CONFIGS[name], f'file name ("{name}")'
+        if name.config is not None and name.config != options.config:
+            findings.append(f'the file name says "{name.config}"; --config "{options.config}" takes precedence')
+    elif name.config is not None:
+        base, source = CONFIGS[name.config], f'file name ("{name.config}")'
     else:
-        base = _likely_config(structure)
-        findings.append(
-            f"ASSUMED: input {base.input_height} x {base.input_width}, prior scales {base.prior_scales_px} px, "
-            f"square priors {base.square_priors} and the normalisation of {base.name}, the configuration of that "
-            f'structure: neither the tensors nor the file name ("{path.name}") tell them. If the model was trained '
-            f"otherwise its boxes will be wrong: say so with --config, --input-size, --prior-scales"
-        )
-        return base
+        return _undecided_config(structure, path, options, name, findings)
     _check_backbone(base, structure, source, path)
     findings.append(f"input size, prior scales and normalisation: those of {base.name}, from the {source}")
     if base.mask_rescoring and not structure.mask_rescoring:
@@ -118,16 +112,95 @@ def _base_config(
     return base
 
 
-def _check_backbone(base: YolactConfig, structure: Structure, source: str, path: Path) -> None:
-    expected, found = base.backbone, structure.backbone
-    same = type(expected) is type(found)
-    if same and isinstance(found, ResNetConfig | DarkNetConfig) and isinstance(expected, ResNetConfig | DarkNetConfig):
-        same = expected.blocks == found.blocks
-    if not same:
-        raise CheckpointError(
-            f"{path}: the {source} means {describe_backbone(expected)}, the tensors are of a "
-            f"{describe_backbone(found)}. Correct the name, or give the --config that the model was trained with"
+def _undecided_config(
+    structure: Structure, path: Path, options: CheckpointOptions, name: FileName, findings: list[str]
+) -> YolactConfig:
+    """Where neither a note nor a name tells the configuration: what the options and the structure leave open."""
+    base, fitting = _likely_config(structure), _fitting_configs(structure)
+    if options.prior_scales is None and base.priors_per_cell != structure.priors_per_cell:
+        return base  # which the caller refuses: no known configuration has so many priors
+    unknown = {
+        f"input {base.input_height} x {base.input_width}": options.input_size is None,
+        f"prior scales {_shown_scales(base)} px": options.prior_scales is None,
+        f"square priors {base.square_priors} and the normalisation of {base.name}": len(set(map(_feeding, fitting)))
+        > 1,
+    }
+    assumed = [what for what, is_unknown in unknown.items() if is_unknown]
+    if not assumed:
+        findings.append(
+            f"normalisation and shape of the priors: those of {', '.join(config.name for config in fitting)}, the "
+            f"known configurations of that structure"
         )
+        return base
+    if not options.assume:
+        raise CheckpointError(_what_to_type(structure, path, options, name, fitting))
+    findings.append(
+        f"ASSUMED: {', '.join(assumed)} (--assume), the configuration of that structure: neither the tensors nor the "
+        f'file name ("{path.name}") tell them. If the model was trained otherwise its boxes will be wrong: say so with '
+        f"--config, --input-size, --prior-scales"
+    )
+    return base
+
+
+def _feeding(config: YolactConfig) -> tuple[object, ...]:
+    return config.normalisation, config.square_priors, config.aspect_ratios
+
+
+def _fitting_configs(structure: Structure) -> list[YolactConfig]:
+    """The known configurations of a structure, the most likely one first."""
+    likely = _likely_config(structure)
+    others = [config for config in CONFIGS.values() if config != likely and _same_backbone(config, structure)]
+    return [likely, *(config for config in others if config.priors_per_cell == likely.priors_per_cell)]
+
+
+def _shown_scales(config: YolactConfig) -> str:
+    """As --prior-scales takes them."""
+    return ",".join("/".join(f"{side:.4g}" for side in level) for level in config.prior_scales_px)
+
+
+def _what_to_type(
+    structure: Structure, path: Path, options: CheckpointOptions, name: FileName, fitting: Sequence[YolactConfig]
+) -> str:
+    command = f"{options.command} {shlex.quote(str(path))}"
+    mentioned = [config for config in fitting if config.name in name.mentioned]
+    hint = ""
+    if name.mentioned:
+        beside = f' beside "{", ".join(name.doubts)}"' if name.doubts else ""
+        hint = f", which mentions {' and '.join(name.mentioned)}{beside},"
+    given = "" if options.input_size is None else " --input-size alone does not say which priors it was trained with."
+    lines = [
+        f"  {command} --config {config.name}  ({config.input_width} x {config.input_height}, prior scales "
+        f"{_shown_scales(config)}{', square priors' if config.square_priors else ''})"
+        for config in dict.fromkeys([*mentioned, *fitting])
+    ]
+    return "\n".join(
+        [
+            f"{path}: input size and priors are not known: neither a note in the file nor its name "
+            f'("{path.name}"){hint} tells them, and with wrong ones the boxes are wrong.{given} The tensors '
+            f"({describe_backbone(structure.backbone)}, {structure.priors_per_cell} priors per cell) fit these "
+            f"configurations; give the one it was trained with:",
+            *lines,
+            "Trained with another input or other priors: add --input-size N and --prior-scales PX,PX,PX,PX,PX to it."
+            if options.command == "yolact-export"
+            else "A training may then change the input with --input-size and --prior-scales.",
+            f"To take {fitting[0].name} without knowing: {command} --assume",
+        ]
+    )
+
+
+def _check_backbone(base: YolactConfig, structure: Structure, source: str, path: Path) -> None:
+    if not _same_backbone(base, structure):
+        raise CheckpointError(
+            f"{path}: the {source} means {describe_backbone(base.backbone)}, the tensors are of a "
+            f"{describe_backbone(structure.backbone)}. Correct the name, or give the --config that the model was trained with"
+        )
+
+
+def _same_backbone(config: YolactConfig, structure: Structure) -> bool:
+    expected, found = config.backbone, structure.backbone
+    if isinstance(found, ResNetConfig | DarkNetConfig) and isinstance(expected, ResNetConfig | DarkNetConfig):
+        return type(expected) is type(found) and expected.blocks == found.blocks
+    return type(expected) is type(found)
 
 
 def _likely_config(structure: Structure) -> YolactConfig:

@@ -16,14 +16,17 @@ from typing import Any
 
 import torch
 
+from yolact_export.checkpoint.containers import mappings_in
 from yolact_export.errors import CheckpointError, ConfigError
 from yolact_export.model.config import CONFIGS, Normalisation, YolactConfig
 from yolact_plugins.files import write_atomically
 
-__all__ = ["CheckpointNote", "read_note", "write_checkpoint"]
+__all__ = ["ASSUMED", "CheckpointNote", "read_note", "write_checkpoint"]
 
 _KEY = "yolact_deploy"
 _VERSION = 1
+ASSUMED = "assumed"
+"""The entry of a note's provenance for what was assumed of the checkpoint that the model was made of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +83,27 @@ def write_checkpoint(path: Path, state_dict: Mapping[str, torch.Tensor], note: C
 
 
 def read_note(content: object, source: str) -> CheckpointNote | None:
-    """The note of what ``torch.load`` returned; None for files of others.
+    """The note of what ``torch.load`` returned, wherever it is wrapped; None for files of others.
 
     Raises:
-        CheckpointError: There is a note, and it is of a later release or damaged.
+        CheckpointError: There is a note, and it is of a later release or damaged; or there are several that differ.
     """
-    metadata = getattr(content, "_metadata", None)
-    document = metadata.get(_KEY) if isinstance(metadata, Mapping) else None
-    if document is None:
-        return None
+    documents: list[tuple[tuple[str, ...], object]] = []
+    for path, mapping in mappings_in(content):
+        metadata = getattr(mapping, "_metadata", None)
+        document = metadata.get(_KEY) if isinstance(metadata, Mapping) else None
+        if document is not None and document not in (known for _, known in documents):
+            documents.append((path, document))
+    if len(documents) > 1:
+        places = ", ".join(".".join(path) or "top level" for path, _ in documents)
+        raise CheckpointError(
+            f"{source}: {len(documents)} state dicts with notes that differ ({places}). Save one of them as a file of "
+            f"its own"
+        )
+    return _checked_note(documents[0][1], source) if documents else None
+
+
+def _checked_note(document: object, source: str) -> CheckpointNote:
     if not isinstance(document, dict) or document.get("version") != _VERSION:
         found = document.get("version") if isinstance(document, dict) else type(document).__name__
         raise CheckpointError(

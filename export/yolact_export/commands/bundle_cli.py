@@ -41,7 +41,7 @@ __all__ = ["run_on_bundle"]
 
 _REFUSED = {
     "it is changed where it is": ("output",),
-    "its manifest says that already": ("config", "input_size", "class_names", "prior_scales"),
+    "its manifest says that already": ("config", "input_size", "class_names", "prior_scales", "assume"),
     "the graph is written from a .pth checkpoint": ("dynamic_batch", "normalise_in_graph"),
     "only a .pth checkpoint can be pruned": (
         "prune",

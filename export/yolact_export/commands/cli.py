@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shlex
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_export.commands.bundle_cli import run_on_bundle
+from yolact_export.commands.checkpoint_cli import add_checkpoint_options, read_checkpoint_options
 from yolact_export.commands.engine_cli import (
     add_engine_options,
     check_engine_options,
@@ -32,7 +32,6 @@ from yolact_export.commands.precision_cli import (
     wants_precision,
 )
 from yolact_export.commands.prune_cli import add_prune_options, check_prune_options, prune_first
-from yolact_export.errors import UsageError
 from yolact_plugins.files import human_size
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from yolact_export.pipeline import ExportResult
     from yolact_export.training.pruning import PrunedCheckpoint
 
-__all__ = ["main", "parse_scales"]
+__all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,15 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder to write (default NAME.bundle, in the current folder)",
     )
     parser.add_argument("--json", metavar="PATH|-", help="write a report of the export as JSON to a file or stdout")
-    model = parser.add_argument_group("what the checkpoint does not say (normally taken from its published file name)")
-    model.add_argument("--config", metavar="NAME", help="configuration it was trained with, such as yolact_base")
-    model.add_argument("--input-size", metavar="N|WxH", help="network input in pixels, such as 550 or 960x544")
-    model.add_argument("--class-names", type=Path, metavar="FILE", help="a name a line, or a JSON list")
-    model.add_argument(
-        "--prior-scales",
-        metavar="PX,PX,..",
-        help="prior sides of P3..P7 in pixels, such as 24,48,96,192,384 (a/b/c: several)",
-    )
+    add_checkpoint_options(parser)
     graph = parser.add_argument_group("graph")
     graph.add_argument("--dynamic-batch", action="store_true", help="any number of images per run")
     graph.add_argument("--normalise-in-graph", action="store_true", help="the graph takes raw BGR values, 0..255")
@@ -124,12 +115,7 @@ def _export(options: argparse.Namespace, terminal: Terminal) -> int:
     from yolact_export.graph.export import ExportOptions
     from yolact_export.pipeline import export_checkpoint
 
-    checkpoint_options = CheckpointOptions(
-        config=options.config,
-        input_size=_parse_size(options.input_size),
-        class_names=_read_names(options.class_names),
-        prior_scales=parse_scales(options.prior_scales),
-    )
+    checkpoint_options = read_checkpoint_options(options)
     export_options = ExportOptions(
         dynamic_batch=options.dynamic_batch,
         normalise_in_graph=options.normalise_in_graph,
@@ -217,45 +203,6 @@ def _close(
             "seconds": round(seconds, 2),
         }
         write_json(document, options.json)
-
-
-def _parse_size(text: str | None) -> int | tuple[int, int] | None:
-    """``550`` or ``WIDTHxHEIGHT``; the result is a side, or ``(height, width)``."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if match is None:
-        raise UsageError(f'--input-size is a number or WIDTHxHEIGHT, such as 550 or 960x544; found "{text}"')
-    width, height = match.groups()
-    return int(width) if height is None else (int(height), int(width))
-
-
-def parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
-    """Levels are separated by commas, several scales of a level by slashes."""
-    if text is None:
-        return None
-    try:
-        return tuple(tuple(float(scale) for scale in level.split("/")) for level in text.split(","))
-    except ValueError as error:
-        raise UsageError(f'--prior-scales are numbers such as 24,48,96,192,384; found "{text}"') from error
-
-
-def _read_names(path: Path | None) -> tuple[str, ...] | None:
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--class-names: cannot read {path}: {error}") from error
-    if not text.lstrip().startswith("["):
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
-    try:
-        names = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--class-names: {path} starts like a JSON list and is none: {error}") from error
-    if not all(isinstance(name, str) for name in names):
-        raise UsageError(f"--class-names: {path} must be a list of text")
-    return tuple(names)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_export.commands.cli import parse_scales
+from yolact_export.commands.checkpoint_cli import add_source_options, parse_scales
 from yolact_export.commands.packages import require_packages
 from yolact_export.errors import UsageError
+from yolact_export.model.config import CONFIGS
 from yolact_export.training.progress_report import ProgressReport, duration
 from yolact_plugins.files import human_size
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--restart", action="store_true", help="discard an unfinished training of the same output")
     _add_validation(parser.add_argument_group("accuracy on images that are not trained on"))
     _add_model(parser.add_argument_group("model"))
+    add_source_options(parser.add_argument_group("what a checkpoint as the source does not say"))
     _add_training(parser.add_argument_group("training"))
     add_common_options(parser)
     return parser
@@ -130,6 +132,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> FinetuneOptions:
     from yolact_calibration.data.augment import AugmentOptions
     from yolact_calibration.training.torch_device import choose_device
+    from yolact_export.checkpoint.checkpoint import CheckpointOptions
     from yolact_export.training.finetune import FinetuneOptions, check_outputs
 
     if not 0 <= options.validation_fraction < 1:
@@ -138,6 +141,8 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> Finetu
         raise UsageError(f"--workers must be 0 or more, found {options.workers}")
     if options.validation_images is not None and options.validation_annotations is None:
         raise UsageError("--validation-images is the folder of --validation-annotations, which is missing")
+    if options.source in CONFIGS and (options.config is not None or options.assume):
+        raise UsageError("--config and --assume are for a checkpoint as the source, not for a configuration")
     device = choose_device(options.device)
     say(f"  device: {device}")
     settings = FinetuneOptions(
@@ -150,6 +155,7 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> Finetu
         validation_annotations=options.validation_annotations,
         validation_images=options.validation_images,
         validation_fraction=0.0 if options.validation_annotations else options.validation_fraction,
+        checkpoint=CheckpointOptions(config=options.config, assume=options.assume, command="yolact-finetune"),
         input_size=options.input_size,
         prior_scales=parse_scales(options.prior_scales),
         backbone_weights=options.backbone_weights,

@@ -24,6 +24,7 @@ from yolact_calibration.training.loss import YolactLoss
 from yolact_calibration.training.torch_device import has_safe_bfloat16
 from yolact_calibration.training.training import Progress, Training, TrainingOptions
 from yolact_calibration.training.training_state import Curve
+from yolact_export.checkpoint.checkpoint import CheckpointOptions
 from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
 from yolact_export.errors import UsageError
 from yolact_export.model.yolact import Yolact
@@ -49,6 +50,7 @@ class FinetuneOptions:
         validation_annotations: COCO file of other images to measure accuracy on; None holds some training images back.
         validation_images: Their folder; None is `images`.
         validation_fraction: Part of the images that is held back; 0 holds none back and measures nothing.
+        checkpoint: What a checkpoint as the source does not say of itself.
         input_size: One side, pixels; None keeps that of the source.
         prior_scales: None keeps those of the source.
         backbone_weights: ImageNet weights for a fresh backbone.
@@ -66,6 +68,7 @@ class FinetuneOptions:
     validation_annotations: Path | None = None
     validation_images: Path | None = None
     validation_fraction: float = 0.1
+    checkpoint: CheckpointOptions = dataclasses.field(default_factory=CheckpointOptions)
     input_size: int | None = None
     prior_scales: tuple[tuple[float, ...], ...] | None = None
     backbone_weights: Path | None = None
@@ -143,6 +146,7 @@ def finetune(
             options.prior_scales,
             options.backbone_weights,
             options.training.seed,
+            options.checkpoint,
         )
     )
     for finding in start.findings:

@@ -24,7 +24,7 @@ from yolact_calibration.training.recovery import Recovery
 from yolact_calibration.training.training import Progress, Training, TrainingOptions
 from yolact_calibration.training.training_state import Curve
 from yolact_export.checkpoint.checkpoint import LoadedCheckpoint
-from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
+from yolact_export.checkpoint.note import ASSUMED, CheckpointNote, write_checkpoint
 from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model, find_instances, measure_model_agreement
 from yolact_export.training.pruned_latency import measure_network, report_lines
@@ -281,6 +281,8 @@ def _finish(
         "latency_backend": report.backend,
         **{name: importlib.metadata.version(name) for name in ("yolact-deploy", "torch", "torch-pruning")},
     }
+    if assumptions := [finding for finding in loaded.findings if finding.startswith("ASSUMED")]:
+        provenance[ASSUMED] = assumptions[0]
     write_checkpoint(request.output, model.state_dict(), CheckpointNote(loaded.config, loaded.class_names, provenance))
     record = {
         "checkpoint": request.output.name,

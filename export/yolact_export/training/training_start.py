@@ -34,6 +34,7 @@ class StartOptions:
         prior_scales: For each of P3..P7, pixels; None keeps those of the source.
         backbone_weights: ImageNet weights for a fresh backbone; None looks for the installed Lite0 package.
         seed: Of fresh weights.
+        checkpoint: What a checkpoint as the source does not say of itself.
     """
 
     source: str
@@ -42,6 +43,7 @@ class StartOptions:
     prior_scales: tuple[tuple[float, ...], ...] | None = None
     backbone_weights: Path | None = None
     seed: int = 0
+    checkpoint: CheckpointOptions = dataclasses.field(default_factory=CheckpointOptions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _installed_lite0() -> Path | None:
 def _from_checkpoint(path: Path, options: StartOptions) -> Start:
     if options.backbone_weights is not None:
         raise ConfigError(f"--backbone-weights is for fresh models; {path} brings its own backbone")
-    loaded = load_checkpoint(path, CheckpointOptions())
+    loaded = load_checkpoint(path, options.checkpoint)
     model = loaded.model
     findings = [f"weights of {path}", *(f"  {finding}" for finding in loaded.findings)]
     if tuple(options.class_names) != loaded.class_names:
@@ -135,7 +137,10 @@ def _from_checkpoint(path: Path, options: StartOptions) -> Start:
     # The tensors may be backed by the file, which training must not write through.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-    return Start(model.train().requires_grad_(True), tuple(findings), f"checkpoint {loaded.sha256}")
+    identity = f"checkpoint {loaded.sha256}"
+    if options.checkpoint.config is not None:
+        identity += f", --config {options.checkpoint.config}"
+    return Start(model.train().requires_grad_(True), tuple(findings), identity)
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -1,12 +1,11 @@
 import hashlib
-from pathlib import Path
+import re
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from yolact_export.checkpoint.checkpoint import CheckpointOptions, config_name_of, load_checkpoint
+from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoint
+from yolact_export.errors import CheckpointError
 from yolact_export.model import class_names
 from yolact_export.model.config import CONFIGS, OWN, PUBLISHED, YOLACT_EDGE
 
@@ -43,31 +42,6 @@ def test_tensors_arrive_unchanged_from_either_file_format(narrow_state, save, zi
 
 
 @pytest.mark.parametrize(
-    ("file_name", "config"),
-    [
-        ("yolact_base_54_800000.pth", "yolact_base"),
-        ("yolact_base.pth", "yolact_base"),
-        ("yolact_im700_54_800000.pth", "yolact_im700"),
-        ("yolact_plus_resnet50_54_800000_interrupt.pth", "yolact_plus_resnet50"),
-        ("yolact_resnet50_pascal_120_1200.pth", "yolact_resnet50_pascal"),
-        ("my_model.pth", "my_model"),
-    ],
-)
-def test_configuration_is_in_the_file_name(file_name, config):
-    assert config_name_of(Path("folder_1_2") / file_name) == config
-
-
-@given(
-    name=st.sampled_from(list(CONFIGS)),
-    epoch=st.integers(0, 999),
-    iteration=st.integers(0, 10**6),
-    suffix=st.sampled_from(["", "_interrupt"]),
-)
-def test_epoch_and_iteration_are_stripped(name, epoch, iteration, suffix):
-    assert config_name_of(Path(f"{name}_{epoch}_{iteration}{suffix}.pth")) == name
-
-
-@pytest.mark.parametrize(
     ("state_of", "assumed"),
     [
         ("yolact_im700", "yolact_base"),
@@ -80,14 +54,62 @@ def test_epoch_and_iteration_are_stripped(name, epoch, iteration, suffix):
         ("yolact_small", "yolact_small"),
     ],
 )
-def test_unknown_file_name_assumes_by_structure_and_says_so(narrow_state, save, state_of, assumed):
-    loaded = load_checkpoint(save(narrow_state(state_of), "best.pth"))
+def test_assumes_by_structure_when_asked_to_and_says_so(narrow_state, save, state_of, assumed):
+    loaded = load_checkpoint(save(narrow_state(state_of), "best.pth"), CheckpointOptions(assume=True))
     assert loaded.config.name == assumed
     assert loaded.config.square_priors == CONFIGS[assumed].square_priors
     assumption = next(line for line in loaded.findings if line.startswith("ASSUMED"))
     assert "--config" in assumption
     assert "--prior-scales" in assumption
     assert '"best.pth"' in assumption
+
+
+@pytest.mark.parametrize("state_of", [name for name in CONFIGS if name != "yolact_small"])
+def test_nothing_is_assumed_unasked(narrow_state, save, state_of):
+    path = save(narrow_state(state_of), "my best.pth")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    message = str(caught.value)
+    assert f"yolact-export '{path}' --config {state_of}  (" in message
+    assert f"yolact-export '{path}' --assume" in message
+    # Every command in the message works.
+    for name in re.findall(r"--config (\w+)  \(", message):
+        assert load_checkpoint(path, CheckpointOptions(config=name)).config.name == name
+
+
+def test_an_input_size_alone_does_not_tell_the_priors(narrow_state, save):
+    path = save(narrow_state("yolact_im400"), "best.pth")
+    with pytest.raises(CheckpointError, match="--input-size alone does not say which priors"):
+        load_checkpoint(path, CheckpointOptions(input_size=400))
+    loaded = load_checkpoint(path, CheckpointOptions(input_size=400, assume=True))
+    assert loaded.config.input_height == 400
+    (assumption,) = [finding for finding in loaded.findings if finding.startswith("ASSUMED")]
+    assert "prior scales 24,48,96,192,384 px" in assumption
+    assert "input 550" not in assumption
+
+
+def test_input_size_and_prior_scales_are_enough_where_all_configurations_agree_on_the_rest(narrow_state, save):
+    options = CheckpointOptions(input_size=300, prior_scales=((8.0,), (16.0,), (32.0,), (64.0,), (128.0,)))
+    loaded = load_checkpoint(save(narrow_state("yolact_base"), "best.pth"), options)
+    assert loaded.config.square_priors
+    assert "those of yolact_base, yolact_im400, yolact_im700, yolact_edge, the known" in findings_of(loaded)
+    # yolact_resnet50_pascal has priors of another shape.
+    with pytest.raises(CheckpointError, match="--config yolact_resnet50_pascal"):
+        load_checkpoint(save(narrow_state("yolact_resnet50"), "other.pth"), options)
+
+
+def test_a_name_that_only_mentions_a_configuration_is_named_in_the_error(narrow_state, save):
+    path = save(narrow_state("yolact_im400"), "yolact_im400_mine.pth")
+    with pytest.raises(CheckpointError, match='which mentions yolact_im400 beside "mine"') as caught:
+        load_checkpoint(path)
+    first = next(line for line in str(caught.value).splitlines() if "--config" in line)
+    assert "--config yolact_im400 " in first
+
+
+def test_another_command_is_named_where_it_reads_the_checkpoint(narrow_state, save):
+    path = save(narrow_state("yolact_base"), "best.pth")
+    with pytest.raises(CheckpointError, match=r"yolact-finetune .*best\.pth --config yolact_base"):
+        load_checkpoint(path, CheckpointOptions(command="yolact-finetune"))
 
 
 def test_config_option_names_what_the_file_does_not(narrow_state, save):
@@ -216,7 +238,9 @@ def test_custom_classes_are_numbered_until_they_are_named(narrow_state, save, nu
 def test_known_data_sets_name_their_classes(narrow_state, save):
     coco = load_checkpoint(save(narrow_state("yolact_base"), "yolact_base.pth"))
     pascal = load_checkpoint(save(narrow_state("yolact_resnet50_pascal"), "yolact_resnet50_pascal.pth"))
-    unnamed = load_checkpoint(save(narrow_state("yolact_resnet50_pascal"), "best.pth"))
+    unnamed = load_checkpoint(
+        save(narrow_state("yolact_resnet50_pascal"), "best.pth"), CheckpointOptions(config="yolact_resnet50")
+    )
     assert coco.class_names == class_names.COCO
     assert pascal.class_names == class_names.PASCAL
     assert unnamed.class_names == class_names.numbered(20)

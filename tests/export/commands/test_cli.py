@@ -114,7 +114,8 @@ def test_class_names_come_from_a_file(text: str, narrow_state: Narrow, save: Sav
     checkpoint = save(state, "mine_3_700.pth")
     names = tmp_path / "names.txt"
     names.write_text(text)
-    assert export(checkpoint, "-o", tmp_path / "b", "--class-names", names, "--input-size", "96", "-q") == 0
+    words = ("--config", "yolact_resnet50", "--class-names", names, "--input-size", "96")
+    assert export(checkpoint, "-o", tmp_path / "b", *words, "-q") == 0
     assert open_bundle(tmp_path / "b").manifest.class_names == ("thing", "other")
 
 

@@ -93,6 +93,23 @@ def test_a_training_leaves_a_checkpoint_that_the_export_reads(
     assert export_main([str(output), "-o", str(tmp_path / "bundle"), "-q"]) == 0
 
 
+def test_nothing_is_assumed_of_a_checkpoint_unasked(
+    scenes: Set, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "mine.pth"
+    torch.save(create_model(CONFIGS["yolact_tiny"]).state_dict(), source)
+    assert main(words(scenes, tmp_path / "out.pth", source=source)) == 1
+    assert f"yolact-finetune {source} --config yolact_tiny  (256 x 256" in capsys.readouterr().err
+    assert not (tmp_path / "out.pth").exists()
+    assert main([*words(scenes, tmp_path / "out.pth", source=source), "--config", "yolact_tiny", "-q"]) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["facts"]["start"].endswith(", --config yolact_tiny")
+    assert "ASSUMED" not in capsys.readouterr().err
+    assert main([*words(scenes, tmp_path / "b.pth", source=source), "--assume", "-q"]) == 0
+    assert "ASSUMED: input 550 x 550" in capsys.readouterr().err
+    assert main([*words(scenes, tmp_path / "c.pth"), "--assume"]) == 2
+    assert "--config and --assume are for a checkpoint" in capsys.readouterr().err
+
+
 def test_a_checkpoint_is_trained_further_and_left_as_it_was(
     scenes: Set, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,96 @@
+"""What a command line says of a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolact_export.errors import UsageError
+
+if TYPE_CHECKING:
+    from yolact_export.checkpoint.checkpoint import CheckpointOptions
+
+__all__ = ["add_checkpoint_options", "add_source_options", "parse_scales", "read_checkpoint_options"]
+
+
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``yolact-export`` for what a checkpoint does not say."""
+    group = parser.add_argument_group("what the checkpoint does not say (normally taken from its published file name)")
+    add_source_options(group)
+    group.add_argument("--input-size", metavar="N|WxH", help="network input in pixels, such as 550 or 960x544")
+    group.add_argument("--class-names", type=Path, metavar="FILE", help="a name a line, or a JSON list")
+    group.add_argument(
+        "--prior-scales",
+        metavar="PX,PX,..",
+        help="prior sides of P3..P7 in pixels, such as 24,48,96,192,384 (a/b/c: several)",
+    )
+
+
+def add_source_options(group: argparse._ArgumentGroup) -> None:
+    """The options that every command has which reads a checkpoint."""
+    group.add_argument("--config", metavar="NAME", help="configuration it was trained with, such as yolact_base")
+    group.add_argument(
+        "--assume",
+        action="store_true",
+        help="take the published configuration of its structure where nothing tells input size or priors; boxes are "
+        "wrong if it was trained otherwise (default: an error that lists the configurations)",
+    )
+
+
+def read_checkpoint_options(options: argparse.Namespace) -> CheckpointOptions:
+    """What ``yolact-export`` was told.
+
+    Raises:
+        UsageError: An option cannot be understood.
+    """
+    from yolact_export.checkpoint.checkpoint import CheckpointOptions
+
+    return CheckpointOptions(
+        config=options.config,
+        input_size=_parse_size(options.input_size),
+        class_names=_read_names(options.class_names),
+        prior_scales=parse_scales(options.prior_scales),
+        assume=options.assume,
+    )
+
+
+def _parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """``550`` or ``WIDTHxHEIGHT``; the result is a side, or ``(height, width)``."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise UsageError(f'--input-size is a number or WIDTHxHEIGHT, such as 550 or 960x544; found "{text}"')
+    width, height = match.groups()
+    return int(width) if height is None else (int(height), int(width))
+
+
+def parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
+    """Levels are separated by commas, several scales of a level by slashes."""
+    if text is None:
+        return None
+    try:
+        return tuple(tuple(float(scale) for scale in level.split("/")) for level in text.split(","))
+    except ValueError as error:
+        raise UsageError(f'--prior-scales are numbers such as 24,48,96,192,384; found "{text}"') from error
+
+
+def _read_names(path: Path | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--class-names: cannot read {path}: {error}") from error
+    if not text.lstrip().startswith("["):
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--class-names: {path} starts like a JSON list and is none: {error}") from error
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError(f"--class-names: {path} must be a list of text")
+    return tuple(names)
