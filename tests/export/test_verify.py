@@ -9,9 +9,12 @@ from yolact_export.errors import VerificationError
 from yolact_export.verify import (
     OUTPUT_TOLERANCE,
     DetectionAgreement,
+    OutputAgreement,
+    Rounding,
     Verification,
     compare_instances,
     compare_outputs,
+    require_finite,
 )
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
@@ -99,3 +102,48 @@ def test_a_failure_raises_with_the_table() -> None:
     with pytest.raises(VerificationError, match=r"no bundle was written[\s\S]*prototype.*FAILED"):
         verification.require()
     assert all(len(line) <= 80 for line in verification.table())
+
+
+def agreement(name: str, relative: float) -> OutputAgreement:
+    return OutputAgreement(name, (1, 9, 4), relative, relative)
+
+
+GOOD, BAD = DetectionAgreement(10, 10, 10), DetectionAgreement(10, 10, 6)
+
+
+@pytest.mark.parametrize(
+    ("found", "found_detections", "own", "own_detections", "exploded"),
+    [
+        ({"a": 2e-3}, BAD, {"a": 1e-3}, GOOD, True),
+        ({"a": 2e-3}, GOOD, {"a": float("nan")}, BAD, True),
+        # The exporter is at fault where the network itself is exact, in the output that fails.
+        ({"a": 2e-3}, BAD, {"a": 1e-5}, BAD, False),
+        ({"a": 2e-3, "b": 0.0}, BAD, {"a": 1e-6, "b": 1e-2}, BAD, False),
+        ({"mask_iou": 2e-3}, GOOD, {"a": 1e-2}, BAD, False),
+        # Detections alone fail.
+        ({"a": 1e-6}, BAD, {"a": 1e-6}, BAD, True),
+        ({"a": 1e-6}, BAD, {"a": 1e-6}, GOOD, False),
+    ],
+)
+def test_an_exploded_network_is_told_from_a_fault_of_the_exporter(
+    found: dict[str, float],
+    found_detections: DetectionAgreement,
+    own: dict[str, float],
+    own_detections: DetectionAgreement,
+    exploded: bool,
+) -> None:
+    verification = Verification(tuple(agreement(*item) for item in found.items()), found_detections)
+    rounding = Rounding(tuple(agreement(*item) for item in own.items()), own_detections, 1.2e6, "head.mask_layer")
+    with pytest.raises(VerificationError) as caught:
+        verification.require(rounding)
+    message = str(caught.value)
+    assert ("Please report this" in message) != exploded
+    assert ("has exploded numerically: head.mask_layer gives values up to 1.2e+06" in message) == exploded
+    with pytest.raises(VerificationError, match="Please report this"):
+        verification.require()
+
+
+def test_outputs_that_are_not_finite_are_the_networks_fault() -> None:
+    require_finite({"a": np.ones(3, np.float32)})
+    with pytest.raises(VerificationError, match=r"gives b \(1 NaN and 2 infinite of 4 values\); no bundle was written"):
+        require_finite({"a": np.ones(3, np.float32), "b": np.array([np.nan, np.inf, -np.inf, 1], np.float32)})

@@ -17,6 +17,7 @@ ZIP_MAGIC = b"PK\x03\x04"
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _ENCRYPTED, _UTF8 = 1, 1 << 11
+_FOLDER = 0x10
 _BLOCK = 1 << 20
 
 
@@ -93,6 +94,9 @@ def _check(file_name: Path, content: mmap.mmap) -> TorchFileCheck:
 def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo, content: mmap.mmap) -> _Record:
     if info.flag_bits & _ENCRYPTED:
         raise ValueError(f"{info.filename} is encrypted")
+    if info.external_attr & _FOLDER and not info.is_dir():
+        # torch takes the mark for the truth, and gives whatever its memory held before.
+        raise ValueError(f"{info.filename} is marked as a folder")
     if info.compress_type != zipfile.ZIP_STORED:
         with archive.open(info) as stream:  # which compares the CRC-32 itself
             while stream.read(_BLOCK):

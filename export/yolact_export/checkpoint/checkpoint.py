@@ -15,6 +15,7 @@ from yolact_export.checkpoint.file import read_checkpoint_file
 from yolact_export.checkpoint.file_name import config_name_of
 from yolact_export.checkpoint.keys import list_some, normalise_keys
 from yolact_export.checkpoint.structure import infer_structure
+from yolact_export.checkpoint.weights import TOP_LEVEL
 from yolact_export.errors import CheckpointError, ShapeError
 from yolact_export.model.config import YolactConfig
 from yolact_export.model.widths import check_flow, fit_widths, make_skeleton
@@ -37,6 +38,7 @@ class LoadedCheckpoint:
         class_names: Of the foreground classes; name 0 is class 1 of the network.
         sha256: Of the file, hexadecimal.
         findings: For people, a line each: what was inferred, from what, and what was assumed.
+        weights: Where in the file the weights lie, such as ``ema``.
     """
 
     model: Yolact
@@ -44,6 +46,12 @@ class LoadedCheckpoint:
     class_names: tuple[str, ...]
     sha256: str
     findings: tuple[str, ...]
+    weights: str = TOP_LEVEL
+
+    @property
+    def identity(self) -> str:
+        """What the weights are, as text: the file, and where in it they lie."""
+        return self.sha256 if self.weights == TOP_LEVEL else f"{self.sha256} {self.weights}"
 
 
 def load_checkpoint(path: str | os.PathLike[str], options: CheckpointOptions | None = None) -> LoadedCheckpoint:
@@ -65,7 +73,7 @@ def load_checkpoint(path: str | os.PathLike[str], options: CheckpointOptions | N
     """
     path = Path(path)
     options = options or CheckpointOptions()
-    file = read_checkpoint_file(path)
+    file = read_checkpoint_file(path, options.weights, options.command)
     tensors, key_findings = normalise_keys(file.tensors, str(path))
     structure = infer_structure({key: tuple(value.shape) for key, value in tensors.items()}, str(path))
     config, config_findings = choose_config(structure, path, options, file.note)
@@ -81,7 +89,7 @@ def load_checkpoint(path: str | os.PathLike[str], options: CheckpointOptions | N
     )
     for finding in findings:
         _LOGGER.info("%s: %s", path, finding)
-    return LoadedCheckpoint(model, config, names, file.sha256, findings)
+    return LoadedCheckpoint(model, config, names, file.sha256, findings, file.weights)
 
 
 def _load_model(config: YolactConfig, tensors: dict[str, torch.Tensor], source: str) -> tuple[Yolact, list[str]]:

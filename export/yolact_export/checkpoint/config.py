@@ -35,6 +35,7 @@ class CheckpointOptions:
         input_size: One side of a square input, or ``(height, width)``; pixels (``--input-size``).
         class_names: Foreground classes in the order of the training (``--class-names``).
         prior_scales: For each of P3..P7, the prior sides in pixels (``--prior-scales``).
+        weights: Name of the weights in a file that has several, such as ``ema`` (``--weights``).
         assume: Take the published configuration of the structure where nothing tells input size or priors
             (``--assume``); otherwise that is an error.
         command: The command line that takes these options, for messages.
@@ -44,6 +45,7 @@ class CheckpointOptions:
     input_size: int | tuple[int, int] | None = None
     class_names: Sequence[str] | None = None
     prior_scales: tuple[tuple[float, ...], ...] | None = None
+    weights: str | None = None
     assume: bool = False
     command: str = "yolact-export"
 
@@ -192,7 +194,8 @@ def _check_backbone(base: YolactConfig, structure: Structure, source: str, path:
     if not _same_backbone(base, structure):
         raise CheckpointError(
             f"{path}: the {source} means {describe_backbone(base.backbone)}, the tensors are of a "
-            f"{describe_backbone(structure.backbone)}. Correct the name, or give the --config that the model was trained with"
+            f"{describe_backbone(structure.backbone)}. Correct the name, or give the --config that the model was "
+            f"trained with"
         )
 
 

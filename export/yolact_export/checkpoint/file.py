@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +13,23 @@ from typing import Any
 
 import torch
 
-from yolact_calibration.training.torch_file import check_torch_file
-from yolact_export.checkpoint.note import CheckpointNote, read_note
+from yolact_calibration.training.torch_file import TorchFileCheck, check_torch_file
+from yolact_export.checkpoint.formats import HEAD_SIZE, describe_file, describe_folder, describe_zip
+from yolact_export.checkpoint.note import CheckpointNote, read_note, read_note_of
+from yolact_export.checkpoint.numpy_scalars import NUMPY_SCALARS
+from yolact_export.checkpoint.pickle_protocol import rewritten_for_torch
+from yolact_export.checkpoint.weights import find_weights
 from yolact_export.errors import CheckpointError
 
 __all__ = ["CheckpointFile", "read_checkpoint_file", "read_pickle"]
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
-# DataParallel and torch.compile put these before every key.
-_PREFIXES = ("module.", "_orig_mod.")
 _OLDEST_TORCH = (2, 10)
 _NO_CHECKSUMS = (
     "no checksums in the file (the format of torch < 1.6, or saved without them): damage on the way would not be "
     "noticed; compare its sha256 with the original's"
 )
+# What torch allows in pickles is a setting of the process.
+_LOADING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,7 @@ class CheckpointFile:
             format allows it, so the file must not be rewritten while they are in use.
         findings: What had to be unwrapped, a line each.
         note: What the file says of itself, if it is one of ours.
+        weights: Where in the file the tensors lie.
     """
 
     path: Path
@@ -46,24 +51,31 @@ class CheckpointFile:
     tensors: Mapping[str, torch.Tensor]
     findings: tuple[str, ...]
     note: CheckpointNote | None = None
+    weights: str = ""
 
 
-def read_checkpoint_file(path: Path) -> CheckpointFile:
-    """Read the tensors of a ``.pth`` file; a dict that wraps a state dict is unwrapped.
+def read_checkpoint_file(path: Path, weights: str | None = None, command: str = "yolact-export") -> CheckpointFile:
+    """Read the tensors of a ``.pth`` file, from whatever a training wrapped them in.
+
+    Args:
+        path: The file.
+        weights: Name of the weights to take where a file has several models.
+        command: The command line that takes `weights`, for messages.
 
     Raises:
-        CheckpointError: The file is missing, damaged, carries code, or holds no state dict; or torch is too old to read
-            files of unknown origin safely.
+        CheckpointError: The file is missing, damaged, carries code, or holds no state dict, or several; or torch is too
+            old to read files of unknown origin safely.
     """
     findings: list[str] = []
     content = read_pickle(path, findings)
-    note = read_note(content, str(path))
-    tensors = _without_prefixes(_state_dict(content, path, findings), findings)
-    return CheckpointFile(path, _sha256(path), tensors, tuple(findings), note)
+    found, decisions = find_weights(content, str(path), weights, command)
+    # The note of these weights, or the only one there is.
+    note = read_note_of(found.container, str(path)) or read_note(content, str(path))
+    return CheckpointFile(path, _sha256(path), found.tensors, (*findings, *decisions), note, found.name)
 
 
 def read_pickle(path: Path, findings: list[str]) -> Any:
-    """Whatever ``torch.load`` finds in a file, restricted to tensors and plain containers.
+    """Whatever ``torch.load`` finds in a file, restricted to tensors, plain containers and NumPy's numbers.
 
     Args:
         path: The file. Where it holds the CRC-32 of its records they are compared, which ``torch.load`` does not do.
@@ -74,6 +86,28 @@ def read_pickle(path: Path, findings: list[str]) -> Any:
     """
     _require_safe_torch()
     head = _head(path)
+    check = _check(path, head)
+    # A zip file can be mapped into memory; the format of torch < 1.6, which the published files have, cannot.
+    mapped = bool(check.names) and not check.is_compressed
+    rewritten = rewritten_for_torch(path, check)
+    try:
+        with warnings.catch_warnings(), _LOADING, torch.serialization.safe_globals(list(NUMPY_SCALARS)):
+            # What torch thinks of a damaged file goes into our own message.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(
+                path if rewritten is None else rewritten,
+                map_location="cpu",
+                weights_only=True,
+                mmap=mapped and rewritten is None,
+            )
+    except Exception as error:  # torch.load has no error of its own: a damaged file surfaces as nearly anything
+        raise CheckpointError(_explain_unreadable(path, head, error)) from error
+    if not check.has_checksums:
+        findings.append(_NO_CHECKSUMS)
+    return content
+
+
+def _check(path: Path, head: bytes) -> TorchFileCheck:
     check = check_torch_file(path)
     if check.damage and not check.names:
         raise CheckpointError(_explain_unreadable(path, head, ValueError(check.damage)))
@@ -82,17 +116,9 @@ def read_pickle(path: Path, findings: list[str]) -> Any:
             f"{path}: damaged: {check.damage}. Nearly right tensors would give a nearly right model, so nothing is "
             f"loaded. Copy or download the file again"
         )
-    if not check.has_checksums:
-        findings.append(_NO_CHECKSUMS)
-    # A zip file can be mapped into memory; the format of torch < 1.6, which the published files have, cannot.
-    mapped = bool(check.names) and not check.is_compressed
-    try:
-        with warnings.catch_warnings():
-            # What torch thinks of a damaged file goes into our own message.
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # torch.load has no error of its own: a damaged file surfaces as nearly anything
-        raise CheckpointError(_explain_unreadable(path, head, error)) from error
+    if check.names and (what := describe_zip(path, check.names)):
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint but {what}")
+    return check
 
 
 def _require_safe_torch() -> None:
@@ -106,9 +132,11 @@ def _require_safe_torch() -> None:
 
 
 def _head(path: Path) -> bytes:
+    if path.is_dir():
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint but {describe_folder(path)}")
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(HEAD_SIZE)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     if not head:
@@ -121,6 +149,8 @@ def _explain_unreadable(path: Path, head: bytes, error: Exception) -> str:
         return f"{path}: a Git LFS pointer, not the checkpoint itself: run `git lfs pull`, or download the file"
     if head.lstrip().startswith(b"<"):
         return f"{path}: a web page, not a checkpoint; the download needs another link"
+    if what := describe_file(path, head):
+        return f"{path}: not a PyTorch checkpoint but {what}"
     if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return (
             f"{path}: holds Python objects ({code[1]}), not only tensors; loading them would run code from the file, "
@@ -137,35 +167,6 @@ def _reason(error: Exception) -> str:
     said = re.sub(r"(?s)^Weights only load failed.*?WeightsUnpickler error:|Please file an issue.*$", "", str(error))
     line = next((line.strip(" .") for line in said.strip().splitlines() if re.search(r"[a-z]{3}", line)), "")
     return f": {line}" if line and "weights_only" not in line else ""
-
-
-def _state_dict(content: Any, path: Path, findings: list[str]) -> dict[str, torch.Tensor]:
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}; a state dict (key -> tensor) is needed")
-    for wrapper in _WRAPPERS:
-        if isinstance(inner := content.get(wrapper), Mapping):
-            others = sorted(str(key) for key in content if key != wrapper)
-            ignored = f"; ignored beside it: {', '.join(others[:10])}" if others else ""
-            findings.append(f'state dict taken from the entry "{wrapper}"{ignored}')
-            content = inner
-            break
-    strangers = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
-    if strangers or not content:
-        raise CheckpointError(
-            f"{path}: no state dict (key -> tensor) found, neither bare nor under {', '.join(_WRAPPERS)}; "
-            f"entries that are no tensors: {', '.join(strangers[:10]) or 'none, the dict is empty'}"
-        )
-    return {str(key): value for key, value in content.items()}
-
-
-def _without_prefixes(tensors: dict[str, torch.Tensor], findings: list[str]) -> dict[str, torch.Tensor]:
-    removed = ""
-    while prefix := next((prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in tensors)), ""):
-        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-        removed += prefix
-    if removed:
-        findings.append(f'prefix "{removed}" removed from every key')
-    return tensors
 
 
 def _sha256(path: Path) -> str:

@@ -9,11 +9,11 @@ import torch
 
 from yolact_export.errors import CheckpointError
 
-__all__ = ["list_some", "normalise_keys"]
+__all__ = ["REQUIRED", "list_some", "normalise_keys", "published_key"]
 
 _Value = TypeVar("_Value")
 
-_REQUIRED = (
+REQUIRED = (
     "prediction_layers.0.bbox_layer.weight",
     "prediction_layers.0.conf_layer.weight",
     "prediction_layers.0.mask_layer.weight",
@@ -21,6 +21,7 @@ _REQUIRED = (
     "proto_net.0.weight",
     "proto_net.10.weight",
 )
+"""Keys that every YOLACT model has."""
 
 _NUM_DOWNSAMPLE_LAYERS = 2
 _EDGE_NAMES = {"fpn_phase_1.": "fpn.", "fpn_phase_2.": "fpn."}
@@ -55,14 +56,15 @@ def normalise_keys(tensors: Mapping[str, torch.Tensor], source: str) -> tuple[di
     return named, tuple(findings)
 
 
+def published_key(key: str) -> str:
+    """A key of YolactEdge's two-part pyramid by its published name; any other key as it is."""
+    prefix = next((prefix for prefix in _EDGE_NAMES if key.startswith(prefix)), "")
+    return _EDGE_NAMES[prefix] + key.removeprefix(prefix) if prefix else key
+
+
 def _rename_edge(tensors: dict[str, _Value], findings: list[str]) -> dict[str, _Value]:
-    renamed = {}
-    count = 0
-    for key, value in tensors.items():
-        prefix = next((prefix for prefix in _EDGE_NAMES if key.startswith(prefix)), "")
-        renamed[_EDGE_NAMES[prefix] + key.removeprefix(prefix) if prefix else key] = value
-        count += bool(prefix)
-    if count:
+    renamed = {published_key(key): value for key, value in tensors.items()}
+    if count := sum(published_key(key) != key for key in tensors):
         findings.append(f"YolactEdge checkpoint: {count} keys of its two-part pyramid renamed to fpn.*")
     return renamed
 
@@ -90,12 +92,12 @@ def _is_stale_downsample(key: str) -> bool:
 
 
 def _require_yolact(tensors: Mapping[str, object], source: str) -> None:
-    missing = [key for key in _REQUIRED if key not in tensors]
+    missing = [key for key in REQUIRED if key not in tensors]
     if not missing:
         return
     origin = _recognise(list(tensors))
     raise CheckpointError(
-        f"{source}: not a YOLACT checkpoint{f': {origin}' if origin else ''}. {len(missing)} of the {len(_REQUIRED)} "
+        f"{source}: not a YOLACT checkpoint{f': {origin}' if origin else ''}. {len(missing)} of the {len(REQUIRED)} "
         f"keys that every YOLACT model has are missing ({list_some(missing)}); the file has {len(tensors)} entries "
         f"({list_some(list(tensors))}). Give a checkpoint of dbolya/yolact or YolactEdge"
     )

@@ -21,7 +21,7 @@ from yolact_export.errors import CheckpointError, ConfigError
 from yolact_export.model.config import CONFIGS, Normalisation, YolactConfig
 from yolact_plugins.files import write_atomically
 
-__all__ = ["ASSUMED", "CheckpointNote", "read_note", "write_checkpoint"]
+__all__ = ["ASSUMED", "CheckpointNote", "read_note", "read_note_of", "write_checkpoint"]
 
 _KEY = "yolact_deploy"
 _VERSION = 1
@@ -90,8 +90,7 @@ def read_note(content: object, source: str) -> CheckpointNote | None:
     """
     documents: list[tuple[tuple[str, ...], object]] = []
     for path, mapping in mappings_in(content):
-        metadata = getattr(mapping, "_metadata", None)
-        document = metadata.get(_KEY) if isinstance(metadata, Mapping) else None
+        document = _document_of(mapping)
         if document is not None and document not in (known for _, known in documents):
             documents.append((path, document))
     if len(documents) > 1:
@@ -101,6 +100,21 @@ def read_note(content: object, source: str) -> CheckpointNote | None:
             f"its own"
         )
     return _checked_note(documents[0][1], source) if documents else None
+
+
+def read_note_of(state_dict: Mapping[Any, Any], source: str) -> CheckpointNote | None:
+    """The note of this state dict; None where it has none.
+
+    Raises:
+        CheckpointError: The note is of a later release or damaged.
+    """
+    document = _document_of(state_dict)
+    return None if document is None else _checked_note(document, source)
+
+
+def _document_of(mapping: Mapping[Any, Any]) -> object:
+    metadata = getattr(mapping, "_metadata", None)
+    return metadata.get(_KEY) if isinstance(metadata, Mapping) else None
 
 
 def _checked_note(document: object, source: str) -> CheckpointNote:

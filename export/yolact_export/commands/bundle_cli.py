@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolact_export.checkpoint.formats import describe_folder
 from yolact_export.commands.engine_cli import (
     check_engine_options,
     engine_targets,
@@ -29,7 +30,7 @@ from yolact_export.commands.precision_cli import (
 from yolact_export.errors import UsageError, YolactError
 from yolact_plugins.files import human_size
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
-from yolact_runtime.model.bundle import NETWORK_ROLE, SIGNATURE_NAME, read_manifest
+from yolact_runtime.model.bundle import MANIFEST_NAME, NETWORK_ROLE, SIGNATURE_NAME, read_manifest
 from yolact_runtime.model.engine_signature import verify_bundle
 from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
@@ -41,7 +42,7 @@ __all__ = ["run_on_bundle"]
 
 _REFUSED = {
     "it is changed where it is": ("output",),
-    "its manifest says that already": ("config", "input_size", "class_names", "prior_scales", "assume"),
+    "its manifest says that already": ("config", "input_size", "class_names", "prior_scales", "weights", "assume"),
     "the graph is written from a .pth checkpoint": ("dynamic_batch", "normalise_in_graph"),
     "only a .pth checkpoint can be pruned": (
         "prune",
@@ -82,6 +83,11 @@ def run_on_bundle(options: argparse.Namespace, terminal: Terminal) -> int:
             f"{bundle} is an ONNX file, which yolact-run runs; networks and engines are added to its bundle: name the "
             f"folder, or export the .pth checkpoint"
         )
+    if not (bundle / MANIFEST_NAME).exists():
+        raise UsageError(
+            f"{bundle} is no bundle and not a PyTorch checkpoint, but {describe_folder(bundle)}. To make a bundle, "
+            f"name a .pth checkpoint"
+        )
     for reason, names in _REFUSED.items():
         _refuse(options, names, reason)
     if options.deform_conv != "deform-conv":
@@ -108,7 +114,7 @@ def _what_can_be_done(bundle: Path) -> str:
     try:
         artefacts = read_manifest(bundle).artefacts.values()
     except YolactError as error:
-        return f"{bundle} is a folder and no bundle ({error}); to make a bundle, name a .pth checkpoint"
+        return f"{bundle} is a bundle that cannot be read ({error}); to make a new one, name a .pth checkpoint"
     has = ", ".join(artefact.precision for artefact in artefacts if artefact.role == NETWORK_ROLE)
     words = f"yolact-export {shlex.quote(str(bundle))}"
     return (

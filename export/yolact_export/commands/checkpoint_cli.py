@@ -33,6 +33,11 @@ def add_source_options(group: argparse._ArgumentGroup) -> None:
     """The options that every command has which reads a checkpoint."""
     group.add_argument("--config", metavar="NAME", help="configuration it was trained with, such as yolact_base")
     group.add_argument(
+        "--weights",
+        metavar="NAME",
+        help="of a file with several models, such as model or ema (default: the moving average, or the only one)",
+    )
+    group.add_argument(
         "--assume",
         action="store_true",
         help="take the published configuration of its structure where nothing tells input size or priors; boxes are "
@@ -53,6 +58,7 @@ def read_checkpoint_options(options: argparse.Namespace) -> CheckpointOptions:
         input_size=_parse_size(options.input_size),
         class_names=_read_names(options.class_names),
         prior_scales=parse_scales(options.prior_scales),
+        weights=options.weights,
         assume=options.assume,
     )
 

@@ -141,8 +141,8 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> Finetu
         raise UsageError(f"--workers must be 0 or more, found {options.workers}")
     if options.validation_images is not None and options.validation_annotations is None:
         raise UsageError("--validation-images is the folder of --validation-annotations, which is missing")
-    if options.source in CONFIGS and (options.config is not None or options.assume):
-        raise UsageError("--config and --assume are for a checkpoint as the source, not for a configuration")
+    if options.source in CONFIGS and (options.config or options.weights or options.assume):
+        raise UsageError("--config, --weights and --assume are for a checkpoint as the source, not for a configuration")
     device = choose_device(options.device)
     say(f"  device: {device}")
     settings = FinetuneOptions(
@@ -155,7 +155,9 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> Finetu
         validation_annotations=options.validation_annotations,
         validation_images=options.validation_images,
         validation_fraction=0.0 if options.validation_annotations else options.validation_fraction,
-        checkpoint=CheckpointOptions(config=options.config, assume=options.assume, command="yolact-finetune"),
+        checkpoint=CheckpointOptions(
+            config=options.config, weights=options.weights, assume=options.assume, command="yolact-finetune"
+        ),
         input_size=options.input_size,
         prior_scales=parse_scales(options.prior_scales),
         backbone_weights=options.backbone_weights,

@@ -242,7 +242,7 @@ def _recover(
         samples = ImageSequence(images, spec, request.augment, options.seed)
         data = images.digest()
     widths = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    identity = {"checkpoint": loaded.sha256, "widths": str(sorted(widths.items())), "data_sha256": data}
+    identity = {"checkpoint": loaded.identity, "widths": str(sorted(widths.items())), "data_sha256": data}
     training = Training(
         model,
         Recovery(loaded.model, priors),
@@ -276,7 +276,7 @@ def _finish(
     request: PruneRequest,
 ) -> PrunedCheckpoint:
     provenance = {
-        "pruned_from": loaded.sha256,
+        "pruned_from": loaded.identity,
         "removed_latency": str(request.options.removed_latency),
         "latency_backend": report.backend,
         **{name: importlib.metadata.version(name) for name in ("yolact-deploy", "torch", "torch-pruning")},

@@ -137,7 +137,7 @@ def _from_checkpoint(path: Path, options: StartOptions) -> Start:
     # The tensors may be backed by the file, which training must not write through.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-    identity = f"checkpoint {loaded.sha256}"
+    identity = f"checkpoint {loaded.identity}"
     if options.checkpoint.config is not None:
         identity += f", --config {options.checkpoint.config}"
     return Start(model.train().requires_grad_(True), tuple(findings), identity)

@@ -87,6 +87,14 @@ def test_a_file_that_was_cut_off_is_damaged(place: float, path: Path) -> None:
     path.write_bytes(content)
 
 
+def test_a_record_that_is_marked_as_a_folder_is_damage(path: Path) -> None:
+    """torch would give what its memory held before."""
+    content = path.read_bytes()
+    entry = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 1)
+    flip(path, entry + 38, 4)
+    assert "is marked as a folder" in check_torch_file(path).damage
+
+
 def test_a_file_without_checksums_says_so(no_checksums: None, tmp_path: Path) -> None:
     torch.save(CONTENT, tmp_path / "x.pth")
     check = check_torch_file(tmp_path / "x.pth")

@@ -48,6 +48,21 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(place, bit, small, tmp_path
     same_or_refused(tmp_path / "model.pth", content)
 
 
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), protocol=st.sampled_from([2, 4]))
+def test_a_flipped_bit_in_a_file_that_was_packed_again(place, bit, protocol, tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save({"state_dict": SMALL}, path, pickle_protocol=protocol)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in records.items():
+            archive.writestr(name, values)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    same_or_refused(path, content)
+
+
 @examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_refused(place, small, tmp_path):

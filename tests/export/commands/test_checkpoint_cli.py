@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from support.engine_graphs import write_engine_bundle
 from yolact_export.commands.checkpoint_cli import parse_scales
 from yolact_export.commands.cli import main
 from yolact_export.errors import UsageError
@@ -44,9 +46,47 @@ def test_what_is_assumed_when_asked_is_said_even_when_quiet(
     assert "(--assume)" in told
 
 
-def test_an_assumption_makes_no_sense_for_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), "--engine", "--assume"]) == 2
-    assert "--assume: only for a .pth checkpoint" in capsys.readouterr().err
+def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data.pkl").touch()
+    assert main([str(tmp_path)]) == 2
+    assert "the folder of an unpacked checkpoint" in capsys.readouterr().err
+
+
+def test_the_weights_are_chosen_and_recorded(
+    narrow_state: Narrow, save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = narrow_state("yolact_small")
+    teacher = {key: value * 1.5 if value.is_floating_point() else value for key, value in student.items()}
+    checkpoint = save({"student": student, "teacher": teacher})
+    assert main([str(checkpoint), "-o", str(tmp_path / "b"), "--input-size", "96", "-q"]) == 1
+    told = capsys.readouterr().err
+    assert f"yolact-export {checkpoint} --weights teacher" in told
+    words = [str(checkpoint), "-o", str(tmp_path / "b"), "--input-size", "96", "-q", "--weights", "teacher"]
+    assert main(words) == 0
+    assert open_bundle(tmp_path / "b").manifest.provenance["checkpoint_weights"] == "teacher"
+
+
+@pytest.mark.parametrize(("factor", "part"), [(1e6, r"upfeature\.0 gives values up to"), (1e38, "NaN and")])
+def test_an_exploded_network_is_called_that(
+    factor: float, part: str, narrow_state: Narrow, save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = narrow_state("yolact_small")
+    state["prediction_layers.0.upfeature.0.weight"] *= factor
+    assert main([str(save(state)), "-o", str(tmp_path / "b"), "--input-size", "96", "-q"]) == 1
+    told = capsys.readouterr().err
+    assert "the network of the checkpoint has exploded numerically" in told
+    assert re.search(part, told)
+    assert "Please report" not in told
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("words", [["--assume"], ["--weights", "ema"]])
+def test_what_only_a_checkpoint_needs_is_refused_for_a_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
+    assert main([str(bundle), "--engine", *words]) == 2
+    assert f"{words[0]}: {bundle} is a bundle, and its manifest says that already" in capsys.readouterr().err
 
 
 def test_scales_are_numbers() -> None:

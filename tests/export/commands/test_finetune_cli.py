@@ -101,13 +101,10 @@ def test_nothing_is_assumed_of_a_checkpoint_unasked(
     assert main(words(scenes, tmp_path / "out.pth", source=source)) == 1
     assert f"yolact-finetune {source} --config yolact_tiny  (256 x 256" in capsys.readouterr().err
     assert not (tmp_path / "out.pth").exists()
-    assert main([*words(scenes, tmp_path / "out.pth", source=source), "--config", "yolact_tiny", "-q"]) == 0
-    assert json.loads((tmp_path / "out.json").read_text())["facts"]["start"].endswith(", --config yolact_tiny")
-    assert "ASSUMED" not in capsys.readouterr().err
     assert main([*words(scenes, tmp_path / "b.pth", source=source), "--assume", "-q"]) == 0
     assert "ASSUMED: input 550 x 550" in capsys.readouterr().err
     assert main([*words(scenes, tmp_path / "c.pth"), "--assume"]) == 2
-    assert "--config and --assume are for a checkpoint" in capsys.readouterr().err
+    assert "--config, --weights and --assume are for a checkpoint" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_trained_further_and_left_as_it_was(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from yolact_export.checkpoint.checkpoint import CheckpointOptions
 from yolact_export.checkpoint.imagenet import load_imagenet
 from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
 from yolact_export.errors import CheckpointError, ConfigError
@@ -206,6 +207,22 @@ def test_training_does_not_write_through_to_the_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     path.write_bytes(b"gone")  # and the model does not need the file any more
     assert all(not bool(tensor.any()) for tensor in model.parameters())
+
+
+def test_what_the_checkpoint_does_not_say_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    model = create_model(CONFIGS["yolact_tiny"])
+    torch.save({"model": model.state_dict(), "ema": {k: v * 2 for k, v in model.state_dict().items()}}, path)
+    with pytest.raises(CheckpointError, match="--config yolact_tiny"):
+        start_model(StartOptions(str(path), NAMES))
+    options = CheckpointOptions(config="yolact_tiny", weights="model")
+    start = start_model(StartOptions(str(path), NAMES, checkpoint=options))
+    assert start.model.config.input_height == 256
+    assert torch.equal(start.model.proto_net[0].weight, model.proto_net[0].weight)
+    assert start.identity.endswith(" model, --config yolact_tiny")
+    average = start_model(StartOptions(str(path), NAMES, checkpoint=CheckpointOptions(config="yolact_tiny")))
+    assert torch.equal(average.model.proto_net[0].weight, model.proto_net[0].weight * 2)
+    assert average.identity != start.identity
 
 
 def test_a_source_that_is_nothing_is_refused() -> None:
