@@ -97,8 +97,13 @@ def _torch_network(checkpoint: Path, compiled: bool, bundle: Bundle, device: str
     from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoint
 
     spec = bundle.manifest.input
-    # How it is fed stands in the bundle.
-    model = load_checkpoint(checkpoint, CheckpointOptions(assume=True)).model.to(device)
+    # How it is fed, and which of several weights it has, stands in the bundle.
+    provenance = bundle.manifest.provenance
+    options = CheckpointOptions(weights=provenance.get("checkpoint_weights"), assume=True)
+    loaded = load_checkpoint(checkpoint, options)
+    if provenance.get("checkpoint_sha256", loaded.sha256) != loaded.sha256:
+        raise PeerMissingError(f"{checkpoint} is not the file that the bundle was exported from: its sha256 differs")
+    model = loaded.model.to(device)
     dtype = torch.float32
     if device == "cuda":
         dtype, model = torch.float16, model.half()

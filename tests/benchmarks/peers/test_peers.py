@@ -111,6 +111,10 @@ def test_pytorch_with_the_checkpoint(tmp_path: Path) -> None:
     eager = find_peers(checkpoint)[0]
     segment = eager.make(open_bundle(folder), 7, SegmenterOptions(min_confidence=0.3))
     assert PeerTimer(segment).time(FRAMES.frames[0]).num_instances == 7
+    # Another checkpoint would be compared with ours in silence.
+    other = find_peers(checkpoint.with_name("shapes.pruned.pth"))[0]
+    with pytest.raises(PeerMissingError, match=r"shapes.pruned.pth is not the file that the bundle was exported from"):
+        other.make(open_bundle(folder), 7, SegmenterOptions(min_confidence=0.3))
 
 
 def test_openvino_is_a_backend_below_our_post_processing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
