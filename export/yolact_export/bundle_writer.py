@@ -48,6 +48,10 @@ def check_destination(bundle: Path) -> None:
         return
     if not bundle.is_dir():
         raise ExportError(f"{bundle} is a file; a bundle is a folder: choose another name with -o")
+    if bundle.is_mount():
+        raise ExportError(
+            f"{bundle} is a mount point, and a bundle is put into place in one step: choose a folder in it with -o"
+        )
     present = {path.name for path in bundle.iterdir()}
     if present and MANIFEST_NAME not in present:
         raise ExportError(f"{bundle} holds files and is no bundle; it is left alone: choose another folder with -o")

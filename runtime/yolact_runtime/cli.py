@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import shlex
 import sys
@@ -11,15 +10,12 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yolact_plugins.files import human_size
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import BackendError, FrameError, MediaError, UsageError
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
-
-if TYPE_CHECKING:
-    from yolact_runtime.self_test import SelfTest
 
 __all__ = ["main"]
 
@@ -86,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     from yolact_runtime.media.inputs import find_inputs
-    from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+    from yolact_runtime.segmenter_options import SegmenterOptions
+    from yolact_runtime.self_test_command import check_model, open_model, show_result
 
     check_json_destination(options.json)
     if options.top_k is not None and options.top_k < 1:
@@ -103,13 +100,14 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if not options.inputs and not options.self_test:
         raise UsageError("name an INPUT: an image, a video, a folder or a glob; or --self-test")
     inputs = find_inputs(options.inputs)
-    with Segmenter.open(options.model, options.backend, segmenter_options, options.precision) as segmenter:
+    with open_model(options, segmenter_options) as segmenter:
         terminal.say(f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}")
-        tested = segmenter.self_test() if options.self_test else None
-        if tested is not None and options.inputs:
+        if options.self_test:
+            tested = check_model(segmenter, options)
+            if not options.inputs:
+                show_result(tested, options)
+                return 0
             terminal.say(str(tested))
-        elif tested is not None:
-            return _show(tested, options)
         job = _Job(options, terminal, segmenter, frozenset(path.resolve() for path in inputs.images + inputs.videos))
         try:
             for word, reason in inputs.failures:
@@ -123,15 +121,6 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
             job.finish()
             raise
     return job.finish()
-
-
-def _show(tested: SelfTest, options: argparse.Namespace) -> int:
-    """The self-test alone is the result."""
-    if options.json:
-        write_json({"model": str(options.model), "self_test": dataclasses.asdict(tested)}, options.json)
-    else:
-        sys.stdout.write(f"{tested}\n")
-    return 0
 
 
 class _Job:

@@ -27,12 +27,14 @@ from yolact_runtime.model.network_outputs import RawOutputs
 __all__ = [
     "GOLDEN_NAME",
     "GOLDEN_ROLE",
+    "MAX_DIFFERENCE",
     "OTHER_BACKENDS",
     "Expectation",
     "Golden",
     "Inspection",
     "Tolerance",
     "encode_golden",
+    "expectation_name",
     "read_golden",
     "sample",
 ]
@@ -47,7 +49,9 @@ _SAMPLES = 1024
 # The fractional part of the golden ratio in units of 2^-64: multiples of it spread evenly over any range.
 _GOLDEN_RATIO, _FRACTION_BITS = np.uint64(11400714819323198485), np.uint64(40)
 # Far beyond any frame that is drawn; what a file unpacks to is known before it is unpacked.
-_MAX_BYTES = 64 << 20
+_MAX_BYTES, _MAX_SIDE = 64 << 20, 4096
+MAX_DIFFERENCE = 10.0
+"""The widest limit of an output that a golden frame may have."""
 _RUNS = ("run_mask", "run_start", "run_end")
 
 
@@ -102,7 +106,7 @@ class Golden:
         min_confidence: The second score threshold they were found with.
         tensor: :func:`sample` of the network's input.
         prior: :func:`sample` of the priors.
-        expectations: By precision.
+        expectations: By precision; by :func:`expectation_name` where a backend computes it in a way of its own.
     """
 
     frame: npt.NDArray[np.uint8]
@@ -112,6 +116,10 @@ class Golden:
     tensor: Float
     prior: Float
     expectations: Mapping[str, Expectation]
+
+    def expectation(self, precision: str, backend: str) -> Expectation | None:
+        """What a network of a precision makes of the frame on a backend, by its name; None where nothing is known."""
+        return self.expectations.get(expectation_name(precision, backend), self.expectations.get(precision))
 
 
 class Inspection(NamedTuple):
@@ -126,6 +134,11 @@ class Inspection(NamedTuple):
     tensor: npt.NDArray[np.floating]
     outputs: Mapping[str, npt.NDArray[np.floating]]
     instances: Instances
+
+
+def expectation_name(precision: str, backend: str) -> str:
+    """The key of an expectation for one backend, such as ``"int8 on onnxruntime-cpu"``."""
+    return f"{precision} on {backend}"
 
 
 def sample(values: npt.NDArray[np.floating]) -> Float:
@@ -200,8 +213,11 @@ def _decode(arrays: Mapping[str, npt.NDArray[Any]]) -> Golden:
     if document["version"] != _VERSION:
         raise ValueError(f"it has the version {document['version']}, this release reads {_VERSION}")
     frame = _typed(arrays, "frame", np.uint8, 3)
-    if frame.shape[2] != 3 or 0 in frame.shape:
+    if frame.shape[2] != 3 or not all(1 <= side <= _MAX_SIDE for side in frame.shape):
         raise ShapeError(f"its frame has the shape {frame.shape}")
+    min_confidence = float(document["min_confidence"])
+    if not 0 <= min_confidence <= 1:
+        raise ValueError(f"its min_confidence is {min_confidence}")
     expectations = {
         str(precision): _decode_expectation(entry, arrays, f"{precision}/", frame.shape[:2])
         for precision, entry in document["expectations"].items()
@@ -210,7 +226,7 @@ def _decode(arrays: Mapping[str, npt.NDArray[Any]]) -> Golden:
         frame,
         tuple(str(name) for name in document["class_names"]),
         DetectionSpec(**document["detection"]),
-        float(document["min_confidence"]),
+        min_confidence,
         _typed(arrays, "tensor", np.float32, 1),
         _typed(arrays, "prior", np.float32, 1),
         expectations,
@@ -251,7 +267,12 @@ def _are_runs(
 def _decode_tolerance(entry: Mapping[str, Any]) -> Tolerance:
     fields = [field.name for field in dataclasses.fields(Tolerance) if field.name != "outputs"]
     outputs = {name: float(entry["outputs"][name]) for name in RawOutputs._fields}
-    return Tolerance(outputs, **{name: float(entry[name]) for name in fields})
+    others = {name: float(entry[name]) for name in fields}
+    if not all(0 < value <= MAX_DIFFERENCE for value in outputs.values()):
+        raise ValueError(f"its limits of the outputs are {outputs}")
+    if not all(0 <= value <= 1 for value in others.values()):
+        raise ValueError(f"its limits of the instances are {others}")
+    return Tolerance(outputs, **others)
 
 
 def _instance_arrays(instances: Instances) -> dict[str, npt.NDArray[Any]]:
@@ -272,4 +293,6 @@ def _typed(arrays: Mapping[str, npt.NDArray[Any]], name: str, dtype: npt.DTypeLi
     found = arrays[name]
     if found.dtype != dtype or found.ndim != ndim:
         raise ShapeError(f'its "{name}" is {found.dtype} with {found.ndim} axes')
+    if found.dtype == np.float32 and not np.isfinite(found).all():
+        raise ValueError(f'its "{name}" holds NaN or infinity')
     return found

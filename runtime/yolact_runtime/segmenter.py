@@ -21,7 +21,7 @@ from yolact_runtime.model.bundle import Bundle
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.opening import OpenModel, SharedNetwork, frame_path, open_model
 from yolact_runtime.segmenter_options import SegmenterOptions
-from yolact_runtime.self_test import SelfTest, run_self_test
+from yolact_runtime.self_test import SelfTest, compare_manifests, run_self_test
 
 __all__ = ["Segmenter", "SegmenterOptions"]
 
@@ -136,6 +136,15 @@ class Segmenter:
     def class_names(self) -> tuple[str, ...]:
         """Indexed by ``class_id``."""
         return self.manifest.class_names
+
+    def compare_manifests(self) -> None:
+        """Compare the bundle's manifest with the one inside its network, which costs nothing; see :meth:`self_test`.
+
+        Raises:
+            SelfTestError: They differ in the input or in the priors.
+            NoGoldenFrameError: This segmenter was opened without a bundle.
+        """
+        compare_manifests(self._model)
 
     def __call__(self, frame: npt.NDArray[np.uint8] | CameraFrame | Any) -> Instances:
         """Find the instances in one frame.

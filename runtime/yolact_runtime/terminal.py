@@ -55,6 +55,15 @@ class Terminal:
         if not self.quiet:
             self._line(text)
 
+    def tell(self, text: str) -> None:
+        """A line of a library: an assumption, or what begins with ``WARNING: ``, is shown even when quiet."""
+        plain = text.lstrip()
+        if plain.startswith(("ASSUMED", "WARNING: ")):
+            # An assumption can make every box wrong.
+            self.warn(plain.removeprefix("WARNING: "))
+        else:
+            self.say(text)
+
     def status(self, text: str) -> None:
         """A line that the next one replaces, where the stream is a terminal; nothing elsewhere, or when quiet."""
         if self.interactive and not self.quiet:

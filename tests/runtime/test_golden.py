@@ -80,6 +80,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert (mine.instances.mask_confidence is None) == (expected.instances.mask_confidence is None)
 
 
+def test_a_backend_that_computes_in_its_own_way_has_an_expectation_of_its_own() -> None:
+    golden = make_golden()
+    own = dataclasses.replace(golden.expectations["int8"], made_by="the CPU")
+    golden = dataclasses.replace(golden, expectations={**golden.expectations, "int8 on onnxruntime-cpu": own})
+    found = [golden.expectation("int8", backend) for backend in ("onnxruntime-cpu", "tensorrt")]
+    assert [one.made_by for one in found if one is not None] == ["the CPU", "rounded"]
+    assert golden.expectation("int4", "tensorrt") is None
+
+
 def test_a_backend_without_a_tolerance_of_its_own_has_that_of_all_others() -> None:
     expectation = make_golden().expectations["fp32"]
     assert expectation.tolerance_of("onnxruntime-cpu").matched == 1.0
@@ -141,6 +150,14 @@ def document(**changes: Any) -> np.ndarray:
     return np.frombuffer(json.dumps(found | changes).encode(), np.uint8)
 
 
+def limits(**changes: float) -> np.ndarray:
+    """The document with another limit of an output, or of the instances."""
+    whole = dataclasses.asdict(TOLERANCE)
+    for name, value in changes.items():
+        (whole["outputs"] if name in whole["outputs"] else whole)[name] = value
+    return document(expectations={"fp32": {"made_by": "", "tolerance": {OTHER_BACKENDS: whole}}})
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -160,6 +177,16 @@ def document(**changes: Any) -> np.ndarray:
         {"document": document(expectations=[])},
         {"document": document(expectations={"fp32": {"made_by": "", "tolerance": {}}})},
         {"document": document(min_confidence="high")},
+        {"document": document(min_confidence=float("nan"))},
+        {"document": document(min_confidence=-3)},
+        {"document": limits(prototype=0.0)},
+        {"document": limits(prototype=float("inf"))},
+        {"document": limits(prototype=float("nan"))},
+        {"document": limits(confidence=-0.1)},
+        {"document": limits(matched=2)},
+        {"frame": np.zeros((1, 20_000, 3), np.uint8)},
+        {"tensor": np.full(3, np.inf, np.float32)},
+        {"fp32__class_logit": np.full(3, np.nan, np.float32)},
         {"document": document(detection={"top_k": 0})},
     ],
     ids=str,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from yolact_export.checkpoint.formats import describe_folder
 from yolact_export.commands.engine_cli import (
     check_engine_options,
+    check_signature,
     engine_targets,
     run_engine,
     say_what_is_left_out,
@@ -31,7 +32,6 @@ from yolact_export.errors import UsageError, YolactError
 from yolact_plugins.files import human_size
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
 from yolact_runtime.model.bundle import MANIFEST_NAME, NETWORK_ROLE, SIGNATURE_NAME, read_manifest
-from yolact_runtime.model.engine_signature import verify_bundle
 from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
 if TYPE_CHECKING:
@@ -132,12 +132,11 @@ def _add_precisions(options: argparse.Namespace, bundle: Path, terminal: Termina
     require_packages("yolact-export BUNDLE --int8", "precision", "onnx", "onnxruntime", "faster_coco_eval", "cv2")
     from yolact_export.precision.existing_bundle import ExistingBundle
 
-    if options.verify_key is not None:
-        verify_bundle(bundle, options.verify_key)
-        terminal.say(f"the signature of {bundle} fits {options.verify_key}")
+    check_signature(options, bundle, terminal)
     started = time.monotonic()
     existing = ExistingBundle(bundle)
-    extended = existing.extend(network_adder(options, terminal, existing.earlier_rows), terminal.say)
+    existing.require_sound(options.threads or 0)
+    extended = existing.extend(network_adder(options, terminal, existing.earlier_rows), terminal.tell)
     if extended.was_signed and options.sign is None:
         terminal.say(f"{bundle / SIGNATURE_NAME} no longer fits and is removed; sign again with --sign KEY")
     engines: list[WrittenEngine] = []

@@ -132,16 +132,12 @@ def _export(options: argparse.Namespace, terminal: Terminal) -> int:
         checkpoint, checkpoint_options = pruned.path, CheckpointOptions()
     terminal.heading(f"reading {checkpoint}")
 
-    def say(text: str) -> None:
-        # An assumption can make every box wrong: it is shown even when quiet.
-        (terminal.warn if text.lstrip().startswith("ASSUMED") else terminal.say)(text)
-
     result = export_checkpoint(
         checkpoint,
         bundle,
         checkpoint_options,
         export_options,
-        say,
+        terminal.tell,
         {} if pruned is None else {"pruning": pruned.record},
         add_networks,
     )

@@ -20,12 +20,13 @@ from yolact_runtime.backends.cuda_driver import find_gpu
 from yolact_runtime.backends.tensorrt_library import LIBRARIES, module_name
 from yolact_runtime.errors import BackendUnavailableError
 from yolact_runtime.model.bundle import NETWORK_ROLE, read_manifest
-from yolact_runtime.model.engine_signature import sign_bundle, verify_bundle
+from yolact_runtime.model.engine_signature import require_own_signature, sign_bundle, verify_bundle
 from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
 __all__ = [
     "add_engine_options",
     "check_engine_options",
+    "check_signature",
     "engine_options",
     "engine_targets",
     "has_deform_conv",
@@ -203,9 +204,7 @@ def run_engine(options: argparse.Namespace, terminal: Terminal) -> int:
     check_engine_options(options)
     check_json_destination(options.json)
     bundle: Path = options.checkpoint
-    if options.verify_key is not None:
-        verify_bundle(bundle, options.verify_key)
-        terminal.say(f"the signature of {bundle} fits {options.verify_key}")
+    check_signature(options, bundle, terminal)
     started = time.monotonic()
     say_what_is_left_out(options, terminal)
     # Without any library the first one's error says what to install.
@@ -213,6 +212,19 @@ def run_engine(options: argparse.Namespace, terminal: Terminal) -> int:
     sign_if_asked(options, bundle, terminal)
     _close(bundle, written, time.monotonic() - started, options, terminal)
     return 0
+
+
+def check_signature(options: argparse.Namespace, bundle: Path, terminal: Terminal) -> None:
+    """``--verify-key KEY``, and before ``--sign KEY`` that nobody changed what is signed, before anything is done.
+
+    Raises:
+        SignatureError: The signature does not fit.
+    """
+    if options.verify_key is not None:
+        verify_bundle(bundle, options.verify_key)
+        terminal.say(f"the signature of {bundle} fits {options.verify_key}")
+    if options.sign is not None:
+        require_own_signature(bundle, options.sign)
 
 
 def write_engines(

@@ -113,12 +113,9 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     started = time.monotonic()
     terminal.heading(f"training {options.source} on {options.annotations}")
 
-    def say(text: str) -> None:
-        (terminal.warn if text.lstrip().startswith("ASSUMED") else terminal.say)(text)
-
-    settings = _settings(options, say)
+    settings = _settings(options, terminal.tell)
     try:
-        result = finetune(settings, say, ProgressReport(terminal))
+        result = finetune(settings, terminal.tell, ProgressReport(terminal))
     except (KeyboardInterrupt, SystemExit):
         if settings.state_path.exists():
             terminal.say(f"state kept in {settings.state_path}; the same command continues")

@@ -81,7 +81,7 @@ def prune_first(
     loaded = load_checkpoint(options.checkpoint, checkpoint_options)
     # What the pruned checkpoint says of itself is what is known of this one, assumptions included.
     for finding in loaded.findings:
-        (terminal.warn if finding.startswith("ASSUMED") else terminal.say)(f"  {finding}")
+        terminal.tell(f"  {finding}")
     request = _request(options, bundle, loaded.config.feature_sizes[-1])
     terminal.heading(f"pruning: {options.prune:.0%} of the latency, with {len(request.images)} images")
     try:

@@ -16,7 +16,8 @@ from yolact_export.bundle_writer import REJECTED_SUFFIX, REPORT_NAME, carry_over
 from yolact_export.golden import write_golden
 from yolact_export.precision.precision import PrecisionResult, network_name
 from yolact_plugins.files import write_atomically
-from yolact_runtime.errors import BundleError
+from yolact_runtime.errors import BundleError, NoGoldenFrameError
+from yolact_runtime.golden import GOLDEN_NAME
 from yolact_runtime.model.bundle import (
     ENGINE_ROLE,
     MANIFEST_NAME,
@@ -27,10 +28,13 @@ from yolact_runtime.model.bundle import (
     read_manifest,
 )
 from yolact_runtime.model.manifest import Artefact, Manifest
+from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
 __all__ = ["ExistingBundle", "ExtendedBundle"]
 
 Say = Callable[[str], None]
+# Of a golden frame, while others add networks.
+_MAX_DRAWINGS = 3
 _NETWORK, _MASK_IOU = network_name("fp32"), "mask_iou.fp32.onnx"
 
 
@@ -82,8 +86,29 @@ class ExistingBundle:
             if _MASK_IOU not in self.manifest.artefacts:
                 raise BundleError(f"{path} is a YOLACT++ bundle without {_MASK_IOU}; export the checkpoint again")
             self._sources[_MASK_IOU] = self.manifest.artefacts[_MASK_IOU]
-        self._check(path)
+        # The golden frame will speak for all of them.
+        if path.is_mount():
+            raise BundleError(
+                f"{path} is a mount point, and a bundle is replaced in one step: mount the folder that it lies in"
+            )
+        self._check(path, {**_networks_of(self.manifest), **self._sources})
         self._report = _read_report(path / REPORT_NAME)
+
+    def require_sound(self, num_threads: int = 0) -> None:
+        """Compare the float32 network with the manifest, and with the golden frame where the bundle has one.
+
+        What is made of a network is judged by the manifest, so a manifest that was changed would spread.
+
+        Raises:
+            SelfTestError: They differ.
+            BackendError: The network does not run.
+        """
+        options = SegmenterOptions(num_threads=num_threads)
+        with Segmenter.open(self.path, "onnxruntime-cpu", options, "fp32") as segmenter:
+            try:
+                segmenter.self_test()
+            except NoGoldenFrameError:
+                segmenter.compare_manifests()
 
     def extend(
         self, add_networks: Callable[[Path, Manifest], tuple[PrecisionResult, dict[str, Any]]], say: Say
@@ -103,25 +128,43 @@ class ExistingBundle:
         with staged_change(self._place) as folder:
             for name in self._sources:
                 link_file(artefact_path(self.path, name), folder / name)
-            self._check(folder)
+            self._check(folder, self._sources)
             result, report = add_networks(folder, replace(self.manifest, precision="fp32", artefacts={}))
-            # An engine may have been built into the bundle while the search ran: it is looked at again.
-            now = read_manifest(self.path)
-            if any(now.artefacts.get(name) != artefact for name, artefact in self._sources.items()):
-                raise BundleError(
-                    f"{self.path} got another float32 network while this one was looked at; it is left as it is: "
-                    f"start again"
-                )
+            golden, now = self._draw_golden(folder, result, say)
             manifest, gone = _with_networks(now, result)
+            others = {name: artefact for name, artefact in manifest.artefacts.items() if name != GOLDEN_NAME}
+            manifest = replace(manifest, artefacts={**others, GOLDEN_NAME: golden})
             carry_over(self._place, folder, {MANIFEST_NAME, SIGNATURE_NAME, *gone, *_old_rejects(result)})
-            # It knows every network of the bundle: with other networks it is another.
-            manifest = write_golden(folder, manifest, say)
+            write_atomically(folder / MANIFEST_NAME, manifest.to_json().encode())
             document = {**self._report, **self._earlier_documents(result), "precision": report}
             write_atomically(folder / REPORT_NAME, (json.dumps(document, indent=2) + "\n").encode())
             was_signed = (self.path / SIGNATURE_NAME).exists()
         for name in gone:
             say(f"{name} is removed: the network that it was made of is no longer there")
         return ExtendedBundle(manifest, result, report, gone, was_signed)
+
+    def _draw_golden(self, folder: Path, result: PrecisionResult, say: Say) -> tuple[Artefact, Manifest]:
+        """A golden frame that knows every network which the bundle will have; and the bundle's manifest as it is now.
+
+        Others may have built engines or added networks while the search ran, and may do so while the frame is drawn.
+        """
+        now = read_manifest(self.path)
+        for _ in range(_MAX_DRAWINGS):
+            if any(now.artefacts.get(name) != artefact for name, artefact in self._sources.items()):
+                raise BundleError(
+                    f"{self.path} got another float32 network while this one was looked at; it is left as it is: "
+                    f"start again"
+                )
+            manifest, _ = _with_networks(now, result)
+            made = {network_name(variant.precision) for variant in result.variants if variant.passed}
+            for name in {*_networks_of(manifest)} - made:
+                (folder / name).unlink(missing_ok=True)
+                link_file(artefact_path(self.path, name), folder / name)
+            golden = write_golden(folder, manifest, say).artefacts[GOLDEN_NAME]
+            before, now = now, read_manifest(self.path)
+            if _networks_of(before) == _networks_of(now):
+                return golden, now
+        raise BundleError(f"{self.path} got other networks again and again; it is left as it is: start again")
 
     def earlier_rows(self, result: PrecisionResult) -> list[dict[str, Any]]:
         """Rows of earlier reports on networks that stay beside new ones, each with what it was judged by."""
@@ -137,8 +180,7 @@ class ExistingBundle:
 
     def _earlier(self) -> list[dict[str, Any]]:
         """Precision parts of the report as it is, the newest first."""
-        parts = [self._report.get("precision"), *(self._report.get("earlier_precisions") or ())]
-        return [part for part in parts if isinstance(part, dict)]
+        return [part for part in (self._report.get("precision"), *self._report.get("earlier_precisions", ())) if part]
 
     def _earlier_documents(self, result: PrecisionResult) -> dict[str, Any]:
         stay = {row["precision"] for row in self.earlier_rows(result)}
@@ -149,13 +191,17 @@ class ExistingBundle:
         ]
         return {"earlier_precisions": kept}
 
-    def _check(self, folder: Path) -> None:
-        for name, artefact in self._sources.items():
+    def _check(self, folder: Path, artefacts: Mapping[str, Artefact]) -> None:
+        for name, artefact in artefacts.items():
             if file_sha256(artefact_path(folder, name)) != artefact.sha256:
                 raise BundleError(
                     f"{self.path / name} is not the file that the manifest describes, and nothing is made of it; copy "
                     f"the folder again, or export the checkpoint again"
                 )
+
+
+def _networks_of(manifest: Manifest) -> dict[str, Artefact]:
+    return {name: artefact for name, artefact in manifest.artefacts.items() if artefact.role == NETWORK_ROLE}
 
 
 def _superseded(manifest: Manifest, result: PrecisionResult) -> list[str]:
@@ -202,4 +248,19 @@ def _read_report(path: Path) -> dict[str, Any]:
         raise BundleError(f"cannot read {path}, which would be replaced: {error}; move it away") from error
     if not isinstance(document, dict):
         raise BundleError(f"{path} holds no JSON object and would be replaced; move it away")
+    earlier = document.get("earlier_precisions", [])
+    parts = [document.get("precision"), *earlier] if isinstance(earlier, list) else [earlier]
+    if not all(part is None or _is_part(part) for part in parts):
+        raise BundleError(f"{path} is not a report of yolact-export in what it says of precisions; move it away")
     return document
+
+
+def _is_part(part: object) -> bool:
+    """What a report says of precisions, as far as it is read here."""
+    if not isinstance(part, dict) or not isinstance(part.get("guard"), dict | None):
+        return False
+    rows = part.get("variants", [])
+    return isinstance(rows, list) and all(
+        isinstance(row, dict) and all(isinstance(row.get(name), str | None) for name in ("precision", "verdict"))
+        for row in rows
+    )

@@ -22,7 +22,7 @@ from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, artefact_
 from yolact_runtime.model.kernel_folder import check_kernels
 from yolact_runtime.model.manifest import Manifest
 
-__all__ = ["sign_bundle", "verify_bundle"]
+__all__ = ["require_own_signature", "sign_bundle", "verify_bundle"]
 
 _NUM_BYTES = 64
 
@@ -69,6 +69,48 @@ def verify_bundle(bundle: Path, public_key_path: Path) -> Manifest:
     """
     key = _read_key(public_key_path, private=False)
     content = _read(bundle / MANIFEST_NAME)
+    if not _fits(key, bundle, content):
+        raise SignatureError(
+            f"the signature of {bundle / MANIFEST_NAME} does not fit: the manifest was changed after it was signed, or "
+            f"{public_key_path} does not belong to the key that signed it. Do not run this bundle; get it again from "
+            f"where it was made"
+        )
+    manifest = Manifest.from_json(content, str(bundle / MANIFEST_NAME))
+    _check_files(bundle, manifest)
+    return manifest
+
+
+def require_own_signature(bundle: Path, key_path: Path) -> None:
+    """Before a signed bundle is changed and signed again: its signature has to be one of this key.
+
+    Whoever signs what was changed since it was signed vouches for that change.
+
+    Args:
+        bundle: The folder; one without a signature passes.
+        key_path: Ed25519 private key, PEM without a password.
+
+    Raises:
+        BundleError: The folder has no manifest.
+        SignatureError: The signature does not fit, or the key cannot be read.
+        MissingDependencyError: The package ``cryptography`` is not installed.
+    """
+    key = _read_key(key_path, private=True)
+    if not (bundle / SIGNATURE_NAME).exists():
+        return
+    if not _fits(key.public_key(), bundle, _read(bundle / MANIFEST_NAME)):
+        raise SignatureError(
+            f"{bundle} is signed, and its signature does not fit {key_path}: {MANIFEST_NAME} was changed after it was "
+            f"signed, or another key signed it. Nothing is changed. Get the bundle again from where it was made; or, "
+            f"if you know what was changed, remove {bundle / SIGNATURE_NAME} first"
+        )
+
+
+def _fits(key: Any, bundle: Path, content: bytes) -> bool:
+    """Whether the signature in a bundle is one of this content.
+
+    Raises:
+        SignatureError: There is none, or it is none.
+    """
     try:
         signature = (bundle / SIGNATURE_NAME).read_bytes()
     except FileNotFoundError as error:
@@ -86,15 +128,9 @@ def verify_bundle(bundle: Path, public_key_path: Path) -> Manifest:
 
     try:
         key.verify(signature, content)
-    except InvalidSignature as error:
-        raise SignatureError(
-            f"the signature of {bundle / MANIFEST_NAME} does not fit: the manifest was changed after it was signed, or "
-            f"{public_key_path} does not belong to the key that signed it. Do not run this bundle; get it again from "
-            f"where it was made"
-        ) from error
-    manifest = Manifest.from_json(content, str(bundle / MANIFEST_NAME))
-    _check_files(bundle, manifest)
-    return manifest
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _check_files(bundle: Path, manifest: Manifest) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from support.precision_trials import make_frames, write_small_bundle
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_calibration.evaluation.judge import Judge
 from yolact_export.commands import cli
+from yolact_export.golden import write_golden
 from yolact_export.precision import document as document_module
 from yolact_export.precision import precision
 from yolact_runtime.media.media import write_image
 from yolact_runtime.model.bundle import open_bundle, read_manifest
-from yolact_runtime.model.engine_signature import verify_bundle
+from yolact_runtime.model.engine_signature import sign_bundle, verify_bundle
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -159,6 +161,59 @@ def test_a_rejected_network_is_status_3_and_the_others_stand(
     assert files(bundle)["model.fp16.onnx"] == half
     assert "model.int8-cpu.onnx.rejected" in files(bundle)
     assert set(read_manifest(bundle).artefacts) == {"golden.npz", "model.fp32.onnx", "model.fp16.onnx"}
+
+
+def rename_a_class(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    renamed = dataclasses.replace(manifest, class_names=("person", *manifest.class_names[1:]))
+    (bundle / "manifest.json").write_text(renamed.to_json())
+
+
+def change_the_mean(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    changed = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, mean_bgr=(0.0, 0.0, 0.0)))
+    (bundle / "manifest.json").write_text(changed.to_json())
+
+
+@pytest.mark.parametrize(
+    ("change", "has_golden", "message"),
+    [
+        (rename_a_class, True, 'calls class 0 "person", the model was exported with "a"'),
+        (change_the_mean, True, "input.mean_bgr is (0.0, 0.0, 0.0) in the manifest"),
+        (change_the_mean, False, "input.mean_bgr is (0.0, 0.0, 0.0) in the manifest"),
+    ],
+)
+def test_a_manifest_that_is_not_the_networks_is_not_passed_on(
+    bundle: Path,
+    photos: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Path], None],
+    has_golden: bool,
+    message: str,
+) -> None:
+    if has_golden:
+        write_golden(bundle, read_manifest(bundle))
+    change(bundle)
+    before = files(bundle)
+    assert export(*words_for(bundle, photos, cache, "--fp16", "-q")) == 8
+    assert message in capsys.readouterr().err
+    assert files(bundle) == before
+
+
+@pytest.mark.parametrize("work", [["--fp16"], ["--engine", "--target", "rtx"]])
+def test_what_was_changed_since_it_was_signed_is_not_signed_again(
+    bundle: Path, photos: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], work: list[str]
+) -> None:
+    key = tmp_path / "sign.pem"
+    key.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    sign_bundle(bundle, key)
+    rename_a_class(bundle)
+    before = files(bundle)
+    words = words_for(bundle, photos, cache) if "--fp16" in work else [str(bundle)]
+    assert export(*words, *work, "--sign", key, "-q") == 1
+    assert "its signature does not fit" in capsys.readouterr().err
+    assert files(bundle) == before
 
 
 def test_a_signature_is_removed_with_a_word_or_made_anew(

@@ -66,10 +66,13 @@ def golden(monkeypatch: pytest.MonkeyPatch) -> list[Manifest]:
     asked: list[Manifest] = []
 
     def write(folder: Path, manifest: Manifest, say: Any) -> Manifest:
-        assert all((folder / name).is_file() for name in manifest.artefacts)
+        networks = [name for name, artefact in manifest.artefacts.items() if artefact.role == "network"]
+        assert all((folder / name).is_file() for name in networks)
         asked.append(manifest)
-        (folder / "manifest.json").write_text(manifest.to_json())
-        return manifest
+        content = repr(sorted(networks)).encode()
+        (folder / "golden.npz").write_bytes(content)
+        golden = Artefact("golden", "", hashlib.sha256(content).hexdigest(), len(content))
+        return dataclasses.replace(manifest, artefacts={**manifest.artefacts, "golden.npz": golden})
 
     monkeypatch.setattr(existing_bundle, "write_golden", write)
     return asked
@@ -102,12 +105,13 @@ def test_another_precision_is_added_and_nothing_is_lost(bundle: Path) -> None:
     assert (extended.removed, said) == ((), [])
     assert after["model.fp16.onnx"] == b"half"
     changed = {"manifest.json", "report.json"}
-    assert set(after) - set(before) == {"model.fp16.onnx", "report.html"}
+    assert set(after) - set(before) == {"golden.npz", "model.fp16.onnx", "report.html"}
     assert set(before) - set(after) == {"manifest.json.sig"}
     assert all(after[name] == before[name] for name in set(after) & set(before) - changed)
     now = read_manifest(bundle)
     assert now == extended.manifest
-    assert {n: a for n, a in now.artefacts.items() if n != "model.fp16.onnx"} == manifest.artefacts
+    added = {"golden.npz", "model.fp16.onnx"}
+    assert {n: a for n, a in now.artefacts.items() if n not in added} == manifest.artefacts
     assert now.artefacts["model.fp16.onnx"].precision == "fp16"
     assert [path.name for path in bundle.parent.iterdir()] == ["b"]
 
@@ -125,6 +129,7 @@ def test_engines_of_a_network_that_is_replaced_go(bundle: Path) -> None:
     assert extended.removed == ("model.int8.rtx.plan",)
     assert said == ["model.int8.rtx.plan is removed: the network that it was made of is no longer there"]
     assert set(read_manifest(bundle).artefacts) == {
+        "golden.npz",
         "model.fp32.onnx",
         "model.int8.onnx",
         "model.fp32.plan",
@@ -232,6 +237,20 @@ def test_a_link_to_a_bundle_stays_a_link(bundle: Path) -> None:
     assert sorted(path.name for path in bundle.parent.iterdir()) == ["b", "link"]
 
 
+def test_what_is_put_into_the_bundle_meanwhile_stays(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = existing_bundle.write_golden
+
+    def slowly(folder: Path, manifest: Manifest, say: Any) -> Manifest:
+        (bundle / "late.txt").write_text("mine, too")
+        put(bundle, "model.fp32.rtx.plan", "engine", "fp32", b"built meanwhile")
+        return write(folder, manifest, say)
+
+    monkeypatch.setattr(existing_bundle, "write_golden", slowly)
+    extend(bundle, {"fp16": b"half"})
+    assert files(bundle)["late.txt"] == b"mine, too"
+    assert {"model.fp16.onnx", "model.fp32.rtx.plan", "golden.npz"} <= set(read_manifest(bundle).artefacts)
+
+
 def test_the_files_of_the_bundle_are_not_written_to(bundle: Path, tmp_path: Path) -> None:
     """A new network must not be written through a link into the earlier one, which another folder may share."""
     other = tmp_path / "int8 elsewhere"
@@ -255,6 +274,8 @@ def change(bundle: Path, what: str) -> None:
         (bundle / "report.json").write_text("{")
     elif what == "list":
         (bundle / "report.json").write_text("[]")
+    elif what == "int8":
+        (bundle / "model.int8.onnx").write_bytes(b"another int8")
     elif what == "rescoring":
         manifest["mask_rescoring"] = True
     elif what == "no manifest":
@@ -272,6 +293,8 @@ def change(bundle: Path, what: str) -> None:
         ("older", "schema version 1; this release reads version 2.*Export the checkpoint again"),
         ("report", "cannot read .*report.json, which would be replaced.*move it away"),
         ("list", "report.json holds no JSON object"),
+        # The golden frame that is made of it would lack an expectation that was there.
+        ("int8", "model.int8.onnx is not the file that the manifest describes"),
         ("rescoring", r"YOLACT\+\+ bundle without mask_iou.fp32.onnx"),
         ("no manifest", "is not a bundle: it has no manifest.json"),
     ],
@@ -282,6 +305,24 @@ def test_what_cannot_be_extended_says_why(bundle: Path, what: str, message: str)
     with pytest.raises((BundleError, ManifestError), match=message):
         ExistingBundle(bundle)
     assert files(bundle) == before
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"precision": {"guard": 5, "variants": [1, 2]}},
+        {"precision": {"guard": {"measure": 3}, "variants": 7}},
+        {"precision": {"variants": [{"precision": ["x"]}]}},
+        {"precision": {"variants": [{"precision": "fp16", "verdict": 5}]}},
+        {"earlier_precisions": 5},
+        {"earlier_precisions": [[]]},
+    ],
+    ids=str,
+)
+def test_a_report_of_others_is_refused_before_anything_is_done(bundle: Path, report: dict[str, Any]) -> None:
+    (bundle / "report.json").write_text(json.dumps(report))
+    with pytest.raises(BundleError, match="is not a report of yolact-export"):
+        ExistingBundle(bundle)
 
 
 def test_a_bundle_without_a_report_gets_one(bundle: Path) -> None:

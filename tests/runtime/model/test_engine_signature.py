@@ -24,7 +24,7 @@ from support.scenes import Thing, write_bundle
 from yolact_plugins.compile.cubin_folder import write_cubins
 from yolact_runtime.errors import BundleError, MissingDependencyError, SignatureError
 from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME
-from yolact_runtime.model.engine_signature import sign_bundle, verify_bundle
+from yolact_runtime.model.engine_signature import require_own_signature, sign_bundle, verify_bundle
 
 
 def write_keys(folder: Path, key: Any = None, password: bytes | None = None) -> tuple[Path, Path]:
@@ -60,6 +60,19 @@ def test_openssl_understands_the_signature(bundle: Path, tmp_path: Path) -> None
     command = [openssl, "pkeyutl", "-verify", "-pubin", "-inkey", str(public), "-rawin"]
     command += ["-in", str(bundle / MANIFEST_NAME), "-sigfile", str(sign_bundle(bundle, private))]
     subprocess.run(command, check=True, capture_output=True)
+
+
+def test_before_a_bundle_is_signed_again_its_signature_has_to_be_ones_own(bundle: Path, tmp_path: Path) -> None:
+    private, _ = write_keys(tmp_path / "keys")
+    require_own_signature(bundle, private)  # there is none
+    sign_bundle(bundle, private)
+    require_own_signature(bundle, private)
+    with pytest.raises(SignatureError, match=r"another key signed it\. Nothing is changed"):
+        require_own_signature(bundle, write_keys(tmp_path / "other")[0])
+    manifest = bundle / MANIFEST_NAME
+    manifest.write_text(manifest.read_text().replace("bird", "brid"))
+    with pytest.raises(SignatureError, match=r"changed after it was signed.*remove .*manifest.json.sig first"):
+        require_own_signature(bundle, private)
 
 
 def test_another_key(bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""``yolact-run --self-test``: one question, one exit status, and the answer as text or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+
+from yolact_runtime.errors import BackendError, BundleError, ManifestError, SelfTestError, YolactError
+from yolact_runtime.segmenter import Segmenter
+from yolact_runtime.segmenter_options import SegmenterOptions
+from yolact_runtime.self_test import SelfTest
+from yolact_runtime.terminal import write_json
+
+__all__ = ["check_model", "open_model", "show_result"]
+
+
+def open_model(options: argparse.Namespace, segmenter_options: SegmenterOptions) -> Segmenter:
+    """Open the model of ``yolact-run``.
+
+    Raises:
+        SelfTestError: With ``--self-test``, where it cannot be opened; an engine of another machine and a full GPU keep
+            the statuses of their own.
+        YolactError: Without, as for :meth:`yolact_runtime.Segmenter.open`.
+    """
+    try:
+        return Segmenter.open(options.model, options.backend, segmenter_options, options.precision)
+    except (BackendError, BundleError, ManifestError) as error:
+        if options.self_test and error.exit_status == 1:
+            raise _record_failure(error, options) from error
+        raise
+
+
+def check_model(segmenter: Segmenter, options: argparse.Namespace) -> SelfTest:
+    """Run the self-test.
+
+    Raises:
+        SelfTestError: It failed, or cannot be run.
+    """
+    try:
+        return segmenter.self_test()
+    except (BackendError, BundleError, SelfTestError) as error:
+        raise _record_failure(error, options) from error
+
+
+def show_result(tested: SelfTest, options: argparse.Namespace) -> None:
+    """The self-test alone is the result: on stdout, or where ``--json`` wants it."""
+    if options.json:
+        write_json({"model": str(options.model), "self_test": dataclasses.asdict(tested)}, options.json)
+    else:
+        sys.stdout.write(f"{tested}\n")
+
+
+def _record_failure(error: YolactError, options: argparse.Namespace) -> SelfTestError:
+    """The error to end with, once the reason is where ``--json`` wants it."""
+    if options.json:
+        write_json({"model": str(options.model), "self_test": None, "error": str(error)}, options.json)
+    return error if isinstance(error, SelfTestError) else SelfTestError(f"the self-test cannot be run: {error}")
