@@ -76,7 +76,7 @@ def load_checkpoint(path: str | os.PathLike[str], options: CheckpointOptions | N
     file = read_checkpoint_file(path, options.weights, options.command)
     tensors, key_findings = normalise_keys(file.tensors, str(path))
     structure = infer_structure({key: tuple(value.shape) for key, value in tensors.items()}, str(path))
-    config, config_findings = choose_config(structure, path, options, file.note)
+    config, config_findings = choose_config(structure, path, options, file.note, file.other_notes)
     names, name_findings = choose_class_names(config, path, options, file.note)
     model, load_findings = _load_model(config, tensors, str(path))
     findings = (

@@ -51,9 +51,20 @@ class CheckpointOptions:
 
 
 def choose_config(
-    structure: Structure, path: Path, options: CheckpointOptions, note: CheckpointNote | None = None
+    structure: Structure,
+    path: Path,
+    options: CheckpointOptions,
+    note: CheckpointNote | None = None,
+    other_notes: Sequence[str] = (),
 ) -> tuple[YolactConfig, tuple[str, ...]]:
     """Join what the tensors say with what the note in the file, the file name and the options say.
+
+    Args:
+        structure: What the tensors say.
+        path: The file, whose name may tell the configuration.
+        options: What the caller knows.
+        note: Of these weights.
+        other_notes: Names of other weights in the file that have a note, for messages.
 
     Returns:
         The configuration, and a line for everything that was decided and why.
@@ -63,7 +74,7 @@ def choose_config(
         ConfigError: ``options.config`` is no known name, or the result makes no sense.
     """
     findings: list[str] = []
-    base = _base_config(structure, path, options, note, findings)
+    base = _base_config(structure, path, options, note, other_notes, findings)
     config = dataclasses.replace(
         base,
         backbone=structure.backbone,
@@ -86,7 +97,12 @@ def choose_config(
 
 
 def _base_config(
-    structure: Structure, path: Path, options: CheckpointOptions, note: CheckpointNote | None, findings: list[str]
+    structure: Structure,
+    path: Path,
+    options: CheckpointOptions,
+    note: CheckpointNote | None,
+    other_notes: Sequence[str],
+    findings: list[str],
 ) -> YolactConfig:
     name = read_file_name(path)
     if note is not None and options.config is not None:
@@ -106,7 +122,7 @@ def _base_config(
     elif name.config is not None:
         base, source = CONFIGS[name.config], f'file name ("{name.config}")'
     else:
-        return _undecided_config(structure, path, options, name, findings)
+        return _undecided_config(structure, path, options, name, other_notes, findings)
     _check_backbone(base, structure, source, path)
     findings.append(f"input size, prior scales and normalisation: those of {base.name}, from the {source}")
     if base.mask_rescoring and not structure.mask_rescoring:
@@ -115,7 +131,12 @@ def _base_config(
 
 
 def _undecided_config(
-    structure: Structure, path: Path, options: CheckpointOptions, name: FileName, findings: list[str]
+    structure: Structure,
+    path: Path,
+    options: CheckpointOptions,
+    name: FileName,
+    other_notes: Sequence[str],
+    findings: list[str],
 ) -> YolactConfig:
     """Where neither a note nor a name tells the configuration: what the options and the structure leave open."""
     base, fitting = _likely_config(structure), _fitting_configs(structure)
@@ -135,7 +156,8 @@ def _undecided_config(
         )
         return base
     if not options.assume:
-        raise CheckpointError(_what_to_type(structure, path, options, name, fitting))
+        others = [f'The note of the weights "{other}" in the file says nothing of these.' for other in other_notes]
+        raise CheckpointError("\n".join([_what_to_type(structure, path, options, name, fitting), *others]))
     findings.append(
         f"ASSUMED: {', '.join(assumed)} (--assume), the configuration of that structure: neither the tensors nor the "
         f'file name ("{path.name}") tell them. If the model was trained otherwise its boxes will be wrong: say so with '
@@ -163,7 +185,8 @@ def _shown_scales(config: YolactConfig) -> str:
 def _what_to_type(
     structure: Structure, path: Path, options: CheckpointOptions, name: FileName, fitting: Sequence[YolactConfig]
 ) -> str:
-    command = f"{options.command} {shlex.quote(str(path))}"
+    chosen = "" if options.weights is None else f" --weights {shlex.quote(options.weights)}"
+    command = f"{options.command} {shlex.quote(str(path))}{chosen}"
     mentioned = [config for config in fitting if config.name in name.mentioned]
     hint = ""
     if name.mentioned:

@@ -15,7 +15,8 @@ import torch
 
 from yolact_calibration.training.torch_file import TorchFileCheck, check_torch_file
 from yolact_export.checkpoint.formats import HEAD_SIZE, describe_file, describe_folder, describe_zip
-from yolact_export.checkpoint.note import CheckpointNote, read_note, read_note_of
+from yolact_export.checkpoint.note import CheckpointNote
+from yolact_export.checkpoint.note_choice import choose_note
 from yolact_export.checkpoint.numpy_scalars import NUMPY_SCALARS
 from yolact_export.checkpoint.pickle_protocol import rewritten_for_torch
 from yolact_export.checkpoint.weights import find_weights
@@ -42,8 +43,9 @@ class CheckpointFile:
         tensors: By key, without the prefixes of training wrappers. On the CPU; backed by the file itself where its
             format allows it, so the file must not be rewritten while they are in use.
         findings: What had to be unwrapped, a line each.
-        note: What the file says of itself, if it is one of ours.
+        note: What the file says of these tensors, if it is one of ours.
         weights: Where in the file the tensors lie.
+        other_notes: Names of other weights in the file that have a note, where these have none.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class CheckpointFile:
     findings: tuple[str, ...]
     note: CheckpointNote | None = None
     weights: str = ""
+    other_notes: tuple[str, ...] = ()
 
 
 def read_checkpoint_file(path: Path, weights: str | None = None, command: str = "yolact-export") -> CheckpointFile:
@@ -59,7 +62,7 @@ def read_checkpoint_file(path: Path, weights: str | None = None, command: str = 
 
     Args:
         path: The file.
-        weights: Name of the weights to take where a file has several models.
+        weights: Name of the weights to take where a file has several models, or its unambiguous beginning or end.
         command: The command line that takes `weights`, for messages.
 
     Raises:
@@ -69,9 +72,11 @@ def read_checkpoint_file(path: Path, weights: str | None = None, command: str = 
     findings: list[str] = []
     content = read_pickle(path, findings)
     found, decisions = find_weights(content, str(path), weights, command)
-    # The note of these weights, or the only one there is.
-    note = read_note_of(found.container, str(path)) or read_note(content, str(path))
-    return CheckpointFile(path, _sha256(path), found.tensors, (*findings, *decisions), note, found.name)
+    chosen = choose_note(content, found, str(path))
+    findings += [*decisions, *chosen.findings]
+    return CheckpointFile(
+        path, _sha256(path), found.tensors, tuple(findings), chosen.note, found.name, chosen.elsewhere
+    )
 
 
 def read_pickle(path: Path, findings: list[str]) -> Any:

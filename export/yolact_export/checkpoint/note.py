@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from yolact_export.errors import CheckpointError, ConfigError
 from yolact_export.model.config import CONFIGS, Normalisation, YolactConfig
 from yolact_plugins.files import write_atomically
 
-__all__ = ["ASSUMED", "CheckpointNote", "read_note", "read_note_of", "write_checkpoint"]
+__all__ = ["ASSUMED", "CheckpointNote", "notes_in", "read_note", "read_note_of", "write_checkpoint"]
 
 _KEY = "yolact_deploy"
 _VERSION = 1
@@ -82,16 +82,30 @@ def write_checkpoint(path: Path, state_dict: Mapping[str, torch.Tensor], note: C
     write_atomically(path, content.getvalue())
 
 
-def read_note(content: object, source: str) -> CheckpointNote | None:
+def notes_in(content: object) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every note in what ``torch.load`` returned, unchecked, with the keys that lead to its dictionary."""
+    for path, mapping in mappings_in(content):
+        document = _document_of(mapping)
+        if document is not None:
+            yield path, document
+
+
+def read_note(
+    content: object, source: str, counts: Callable[[tuple[str, ...]], bool] = lambda _: True
+) -> CheckpointNote | None:
     """The note of what ``torch.load`` returned, wherever it is wrapped; None for files of others.
+
+    Args:
+        content: What ``torch.load`` returned.
+        source: The file, for messages.
+        counts: Whether to look at the note of a dictionary, by the keys that lead to it; at all of them by default.
 
     Raises:
         CheckpointError: There is a note, and it is of a later release or damaged; or there are several that differ.
     """
     documents: list[tuple[tuple[str, ...], object]] = []
-    for path, mapping in mappings_in(content):
-        document = _document_of(mapping)
-        if document is not None and document not in (known for _, known in documents):
+    for path, document in notes_in(content):
+        if counts(path) and document not in (known for _, known in documents):
             documents.append((path, document))
     if len(documents) > 1:
         places = ", ".join(".".join(path) or "top level" for path, _ in documents)

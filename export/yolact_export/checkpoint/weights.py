@@ -15,7 +15,7 @@ from yolact_export.checkpoint.containers import mappings_in
 from yolact_export.checkpoint.keys import REQUIRED, list_some, published_key
 from yolact_export.errors import CheckpointError
 
-__all__ = ["TOP_LEVEL", "Weights", "find_weights"]
+__all__ = ["TOP_LEVEL", "Weights", "are_equal", "find_weights", "is_averaged"]
 
 TOP_LEVEL = "."
 """The name of weights that lie in the file's own dictionary, under no prefix."""
@@ -39,6 +39,7 @@ class Weights:
         path: The keys that lead to the container.
         removed: The prefix that was removed from every key, wrappers included; empty if there was none.
         ignored: Keys of tensors in the same dictionary outside of the prefix.
+        others: The other models in the file.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Weights:
     path: tuple[str, ...]
     removed: str = ""
     ignored: tuple[str, ...] = ()
+    others: tuple[Weights, ...] = ()
 
 
 _Group = tuple[tuple[str, ...], Mapping[Any, Any], Mapping[str, torch.Tensor]]
@@ -63,7 +65,8 @@ def find_weights(
     Args:
         content: What ``torch.load`` returned.
         source: The file, for messages.
-        chosen: Name of the weights to take where there are several (``--weights``).
+        chosen: Name of the weights to take where there are several (``--weights``), or its first or last components
+            where one name alone has them.
         command: The command line that takes that option, for messages.
 
     Returns:
@@ -83,8 +86,9 @@ def find_weights(
         weights, reason = _choose_best(found, content, source, command)
     else:
         weights, reason = found[0] if found else _largest(groups), ""
-    others = [other.name for other in found if other is not weights]
-    return weights, tuple(_findings(weights, others, reason, content))
+    others = tuple(other for other in found if other is not weights)
+    findings = _findings(weights, [other.name for other in others], reason, content)
+    return dataclasses.replace(weights, others=others), tuple(findings)
 
 
 def _tensors(mapping: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
@@ -160,17 +164,26 @@ def _choose_named(found: Sequence[Weights], chosen: str, source: str) -> Weights
     for weights in found:
         if weights.name == chosen:
             return weights
+    fitting = [weights for weights in found if _is_end_of(chosen, weights.name)]
+    if len(fitting) == 1:
+        return fitting[0]
     names = ", ".join(weights.name for weights in found) or "none"
-    raise CheckpointError(
-        f'{source}: no weights of a YOLACT model are called "{chosen}" (--weights); there are: {names}'
-    )
+    what = f'{len(fitting)} of the names begin or end with "{chosen}" (--weights); give the whole one'
+    if not fitting:
+        what = f'no weights of a YOLACT model are called "{chosen}" (--weights)'
+    raise CheckpointError(f"{source}: {what}; there are: {names}")
+
+
+def _is_end_of(part: str, name: str) -> bool:
+    """Whether a name begins or ends with a part, in whole components."""
+    return bool(part.strip(".")) and (name.startswith(f"{part}.") or name.endswith(f".{part}"))
 
 
 def _choose_best(found: Sequence[Weights], content: object, source: str, command: str) -> tuple[Weights, str]:
     first = found[0]
-    if all(_are_equal(first, other) for other in found[1:]):
+    if all(are_equal(first, other) for other in found[1:]):
         return first, "all are equal"
-    averaged = [weights for weights in found if _is_averaged(weights, content)]
+    averaged = [weights for weights in found if is_averaged(weights, content)]
     if len(averaged) != 1:
         commands = "\n".join(f"  {command} {shlex.quote(source)} --weights {_quoted(weights)}" for weights in found)
         raise CheckpointError(
@@ -195,7 +208,8 @@ def _num_statistics(weights: Weights) -> int:
     return sum(key.endswith(_BATCH_NORM) for key in weights.tensors)
 
 
-def _are_equal(a: Weights, b: Weights) -> bool:
+def are_equal(a: Weights, b: Weights) -> bool:
+    """Whether two sets of weights have the same keys, dtypes and values."""
     if a.tensors.keys() != b.tensors.keys():
         return False
     try:
@@ -207,7 +221,8 @@ def _are_equal(a: Weights, b: Weights) -> bool:
         return False
 
 
-def _is_averaged(weights: Weights, content: object) -> bool:
+def is_averaged(weights: Weights, content: object) -> bool:
+    """Whether weights are a moving average, by their name or by what a framework is known to write."""
     top = content if isinstance(content, Mapping) else {}
     raw = [entry for sign, entry in _SWAPPED.items() if sign in top and entry in top]
     if raw:

@@ -175,6 +175,30 @@ def test_a_name_that_is_not_there_is_refused() -> None:
         find_weights({"a": torch.zeros(1)}, "x.pth", "swa")
 
 
+@pytest.mark.parametrize("chosen", ["state_dict_ema", "module", "module.net", "state_dict_ema.module.net"])
+def test_an_unambiguous_beginning_or_end_of_a_name_is_enough(chosen: str) -> None:
+    content = {"state_dict": model(1.0), "state_dict_ema": prefixed(model(2.0), "module.net.")}
+    if chosen == "module":  # neither a beginning nor an end
+        with pytest.raises(CheckpointError, match=r'called "module" \(--weights\); there are: state_dict, state_dict_'):
+            found_in(content, chosen=chosen)
+    else:
+        assert found_in(content, chosen=chosen)[:2] == ("state_dict_ema.module.net", 2.0)
+
+
+@pytest.mark.parametrize("chosen", ["run", "net", "", ".", "run.", "ru", "run.b.net.x"])
+def test_a_part_of_several_names_or_of_a_component_is_refused(chosen: str) -> None:
+    content = {"run": {"a": prefixed(model(1.0), "net."), "b": prefixed(model(2.0), "net.")}}
+    with pytest.raises(CheckpointError, match=re.escape(f'"{chosen}"')) as caught:
+        found_in(content, chosen=chosen)
+    assert "there are: run.a.net, run.b.net" in str(caught.value)
+
+
+def test_a_whole_name_goes_before_a_part_of_another() -> None:
+    content = {"model": model(1.0), "best": {"model": model(2.0)}}
+    assert found_in(content, chosen="model")[:2] == ("model", 1.0)
+    assert found_in(content, chosen="best")[:2] == ("best.model", 2.0)
+
+
 def test_an_average_of_the_parameters_alone_is_no_model() -> None:
     average = {key: value for key, value in model(2.0).items() if "running" not in key}
     with pytest.raises(CheckpointError, match=r"\(ema\) has no batch norm statistics.*x\.pth --weights model"):
