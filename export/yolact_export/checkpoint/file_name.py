@@ -34,6 +34,10 @@ _HARMLESS = frozenset(
 _COUNTED = frozenset(["epoch", "ep", "iter", "iteration", "step"])
 # A number of its own between them could be an input size; below are counters of copies, above iterations and dates.
 _LEAST_SIZE, _MOST_SIZE = 32, 4096
+# An input size even after what could be an epoch: nobody stops a training after so few iterations.
+_INPUT_SIZES = frozenset(
+    [*range(32, 1025, 32), *(size for config in CONFIGS.values() for size in (config.input_height, config.input_width))]
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +80,12 @@ def read_file_name(path: Path) -> FileName:
 
 
 def _could_be_size(epoch: int, iteration: int) -> bool:
-    """Whether two numbers could be height and width: an epoch of a training takes more than a few iterations."""
+    """Whether two numbers could be height and width, or the second one the side of a square input.
+
+    Height and width only where an epoch would have a few iterations: that of a training takes more.
+    """
+    if iteration in _INPUT_SIZES:
+        return True
     return all(_LEAST_SIZE <= number < _MOST_SIZE for number in (epoch, iteration)) and iteration < 4 * epoch
 
 

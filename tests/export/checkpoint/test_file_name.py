@@ -4,7 +4,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from support.properties import examples
@@ -56,6 +56,12 @@ EXTENSIONS = [".pth", ".pt", ".pth.tar", ".ckpt", ".PTH", ".pth.bak", ".pth.old"
         ("yolact_base_960_544.pth", None),
         ("yolact_base_550x550.pth", None),
         ("yolact_base_700_best.pth", None),
+        ("yolact_base_5_400.pth", None),
+        ("yolact_base_1_700.pth", None),
+        ("yolact_base_31_700_best.pth", None),
+        ("yolact_base_config_2_544.pth", None),
+        ("yolact_base_2_1024.pth", None),
+        ("yolact_base_2_1056.pth", "yolact_base"),
         ("im400_yolact_base.pth", None),
         ("yolact_base_yolact_im400.pth", None),
         ("yolact_edge_vid_847_50000.pth", None),
@@ -68,6 +74,9 @@ def test_configuration_is_in_the_file_name(file_name: str, config: str | None) -
     assert config_name_of(Path("folder_1_2") / file_name) == config
 
 
+INPUT_SIZES = {384, 400, 512, 550, 700, *range(32, 1025, 32)}
+
+
 @given(
     name=st.sampled_from(list(CONFIGS)),
     epoch=st.integers(0, 999),
@@ -75,7 +84,21 @@ def test_configuration_is_in_the_file_name(file_name: str, config: str | None) -
     suffix=st.sampled_from(["", "_interrupt"]),
 )
 def test_epoch_and_iteration_are_stripped(name: str, epoch: int, iterations_per_epoch: int, suffix: str) -> None:
-    assert config_name_of(Path(f"{name}_{epoch}_{epoch * iterations_per_epoch}{suffix}.pth")) == name
+    iteration = epoch * iterations_per_epoch
+    assume(iteration not in INPUT_SIZES)
+    assert config_name_of(Path(f"{name}_{epoch}_{iteration}{suffix}.pth")) == name
+
+
+@given(
+    name=st.sampled_from(list(CONFIGS)),
+    number=st.integers(0, 999),
+    size=st.sampled_from(sorted(INPUT_SIZES)),
+    suffix=st.sampled_from(["", "_best", "_interrupt", " (1)"]),
+)
+def test_an_input_size_after_a_number_is_a_doubt(name: str, number: int, size: int, suffix: str) -> None:
+    found = read_file_name(Path(f"{name}_{number}_{size}{suffix}.pth"))
+    assert found.config is None
+    assert str(size) in found.doubts
 
 
 @examples(300)
