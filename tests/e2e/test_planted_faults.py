@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from support.golden_bundles import SHAPES, GoldenBundle, file_of, write_shapes_bundle
+from support.golden_bundles import SHAPES, GoldenBundle, file_of
 from support.scenes import Thing, raw_outputs, small_manifest
 from yolact_export.pipeline import export_checkpoint
 from yolact_plugins import reference
@@ -33,11 +33,6 @@ CPU = "onnxruntime-cpu"
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
 OUTPUTS = raw_outputs(small_manifest(), THINGS)
 Plant = Callable[[GoldenBundle, pytest.MonkeyPatch], None]
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shapes_bundle(tmp_path_factory.mktemp("golden") / "shapes.bundle")
 
 
 @pytest.fixture(scope="module")

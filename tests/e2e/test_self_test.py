@@ -12,7 +12,7 @@ import pytest
 
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
-from support.golden_bundles import PRECISIONS, GoldenBundle, file_of, write_shapes_bundle
+from support.golden_bundles import PRECISIONS, GoldenBundle, file_of
 from support.host_gpu import host_gpu, share_kernels
 from support.kernel_host import COMPILER
 from support.scenes import Thing, raw_outputs, small_manifest, write_bundle
@@ -29,11 +29,6 @@ from yolact_runtime.model.manifest import InputSpec
 CPU = "onnxruntime-cpu"
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
 OUTPUTS = raw_outputs(small_manifest(), THINGS)
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shapes_bundle(tmp_path_factory.mktemp("golden") / "shapes.bundle")
 
 
 @pytest.fixture

@@ -73,7 +73,8 @@ def rounding_of(name: str, found: Range, dialect: Dialect) -> Rounding:
             )
         return Rounding(np.float32(_half_above(largest / _INT8_MAX)), 0)
     scale = np.float32((found.high - found.low) / _UINT8_MAX)
-    if not scale > 0:
+    if not scale >= np.finfo(np.float32).tiny:
+        # Below the normal numbers a scale has too few digits for its steps; such values are nothing.
         return Rounding(np.float32(_IDLE_SCALE), 0)
     return Rounding(scale, int(np.clip(np.rint(-found.low / scale), 0, _UINT8_MAX)))
 
