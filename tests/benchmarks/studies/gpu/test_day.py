@@ -217,8 +217,10 @@ def test_whatever_ends_the_runner_ends_its_stage(tmp_path: Path, name: str) -> N
         f"import os, time\nopen({str(child)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n", encoding="utf-8"
     )
     program = (
-        "import sys\nfrom yolact_benchmarks.studies.gpu import cli\n"
+        "import signal, sys\nfrom yolact_benchmarks.studies.gpu import cli\n"
         "from yolact_benchmarks.studies.gpu.stages import Stage\n"
+        # A suite that a shell started in the background is deaf to it, and so would be its children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "cli._find_gpu = lambda: {'name': 'X', 'arch': 'sm_90', 'cuda': '13.0'}\n"
         f"command = [sys.executable, {str(stage)!r}]\n"
         "cli.stages_of = lambda words: [Stage('sleeps', 'first', 60, lambda request: command)]\n"
