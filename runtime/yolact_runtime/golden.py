@@ -91,7 +91,7 @@ class Expectation:
     tolerance: Mapping[str, Tolerance]
 
     def tolerance_of(self, backend: str) -> Tolerance:
-        """How far a backend, by its name, may differ."""
+        """Return how far a backend may differ, given its name."""
         return self.tolerance.get(backend, self.tolerance[OTHER_BACKENDS])
 
 
@@ -118,7 +118,7 @@ class Golden:
     expectations: Mapping[str, Expectation]
 
     def expectation(self, precision: str, backend: str) -> Expectation | None:
-        """What a network of a precision makes of the frame on a backend, by its name; None where nothing is known."""
+        """Return what a network of a precision makes of the frame on a backend, or None where nothing is known."""
         return self.expectations.get(expectation_name(precision, backend), self.expectations.get(precision))
 
 
@@ -137,12 +137,12 @@ class Inspection(NamedTuple):
 
 
 def expectation_name(precision: str, backend: str) -> str:
-    """The key of an expectation for one backend, such as ``"int8 on onnxruntime-cpu"``."""
+    """Return the key of an expectation for one backend, such as ``"int8 on onnxruntime-cpu"``."""
     return f"{precision} on {backend}"
 
 
 def sample(values: npt.NDArray[np.floating]) -> Float:
-    """Up to 1,024 values ``(n,)`` float32, spread evenly over an array in C order, whatever its shape; a new array."""
+    """Return up to 1,024 values ``(n,)`` float32, spread evenly over an array in C order; a new array."""
     flat = values.reshape(-1)
     if flat.size <= _SAMPLES:
         return flat.astype(np.float32)
@@ -153,7 +153,7 @@ def sample(values: npt.NDArray[np.floating]) -> Float:
 
 
 def encode_golden(golden: Golden) -> bytes:
-    """The bytes of ``golden.npz``; the same golden frame gives the same bytes."""
+    """Return the bytes of ``golden.npz``; the same golden frame gives the same bytes."""
     document = {
         "version": _VERSION,
         "class_names": list(golden.class_names),

@@ -131,7 +131,7 @@ def compare_manifests(model: OpenModel) -> None:
 
 
 def relative_difference(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
-    """Root mean square of the difference as a fraction of that of the expected values; infinite for other lengths."""
+    """Return the root mean square of the difference over that of the expected values; infinite for other lengths."""
     if found.shape != expected.shape:
         return float("inf")
     difference = np.sqrt(np.mean(np.square(found.astype(np.float64) - expected)))
@@ -139,7 +139,7 @@ def relative_difference(found: npt.NDArray[np.float32], expected: npt.NDArray[np
 
 
 def match_instances(expected: Instances, found: Instances, tolerance: Tolerance) -> int:
-    """How many expected instances have a partner of their own among the found ones: class, confidence, box and mask."""
+    """Count expected instances with a partner of their own among the found: class, confidence, box and mask agree."""
     fits = (
         (expected.class_id[:, None] == found.class_id[None])
         & (np.abs(expected.confidence[:, None] - found.confidence[None]) <= tolerance.confidence)

@@ -71,7 +71,7 @@ def check_output_types(outputs: Mapping[str, OutputType], manifest: Manifest) ->
 
 
 def unpack_outputs(outputs: Mapping[str, npt.NDArray[Any]], manifest: Manifest) -> RawOutputs:
-    """The outputs of the one image of a batch: views, once everything about them is right.
+    """Return views of the outputs of the one image in a batch, once everything about them is right.
 
     Raises:
         OutputError: As for :func:`check_output_types`, or a value is NaN or infinite.
