@@ -28,7 +28,7 @@ from yolact_export.precision import document as precision_document
 from yolact_export.precision import precision as precision_module
 from yolact_export.precision.guard_images import GuardImages
 from yolact_runtime import cli as run_cli
-from yolact_runtime.media.media import read_image, write_image
+from yolact_runtime.media.images import read_image, write_image
 from yolact_runtime.model.bundle import open_bundle
 
 SHAPES = Path(__file__).parents[2] / "examples" / "models" / "shapes.pth"

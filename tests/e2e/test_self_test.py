@@ -22,7 +22,7 @@ from yolact_runtime import Segmenter, SegmenterOptions
 from yolact_runtime import cli as run_cli
 from yolact_runtime.errors import BackendError, BundleError, NoGoldenFrameError, SelfTestError
 from yolact_runtime.golden import read_golden
-from yolact_runtime.media.media import write_image
+from yolact_runtime.media.images import write_image
 from yolact_runtime.model.bundle import read_manifest
 from yolact_runtime.model.manifest import InputSpec
 

@@ -83,7 +83,7 @@ def test_commands_of_the_documents_parse() -> None:
     from yolact_benchmarks.commands import bench_cli, compare_cli, eval_cli
     from yolact_export.commands import cli as export_cli
     from yolact_export.commands import finetune_cli
-    from yolact_runtime import cli as run_cli
+    from yolact_runtime.commands import run_cli
 
     parsers = {
         "yolact-bench": bench_cli._parser(),

@@ -17,7 +17,7 @@ COMMANDS = {
     "yolact-eval": "yolact_benchmarks.commands.eval_cli",
     "yolact-export": "yolact_export.commands.cli",
     "yolact-finetune": "yolact_export.commands.finetune_cli",
-    "yolact-run": "yolact_runtime.cli",
+    "yolact-run": "yolact_runtime.commands.run_cli",
 }
 
 # Blocks the import of packages, as if they were not installed.
@@ -131,7 +131,11 @@ def test_a_missing_inference_library_is_one_line_that_names_its_extra(tmp_path: 
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "model.fp32.onnx").touch()
-    done = run(BLOCK_ALL + "from yolact_runtime.cli import main\nsys.exit(main(sys.argv[1:]))", str(tmp_path), "a.png")
+    done = run(
+        BLOCK_ALL + "from yolact_runtime.commands.run_cli import main\nsys.exit(main(sys.argv[1:]))",
+        str(tmp_path),
+        "a.png",
+    )
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert 'pip install "yolact-deploy[ort]"' in done.stderr
@@ -158,7 +162,10 @@ def test_importing_the_kernels_modules_loads_no_cuda_package() -> None:
 
 
 def test_a_missing_video_extra_is_one_line_that_names_it() -> None:
-    code = BLOCK_ALL + "import pathlib\nfrom yolact_runtime.media import media\nmedia.read_image(pathlib.Path('a.png'))"
+    code = (
+        BLOCK_ALL
+        + "import pathlib\nfrom yolact_runtime.media.images import read_image\nread_image(pathlib.Path('a.png'))"
+    )
     done = run(code)
     assert 'pip install "yolact-deploy[video]"' in done.stderr.strip().splitlines()[-1]
 

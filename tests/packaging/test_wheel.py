@@ -49,7 +49,7 @@ def test_the_wheel_declares_its_commands_and_needs_numpy_only(wheel: Path) -> No
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
     assert required == ["Requires-Dist: numpy>=1.24"]
     assert "yolact-export = yolact_export.commands.cli:main" in entries
-    assert "yolact-run = yolact_runtime.cli:main" in entries
+    assert "yolact-run = yolact_runtime.commands.run_cli:main" in entries
 
 
 def test_every_module_of_the_wheel_imports_and_its_commands_answer(wheel: Path, tmp_path: Path) -> None:

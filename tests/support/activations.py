@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from yolact_runtime.media.media import write_image
+from yolact_runtime.media.images import write_image
 from yolact_runtime.model.manifest import InputSpec
 
 __all__ = ["SPEC", "TENSORS", "make_frames", "small_network", "write_frames"]

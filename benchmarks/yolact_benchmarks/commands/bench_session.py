@@ -164,7 +164,7 @@ def _add_accuracy(request: BenchRequest, results: dict[str, Any], terminal: Term
 def _pictures(segmenters: dict[str, Segmenter], paths: Sequence[Path], terminal: Terminal) -> list[dict[str, Any]]:
     """The first precision beside the last one, in the pictures that differ most."""
     from yolact_calibration.report.contact_sheet import draw_sheet
-    from yolact_runtime.media.media import read_image
+    from yolact_runtime.media.images import read_image
 
     first, *_, last = segmenters
     other = {last: segmenters[last]}

@@ -128,7 +128,7 @@ def _measure_accuracy(
     from yolact_calibration.evaluation.bootstrap import bootstrap_precision
     from yolact_calibration.evaluation.coco import CocoAnnotations
     from yolact_calibration.evaluation.coco_evaluator import KINDS
-    from yolact_runtime.media.media import read_image
+    from yolact_runtime.media.images import read_image
 
     annotations = CocoAnnotations.from_file(options.annotations)
     if options.limit is not None:
@@ -166,7 +166,7 @@ def _measure_agreement(
     """Against another model: lines for people and the JSON object."""
     from yolact_benchmarks.report.eval_tables import agreement_lines
     from yolact_calibration.evaluation.agreement import AgreementMeter
-    from yolact_runtime.media.media import read_image
+    from yolact_runtime.media.images import read_image
 
     paths = _find_images(options, terminal)
     with ExitStack() as stack:

@@ -76,7 +76,7 @@ def camera_frames(number: int, count: int = _MAX_FRAMES) -> FrameSet:
         MediaError: There is no such camera, or it gives no frames.
         MissingDependencyError: OpenCV is not installed.
     """
-    from yolact_runtime.media.media import read_camera
+    from yolact_runtime.media.videos import read_camera
 
     frames = tuple(read_camera(number, count, _SETTLE))
     height, width = frames[0].shape[:2]
@@ -92,8 +92,8 @@ def read_frames(words: Sequence[str]) -> tuple[FrameSet, tuple[Path, ...]]:
     Raises:
         MediaError: A word stands for nothing, or a file is no picture.
     """
+    from yolact_runtime.media.images import read_image
     from yolact_runtime.media.inputs import find_inputs
-    from yolact_runtime.media.media import read_image
 
     inputs = find_inputs(words)
     if inputs.failures:

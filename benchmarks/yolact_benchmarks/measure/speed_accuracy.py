@@ -13,7 +13,7 @@ from yolact_calibration.evaluation.bootstrap import Interval, bootstrap_precisio
 from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.evaluation.coco_evaluator import KINDS
 from yolact_runtime.masks.instances import Instances
-from yolact_runtime.media.media import read_image
+from yolact_runtime.media.images import read_image
 from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["measure_accuracy_of", "measure_agreement_of"]

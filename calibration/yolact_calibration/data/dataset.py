@@ -25,7 +25,7 @@ from yolact_calibration.data.batch import Batch, Truth
 from yolact_calibration.errors import DatasetError, MediaError, YolactError
 from yolact_calibration.evaluation.coco import CocoAnnotations, CocoImage, boxes_xyxy
 from yolact_runtime.masks.masks import Masks
-from yolact_runtime.media.media import read_image
+from yolact_runtime.media.images import read_image
 from yolact_runtime.model.manifest import InputSpec
 
 __all__ = ["AnnotatedImages", "SampleSequence", "Samples", "iterate_batches", "learnable_images"]

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_calibration.errors import MediaError
-from yolact_runtime.media.media import VIDEO_SUFFIXES, VideoReader, read_image
+from yolact_runtime.media.images import read_image
+from yolact_runtime.media.videos import VIDEO_SUFFIXES, VideoReader
 
 __all__ = ["ARCHIVE_SUFFIX", "frames_of"]
 

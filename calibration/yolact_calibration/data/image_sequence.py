@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from yolact_calibration.data.augment import AugmentOptions, choose_window, distort_colours, normalise, sample_image
 from yolact_calibration.errors import DatasetError
 from yolact_runtime.cpu.preprocess import preprocess
+from yolact_runtime.media.images import read_image
 from yolact_runtime.media.inputs import find_inputs
-from yolact_runtime.media.media import read_image
 from yolact_runtime.model.manifest import InputSpec
 
 __all__ = ["ImageSequence", "UnlabelledImages", "find_unlabelled"]

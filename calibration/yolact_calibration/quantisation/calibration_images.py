@@ -15,7 +15,7 @@ from yolact_calibration.data.frame_files import ARCHIVE_SUFFIX, frames_of
 from yolact_calibration.errors import DatasetError, MediaError
 from yolact_calibration.quantisation.observer import frame_digest
 from yolact_runtime.media.inputs import find_inputs
-from yolact_runtime.media.media import VIDEO_SUFFIXES
+from yolact_runtime.media.videos import VIDEO_SUFFIXES
 
 __all__ = ["CalibrationImage", "CalibrationImages", "find_calibration_images"]
 

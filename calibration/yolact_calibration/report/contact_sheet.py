@@ -19,7 +19,7 @@ from yolact_calibration.evaluation.pairing import find_partners
 from yolact_runtime.cpu.preprocess import as_bgr
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
-from yolact_runtime.media.media import encode_image
+from yolact_runtime.media.images import encode_image
 from yolact_runtime.media.overlay import draw_instances
 
 __all__ = ["SheetOptions", "draw_sheet", "side_by_side", "worst_images"]

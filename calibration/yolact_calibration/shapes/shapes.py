@@ -119,7 +119,7 @@ def _write_picture(path: Path, image: npt.NDArray[np.uint8]) -> None:
         DatasetError: Another picture is there.
         MediaError: It cannot be written, or something is there that is no picture.
     """
-    from yolact_runtime.media.media import read_image, write_image
+    from yolact_runtime.media.images import read_image, write_image
 
     if not path.exists():
         write_image(path, image)

@@ -13,7 +13,7 @@ from yolact_calibration.data.annotated_images import AnnotatedImages
 from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.quantisation.calibration_images import CalibrationImages
 from yolact_calibration.quantisation.trial import NamedFrames
-from yolact_runtime.media.media import read_image
+from yolact_runtime.media.images import read_image
 
 __all__ = ["GuardImages"]
 

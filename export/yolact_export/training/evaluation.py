@@ -11,7 +11,7 @@ from yolact_calibration.evaluation.agreement import Agreement, measure_agreement
 from yolact_calibration.training.torch_backend import torch_segmenter
 from yolact_export.model.yolact import Yolact
 from yolact_runtime.masks.instances import Instances
-from yolact_runtime.media.media import read_image
+from yolact_runtime.media.images import read_image
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.segmenter import Segmenter
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolact_runtime.media.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from yolact_runtime.media.images import IMAGE_SUFFIXES
+from yolact_runtime.media.videos import VIDEO_SUFFIXES
 
 __all__ = ["Inputs", "find_inputs"]
 

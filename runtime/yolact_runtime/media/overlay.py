@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.masks.instances import Instances
-from yolact_runtime.media.media import text_coverage
+from yolact_runtime.media.lettering import text_coverage
 
 __all__ = ["draw_instances", "instance_colour"]
 

@@ -16,7 +16,7 @@ from yolact_benchmarks.measure.cold_start import measure_cold_start
 from yolact_benchmarks.measure.streaming import measure_streaming
 from yolact_runtime import Segmenter
 from yolact_runtime.errors import BackendError
-from yolact_runtime.media.media import write_image
+from yolact_runtime.media.images import write_image
 
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75), 0, 0.9), Thing((0.0, 0.0, 0.4, 0.6), 2, 0.6, prototype=1)]
 HEIGHT, WIDTH = 40, 60

@@ -16,7 +16,7 @@ from yolact_calibration.evaluation.accuracy import measure_accuracy
 from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_runtime import Segmenter
 from yolact_runtime.errors import BackendError
-from yolact_runtime.media.media import write_image
+from yolact_runtime.media.images import write_image
 
 THINGS = [
     Thing((0.25, 0.25, 0.75, 0.75), class_id=0, confidence=0.9),

@@ -8,7 +8,7 @@ import pytest
 
 from yolact_benchmarks.measure.frames import camera_frames, drawn_frames, read_frames
 from yolact_runtime.errors import MediaError
-from yolact_runtime.media.media import write_image
+from yolact_runtime.media.images import write_image
 
 
 def test_drawn_frames_are_always_the_same_and_take_turns() -> None:

@@ -16,7 +16,7 @@ from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, ite
 from yolact_calibration.errors import DatasetError, MediaError
 from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_runtime.cpu.preprocess import preprocess
-from yolact_runtime.media.media import read_image, write_image
+from yolact_runtime.media.images import read_image, write_image
 from yolact_runtime.model.manifest import InputSpec
 
 SPEC = InputSpec(64, 64, (104.0, 117.0, 124.0), (57.0, 57.0, 58.0), "RGB")

@@ -12,7 +12,7 @@ from yolact_calibration.data.augment import AugmentOptions
 from yolact_calibration.data.image_sequence import ImageSequence, UnlabelledImages, find_unlabelled
 from yolact_calibration.errors import DatasetError
 from yolact_runtime.cpu.preprocess import preprocess
-from yolact_runtime.media.media import read_image
+from yolact_runtime.media.images import read_image
 from yolact_runtime.model.manifest import InputSpec
 
 SPEC = InputSpec(48, 64, (103.9, 116.8, 123.7), (57.4, 57.1, 58.4))

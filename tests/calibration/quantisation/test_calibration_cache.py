@@ -17,7 +17,7 @@ from yolact_calibration.errors import CalibrationError, DatasetError
 from yolact_calibration.quantisation.calibration_cache import Calibration, cache_folder, calibrate
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
 from yolact_calibration.quantisation.observer import observe
-from yolact_runtime.media.media import write_image
+from yolact_runtime.media.images import write_image
 
 
 @pytest.fixture

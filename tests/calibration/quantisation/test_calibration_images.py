@@ -9,7 +9,8 @@ import pytest
 from support.activations import make_frames, write_frames
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
-from yolact_runtime.media.media import VideoWriter, write_image
+from yolact_runtime.media.images import write_image
+from yolact_runtime.media.videos import VideoWriter
 
 
 def names(images: CalibrationImages) -> list[str]:

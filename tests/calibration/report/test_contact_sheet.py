@@ -13,7 +13,7 @@ from yolact_calibration.errors import UsageError
 from yolact_calibration.evaluation.agreement import ImageAgreement
 from yolact_calibration.report.contact_sheet import SheetOptions, draw_sheet, side_by_side, worst_images
 from yolact_calibration.shapes.scene import CLASS_NAMES
-from yolact_runtime.media.media import read_image
+from yolact_runtime.media.images import read_image
 
 Frame = npt.NDArray[np.uint8]
 LEFT, RIGHT, MIDDLE = (4.0, 20.0, 34.0, 50.0), (64.0, 20.0, 94.0, 50.0), (36.0, 20.0, 62.0, 50.0)

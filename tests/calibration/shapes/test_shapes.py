@@ -11,7 +11,7 @@ import pytest
 from yolact_calibration.evaluation.coco import CocoAnnotations, boxes_xyxy
 from yolact_calibration.shapes import main
 from yolact_calibration.shapes.scene import CLASS_NAMES, SceneOptions, make_scene
-from yolact_runtime.media.media import read_image, write_image
+from yolact_runtime.media.images import read_image, write_image
 
 SIZE = SceneOptions(height=80, width=96)
 

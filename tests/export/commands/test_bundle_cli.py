@@ -25,7 +25,7 @@ from yolact_export.commands import cli
 from yolact_export.golden import write_golden
 from yolact_export.precision import document as document_module
 from yolact_export.precision import precision
-from yolact_runtime.media.media import write_image
+from yolact_runtime.media.images import write_image
 from yolact_runtime.model.bundle import open_bundle, read_manifest
 from yolact_runtime.model.engine_signature import sign_bundle, verify_bundle
 

@@ -33,7 +33,7 @@ from yolact_export.precision.document import (
 )
 from yolact_export.precision.guard_images import GuardImages
 from yolact_export.precision.precision import PrecisionRequest, PrecisionResult, Variant, add_precisions
-from yolact_runtime.media.media import write_image
+from yolact_runtime.media.images import write_image
 from yolact_runtime.terminal import Terminal
 
 SAME = {"a": make_instances(8, 8, [(1, 1, 5, 5)])}

@@ -11,7 +11,7 @@ from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
 from yolact_export.precision import guard_images
 from yolact_export.precision.guard_images import GuardImages
-from yolact_runtime.media.media import read_image
+from yolact_runtime.media.images import read_image
 
 COUNT = 12
 

@@ -34,7 +34,7 @@ from yolact_export.precision import precision
 from yolact_export.precision.document import verdict
 from yolact_export.precision.guard_images import GuardImages
 from yolact_export.precision.precision import PrecisionRequest, PrecisionResult, add_precisions, network_name
-from yolact_runtime.media.media import write_image
+from yolact_runtime.media.images import write_image
 from yolact_runtime.model.manifest import METADATA_KEY, Manifest
 from yolact_runtime.model.onnx_metadata import read_metadata
 from yolact_runtime.terminal import Terminal

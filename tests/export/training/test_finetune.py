@@ -26,7 +26,7 @@ from yolact_export.model.yolact import Yolact, create_model
 from yolact_export.training.finetune import FinetuneOptions, check_outputs, evaluate_model, finetune, split_annotations
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.masks.masks import Masks
-from yolact_runtime.media.media import write_image
+from yolact_runtime.media.images import write_image
 
 _NUM_PICTURES, _SIDE_PX = 20, 32
 

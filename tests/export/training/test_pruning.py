@@ -15,7 +15,7 @@ from yolact_export.checkpoint.checkpoint import load_checkpoint
 from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
 from yolact_export.commands import cli
 from yolact_export.training import pruned_latency, pruning
-from yolact_runtime.media.media import read_image
+from yolact_runtime.media.images import read_image
 from yolact_runtime.model.bundle import open_bundle
 from yolact_runtime.segmenter import Segmenter
 

@@ -14,10 +14,11 @@ import pytest
 
 from support.scenes import Thing, write_bundle
 from yolact_runtime import Segmenter, SegmenterOptions
-from yolact_runtime.cli import main
+from yolact_runtime.commands.run_cli import main
 from yolact_runtime.errors import BackendError
 from yolact_runtime.masks.masks import Masks
-from yolact_runtime.media.media import VideoReader, VideoWriter, write_image
+from yolact_runtime.media.images import write_image
+from yolact_runtime.media.videos import VideoReader, VideoWriter
 
 THINGS = [
     Thing((0.25, 0.25, 0.75, 0.75), class_id=0, confidence=0.9),
@@ -485,7 +486,7 @@ def test_the_next_command_can_be_pasted_into_a_shell(
 
 
 def _program(*words: object, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "yolact_runtime.cli", *map(str, words)], **options)
+    return subprocess.Popen([sys.executable, "-m", "yolact_runtime.commands.run_cli", *map(str, words)], **options)
 
 
 def test_as_a_program(bundle: Path, tmp_path: Path) -> None:

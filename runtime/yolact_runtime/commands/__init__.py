@@ -1,0 +1,3 @@
+"""``yolact-run``: what its command line asks for, done."""
+
+__all__: list[str] = []
