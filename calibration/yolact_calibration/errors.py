@@ -1,6 +1,6 @@
 """Errors of the calibration package, all below :class:`YolactError`."""
 
-from yolact_runtime.errors import MediaError, MissingDependencyError, ShapeError, UsageError, YolactError
+from yolact_runtime.errors import MediaError, MissingDependencyError, ShapeError, TextError, UsageError, YolactError
 
 __all__ = [
     "CalibrationError",
@@ -9,6 +9,7 @@ __all__ = [
     "MissingDependencyError",
     "PruningError",
     "ShapeError",
+    "TextError",
     "TrainingError",
     "UsageError",
     "YolactError",

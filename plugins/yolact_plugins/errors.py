@@ -11,6 +11,7 @@ __all__ = [
     "MissingCubinError",
     "MissingDependencyError",
     "ShapeError",
+    "TextError",
     "YolactError",
 ]
 
@@ -26,6 +27,10 @@ class YolactError(Exception):
 
 class ShapeError(YolactError):
     """An array has the wrong shape or dtype, or two arrays disagree."""
+
+
+class TextError(YolactError):
+    """A file that should be text or JSON is not, or says what no reader should guess about."""
 
 
 class MissingDependencyError(YolactError):

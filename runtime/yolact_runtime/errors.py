@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from yolact_plugins.errors import MissingDependencyError, ShapeError, YolactError
+from yolact_plugins.errors import MissingDependencyError, ShapeError, TextError, YolactError
 
 __all__ = [
     "BackendError",
@@ -19,6 +19,7 @@ __all__ = [
     "SelfTestError",
     "ShapeError",
     "SignatureError",
+    "TextError",
     "UsageError",
     "YolactError",
 ]

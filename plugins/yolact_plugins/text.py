@@ -1,0 +1,155 @@
+r"""Text and JSON that people and other programs wrote: read as what it says, or refused with the reason.
+
+Editors on Windows write byte-order marks, UTF-16 and ``\r\n``; programs write NaN, half a surrogate pair and nesting
+without end. Everything in the project that reads text from outside reads it here, so that a class is never called
+``"\ufeffdisc"``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any, NoReturn
+
+from yolact_plugins.errors import TextError
+
+__all__ = ["decode_json", "decode_text", "read_json", "read_text"]
+
+# The mark of UTF-32 in little-endian order begins with that of UTF-16, so it comes first.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def decode_text(content: bytes, source: str) -> str:
+    r"""Text of UTF-8, or of UTF-16 or UTF-32 that begins with a byte-order mark.
+
+    Args:
+        content: The whole file.
+        source: Its name, for messages.
+
+    Returns:
+        The text without the mark, with ``\n`` at the end of each line.
+
+    Raises:
+        TextError: It is not text in one of these encodings.
+    """
+    mark, encoding = next(((m, name) for m, name in _MARKS if content.startswith(m)), (b"", "utf-8"))
+    try:
+        text = content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"{source} is not text in {encoding.upper()}: byte {len(mark) + error.start} {_found(error)}. Save it as "
+            f"UTF-8"
+        ) from error
+    if "\0" in text:
+        raise TextError(
+            f"{source} is not text: it has zero bytes, as a binary file has, or UTF-16 without a byte-order mark. Save "
+            f"it as UTF-8"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _found(error: UnicodeDecodeError) -> str:
+    return f"is 0x{error.object[error.start]:02x} ({error.reason})"
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, as :func:`decode_text` has it.
+
+    Raises:
+        TextError: It cannot be read, or is not text.
+    """
+    return decode_text(_content(path), str(path))
+
+
+def decode_json(content: bytes, source: str, *, allow_nan: bool = False) -> Any:
+    """A JSON document, decoded by :func:`decode_text`.
+
+    Args:
+        content: The whole file.
+        source: Its name, for messages.
+        allow_nan: ``NaN``, ``Infinity`` and numbers beyond float64 become floats that are not finite, for callers that
+            judge field by field. JSON itself has no such values.
+
+    Raises:
+        TextError: It is not text, not JSON, nested too deep, names a key twice in one object, holds half of a surrogate
+            pair, or a number that is not finite.
+    """
+    text = decode_text(content, source)
+    kinds: dict[str, Any] = {} if allow_nan else {"parse_constant": _refuse_constant, "parse_float": _finite}
+    try:
+        document = json.loads(text, object_pairs_hook=_unique, **kinds)
+    except RecursionError:
+        raise TextError(f"{source}: nested too deep to be read") from None
+    except json.JSONDecodeError as error:
+        raise TextError(f"{source}: not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except ValueError as error:
+        raise TextError(f"{source}: not JSON: {error}") from error
+    # Surrogates reach a document through escapes only: UTF-8 and UTF-16 that hold lone ones do not decode.
+    if _ESCAPED_SURROGATE.search(text) and (lone := _lone_surrogate(document)) is not None:
+        raise TextError(
+            f"{source}: {json.dumps(lone)[:60]} holds half of a surrogate pair, which is no character; correct it"
+        )
+    return document
+
+
+def read_json(path: Path, *, allow_nan: bool = False) -> Any:
+    """The JSON document of a file, as :func:`decode_json` has it.
+
+    Raises:
+        TextError: It cannot be read, or is not such a document.
+    """
+    return decode_json(_content(path), str(path), allow_nan=allow_nan)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TextError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"an object has the key {json.dumps(repeated)[:60]} twice, and only one can be meant")
+    return made
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no number")
+
+
+def _lone_surrogate(document: Any) -> str | None:
+    """The first string with half of a surrogate pair, keys included."""
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            if _SURROGATE.search(value):
+                return value
+        elif isinstance(value, dict):
+            waiting += value.keys()
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return None
