@@ -16,7 +16,7 @@ from yolact_benchmarks.commands import eval_cli
 from yolact_calibration import shapes
 from yolact_export.commands import cli as export_cli
 from yolact_plugins.files import human_size
-from yolact_runtime import cli as run_cli
+from yolact_runtime.commands import run_cli
 
 EXAMPLES = Path(__file__).parent
 BALLOONS, SHAPES = EXAMPLES / "models" / "balloons.pth", EXAMPLES / "models" / "shapes.pth"

@@ -12,7 +12,7 @@ from support.training_data import write_scenes
 from yolact_benchmarks.commands import eval_cli
 from yolact_export.checkpoint.checkpoint import load_checkpoint
 from yolact_export.commands import cli as export_cli
-from yolact_runtime import cli as run_cli
+from yolact_runtime.commands import run_cli
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"
 # The seeds of the records; a part of them says enough here.

@@ -27,7 +27,7 @@ from yolact_export.commands import cli
 from yolact_export.precision import document as precision_document
 from yolact_export.precision import precision as precision_module
 from yolact_export.precision.guard_images import GuardImages
-from yolact_runtime import cli as run_cli
+from yolact_runtime.commands import run_cli
 from yolact_runtime.media.images import read_image, write_image
 from yolact_runtime.model.bundle import open_bundle
 

@@ -19,7 +19,7 @@ from support.scenes import Thing, raw_outputs, small_manifest, write_bundle
 from yolact_export.engine.self_test import try_engine
 from yolact_export.golden import write_golden
 from yolact_runtime import Segmenter, SegmenterOptions
-from yolact_runtime import cli as run_cli
+from yolact_runtime.commands import run_cli
 from yolact_runtime.errors import BackendError, BundleError, NoGoldenFrameError, SelfTestError
 from yolact_runtime.golden import read_golden
 from yolact_runtime.media.images import write_image

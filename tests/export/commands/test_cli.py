@@ -17,7 +17,7 @@ from yolact_export import pipeline
 from yolact_export.commands.cli import main
 from yolact_export.errors import VerificationError
 from yolact_export.verify import DetectionAgreement, Verification
-from yolact_runtime import cli as run_cli
+from yolact_runtime.commands import run_cli
 from yolact_runtime.model.bundle import open_bundle
 from yolact_runtime.model.manifest import METADATA_KEY, Manifest
 from yolact_runtime.model.onnx_metadata import read_metadata
