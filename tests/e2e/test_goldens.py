@@ -13,8 +13,8 @@ import pytest
 
 from support.goldens import CONFIG_NAMES, FOLDER, IMAGE_NAMES, load_golden, write_golden_checkpoint
 from yolact_export.commands import cli as export_cli
-from yolact_runtime.commands import run_cli
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from yolact_runtime.commands import run_cli
 from yolact_runtime.masks.masks import Masks
 
 CONFIDENCE_TOLERANCE = 2e-3

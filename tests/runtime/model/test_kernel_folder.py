@@ -18,7 +18,7 @@ from support.scenes import Thing, write_bundle
 from yolact_plugins.compile.cache import CubinCache
 from yolact_plugins.compile.cubin_folder import write_cubins
 from yolact_plugins.errors import MissingCubinError
-from yolact_runtime import cli
+from yolact_runtime.commands import run_cli
 from yolact_runtime.errors import BundleError
 from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256, open_bundle, read_manifest
 from yolact_runtime.model.kernel_folder import bundle_kernels, check_kernels
@@ -80,7 +80,7 @@ def test_it_is_still_a_bundle_that_runs(bundle: Path, tmp_path: Path, capsys: py
     assert open_bundle(bundle).network == bundle / "model.fp32.onnx"
     picture = tmp_path / "bright.png"
     cv2.imwrite(str(picture), np.full((40, 60, 3), 255, np.uint8))
-    assert cli.main([str(bundle), str(picture), "--backend", "onnxruntime-cpu"]) == 0
+    assert run_cli.main([str(bundle), str(picture), "--backend", "onnxruntime-cpu"]) == 0
     assert "1 instance(s): 1 x cat" in capsys.readouterr().out
 
 
