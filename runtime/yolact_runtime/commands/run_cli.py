@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from yolact_runtime.commands.overlay_options import add_overlay_options, check_overlay_options
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import UsageError
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         help="fast: published default; cross-class: one object, one class; traditional: greedy (default fast)",
     )
     parser.add_argument("--top-k", type=int, metavar="N", help="keep the N best instances of each image")
+    add_overlay_options(parser)
     more = parser.add_argument_group("beyond the published behaviour")
     more.add_argument(
         "--crop-margin", type=float, default=0.0, metavar="F", help="widen the mask crop by this fraction of the box"
@@ -80,6 +82,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     from yolact_runtime.segmenter_options import SegmenterOptions
 
     check_json_destination(options.json)
+    check_overlay_options(options)
     if options.top_k is not None and options.top_k < 1:
         raise UsageError(f"--top-k must be 1 or more, found {options.top_k}")
     if options.output and options.output.exists() and not options.output.is_dir():

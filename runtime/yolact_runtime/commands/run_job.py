@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact_plugins.files import human_size
+from yolact_runtime.commands.overlay_options import OverlayPainter
 from yolact_runtime.errors import BackendError, FrameError, MediaError
 from yolact_runtime.terminal import Terminal, write_json
 
@@ -26,6 +27,7 @@ class RunJob:
         self, options: argparse.Namespace, terminal: Terminal, segmenter: Any, inputs: frozenset[Path]
     ) -> None:
         self._options = options
+        self._painter = OverlayPainter(options)
         self._terminal = terminal
         self._segmenter = segmenter
         self._inputs = inputs
@@ -134,9 +136,7 @@ class RunJob:
             self._report(f"{name}: {_summary(names[i] for i in instances.class_id)}")
         if not self._options.output:
             return frame
-        from yolact_runtime.media.overlay import draw_instances
-
-        return draw_instances(frame, instances, names)
+        return self._painter.paint(frame, instances, names, None if index is None else name)
 
     def _report(self, line: str) -> None:
         """A result for people: on stdout, unless JSON was asked for; then it is talk."""

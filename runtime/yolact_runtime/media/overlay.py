@@ -2,60 +2,103 @@
 
 from __future__ import annotations
 
-import colorsys
+import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from yolact_runtime.errors import ShapeError
 from yolact_runtime.masks.instances import Instances
-from yolact_runtime.media.lettering import text_coverage
+from yolact_runtime.media.colours import instance_colour
+from yolact_runtime.media.label_layout import LabelLayout
+from yolact_runtime.media.lettering import text_coverage, text_size
 
 __all__ = ["draw_instances", "instance_colour"]
 
 Frame = npt.NDArray[np.uint8]
+Colour = npt.NDArray[np.float32]
+Int = npt.NDArray[np.int64]
 _MASK_OPACITY = 0.45
-# Successive hues lie this far apart on the colour wheel, which keeps any number of neighbours in a list distinct.
-_GOLDEN_RATIO = 0.618034
+_LEAST_LETTER_PX, _MOST_LETTER_PX = 8, 48
+_LABEL_SHARE = 0.08
+"""Letters become smaller where all labels together would take more of the picture."""
+_LEAST_SHRINK = 0.45
 
 
-def instance_colour(index: int) -> npt.NDArray[np.float32]:
-    """``(3,)`` blue, green, red in 0..255; neighbouring indices differ strongly."""
-    saturation, value = ((0.85, 1.0), (0.6, 1.0), (0.9, 0.8))[index // 8 % 3]
-    red, green, blue = colorsys.hsv_to_rgb(index * _GOLDEN_RATIO % 1.0, saturation, value)
-    return np.array([blue, green, red], np.float32) * 255
+@dataclasses.dataclass(frozen=True)
+class _Label:
+    text: str
+    letter_px: int
+
+    @property
+    def pad(self) -> int:
+        return max(2, self.letter_px // 4)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the tag."""
+        rows, columns = text_size(self.text, self.letter_px)
+        return rows + 2 * self.pad, columns + 2 * self.pad
 
 
-def draw_instances(frame: Frame, instances: Instances, class_names: Sequence[str]) -> Frame:
+def draw_instances(
+    frame: Frame,
+    instances: Instances,
+    class_names: Sequence[str],
+    *,
+    labels: bool = True,
+    boxes: bool = True,
+    masks: bool = True,
+    colours: npt.NDArray[np.float32] | None = None,
+) -> Frame:
     """Draw instances, the best on top.
+
+    A label stands at the best free place beside its box or inside it: inside the picture, on no other label, hiding no
+    small object. In a crowd letters become smaller; where no place is left, the confidence is left out, then the label.
+    The font has ASCII only, see :func:`yolact_runtime.media.lettering.in_ascii`.
 
     Args:
         frame: ``(H, W, 3)`` uint8, blue first; not modified.
         instances: Of this frame.
         class_names: Indexed by class id.
+        labels: Whether to write name and confidence.
+        boxes: Whether to draw the boxes.
+        masks: Whether to tint and outline the masks.
+        colours: ``(n, 3)`` float32, blue, green, red in 0..255, one for each instance; None gives each its own by
+            rank. :func:`~yolact_runtime.media.colours.class_colours` gives each class its own, and
+            :class:`~yolact_runtime.media.colours.InstanceColours` keeps them in a video.
 
     Returns:
         A new image of the same size.
+
+    Raises:
+        ShapeError: There are not as many colours as instances.
     """
+    if colours is None:
+        colours = np.array([instance_colour(i) for i in range(len(instances))], np.float32).reshape(-1, 3)
+    if colours.shape != (len(instances), 3):
+        raise ShapeError(f"{len(instances)} instances need colours of shape ({len(instances)}, 3), not {colours.shape}")
     image = frame.copy()
     line = max(1, round(min(frame.shape[:2]) / 350))
-    order = list(reversed(range(len(instances))))
-    for i in order:
-        _paint_mask(image, *instances.mask.window(i), instance_colour(i), line)
+    covered = np.zeros(frame.shape[:2], bool)
+    for i in reversed(range(len(instances)) if masks or labels else ()):
+        left, top, inside = instances.mask.window(i)
+        covered[top : top + inside.shape[0], left : left + inside.shape[1]] |= inside
+        if masks:
+            _paint_mask(image, left, top, inside, colours[i], line)
     # The limit is beyond any picture; a box without bounds would not fit into an integer.
-    boxes = np.trunc(np.clip(instances.xyxy, -1e6, 1e6)).astype(np.int64)
-    for i in order:
-        _draw_frame(image, boxes[i], instance_colour(i), line)
-    letter = int(np.clip(min(frame.shape[:2]) / 40, 8, 48))
-    for i in order:
-        name = class_names[instances.class_id[i]]
-        _draw_label(image, f"{name} {instances.confidence[i]:.2f}", boxes[i], instance_colour(i), letter)
+    limits = np.trunc(np.clip(instances.xyxy, -1e6, 1e6)).astype(np.int64)
+    limits = np.clip(limits, 0, [frame.shape[1], frame.shape[0]] * 2)
+    for i in reversed(range(len(instances)) if boxes else ()):
+        _draw_frame(image, limits[i], colours[i], line)
+    if labels and len(instances):
+        _draw_labels(image, instances, class_names, LabelLayout(limits, covered), colours)
     return image
 
 
-def _paint_mask(
-    image: Frame, left: int, top: int, inside: npt.NDArray[np.bool_], colour: npt.NDArray[np.float32], line: int
-) -> None:
+def _paint_mask(image: Frame, left: int, top: int, inside: npt.NDArray[np.bool_], colour: Colour, line: int) -> None:
     """Tint the pixels of a mask, and darken, then colour, its rim, so that it stands out from any background."""
     view = image[top : top + inside.shape[0], left : left + inside.shape[1]]
     tinted = view[inside].astype(np.float32) * (1 - _MASK_OPACITY) + colour * _MASK_OPACITY
@@ -72,9 +115,8 @@ def _erode(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _draw_frame(image: Frame, box: npt.NDArray[np.int64], colour: npt.NDArray[np.float32], line: int) -> None:
-    height, width = image.shape[:2]
-    left, top, right, bottom = np.clip(box, 0, [width, height, width, height]).tolist()
+def _draw_frame(image: Frame, box: Int, colour: Colour, line: int) -> None:
+    left, top, right, bottom = box.tolist()
     value = colour.astype(np.uint8)
     image[top : min(top + line, bottom), left:right] = value
     image[max(bottom - line, top) : bottom, left:right] = value
@@ -82,18 +124,39 @@ def _draw_frame(image: Frame, box: npt.NDArray[np.int64], colour: npt.NDArray[np
     image[top:bottom, max(right - line, left) : right] = value
 
 
-def _draw_label(
-    image: Frame, text: str, box: npt.NDArray[np.int64], colour: npt.NDArray[np.float32], letter: int
+def _draw_labels(
+    image: Frame, instances: Instances, class_names: Sequence[str], layout: LabelLayout, colours: Colour
 ) -> None:
-    """A filled tag above the box, or inside its top edge where there is no room, with text that contrasts."""
-    pad = max(2, letter // 4)
-    coverage = np.pad(text_coverage(text, letter), pad)
-    rows, columns = min(coverage.shape[0], image.shape[0]), min(coverage.shape[1], image.shape[1])
-    left = int(np.clip(box[0], 0, image.shape[1] - columns))
-    top = int(box[1]) - rows if box[1] >= rows else int(np.clip(box[1], 0, image.shape[0] - rows))
-    top = min(top, image.shape[0] - rows)
+    """The best instance chooses its place first."""
+    names = [class_names[class_id] for class_id in instances.class_id.tolist()]
+    texts = [f"{name} {score:.2f}" for name, score in zip(names, instances.confidence.tolist(), strict=True)]
+    letter = _letter_px(image, texts)
+    small = max(_LEAST_LETTER_PX, round(letter * 0.7))
+    for i, (text, name) in enumerate(zip(texts, names, strict=True)):
+        for label in dict.fromkeys((_Label(text, letter), _Label(text, small), _Label(name, small))):
+            place = layout.place(i, *label.size)
+            if place is not None:
+                _draw_label(image, label, place, colours[i])
+                break
+
+
+def _letter_px(image: Frame, texts: Sequence[str]) -> int:
+    """Height of the letters: by the size of the picture, and smaller where there are many labels."""
+    letter = float(np.clip(min(image.shape[:2]) / 40, _LEAST_LETTER_PX, _MOST_LETTER_PX))
+    needed = sum(math.prod(_Label(text, int(letter)).size) for text in texts)
+    room = _LABEL_SHARE * image.shape[0] * image.shape[1]
+    shrink = min(1.0, max(_LEAST_SHRINK, math.sqrt(room / needed)))
+    return max(_LEAST_LETTER_PX, int(letter * shrink))
+
+
+def _draw_label(image: Frame, label: _Label, place: tuple[int, int], colour: Colour) -> None:
+    """A filled tag with text that contrasts."""
+    (left, top), (rows, columns) = place, label.size
+    letters = text_coverage(label.text, label.letter_px)[:, :, None]
     # Of black and white the one with the higher contrast (WCAG 2): never below 4.5.
     luminance = (colour / 255) ** 2.2 @ np.array([0.0722, 0.7152, 0.2126], np.float32)
     ink = 0.0 if luminance > 0.18 else 255.0
-    alpha = coverage[:rows, :columns, None]
-    image[top : top + rows, left : left + columns] = (colour * (1 - alpha) + np.float32(ink) * alpha).astype(np.uint8)
+    tag = image[top : top + rows, left : left + columns]
+    tag[:] = colour.astype(np.uint8)
+    inner = tag[label.pad : -label.pad, label.pad : -label.pad]
+    inner[:] = (colour * (1 - letters) + np.float32(ink) * letters).astype(np.uint8)

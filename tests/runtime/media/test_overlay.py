@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from support.properties import examples
 from support.scenes import make_instances
+from yolact_runtime.errors import ShapeError
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
 from yolact_runtime.media.overlay import draw_instances, instance_colour
@@ -181,3 +187,60 @@ def test_a_picture_with_many_instances_keeps_every_box_visible() -> None:
     for i, (left, top, _, _) in enumerate(boxes):
         corner = image[int(top) + 29, int(left) + 29]
         assert (corner == instance_colour(i).astype(np.uint8)).all()
+
+
+def _draw(where: list[tuple[float, float, float, float]], size: tuple[int, int] = (200, 200), **options: Any) -> Frame:
+    return draw_instances(_gray(*size), make_instances(*size, where), NAMES, **options)
+
+
+def test_labels_boxes_and_masks_can_be_left_out() -> None:
+    boxes = [(50.0, 80.0, 150.0, 180.0)]
+    everything = _changed(_draw(boxes))
+    without_labels = _changed(_draw(boxes, labels=False))
+    assert not without_labels[:80].any()
+    assert (without_labels[80:] == everything[80:]).all()
+    only_box = _changed(_draw(boxes, labels=False, masks=False))
+    assert only_box[80, 100]
+    assert not only_box[100:160, 70:130].any()
+    only_mask = _draw(boxes, labels=False, boxes=False)
+    assert _changed(only_mask)[130, 100]
+    assert (_draw(boxes, labels=False, boxes=False, masks=False) == GRAY).all()
+
+
+def test_colours_can_be_given() -> None:
+    colours = np.array([[10, 20, 250], [250, 20, 10]], np.float32)
+    image = _draw([(20, 60, 80, 190), (120, 60, 180, 190)], colours=colours)
+    assert image[189, 50].tolist() == [10, 20, 250]
+    assert image[189, 150].tolist() == [250, 20, 10]
+    with pytest.raises(ShapeError, match=r"2 instances need colours of shape \(2, 3\), not \(1, 3\)"):
+        _draw([(20, 60, 80, 190), (120, 60, 180, 190)], colours=colours[:1])
+
+
+def test_in_a_crowd_letters_are_smaller_and_no_object_disappears() -> None:
+    random = np.random.default_rng(0)
+    corners = random.uniform([0, 0], [600, 340], (60, 2))
+    boxes = [(float(x), float(y), float(x) + 30, float(y) + 12) for x, y in corners]
+    image = _draw(boxes, (360, 640))
+    plain = _draw(boxes, (360, 640), labels=False)
+    labels = (image != plain).any(axis=2)
+    for left, top, right, bottom in boxes:
+        hidden = labels[int(top) : int(bottom), int(left) : int(right)]
+        assert hidden.mean() < 0.85  # one label hides at most 40 % of a box
+    # One label alone is larger than a label of the crowd.
+    alone = (_draw(boxes[:1], (360, 640)) != _draw(boxes[:1], (360, 640), labels=False)).any(axis=2)
+    assert labels.sum() < 60 * alone.sum()
+
+
+@examples(60)
+@given(
+    st.lists(st.tuples(*[st.integers(-20, 120)] * 4), min_size=1, max_size=6),
+    st.tuples(st.integers(1, 100), st.integers(1, 100)),
+)
+def test_any_boxes_in_any_picture_can_be_drawn_and_always_look_the_same(
+    boxes: list[tuple[int, int, int, int]], size: tuple[int, int]
+) -> None:
+    given_boxes = np.array(boxes, np.float32)
+    instances = make_instances(*size, [(0.0, 0.0, 0.0, 0.0)] * len(boxes))
+    instances = Instances(given_boxes, instances.mask, instances.confidence, instances.class_id)
+    images = [draw_instances(_gray(*size), instances, NAMES) for _ in range(2)]
+    assert (images[0] == images[1]).all()

@@ -1,0 +1,76 @@
+"""What ``yolact-run`` draws on its pictures: the options, and the painter that they make."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from yolact_runtime.errors import UsageError
+
+__all__ = ["OverlayPainter", "add_overlay_options", "check_overlay_options"]
+
+_PARTS = ("masks", "boxes", "labels")
+
+
+def add_overlay_options(parser: argparse.ArgumentParser) -> None:
+    """Add a group of options that say what is drawn."""
+    group = parser.add_argument_group("pictures (with -o)")
+    group.add_argument("--no-labels", action="store_true", help="draw no names and scores")
+    group.add_argument("--no-boxes", action="store_true", help="draw no boxes")
+    group.add_argument("--no-masks", action="store_true", help="draw no masks")
+    group.add_argument(
+        "--color",
+        choices=["instance", "class"],
+        help="instance: every object has its own, kept from frame to frame of a video; class: every class has its own, "
+        "the same in all pictures (default instance)",
+    )
+
+
+def check_overlay_options(options: argparse.Namespace) -> None:
+    """Refuse options that would change nothing.
+
+    Raises:
+        UsageError: No pictures are written, or nothing would be drawn on them.
+    """
+    without = [f"--no-{part}" for part in _PARTS if getattr(options, f"no_{part}")]
+    told = without + ([f"--color {options.color}"] if options.color else [])
+    if told and not options.output:
+        raise UsageError(f"{' '.join(told)}: no pictures are written; name a folder for them with -o OUT_DIR")
+    if len(without) == len(_PARTS):
+        raise UsageError(f"{' '.join(without)} would draw nothing; leave one of them out, or leave out -o")
+
+
+class OverlayPainter:
+    """Draws the instances of images, and of the frames of videos in their order.
+
+    Args:
+        options: Parsed from :func:`add_overlay_options`.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._shown = {part: not getattr(options, f"no_{part}") for part in _PARTS}
+        self._by_class = options.color == "class"
+        self._video: str | None = None
+        self._keeper: Any = None
+
+    def paint(self, frame: Any, instances: Any, class_names: Sequence[str], video: str | None = None) -> Any:
+        """A new picture: the frame with its instances.
+
+        Args:
+            frame: ``(H, W, 3)`` uint8, blue first; not modified.
+            instances: Those of this frame.
+            class_names: Indexed by class id.
+            video: The file that the frame is the next one of; None is a picture of its own.
+        """
+        from yolact_runtime.media.colours import InstanceColours, class_colours
+        from yolact_runtime.media.overlay import draw_instances
+
+        colours = None
+        if self._by_class:
+            colours = class_colours(instances.class_id)
+        elif video is not None:
+            if video != self._video:
+                self._video, self._keeper = video, InstanceColours()
+            colours = self._keeper.assign(instances)
+        return draw_instances(frame, instances, class_names, colours=colours, **self._shown)
