@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -134,10 +135,11 @@ def run_command(
 
     Args:
         parser: With :func:`add_common_options`.
-        command: Does the work; returns the exit status.
+        command: Does the work; returns the exit status. Its options have what was typed as ``command_line``.
         arguments: The words after the command's name; None takes those of this process.
     """
     options = parser.parse_args(arguments)
+    options.command_line = shlex.join([*parser.prog.split(), *(sys.argv[1:] if arguments is None else arguments)])
     terminal = Terminal(options.quiet)
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)

@@ -171,4 +171,5 @@ def _pictures(segmenters: dict[str, Segmenter], paths: Sequence[Path], terminal:
     _, meters, found = measure_agreement_of(other, segmenters[first], paths, terminal.progress)
     names = segmenters[first].class_names
     images = meters[last].measure().images
-    return draw_sheet(images, lambda name: read_image(Path(name)), found[""], found[last], names)
+    sheet = draw_sheet(images, lambda name: read_image(Path(name)), found[""], found[last], names)
+    return [{**image, "sides": [first.upper(), last.upper()]} for image in sheet]

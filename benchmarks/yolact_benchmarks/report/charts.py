@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ Case = Mapping[str, Any]
 _MAX_SERIES = 6
 """As many as there are colours."""
 _MAX_POINTS = 240
+_LONG_GAP = 3.0
+"""Times the median time between two readings: longer, and nobody looked meanwhile."""
 _TAIL = 99.5
 """Percentile at which a distribution's picture ends: one frame of a second would leave no room for the others."""
 
@@ -151,9 +154,11 @@ def _distribution(case: Case) -> list[Point]:
 def _history(case: Case) -> list[Point]:
     """At most so many points: the median and the longest of each stretch, so that no long frame is lost."""
     ms, seconds = np.asarray(case["samples_ms"]), np.asarray(case["seconds"])
-    points = []
+    points: list[Point] = []
     processes = np.split(np.arange(len(ms)), np.cumsum(case.get("processes", [len(ms)]))[:-1])
     for process in processes:
+        if points and len(process):
+            points.append(_break(points[-1].x))
         for part in np.array_split(process, min(len(process), max(1, _MAX_POINTS // 2 // len(processes)))):
             points.append(Point(float(seconds[part[0]]), float(np.median(ms[part]))))
             if len(part) > 1:
@@ -161,10 +166,26 @@ def _history(case: Case) -> list[Point]:
     return points
 
 
+def _broken(points: Sequence[Point]) -> list[Point]:
+    """The points with a break where nothing was measured, as between two processes."""
+    gaps = np.diff([point.x for point in points])
+    longest = _LONG_GAP * float(np.median(gaps))
+    broken = [points[0]]
+    for gap, point in zip(gaps.tolist(), points[1:], strict=True):
+        broken += [_break(broken[-1].x), point] if gap > longest else [point]
+    return broken
+
+
+def _break(x: float) -> Point:
+    """Where a line ends, and another one begins."""
+    return Point(x, math.nan)
+
+
 def _over_time(title: str, unit: str, values: Sequence[tuple[float, float | None]], factor: float) -> str:
     points = [Point(seconds, value * factor) for seconds, value in values if value is not None]
     if len(points) < 2:
         return ""
+    points = _broken(points)
     x = Axis.covering("seconds since the measurement began", [point.x for point in points], from_zero=True)
     y = Axis.covering(unit, [point.y for point in points], from_zero=True)
     limit = Limit(10.0, "more is unstable") if title == "Load of others" and y.high > 10 else None

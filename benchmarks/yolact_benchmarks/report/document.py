@@ -7,6 +7,7 @@ with ``"not_measured"`` and the reason.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ from yolact_benchmarks.report.record import environment
 from yolact_benchmarks.statistics.between_processes import median_interval, split_series
 from yolact_benchmarks.statistics.stability import DEFAULT_LIMITS, StabilityLimits, Verdict, judge_series
 from yolact_benchmarks.statistics.statistics import summarise
+from yolact_calibration.report.html_page import now_utc
 from yolact_runtime.errors import YolactError
 
 __all__ = ["BENCHMARK", "SCHEMA", "BenchRecordError", "case_document", "envelope", "machine_document", "read_record"]
@@ -50,6 +52,8 @@ def envelope(command: str, settings: Mapping[str, Any], results: Mapping[str, An
         "benchmark": BENCHMARK,
         "schema": SCHEMA,
         "command": command,
+        "date": now_utc(),
+        "created_with": {"yolact-deploy": importlib.metadata.version("yolact-deploy")},
         "environment": {**environment(), "kernel": platform.release(), "variables": variables},
         "settings": dict(settings),
         "results": dict(results),

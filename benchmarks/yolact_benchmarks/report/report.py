@@ -15,7 +15,7 @@ from yolact_benchmarks.report.charts import (
 )
 from yolact_benchmarks.report.tables import Table, bench_tables, unstable_lines
 from yolact_calibration.report.chart_frame import CHART_STYLE
-from yolact_calibration.report.html_page import Column, definitions, draw_page, figure, table, text
+from yolact_calibration.report.html_page import Column, definitions, draw_page, figure, made_with, table, text
 from yolact_calibration.report.precision_evidence import SHEET_STYLE, draw_images
 
 __all__ = ["draw_bench_report"]
@@ -50,6 +50,7 @@ def draw_bench_report(record: Mapping[str, Any], pictures: Sequence[Mapping[str,
         _section("Pictures that differ most", draw_images(pictures)),
         _section("The machine meanwhile", _machine(results["machine"], cases)),
         _section("How it was measured", _method(record)),
+        made_with(record.get("created_with", {}), {"date": record.get("date")}),
     ]
     return draw_page(title, "\n".join(filter(None, sections)), CHART_STYLE + SHEET_STYLE + _STYLE)
 
@@ -67,7 +68,7 @@ def _verdict(results: Mapping[str, Any]) -> str:
     last = results["cases"][-1]
     latency = last["latency"]
     count = last["instances"]
-    seen = "with what it finds" if count == "found" else f"with {count} instances"
+    seen = "with what it finds" if count == "found" else f"with {count} instance{'s' * (count != 1)}"
     sentence = (
         f"{text(last['precision'])}, {text(last['frames']['name'])} {text(seen)}: "
         f"<strong>{figure(latency['percentiles_ms']['p50'], 'ms')}</strong> a frame "

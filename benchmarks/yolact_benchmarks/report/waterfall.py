@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from yolact_calibration.report.chart_frame import (
     CHART_WIDTH,
-    LETTER_PX,
     MARGIN_BOTTOM,
     MARGIN_RIGHT,
     NUM_COLOURS,
     Axis,
     draw_figure,
     draw_lower_side,
+    text_width,
 )
 from yolact_calibration.report.html_page import figure, text
 
@@ -32,7 +32,7 @@ def draw_waterfall(title: str, stages: Sequence[tuple[str, float]]) -> str:
     """
     total = sum(ms for _, ms in stages)
     axis = Axis.covering("ms since the frame was there", [0.0, total], from_zero=True)
-    left = 14 + LETTER_PX * max((len(name) for name, _ in stages), default=0)
+    left = 10 + max((text_width(name) for name, _ in stages), default=0)
     bottom = _TOP_PX + _ROW_PX * len(stages)
 
     def across(value: float) -> float:

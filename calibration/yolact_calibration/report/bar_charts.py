@@ -8,20 +8,22 @@ from collections.abc import Sequence
 
 from yolact_calibration.report.chart_frame import (
     CHART_WIDTH,
-    LETTER_PX,
     MARGIN_BOTTOM,
     MARGIN_RIGHT,
     NUM_COLOURS,
     Axis,
     draw_figure,
     draw_lower_side,
+    draw_nothing,
+    text_width,
 )
 from yolact_calibration.report.html_page import figure, finite, text
 
 __all__ = ["draw_bars", "draw_histogram"]
 
 _BAR_PX, _GROUP_GAP_PX = 11, 9
-_MAX_NAME_LETTERS = 18
+_MAX_NAME_PX = 150
+"""Beside the bars; longer names are cut."""
 _SMALL_WIDTH, _SMALL_HEIGHT, _MAX_BINS = 160, 34, 48
 _Bin = tuple[float, float, float]
 """From, to, height."""
@@ -37,9 +39,14 @@ def draw_bars(
         axis: The lower side, with zero on it.
         names: One for each bar of a group.
         groups: Name and values; an undefined value has no bar.
+
+    Returns:
+        HTML; a line that says so where no bar would have a length.
     """
-    letters = min(_MAX_NAME_LETTERS, max((len(name) for name, _ in groups), default=0))
-    left = 12 + LETTER_PX * letters
+    if nothing := draw_nothing(title, [value for _, values in groups for value in values]):
+        return nothing
+    shown = [_shortened(name) for name, _ in groups]
+    left = 10 + max(map(text_width, shown))
     row = len(names) * _BAR_PX + _GROUP_GAP_PX
     bottom = 6.0 + row * len(groups)
 
@@ -49,7 +56,7 @@ def draw_bars(
     parts = [f'<path class="grid" d="{"".join(f"M{across(tick):.1f} 4V{bottom:.1f}" for tick in axis.ticks)}"/>']
     for number, (name, values) in enumerate(groups):
         top = 6 + _GROUP_GAP_PX / 2 + row * number
-        parts.append(_group_name(name, left - 8, top + len(names) * _BAR_PX / 2 + 4))
+        parts.append(_group_name(name, shown[number], left - 8, top + len(names) * _BAR_PX / 2 + 4))
         for index, value in enumerate(values):
             known = finite(value)
             if known is not None:
@@ -64,8 +71,15 @@ def draw_bars(
     return draw_figure(title, legend, f"{title}: {axis.title}", bottom + MARGIN_BOTTOM, "".join(parts))
 
 
-def _group_name(name: str, right: float, y: float) -> str:
-    shown = name if len(name) <= _MAX_NAME_LETTERS else f"{name[: _MAX_NAME_LETTERS - 1]}…"
+def _shortened(name: str) -> str:
+    if text_width(name) <= _MAX_NAME_PX:
+        return name
+    while name and text_width(name + "…") > _MAX_NAME_PX:
+        name = name[:-1]
+    return name + "…"
+
+
+def _group_name(name: str, shown: str, right: float, y: float) -> str:
     return f'<text x="{right:.1f}" y="{y:.1f}" text-anchor="end">{text(shown)}<title>{text(name)}</title></text>'
 
 

@@ -15,19 +15,25 @@ from yolact_calibration.report.html_page import MINUS, figure, finite, text
 __all__ = [
     "CHART_STYLE",
     "CHART_WIDTH",
-    "LETTER_PX",
+    "LINE_PX",
     "MARGIN_BOTTOM",
     "MARGIN_RIGHT",
     "NUM_COLOURS",
     "Axis",
     "draw_figure",
     "draw_lower_side",
+    "draw_nothing",
+    "text_width",
 ]
 
 CHART_WIDTH = 480
 MARGIN_RIGHT, MARGIN_BOTTOM = 18, 46
-LETTER_PX = 7.8
-"""Width of a letter of the charts' text, on the safe side."""
+_TEXT_PX, LINE_PX = 14, 15
+"""Height of the charts' text, and of a line of it."""
+# Widths of letters, for the height of the text, in DejaVu Sans, the widest font that system-ui is anywhere.
+_LETTER_WIDTHS = {" !'(),-./:;IJ[\\]`fijlrt|": 0.42, '"*?FLPTY_aceksoxyzv': 0.62, "#$%&+<=>@MWmw^~DGHNOQUC": 1.0}
+_WIDTH = {letter: width for letters, width in _LETTER_WIDTHS.items() for letter in letters}
+_OTHER_WIDTH = 0.7
 NUM_COLOURS = 6
 CHART_STYLE = """
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: .5rem 1.5rem;
@@ -139,6 +145,31 @@ def _round_up(step: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power >= step * (1 - 1e-9))
 
 
+def text_width(plain: str, height_px: float = _TEXT_PX) -> float:
+    """Room that a text takes, pixels, on the safe side: no font that a browser is likely to have is wider.
+
+    Args:
+        plain: One line.
+        height_px: Size of the font; that of the charts unless it is given.
+    """
+    return height_px * sum(_WIDTH.get(letter, _OTHER_WIDTH if letter.isascii() else 1.0) for letter in plain)
+
+
+def draw_nothing(title: str, values: Iterable[float | None]) -> str:
+    """What stands in the place of a chart that would be empty; empty where there is something to show.
+
+    Args:
+        title: Heading, plain text.
+        values: All that the chart would show; undefined ones are None.
+    """
+    known = {number for number in map(finite, values) if number is not None}
+    if any(abs(number) > _SMALLEST for number in known):
+        return ""
+    why = "every value is 0" if known else "there is no value"
+    line = f'<p class="faint">Nothing to show: {why}.</p>'
+    return f'<figure class="chart"><figcaption>{text(title)}</figcaption>{line}</figure>'
+
+
 def draw_figure(title: str, legend: Sequence[tuple[str, str]], description: str, height: float, content: str) -> str:
     """A chart with its heading.
 
@@ -162,7 +193,7 @@ def draw_lower_side(axis: Axis, across: Callable[[float], float], left: float, b
     """The axis line, as many tick labels as there is room for, and the title."""
     labels = axis.labels()
     room = (CHART_WIDTH - left - MARGIN_RIGHT) / max(1, len(labels) - 1)
-    stride = max(1, math.ceil((LETTER_PX * max(map(len, labels)) + 8) / room))
+    stride = max(1, math.ceil((max(map(text_width, labels)) + 8) / room))
     ticks = list(zip(axis.ticks, labels, strict=True))[::stride]
     parts = [
         f'<line class="axis" x1="{left:.1f}" x2="{CHART_WIDTH - MARGIN_RIGHT}" y1="{bottom:.1f}" y2="{bottom:.1f}"/>'
@@ -171,7 +202,7 @@ def draw_lower_side(axis: Axis, across: Callable[[float], float], left: float, b
         x = across(tick)
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom:.1f}" y2="{bottom + 4:.1f}"/>')
         # The last label would be cut off where it is long.
-        x = min(x, CHART_WIDTH - 2 - LETTER_PX * len(label) / 2)
+        x = min(x, CHART_WIDTH - 2 - text_width(label) / 2)
         parts.append(f'<text x="{x:.1f}" y="{bottom + 18:.1f}" text-anchor="middle">{label}</text>')
     middle = (left + CHART_WIDTH - MARGIN_RIGHT) / 2
     title = f'<text x="{middle:.1f}" y="{bottom + 38:.1f}" text-anchor="middle">{text(axis.title)}</text>'

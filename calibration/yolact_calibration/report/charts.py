@@ -11,13 +11,15 @@ from typing import Literal
 
 from yolact_calibration.report.chart_frame import (
     CHART_WIDTH,
-    LETTER_PX,
+    LINE_PX,
     MARGIN_BOTTOM,
     MARGIN_RIGHT,
     NUM_COLOURS,
     Axis,
     draw_figure,
     draw_lower_side,
+    draw_nothing,
+    text_width,
 )
 from yolact_calibration.report.html_page import figure, finite, text
 
@@ -61,7 +63,8 @@ class Series:
     Attributes:
         name: For the legend; without a name it is not in it.
         points: From left to right.
-        style: ``"line"`` joins them; ``"steps"`` goes on level to the next and marks each; ``"points"`` marks each;
+        style: ``"line"`` joins them, but not across an undefined one; ``"steps"`` goes on level to the next and marks
+            each; ``"points"`` marks each;
             ``"front"`` is thin steps without marks.
         shift_px: To the right, so that intervals of two series do not hide each other.
     """
@@ -112,10 +115,15 @@ def draw_plot(title: str, x: Axis, y: Axis, series: Sequence[Series], limit: Lim
         title: Heading, plain text.
         x: The lower side.
         y: The left side; its title stands above it.
-        series: Undefined coordinates are left out.
+        series: Points with undefined coordinates are left out.
         limit: A line across.
+
+    Returns:
+        HTML; a line that says so where there is no point, or every one is at zero.
     """
-    field = _Field(x, y, 12 + LETTER_PX * max(map(len, y.labels())))
+    if nothing := draw_nothing(title, [point.y for one in series for point in one.points]):
+        return nothing
+    field = _Field(x, y, 10 + max(map(text_width, y.labels())))
     parts = field.frame()
     for index, one in enumerate(series):
         parts += _draw_series(field, one, index)
@@ -129,25 +137,42 @@ def draw_plot(title: str, x: Axis, y: Axis, series: Sequence[Series], limit: Lim
 
 def _limit_line(field: _Field, limit: Limit) -> str:
     y, right = field.down(limit.value), CHART_WIDTH - MARGIN_RIGHT
+    # Above the line, unless the title of the left side is there.
+    name_y = y - 5 if y > _TOP + LINE_PX else y + LINE_PX
     return (
         f'<line class="limit" x1="{field.left:.1f}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="limit-name" x="{field.left + 4:.1f}" y="{y - 5:.1f}">{text(limit.name)}</text>'
+        f'<text class="limit-name" x="{field.left + 4:.1f}" y="{name_y:.1f}">{text(limit.name)}</text>'
     )
 
 
 def _draw_series(field: _Field, series: Series, index: int) -> list[str]:
-    points = [point for point in series.points if finite(point.x) is not None and finite(point.y) is not None]
-    line = [point for point in points if not point.is_hollow]
+    stretches = _stretches(series)
+    points = [point for stretch in stretches for point in stretch]
     parts = []
-    if series.style != "points" and line:
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in _line_corners(field, series, line))
-        dash = _FRONT_DASH if series.style == "front" else _DASHES[index % len(_DASHES)]
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
-        front = " front" if series.style == "front" else ""
-        parts.append(f'<polyline class="line{front}"{dashes} points="{path}"/>')
-    marked = {"line": line[-1:], "front": []}.get(series.style, points)
+    for stretch in stretches:
+        line = [point for point in stretch if not point.is_hollow]
+        if series.style != "points" and line:
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in _line_corners(field, series, line))
+            dash = _FRONT_DASH if series.style == "front" else _DASHES[index % len(_DASHES)]
+            dashes = f' stroke-dasharray="{dash}"' if dash else ""
+            front = " front" if series.style == "front" else ""
+            parts.append(f'<polyline class="line{front}"{dashes} points="{path}"/>')
+    # A stretch of one point is no line that could be seen.
+    alone = [stretch[0] for stretch in stretches[:-1] if len(stretch) == 1]
+    marked = {"line": [*alone, *points[-1:]], "front": []}.get(series.style, points)
     parts += [_draw_point(field, series, point, index) for point in marked]
     return [f'<g class="c{index % NUM_COLOURS}">{"".join(parts)}</g>'] if parts else []
+
+
+def _stretches(series: Series) -> list[list[Point]]:
+    """The points that are joined with each other; only lines are broken."""
+    stretches: list[list[Point]] = [[]]
+    for point in series.points:
+        if finite(point.x) is not None and finite(point.y) is not None:
+            stretches[-1].append(point)
+        elif series.style == "line" and stretches[-1]:
+            stretches.append([])
+    return [stretch for stretch in stretches if stretch]
 
 
 def _line_corners(field: _Field, series: Series, points: Sequence[Point]) -> list[tuple[float, float]]:
@@ -208,7 +233,7 @@ def _point_names(field: _Field, series: Sequence[Series]) -> list[str]:
     taken: list[_Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y, _ in named]
     parts = []
     for x, y, name in named:
-        width = LETTER_PX * len(name)
+        width = text_width(name)
         # Above and beside: an interval runs straight up, and lines run level.
         places = [(left, top) for top in (y - 20, y + 4, y - 8) for left in (x + 7, x - 7 - width)]
         boxes = [(left, top, left + width, top + 16) for left, top in places]

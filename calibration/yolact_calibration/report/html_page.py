@@ -7,13 +7,27 @@ It loads nothing and runs nothing, and says so to the browser, which would refus
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["MINUS", "UNDEFINED", "Column", "definitions", "draw_page", "figure", "finite", "points", "table", "text"]
+__all__ = [
+    "MINUS",
+    "UNDEFINED",
+    "Column",
+    "definitions",
+    "draw_page",
+    "figure",
+    "finite",
+    "made_with",
+    "now_utc",
+    "points",
+    "table",
+    "text",
+]
 
 UNDEFINED = "\N{EN DASH}"
 """Stands where a figure has no value."""
@@ -21,15 +35,18 @@ UNDEFINED = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LARGEST = 1e30
+_PHONE_PX, _LETTER_PX, _GAP_PX = 360, 8.5, 9
+"""Room for a table on a phone; width of a letter of a table; room between two columns."""
+_TAG = re.compile(r"<[^>]*>")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Blue, vermilion, green, purple, orange and sky of Okabe and Ito, which colour-blind eyes tell apart; in the dark their
 # lighter ones come first. Paper is white whatever the screen is.
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --page: #fff; --faint: #59636e; --rule: #d0d7de; --panel: #f3f5f7;
-  --good: #006b4f; --bad: #b34700;
+  --good: #006b4f; --bad: #b34700; --shade: rgb(0 0 0 / .22);
   --s0: #0072b2; --s1: #d55e00; --s2: #009e73; --s3: #cc79a7; --s4: #e69f00; --s5: #56b4e9; }
 @media screen and (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --page: #14171b; --faint: #a3abb4;
-  --rule: #3a4149; --panel: #1f242a; --good: #3cc79f; --bad: #ff9a4d;
+  --rule: #3a4149; --panel: #1f242a; --good: #3cc79f; --bad: #ff9a4d; --shade: rgb(255 255 255 / .22);
   --s0: #56b4e9; --s1: #e69f00; --s2: #1fb58b; --s3: #cc79a7; --s4: #f0e442; --s5: #d55e00; } }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 1040px;
@@ -38,17 +55,24 @@ h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; } h2 { font-size: 1.2
 p { margin: .4rem 0; max-width: 46rem; } .faint { color: var(--faint); } .good { color: var(--good); }
 .bad { color: var(--bad); } code, td, th { unicode-bidi: isolate; }
 .callout { border-left: 5px solid var(--s0); background: var(--panel); padding: .6rem .9rem; font-size: 1.1rem; }
-.scroll { overflow-x: auto; margin: .6rem 0; } table { border-collapse: collapse; font-size: .9rem; }
+.scroll { overflow-x: auto; margin: .6rem 0; padding-right: 2px;
+  background: linear-gradient(to right, var(--page) 50%, transparent) left / 28px 100% no-repeat local,
+    linear-gradient(to left, var(--page) 50%, transparent) right / 28px 100% no-repeat local,
+    linear-gradient(to right, var(--shade), transparent) left / 14px 100% no-repeat scroll,
+    linear-gradient(to left, var(--shade), transparent) right / 14px 100% no-repeat scroll; }
+.aside { display: none; } @media screen and (max-width: 660px) { .wide .aside { display: block; color: var(--ink); } }
+table { border-collapse: collapse; font-size: .9rem; }
 caption { text-align: left; color: var(--faint); padding-bottom: .3rem; }
 caption span { display: block; position: sticky; left: 0; max-width: min(60rem, calc(100vw - 2rem)); }
-th, td { text-align: left; vertical-align: top; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--rule);
+th, td { text-align: left; vertical-align: top; padding: .3rem .55rem .3rem 0; border-bottom: 1px solid var(--rule);
   overflow-wrap: normal; } th { font-weight: 600; } thead th { vertical-align: bottom; }
 .number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
 td small { display: block; color: var(--faint); font-size: .85em; } td:not(.number):last-child { min-width: 9rem; }
-tbody th { min-width: 6.5rem; overflow-wrap: anywhere; } tbody th code { display: block; min-width: 11rem; }
+tbody th { min-width: 6.5rem; overflow-wrap: break-word; }
+tbody th code { display: block; min-width: 11rem; overflow-wrap: anywhere; } tr > :last-child { padding-right: 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: .5rem 0; font-size: .9rem; }
 dt { color: var(--faint); } dd { margin: 0; } summary { cursor: pointer; padding: .3rem 0; font-weight: 600; }
-ul { padding-left: 1.2rem; }
+ul { padding-left: 1.2rem; } footer { margin-top: 2rem; font-size: .85rem; }
 @media print { :root { color-scheme: light; } body { font-size: 10pt; max-width: none; padding: 0; }
   .scroll { overflow: visible; } table { font-size: 8pt; } tr, figure { break-inside: avoid; }
   h2, summary, thead { break-after: avoid; }
@@ -157,14 +181,53 @@ def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]
         cells = [f'<th scope="row">{row[0]}</th>']
         cells += [f"<td{_alignment(c)}>{cell}</td>" for c, cell in zip(columns[1:], row[1:], strict=True)]
         body.append(f"<tr>{''.join(cells)}</tr>")
+    is_wide = _least_width_px(columns, rows) > _PHONE_PX
+    hint = '<span class="aside">More columns to the right: scroll aside →</span>' if is_wide else ""
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}"><table>'
-        f"<caption><span>{text(caption)}</span></caption><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        f'<div class="scroll{" wide" * is_wide}" role="region" tabindex="0" aria-label="{text(caption)}"><table>'
+        f"<caption><span>{text(caption)}</span>{hint}</caption><thead><tr>{heads}</tr></thead>"
+        f"<tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _least_width_px(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> float:
+    """About the width below which a table has to scroll: that of the longest words, figures being one word."""
+    total = 0.0
+    for i, column in enumerate(columns):
+        cells = [piece for row in rows for piece in _TAG.split(row[i])]
+        pieces = [
+            *column.title.split(),
+            *(cells if column.is_number else (word for one in cells for word in one.split())),
+        ]
+        total += _LETTER_PX * max((len(html.unescape(piece)) for piece in pieces), default=0) + _GAP_PX
+    return total
 
 
 def _alignment(column: Column) -> str:
     return ' class="number"' if column.is_number else ""
+
+
+def made_with(versions: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """The foot of a page: what made it, when, by which command, and from what; empty where nothing is known.
+
+    Args:
+        versions: Program -> version.
+        made: ``"date"``, ``"command"``, ``"source"``; each may be missing.
+    """
+    programs = ", ".join(f"{text(program)} {text(version)}" for program, version in versions.items())
+    parts = [
+        f"with {programs}" if programs else "",
+        f"on {text(made['date'])}" if made.get("date") else "",
+        f"from <code>{text(made['source'])}</code>" if made.get("source") else "",
+        f"by <code>{text(made['command'])}</code>" if made.get("command") else "",
+    ]
+    told = " ".join(part for part in parts if part)
+    return f'<footer class="faint"><p>Made {told}.</p></footer>' if told else ""
+
+
+def now_utc() -> str:
+    """The minute that it is, as pages write it: ``2026-11-27 21:30 UTC``."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def definitions(entries: Sequence[tuple[str, str]]) -> str:

@@ -164,7 +164,11 @@ def _search_table(steps: _Rows) -> str:
 
 
 def draw_images(images: _Rows | None) -> str:
-    """Reference and INT8 beside each other; empty where nobody looked."""
+    """What two models find beside each other; empty where nobody looked.
+
+    Args:
+        images: See :func:`yolact_calibration.report.contact_sheet.draw_sheet`. ``"sides"`` are the names of the two.
+    """
     if images is None:
         return ""
     if not images:
@@ -183,17 +187,18 @@ def _pair(image: Mapping[str, Any]) -> str:
         facts.append(f"{found[0]} of {found[1]} instances found again")
     if finite(image.get("num_extra")):
         facts.append(f"{figure(image.get('num_extra'), decimals=0)} new")
-    sides = [_side(image, "reference", "FP32"), _side(image, "candidate", "INT8")]
+    names = image.get("sides") or ("FP32", "INT8")
+    sides = [_side(image, key, str(name)) for key, name in zip(("reference", "candidate"), names, strict=True)]
     caption = f"<figcaption><code>{text(image.get('name'))}</code>: {', '.join(facts)}</figcaption>"
     return f'<figure><div class="pair">{"".join(sides)}</div>{caption}</figure>'
 
 
-def _side(image: Mapping[str, Any], key: str, precision: str) -> str:
+def _side(image: Mapping[str, Any], key: str, name: str) -> str:
     address = str(image.get(key) or "")
     if not _PICTURE.fullmatch(address):
-        return f"<div><span>{precision}: no picture</span></div>"
-    alternative = f"What {precision} finds in {text(image.get('name'))}"
-    return f'<div><span>{precision}</span><img src="{address}" alt="{alternative}" loading="lazy"></div>'
+        return f"<div><span>{text(name)}: no picture</span></div>"
+    alternative = f"{text(image.get('name'))}, {text(name)}"
+    return f'<div><span>{text(name)}</span><img src="{address}" alt="{alternative}" loading="lazy"></div>'
 
 
 # --- ranges -----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from yolact_calibration.report.html_page import (
     draw_page,
     figure,
     finite,
+    made_with,
     points,
     table,
     text,
@@ -44,7 +45,8 @@ def draw_precision_report(document: Mapping[str, Any]) -> str:
     """A self-contained HTML page.
 
     Args:
-        document: ``"name"``, ``"created_with"`` (program -> version), ``"verdict"``; ``"variants"``, one for each model
+        document: ``"name"``, ``"created_with"`` (program -> version), ``"made"``, see
+            :func:`~yolact_calibration.report.html_page.made_with`; ``"verdict"``; ``"variants"``, one for each model
             that was written, the reference first; ``"guard"``; ``"kept_float"``; ``"sensitivity"``, by group of layers;
             ``"search"``, its steps; ``"worst_images"``, see :func:`yolact_calibration.report.contact_sheet.draw_sheet`;
             ``"ranges"``, by tensor; ``"calibration"``.
@@ -65,7 +67,7 @@ def draw_precision_report(document: Mapping[str, Any]) -> str:
         _section("Images whose masks changed most", draw_images(document.get("worst_images"))),
         _section("Ranges", draw_ranges(_rows(document, "ranges"))),
         _section("Calibration", _calibration(_part(document, "calibration"))),
-        _made_with(_part(document, "created_with")),
+        made_with(_part(document, "created_with"), _part(document, "made")),
     ]
     return draw_page(title, "\n".join(part for part in sections if part), CHART_STYLE + SHEET_STYLE)
 
@@ -288,8 +290,3 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
         entries.append(("Digest", f"<code>{text(calibration['digest'])}</code>"))
     warnings = "".join(f"<li>{text(warning)}</li>" for warning in calibration.get("warnings") or ())
     return definitions(entries) + (f'<p class="bad">▲ Warnings</p><ul>{warnings}</ul>' if warnings else "")
-
-
-def _made_with(versions: Mapping[str, Any]) -> str:
-    made = ", ".join(f"{text(program)} {text(version)}" for program, version in versions.items())
-    return f'<footer class="faint"><p>Made with {made}.</p></footer>' if made else ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from yolact_calibration.report.chart_frame import CHART_STYLE, Axis
 from yolact_calibration.report.charts import Point, Series, draw_plot
-from yolact_calibration.report.html_page import draw_page, figure, text
+from yolact_calibration.report.html_page import draw_page, figure, made_with, text
+from yolact_calibration.report.precision_evidence import SHEET_STYLE, draw_images
 from yolact_calibration.training.training_state import Curve
 
 __all__ = ["draw_curve"]
@@ -14,12 +16,22 @@ __all__ = ["draw_curve"]
 _NUM_STRETCHES = 200
 
 
-def draw_curve(curve: Curve, title: str) -> str:
+def draw_curve(
+    curve: Curve,
+    title: str,
+    pictures: Sequence[Mapping[str, Any]] = (),
+    versions: Mapping[str, str] | None = None,
+    made: Mapping[str, str] | None = None,
+) -> str:
     """A self-contained HTML page.
 
     Args:
         curve: What happened.
         title: Heading of the page.
+        pictures: Of images not trained on: labels beside what is found; see
+            :func:`yolact_calibration.report.precision_evidence.draw_images`.
+        versions: Program -> version, for the foot of the page.
+        made: The rest of the foot; see :func:`~yolact_calibration.report.html_page.made_with`.
     """
     document = curve.document(_NUM_STRETCHES)
     steps = document["step"]
@@ -36,7 +48,10 @@ def draw_curve(curve: Curve, title: str) -> str:
         high = Axis.covering("average precision", [0.0, 1.0])
         charts.append(draw_plot("Accuracy on images not trained on", axis, high, accuracy))
     body = f'<h1>{text(title)}</h1><p>{last} steps.{end}</p><div class="charts">{"".join(charts)}</div>'
-    return draw_page(title, body, CHART_STYLE)
+    if pictures:
+        body += f'<h2 id="pictures">Images not trained on</h2>{draw_images(pictures)}'
+    body += made_with(versions or {}, made or {})
+    return draw_page(title, body, CHART_STYLE + SHEET_STYLE)
 
 
 def _series(name: str, points: Iterable[tuple[float, float]]) -> Series:

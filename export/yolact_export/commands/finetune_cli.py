@@ -161,6 +161,7 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> Finetu
         device=device,
         num_workers=options.workers,
         restart=options.restart,
+        command_line=options.command_line,
     )
     check_outputs(settings)
     if options.json not in (None, "-") and Path(options.json).resolve() in _inputs(settings):

@@ -231,6 +231,7 @@ def network_adder(
     request = precision_request(options, terminal)
 
     def add(folder: Path, manifest: Manifest) -> tuple[PrecisionResult, dict[str, Any]]:
+        from yolact_calibration.report.html_page import now_utc
         from yolact_calibration.report.precision_report import draw_precision_report
         from yolact_export.bundle_writer import REPORT_PAGE_NAME
         from yolact_export.precision.document import measure_latencies, precision_document
@@ -239,6 +240,7 @@ def network_adder(
         result = add_precisions(folder, manifest, request, terminal)
         latency_ms = measure_latencies(result, manifest, request.num_threads)
         document = precision_document(result, request, manifest, latency_ms)
+        document["made"] = {"date": now_utc(), "source": _source(manifest), "command": options.command_line}
         if earlier := list(earlier_rows(result)):
             document["earlier"] = earlier
         write_atomically(folder / REPORT_PAGE_NAME, draw_precision_report(document).encode())
@@ -250,6 +252,12 @@ def network_adder(
         return result, {**document, "worst_images": without}
 
     return add
+
+
+def _source(manifest: Manifest) -> str:
+    """What the networks were made of, for people."""
+    digest = manifest.provenance.get("checkpoint_sha256", "")
+    return manifest.provenance.get("checkpoint", manifest.name) + (f" (SHA-256 {digest[:12]}…)" if digest else "")
 
 
 def say_precisions(report: Mapping[str, Any], bundle: Path, terminal: Terminal) -> None:

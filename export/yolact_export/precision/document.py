@@ -279,10 +279,11 @@ def _worst(
 ) -> list[dict[str, Any]]:
     if candidate is reference or not candidate.is_sound:
         return []
-    return draw_sheet(
+    sheet = draw_sheet(
         candidate.judgement.agreement.images,
         request.guard.frame,
         reference.predictions,
         candidate.predictions,
         manifest.class_names,
     )
+    return [{**image, "sides": [reference.precision.upper(), candidate.precision.upper()]} for image in sheet]

@@ -19,6 +19,7 @@ from yolact_calibration.data.batch import Batch
 from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, iterate_batches
 from yolact_calibration.evaluation.accuracy import Accuracy
 from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.report.html_page import now_utc
 from yolact_calibration.report.training_curve import draw_curve
 from yolact_calibration.training.loss import YolactLoss
 from yolact_calibration.training.torch_device import has_safe_bfloat16
@@ -29,6 +30,7 @@ from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
 from yolact_export.errors import UsageError
 from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model
+from yolact_export.training.held_back import held_back_pictures
 from yolact_export.training.training_start import StartOptions, start_model
 from yolact_plugins.files import write_atomically
 from yolact_runtime.cpu.priors import make_priors
@@ -57,6 +59,7 @@ class FinetuneOptions:
         device: ``"cpu"`` or ``"cuda"``.
         num_workers: Processes that prepare batches.
         restart: Discard an unfinished training of the same output.
+        command_line: What was typed, for the report; empty if nothing was.
     """
 
     source: str
@@ -75,6 +78,7 @@ class FinetuneOptions:
     device: str = "cpu"
     num_workers: int = 1
     restart: bool = False
+    command_line: str = ""
 
     @property
     def state_path(self) -> Path:
@@ -174,7 +178,7 @@ def finetune(
     curve = training.run(on_progress)
     model.eval()
     accuracy = None if evaluation is None else evaluation.latest or evaluation.measure(model)
-    return _finish(options, model, train.annotations.category_names, accuracy, curve, facts)
+    return _finish(options, model, train.annotations.category_names, accuracy, curve, facts, validation)
 
 
 def check_outputs(options: FinetuneOptions) -> None:
@@ -283,6 +287,7 @@ def _finish(
     accuracy: Accuracy | None,
     curve: Curve,
     facts: Mapping[str, str],
+    validation: AnnotatedImages | None,
 ) -> Finetuned:
     versions = {name: importlib.metadata.version(name) for name in ("yolact-deploy", "torch")}
     provenance = {"start": facts["start"], "data_sha256": facts["data_sha256"], **versions}
@@ -300,5 +305,8 @@ def _finish(
         "curve": curve.document(),
     }
     write_atomically(options.record_path, (json.dumps(record, indent=1) + "\n").encode())
-    write_atomically(options.curve_path, draw_curve(curve, options.output.name).encode())
+    pictures = [] if validation is None else held_back_pictures(model, validation, names)
+    made = {"date": now_utc(), "source": options.source, "command": options.command_line}
+    page = draw_curve(curve, options.output.name, pictures, versions, made)
+    write_atomically(options.curve_path, page.encode())
     return Finetuned(options.output, record, accuracy)

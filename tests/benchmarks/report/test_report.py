@@ -12,6 +12,7 @@ import pytest
 from support.bench_records import bench_record, steady_ms
 from support.html_checker import read_page
 from support.scenes import make_instances
+from yolact_benchmarks.report.charts import draw_history, draw_machine
 from yolact_benchmarks.report.report import draw_bench_report
 from yolact_benchmarks.report.waterfall import draw_waterfall
 from yolact_calibration.report.contact_sheet import side_by_side
@@ -104,6 +105,23 @@ def test_the_waterfall_begins_each_stage_where_the_one_before_ends() -> None:
     assert left[1] == pytest.approx(left[0] + width[0], abs=0.2)
     assert left[2] == pytest.approx(left[1] + width[1], abs=0.2)
     assert width[1] == pytest.approx(3 * width[0], abs=0.3)
+
+
+def test_lines_over_time_are_broken_between_processes() -> None:
+    record = full_record()
+    cases = record["results"]["cases"]
+    for case in cases:
+        # Half a minute between two processes, in which other things were done.
+        first = case["processes"][0]
+        case["seconds"] = [second + 30 * (i >= first) for i, second in enumerate(case["seconds"])]
+    assert len(cases[0]["processes"]) == 5
+    lines = [line for line in read_page(draw_history(cases[:1])).corners() if len(line) > 2]
+    assert len(lines) == 5
+    assert lines[1][0][0] - lines[0][-1][0] > 200
+    samples = [{"seconds": seconds, "other_load": 0.1} for seconds in (0, 1, 2, 3, 40, 41, 42, 43)]
+    lines = read_page(draw_machine(samples)).corners()
+    assert [len(line) for line in lines] == [4, 4]
+    assert len(read_page(draw_machine(samples[:4])).corners()) == 1
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, to see the report as a reader does")

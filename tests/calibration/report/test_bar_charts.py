@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from support.html_checker import read_page
 from yolact_calibration.report.bar_charts import draw_bars, draw_histogram
-from yolact_calibration.report.chart_frame import Axis
+from yolact_calibration.report.chart_frame import Axis, text_width
+from yolact_calibration.report.html_page import finite
 
 any_number = st.none() | st.floats() | st.integers()
 NAMES = ["weights", "activations"]
@@ -20,11 +21,20 @@ NAMES = ["weights", "activations"]
 def test_any_bars_stay_in_the_picture(groups: list[tuple[str, list[float | None]]]) -> None:
     axis = Axis.covering("points", [value for _, values in groups for value in values], from_zero=True)
     found = read_page(draw_bars("Title", axis, NAMES, groups).replace("None", "").replace("nan", ""))
+    # What is smaller is drawn as zero.
+    if not any(abs(finite(value) or 0) > 1e-30 for _, values in groups for value in values):
+        assert not found.all("svg")
+        assert found.all("p")[0].text.startswith("Nothing to show: ")
+        return
     height = float(found.all("svg")[-1].attributes["viewbox"].split()[3])
     for bar in found.all("rect"):
         x, y, width, length = (float(bar.attributes[key]) for key in ("x", "y", "width", "height"))
         assert 0 <= x <= x + width <= 481
         assert 0 <= y <= y + length <= height
+    for name in found.all("text"):
+        if name.attributes["text-anchor"] == "end":
+            shown = name.text.removesuffix(found.elements[found.elements.index(name) + 1].text)
+            assert float(name.attributes["x"]) >= text_width(shown)
 
 
 def test_bars_begin_at_zero_and_undefined_ones_are_missing() -> None:
@@ -44,8 +54,28 @@ def test_long_names_are_cut_and_told_in_full() -> None:
     name = "prediction head of the third level <b>"
     found = read_page(draw_bars("Title", Axis.covering("x", [1], from_zero=True), NAMES, [(name, [1, 1])]))
     shown = next(element for element in found.all("text") if "…" in element.text)
-    assert shown.text.startswith("prediction head o…")
+    assert shown.text.startswith("prediction head …")
     assert name in shown.text
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [([0.0, 0], "every value is 0"), ([0.0, None], "every value is 0"), ([None], "there is no value")],
+)
+def test_bars_without_any_length_are_a_line_that_says_so(values: list[float | None], why: str) -> None:
+    found = read_page(draw_bars("Box AP", Axis.covering("x", values, from_zero=True), NAMES, [("res2", values)]))
+    assert found.texts("figcaption") == ["Box AP"]
+    assert found.texts("p") == [f"Nothing to show: {why}."]
+    assert not found.all("svg")
+
+
+@pytest.mark.parametrize("name", ["fpn downsample", "WWWWWWWWWWWWWW", "日本語の名前", "mask head"])
+def test_names_are_whole_in_the_widest_font(name: str) -> None:
+    found = read_page(draw_bars("Title", Axis.covering("x", [1], from_zero=True), NAMES, [(name, [1, 1])]))
+    label = next(one for one in found.all("text") if name[:4] in one.text)
+    shown = label.text.removesuffix(name)
+    assert float(label.attributes["x"]) >= text_width(shown)
+    assert text_width("fpn downsample") >= 0.633 * 14 * len("fpn downsample")  # in DejaVu Sans it is that wide
 
 
 def draw(values: np.ndarray, bins: int, low: float | None = None, high: float | None = None) -> str:

@@ -102,3 +102,23 @@ def test_undefined_points_are_left_out() -> None:
     found = draw(Series("", [Point(0, math.nan), Point(math.inf, 1), Point(1, 1)], "steps"))
     assert len(found.all("circle")) == 1
     assert draw(Series("", [])).all("polyline") == []
+
+
+def test_a_line_is_broken_where_a_point_is_undefined_and_steps_are_not() -> None:
+    points = [Point(0, 1), Point(1, 2), Point(1, math.nan), Point(5, 3), Point(5, math.nan), Point(8, 2), Point(9, 1)]
+    found = draw(Series("", points))
+    assert [len(line) for line in found.corners()] == [2, 1, 2]
+    # The stretch of one point is marked, and the end.
+    assert len(found.all("circle")) == 2
+    assert len(draw(Series("", points, "steps")).corners()) == 1
+    # At the beginning and at the end there is nothing to break.
+    assert len(draw(Series("", [Point(0, math.nan), Point(1, 1), Point(2, 1), Point(3, math.nan)])).corners()) == 1
+
+
+@pytest.mark.parametrize(
+    ("heights", "why"), [([], "there is no value"), ([math.nan], "there is no value"), ([0.0, 0.0], "every value is 0")]
+)
+def test_a_plot_without_anything_to_see_is_a_line_that_says_so(heights: list[float], why: str) -> None:
+    found = draw(Series("loss", [Point(i, y) for i, y in enumerate(heights)]))
+    assert found.texts("p") == [f"Nothing to show: {why}."]
+    assert not found.all("svg")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,8 @@ from yolact_calibration.report.html_page import (
     draw_page,
     figure,
     finite,
+    made_with,
+    now_utc,
     points,
     table,
     text,
@@ -104,3 +107,23 @@ def test_a_row_that_is_too_short_is_a_mistake() -> None:
 def test_definitions() -> None:
     found = read_page(definitions([("a<", "<code>b</code>")]))
     assert (found.texts("dt"), found.texts("dd")) == (["a<"], ["b"])
+
+
+def _hints(columns: int, cell: str) -> int:
+    page = table("caption", [Column("name")] + [Column("value")] * columns, [["res2"] + [cell] * columns])
+    return sum("aside" in element.attributes.get("class", "") for element in read_page(page).all("span"))
+
+
+def test_a_table_too_wide_for_a_phone_says_so_there() -> None:
+    assert _hints(2, "1.25") == 0
+    assert _hints(9, "1.25") == 1
+    # Tags take no room, and nor do the letters of an entity.
+    assert _hints(2, f"1.25<small class='{'x' * 90}'>&minus;&minus;&minus;</small>") == 0
+    assert _hints(2, "a figure is not broken into words") == 1
+
+
+def test_the_foot_of_a_page_tells_what_is_known() -> None:
+    assert made_with({}, {}) == ""
+    assert read_page(made_with({"a": "1", "b": "2"}, {})).texts("p") == ["Made with a 1, b 2."]
+    assert read_page(made_with({}, {"date": "today", "command": "x '<y>'"})).texts("p") == ["Made on today by x '<y>'."]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", now_utc())

@@ -78,8 +78,8 @@ def test_a_search_without_measures_or_limit_or_numbers() -> None:
 def test_images_lie_side_by_side_with_a_text() -> None:
     found = read_page(draw_images(DOCUMENT["worst_images"]))
     assert [image.attributes["alt"] for image in found.all("img")[:2]] == [
-        "What FP32 finds in 00000.png",
-        "What INT8 finds in 00000.png",
+        "00000.png, FP32",
+        "00000.png, INT8",
     ]
     assert found.texts("figcaption")[0].startswith("00000.png: loss 0.21, ")
     assert "new" not in found.texts("figcaption")[0]
@@ -102,6 +102,8 @@ def test_only_pictures_that_lie_in_the_page_are_shown(address: str | None) -> No
     found = read_page(draw_images([{"name": "a", "reference": address, "candidate": address}]))
     assert not found.all("img")
     assert found.texts("span") == ["FP32: no picture", "INT8: no picture"]
+    found = read_page(draw_images([{"name": "a", "reference": address, "sides": ["FP32", "FP16 <b>"]}]))
+    assert found.texts("span") == ["FP32: no picture", "FP16 <b>: no picture"]
 
 
 def test_no_images() -> None:

@@ -33,6 +33,18 @@ def test_the_page_stands_alone_and_its_lines_stay_in_the_picture(num_steps: int)
     require_inside(found)
 
 
+def test_pictures_and_the_foot_of_the_page() -> None:
+    address = "data:image/jpeg;base64,AAAA"
+    picture = {"name": "a.png", "loss": 0.5, "reference": address, "candidate": address, "sides": ["labels", "found"]}
+    made = {"date": "2026-11-27 21:30 UTC", "source": "base.pth", "command": "yolact-finetune base.pth"}
+    found = read_page(draw_curve(make_curve(3), "m.pth", [picture], {"yolact-deploy": "0.1.0"}, made))
+    assert found.texts("h2") == ["Images not trained on"]
+    assert [image.attributes["alt"] for image in found.all("img")] == ["a.png, labels", "a.png, found"]
+    assert found.texts("footer") == [
+        "Made with yolact-deploy 0.1.0 on 2026-11-27 21:30 UTC from base.pth by yolact-finetune base.pth."
+    ]
+
+
 def test_names_are_escaped() -> None:
     curve = Curve({"<b>": [1.0]}, [(1, {"a&b": 0.5})])
     found = read_page(draw_curve(curve, "<script>.pth"))

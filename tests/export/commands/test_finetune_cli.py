@@ -85,6 +85,10 @@ def test_a_training_leaves_a_checkpoint_that_the_export_reads(
     assert page.startswith("<!doctype html>")
     assert "http://" not in page
     assert "https://" not in page
+    # Labels beside what is found, in both images that were held back.
+    assert page.count("data:image/jpeg;base64,") == 4
+    assert "<span>labels</span>" in page
+    assert "from <code>yolact_tiny</code> by <code>yolact-finetune yolact_tiny " in page
 
     loaded = load_checkpoint(output)
     assert loaded.class_names == CLASS_NAMES

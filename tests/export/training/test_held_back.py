@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from yolact_calibration.data.annotated_images import AnnotatedImages
+from yolact_calibration.evaluation.agreement import ImageAgreement
+from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_export.model.config import CONFIGS
+from yolact_export.model.yolact import Yolact, create_model
+from yolact_export.training import held_back
+from yolact_export.training.held_back import held_back_pictures, worst_and_typical
+from yolact_runtime.masks.instances import Instances
+from yolact_runtime.media.images import write_image
+
+NAMES = ("cat", "dog")
+
+
+def _model() -> Yolact:
+    return create_model(dataclasses.replace(CONFIGS["yolact_tiny"], num_classes=1 + len(NAMES))).eval()
+
+
+def _images(losses: list[float]) -> list[ImageAgreement]:
+    return [ImageAgreement(f"{i}.png", loss, 3, 2, 0) for i, loss in enumerate(losses)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "shown"),
+    [
+        ([], []),
+        ([0.0, 0.5], [0.5, 0.0]),
+        ([0.1, 0.9, 0.3, 0.2, 0.8], [0.9, 0.8, 0.3, 0.2, 0.1]),
+        ([i / 10 for i in range(10)], [0.9, 0.8, 0.7, 0.4, 0.3, 0.2]),
+    ],
+)
+def test_the_worst_and_those_in_the_middle(losses: list[float], shown: list[float]) -> None:
+    assert [image.loss for image in worst_and_typical(_images(losses))] == shown
+
+
+def _square(left: int, side: int, category: int, **more: Any) -> dict[str, Any]:
+    ring = [left, 4, left + side, 4, left + side, 4 + side, left, 4 + side]
+    box = [left, 4, side, side]
+    return {"category_id": category, "segmentation": [ring], "bbox": box, "area": side**2, "iscrowd": 0, **more}
+
+
+def _data(folder: Path, num_images: int = 1) -> AnnotatedImages:
+    """The categories of the file come in another order than the model's, and one is not the model's."""
+    crowd = {"iscrowd": 1, "segmentation": {"size": [48, 64], "counts": [0, 100, 48 * 64 - 100]}}
+    squares = [_square(2, 8, 7), _square(12, 20, 5), _square(36, 12, 6), _square(50, 12, 7, **crowd)]
+    items = [{**square, "image_id": i} for i in range(num_images) for square in squares]
+    images = [{"id": i, "file_name": f"{i}.png", "height": 48, "width": 64} for i in range(num_images)]
+    for image in images:
+        write_image(folder / str(image["file_name"]), np.full((48, 64, 3), 90, np.uint8))
+    categories = [{"id": 5, "name": "dog"}, {"id": 6, "name": "bird"}, {"id": 7, "name": "cat"}]
+    items = [{"id": number + 1, **item} for number, item in enumerate(items)]
+    path = folder / "labels.json"
+    path.write_text(json.dumps({"images": images, "annotations": items, "categories": categories}), encoding="utf-8")
+    return AnnotatedImages(CocoAnnotations.from_file(path), folder)
+
+
+def test_labels_are_those_of_classes_that_the_model_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[Instances, Instances]] = []
+
+    def draw(frame: Any, labels: Instances, found: Instances, *_: Any) -> tuple[str, str]:
+        assert frame.shape == (48, 64, 3)
+        drawn.append((labels, found))
+        return "first", "second"
+
+    monkeypatch.setattr(held_back, "side_by_side", draw)
+    model = _model()
+    (picture,) = held_back_pictures(model, _data(tmp_path), NAMES)
+    assert (picture["name"], picture["reference"], picture["candidate"]) == ("0.png", "first", "second")
+    assert picture["num_reference"] == 2
+    labels = drawn[0][0]
+    assert labels.class_id.tolist() == [1, 0]  # the large dog, the small cat
+    assert labels.xyxy.tolist() == [[12, 4, 32, 24], [2, 4, 10, 12]]
+
+
+def test_of_many_images_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_back, "_MOST_LOOKED_AT", 4)
+    looked_at: list[str] = []
+    monkeypatch.setattr(
+        held_back, "worst_and_typical", lambda images: looked_at.extend(image.name for image in images) or []
+    )
+    model = _model()
+    assert held_back_pictures(model, _data(tmp_path, 9), NAMES) == []
+    assert sorted(looked_at) == ["0.png", "3.png", "6.png"]
