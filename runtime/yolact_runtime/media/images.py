@@ -9,38 +9,26 @@ import numpy.typing as npt
 
 from yolact_plugins.files import write_atomically
 from yolact_runtime.errors import MediaError
+from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.media.opencv import opencv
 
-__all__ = ["IMAGE_SUFFIXES", "encode_image", "read_image", "write_image"]
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+__all__ = ["encode_image", "read_image", "write_image"]
 
 Frame = npt.NDArray[np.uint8]
 
 
-def read_image(path: Path) -> Frame:
-    """``(H, W, 3)`` uint8, blue first, turned upright by its EXIF orientation; gray is repeated, alpha is dropped.
+def read_image(path: Path, bit_depth: int | None = None) -> Frame:
+    """Read one image file; see :meth:`ImageReader.read`.
+
+    Args:
+        path: The file.
+        bit_depth: Significant bits of 16-bit samples, 8 to 16; None takes what the file states, or 16.
 
     Raises:
-        MediaError: The file is missing, unreadable or not an image.
-        MissingDependencyError: OpenCV is not installed.
+        MediaError, MissingDependencyError: See :meth:`ImageReader.read`.
+        UsageError: `bit_depth` is no such number.
     """
-    cv2 = opencv()
-    try:
-        content = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise MediaError(f"cannot read {path}: {error.strerror or error}") from error
-    if not len(content):
-        raise MediaError(f"cannot read {path}: the file is empty")
-    try:
-        # OpenCV limits decoded images to 2**30 pixels and raises beyond.
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise MediaError(f"cannot read {path}: {error.err}") from error
-    if image is None:
-        raise MediaError(f"cannot read {path}: not an image that OpenCV can decode, or cut short")
-    frame: Frame = image
-    return frame
+    return ImageReader(bit_depth).read(path)
 
 
 def encode_image(image: Frame, suffix: str, *, jpeg_quality: int = 95) -> bytes:

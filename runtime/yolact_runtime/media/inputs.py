@@ -1,58 +1,239 @@
-"""The inputs of a command line: files, folders and globs, sorted into images and videos."""
+"""The inputs of a command line: files, folders and patterns, sorted into images, videos and archives by content."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from yolact_runtime.media.images import IMAGE_SUFFIXES
-from yolact_runtime.media.videos import VIDEO_SUFFIXES
+from yolact_runtime.formats import file_format as formats
+from yolact_runtime.formats.file_format import FileKind
+from yolact_runtime.formats.file_probe import FileProbe, expected_kind, probe_file, why_not_regular
+from yolact_runtime.media.patterns import expand_pattern
 
 __all__ = ["Inputs", "find_inputs"]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the words of a command line stand for, in their order, folders and globs sorted by name.
+    """What the words of a command line stand for, in their order, folders and patterns sorted by name.
 
     Attributes:
         images: Files to read as images.
-        videos: Files to read as videos.
+        videos: Files to read as videos, animated GIF and PNG among them.
         failures: Word -> why it stands for nothing.
+        left_out: A sentence for each kind of thing that is left out, with its count.
+        archives: NumPy archives, where they were asked for.
     """
 
     images: tuple[Path, ...]
     videos: tuple[Path, ...]
     failures: tuple[tuple[str, str], ...]
+    left_out: tuple[str, ...] = ()
+    archives: tuple[Path, ...] = ()
 
 
-def find_inputs(words: Iterable[str]) -> Inputs:
-    """Expand folders (not their sub-folders) and globs; a file named outright is taken whatever its suffix."""
-    images: list[Path] = []
-    videos: list[Path] = []
-    failures: list[tuple[str, str]] = []
+def find_inputs(words: Iterable[str], *, archives: bool = False) -> Inputs:
+    """Find what words stand for, by looking at the first bytes of every file.
+
+    A file that is named outright is taken whatever it is: its reader says what is wrong with it. Of folders (not of
+    their sub-folders) and of patterns, what is neither an image nor a video by its content or by its name is left out
+    and counted, and so are hidden files, what macOS and file managers leave behind, and further names of a file that is
+    there already. Only regular files are ever opened.
+
+    Args:
+        words: As on a command line.
+        archives: Take NumPy archives (``.npz``), too.
+    """
+    search = _Search(archives)
     for word in words:
-        path = Path(word)
+        search.look_for(word)
+    return search.finish()
+
+
+_ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+_CAMERA = re.compile(r"\d{1,3}|-|/dev/(video|media|v4l).*")
+_LIVE = (
+    "live frames go through yolact_runtime.Segmenter in a program of your own, and yolact-bench --images camera:N "
+    "opens a camera by its number"
+)
+_LEFT_BEHIND = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r"})
+_FOLDERS_LEFT_BEHIND = frozenset({"@eaDir", ".thumbnails", ".Trashes", "#recycle"})
+# Of one, and of several.
+_APPLE_DOUBLES = ("AppleDouble companion", "AppleDouble companions")
+_PREVIEWS = ("file of previews or folder settings", "files of previews or folder settings")
+_HIDDEN = ("hidden file", "hidden files")
+_OTHERS = ("that is neither image nor video", "that are neither image nor video")
+_ARCHIVES = ("NumPy archive", "NumPy archives")
+_SECOND_NAMES = ("further name of a file that is taken already", "further names of files that are taken already")
+_SPECIAL = ("that is no regular file", "that are no regular files")
+_UNREADABLE = ("that cannot be opened", "that cannot be opened")
+
+
+@dataclass
+class _Search:
+    """What was found so far."""
+
+    wants_archives: bool
+    found: dict[FileKind, list[Path]] = field(default_factory=lambda: {kind: [] for kind in FileKind})
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    left_out: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    sub_folders: dict[str, int] = field(default_factory=dict)
+    identities: set[tuple[int, int]] = field(default_factory=set)
+    paths: set[Path] = field(default_factory=set)
+
+    def look_for(self, word: str) -> None:
+        """Take what a word stands for."""
         if not word:
-            found = []
-            failures.append((word, "an empty name: is a variable of the shell not set?"))
-        elif path.is_dir():
-            suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.is_dir())
-            if not found:
-                failures.append((word, f"the folder holds no image or video ({_suffixes()})"))
-        elif path.exists() or not glob.has_magic(word):
-            found = [path]
+            self.failures.append((word, "an empty name: is a variable of the shell not set?"))
+            return
+        try:
+            mode = Path(word).stat().st_mode
+        except (OSError, ValueError) as error:
+            self._look_for_missing(word, error)
+            return
+        if stat.S_ISDIR(mode):
+            self._look_into(word)
+        elif reason := why_not_regular(mode):
+            self.failures.append((word, f"{reason}; {_LIVE}" if _CAMERA.fullmatch(word) else reason))
         else:
-            found = [Path(name) for name in sorted(glob.glob(word, recursive=True)) if Path(name).is_file()]  # noqa: PTH207 - absolute patterns
-            if not found:
-                failures.append((word, "no file matches this pattern"))
-        for file in found:
-            (videos if file.suffix.lower() in VIDEO_SUFFIXES else images).append(file)
-    return Inputs(tuple(dict.fromkeys(images)), tuple(dict.fromkeys(videos)), tuple(failures))
+            self._take_named(Path(word))
+
+    def finish(self) -> Inputs:
+        """Everything found, and sentences on what is left out."""
+        sentences = []
+        if self.left_out:
+            count = sum(map(len, self.left_out.values()))
+            kinds = ", ".join(_kind_words(kind, names) for kind, names in self.left_out.items())
+            sentences.append(f"{count} {'file is' if count == 1 else 'files are'} left out: {kinds}")
+        for folder, count in self.sub_folders.items():
+            what = (
+                "1 sub-folder is not looked into; name it"
+                if count == 1
+                else (f"{count} sub-folders are not looked into; name them")
+            )
+            sentences.append(f'{folder}: {what}, or use the pattern "{_below(folder)}"')
+        images, videos, archives = (self.found[kind] for kind in (FileKind.IMAGE, FileKind.VIDEO, FileKind.ARCHIVE))
+        return Inputs(tuple(images), tuple(videos), tuple(self.failures), tuple(sentences), tuple(archives))
+
+    def _look_for_missing(self, word: str, error: Exception) -> None:
+        if glob.has_magic(word):
+            self._look_through(word)
+        elif _ADDRESS.match(word) or _CAMERA.fullmatch(word):
+            self.failures.append((word, f"it is no file, folder or pattern, and only these are read here; {_LIVE}"))
+        elif isinstance(error, FileNotFoundError) and Path(word).is_symlink():
+            self.failures.append((word, f"it is a link to {Path(word).readlink()}, which is not there"))
+        else:
+            self.failures.append((word, getattr(error, "strerror", None) or str(error)))
+
+    def _look_into(self, folder: str) -> None:
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            self.failures.append((folder, error.strerror or str(error)))
+            return
+        parent, num_used, num_folders = Path(folder), 0, 0
+        for entry in entries:
+            if _is_folder(entry):
+                num_folders += 1
+            else:
+                is_regular = entry.is_file(follow_symlinks=False)
+                num_used += self._take_found(parent / entry.name, entry.name, is_regular=is_regular)
+        if num_folders:
+            self.sub_folders[folder] = num_folders
+        if not num_used:
+            self.failures.append((folder, "the folder holds no image or video"))
+
+    def _look_through(self, pattern: str) -> None:
+        paths = expand_pattern(pattern)
+        wants_hidden = Path(pattern).name.startswith(".")
+        if not paths:
+            self.failures.append((pattern, "no file matches this pattern"))
+        elif not sum([self._take_found(path, path.name, wants_hidden=wants_hidden) for path in paths]):
+            self.failures.append((pattern, "no file that matches this pattern is an image or a video"))
+
+    def _take_named(self, path: Path) -> None:
+        """A file that was named outright: what it cannot be read as is an image, whose reader says what it is."""
+        suffix = path.suffix.lower()
+        try:
+            probe = probe_file(path, suffix)
+        except OSError:
+            self._add(path, expected_kind(suffix) or FileKind.IMAGE)
+            return
+        kind = self._kind(probe, suffix) or FileKind.IMAGE
+        self.identities.add(probe.identity)
+        self._add(path, kind)
+
+    def _take_found(self, path: Path, name: str, *, is_regular: bool = False, wants_hidden: bool = False) -> bool:
+        """Sort a file of a folder or pattern in, or out; True: it is used, by this word or by one before."""
+        if path in self.paths:
+            return True
+        if reason := _left_behind(path, name, wants_hidden):
+            return self._leave_out(reason, path)
+        suffix = path.suffix.lower()
+        try:
+            probe = probe_file(path, suffix, is_regular)
+        except OSError:
+            # A link to nothing, a loop of links, a file of somebody else: its reader finds the same, and says it.
+            kind = expected_kind(suffix)
+            return self._add(path, kind) if kind else self._leave_out(_UNREADABLE, path)
+        kind = self._kind(probe, suffix)
+        if kind is None:
+            return self._leave_out(_reason(probe), path)
+        if probe.identity in self.identities:
+            self._leave_out(_SECOND_NAMES, path)
+            return True
+        self.identities.add(probe.identity)
+        return self._add(path, kind)
+
+    def _kind(self, probe: FileProbe, suffix: str) -> FileKind | None:
+        kind = probe.kind(suffix)
+        return None if kind is FileKind.ARCHIVE and not self.wants_archives else kind
+
+    def _add(self, path: Path, kind: FileKind) -> bool:
+        if path not in self.paths:
+            self.paths.add(path)
+            self.found[kind].append(path)
+        return True
+
+    def _leave_out(self, reason: tuple[str, str], path: Path) -> bool:
+        self.left_out.setdefault(reason, []).append(path.name)
+        return False
 
 
-def _suffixes() -> str:
-    return " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
+def _left_behind(path: Path, name: str, wants_hidden: bool) -> tuple[str, str] | None:
+    if name.startswith("._") or "__MACOSX" in path.parts:
+        return _APPLE_DOUBLES
+    if name.lower() in _LEFT_BEHIND or not _FOLDERS_LEFT_BEHIND.isdisjoint(path.parts):
+        return _PREVIEWS
+    return _HIDDEN if name.startswith(".") and not wants_hidden else None
+
+
+def _reason(probe: FileProbe) -> tuple[str, str]:
+    if probe.not_regular:
+        return _SPECIAL
+    if probe.file_format is formats.APPLE_DOUBLE:
+        return _APPLE_DOUBLES
+    return _ARCHIVES if probe.file_format is formats.NUMPY_ARCHIVE else _OTHERS
+
+
+def _kind_words(kind: tuple[str, str], names: Sequence[str]) -> str:
+    one, many = kind
+    return f"1 {one} ({names[0]})" if len(names) == 1 else f"{len(names)} {many} ({names[0]} first)"
+
+
+def _below(folder: str) -> str:
+    return str(Path(glob.escape(folder)) / "**")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A loop of links is no folder.
+        return False

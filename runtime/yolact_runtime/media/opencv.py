@@ -5,11 +5,12 @@ The segmenter imports nothing of this room; a robot that feeds frames from its c
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from yolact_runtime.errors import MissingDependencyError
 
-__all__ = ["opencv"]
+__all__ = ["is_unicode", "opencv"]
 
 _LOG_LEVEL_SILENT = 0
 """Of OpenCV; version 4 has no name for it in Python."""
@@ -31,3 +32,12 @@ def opencv() -> Any:
     set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
     set_log_level(_LOG_LEVEL_SILENT)
     return cv2
+
+
+def is_unicode(path: Path) -> bool:
+    """True where OpenCV may be given the name of a file: at bytes that are no UTF-8 it ends the process."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

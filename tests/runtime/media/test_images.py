@@ -91,9 +91,11 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"hello", "not an image that OpenCV can decode"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(40), "not an image that OpenCV can decode"),
-        (b"\xff\xd8\xff", "not an image that OpenCV can decode"),
+        (b"hello", "named like an image, but not an image that OpenCV can decode: it is text"),
+        (bytes(40), "named like an image, but not an image of a known format"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "a PNG image, damaged: it does not begin with the chunk IHDR"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image, cut short: the file ends inside its header"),
+        (b"\xff\xd8\xff", "a JPEG image, cut short: the file ends before its pixels"),
     ],
 )
 def test_files_that_are_no_images(tmp_path: Path, content: bytes, reason: str) -> None:

@@ -1,0 +1,79 @@
+"""Samples of more than eight bits, brought to the scale of 0 to 255 that networks are fed with.
+
+There is one rule, for files and for frames: of ``n`` bits the value ``v`` becomes ``round(v * 255 / (2**n - 1))``.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.errors import FrameError, UsageError
+
+__all__ = ["MAX_BIT_DEPTH", "MIN_BIT_DEPTH", "check_bit_depth", "scale_to_eight_bits", "to_eight_bits"]
+
+MIN_BIT_DEPTH, MAX_BIT_DEPTH = 8, 16
+"""Significant bits that a 16-bit sample may have."""
+
+Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+
+def check_bit_depth(bit_depth: object, name: str = "bit_depth") -> None:
+    """Refuse what is no number of significant bits; None stands for "not stated".
+
+    Raises:
+        UsageError: It is not a whole number from 8 to 16.
+    """
+    if bit_depth is None:
+        return
+    if type(bit_depth) is not int or not MIN_BIT_DEPTH <= bit_depth <= MAX_BIT_DEPTH:
+        raise UsageError(
+            f"{name} is the number of significant bits of a 16-bit sample, a whole number from {MIN_BIT_DEPTH} to "
+            f"{MAX_BIT_DEPTH} such as 12; found {bit_depth!r}"
+        )
+
+
+def to_eight_bits(pixels: npt.NDArray[np.uint16], bit_depth: int) -> npt.NDArray[np.uint8]:
+    """Scale samples to eight bits.
+
+    Args:
+        pixels: uint16 of any shape, values below ``2**bit_depth``: the significant bits are the low ones. Not modified.
+        bit_depth: 8 to 16.
+
+    Returns:
+        uint8 of the same shape, owned by the caller.
+
+    Raises:
+        FrameError: A value needs more bits.
+    """
+    try:
+        return scale_to_eight_bits(pixels, (1 << bit_depth) - 1)
+    except FrameError as error:
+        raise FrameError(f"{error}, so it does not have {bit_depth} bits: correct the bit depth") from error
+
+
+def scale_to_eight_bits(pixels: Samples, white: int) -> npt.NDArray[np.uint8]:
+    """Scale samples so that `white` becomes 255; see :func:`to_eight_bits`.
+
+    Args:
+        pixels: uint8 or uint16 of any shape. Not modified.
+        white: The largest value there can be, 1 to 65535.
+
+    Raises:
+        FrameError: A value is larger.
+    """
+    largest = int(pixels.max(initial=0))
+    if largest > white:
+        raise FrameError(f"the frame has the value {largest}, beyond {white}")
+    return _table(white)[pixels]
+
+
+@functools.lru_cache(maxsize=8)
+def _table(white: int) -> npt.NDArray[np.uint8]:
+    values = np.arange(white + 1, dtype=np.uint32)
+    # White is odd wherever it is 2**n - 1, and then nothing lies exactly between two steps.
+    table = ((values * 510 + white) // (2 * white)).astype(np.uint8)
+    table.flags.writeable = False
+    return table

@@ -1,0 +1,275 @@
+"""Headers of images of all formats, read before anything of the image's size is allocated."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable
+
+from yolact_runtime.formats import file_format as formats
+from yolact_runtime.formats.file_format import FileFormat
+from yolact_runtime.formats.image_header import FLOAT_SAMPLES, DamagedImageError, ImageHeader
+from yolact_runtime.formats.tiff_header import read_tiff_header
+
+__all__ = ["count_gif_pictures", "count_png_pictures", "read_image_header"]
+
+
+def read_image_header(content: memoryview, file_format: FileFormat) -> ImageHeader:
+    """Read a header, and walk through the file as far as that is needed to see that it is whole.
+
+    Args:
+        content: The whole file.
+        file_format: What :func:`~yolact_runtime.formats.file_format.format_of` says that it is.
+
+    Raises:
+        DamagedImageError: The file is damaged or cut short.
+    """
+    readers: dict[FileFormat, Callable[[memoryview], ImageHeader]] = {
+        formats.JPEG: _jpeg,
+        formats.PNG: _png,
+        formats.GIF: _gif,
+        formats.WEBP: _webp,
+        formats.TIFF: read_tiff_header,
+        formats.BMP: _bmp,
+        formats.PNM: _pnm,
+        formats.AVIF: _avif,
+        formats.JPEG_2000: _jpeg_2000,
+        formats.SUN_RASTER: _sun_raster,
+        formats.PFM: _float,
+        formats.RADIANCE: _float,
+        formats.OPEN_EXR: _float,
+    }
+    try:
+        return readers.get(file_format, _unknown)(content)
+    except (struct.error, IndexError) as error:
+        raise DamagedImageError("cut short: the file ends inside its header") from error
+
+
+def _float(_content: memoryview) -> ImageHeader:
+    return ImageHeader(not_read=FLOAT_SAMPLES)
+
+
+def _unknown(_content: memoryview) -> ImageHeader:
+    return ImageHeader()
+
+
+def _png(content: memoryview) -> ImageHeader:
+    width, height, depth = struct.unpack_from(">IIB", content, 16)
+    if bytes(content[12:16]) != b"IHDR":
+        raise DamagedImageError("damaged: it does not begin with the chunk IHDR")
+    significant, pictures, channels = 0, 1, {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(content[25], 1)
+    at = 8
+    while True:
+        if at + 12 > len(content):
+            raise DamagedImageError(f"cut short: the chunk at byte {at} is not there, nor the end of the image")
+        (length,) = struct.unpack_from(">I", content, at)
+        kind, end = bytes(content[at + 4 : at + 8]), at + 12 + length
+        if end > len(content):
+            raise DamagedImageError(f"cut short: the chunk at byte {at} ends at byte {end} of {len(content)}")
+        # A capital letter marks a chunk that nobody can do without.
+        if (
+            kind[:1].isupper()
+            and zlib.crc32(content[at + 4 : end - 4]) != struct.unpack_from(">I", content, end - 4)[0]
+        ):
+            raise DamagedImageError(f"damaged: the checksum of the chunk at byte {at} does not fit")
+        if kind == b"sBIT" and depth == 16 and length:
+            significant = max(content[at + 8 : at + 8 + min(length, channels)])
+        elif kind == b"acTL" and length >= 4:
+            (pictures,) = struct.unpack_from(">I", content, at + 8)
+        elif kind == b"IEND":
+            break
+        at = end
+    # Deflate makes a byte of 1032 at best.
+    row_bytes = 1 + (width * channels * depth + 7) // 8
+    return ImageHeader(
+        width,
+        height,
+        depth if depth == 16 else 8,
+        significant_bits=significant if 8 <= significant < depth else 0,
+        num_pictures=max(pictures, 1),
+        min_bytes=row_bytes * height // 1032,
+    )
+
+
+def count_png_pictures(head: memoryview) -> int:
+    """Pictures of a PNG, as it announces them before its pixels; more than one is an animation.
+
+    Args:
+        head: The file, or so much of it that the pixels begin in it.
+    """
+    at = 8
+    while at + 12 <= len(head):
+        length, kind = struct.unpack_from(">I4s", head, at)
+        if kind == b"acTL" and at + 12 <= len(head):
+            return int(struct.unpack_from(">I", head, at + 8)[0])
+        if kind == b"IDAT":
+            break
+        at += 12 + length
+    return 1
+
+
+_NO_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def _jpeg(content: memoryview) -> ImageHeader:
+    at, header = 2, ImageHeader()
+    while at + 4 <= len(content):
+        if content[at] != 0xFF:
+            # Decoders look for the next marker, too.
+            at += 1
+            continue
+        marker = content[at + 1]
+        if marker == 0xFF or marker == 0 or marker in _NO_LENGTH:
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker in {0xD9, 0xDA}:
+            break
+        if marker in _START_OF_FRAME:
+            bits, height, width = struct.unpack_from(">BHH", content, at + 4)
+            # A block of 64 pixels takes a bit at least.
+            header = ImageHeader(width, height, 8, min_bytes=width * height // 512)
+            if bits != 8:
+                header = ImageHeader(
+                    width, height, not_read=f"it has {bits} bits a sample, which OpenCV does not decode"
+                )
+        at += 2 + max(struct.unpack_from(">H", content, at + 2)[0], 2)
+    if bytes(content[at : at + 2]) != b"\xff\xda":
+        raise DamagedImageError("cut short: the file ends before its pixels")
+    # Inside the pixels 0xFF is never followed by 0xD9; thumbnails lie before them.
+    if content.obj.find(b"\xff\xd9", at) < 0:  # type: ignore[attr-defined]
+        raise DamagedImageError("cut short: the end-of-image marker is missing")
+    return header
+
+
+def _gif(content: memoryview) -> ImageHeader:
+    width, height = struct.unpack_from("<HH", content, 6)
+    # The longest string of a 12-bit code has 4096 pixels.
+    return ImageHeader(width, height, num_pictures=count_gif_pictures(content), min_bytes=width * height // 4096)
+
+
+def count_gif_pictures(content: memoryview) -> int:
+    """Pictures of a GIF; more than one is an animation.
+
+    Raises:
+        DamagedImageError: It is damaged or cut short.
+    """
+    try:
+        at = 13 + (3 << (content[10] & 7) + 1 if content[10] & 0x80 else 0)
+        pictures = 0
+        while content[at] != 0x3B:
+            if content[at] == 0x2C:
+                pictures += 1
+                flags = content[at + 9]
+                at += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+            elif content[at] == 0x21:
+                at += 2
+            else:
+                raise DamagedImageError(f"damaged: no block of a GIF begins at byte {at}")
+            while content[at]:
+                at += 1 + content[at]
+            at += 1
+    except IndexError as error:
+        raise DamagedImageError("cut short: the file ends before the image does") from error
+    return pictures
+
+
+def _webp(content: memoryview) -> ImageHeader:
+    (size,) = struct.unpack_from("<I", content, 4)
+    if size + 8 > len(content):
+        raise DamagedImageError(f"cut short: its header says {size + 8} bytes, the file has {len(content)}")
+    kind = bytes(content[12:16])
+    if kind == b"VP8X":
+        width = 1 + int.from_bytes(content[24:27], "little")
+        height = 1 + int.from_bytes(content[27:30], "little")
+        return ImageHeader(width, height, num_pictures=_webp_pictures(content, 8 + size) if content[20] & 2 else 1)
+    if kind == b"VP8L":
+        (packed,) = struct.unpack_from("<I", content, 21)
+        return ImageHeader(1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF))
+    width, height = struct.unpack_from("<HH", content, 26)
+    return ImageHeader(width & 0x3FFF, height & 0x3FFF)
+
+
+def _webp_pictures(content: memoryview, end: int) -> int:
+    at, pictures = 12, 0
+    while at + 8 <= end:
+        pictures += bytes(content[at : at + 4]) == b"ANMF"
+        (length,) = struct.unpack_from("<I", content, at + 4)
+        at += 8 + length + length % 2
+    return max(pictures, 1)
+
+
+def _bmp(content: memoryview) -> ImageHeader:
+    if struct.unpack_from("<I", content, 14)[0] == 12:
+        width, height = struct.unpack_from("<HH", content, 18)
+    else:
+        width, height = struct.unpack_from("<ii", content, 18)
+    return ImageHeader(abs(width), abs(height))
+
+
+_PNM_TOKEN = re.compile(rb"(?:\s|#[^\n]*\n)*([0-9]+)")
+
+
+def _pnm(content: memoryview) -> ImageHeader:
+    head = bytes(content[:4096])
+    if head[:2] == b"P7":
+        values = dict(re.findall(rb"^(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+([0-9]{1,9})\s*$", head, re.MULTILINE))
+        try:
+            width, height, depth, white = (int(values[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
+        except KeyError as error:
+            raise DamagedImageError("damaged: the header of a PAM names width, height, depth and maxval") from error
+        start = head.find(b"ENDHDR") + 7
+    else:
+        at, numbers = 2, []
+        for _ in range(2 if head[1:2] in b"14" else 3):
+            match = _PNM_TOKEN.match(head, at)
+            if match is None or len(match[1]) > 9:
+                raise DamagedImageError("damaged: its header has no width, height and largest value")
+            at = match.end()
+            numbers.append(int(match[1]))
+        (width, height), white, start = numbers[:2], (numbers[2:] or [1])[0], at + 1
+        depth = 3 if head[1:2] in b"36" else 1
+    if not 1 <= white <= 65535:
+        raise DamagedImageError(f"damaged: the largest value in its header is {white}, and lies between 1 and 65535")
+    is_bitmap = head[1:2] in b"14"
+    sample_bytes = 2 if white > 255 else 1
+    if head[1:2] in b"56":
+        needed = start + width * height * depth * sample_bytes
+        if needed > len(content):
+            raise DamagedImageError(f"cut short: {width} x {height} pixels take {needed} bytes, it has {len(content)}")
+    stated = None if is_bitmap or white in {255, 65535} else white
+    return ImageHeader(width, height, 8 * sample_bytes, stated)
+
+
+def _avif(content: memoryview) -> ImageHeader:
+    head: bytes = bytes(content[:8192])
+    width = height = 0
+    for match in re.finditer(rb"ispe\0\0\0\0", head):
+        w, h = struct.unpack_from(">II", head, match.end())
+        width, height = max(width, w), max(height, h)
+    at = head.find(b"pixi\0\0\0\0")
+    bits = head[at + 9] if 0 <= at < len(head) - 9 else 8
+    pictures = 2 if head[8:12] == b"avis" else 1
+    # The image may be a grid of tiles, or turned; its size is only a lower limit, and not compared.
+    return ImageHeader(
+        width, height, 16 if bits > 8 else 8, (1 << bits) - 1 if 8 < bits < 16 else None, num_pictures=pictures
+    )
+
+
+def _jpeg_2000(content: memoryview) -> ImageHeader:
+    head = bytes(content[:4096])
+    at = head.find(b"\xff\x4f\xff\x51")
+    if at < 0:
+        raise DamagedImageError("damaged: no image begins in its first 4096 bytes")
+    right, bottom, left, top = struct.unpack_from(">IIII", head, at + 8)
+    bits = (head[at + 42] & 0x7F) + 1
+    if head[at + 42] & 0x80 or bits > 16:
+        return ImageHeader(right - left, bottom - top, not_read=f"its samples have a sign, or {bits} bits")
+    white = (1 << bits) - 1 if 8 < bits < 16 else None
+    return ImageHeader(max(right - left, 0), max(bottom - top, 0), 16 if bits > 8 else 8, white)
+
+
+def _sun_raster(content: memoryview) -> ImageHeader:
+    width, height = struct.unpack_from(">II", content, 4)
+    return ImageHeader(width, height)

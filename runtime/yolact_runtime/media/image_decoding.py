@@ -1,0 +1,186 @@
+"""Image files, decoded as they are or refused with the reason: never in part, never beyond the memory there is."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_plugins.files import human_size
+from yolact_runtime.errors import MediaError
+from yolact_runtime.formats import file_format as formats
+from yolact_runtime.formats.file_format import HEAD_BYTES, IMAGE_SUFFIXES, FileFormat, FileKind, format_of
+from yolact_runtime.formats.file_probe import why_not_regular
+from yolact_runtime.formats.header_reader import read_image_header
+from yolact_runtime.formats.image_header import DamagedImageError, ImageHeader
+from yolact_runtime.media.decoder_messages import caught_messages
+from yolact_runtime.media.opencv import is_unicode, opencv
+
+__all__ = ["decode_image"]
+
+Frame = npt.NDArray[np.uint8]
+_MOST_BYTES = 1 << 30
+"""Of a file: no image that OpenCV decodes needs more, except one without compression that fills its limit of pixels."""
+_MOST_PIXELS = 1 << 30
+"""OpenCV's own limit."""
+_MANY_PIXELS = 1 << 26
+"""More are compared with the memory that is free."""
+# What decoders say of files that lack nothing.
+_HARMLESS = re.compile(r"libpng warning|extraneous bytes before marker|Unknown Adobe|Unsupported marker")
+_TALKATIVE = frozenset({formats.GIF, formats.JPEG, formats.PNG})
+
+
+def decode_image(path: Path) -> tuple[npt.NDArray[Any], ImageHeader]:
+    """Decode one image file.
+
+    Returns:
+        ``(H, W, 3)`` with the samples of the file, blue first, turned upright by its EXIF orientation; gray is
+        repeated, alpha is dropped. And what its header states.
+
+    Raises:
+        MediaError: The file is missing, is no regular file, too large, damaged, cut short, no image, several images, or
+            of a kind that this OpenCV cannot decode.
+        MissingDependencyError: OpenCV is not installed.
+    """
+    cv2 = opencv()
+    content = _read_file(path)
+    file_format = format_of(content[:HEAD_BYTES], path.suffix)
+    if file_format is None or file_format.kind is not FileKind.IMAGE:
+        raise MediaError(f"cannot read {path}: {_what_it_is(path, file_format)}")
+    try:
+        header = read_image_header(memoryview(content), file_format)
+    except DamagedImageError as error:
+        raise MediaError(f"cannot read {path}: {file_format.name}, {error}") from error
+    _check_header(path, file_format, header, len(content))
+    return _decode(cv2, path, content, file_format, header), header
+
+
+def _read_file(path: Path) -> bytes:
+    """All bytes of a regular file; nothing else is opened, because opening alone may block or do something."""
+    try:
+        status = path.stat()
+        if reason := why_not_regular(status.st_mode):
+            raise MediaError(f"cannot read {path}: {reason}")
+        # It may be exchanged between the two calls.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if reason := why_not_regular(status.st_mode):
+                raise MediaError(f"cannot read {path}: {reason}")
+            if status.st_size > _MOST_BYTES:
+                raise MediaError(
+                    f"cannot read {path}: the file has {human_size(status.st_size)}, and images above "
+                    f"{human_size(_MOST_BYTES)} are not read"
+                )
+            content = file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(f"cannot read {path}: {reason}") from error
+    except MemoryError as error:
+        raise MediaError(f"cannot read {path}: not enough memory for its {human_size(status.st_size)}") from error
+    if not len(content):
+        raise MediaError(f"cannot read {path}: the file is empty")
+    return content
+
+
+def _what_it_is(path: Path, file_format: FileFormat | None) -> str:
+    looks = "named like an image, but " if path.suffix.lower() in IMAGE_SUFFIXES else ""
+    if file_format is None:
+        return f"{looks}not an image of a known format"
+    return f"{looks}not an image that OpenCV can decode: it is {file_format.name}"
+
+
+def _check_header(path: Path, file_format: FileFormat, header: ImageHeader, size: int) -> None:
+    """Refuse what would be decoded in part, in silence, or into more memory than there is."""
+    width, height = header.width, header.height
+    if header.not_read:
+        raise MediaError(f"cannot read {path}: {file_format.name}; {header.not_read}")
+    if header.num_pictures > 1:
+        raise MediaError(
+            f"cannot read {path}: {file_format.name} with {header.num_pictures} pictures, of which one would be seen; "
+            f"split it into files"
+        )
+    if width * height > _MOST_PIXELS:
+        raise MediaError(f"cannot read {path}: {width} x {height} pixels, and OpenCV decodes {_MOST_PIXELS} at most")
+    if header.min_bytes > size:
+        raise MediaError(
+            f"cannot read {path}: {file_format.name}, damaged or cut short: its header says {width} x {height} pixels, "
+            f"which {size} bytes cannot hold"
+        )
+    if width * height > _MANY_PIXELS:
+        # Decoders hold rows of their own, and a scaled copy follows.
+        needed, free = width * height * 3 * (3 if header.sample_bits > 8 else 2), _free_memory()
+        if needed > free:
+            raise MediaError(
+                f"cannot read {path}: {width} x {height} pixels take {human_size(needed)} of memory, and "
+                f"{human_size(free)} are free"
+            )
+
+
+def _free_memory() -> int:
+    """Bytes that can be had without swapping, as Linux estimates it; elsewhere no limit is known."""
+    try:
+        match = re.search(rb"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_bytes(), re.MULTILINE)
+    except OSError:
+        match = None
+    return 1 << 62 if match is None else int(match[1]) << 10
+
+
+def _decode(cv2: Any, path: Path, content: bytes, file_format: FileFormat, header: ImageHeader) -> npt.NDArray[Any]:
+    encoded = np.frombuffer(content, np.uint8)
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if header.sample_bits > 8 else 0)
+    try:
+        with _listening(file_format) as messages:
+            image = cv2.imdecode(encoded, flags)
+            if image is None and not _has_decoder(cv2, path):
+                if file_format is not formats.GIF:
+                    raise MediaError(
+                        f"cannot read {path}: {file_format.name}, which this OpenCV ({cv2.__version__}) does not "
+                        f"decode; convert it to PNG or JPEG"
+                    )
+                image = _first_frame(cv2, path)
+    except cv2.error as error:
+        raise MediaError(f"cannot read {path}: {error.err}") from error
+    except MemoryError as error:
+        raise MediaError(f"cannot read {path}: not enough memory for {header.width} x {header.height}") from error
+    harm = [message for message in messages if not _HARMLESS.search(message)]
+    if harm:
+        raise MediaError(f"cannot read {path}: {file_format.name}, damaged: {harm[0]}")
+    if image is None:
+        raise MediaError(f"cannot read {path}: {file_format.name}, damaged or of a kind that OpenCV does not decode")
+    if (
+        file_format is not formats.AVIF
+        and header.width
+        and sorted(image.shape[:2]) != sorted((header.width, header.height))
+    ):
+        raise MediaError(
+            f"cannot read {path}: {file_format.name}, damaged: its header says {header.width} x {header.height} "
+            f"pixels, decoded are {image.shape[1]} x {image.shape[0]}"
+        )
+    decoded: npt.NDArray[Any] = image
+    return decoded
+
+
+def _listening(file_format: FileFormat) -> AbstractContextManager[list[str]]:
+    return caught_messages() if file_format in _TALKATIVE else nullcontext([])
+
+
+def _has_decoder(cv2: Any, path: Path) -> bool:
+    """OpenCV knows the format of a file, which it looks up by its first bytes."""
+    # OpenCV crashes at a name that is no Unicode; then damage is likelier than a format that it does not know.
+    return not is_unicode(path) or bool(cv2.haveImageReader(str(path)))
+
+
+def _first_frame(cv2: Any, path: Path) -> Frame | None:
+    """A still GIF as a video of one frame: OpenCV before 4.11 has no other way to it."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        read, frame = capture.read() if capture.isOpened() else (False, None)
+        return frame if read else None
+    finally:
+        capture.release()

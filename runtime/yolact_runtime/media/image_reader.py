@@ -1,0 +1,141 @@
+"""Image files as frames: samples of any depth, brought to eight bits by what is known about them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.cpu.bit_depth import check_bit_depth, scale_to_eight_bits
+from yolact_runtime.errors import FrameError, MediaError
+from yolact_runtime.formats.image_header import ImageHeader
+from yolact_runtime.media.image_decoding import decode_image
+
+__all__ = ["ImageReader", "add_bit_depth_option"]
+
+Frame = npt.NDArray[np.uint8]
+_USUAL_DEPTHS = (8, 10, 12, 14)
+
+
+class ImageReader:
+    """Reads image files of one source: what the bits of their samples mean is asked once, and warned of once.
+
+    Args:
+        bit_depth: Significant bits of 16-bit samples, as somebody asked for it; it overrules what files state.
+        usual_bit_depth: The same, as the model's manifest states it, for files that state nothing.
+        warn: Called with a sentence, at most once for each kind of doubt; None warns nobody.
+
+    Raises:
+        UsageError: A bit depth is no whole number from 8 to 16.
+    """
+
+    def __init__(
+        self,
+        bit_depth: int | None = None,
+        usual_bit_depth: int | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        check_bit_depth(bit_depth, "--bit-depth")
+        check_bit_depth(usual_bit_depth)
+        self.bit_depth = bit_depth
+        self.usual_bit_depth = usual_bit_depth
+        self._warn = warn
+        self._warned: set[str] = set()
+
+    def read(self, path: Path) -> Frame:
+        """``(H, W, 3)`` uint8, blue first, turned upright by its EXIF orientation; gray is repeated, alpha is dropped.
+
+        Samples of more than 8 bits are scaled as :mod:`yolact_runtime.cpu.bit_depth` says. How many bits are
+        significant is what `bit_depth` says; else what the file states (the largest value of a PGM or PPM, the bits or
+        sample tags of a TIFF, ``sBIT`` of a PNG, the depth of JPEG 2000 and AVIF); else `usual_bit_depth`; else all 16.
+
+        Raises:
+            MediaError: The file is missing, is no regular file, too large, damaged, cut short, no image, several
+                images, or of a kind that this OpenCV cannot decode.
+            MissingDependencyError: OpenCV is not installed.
+        """
+        image, header = decode_image(path)
+        try:
+            return self._as_frame(path, image, header)
+        except FrameError as error:
+            raise MediaError(f"cannot read {path}: {error}") from error
+        except MemoryError as error:
+            raise MediaError(
+                f"cannot read {path}: not enough memory for {image.shape[1]} x {image.shape[0]}"
+            ) from error
+
+    def _as_frame(self, path: Path, image: npt.NDArray[Any], header: ImageHeader) -> Frame:
+        if image.dtype == np.uint8:
+            frame: Frame = image if header.white is None else scale_to_eight_bits(image, header.white)
+            return frame
+        if image.dtype != np.uint16:
+            raise MediaError(f"cannot read {path}: its samples are {image.dtype}; write it with 8 or 16 bits")
+        if header.packed_bits:
+            image = image >> np.uint16(16 - header.packed_bits)
+        return scale_to_eight_bits(image, self._white(path, image, header))
+
+    def _white(self, path: Path, image: npt.NDArray[np.uint16], header: ImageHeader) -> int:
+        """The value of white in samples of 16 bits."""
+        if self.bit_depth is not None:
+            white = (1 << self.bit_depth) - 1
+            stated = header.white or (self._white_of_sbit(path, image, header) if header.significant_bits else None)
+            if stated is not None and stated != white:
+                self._warn_once(
+                    "conflict",
+                    f"{path} states that {stated} is its largest value; --bit-depth "
+                    f"{self.bit_depth} overrules it, for this and all other files",
+                )
+            return white
+        if header.white is not None:
+            return header.white
+        if header.significant_bits:
+            return self._white_of_sbit(path, image, header)
+        if self.usual_bit_depth is not None:
+            return (1 << self.usual_bit_depth) - 1
+        largest = int(image.max())
+        fitting = next((depth for depth in _USUAL_DEPTHS if largest < 1 << depth), None)
+        if largest and fitting:
+            self._warn_once(
+                "unstated",
+                f"{path} has 16-bit samples, but none above {largest}, and does not state how "
+                f"many bits are significant: it is read as 16 bits, and may be far too dark. If the camera gives "
+                f"{fitting} bits, add --bit-depth {fitting}; if not, --bit-depth 16",
+            )
+        return 65535
+
+    def _white_of_sbit(self, path: Path, image: npt.NDArray[np.uint16], header: ImageHeader) -> int:
+        """PNG wants samples scaled to all 16 bits, with ``sBIT`` for their origin; many writers leave them as they are.
+
+        Scaled samples below ``2**n`` are multiples of ``2**(16 - n)``, so all others tell which of the two it is.
+        """
+        bits = header.significant_bits
+        white = (1 << bits) - 1
+        largest = int(image.max())
+        if largest > white:
+            return 65535
+        if largest and not (image & np.uint16((1 << 16 - bits) - 1)).any():
+            self._warn_once(
+                "sbit",
+                f"{path} states {bits} significant bits and has no value above {largest}: it is "
+                f"read as {bits} bits. If it is a dark picture on a scale of 16 bits, add --bit-depth 16",
+            )
+        return white
+
+    def _warn_once(self, kind: str, sentence: str) -> None:
+        if self._warn is not None and kind not in self._warned:
+            self._warned.add(kind)
+            self._warn(sentence)
+
+
+def add_bit_depth_option(parser: argparse._ActionsContainer) -> None:
+    """The option of every command that reads images."""
+    parser.add_argument(
+        "--bit-depth",
+        type=int,
+        metavar="N",
+        help="significant bits of 16-bit images, 8 to 16 (default: what the file states, then the bundle, then 16)",
+    )
