@@ -19,9 +19,9 @@ import torch
 from support.training_data import write_scenes
 from yolact_calibration.data.dataset import AnnotatedImages
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
-from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.evaluation.judge import Judge
 from yolact_calibration.float16.rounding import simulate_float16
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.quantisation.trial import Trial
 from yolact_export.commands import cli
 from yolact_export.precision import document as precision_document
@@ -101,7 +101,7 @@ def files(bundle: Path) -> dict[str, bytes]:
 def lost(found: Export, precision: str, scenes: Scenes) -> float:
     """Points that a network of a bundle loses, measured from outside."""
     fp32, other = (open_bundle(found.bundle, name) for name in ("fp32", precision))
-    data = AnnotatedImages(CocoAnnotations.from_file(scenes.annotations), scenes.images)
+    data = AnnotatedImages.open(CocoAnnotations.from_file(scenes.annotations), scenes.images)
     guard = GuardImages.labelled(data, None)
     trial = Trial(fp32.manifest, guard, num_threads=1)
     simulate = precision == "int8"
@@ -301,7 +301,7 @@ def test_a_channel_beyond_float16_computes_in_float32_and_so_does_its_reader(
     assert "proto_net.2" in (found.bundle / "report.html").read_text(encoding="utf-8")
     network = onnx.load(found.bundle / "model.fp16.onnx")
     manifest = open_bundle(found.bundle, "fp16").manifest
-    data = AnnotatedImages(CocoAnnotations.from_file(scenes.annotations), scenes.images)
+    data = AnnotatedImages.open(CocoAnnotations.from_file(scenes.annotations), scenes.images)
     Trial(manifest, GuardImages.labelled(data, None), num_threads=1).find(simulate_float16(network))
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from yolact_calibration import shapes
 from yolact_calibration.data.batch import Batch, Truth
-from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.media.images import write_image
 
 __all__ = ["TinyObjective", "make_truth", "square", "tiny_batches", "tiny_network", "write_scenes", "write_set"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_benchmarks.commands.command_words import FOUND, parse_fraction, parse_numbers, parse_sizes
+from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_plugins.files import human_size, write_atomically
 from yolact_runtime.errors import UsageError
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
@@ -126,6 +127,7 @@ def _add_accuracy(parser: argparse.ArgumentParser) -> None:
     truth = accuracy.add_mutually_exclusive_group()
     truth.add_argument("--annotations", type=Path, metavar="COCO.json", help="labels: box and mask AP")
     truth.add_argument("--against", type=Path, metavar="MODEL", help="no labels: agreement with this model")
+    add_file_rules(accuracy)
 
 
 def _run(options: argparse.Namespace, terminal: Terminal, words: Sequence[str]) -> int:
@@ -203,6 +205,7 @@ def _request(options: argparse.Namespace) -> BenchRequest:
         with_layers=options.layers,
         with_peers=options.peers,
         checkpoint=options.checkpoint,
+        rules=file_rules(options),
     )
     _check_files(options, request)
     return request
@@ -210,6 +213,8 @@ def _request(options: argparse.Namespace) -> BenchRequest:
 
 def _check_files(options: argparse.Namespace, request: BenchRequest) -> None:
     """What is opened after the speed was measured: a slip of the pen need not wait for that."""
+    if options.annotations is None and (options.skip_missing or options.allow_outside):
+        raise UsageError("--skip-missing and --allow-outside belong to --annotations, which was not given")
     if (options.annotations or options.against) and request.is_live:
         raise UsageError("--annotations and --against need pictures: --images DIR")
     if options.annotations and (len(options.images) != 1 or not Path(options.images[0]).is_dir()):

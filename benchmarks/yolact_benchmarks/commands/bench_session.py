@@ -24,6 +24,8 @@ from yolact_benchmarks.measure.request import BenchRequest
 from yolact_benchmarks.measure.speed_accuracy import measure_accuracy_of, measure_agreement_of
 from yolact_benchmarks.peers.peers import find_peers, measure_peers
 from yolact_benchmarks.report.document import case_document, machine_document
+from yolact_calibration.data.annotated_images import AnnotatedImages
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.backends.tensorrt import TensorRtBackend
 from yolact_runtime.errors import UsageError
 from yolact_runtime.model.bundle import Bundle, open_bundle
@@ -52,11 +54,26 @@ def run_bench(request: BenchRequest, terminal: Terminal) -> dict[str, Any]:
     def report(kind: Kind, text: str) -> None:
         (terminal.say if kind == "say" else terminal.status)(text)
 
+    labels = _open_labels(request, terminal)
     results = run_results(join_runs(run_processes(request, report)))
     _add_cold_starts(request, results, terminal)
     _add_peers_and_layers(request, results, terminal)
-    _add_accuracy(request, results, terminal)
+    _add_accuracy(request, labels, results, terminal)
     return results
+
+
+def _open_labels(request: BenchRequest, terminal: Terminal) -> AnnotatedImages | None:
+    """The labels, with all images checked: what is wrong with them need not wait until the speed was measured."""
+    if request.annotations is None:
+        return None
+    labels = CocoAnnotations.from_file(request.annotations)
+    data = AnnotatedImages.open(labels, Path(request.images[0]), request.rules)
+    for finding in (*labels.findings, *data.findings):
+        terminal.warn(finding)
+    if labels.has_boxes_only:
+        terminal.warn("the labels have boxes only: there is no mask AP")
+    data.check(terminal.progress)
+    return data
 
 
 def run_results(run: ProcessRun) -> dict[str, Any]:
@@ -129,7 +146,9 @@ def _add_cold_starts(request: BenchRequest, results: dict[str, Any], terminal: T
         document["cold_start"] = {**found, "frame": list(size)}
 
 
-def _add_accuracy(request: BenchRequest, results: dict[str, Any], terminal: Terminal) -> None:
+def _add_accuracy(
+    request: BenchRequest, labels: AnnotatedImages | None, results: dict[str, Any], terminal: Terminal
+) -> None:
     documents = results["models"]
     precisions = [document["precision"] for document in documents]
     has_pictures = not request.is_live
@@ -146,11 +165,8 @@ def _add_accuracy(request: BenchRequest, results: dict[str, Any], terminal: Term
         is_folder = request.model.is_dir()
         segmenters = {name: opened(request.model, name if is_folder else None) for name in precisions}
         accuracy: dict[str, Any] = {}
-        if request.annotations:
-            from yolact_calibration.evaluation.coco import CocoAnnotations
-
-            labels = CocoAnnotations.from_file(request.annotations)
-            accuracy = measure_accuracy_of(segmenters, labels, Path(request.images[0]), terminal.progress)
+        if labels is not None:
+            accuracy = measure_accuracy_of(segmenters, labels, terminal.progress)
         elif request.against:
             reference = opened(request.against, "fp32" if request.against.is_dir() else None)
             accuracy, _, _ = measure_agreement_of(segmenters, reference, paths, terminal.progress)

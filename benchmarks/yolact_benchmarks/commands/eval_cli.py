@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_calibration.errors import DatasetError, UsageError
+from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_plugins.files import human_size
 from yolact_runtime.errors import BackendError, FrameError
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of the annotated images; with --against also image files and globs",
     )
+    add_file_rules(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images, by id or by name")
     parser.add_argument("--json", metavar="PATH|-", help="write the figures as JSON to a file or stdout")
     parser.add_argument(
@@ -90,6 +92,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         raise UsageError(f"--limit must be 1 or more, found {options.limit}")
     if options.min_confidence is not None and not options.against:
         raise UsageError("--min-confidence belongs to --against: with labels, every detection counts")
+    if options.against and (options.skip_missing or options.allow_outside):
+        raise UsageError("--skip-missing and --allow-outside belong to --annotations, which name images")
     settings = _bootstrap_settings(options)
     require_evaluator()
     started = time.monotonic()
@@ -124,10 +128,11 @@ def _measure_accuracy(
 ) -> tuple[list[str], dict[str, Any]]:
     """Against labels: lines for people and the JSON object."""
     from yolact_benchmarks.report.eval_tables import accuracy_lines
+    from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.evaluation.accuracy import AccuracyMeter
     from yolact_calibration.evaluation.bootstrap import bootstrap_precision
-    from yolact_calibration.evaluation.coco import CocoAnnotations
     from yolact_calibration.evaluation.coco_evaluator import KINDS
+    from yolact_calibration.labels.coco import CocoAnnotations
     from yolact_runtime.media.images import read_image
 
     annotations = CocoAnnotations.from_file(options.annotations)
@@ -138,14 +143,15 @@ def _measure_accuracy(
             f"with --annotations, --images is the one folder that the file names are relative to; found "
             f"{' '.join(options.images)}"
         )
-    paths = [Path(options.images[0]) / image.file_name for image in annotations.images]
-    _require_files(paths, f"{options.annotations} names")
+    data = AnnotatedImages.open(annotations, Path(options.images[0]), file_rules(options))
+    annotations = data.annotations
     with _open(options.model, options.precision, options, terminal) as segmenter:
         meter = AccuracyMeter(annotations, segmenter.class_names)
-        for finding in meter.findings:
+        for finding in (*meter.findings, *data.findings):
             terminal.warn(finding)
-        todo = list(zip(annotations.images, paths, strict=True))
-        for image, path in terminal.progress(todo, "images", len(todo)):
+        data.check(terminal.progress)
+        for image in terminal.progress(annotations.images, "images", len(annotations)):
+            path = data.path(image)
             meter.add(image.image_id, _segment(segmenter, path, read_image(path)))
         model = _describe(options.model, segmenter)
     accuracy = meter.measure()
@@ -153,9 +159,10 @@ def _measure_accuracy(
         **accuracy.document(),
         "model": model,
         "annotations": {"file": str(options.annotations), "sha256": annotations.sha256},
-        "findings": list(accuracy.findings),
+        "findings": [*accuracy.findings, *data.findings],
     }
-    intervals = {kind: bootstrap_precision(accuracy.matches(kind), settings) for kind in KINDS} if settings else None
+    kinds = [kind for kind in KINDS if kind == "bbox" or not accuracy.has_boxes_only]
+    intervals = {kind: bootstrap_precision(accuracy.matches(kind), settings) for kind in kinds} if settings else None
     document |= _interval_document(intervals, settings)
     return accuracy_lines(accuracy, intervals, options.verbose), document
 

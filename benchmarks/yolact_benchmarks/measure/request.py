@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact_benchmarks.measure.measurement import Plan
+from yolact_calibration.labels.options import FileRules
 from yolact_runtime.segmenter import SegmenterOptions
 
 __all__ = ["CAMERA", "SYNTHETIC", "BenchRequest"]
@@ -38,6 +39,7 @@ class BenchRequest:
         with_layers: Profile the networks by part of the model.
         with_peers: Measure what people would use instead, in turns with ours.
         checkpoint: That the model was exported from, for the peers that need it.
+        rules: What is done about annotated images that are absent or outside of their folder.
     """
 
     model: Path
@@ -58,6 +60,7 @@ class BenchRequest:
     with_layers: bool = False
     with_peers: bool = False
     checkpoint: Path | None = None
+    rules: FileRules = dataclasses.field(default_factory=FileRules)
 
     @property
     def options(self) -> SegmenterOptions:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from yolact_calibration.data.annotated_images import AnnotatedImages
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.accuracy import AccuracyMeter
 from yolact_calibration.evaluation.agreement import AgreementMeter
 from yolact_calibration.evaluation.bootstrap import Interval, bootstrap_precision
-from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.evaluation.coco_evaluator import KINDS
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.media.images import read_image
@@ -24,29 +24,24 @@ Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 def measure_accuracy_of(
-    segmenters: Mapping[str, Segmenter], annotations: CocoAnnotations, folder: Path, progress: Progress
+    segmenters: Mapping[str, Segmenter], data: AnnotatedImages, progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """By labels.
 
     Args:
         segmenters: By name, without a second threshold: AP counts the low scores too.
-        annotations: Labels.
-        folder: That file names are relative to.
+        data: Labels and the images that they are of.
         progress: Passes images on, and shows how far they are.
 
     Returns:
-        By name, JSON objects ``{"measure": "AP", "images", "box": [estimate, low, high], "mask": [...]}``.
+        By name, JSON objects ``{"measure": "AP", "images", "box": [estimate, low, high], "mask": [...]}``; nulls for
+        masks where the labels have boxes only.
 
     Raises:
-        DatasetError: An image is missing.
+        DatasetError: An image cannot be read, or model and labels have no class in common.
     """
-    todo = [(image.image_id, folder / image.file_name) for image in annotations.images]
-    missing = [path for _, path in todo if not path.is_file()]
-    if missing:
-        raise DatasetError(
-            f"--annotations names {len(todo)} image(s), and {len(missing)} of them are not there, {missing[0]} for "
-            f"one: --images is the folder that the file names are relative to"
-        )
+    annotations = data.annotations
+    todo = [(image.image_id, data.path(image)) for image in annotations.images]
     meters = {name: AccuracyMeter(annotations, segmenter.class_names) for name, segmenter in segmenters.items()}
     for image_id, path in progress(todo, "images", len(todo)):
         frame = read_image(path)

@@ -19,7 +19,10 @@ _MAX_IMAGES = 5
 
 def accuracy_lines(accuracy: Accuracy, intervals: Intervals | None, verbose: bool) -> list[str]:
     """The table of ``yolact-eval --annotations``; `verbose` lists every class."""
-    lines = _summary({"bbox": accuracy.bbox, "segm": accuracy.segm}, intervals, _SIZES)
+    figures = {"bbox": accuracy.bbox, **({} if accuracy.has_boxes_only else {"segm": accuracy.segm})}
+    lines = _summary(figures, intervals, _SIZES)
+    if accuracy.has_boxes_only:
+        lines.append("mask  none: the labels have boxes only")
     return [*lines, "", *class_lines(accuracy.by_class, accuracy.num_instances, verbose)]
 
 
@@ -80,6 +83,8 @@ def _summary(
     titles = ["AP".rjust(6), *(["95 % interval".center(16)] if intervals else [])]
     lines = [" " * 6 + "  ".join([*titles, *(title.rjust(6) for title in columns.values())])]
     for title, kind in _ROWS:
+        if kind not in figures:
+            continue
         cells = [_number(figures[kind]["AP"]).rjust(6)]
         if intervals:
             cells.append(_range(intervals[kind]["AP"]).strip(" ()").center(16))

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from yolact_benchmarks.report.record import write_record
 from yolact_benchmarks.studies.timing import time_interleaved
 from yolact_calibration.evaluation.accuracy import Accuracy, measure_accuracy
-from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.evaluation.coco_evaluator import KINDS
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
 

@@ -24,7 +24,7 @@ from yolact_benchmarks.studies.quantiser_process import Request, Work, run_quant
 from yolact_benchmarks.studies.quantiser_trial import QuantiserTrial
 from yolact_calibration.data.dataset import AnnotatedImages
 from yolact_calibration.errors import UsageError
-from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
 from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph
 from yolact_export.precision.guard_images import GuardImages
@@ -236,7 +236,7 @@ def _images(options: argparse.Namespace) -> tuple[CalibrationImages, GuardImages
     if options.annotations is not None:
         if options.images is None:
             raise UsageError("--annotations needs --images: the folder of the images it names")
-        data = AnnotatedImages(CocoAnnotations.from_file(options.annotations), options.images)
+        data = AnnotatedImages.open(CocoAnnotations.from_file(options.annotations), options.images)
         return calibration, GuardImages.labelled(data, None), 0
     if options.images is not None:
         return calibration, GuardImages(find_calibration_images([str(options.images)]), "agreement"), 0

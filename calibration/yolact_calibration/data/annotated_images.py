@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
-from yolact_calibration.errors import DatasetError
-from yolact_calibration.evaluation.coco import CocoAnnotations, CocoImage
+from yolact_calibration.data.image_check import Passing, check_images, pass_on
+from yolact_calibration.data.image_files import locate_images
+from yolact_calibration.labels.coco import CocoAnnotations, CocoImage
+from yolact_calibration.labels.fields import Id
+from yolact_calibration.labels.options import FileRules
 
 __all__ = ["AnnotatedImages"]
 
@@ -17,29 +20,47 @@ class AnnotatedImages:
     """A folder of images and their annotations; class ``c`` is the annotations' category ``c``.
 
     Attributes:
-        annotations: What is in the images.
+        annotations: What is in the images; only images whose files are there.
         folder: Where the images are.
+        paths: The files, by image id; more than those of `annotations` where some were chosen.
+        findings: Sentences about images that were left out.
     """
 
     annotations: CocoAnnotations
     folder: Path
+    paths: Mapping[Id, Path]
+    findings: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        missing = [image.file_name for image in self.annotations.images if not self.path(image).is_file()]
-        if missing:
-            raise DatasetError(
-                f"{len(missing)} of the {len(self.annotations)} images of {self.annotations.source} are not in "
-                f"{self.folder}: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}. Is it the right folder?"
-            )
+    @classmethod
+    def open(cls, annotations: CocoAnnotations, folder: Path, rules: FileRules | None = None) -> AnnotatedImages:
+        """Find the files of all images.
+
+        Args:
+            annotations: What names them.
+            folder: That the names are relative to.
+            rules: What is done about files that are absent or outside of the folder; None refuses both.
+
+        Raises:
+            DatasetError: A file is absent, or outside of the folder, and the rules do not allow it.
+        """
+        found, paths, findings = locate_images(annotations, folder, rules or FileRules())
+        return cls(found, folder, paths, findings)
 
     def path(self, image: CocoImage) -> Path:
         """File of an image."""
-        return self.folder / image.file_name
+        return self.paths[image.image_id]
 
-    def digest(self) -> str:
-        """SHA-256 of the annotations and of every image file that they name, hexadecimal."""
-        total = hashlib.sha256(self.annotations.sha256.encode())
-        for image in self.annotations.images:
-            total.update(image.file_name.encode())
-            total.update(self.path(image).read_bytes())
-        return total.hexdigest()
+    def check(self, progress: Passing = pass_on) -> str:
+        """Decode every image, and compare its size with its annotations: see :func:`check_images`.
+
+        Args:
+            progress: Shows how far it is.
+
+        Returns:
+            SHA-256 of the annotations and of every image file that they name, hexadecimal.
+
+        Raises:
+            DatasetError: Images cannot be read, or have another size.
+        """
+        files = [(image, self.path(image)) for image in self.annotations.images]
+        return check_images(files, self.annotations.source, self.annotations.sha256, progress)

@@ -22,8 +22,9 @@ from yolact_calibration.data.augment import (
     sample_masks,
 )
 from yolact_calibration.data.batch import Batch, Truth
-from yolact_calibration.errors import DatasetError, MediaError, YolactError
-from yolact_calibration.evaluation.coco import CocoAnnotations, CocoImage, boxes_xyxy
+from yolact_calibration.errors import DatasetError, MediaError, TrainingError, YolactError
+from yolact_calibration.labels.coco import CocoAnnotations, CocoImage, CocoInstance, boxes_xyxy
+from yolact_calibration.labels.fields import Id
 from yolact_runtime.masks.masks import Masks
 from yolact_runtime.media.images import read_image
 from yolact_runtime.model.manifest import InputSpec
@@ -36,12 +37,17 @@ _MIN_SIDE_PX = 4.0
 
 
 def learnable_images(annotations: CocoAnnotations) -> tuple[CocoImage, ...]:
-    """Images with an instance that is no crowd: the others have nothing to match."""
+    """Images with an instance that has an outline and is no crowd: the others have nothing to match."""
     return tuple(
         image
         for image in annotations.images
-        if any(not item.get("iscrowd", 0) for item in annotations.instances.get(image.image_id, ()))
+        if not all(map(_is_ignored, annotations.instances.get(image.image_id, ())))
     )
+
+
+def _is_ignored(item: CocoInstance) -> bool:
+    """An instance to learn nothing from: a crowd, or a box without an outline."""
+    return item.is_crowd or item.segmentation is None
 
 
 class SampleSequence(Dataset[tuple[torch.Tensor, Truth]]):
@@ -60,7 +66,7 @@ class SampleSequence(Dataset[tuple[torch.Tensor, Truth]]):
             raise DatasetError(
                 f"{images.annotations.source}: no image has an instance that is no crowd, so there is nothing to learn"
             )
-        self._masks: dict[int, Masks] = {}
+        self._masks: dict[Id, Masks] = {}
 
     @property
     def epoch_length(self) -> int:
@@ -82,8 +88,8 @@ class SampleSequence(Dataset[tuple[torch.Tensor, Truth]]):
             )
         items = self.images.annotations.instances[image.image_id]
         boxes = boxes_xyxy(items)
-        is_crowd = np.array([bool(item.get("iscrowd", 0)) for item in items])
-        window = choose_window(image.height, image.width, boxes[~is_crowd], self.augment, rng)
+        is_ignored = np.array(list(map(_is_ignored, items)))
+        window = choose_window(image.height, image.width, boxes[~is_ignored], self.augment, rng)
         pixels, filled = sample_image(frame, window, self.spec.height, self.spec.width)
         if self.augment.colour:
             pixels = distort_colours(pixels, rng)
@@ -92,9 +98,9 @@ class SampleSequence(Dataset[tuple[torch.Tensor, Truth]]):
             masks = self._masks[image.image_id] = self.images.annotations.masks(image)
         dense = sample_masks(masks.dense(), window, self.spec.height, self.spec.width)
         category = {category_id: c for c, category_id in enumerate(self.images.annotations.category_ids)}
-        class_id = np.array([category[int(item["category_id"])] for item in items], np.int64)
+        class_id = np.array([category[item.category_id] for item in items], np.int64)
         outside = _centre_outside(boxes, window) if window.is_crop else np.zeros(len(items), bool)
-        truth = _truth(dense, class_id, is_crowd | outside)
+        truth = _truth(dense, class_id, is_ignored | outside)
         return torch.from_numpy(normalise(pixels, self.spec, filled)), truth
 
 
@@ -174,6 +180,7 @@ def iterate_batches(
 
     Raises:
         DatasetError, MediaError: An image cannot be used.
+        TrainingError: A process that prepares batches has died.
     """
     loader = DataLoader(
         _Steps(samples, batch_size),
@@ -182,7 +189,20 @@ def iterate_batches(
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
     )
-    for batch in loader:
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches, None)
+        except RuntimeError as error:
+            # What a sample raises arrives as an object; this is the loader's own word for a process that was killed.
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"a process that prepares batches has died, perhaps because memory ran out ({error}); --workers 0 "
+                f"prepares them in the training's own process"
+            ) from error
+        if batch is None:
+            return
         if isinstance(batch, YolactError):
             raise batch
         yield batch

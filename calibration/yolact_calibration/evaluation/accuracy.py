@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.categories import match_categories
-from yolact_calibration.evaluation.coco import CocoAnnotations, CocoImage
 from yolact_calibration.evaluation.coco_evaluator import KINDS, CocoObjects, Figures, evaluate, require_evaluator
 from yolact_calibration.evaluation.matches import Matches, Overlap, match_classes
+from yolact_calibration.labels.coco import CocoAnnotations, CocoImage
+from yolact_calibration.labels.fields import Id
 from yolact_runtime.masks.instances import Instances
 
 __all__ = ["Accuracy", "AccuracyMeter", "detection_objects", "mask_score", "measure_accuracy"]
@@ -32,11 +33,12 @@ class Accuracy:
         bbox: Figures of boxes: ``AP``, ``AP50``, ``AP75``, ``AP_small``, ``AP_medium``, ``AP_large``, ``AR1``,
             ``AR10``, ``AR100``, ``AR_small``, ``AR_medium``, ``AR_large``. Values in [0, 1]; None where the data set
             has no instance of that kind.
-        segm: The same for masks.
+        segm: The same for masks; all None where the labels have boxes only.
         num_images: Images looked at, with or without instances.
         by_class: ``"bbox"`` and ``"segm"`` -> category name -> the same figures.
         num_instances: Category name -> instances of the data set, crowds left out.
         findings: Sentences about classes and annotations that do not fit.
+        has_boxes_only: The labels have no outlines, so that masks could not be judged.
         overlaps: ``"bbox"`` and ``"segm"`` -> what :meth:`matches` is made of.
     """
 
@@ -46,6 +48,7 @@ class Accuracy:
     by_class: Mapping[str, Mapping[str, Figures]]
     num_instances: Mapping[str, int]
     findings: tuple[str, ...] = ()
+    has_boxes_only: bool = False
     overlaps: Mapping[str, Sequence[Sequence[Overlap]]] = dataclasses.field(default_factory=dict, repr=False)
 
     def matches(self, kind: str) -> Matches:
@@ -53,10 +56,18 @@ class Accuracy:
         return match_classes(self.overlaps[kind], self.num_images)
 
     def document(self) -> dict[str, Any]:
-        """JSON object ``{"bbox": {figure: value or None, "by_class": {name: ...}}, "segm": {...}, "images": n}``."""
+        """JSON object ``{"bbox": {figure: value or None, "by_class": {name: ...}}, "segm": {...}, "images": n}``.
+
+        ``"segm"`` is None where the labels have boxes only.
+        """
+        kinds: dict[str, Any] = {
+            kind: {**figures, "by_class": {name: dict(f) for name, f in self.by_class[kind].items()}}
+            for kind, figures in (("bbox", self.bbox), ("segm", self.segm))
+        }
+        if self.has_boxes_only:
+            kinds["segm"] = None
         return {
-            "bbox": {**self.bbox, "by_class": {name: dict(f) for name, f in self.by_class["bbox"].items()}},
-            "segm": {**self.segm, "by_class": {name: dict(f) for name, f in self.by_class["segm"].items()}},
+            **kinds,
             "images": self.num_images,
             "instances": dict(self.num_instances),
         }
@@ -70,8 +81,7 @@ class AccuracyMeter:
         class_names: Of the model, by class id; matched to the categories by name.
 
     Raises:
-        DatasetError: The model and the data set have no class in common, or an ambiguous one; or a mask of the labels
-            cannot be read.
+        DatasetError: The model and the data set have no class in common, or an ambiguous one.
         MissingDependencyError: faster-coco-eval is not installed.
     """
 
@@ -81,17 +91,21 @@ class AccuracyMeter:
         self._num_classes = len(class_names)
         self._match = match_categories(class_names, annotations)
         self._images = {image.image_id: image for image in annotations.images}
-        # Now and not in measure(): an annotation that cannot be read ends an evaluation before it has cost an hour.
-        self._truth, self._findings = _truth_objects(annotations)
+        # The evaluator takes numbers only, and ids may be text.
+        self._image_numbers = {image.image_id: number for number, image in enumerate(annotations.images, start=1)}
+        ordered = sorted(annotations.category_ids, key=lambda key: (isinstance(key, str), key))
+        self._category_numbers = {key: number for number, key in enumerate(ordered, start=1)}
+        # Now and not in measure(): what is wrong with labels ends an evaluation before it has cost an hour.
+        self._truth, self._findings = _truth_objects(annotations, self._image_numbers, self._category_numbers)
         self._detections: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-        self._done: set[int] = set()
+        self._done: set[Id] = set()
 
     @property
     def findings(self) -> tuple[str, ...]:
         """Sentences about classes and annotations that do not fit."""
-        return self._match.findings + self._findings
+        return self._annotations.findings + self._match.findings + self._findings
 
-    def add(self, image_id: int, instances: Instances) -> None:
+    def add(self, image_id: Id, instances: Instances) -> None:
         """Take the detections of one image, in its pixels; the order of images does not matter.
 
         Raises:
@@ -106,37 +120,40 @@ class AccuracyMeter:
             raise DatasetError(f"detections for the image {image_id} ({image.file_name}) were given twice")
         _check(instances, image, self._num_classes, source)
         self._done.add(image_id)
+        numbers = [None if key is None else self._category_numbers[key] for key in self._match.category_ids]
         for kind in KINDS:
-            self._detections[kind] += detection_objects(kind, image_id, instances, self._match.category_ids)
+            self._detections[kind] += detection_objects(kind, self._image_numbers[image_id], instances, numbers)
 
     def measure(self) -> Accuracy:
         """Figures of what was added; an image that was not added has no detections."""
         annotations = self._annotations
-        images = {image.image_id: (image.height, image.width) for image in annotations.images}
-        truth = self._truth
+        images = {number: (image.height, image.width) for number, image in enumerate(annotations.images, start=1)}
+        numbers = tuple(self._category_numbers.values())
         evaluations = {}
         for kind in KINDS:
-            evaluations[kind] = evaluate(
-                CocoObjects(kind, images, annotations.category_ids, truth[kind], self._detections[kind])
-            )
-        names = dict(zip(annotations.category_ids, annotations.category_names, strict=True))
-        counts = Counter(names[item["category_id"]] for item in truth["bbox"] if not item["iscrowd"])
+            is_judged = kind == "bbox" or not annotations.has_boxes_only
+            detections = self._detections[kind] if is_judged else []
+            evaluations[kind] = evaluate(CocoObjects(kind, images, numbers, self._truth[kind], detections))
+        by_id = dict(zip(annotations.category_ids, annotations.category_names, strict=True))
+        names = {number: by_id[key] for key, number in self._category_numbers.items()}
+        counts = Counter(names[item["category_id"]] for item in self._truth["bbox"] if not item["iscrowd"])
         return Accuracy(
             bbox=evaluations["bbox"].figures,
             segm=evaluations["segm"].figures,
             num_images=len(images),
             by_class={
-                kind: {names[category_id]: figures for category_id, figures in evaluation.by_category.items()}
+                kind: {names[number]: figures for number, figures in evaluation.by_category.items()}
                 for kind, evaluation in evaluations.items()
             },
             num_instances={name: counts[name] for name in annotations.category_names},
             findings=self.findings,
+            has_boxes_only=annotations.has_boxes_only,
             overlaps={kind: evaluation.overlaps for kind, evaluation in evaluations.items()},
         )
 
 
 def measure_accuracy(
-    annotations: CocoAnnotations, predictions: Mapping[int, Instances], class_names: Sequence[str]
+    annotations: CocoAnnotations, predictions: Mapping[Any, Instances], class_names: Sequence[str]
 ) -> Accuracy:
     """COCO's figures of a model's detections.
 
@@ -207,30 +224,47 @@ def detection_objects(
     return [{**item, "segmentation": rle, "area": area} for item, (rle, area) in zip(shared, parts, strict=True)]
 
 
-def _truth_objects(annotations: CocoAnnotations) -> tuple[dict[str, list[dict[str, Any]]], tuple[str, ...]]:
+def _truth_objects(
+    annotations: CocoAnnotations, image_numbers: Mapping[Id, int], category_numbers: Mapping[Id, int]
+) -> tuple[dict[str, list[dict[str, Any]]], tuple[str, ...]]:
     """The labels as objects for the evaluator, by kind, and findings about them.
 
     COCO sorts truth into small, medium and large by the ``area`` of the annotation, for boxes too. Where it is missing,
-    the mask's pixels take its place, and a finding says so.
-
-    Raises:
-        DatasetError: A segmentation is neither polygons nor RLE of the image's size.
+    the mask's pixels take its place, and a finding says so. An instance without an outline is a box; beside others that
+    have one it is a crowd for masks, so that what is found in its box is neither right nor wrong.
     """
     truth: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    num_without_area = 0
+    num_without_area = num_without_pixels = 0
     for image in annotations.images:
         entries = annotations.instances.get(image.image_id, ())
         masks = annotations.masks(image)
         for entry, rle, pixels in zip(entries, masks.rle(), masks.area().tolist(), strict=True):
-            num_without_area += entry.get("area") is None
+            num_without_area += entry.area is None
+            num_without_pixels += entry.segmentation is not None and pixels == 0
             shared = {
-                "image_id": image.image_id,
-                "category_id": int(entry["category_id"]),
-                "iscrowd": int(entry.get("iscrowd", 0)),
-                "area": float(pixels if entry.get("area") is None else entry["area"]),
+                "image_id": image_numbers[image.image_id],
+                "category_id": category_numbers[entry.category_id],
+                "iscrowd": int(entry.is_crowd),
+                "area": float(pixels if entry.area is None else entry.area),
             }
-            truth["bbox"].append({**shared, "bbox": [float(value) for value in entry["bbox"]]})
-            truth["segm"].append({**shared, "segmentation": rle})
-    if not num_without_area:
-        return truth, ()
-    return truth, (f"{num_without_area} annotations state no area; the pixels of their masks are taken for it",)
+            truth["bbox"].append({**shared, "bbox": list(entry.bbox)})
+            if entry.segmentation is not None:
+                truth["segm"].append({**shared, "segmentation": rle})
+            elif not annotations.has_boxes_only:
+                truth["segm"].append({**shared, "segmentation": rle, "iscrowd": 1})
+    return truth, tuple(_label_findings(annotations, num_without_area, num_without_pixels))
+
+
+def _label_findings(annotations: CocoAnnotations, num_without_area: int, num_without_pixels: int) -> Iterator[str]:
+    if num_without_area:
+        yield f"{num_without_area} annotations state no area; the pixels of their masks are taken for it"
+    if num_without_pixels:
+        yield f"{num_without_pixels} annotations have an outline that covers no pixel of their image; none can be found"
+    num_boxes = annotations.num_instances - annotations.num_outlines
+    if annotations.has_boxes_only:
+        yield f"the labels have boxes only ({num_boxes} annotations without a segmentation): there is no mask AP"
+    elif num_boxes:
+        yield (
+            f"{num_boxes} of {annotations.num_instances} annotations have a box and no segmentation: they count for "
+            f"box AP, and for mask AP what is found in their boxes is neither right nor wrong"
+        )

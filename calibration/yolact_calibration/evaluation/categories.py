@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 
 from yolact_calibration.errors import DatasetError
-from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.labels.coco import CocoAnnotations
+from yolact_calibration.labels.fields import Id
 
 __all__ = ["CategoryMatch", "match_categories"]
 
@@ -23,7 +24,7 @@ class CategoryMatch:
         findings: Sentences about what has no counterpart.
     """
 
-    category_ids: tuple[int | None, ...]
+    category_ids: tuple[Id | None, ...]
     findings: tuple[str, ...]
 
 
@@ -64,7 +65,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold() or name
 
 
-def _counterpart(name: str, exact: dict[str, int], loose: dict[str, list[str]], source: str) -> str | None:
+def _counterpart(name: str, exact: dict[str, Id], loose: dict[str, list[str]], source: str) -> str | None:
     if name in exact:
         return name
     candidates = loose.get(_plain(name), [])

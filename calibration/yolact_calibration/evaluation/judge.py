@@ -17,8 +17,8 @@ from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.accuracy import Accuracy, measure_accuracy
 from yolact_calibration.evaluation.agreement import Agreement, measure_agreement
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings, Interval, bootstrap_difference
-from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.evaluation.coco_evaluator import KINDS
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.masks.instances import Instances
 
 __all__ = ["AGREEMENT_LIMIT", "LABELLED_LIMIT", "Judge", "Judgement", "Predictions", "agreement_loss"]

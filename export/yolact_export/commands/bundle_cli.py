@@ -57,6 +57,7 @@ _REFUSED = {
 _FOR_PRECISION = (
     *("max_drop", "no_guard", "int8_all", "calibration_method", "calibration_cache", "guard_images"),
     *("sensitivity_images", "calib", "annotations", "images", "threads"),
+    *("skip_missing", "allow_outside"),
 )
 _FOR_ENGINES = (
     *("workspace", "builder_level", "tf32", "version_compatible", "hardware_compatible", "memory_limit"),

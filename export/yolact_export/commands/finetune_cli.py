@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_export.commands.checkpoint_cli import add_source_options, parse_scales
 from yolact_export.commands.packages import require_packages
 from yolact_export.errors import UsageError
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="COCO instances")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images they name")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.pth", help="checkpoint to write")
+    add_file_rules(parser)
     parser.add_argument("--json", metavar="PATH|-", help="write the record of the training as JSON to a file or stdout")
     parser.add_argument("--restart", action="store_true", help="discard an unfinished training of the same output")
     _add_validation(parser.add_argument_group("accuracy on images that are not trained on"))
@@ -114,12 +116,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     terminal.heading(f"training {options.source} on {options.annotations}")
 
     settings = _settings(options, terminal.tell)
-    try:
-        result = finetune(settings, terminal.tell, ProgressReport(terminal))
-    except (KeyboardInterrupt, SystemExit):
-        if settings.state_path.exists():
-            terminal.say(f"state kept in {settings.state_path}; the same command continues")
-        raise
+    result = finetune(settings, terminal.tell, ProgressReport(terminal), terminal.progress)
     _close(result, settings, time.monotonic() - started, terminal)
     if options.json:
         write_json(result.record, options.json)
@@ -162,6 +159,7 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> Finetu
         num_workers=options.workers,
         restart=options.restart,
         command_line=options.command_line,
+        rules=file_rules(options),
     )
     check_outputs(settings)
     if options.json not in (None, "-") and Path(options.json).resolve() in _inputs(settings):
@@ -211,15 +209,17 @@ def _freezes_batch_norms(options: argparse.Namespace, say: Callable[[str], None]
 
 
 def _steps_of_epochs(options: argparse.Namespace) -> int:
+    from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.data.dataset import learnable_images
-    from yolact_calibration.evaluation.coco import CocoAnnotations
+    from yolact_calibration.labels.coco import CocoAnnotations
     from yolact_export.training.finetune import split_annotations
 
     if not 0 < options.epochs < math.inf:
         raise UsageError(f"--epochs is a number above 0, found {options.epochs}")
     if options.batch_size < 1:
         raise UsageError(f"--batch-size must be 1 or more, found {options.batch_size}")
-    annotations = CocoAnnotations.from_file(options.annotations)
+    found = AnnotatedImages.open(CocoAnnotations.from_file(options.annotations), options.images, file_rules(options))
+    annotations = found.annotations
     if options.validation_annotations is None:
         annotations, _ = split_annotations(annotations, options.validation_fraction, options.seed)
     num_steps: int = math.ceil(options.epochs * len(learnable_images(annotations)) / options.batch_size)

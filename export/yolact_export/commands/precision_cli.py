@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yolact_calibration.errors import DatasetError
+from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_export.errors import UsageError
 from yolact_plugins.files import write_atomically
 from yolact_runtime.terminal import Terminal
@@ -39,6 +42,7 @@ _LABELLED_LIMIT, _AGREEMENT_LIMIT = 0.5, 8.0
 _HELD_BACK = 0.25
 _LEAST_HELD_BACK, _MOST_HELD_BACK = 8, 64
 _LEAST_TO_SPLIT = 16
+_WITH_ANNOTATIONS = ("skip_missing", "allow_outside")
 _WITH_INT8 = ("calibration_method", "int8_all", "sensitivity_images")
 _WITH_PRECISION = ("max_drop", "calibration_cache", "guard_images", "no_guard")
 
@@ -53,6 +57,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "--annotations", type=Path, metavar="FILE", help="COCO labels to judge AP by (default: agreement, no labels)"
     )
     group.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of --annotations")
+    add_file_rules(group)
     group.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads to measure latency with (default: pruning 1, others all)"
     )
@@ -103,6 +108,8 @@ def check_precision_options(options: argparse.Namespace) -> None:
     """
     if (options.annotations is None) != (options.images is None):
         raise UsageError("--annotations and --images go together: labels, and the folder of the images they name")
+    if options.annotations is None and getattr(options, "recover_annotations", None) is None:
+        _refuse(options, _WITH_ANNOTATIONS, "--annotations")
     _require_least(options, "threads", 1)
     if not options.int8:
         _refuse(options, _WITH_INT8, "--int8")
@@ -183,13 +190,23 @@ def _guard(
 ) -> tuple[CalibrationImages, GuardImages]:
     """Images to calibrate on, and images to judge by."""
     from yolact_calibration.data.annotated_images import AnnotatedImages
-    from yolact_calibration.evaluation.coco import CocoAnnotations
+    from yolact_calibration.labels.coco import CocoAnnotations
     from yolact_export.precision.guard_images import GuardImages
 
     if options.annotations is not None:
-        data = AnnotatedImages(CocoAnnotations.from_file(options.annotations), options.images)
+        data = AnnotatedImages.open(CocoAnnotations.from_file(options.annotations), options.images, file_rules(options))
+        if data.annotations.has_boxes_only:
+            raise DatasetError(
+                f"{options.annotations}: the labels have boxes only, so that a loss of masks could not be seen; give "
+                f"labels with outlines, or leave --annotations out: the networks are then judged by agreement"
+            )
+        for finding in (*data.annotations.findings, *data.findings):
+            terminal.warn(f"{options.annotations}: {finding}")
         _warn_of_overlap(images, data, terminal)
-        return images, GuardImages.labelled(data, options.guard_images)
+        if options.guard_images is not None:
+            data = dataclasses.replace(data, annotations=data.annotations.first(options.guard_images))
+        data.check(terminal.progress)
+        return images, GuardImages.labelled(data, None)
     most = options.guard_images or _MOST_HELD_BACK
     if len(images) < _LEAST_TO_SPLIT:
         terminal.warn(

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolact_calibration.labels.options import file_rules
 from yolact_export.errors import UsageError
 from yolact_runtime.terminal import Terminal
 
@@ -82,7 +83,7 @@ def prune_first(
     # What the pruned checkpoint says of itself is what is known of this one, assumptions included.
     for finding in loaded.findings:
         terminal.tell(f"  {finding}")
-    request = _request(options, bundle, loaded.config.feature_sizes[-1])
+    request = _request(options, bundle, loaded.config.feature_sizes[-1], terminal)
     terminal.heading(f"pruning: {options.prune:.0%} of the latency, with {len(request.images)} images")
     try:
         return prune_checkpoint(loaded, request, terminal, ProgressReport(terminal))
@@ -92,7 +93,9 @@ def prune_first(
         raise
 
 
-def _request(options: argparse.Namespace, bundle: Path, coarsest_size: tuple[int, int]) -> PruneRequest:
+def _request(
+    options: argparse.Namespace, bundle: Path, coarsest_size: tuple[int, int], terminal: Terminal
+) -> PruneRequest:
     from yolact_calibration.data.augment import AugmentOptions
     from yolact_calibration.data.image_sequence import find_unlabelled
     from yolact_calibration.pruning.channel_groups import BLOCKS, WidthGrid
@@ -110,8 +113,8 @@ def _request(options: argparse.Namespace, bundle: Path, coarsest_size: tuple[int
             options.prune, importance, WidthGrid(round_to=options.round_to), blocks, seed=options.seed
         ),
         images=find_unlabelled(options.calib, _LEAST_IMAGES),
-        labelled=_annotated(options.recover_annotations, Path(options.calib[0])),
-        evaluation=_annotated(options.annotations, options.images),
+        labelled=_annotated(options, options.recover_annotations, Path(options.calib[0]), terminal),
+        evaluation=_annotated(options, options.annotations, options.images, terminal),
         recovery=_recovery(options, device, coarsest_size),
         augment=AugmentOptions.none() if options.no_augment else AugmentOptions(expand=1.5),
         num_threads=options.threads or 1,
@@ -142,8 +145,15 @@ def _recovery(options: argparse.Namespace, device: str, coarsest_size: tuple[int
     )
 
 
-def _annotated(annotations: Path | None, folder: Path) -> AnnotatedImages | None:
+def _annotated(
+    options: argparse.Namespace, annotations: Path | None, folder: Path, terminal: Terminal
+) -> AnnotatedImages | None:
     from yolact_calibration.data.annotated_images import AnnotatedImages
-    from yolact_calibration.evaluation.coco import CocoAnnotations
+    from yolact_calibration.labels.coco import CocoAnnotations
 
-    return None if annotations is None else AnnotatedImages(CocoAnnotations.from_file(annotations), folder)
+    if annotations is None:
+        return None
+    data = AnnotatedImages.open(CocoAnnotations.from_file(annotations), folder, file_rules(options))
+    for finding in (*data.annotations.findings, *data.findings):
+        terminal.warn(f"{annotations}: {finding}")
+    return data

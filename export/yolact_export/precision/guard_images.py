@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_calibration.data.annotated_images import AnnotatedImages
-from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.quantisation.calibration_images import CalibrationImages
 from yolact_calibration.quantisation.trial import NamedFrames
 from yolact_runtime.media.images import read_image

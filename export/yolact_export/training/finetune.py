@@ -17,9 +17,13 @@ from torch import nn
 from yolact_calibration.data.augment import AugmentOptions
 from yolact_calibration.data.batch import Batch
 from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, iterate_batches
+from yolact_calibration.data.image_check import Passing, pass_on
+from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.accuracy import Accuracy
-from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.report.html_page import now_utc
+from yolact_calibration.evaluation.categories import match_categories
+from yolact_calibration.labels.coco import CocoAnnotations
+from yolact_calibration.labels.options import FileRules
 from yolact_calibration.report.training_curve import draw_curve
 from yolact_calibration.training.loss import YolactLoss
 from yolact_calibration.training.torch_device import has_safe_bfloat16
@@ -60,6 +64,7 @@ class FinetuneOptions:
         num_workers: Processes that prepare batches.
         restart: Discard an unfinished training of the same output.
         command_line: What was typed, for the report; empty if nothing was.
+        rules: What is done about images that are absent or outside of their folder.
     """
 
     source: str
@@ -79,6 +84,7 @@ class FinetuneOptions:
     num_workers: int = 1
     restart: bool = False
     command_line: str = ""
+    rules: FileRules = dataclasses.field(default_factory=FileRules)
 
     @property
     def state_path(self) -> Path:
@@ -123,17 +129,27 @@ def split_annotations(
             f"holding back {fraction:g} of {len(annotations)} images leaves none to train on; give more images, or "
             f"--validation-fraction 0"
         )
-    ids = np.array([image.image_id for image in annotations.images])
-    held = set(np.random.default_rng([seed, 7]).permutation(ids)[:count].tolist())
-    return annotations.only(i for i in ids.tolist() if i not in held), annotations.only(held)
+    ids = [image.image_id for image in annotations.images]
+    held = {ids[place] for place in np.random.default_rng([seed, 7]).permutation(len(ids))[:count].tolist()}
+    return annotations.only(i for i in ids if i not in held), annotations.only(held)
 
 
 def finetune(
     options: FinetuneOptions,
     say: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    on_check: Passing = pass_on,
 ) -> Finetuned:
     """Train, or continue an unfinished training of the same output, and write the checkpoint.
+
+    All annotations and all images are checked before the first step. Whatever ends the training, the state of the last
+    whole step is kept beside the output.
+
+    Args:
+        options: What to train on what.
+        say: Receives lines for people; warnings begin with ``WARNING: ``.
+        on_progress: Receives every step.
+        on_check: Shows how far the check of the images is.
 
     Raises:
         UsageError: An output would overwrite something else.
@@ -141,7 +157,7 @@ def finetune(
         TrainingError: The state on disk is of another training, or the loss is not finite any more.
     """
     check_outputs(options)
-    train, validation = _data(options)
+    train, validation = _data(options, say)
     start = start_model(
         StartOptions(
             options.source,
@@ -157,7 +173,7 @@ def finetune(
         say(f"  {finding}")
     model = start.model.to(options.device)
     options = dataclasses.replace(options, training=_with_safe_autocast(options, model, say))
-    facts = _facts(options, train, validation, start.identity)
+    facts = _facts(options, train, validation, start.identity, on_check)
     samples = SampleSequence(train, model.config.input_spec(), options.augment, options.training.seed)
     num_held = len(validation.annotations) if validation is not None else 0
     say(f"  {samples.epoch_length} images with instances to train on, {num_held} to measure accuracy on")
@@ -175,7 +191,12 @@ def finetune(
         options.state_path.unlink(missing_ok=True)
     if done := training.resume():
         say(f"  continuing after step {done}, from {options.state_path}")
-    curve = training.run(on_progress)
+    try:
+        curve = training.run(on_progress)
+    except BaseException:
+        if training.saved_step:
+            say(f"state kept in {options.state_path}; the same command continues after step {training.saved_step}")
+        raise
     model.eval()
     accuracy = None if evaluation is None else evaluation.latest or evaluation.measure(model)
     return _finish(options, model, train.annotations.category_names, accuracy, curve, facts, validation)
@@ -222,26 +243,58 @@ def _with_safe_autocast(options: FinetuneOptions, model: Yolact, say: Callable[[
     return dataclasses.replace(training, autocast=False)
 
 
-def _data(options: FinetuneOptions) -> tuple[AnnotatedImages, AnnotatedImages | None]:
-    annotations = CocoAnnotations.from_file(options.annotations)
+def _data(options: FinetuneOptions, say: Callable[[str], None]) -> tuple[AnnotatedImages, AnnotatedImages | None]:
+    annotations = _trainable(CocoAnnotations.from_file(options.annotations))
+    train = AnnotatedImages.open(annotations, options.images, options.rules)
     if options.validation_annotations is None:
-        train, held = split_annotations(annotations, options.validation_fraction, options.training.seed)
-        return AnnotatedImages(train, options.images), AnnotatedImages(held, options.images) if held else None
-    validation = CocoAnnotations.from_file(options.validation_annotations)
-    return (
-        AnnotatedImages(annotations, options.images),
-        AnnotatedImages(validation, options.validation_images or options.images),
-    )
+        _tell(train, say)
+        kept, held = split_annotations(train.annotations, options.validation_fraction, options.training.seed)
+        held_images = None if held is None else dataclasses.replace(train, annotations=held)
+        return dataclasses.replace(train, annotations=kept), held_images
+    _tell(train, say)
+    labels = CocoAnnotations.from_file(options.validation_annotations)
+    validation = AnnotatedImages.open(labels, options.validation_images or options.images, options.rules)
+    _tell(validation, say)
+    # Now, and not at the first evaluation.
+    for finding in match_categories(train.annotations.category_names, labels).findings:
+        say(f"WARNING: {finding}")
+    return train, validation
+
+
+def _trainable(annotations: CocoAnnotations) -> CocoAnnotations:
+    """Refuse labels that no mask can be learned from."""
+    if annotations.has_boxes_only:
+        raise DatasetError(
+            f"{annotations.source}: the labels have boxes only, in {annotations.num_instances} annotations there is no "
+            f"segmentation; a model of masks learns from outlines. Annotate polygons or masks"
+        )
+    return annotations
+
+
+def _tell(data: AnnotatedImages, say: Callable[[str], None]) -> None:
+    """Warn of what is left out, with counts."""
+    annotations = data.annotations
+    for finding in (*annotations.findings, *data.findings):
+        say(f"WARNING: {annotations.source}: {finding}")
+    if count := annotations.num_instances - annotations.num_outlines:
+        say(
+            f"WARNING: {annotations.source}: {count} of {annotations.num_instances} annotations have a box and no "
+            f"segmentation: nothing is learned from them, and masks are not judged there"
+        )
 
 
 def _facts(
-    options: FinetuneOptions, train: AnnotatedImages, validation: AnnotatedImages | None, start: str
+    options: FinetuneOptions,
+    train: AnnotatedImages,
+    validation: AnnotatedImages | None,
+    start: str,
+    on_check: Passing,
 ) -> dict[str, str]:
-    """What the course of the training depends on, beside its options."""
+    """What the course of the training depends on, beside its options; every image is decoded for it."""
     return {
         "start": start,
-        "data_sha256": train.digest(),
-        "validation_sha256": validation.digest() if validation is not None else "none",
+        "data_sha256": train.check(on_check),
+        "validation_sha256": validation.check(on_check) if validation is not None else "none",
         "augment": str(options.augment),
         "input_size": str(options.input_size),
         "prior_scales": str(options.prior_scales),

@@ -16,6 +16,7 @@ from yolact_calibration.data.augment import AugmentOptions
 from yolact_calibration.data.batch import Batch
 from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, iterate_batches
 from yolact_calibration.data.image_sequence import ImageSequence, UnlabelledImages
+from yolact_calibration.errors import DatasetError
 from yolact_calibration.pruning.latency import CachedTimer
 from yolact_calibration.pruning.onnxruntime_timer import OnnxRuntimeTimer
 from yolact_calibration.pruning.prune import Pruned, PruneOptions, PruneReport, prune
@@ -136,6 +137,7 @@ def prune_checkpoint(
         TrainingError: The state on disk is of another recovery, or the loss is not finite any more.
     """
     say = terminal.say
+    labelled_sha256 = _check_labelled(request, terminal)
     judge, images = _judge(loaded, request)
     pruned = _prune(loaded, request, images, terminal)
     report = pruned.report
@@ -145,10 +147,26 @@ def prune_checkpoint(
     say(f"  {_shown(scores['dense'])} dense, {_shown(scores['pruned'])} pruned")
     curve = None
     if request.recovery is not None:
-        curve = _recover(loaded, pruned.model, images, request, judge, say, on_progress)
+        curve = _recover(loaded, pruned.model, images, request, judge, labelled_sha256, say, on_progress)
         scores["recovered"] = judge(pruned.model)
         say(f"  {_shown(scores['recovered'])} recovered")
     return _finish(loaded, pruned.model, report, scores, curve, request)
+
+
+def _check_labelled(request: PruneRequest, terminal: Terminal) -> str:
+    """Decode all labelled images before anything is measured; the digest of those to recover on, or nothing.
+
+    Raises:
+        DatasetError: Some cannot be used, or have no outlines to learn from.
+    """
+    if request.evaluation is not None:
+        request.evaluation.check(terminal.progress)
+    if request.labelled is None or request.recovery is None:
+        return ""
+    annotations = request.labelled.annotations
+    if annotations.has_boxes_only:
+        raise DatasetError(f"{annotations.source}: the labels have boxes only; a recovery learns from outlines")
+    return request.labelled.check(terminal.progress)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +246,7 @@ def _recover(
     images: UnlabelledImages,
     request: PruneRequest,
     judge: _Judge,
+    labelled_sha256: str,
     say: Say,
     on_progress: Callable[[Progress], None],
 ) -> Curve:
@@ -237,7 +256,7 @@ def _recover(
     samples: SampleSequence | ImageSequence
     if request.labelled is not None:
         samples = SampleSequence(request.labelled, spec, request.augment, options.seed)
-        data = request.labelled.digest()
+        data = labelled_sha256
     else:
         samples = ImageSequence(images, spec, request.augment, options.seed)
         data = images.digest()

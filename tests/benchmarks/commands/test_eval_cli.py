@@ -13,7 +13,7 @@ import pytest
 from support.scenes import Thing, small_manifest, write_bundle
 from yolact_benchmarks.commands.eval_cli import main
 from yolact_calibration.evaluation.accuracy import measure_accuracy
-from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime import Segmenter
 from yolact_runtime.errors import BackendError
 from yolact_runtime.media.images import write_image
@@ -189,7 +189,8 @@ def test_missing_images_are_counted_and_named_before_anything_runs(
     monkeypatch.setattr(Segmenter, "__call__", lambda *_: pytest.fail("nothing may run"))
     assert _run(bundle, "--annotations", labels, "--images", folder) == 1
     errors = capsys.readouterr().err
-    assert f"names 3 image(s), and 2 of them are not there: {folder / 'a.png'}, {folder / 'c.png'}" in errors
+    assert f"2 of the 3 images of {labels} are not in {folder}: a.png, c.png" in errors
+    assert "--skip-missing goes on without them" in errors
 
 
 def test_an_image_of_another_size(
@@ -198,7 +199,7 @@ def test_an_image_of_another_size(
     labels, folder = labelled
     write_image(folder / "b.png", np.full((WIDTH, HEIGHT, 3), BRIGHT, np.uint8))
     assert _run(bundle, "--annotations", labels, "--images", folder) == 1
-    assert "b.png has 40 x 60 pixels where" in capsys.readouterr().err
+    assert "b.png is 40 x 60 pixels, its annotations say 60 x 40" in capsys.readouterr().err
 
 
 def test_an_image_that_cannot_be_read_ends_the_evaluation(

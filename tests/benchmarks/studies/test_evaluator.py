@@ -10,7 +10,7 @@ import pytest
 from yolact_benchmarks.report.record import device_name
 from yolact_benchmarks.studies import evaluator
 from yolact_calibration.evaluation.accuracy import measure_accuracy
-from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.labels.coco import CocoAnnotations
 
 
 def test_the_comparison_runs_and_checks_that_both_sides_agree(

@@ -14,7 +14,7 @@ from yolact_calibration.data.augment import AugmentOptions
 from yolact_calibration.data.batch import Batch, Truth
 from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, iterate_batches, learnable_images
 from yolact_calibration.errors import DatasetError, MediaError
-from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.media.images import read_image, write_image
 from yolact_runtime.model.manifest import InputSpec
@@ -23,7 +23,7 @@ SPEC = InputSpec(64, 64, (104.0, 117.0, 124.0), (57.0, 57.0, 58.0), "RGB")
 
 
 def open_set(paths: tuple[Path, Path]) -> AnnotatedImages:
-    return AnnotatedImages(CocoAnnotations.from_file(paths[0]), paths[1])
+    return AnnotatedImages.open(CocoAnnotations.from_file(paths[0]), paths[1])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_without_augmentation_a_sample_is_the_image_as_the_runtime_feeds_it(scen
         masks = annotations.masks(entry)
         np.testing.assert_array_equal(truth.mask.numpy(), masks.dense())
         np.testing.assert_allclose(truth.xyxy.numpy() * 64, masks.bounds(), atol=1e-4)
-        category = [item["category_id"] for item in annotations.instances[image_id]]
+        category = [item.category_id for item in annotations.instances[image_id]]
         assert [annotations.category_ids[c] for c in truth.class_id.tolist()] == category
         assert truth.xyxy.dtype == torch.float32
         assert (truth.class_id.dtype, truth.mask.dtype) == (torch.int64, torch.bool)
@@ -187,13 +187,13 @@ def test_the_digest_tells_data_apart(tmp_path: Path) -> None:
     objects = [[{"segmentation": square(4, 4, 9)}]] * 3
     annotations, images = write_set(tmp_path / "a", objects)
     data = open_set((annotations, images))
-    digest = data.digest()
-    assert digest == open_set((annotations, images)).digest()
-    assert digest != AnnotatedImages(data.annotations.first(2), images).digest()
+    digest = data.check()
+    assert digest == open_set((annotations, images)).check()
+    assert digest != AnnotatedImages.open(data.annotations.first(2), images).check()
     document = json.loads(annotations.read_text())
     document["annotations"][0]["iscrowd"] = 1
     changed = annotations.with_name("changed.json")
     changed.write_text(json.dumps(document))
-    assert digest != open_set((changed, images)).digest()
+    assert digest != open_set((changed, images)).check()
     write_image(images / "1.png", np.zeros((64, 64, 3), np.uint8))
-    assert digest != open_set((annotations, images)).digest()
+    assert digest != open_set((annotations, images)).check()

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.coco_oracle import CLASS_NAMES, pycocotools_figures, random_data_set, results_of
+from support.coco_oracle import pycocotools_figures, random_data_set, results_of
 from support.properties import examples
 from support.scenes import make_instances
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.accuracy import Accuracy, AccuracyMeter, measure_accuracy
-from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
 
@@ -195,10 +195,10 @@ def test_real_labels_with_moved_labels_as_detections(file: str) -> None:
         entries = [e for e in annotations.instances.get(image.image_id, ()) if random.random() < 0.9]
         if not entries:
             continue
-        xywh = np.array([entry["bbox"] for entry in entries], np.float32) + random.normal(0, 2, (len(entries), 4))
+        xywh = np.array([entry.bbox for entry in entries], np.float32) + random.normal(0, 2, (len(entries), 4))
         masks = annotations.only([image.image_id]).masks(image).dense()[: len(entries)]
         masks = np.stack([np.roll(mask, random.integers(-2, 3, 2), axis=(0, 1)) for mask in masks])
-        classes = [annotations.category_ids.index(entry["category_id"]) for entry in entries]
+        classes = [annotations.category_ids.index(entry.category_id) for entry in entries]
         predictions[image.image_id] = Instances(
             np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32),
             Masks.from_dense(masks),
@@ -380,6 +380,53 @@ def test_scores_that_are_no_numbers() -> None:
         measure_accuracy(_annotations(_square_set()), {1: instances}, ["cat"])
 
 
-def test_labels_that_cannot_be_read_are_named_before_anything_runs() -> None:
-    with pytest.raises(DatasetError, match=r"1\.png: a segmentation is a list of polygons"):
-        AccuracyMeter(_annotations(_square_set(segmentation=[[1, 2, 3, 4]])), (*CLASS_NAMES, "cat"))
+def test_labels_with_boxes_only_give_box_figures_and_no_others() -> None:
+    found = {1: make_instances(40, 60, [(10, 10, 30, 30)])}
+    accuracy = measure_accuracy(_annotations(_square_set(segmentation=None)), found, ["cat", "dog"])
+    assert accuracy.has_boxes_only
+    assert accuracy.bbox["AP"] == 1.0
+    assert set(accuracy.segm.values()) == {None}
+    assert accuracy.document()["segm"] is None
+    assert accuracy.document()["bbox"]["by_class"]["cat"]["AP"] == 1.0
+    assert accuracy.findings == (
+        "the labels have boxes only (1 annotations without a segmentation): there is no mask AP",
+    )
+
+
+def test_a_box_among_outlines_is_counted_and_judges_no_mask() -> None:
+    """What is found in the box without an outline is neither right nor wrong as a mask, and right as a box."""
+    document = _square_set()
+    box = {"id": 2, "image_id": 1, "category_id": 1, "bbox": [35, 5, 20, 30], "area": 600.0}
+    document["annotations"].append(box)
+    found = {1: make_instances(40, 60, [(35, 5, 55, 35), (10, 10, 30, 30)])}
+    accuracy = measure_accuracy(_annotations(document), found, ["cat", "dog"])
+    assert (accuracy.bbox["AP"], accuracy.segm["AP"]) == (1.0, 1.0)
+    assert accuracy.num_instances["cat"] == 2
+    (finding,) = accuracy.findings
+    assert finding.startswith("1 of 2 annotations have a box and no segmentation")
+    missed = measure_accuracy(_annotations(document), {1: make_instances(40, 60, [(10, 10, 30, 30)])}, ["cat", "dog"])
+    assert missed.bbox["AP"] == pytest.approx(51 / 101)
+    assert missed.segm["AP"] == 1.0
+
+
+def test_an_outline_that_covers_no_pixel_is_counted() -> None:
+    document = _square_set(segmentation=[[100, 100, 120, 100, 120, 120]])
+    accuracy = measure_accuracy(_annotations(document), {1: make_instances(40, 60, [(10, 10, 30, 30)])}, ["cat", "dog"])
+    assert accuracy.segm["AP"] == 0.0
+    assert accuracy.findings == (
+        "1 annotations have an outline that covers no pixel of their image; none can be found",
+    )
+
+
+def test_ids_may_be_text_and_change_nothing() -> None:
+    found = {1: make_instances(40, 60, [(10, 10, 30, 30)])}
+    expected = measure_accuracy(_annotations(_square_set(2)), found, ["cat", "dog"])
+    document = _square_set(2)
+    for entry in document["images"]:
+        entry["id"] = f"frame {entry['id']}"
+    for entry in document["categories"]:
+        entry["id"] = f"c{entry['id']}"
+    for entry in document["annotations"]:
+        entry |= {"image_id": f"frame {entry['image_id']}", "category_id": f"c{entry['category_id']}"}
+    by_text = measure_accuracy(_annotations(document), {"frame 1": found[1]}, ["cat", "dog"])
+    assert by_text.document() == expected.document()

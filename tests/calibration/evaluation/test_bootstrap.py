@@ -21,8 +21,8 @@ from yolact_calibration.evaluation.bootstrap import (
     bootstrap_ratio,
     resample_weights,
 )
-from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.evaluation.matches import IOU_THRESHOLDS, ClassMatches, Matches, Overlap, match_overlap
+from yolact_calibration.labels.coco import CocoAnnotations
 
 CATEGORY_IDS = [7, 3, 12, 1, 5]
 FEW = BootstrapSettings(num_resamples=200)

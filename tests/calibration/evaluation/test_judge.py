@@ -14,8 +14,8 @@ from support.training_data import square, write_set
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.agreement import Agreement, measure_agreement
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings, Interval
-from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.evaluation.judge import AGREEMENT_LIMIT, LABELLED_LIMIT, Judge, Judgement, agreement_loss
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
 

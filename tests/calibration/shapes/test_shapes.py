@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yolact_calibration.evaluation.coco import CocoAnnotations, boxes_xyxy
+from yolact_calibration.labels.coco import CocoAnnotations, boxes_xyxy
 from yolact_calibration.shapes import main
 from yolact_calibration.shapes.scene import CLASS_NAMES, SceneOptions, make_scene
 from yolact_runtime.media.images import read_image, write_image
@@ -36,8 +36,8 @@ def test_pictures_and_annotations_are_those_of_the_seeds(tmp_path: Path) -> None
         np.testing.assert_array_equal(read_image(tmp_path / "scenes" / "images" / image.file_name), scene.image)
         instances = annotations.instances[image.image_id]
         assert annotations.masks(image) == scene.mask
-        assert [item["category_id"] - 1 for item in instances] == scene.class_id.tolist()
-        assert [item["area"] for item in instances] == scene.mask.area().tolist()
+        assert [int(item.category_id) - 1 for item in instances] == scene.class_id.tolist()
+        assert [item.area for item in instances] == scene.mask.area().tolist()
         np.testing.assert_array_equal(boxes_xyxy(instances), scene.xyxy)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from support.training_data import square, write_set
 from yolact_calibration.data.dataset import AnnotatedImages
-from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
 from yolact_export.precision import guard_images
 from yolact_export.precision.guard_images import GuardImages
@@ -21,7 +21,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> AnnotatedImages:
     annotations, images = write_set(
         tmp_path_factory.mktemp("set"), [[{"segmentation": square(4, 4, 20 + i)}] for i in range(COUNT)]
     )
-    return AnnotatedImages(CocoAnnotations.from_file(annotations), images)
+    return AnnotatedImages.open(CocoAnnotations.from_file(annotations), images)
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from support.training_data import square, write_set
 from yolact_calibration.data.dataset import AnnotatedImages
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
-from yolact_calibration.evaluation.coco import CocoAnnotations
 from yolact_calibration.evaluation.judge import AGREEMENT_LIMIT, Judge
 from yolact_calibration.float16.rounding import simulate_float16
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
 from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.qdq_placement import Dialect
@@ -260,7 +260,7 @@ def test_a_second_run_makes_no_pass_over_the_images(add: Add) -> None:
 def labelled(folder: Path, class_name: str, things: int = 1) -> GuardImages:
     objects = [[{"segmentation": square(2, 2, 4)}] * things for _ in range(2)]
     annotations, images = write_set(folder, objects, names=(class_name,), size=96)
-    return GuardImages.labelled(AnnotatedImages(CocoAnnotations.from_file(annotations), images), None)
+    return GuardImages.labelled(AnnotatedImages.open(CocoAnnotations.from_file(annotations), images), None)
 
 
 def test_labels_of_other_classes_end_it_before_any_work(

@@ -17,7 +17,7 @@ from yolact_calibration.data.augment import AugmentOptions
 from yolact_calibration.data.batch import Batch
 from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence
 from yolact_calibration.errors import TrainingError, UsageError
-from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.shapes.scene import CLASS_NAMES, SceneOptions, make_scene
 from yolact_calibration.training.loss import YolactLoss
 from yolact_calibration.training.training import Progress, Training, TrainingOptions
@@ -58,7 +58,7 @@ def write_close_ups(folder: Path) -> AnnotatedImages:
             items.append({"id": len(items) + 1, **item, "area": bbox[2] * bbox[3]})
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASS_NAMES)]
     document = {"images": images, "annotations": items, "categories": categories}
-    return AnnotatedImages(CocoAnnotations.from_document(document, "close-ups"), folder)
+    return AnnotatedImages.open(CocoAnnotations.from_document(document, "close-ups"), folder)
 
 
 def small_model(seed: int) -> Yolact:

@@ -1,0 +1,328 @@
+"""Annotations in COCO's format: images, categories and instances, checked whole when they are read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from yolact_calibration.errors import DatasetError, TextError
+from yolact_calibration.labels.category_list import Category, drop_placeholders, read_category
+from yolact_calibration.labels.fields import (
+    MAX_PIXELS,
+    FieldError,
+    Id,
+    listed,
+    read_file_name,
+    read_id,
+    read_side,
+    shown,
+)
+from yolact_calibration.labels.instance import CocoInstance, boxes_xyxy, read_instance
+from yolact_calibration.labels.segmentation import Segmentation, draw
+from yolact_plugins.text import decode_json
+from yolact_runtime.masks.masks import Masks
+
+__all__ = ["CocoAnnotations", "CocoImage", "CocoInstance", "boxes_xyxy"]
+
+Record = TypeVar("Record")
+_LISTS = ("images", "annotations", "categories")
+Instances = dict[Id, list[CocoInstance]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CocoImage:
+    """One image of the annotations.
+
+    Attributes:
+        image_id: COCO's ``id``.
+        file_name: As in the file, relative to the image folder.
+        height: Rows, pixels.
+        width: Columns, pixels.
+    """
+
+    image_id: Id
+    file_name: str
+    height: int
+    width: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CocoAnnotations:
+    """An annotation file, in which every number is finite and every reference leads somewhere.
+
+    Attributes:
+        source: The file, for messages.
+        images: Sorted by id, whole numbers before text.
+        category_ids: COCO's ids in the order of the file, without placeholders; class ``c`` of a data set is
+            ``category_ids[c]``.
+        category_names: Their names, all different.
+        instances: By image id, in the order of the file; images without any have no entry.
+        sha256: SHA-256 of the file, hexadecimal.
+        findings: Sentences about what was left out of the file, with counts.
+    """
+
+    source: str
+    images: tuple[CocoImage, ...]
+    category_ids: tuple[Id, ...]
+    category_names: tuple[str, ...]
+    instances: Mapping[Id, tuple[CocoInstance, ...]]
+    sha256: str
+    findings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_file(cls, path: Path) -> CocoAnnotations:
+        """Read a file.
+
+        Raises:
+            DatasetError: It cannot be read, or is no annotation file of the instances kind; the message says where.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"cannot read the annotations {path}: {error.strerror or error}") from error
+        digest = hashlib.sha256(content).hexdigest()
+        with _paused_collector():
+            try:
+                # Numbers that are not finite are found here, where the record that has them can be named.
+                document = decode_json(content, str(path), allow_nan=True)
+            except TextError as error:
+                raise DatasetError(str(error)) from error
+            del content
+            return cls._checked(document, str(path), digest, consume=True)
+
+    @classmethod
+    def from_document(cls, document: Any, source: str, sha256: str = "") -> CocoAnnotations:
+        """Check a parsed file, which is not modified; `source` is its name for messages.
+
+        Raises:
+            DatasetError: It is no annotation file of the instances kind; the message says where.
+        """
+        return cls._checked(document, source, sha256, consume=False)
+
+    @classmethod
+    def _checked(cls, document: Any, source: str, sha256: str, *, consume: bool) -> CocoAnnotations:
+        images_list, entries, categories_list = _lists(document, source)
+        images = _read_images(images_list, source)
+        categories = _read_categories(categories_list, source)
+        by_id = {image.image_id: image for image in images}
+        reader = _InstanceReader(source, by_id, {category.category_id for category in categories})
+        instances = reader.read(entries, consume=consume)
+        used = {item.category_id for group in instances.values() for item in group}
+        try:
+            kept, findings = drop_placeholders(categories, used)
+        except FieldError as error:
+            raise DatasetError(f"{source}: {error}") from None
+        return cls(
+            source,
+            images,
+            tuple(category.category_id for category in kept),
+            tuple(category.name for category in kept),
+            {image_id: tuple(group) for image_id, group in instances.items()},
+            sha256,
+            (*findings, *reader.findings()),
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_instances(self) -> int:
+        """Instances of all images, with crowds."""
+        return sum(map(len, self.instances.values()))
+
+    @property
+    def num_outlines(self) -> int:
+        """Instances that have an outline; the others have a box only."""
+        return sum(item.segmentation is not None for group in self.instances.values() for item in group)
+
+    @property
+    def has_boxes_only(self) -> bool:
+        """There are instances, and none of them has an outline."""
+        return bool(self.instances) and not self.num_outlines
+
+    def first(self, count: int) -> CocoAnnotations:
+        """Only the first `count` images, by id."""
+        return self.only(image.image_id for image in self.images[:count])
+
+    def only(self, image_ids: Iterable[Id]) -> CocoAnnotations:
+        """Only these images, still sorted by id; unknown ids are ignored."""
+        wanted = set(image_ids)
+        images = tuple(image for image in self.images if image.image_id in wanted)
+        instances = {key: value for key, value in self.instances.items() if key in wanted}
+        return dataclasses.replace(self, images=images, instances=instances)
+
+    def masks(self, image: CocoImage) -> Masks:
+        """Masks of an image's instances, in the order of the file, drawn as COCO does.
+
+        An instance without an outline has the pixels of its box: a region that something lies in.
+
+        Raises:
+            MissingDependencyError: Polygons need faster-coco-eval, which is not installed.
+        """
+        items = self.instances.get(image.image_id, ())
+        outlines = [_box_outline(item, image) if item.segmentation is None else item.segmentation for item in items]
+        return draw(outlines, image.height, image.width)
+
+
+@contextlib.contextmanager
+def _paused_collector() -> Iterator[None]:
+    """No search for circles in millions of new objects that have none: it takes half as long again as the reading."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _box_outline(item: CocoInstance, image: CocoImage) -> Segmentation:
+    """The box, as far as it lies in the image."""
+    (left, top, right, bottom) = boxes_xyxy([item])[0].astype(float).tolist()
+    left, right = (min(max(x, 0.0), image.width) for x in (left, right))
+    top, bottom = (min(max(y, 0.0), image.height) for y in (top, bottom))
+    return (array("d", [left, top, right, top, right, bottom, left, bottom]),)
+
+
+def _lists(document: Any, source: str) -> tuple[list[Any], list[Any], list[Any]]:
+    if not isinstance(document, dict) or not set(_LISTS) <= set(document):
+        found = listed([shown(key) for key in document]) if isinstance(document, dict) else shown(document)
+        raise DatasetError(
+            f"{source}: COCO annotations have the lists images, annotations and categories; found {found or 'none'}"
+        )
+    for name in _LISTS:
+        if not isinstance(document[name], list):
+            raise DatasetError(f"{source}: {name} is {shown(document[name])}; it is a list of objects")
+    return document["images"], document["annotations"], document["categories"]
+
+
+def _located(source: str, name: str, index: int, entry: Any, error: FieldError) -> DatasetError:
+    has_id = isinstance(entry, dict) and entry.get("id") is not None
+    which = f"{name}[{index}]" + (f" (id {shown(entry['id'])})" if has_id else "")
+    return DatasetError(f"{source}: {which}: {error}")
+
+
+def _read_all(
+    name: str, entries: Sequence[Any], read: Callable[[Mapping[str, Any]], Record], source: str
+) -> Iterator[Record]:
+    for index, entry in enumerate(entries):
+        try:
+            yield read(_record(entry))
+        except FieldError as error:
+            raise _located(source, name, index, entry, error) from None
+
+
+def _record(entry: Any) -> Mapping[str, Any]:
+    if not isinstance(entry, dict):
+        raise FieldError(f"found {shown(entry)}; it is an object with fields")
+    return entry
+
+
+def _read_image(record: Mapping[str, Any]) -> CocoImage:
+    height, width = read_side(record, "height"), read_side(record, "width")
+    if height * width > MAX_PIXELS:
+        raise FieldError(f"{width} x {height} pixels are more than the {MAX_PIXELS} that an image can have")
+    return CocoImage(read_id(record, "id"), read_file_name(record, "file_name"), height, width)
+
+
+def _read_images(entries: Sequence[Any], source: str) -> tuple[CocoImage, ...]:
+    images = list(_read_all("images", entries, _read_image, source))
+    if not images:
+        raise DatasetError(f"{source}: no images in it")
+    by_id: dict[Id, CocoImage] = {}
+    by_file: dict[str, CocoImage] = {}
+    for image in images:
+        if image.image_id in by_id:
+            raise DatasetError(f"{source}: two images have the same id, {shown(image.image_id)}")
+        by_id[image.image_id] = image
+        # Half of the objects of such a file would count as none.
+        twin = by_file.setdefault(image.file_name.replace("\\", "/"), image)
+        if twin is not image:
+            raise DatasetError(
+                f"{source}: the images {shown(twin.image_id)} and {shown(image.image_id)} are the same file, "
+                f"{shown(image.file_name)}; give it one entry with all its annotations"
+            )
+    return tuple(sorted(images, key=lambda image: (isinstance(image.image_id, str), image.image_id)))
+
+
+def _read_categories(entries: Sequence[Any], source: str) -> list[Category]:
+    categories = list(_read_all("categories", entries, read_category, source))
+    if not categories:
+        raise DatasetError(f"{source}: no categories in it")
+    seen: set[Id] = set()
+    for category in categories:
+        if category.category_id in seen:
+            raise DatasetError(f"{source}: two categories have the same id, {shown(category.category_id)}")
+        seen.add(category.category_id)
+    return categories
+
+
+class _InstanceReader:
+    """Reads the list of annotations, and remembers what was left out of it."""
+
+    def __init__(self, source: str, images: Mapping[Id, CocoImage], category_ids: set[Id]) -> None:
+        self._source = source
+        self._images = images
+        self._category_ids = category_ids
+        self._num_stray = 0
+        self._with_stray: list[str] = []
+        self._hopeless: list[str] = []
+
+    def read(self, entries: list[Any], *, consume: bool) -> Instances:
+        """Instances by image id; with `consume`, the list's memory is freed as it is read."""
+        groups: Instances = {}
+        for index, entry in enumerate(entries):
+            try:
+                image = self._image(_record(entry))
+                item, num_stray = read_instance(entry, image.height, image.width)
+                if item.category_id not in self._category_ids:
+                    raise self._unlisted(entry)
+            except FieldError as error:
+                raise _located(self._source, "annotations", index, entry, error) from None
+            if num_stray:
+                self._note(item, image, index, num_stray)
+            groups.setdefault(image.image_id, []).append(item)
+            if consume:
+                entries[index] = None
+        if self._hopeless:
+            raise DatasetError(
+                f"{self._source}: {len(self._hopeless)} annotations have a segmentation of points and lines only, "
+                f"which is no outline of 3 points or more: {listed(self._hopeless)}. Correct or remove them"
+            )
+        return groups
+
+    def _image(self, record: Mapping[str, Any]) -> CocoImage:
+        image = self._images.get(read_id(record, "image_id"))
+        if image is None:
+            raise self._unlisted(record)
+        return image
+
+    def _unlisted(self, record: Mapping[str, Any]) -> FieldError:
+        return FieldError(
+            f"it refers to image {shown(record.get('image_id'))} and category {shown(record.get('category_id'))}; at "
+            f"least one of them is not listed"
+        )
+
+    def _note(self, item: CocoInstance, image: CocoImage, index: int, num_stray: int) -> None:
+        place = f"[{index}]" if item.annotation_id is None else str(item.annotation_id)
+        name = f"{place} in {image.file_name}"
+        if item.segmentation == ():
+            self._hopeless.append(name)
+        else:
+            self._with_stray.append(name)
+            self._num_stray += num_stray
+
+    def findings(self) -> tuple[str, ...]:
+        """Sentences about what was left out."""
+        if not self._num_stray:
+            return ()
+        return (
+            f"{self._num_stray} pieces of outlines with fewer than 3 different points are left out, of the annotations "
+            f"{listed(self._with_stray)}",
+        )
