@@ -115,6 +115,10 @@ class Training:
         identity: What else the course depends on (data digest, start checkpoint), as text: a state with another
             identity is refused.
         evaluate: Called with the model in eval mode; returns numbers for the curve.
+
+    Attributes:
+        curve: The course up to the last step.
+        saved_step: Steps done in the state on disk, as far as this object wrote or read it; 0 where it did not.
     """
 
     def __init__(
@@ -140,6 +144,8 @@ class Training:
         self._evaluate = evaluate
         self._optimizer = _make_optimizer(model, options)
         self._step = 0
+        self._is_whole = True
+        self.saved_step = 0
         self.curve = Curve.empty()
 
     def resume(self) -> int:
@@ -165,22 +171,32 @@ class Training:
         self.model.load_state_dict(state.model)
         self._optimizer.load_state_dict(state.optimizer)
         self._step, self.curve = state.step, state.curve
+        self.saved_step = self._step
         return self._step
 
     def run(self, on_progress: Callable[[Progress], None] = lambda _: None) -> Curve:
-        """Train to the last step, writing the state now and then, and on an interrupt.
+        """Train to the last step, writing the state now and then, and whatever ends the training.
 
         SIGINT and SIGTERM wait for the end of a step: half a step cannot be continued.
 
         Raises:
-            TrainingError: The loss or its gradient is not finite any more; the last state on disk is from before.
+            TrainingError: The loss or its gradient is not finite any more, and the last state on disk is from before;
+                or the state cannot be written.
         """
         try:
             self._run(on_progress)
-        except (KeyboardInterrupt, SystemExit):
-            self._save()
+        except (Exception, KeyboardInterrupt, SystemExit):
+            self._save_on_the_way_out()
             raise
         return self.curve
+
+    def _save_on_the_way_out(self) -> None:
+        """Keep the last whole step, if its weights are whole and not those that a divergence came from."""
+        if not self._is_whole or self._step in (0, self.saved_step):
+            return
+        # What ends the training is told, and not that a full disk has no room for another state.
+        with contextlib.suppress(TrainingError):
+            self._save()
 
     def _run(self, on_progress: Callable[[Progress], None]) -> None:
         options = self.options
@@ -203,7 +219,26 @@ class Training:
             begun = time.monotonic() if accuracy is not None else begun
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
-        """One step; returns its terms. Weights and curve change only when all of it has worked."""
+        """One step; returns its terms. Model, optimizer and curve change only when all of it has worked."""
+        self._is_whole = False
+        # The forward pass moves the statistics of batch norms; a step that fails after it puts them back.
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        try:
+            values = self._compute_gradient(batch)
+        except TrainingError:
+            raise
+        except BaseException:
+            for buffer, before in buffers:
+                buffer.copy_(before)
+            self._is_whole = True
+            raise
+        self._optimizer.step()
+        self.curve.add_step(values)
+        self._is_whole = True
+        return values
+
+    def _compute_gradient(self, batch: Batch) -> dict[str, float]:
+        """Gradients of a batch, in the parameters; returns the terms of the loss."""
         self.model.train()
         if self.options.freeze_batch_norm:
             freeze_batch_norms(self.model)
@@ -220,8 +255,6 @@ class Training:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
         if not math.isfinite(float(norm)):
             raise self._diverged("gradient", values)
-        self._optimizer.step()
-        self.curve.add_step(values)
         return values
 
     def _diverged(self, what: str, values: Mapping[str, float]) -> TrainingError:
@@ -248,7 +281,15 @@ class Training:
         state = TrainingState(
             self._step, self._identity, self.model.state_dict(), self._optimizer.state_dict(), self.curve
         )
-        write_state(self._state_path, state)
+        try:
+            write_state(self._state_path, state)
+        except OSError as error:
+            kept = f"the state of step {self.saved_step} is still there" if self.saved_step else "no state was kept"
+            raise TrainingError(
+                f"cannot write {self._state_path} after step {self._step}: {error.strerror or error}; {kept}. Make "
+                f"room and give the same command again"
+            ) from error
+        self.saved_step = self._step
 
 
 @contextlib.contextmanager
