@@ -69,7 +69,8 @@ class Segmenter:
             BackendUnavailableError: No backend can run here; the message says why for each.
             EngineMismatchError: The engine was built for another machine.
             MissingCubinError, MissingDependencyError: The GPU's kernels are not compiled and cannot be, here.
-            UsageError: The GPU's post-processing cannot do what the options ask for.
+            UsageError: The GPU's post-processing cannot do what the options ask for, or the bundle has nothing of that
+                precision.
             BackendError: The backend refuses the model.
             SelfTestError: See :meth:`self_test`.
         """

@@ -9,23 +9,25 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
 
 from yolact_plugins.files import write_atomically
 from yolact_runtime.errors import UsageError, YolactError
+from yolact_runtime.plain_text import printable, printable_lines
+from yolact_runtime.stop_signals import Terminated, raise_stops
 
 __all__ = [
     "Terminal",
     "add_common_options",
     "check_json_destination",
+    "named_as_options",
     "run_command",
+    "show_results",
     "write_json",
 ]
 
@@ -69,20 +71,21 @@ class Terminal:
         """A line that the next one replaces, where the stream is a terminal; nothing elsewhere, or when quiet."""
         if self.interactive and not self.quiet:
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write("\r\033[K" + text[:width])
+            self._stream.write("\r\033[K" + printable(text)[:width])
             self._stream.flush()
 
     def heading(self, text: str) -> None:
         """A line that starts a section."""
-        self.say(self._paint(text, "1"))
+        if not self.quiet:
+            self._line(text, code="1")
 
     def warn(self, text: str) -> None:
         """A warning; shown even when quiet."""
-        self._line(self._paint("warning: ", "33") + text)
+        self._line(text, self._paint("warning: ", "33"))
 
     def error(self, text: str) -> None:
         """An error; shown even when quiet."""
-        self._line(self._paint("error: ", "31") + text)
+        self._line(text, self._paint("error: ", "31"))
 
     def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
         """Yield `items` and show how far they are: a line that redraws itself, or nothing when not on a terminal."""
@@ -98,7 +101,7 @@ class Terminal:
                 now = time.monotonic()
                 if now - drawn > 0.1 or done == total:
                     drawn = now
-                    self._stream.write("\r\033[K" + _progress_line(label, done, total, now - started))
+                    self._stream.write("\r\033[K" + _progress_line(printable(label), done, total, now - started))
                     self._stream.flush()
         finally:
             self._stream.write("\r\033[K")
@@ -106,9 +109,21 @@ class Terminal:
     def _paint(self, text: str, code: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self._colour else text
 
-    def _line(self, text: str) -> None:
-        self._stream.write(("\r\033[K" if self.interactive else "") + text + "\n")
+    def _line(self, text: str, prefix: str = "", code: str = "") -> None:
+        shown = printable_lines(text)
+        cleared = "\r\033[K" if self.interactive else ""
+        self._stream.write(cleared + prefix + (self._paint(shown, code) if code else shown) + "\n")
         self._stream.flush()
+
+
+def show_results(lines: Iterable[str]) -> None:
+    """Results for people on stdout, a line each; :func:`yolact_runtime.plain_text.printable` is applied."""
+    try:
+        sys.stdout.write("".join(printable(line) + "\n" for line in lines))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "stdout") from error
 
 
 def _progress_line(label: str, done: int, total: int | None, elapsed: float) -> str:
@@ -142,12 +157,26 @@ def run_command(
     options.command_line = shlex.join([*parser.prog.split(), *(sys.argv[1:] if arguments is None else arguments)])
     terminal = Terminal(options.quiet)
     level = logging.INFO if options.verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name may be no text in the encoding of the terminal; that must not end the command.
         sys.stdout.reconfigure(errors="backslashreplace")
+    status = _status(command, options, terminal)
     try:
-        with _tidy_termination():
+        sys.stdout.flush()
+    except OSError:
+        # What was said about the end counts, and not that nobody listens any more.
+        _abandon_stdout()
+    return status
+
+
+def _status(
+    command: Callable[[argparse.Namespace, Terminal], int], options: argparse.Namespace, terminal: Terminal
+) -> int:
+    try:
+        with raise_stops():
             return _flushed(command(options, terminal))
     except YolactError as error:
         terminal.error(str(error))
@@ -155,39 +184,47 @@ def run_command(
     except KeyboardInterrupt:
         terminal.error("interrupted")
         return _INTERRUPTED
+    except Terminated:
+        terminal.error("terminated")
+        return _TERMINATED
     except MemoryError as error:
         terminal.error(f"out of memory ({error}); try smaller inputs, or a machine with more")
         return _OUT_OF_MEMORY
     except BrokenPipeError:
-        # The reader of our output went away (as `head` does). Nothing may be written to it any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output went away (as `head` does).
+        _abandon_stdout()
         return 1
     except OSError as error:
         terminal.error(str(error))
         return 1
 
 
-@contextmanager
-def _tidy_termination() -> Iterator[None]:
-    """Let SIGTERM, with which services are stopped, unwind the program, so that half-written files are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+class _PrintableFormatter(logging.Formatter):
+    """Log lines name files, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 def _flushed(status: int) -> int:
-    """Empty stdout's buffer here, where a reader that went away can still be dealt with."""
-    sys.stdout.flush()
+    """Empty stdout's buffer here, where a reader that went away, or a full disk, can still be dealt with."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _abandon_stdout()
+        raise OSError(error.errno, error.strerror, "stdout") from error
     return status
 
 
+def _abandon_stdout() -> None:
+    """Nothing may be written to stdout any more, not even by the interpreter when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def write_json(document: object, destination: str) -> None:
-    """Write JSON, in ASCII, to a path, or to stdout for ``-``.
+    """Write JSON, in ASCII, to a path whose folder exists, or to stdout for ``-``.
 
     Escapes carry what a terminal's encoding or UTF-8 cannot, such as file names that are not text.
     """
@@ -197,7 +234,6 @@ def write_json(document: object, destination: str) -> None:
         sys.stdout.flush()
         return
     path = Path(destination)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         # A device, a pipe or a link stays what it is.
         path.write_bytes(text.encode())
@@ -205,29 +241,58 @@ def write_json(document: object, destination: str) -> None:
         write_atomically(path, text.encode())
 
 
-def check_json_destination(destination: str | None) -> None:
-    """Refuse a ``--json`` that would destroy something else, before any work is done.
+def check_json_destination(
+    destination: str | None, option: str = "--json", starts: tuple[bytes, ...] = (b"{",), to_come: Path | None = None
+) -> None:
+    """Refuse a ``--json`` that would destroy something else or cannot be written, before any work is done.
 
     ``--json photo.jpg other.jpg`` is easily typed by somebody who takes the option for a switch.
 
+    Args:
+        destination: What stands behind the option; None where it is not given.
+        option: Its name.
+        starts: How a file begins that may be replaced; an empty one may always be, and with ``--json`` any ``.json``.
+        to_come: A folder that the command makes: the file may lie there.
+
     Raises:
-        UsageError: The path is empty, a folder, in a folder that does not take files, a file that is not JSON, or part
-            of a bundle.
+        UsageError: The path is empty, a folder, in a folder that is missing or does not take files, a file that is
+            something else, or part of a bundle.
     """
     if destination is None or destination == "-":
         return
     path = Path(destination)
     if not destination or path.is_dir():
-        raise UsageError(f'--json takes a file to write, or - for stdout; found "{destination}"')
+        raise UsageError(f'{option} takes a file to write, or - for stdout; found "{destination}"')
     part_of_bundle = path.name in {"manifest.json", "report.json"} and (path.parent / "manifest.json").exists()
-    if part_of_bundle or (path.is_file() and not _may_be_json(path)):
-        raise UsageError(f"--json would overwrite {path}, which is left alone; name another file ending in .json")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if part_of_bundle or (path.is_file() and not _may_be_replaced(path, option, starts)):
+        ending = option.replace("--", ".")
+        raise UsageError(f"{option} would overwrite {path}, which is left alone; name another file ending in {ending}")
+    folder = path.absolute().parent
+    if not folder.exists() and to_come is not None and folder == to_come.absolute():
+        folder = next(parent for parent in folder.parents if parent.exists())
+    elif not folder.exists() and next(parent for parent in folder.parents if parent.exists()).is_dir():
+        raise UsageError(
+            f"{option} cannot write {path}: there is no folder {path.parent}. Correct the path, or make the folder: "
+            f"mkdir -p {shlex.quote(str(path.parent))}"
+        )
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UsageError(f"--json cannot write {path}: {folder} is not a folder that takes files; name another place")
+        raise UsageError(f"{option} cannot write {path}: {folder} is not a folder that takes files; name another place")
 
 
-def _may_be_json(path: Path) -> bool:
+def _may_be_replaced(path: Path, option: str, starts: tuple[bytes, ...]) -> bool:
     """An earlier result, or a file somebody made for this one."""
     with path.open("rb") as file:
-        return path.suffix.lower() == ".json" or file.read(1) in {b"", b"{"}
+        beginning = file.read(max(map(len, starts)))
+    return not beginning or beginning.startswith(starts) or (option == "--json" and path.suffix.lower() == ".json")
+
+
+@contextmanager
+def named_as_options(options: Mapping[str, str]) -> Iterator[None]:
+    """Let a usage error that begins with a field's name begin with the option that sets it: ``{field: option}``."""
+    try:
+        yield
+    except UsageError as error:
+        field, space, rest = str(error).partition(" ")
+        if field not in options:
+            raise
+        raise UsageError(f"{options[field]}{space}{rest}") from error

@@ -6,14 +6,27 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from support.properties import examples
 from yolact_runtime.errors import BundleError, UsageError
-from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
+from yolact_runtime.terminal import (
+    Terminal,
+    add_common_options,
+    check_json_destination,
+    named_as_options,
+    run_command,
+    show_results,
+    write_json,
+)
 
 
 class _Tty(io.StringIO):
@@ -146,8 +159,8 @@ def test_bad_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[s
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_json_to_a_file_makes_its_folder(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "folder" / "a.json"
+def test_json_to_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
     write_json({"class_name": "猫", "file": "a b"}, str(path))
     assert path.read_text(encoding="utf-8").endswith("}\n")
     assert json.loads(path.read_bytes()) == {"class_name": "猫", "file": "a b"}
@@ -192,7 +205,7 @@ def test_json_destinations_that_are_fine(tmp_path: Path) -> None:
         "-",
         tmp_path / "old.json",
         tmp_path / "empty",
-        tmp_path / "new" / "deep.json",
+        tmp_path / "new.json",
         "/dev/null",
     ):
         check_json_destination(destination if destination is None else str(destination))
@@ -200,9 +213,32 @@ def test_json_destinations_that_are_fine(tmp_path: Path) -> None:
 
 def test_json_destinations_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("{")
-    for destination in ("", str(tmp_path), str(tmp_path / "file" / "a.json")):
+    for destination in ("", str(tmp_path), str(tmp_path / "file" / "a.json"), str(tmp_path / "file" / "b" / "a.json")):
         with pytest.raises(UsageError, match="--json"):
             check_json_destination(destination)
+
+
+def test_no_folder_is_made_for_json(tmp_path: Path) -> None:
+    missing = tmp_path / "my folder" / "deep"
+    with pytest.raises(UsageError, match=r"there is no folder .*mkdir -p '.*my folder/deep'"):
+        check_json_destination(str(missing / "a.json"))
+    # Where the command makes the folder, for pictures, the file may lie in it.
+    check_json_destination(str(missing / "a.json"), to_come=missing)
+    with pytest.raises(UsageError, match="there is no folder"):
+        check_json_destination(str(missing / "a.json"), to_come=tmp_path / "other")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_lines_replace_their_own_kind_only(tmp_path: Path) -> None:
+    def check(name: str, content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        check_json_destination(str(tmp_path / name), "--jsonl", (b'{"schema":"yolact-results/',))
+
+    check("a.jsonl", b"")
+    check("a.txt", b'{"schema":"yolact-results/1","source":')
+    for name, content in (("a.jsonl", b'{"label": 1}'), ("a.json", b'{"model":"x"}'), ("a.jpg", b"\xff")):
+        with pytest.raises(UsageError, match=r"--jsonl would overwrite .*, which is left alone; .* ending in \.jsonl"):
+            check(name, content)
 
 
 def test_json_leaves_a_pipe_a_pipe(tmp_path: Path) -> None:
@@ -215,7 +251,7 @@ def test_json_leaves_a_pipe_a_pipe(tmp_path: Path) -> None:
     assert target.read_text() == '{"a":1}\n'
 
 
-def test_a_termination_unwinds_the_program_so_that_it_can_tidy_up() -> None:
+def test_a_termination_unwinds_the_program_so_that_it_can_tidy_up(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     tidied: list[bool] = []
 
@@ -227,10 +263,60 @@ def test_a_termination_unwinds_the_program_so_that_it_can_tidy_up() -> None:
             tidied.append(True)
         return 0
 
-    parser = argparse.ArgumentParser()
-    add_common_options(parser)
-    with pytest.raises(SystemExit) as caught:
-        run_command(parser, command, [])
-    assert caught.value.code == 143
+    assert run_command(_parser(), command, []) == 143
     assert tidied == [True]
     assert signal.getsignal(signal.SIGTERM) is before
+    assert capsys.readouterr().err == "error: terminated\n"
+
+
+# --- names from outside -----------------------------------------------------------------------------------------------
+
+
+@given(st.text(), st.sampled_from(["say", "tell", "heading", "warn", "error", "status"]))
+@examples(150)
+def test_no_name_reaches_a_terminal_as_a_command_or_as_a_line_of_its_own(name: str, how: str) -> None:
+    for stream in (_Tty(), io.StringIO()):
+        terminal = Terminal(stream=stream)
+        getattr(terminal, how)(name)
+        sent = stream.getvalue()
+        for sequence in ("\r\033[K", "\033[1m", "\033[31m", "\033[33m", "\033[0m"):
+            sent = sent.replace(sequence, "")
+        lines = sent.removesuffix("\n").split("\n")
+        assert all(line.isprintable() for line in lines)
+        assert all(line.startswith(" ") or not line for line in lines[1:])
+
+
+def test_the_label_of_progress_is_shown_as_what_it_is() -> None:
+    stream = _Tty()
+    list(Terminal(stream=stream).progress(range(2), "a\033[2Jb", 2))
+    assert "\033[2J" not in stream.getvalue()
+    assert "a\\x1b[2Jb [" in stream.getvalue()
+
+
+def test_log_lines_are_neutralised_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[logging.Handler] = []
+    monkeypatch.setattr(logging, "basicConfig", lambda **options: handlers.extend(options["handlers"]))
+    run_command(_parser(), lambda options, terminal: 0, [])
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "cannot read %s", ("a\033[2J\nerror: b",), None)
+    assert handlers[0].format(record) == "WARNING x: cannot read a\\x1b[2J\n  error: b"
+
+
+def test_results_for_people_are_neutralised(capsys: pytest.CaptureFixture[str]) -> None:
+    show_results(["a\033]0;owned\a", "b\nerror: c"])
+    assert capsys.readouterr().out == "a\\x1b]0;owned\\x07\nb\\nerror: c\n"
+
+
+def test_errors_of_fields_are_named_as_the_options_that_set_them() -> None:
+    with pytest.raises(UsageError, match=r"^--score must lie between 0 and 1$"), named_as_options({"score": "--score"}):
+        raise UsageError("score must lie between 0 and 1")
+    with pytest.raises(UsageError, match=r"^scores are fine$"), named_as_options({"score": "--score"}):
+        raise UsageError("scores are fine")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is Linux's")
+def test_a_full_disk_behind_stdout_is_named() -> None:
+    code = "import argparse, sys; from yolact_runtime.terminal import *; p = argparse.ArgumentParser(); "
+    code += "add_common_options(p); sys.exit(run_command(p, lambda *_: show_results(['x']) or 0, []))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"error: [Errno 28] No space left on device: 'stdout'\n")

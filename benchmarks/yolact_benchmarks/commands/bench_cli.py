@@ -14,7 +14,14 @@ from yolact_benchmarks.commands.command_words import FOUND, parse_fraction, pars
 from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_plugins.files import human_size, write_atomically
 from yolact_runtime.errors import UsageError
-from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
+from yolact_runtime.terminal import (
+    Terminal,
+    add_common_options,
+    check_json_destination,
+    run_command,
+    show_results,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from yolact_benchmarks.measure.request import BenchRequest
@@ -252,7 +259,7 @@ def _show(record: dict[str, Any], options: argparse.Namespace, terminal: Termina
         for line in lines:
             terminal.say(line)
     else:
-        sys.stdout.write("\n".join(lines) + "\n")
+        show_results(lines)
     for line in unstable_lines(record["results"]):
         terminal.warn(line)
 

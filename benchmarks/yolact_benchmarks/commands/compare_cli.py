@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_benchmarks.commands.command_words import parse_fraction
 from yolact_benchmarks.report.document import BenchRecordError, read_record
-from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, write_json
+from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, show_results, write_json
 
 if TYPE_CHECKING:
     from yolact_benchmarks.report.tables import Table
@@ -57,7 +56,7 @@ def compare_command(options: argparse.Namespace, terminal: Terminal) -> int:
         for line in lines:
             terminal.say(line)
     else:
-        sys.stdout.write("\n".join(lines) + "\n")
+        show_results(lines)
     if options.json:
         write_json({"old": str(options.old), "new": str(options.new), **comparison.document()}, options.json)
     for line in comparison.warnings:

@@ -14,7 +14,15 @@ from yolact_calibration.errors import DatasetError, UsageError
 from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_plugins.files import human_size
 from yolact_runtime.errors import BackendError, FrameError
-from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
+from yolact_runtime.terminal import (
+    Terminal,
+    add_common_options,
+    check_json_destination,
+    named_as_options,
+    run_command,
+    show_results,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from yolact_calibration.evaluation.bootstrap import BootstrapSettings, Interval
@@ -105,7 +113,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         for line in lines:
             terminal.say(line)
     else:
-        sys.stdout.write("\n".join(lines) + "\n")
+        show_results(lines)
     if options.json:
         write_json({**document, "seconds": round(seconds, 2)}, options.json)
         if options.json != "-":
@@ -206,7 +214,8 @@ def _open(path: Path, precision: str | None, options: argparse.Namespace, termin
     from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
     # No second threshold, as in the published evaluation: AP counts the low scores too.
-    settings = SegmenterOptions(min_confidence=0.0, num_threads=options.threads)
+    with named_as_options({"num_threads": "--threads"}):
+        settings = SegmenterOptions(min_confidence=0.0, num_threads=options.threads)
     segmenter = Segmenter.open(path, options.backend, settings, precision)
     manifest = segmenter.manifest
     terminal.say(f"{path}: {manifest.name} ({manifest.precision}) on {segmenter.backend_name}")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yolact_runtime.commands.overlay_options import add_overlay_options, check_overlay_options
 from yolact_runtime.cpu.nms import NmsMethod
-from yolact_runtime.errors import UsageError
-from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command
+from yolact_runtime.errors import SelfTestError, UsageError
+from yolact_runtime.segmenter_options import SegmenterOptions
+from yolact_runtime.terminal import Terminal, add_common_options, named_as_options, run_command
+
+if TYPE_CHECKING:
+    from yolact_runtime.commands.run_job import RunJob
 
 __all__ = ["main"]
+
+_OPTION_OF_FIELD = {"min_confidence": "--score", "crop_margin": "--crop-margin", "num_threads": "--threads"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="yolact-run",
         description="Find instances in images and videos with an exported YOLACT model.",
         epilog="Exit status: 0 all inputs done; 1 something failed (the rest was done); 2 usage; 8 the self-test "
-        "failed or cannot be run, nothing was done; 130 interrupted.",
+        "failed or cannot be run, nothing was done; 130 interrupted, 143 terminated (what was done is written).",
     )
     parser.add_argument(
         "model", type=Path, help="bundle folder, .onnx file or .plan in its bundle, written by yolact-export"
@@ -33,6 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, metavar="OUT_DIR", help="write pictures with masks here")
     parser.add_argument(
         "--json", metavar="PATH|-", help="write results as JSON (masks as COCO RLE) to a file or stdout"
+    )
+    parser.add_argument(
+        "--jsonl",
+        metavar="PATH|-",
+        help="write results as JSON Lines, a line for each image or frame as soon as it is done",
     )
     parser.add_argument(
         "--score",
@@ -77,47 +90,50 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     from yolact_runtime.commands.run_job import RunJob
+    from yolact_runtime.commands.run_words import check_words
+
+    check_words(options)
+    check_overlay_options(options)
+    with named_as_options(_OPTION_OF_FIELD):
+        segmenter_options = SegmenterOptions(
+            nms=NmsMethod(options.nms),
+            min_confidence=options.score,
+            crop_margin=options.crop_margin,
+            mask_rescoring=not options.no_mask_rescoring,
+            num_threads=options.threads,
+        )
+    job = RunJob(options, terminal)
+    try:
+        if _run_job(job, options, terminal, segmenter_options):
+            return job.finish()
+    except (UsageError, SelfTestError):
+        # Nothing was begun; the self-test wrote what it has to say.
+        raise
+    except BaseException as error:
+        job.stop(error)
+        raise
+    return 0
+
+
+def _run_job(job: RunJob, options: argparse.Namespace, terminal: Terminal, segmenter_options: SegmenterOptions) -> bool:
+    """Everything but the end; False where there was a self-test and nothing else."""
+    from yolact_runtime.commands.run_words import split_words
     from yolact_runtime.commands.self_test_command import check_model, open_model, show_result
     from yolact_runtime.media.inputs import find_inputs
-    from yolact_runtime.segmenter_options import SegmenterOptions
 
-    check_json_destination(options.json)
-    check_overlay_options(options)
-    if options.top_k is not None and options.top_k < 1:
-        raise UsageError(f"--top-k must be 1 or more, found {options.top_k}")
-    if options.output and options.output.exists() and not options.output.is_dir():
-        raise UsageError(f"-o wants a folder for the pictures: {options.output} is not a folder")
-    segmenter_options = SegmenterOptions(
-        nms=NmsMethod(options.nms),
-        min_confidence=options.score,
-        crop_margin=options.crop_margin,
-        mask_rescoring=not options.no_mask_rescoring,
-        num_threads=options.threads,
-    )
-    if not options.inputs and not options.self_test:
-        raise UsageError("name an INPUT: an image, a video, a folder or a glob; or --self-test")
-    inputs = find_inputs(options.inputs)
+    words, refused = split_words(options.inputs)
+    inputs = find_inputs(words)
+    inputs = replace(inputs, failures=(*refused, *inputs.failures))
     with open_model(options, segmenter_options) as segmenter:
         terminal.say(f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}")
         if options.self_test:
             tested = check_model(segmenter, options)
             if not options.inputs:
                 show_result(tested, options)
-                return 0
+                return False
             terminal.say(str(tested))
-        job = RunJob(options, terminal, segmenter, frozenset(path.resolve() for path in inputs.images + inputs.videos))
-        try:
-            for word, reason in inputs.failures:
-                job.fail(word, reason)
-            for path in terminal.progress(inputs.images, "images", len(inputs.images)):
-                job.run_image(path)
-            for path in inputs.videos:
-                job.run_video(path)
-        except KeyboardInterrupt:
-            # What is done is kept; the command still ends as an interrupted one.
-            job.finish()
-            raise
-    return job.finish()
+        job.run(segmenter, inputs)
+    return True
 
 
 if __name__ == "__main__":

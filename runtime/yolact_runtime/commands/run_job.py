@@ -1,112 +1,200 @@
-"""One run of ``yolact-run``: its inputs, done one after the other, and where the results go."""
+"""One run of ``yolact-run``: its inputs, done one after the other, and the end, whatever it is."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import logging
 import shlex
-import sys
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yolact_plugins.files import human_size
 from yolact_runtime.commands.overlay_options import OverlayPainter
-from yolact_runtime.errors import BackendError, FrameError, MediaError
-from yolact_runtime.terminal import Terminal, write_json
+from yolact_runtime.commands.picture_folder import PictureFolder
+from yolact_runtime.commands.result_sinks import FrameResult, ResultSink, RunEnd, open_sinks
+from yolact_runtime.errors import MediaError, YolactError
+from yolact_runtime.plain_text import printable
+from yolact_runtime.stop_signals import hold_stop, name_of_stop
+from yolact_runtime.terminal import Terminal, show_results
+
+if TYPE_CHECKING:
+    from yolact_runtime.masks.instances import Instances
+    from yolact_runtime.media.inputs import Inputs
+    from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["RunJob"]
 
+_log = logging.getLogger(__name__)
+
 
 class RunJob:
-    """One run of the command: results so far, and where they go."""
+    """One run of the command: what is done and what is not, and where the results go.
 
-    def __init__(
-        self, options: argparse.Namespace, terminal: Terminal, segmenter: Any, inputs: frozenset[Path]
-    ) -> None:
+    Whatever an input causes is its failure, and the others are done. Whatever ends the run before its end, what is done
+    is written, and says that it is not everything. Call :meth:`run`, then :meth:`finish`, or :meth:`stop` with what
+    came in between.
+
+    Args:
+        options: Of the command line.
+        terminal: To talk to.
+    """
+
+    def __init__(self, options: argparse.Namespace, terminal: Terminal) -> None:
         self._options = options
         self._painter = OverlayPainter(options)
         self._terminal = terminal
-        self._segmenter = segmenter
-        self._inputs = inputs
-        self._images: list[dict[str, Any]] = []
+        self._segmenter: Segmenter
+        self._class_names: tuple[str, ...] = ()
+        self._pictures: PictureFolder | None = None
+        self._sinks: list[ResultSink] | None = None
+        self._not_done: deque[str] = deque(options.inputs)
+        self._failures: Counter[str] = Counter()
         self._num_done = 0
-        self._found: Counter[str] = Counter()
-        self._failures: list[dict[str, str]] = []
-        self._taken: set[Path] = set()
-        self._written: list[Path] = []
+        self._ended = False
 
-    def fail(self, name: str, reason: str, named: bool = False) -> None:
-        """Report an input that could not be done, and go on; `named` says that the reason contains the name."""
-        self._terminal.error(reason if named else f"{name}: {reason}")
-        self._failures.append({"file": name, "error": reason})
+    def run(self, segmenter: Segmenter, inputs: Inputs) -> None:
+        """All inputs, images first.
 
-    def run_image(self, path: Path) -> None:
-        """One image; a failure is reported and remembered."""
-        from yolact_runtime.media.images import read_image, write_image
-
-        # Formats that can be read but are rarely wanted back become PNG.
-        suffix = path.suffix.lower() if path.suffix.lower() in {".jpg", ".jpeg", ".png"} else ".png"
+        Raises:
+            MediaError: Results cannot be written any more.
+            BrokenPipeError: Whoever read them went away.
+        """
+        self._segmenter = segmenter
+        self._class_names = segmenter.class_names
+        files = inputs.images + inputs.videos
+        self._not_done = deque(map(str, files))
+        if self._options.output:
+            self._pictures = PictureFolder(self._options.output, frozenset(path.resolve() for path in files))
         try:
-            frame = read_image(path)
-            destination = self._destination(path, suffix)
-            picture = self._record(str(path), frame, self._segmenter(frame))
-            if destination:
-                write_image(destination, picture)
-                self._written.append(destination)
-        except MediaError as error:
-            self.fail(str(path), str(error), named=True)
-        except (FrameError, BackendError) as error:
-            self.fail(str(path), str(error))
-
-    def run_video(self, path: Path) -> None:
-        """All frames of one video; a failure is reported and remembered."""
-        from yolact_runtime.media.videos import VideoReader, VideoWriter
-
-        try:
-            with ExitStack() as stack:
-                reader = stack.enter_context(VideoReader(path))
-                destination = self._destination(path, ".mp4")
-                writer = stack.enter_context(VideoWriter(destination, reader.fps)) if destination else None
-                num_frames = 0
-                # Closed before the reader: the stream's thread must not decode from a video that is closed.
-                results = stack.enter_context(closing(self._stream(reader)))
-                for frame, instances in self._terminal.progress(results, path.name, reader.num_frames):
-                    picture = self._record(str(path), frame, instances, num_frames)
-                    num_frames += 1
-                    if writer:
-                        writer.write(picture)
-            if destination:
-                self._written.append(destination)
-            self._report(f"{path}: {num_frames} frame(s), {self._found[str(path)]} instance(s) in all")
-        except MediaError as error:
-            self.fail(str(path), str(error), named=True)
-        except (FrameError, BackendError) as error:
-            self.fail(str(path), str(error))
+            self._sinks = open_sinks(self._options, self._class_names)
+            for word, reason in inputs.failures:
+                self._fail(word, reason)
+            for path in self._terminal.progress(inputs.images, "images", len(inputs.images)):
+                self._attempt(path, self._run_image)
+            for path in inputs.videos:
+                self._attempt(path, self._run_video)
+        except _ResultsLostError as lost:
+            raise lost.reason from lost
 
     def finish(self) -> int:
-        """Write the JSON document, say where everything is, and return the exit status."""
-        options, terminal = self._options, self._terminal
-        if options.json:
-            document: dict[str, Any] = {"model": str(options.model), "images": self._images}
-            if self._failures:
-                document["failed"] = self._failures
-            write_json(document, options.json)
-            if options.json != "-":
-                terminal.say(f"wrote {options.json} ({human_size(Path(options.json).stat().st_size)})")
-        if self._written:
-            size = human_size(sum(path.stat().st_size for path in self._written))
-            terminal.say(f"wrote {len(self._written)} file(s) to {options.output} ({size})")
-        elif self._num_done and not options.json:
-            command = shlex.join(["yolact-run", str(options.model), *options.inputs, "-o", "out"])
-            terminal.say(f"to see the masks: {command}")
-        if self._failures:
-            terminal.error(f"{len(self._failures)} input(s) failed, {self._num_done} done")
-        return 1 if self._failures else 0
+        """Every input was tried: complete the results, say where everything is, and return the exit status.
 
-    def _stream(self, frames: Iterable[Any]) -> Generator[tuple[Any, Any], None, None]:
+        Raises:
+            BrokenPipeError: Whoever read the results went away.
+        """
+        problems = self._end(RunEnd())
+        if self._num_done and not (self._options.json or self._options.jsonl or self._options.output):
+            command = shlex.join(["yolact-run", str(self._options.model), *self._options.inputs, "-o", "out"])
+            self._terminal.say(f"to see the masks: {command}")
+        for problem in problems:
+            if isinstance(problem, BrokenPipeError):
+                raise problem
+            self._terminal.error(str(problem))
+        if self._failures:
+            self._terminal.error(f"{len(self._failures)} input(s) failed, {self._num_done} done")
+        return 1 if self._failures or problems else 0
+
+    def stop(self, error: BaseException) -> None:
+        """Something ended the run: complete the results as what they are, and say so. It may be called at any time."""
+        if self._ended:
+            return
+        begun = self._sinks is not None
+        end = RunEnd(name_of_stop(error) or str(error) or type(error).__name__, tuple(self._not_done))
+        problems = self._end(end)
+        if isinstance(error, BrokenPipeError):
+            return
+        if begun:
+            self._terminal.warn(
+                f"stopped before the end: {self._num_done} input(s) done, {len(self._failures)} failed, "
+                f"{len(end.not_done)} not done"
+            )
+        for problem in problems:
+            if not isinstance(problem, BrokenPipeError) and str(problem) != str(error):
+                self._terminal.error(str(problem))
+
+    def _end(self, end: RunEnd) -> list[Exception]:
+        """Complete all results, and say where they are; what did not work is returned."""
+        problems: list[Exception] = []
+        written: list[str] = []
+        try:
+            sinks = open_sinks(self._options, self._class_names) if self._sinks is None else self._sinks
+        except MediaError as error:
+            sinks = []
+            problems.append(error)
+        self._ended = True
+        for sink in sinks:
+            try:
+                # A first Ctrl-C waits until the file is whole; a second one ends this, and leaves nothing torn.
+                with hold_stop(sink.patience_s):
+                    remark = sink.end(end)
+            except (MediaError, BrokenPipeError) as error:
+                problems.append(error)
+                continue
+            if remark is not None:
+                problems.append(MediaError(remark))
+            written += [sink.name] if sink.name != "stdout" else []
+        for name in written:
+            self._terminal.say(f"wrote {name} ({human_size(Path(name).stat().st_size)})")
+        if self._pictures is not None and self._pictures.written:
+            size = human_size(sum(path.stat().st_size for path in self._pictures.written))
+            self._terminal.say(f"wrote {len(self._pictures.written)} file(s) to {self._pictures.folder} ({size})")
+        return problems
+
+    def _attempt(self, path: Path, do: Callable[[Path], None]) -> None:
+        """One input; whatever it causes is its failure."""
+        try:
+            do(path)
+        except _ResultsLostError:
+            raise
+        except Exception as error:
+            if not isinstance(error, YolactError):
+                _log.info("%s", path, exc_info=error)
+            self._fail(str(path), _reason(error), named=isinstance(error, MediaError))
+        else:
+            self._num_done += str(path) not in self._failures
+        self._not_done.popleft()
+
+    def _fail(self, name: str, reason: str, named: bool = False) -> None:
+        """Report an input that could not be done; `named` says that the reason contains the name."""
+        self._failures[name] += 1
+        self._terminal.error(reason if named else f"{name}: {reason}")
+        self._give(lambda sink: sink.fail(name, reason))
+
+    def _run_image(self, path: Path) -> None:
+        from yolact_runtime.media.images import read_image, write_image
+
+        frame = read_image(path)
+        destination = self._pictures.picture_of(path) if self._pictures else None
+        instances = self._record(str(path), self._segmenter(frame))
+        self._report(f"{path}: {_summary(self._class_names[i] for i in instances.class_id)}")
+        if self._pictures and destination:
+            write_image(destination, self._painter.paint(frame, instances, self._class_names))
+            self._pictures.written.append(destination)
+
+    def _run_video(self, path: Path) -> None:
+        from yolact_runtime.media.videos import VideoReader, VideoWriter
+
+        num_frames = num_found = 0
+        with ExitStack() as stack:
+            reader = stack.enter_context(VideoReader(path))
+            destination = self._pictures.video_of(path) if self._pictures else None
+            writer = stack.enter_context(VideoWriter(destination, reader.fps)) if destination else None
+            # Closed before the reader: the stream's thread must not decode from a video that is closed.
+            results = stack.enter_context(closing(self._stream(reader)))
+            for frame, found in self._terminal.progress(results, path.name, reader.num_frames):
+                instances = self._record(str(path), found, num_frames, num_frames / reader.fps)
+                num_frames += 1
+                num_found += len(instances)
+                if writer:
+                    writer.write(self._painter.paint(frame, instances, self._class_names, str(path)))
+        if self._pictures and destination:
+            self._pictures.written.append(destination)
+        self._report(f"{path}: {num_frames} frame(s), {num_found} instance(s) in all")
+
+    def _stream(self, frames: Iterable[Any]) -> Generator[tuple[Any, Instances], None, None]:
         """Frames with their instances; the next frame is decoded and begun meanwhile."""
         under_way: deque[Any] = deque()
 
@@ -119,58 +207,57 @@ class RunJob:
             for instances in results:
                 yield under_way.popleft(), instances
 
-    def _record(self, name: str, frame: Any, instances: Any, index: int | None = None) -> Any:
-        """Record and print the result of one frame, and return the overlay (if pictures are wanted)."""
-        from yolact_runtime.media.documents import image_document
-
-        instances = instances[: self._options.top_k]
-        names = self._segmenter.class_names
-        self._num_done += 1
-        self._found[name] += len(instances)
-        if self._options.json:
-            document = image_document(name, instances, names)
-            if index is not None:
-                document["frame"] = index
-            self._images.append(document)
-        if index is None:
-            self._report(f"{name}: {_summary(names[i] for i in instances.class_id)}")
-        if not self._options.output:
-            return frame
-        return self._painter.paint(frame, instances, names, None if index is None else name)
+    def _record(self, name: str, found: Instances, frame: int | None = None, time_s: float | None = None) -> Instances:
+        """Hand one result on; returns what of it was asked for."""
+        instances = found[: self._options.top_k]
+        result = FrameResult(name, instances, frame, time_s)
+        self._give(lambda sink: sink.add(result))
+        return instances
 
     def _report(self, line: str) -> None:
         """A result for people: on stdout, unless JSON was asked for; then it is talk."""
-        if self._options.json:
-            self._terminal.say(line)
-        else:
-            sys.stdout.write(line + "\n")
+        if self._options.json or self._options.jsonl:
+            self._terminal.say(printable(line))
+            return
+        with _results_go_out():
+            show_results([line])
 
-    def _destination(self, path: Path, suffix: str) -> Path | None:
-        """A free name in the output folder, if pictures are wanted; inputs of the same name get numbers.
+    def _give(self, hand: Callable[[ResultSink], None]) -> None:
+        for sink in self._sinks or ():
+            with _results_go_out(), hold_stop(sink.patience_s):
+                hand(sink)
 
-        Raises:
-            MediaError: The picture would overwrite an input.
-        """
-        folder: Path | None = self._options.output
-        if folder is None:
-            return None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MediaError(f"cannot make the folder {folder} for pictures: {error.strerror or error}") from error
-        for number in itertools.count(1):
-            destination = folder / f"{path.stem}{'' if number == 1 else f'-{number}'}{suffix}"
-            if destination not in self._taken:
-                break
-        self._taken.add(destination)
-        there = destination.resolve()
-        if there == path.resolve():
-            raise MediaError(f"{path} would be overwritten by its own picture; choose another folder for -o")
-        if there in self._inputs:
-            raise MediaError(
-                f"{destination} is an input, and the picture of {path} would overwrite it; choose another folder for -o"
-            )
-        return destination
+
+class _ResultsLostError(Exception):
+    """Results cannot be written: no fault of the input that they are of."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@contextmanager
+def _results_go_out() -> Iterator[None]:
+    try:
+        yield
+    except (MediaError, OSError) as error:
+        raise _ResultsLostError(error) from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, for the person whose input it is."""
+    if isinstance(error, YolactError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory{f' ({error})' if str(error) else ''}; try a smaller one, or a machine with more"
+    if isinstance(error, OSError | UnicodeError):
+        return str(error)
+    if type(error).__module__ == "cv2":
+        return f"OpenCV: {getattr(error, 'err', None) or error}"
+    return (
+        f"unexpected {type(error).__name__}: {error}. This is a fault of the program, please report it; -v shows where "
+        f"it is"
+    )
 
 
 def _summary(names: Iterable[str]) -> str:

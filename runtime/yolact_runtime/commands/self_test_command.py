@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 
 from yolact_runtime.errors import BackendError, BundleError, ManifestError, SelfTestError, YolactError
 from yolact_runtime.segmenter import Segmenter
 from yolact_runtime.segmenter_options import SegmenterOptions
 from yolact_runtime.self_test import SelfTest
-from yolact_runtime.terminal import write_json
+from yolact_runtime.terminal import show_results, write_json
 
 __all__ = ["check_model", "open_model", "show_result"]
 
@@ -48,7 +47,7 @@ def show_result(tested: SelfTest, options: argparse.Namespace) -> None:
     if options.json:
         write_json({"model": str(options.model), "self_test": dataclasses.asdict(tested)}, options.json)
     else:
-        sys.stdout.write(f"{tested}\n")
+        show_results([str(tested)])
 
 
 def _record_failure(error: YolactError, options: argparse.Namespace) -> SelfTestError:

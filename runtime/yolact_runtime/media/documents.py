@@ -1,13 +1,25 @@
-"""Results as JSON documents."""
+"""Results as one JSON document, written while they are made and named when they are complete, or broken off."""
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import sys
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
+from yolact_runtime.errors import MediaError
 from yolact_runtime.masks.instances import Instances
+from yolact_runtime.media.result_lines import instance_entries
 
-__all__ = ["image_document"]
+__all__ = ["ResultDocument", "image_document"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MAX_TAKEN_BACK = 1000
+"""Results that can be taken back on a full disk, to make room for the end of the document."""
 
 
 def image_document(file: str, instances: Instances, class_names: Sequence[str]) -> dict[str, Any]:
@@ -19,20 +31,174 @@ def image_document(file: str, instances: Instances, class_names: Sequence[str]) 
         class_names: Indexed by class id.
 
     Returns:
-        ``{"file", "height", "width", "instances": [{"class_id", "class_name", "confidence", "mask_confidence"?, "xyxy",
-        "mask": {"size", "counts"}}]}``; boxes in pixels to a hundredth, confidences to six decimals, masks as COCO RLE.
+        ``{"file", "height", "width", "instances"}``, with :func:`yolact_runtime.media.result_lines.instance_entries`.
     """
-    entries = []
-    for i, rle in enumerate(instances.mask.rle()):
-        class_id = int(instances.class_id[i])
-        entry: dict[str, Any] = {
-            "class_id": class_id,
-            "class_name": class_names[class_id],
-            "confidence": round(float(instances.confidence[i]), 6),
-        }
-        if instances.mask_confidence is not None:
-            entry["mask_confidence"] = round(float(instances.mask_confidence[i]), 6)
-        entry["xyxy"] = [round(float(value), 2) for value in instances.xyxy[i]]
-        entry["mask"] = rle
-        entries.append(entry)
+    entries = instance_entries(instances, class_names)
     return {"file": file, "height": instances.height, "width": instances.width, "instances": entries}
+
+
+class ResultDocument:
+    """``{"model", "images": [...], ..., "complete"}``: results go to the disk as they come, so memory does not grow.
+
+    Until :meth:`finish` a file has a temporary name beside its final one, where an earlier file stays meanwhile.
+    Stdout, pipes and devices are written directly. Not thread-safe.
+
+    Args:
+        destination: A path, or ``-`` for stdout. A link is followed, and stays.
+        model: Name to record.
+
+    Attributes:
+        name: Of the destination, for messages.
+
+    Raises:
+        MediaError: The file cannot be made.
+    """
+
+    def __init__(self, destination: str, model: str) -> None:
+        self.name = "stdout" if destination == "-" else destination
+        self._path: Path | None = None
+        self._temporary: Path | None = None
+        self._file: BinaryIO | None = None
+        self._end = 0
+        self._num_entries = 0
+        self._starts: deque[int] = deque(maxlen=_MAX_TAKEN_BACK)
+        if destination != "-":
+            try:
+                self._open(Path(destination))
+            except OSError as error:
+                raise self._failure(error) from error
+        try:
+            self._append(f'{{"model":{json.dumps(model)},"images":[')
+        except BaseException:
+            self.discard()
+            raise
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Append one object to ``images``, whole or not at all where the destination is a file.
+
+        Raises:
+            MediaError: It cannot be written.
+            BrokenPipeError: Whoever read the document went away.
+            ValueError: A number in it is not finite.
+        """
+        start = self._end
+        self._append(("," if self._num_entries else "") + _dumps(entry))
+        self._num_entries += 1
+        self._starts.append(start)
+
+    def finish(self, tail: dict[str, Any]) -> int:
+        """End the document with the members of `tail`, and give the file its name.
+
+        On a full disk results are taken back from the end until the document fits: ``complete`` is then false,
+        ``stopped_by`` says why, and ``results_left_out`` how many they are; names of ``not_done`` are the first to go.
+
+        Args:
+            tail: At least ``complete``.
+
+        Returns:
+            How many results were taken back.
+
+        Raises:
+            MediaError: It cannot be written; nothing is left of it, and an earlier file stays.
+            BrokenPipeError: Whoever read the document went away.
+        """
+        left_out = 0
+        try:
+            while True:
+                try:
+                    self._seal("]," + _dumps(tail)[1:] + "\n")
+                except OSError as error:
+                    if self._path is None or error.errno not in _FULL or not self._make_room(tail, error):
+                        raise
+                    left_out = tail.get("results_left_out", 0)
+                else:
+                    return left_out
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._failure(error) from error
+        finally:
+            self.discard()
+
+    @property
+    def is_file(self) -> bool:
+        """The destination is a file on a disk, and no pipe, device or stdout."""
+        return self._path is not None
+
+    def discard(self) -> None:
+        """Leave nothing behind that :meth:`finish` did not name. May be called again."""
+        if self._file is not None:
+            self._file.close()
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+
+    def _open(self, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            self._file = path.open("wb", buffering=0)
+            return
+        self._path = path.resolve()
+        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self._file = self._temporary.open("wb", buffering=0)
+
+    def _append(self, text: str) -> None:
+        try:
+            self._write(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _write(self, text: str) -> None:
+        """Append text, or nothing where the destination is a file."""
+        if self._file is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            return
+        content = text.encode("ascii")
+        rest = memoryview(content)
+        try:
+            while rest:
+                rest = rest[os.write(self._file.fileno(), rest) :]
+        except BaseException:
+            self._cut(self._end)
+            raise
+        self._end += len(content)
+
+    def _cut(self, length: int) -> None:
+        if self._path is not None and self._file is not None:
+            self._file.seek(length)
+            self._file.truncate()
+            self._end = length
+
+    def _seal(self, end: str) -> None:
+        before = self._end
+        self._write(end)
+        if self._path is None or self._temporary is None or self._file is None:
+            return
+        try:
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._cut(before)
+            raise
+        self._temporary.replace(self._path)
+        self._temporary = None
+
+    def _make_room(self, tail: dict[str, Any], error: OSError) -> bool:
+        """Shorten the document on a full disk; False where nothing more can go."""
+        tail["complete"] = False
+        tail.setdefault("stopped_by", f"cannot write {self.name}: {error.strerror}")
+        if tail.get("not_done", {}).get("inputs"):
+            tail["not_done"]["inputs"] = []
+            return True
+        if not self._starts:
+            return False
+        self._cut(self._starts.pop())
+        tail["results_left_out"] = tail.get("results_left_out", 0) + 1
+        return True
+
+    def _failure(self, error: OSError) -> MediaError:
+        return MediaError(f"cannot write {self.name}: {error.strerror or error}")
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -154,8 +154,8 @@ def test_a_bundle_without_an_engine_says_how_to_build_one(bundle: Path) -> None:
     add_engine(bundle)
     with pytest.raises(NoEngineError, match=r"no engine for it; .* --engine --target rtx$"):
         Segmenter.open(bundle, "tensorrt-rtx")
-    with pytest.raises(NoEngineError, match="no engine for it in int8"):
-        Segmenter.open(bundle, "tensorrt", precision="int8")
+    with pytest.raises(NoEngineError, match="no engine for it in fp32"):
+        Segmenter.open(bundle, "tensorrt", precision="fp32")
     with pytest.raises(NoEngineError, match=r"model\.fp16\.plan was built for tensorrt"):
         Segmenter.open(bundle / "model.fp16.plan", "tensorrt-rtx")
     with pytest.raises(NoEngineError, match="engines are built into bundle folders"):

@@ -12,20 +12,16 @@ import cv2
 import numpy as np
 import pytest
 
-from support.scenes import Thing, write_bundle
+from support.run_command import BRIGHT, DARK, THINGS
+from support.run_command import film as _film
+from support.run_command import picture as _picture
+from support.run_command import run as _run
+from support.scenes import write_bundle
 from yolact_runtime import Segmenter, SegmenterOptions
 from yolact_runtime.commands.run_cli import main
 from yolact_runtime.errors import BackendError
 from yolact_runtime.masks.masks import Masks
-from yolact_runtime.media.images import write_image
-from yolact_runtime.media.videos import VideoReader, VideoWriter
-
-THINGS = [
-    Thing((0.25, 0.25, 0.75, 0.75), class_id=0, confidence=0.9),
-    Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1),
-    Thing((0.25, 0.25, 0.74, 0.75), class_id=1, confidence=0.4),
-]
-BRIGHT, DARK = 255, 0
+from yolact_runtime.media.videos import VideoReader
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +33,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plus_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("model") / "plus.bundle", THINGS, mask_iou=[1, 2, 4])
-
-
-def _picture(path: Path, level: int = BRIGHT, size: tuple[int, int] = (40, 60)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, np.full((*size, 3), level, np.uint8))
-    return path
-
-
-def _film(path: Path, levels: list[int], size: tuple[int, int] = (40, 60)) -> Path:
-    with VideoWriter(path, 10) as writer:
-        for level in levels:
-            writer.write(np.full((*size, 3), level, np.uint8))
-    return path
-
-
-def _run(*words: object) -> int:
-    return main([str(word) for word in words])
 
 
 def _json(path: Path, *words: object, status: int = 0) -> Any:
@@ -109,6 +88,7 @@ def test_the_json_document(bundle: Path, tmp_path: Path) -> None:
             },
             {"file": str(dark), "height": 7, "width": 5, "instances": []},
         ],
+        "complete": True,
     }
     assert Masks.from_rle([entry["mask"] for entry in document["images"][0]["instances"]]) == instances.mask
 
@@ -126,7 +106,8 @@ def test_json_on_stdout_is_all_that_is_there(bundle: Path, tmp_path: Path, capsy
 def test_with_json_in_a_file_stdout_is_empty_and_the_file_is_named(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _json(tmp_path / "deep" / "out.json", bundle, _picture(tmp_path / "a.png"))
+    # In the folder of the pictures, which the command makes.
+    _json(tmp_path / "deep" / "out.json", bundle, _picture(tmp_path / "a.png"), "-o", tmp_path / "deep")
     captured = capsys.readouterr()
     assert captured.out == ""
     assert f"wrote {tmp_path / 'deep' / 'out.json'} (" in captured.err
@@ -447,10 +428,10 @@ def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest
     [
         (["--top-k", "0"], "--top-k must be 1 or more, found 0"),
         (["--top-k", "-1"], "--top-k must be 1 or more"),
-        (["--score", "2"], "min_confidence must lie between 0 and 1, found 2.0"),
-        (["--score", "nan"], "min_confidence must lie between 0 and 1"),
-        (["--crop-margin", "-1"], "crop_margin must be 0 or more"),
-        (["--threads", "-2"], "num_threads must lie between 0 and 256"),
+        (["--score", "2"], "--score must lie between 0 and 1, found 2.0"),
+        (["--score", "nan"], "--score must lie between 0 and 1"),
+        (["--crop-margin", "-1"], "--crop-margin must be 0 or more"),
+        (["--threads", "-2"], "--threads must lie between 0 and 256"),
         (["--backend", "openvino"], 'no backend "openvino"; there are auto, tensorrt, tensorrt-rtx, onnxruntime-cuda'),
     ],
 )

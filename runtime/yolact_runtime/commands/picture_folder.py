@@ -1,0 +1,64 @@
+"""The folder of ``-o``: names for pictures, none of which overwrites an input or another picture."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from yolact_runtime.errors import MediaError
+
+__all__ = ["PictureFolder"]
+
+_KEPT_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+
+class PictureFolder:
+    """Where pictures with masks go.
+
+    Args:
+        folder: It exists.
+        inputs: Resolved paths, which no picture may overwrite.
+
+    Attributes:
+        folder: As given.
+        written: Files that are there, whole or as far as a video went.
+    """
+
+    def __init__(self, folder: Path, inputs: frozenset[Path]) -> None:
+        self.folder = folder
+        self.written: list[Path] = []
+        self._inputs = inputs
+        self._taken: set[Path] = set()
+
+    def picture_of(self, image: Path) -> Path:
+        """A name for the picture of an image; formats that can be read but are rarely wanted back become PNG.
+
+        Raises:
+            MediaError: See :meth:`video_of`.
+        """
+        suffix = image.suffix.lower()
+        return self._destination(image, suffix if suffix in _KEPT_SUFFIXES else ".png")
+
+    def video_of(self, video: Path) -> Path:
+        """A name for the video with masks of a video.
+
+        Raises:
+            MediaError: It would overwrite an input.
+        """
+        return self._destination(video, ".mp4")
+
+    def _destination(self, path: Path, suffix: str) -> Path:
+        """A free name; inputs of the same name get numbers."""
+        for number in itertools.count(1):
+            destination = self.folder / f"{path.stem}{'' if number == 1 else f'-{number}'}{suffix}"
+            if destination not in self._taken:
+                break
+        self._taken.add(destination)
+        there = destination.resolve()
+        if there == path.resolve():
+            raise MediaError(f"{path} would be overwritten by its own picture; choose another folder for -o")
+        if there in self._inputs:
+            raise MediaError(
+                f"{destination} is an input, and the picture of {path} would overwrite it; choose another folder for -o"
+            )
+        return destination

@@ -1,0 +1,85 @@
+"""The words of ``yolact-run`` that need a second look: swapped, out of range, or no files at all."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from yolact_runtime.errors import UsageError
+from yolact_runtime.model.bundle import MANIFEST_NAME
+from yolact_runtime.terminal import check_json_destination
+
+__all__ = ["check_words", "split_words"]
+
+_MODEL_SUFFIXES = frozenset({".onnx", ".plan", ".engine"})
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_CAMERA = re.compile(r"[0-9]+|/dev/video[0-9]*")
+
+
+def check_words(options: argparse.Namespace) -> None:
+    """Refuse what cannot be meant, before any work is done.
+
+    Raises:
+        UsageError: The message says what to type instead.
+    """
+    if not options.inputs and not options.self_test:
+        raise UsageError("name an INPUT: an image, a video, a folder or a glob; or --self-test")
+    _check_order(options)
+    if options.top_k is not None and options.top_k < 1:
+        raise UsageError(f"--top-k must be 1 or more, found {options.top_k}")
+    if options.output is not None and str(options.output) == "-":
+        raise UsageError(
+            "-o takes a folder for pictures, which do not go to stdout; results do: --json -, or --jsonl -. A folder "
+            "of that name is -o ./-"
+        )
+    if options.output and options.output.exists() and not options.output.is_dir():
+        raise UsageError(f"-o wants a folder for the pictures: {options.output} is not a folder")
+    check_json_destination(options.json, to_come=options.output)
+    check_json_destination(options.jsonl, "--jsonl", (b'{"schema":"yolact-results/',), options.output)
+    if options.json and options.jsonl:
+        if options.json == options.jsonl == "-":
+            raise UsageError("--json and --jsonl cannot both write to stdout; name a file for one of them")
+        if options.json != "-" and Path(options.json).resolve() == Path(options.jsonl).resolve():
+            raise UsageError(f"--json and --jsonl cannot both write {options.json}; name a file for each")
+
+
+def _check_order(options: argparse.Namespace) -> None:
+    words = [str(options.model), *options.inputs]
+    model = next((word for word in words if _is_model(Path(word))), None)
+    if model is not None and model != words[0]:
+        others = list(words)
+        others.remove(model)
+        shown = [model, *others[:2], *(["…"] if len(others) > 2 else [])]
+        command = " ".join(word if word == "…" else shlex.quote(word) for word in shown)
+        raise UsageError(f"the model comes first, then the inputs, and {words[0]} is no model: yolact-run {command}")
+
+
+def _is_model(path: Path) -> bool:
+    named = path.suffix in _MODEL_SUFFIXES or path.name == MANIFEST_NAME
+    return (path / MANIFEST_NAME).is_file() or (named and path.is_file())
+
+
+def split_words(words: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Words that may name files, and those that cannot with the reason: addresses, cameras and stdin."""
+    files, failures = [], []
+    for word in words:
+        if _ADDRESS.match(word):
+            reason = (
+                "an address, and yolact-run reads files only: download the file, or record a piece of the stream as a "
+                "video; a program of yours gives frames of any source to yolact_runtime.Segmenter"
+            )
+        elif word == "-":
+            reason = "stdin is not read; name files, or write ./- for a file of that name"
+        elif _CAMERA.fullmatch(word) and not Path(word).is_file():
+            reason = (
+                "a camera, and yolact-run reads files only: record a video; a program of yours gives frames of a "
+                "camera to yolact_runtime.Segmenter"
+            )
+        else:
+            files.append(word)
+            continue
+        failures.append((word, reason))
+    return files, failures
