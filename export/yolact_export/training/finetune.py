@@ -20,10 +20,10 @@ from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, ite
 from yolact_calibration.data.image_check import Passing, pass_on
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.accuracy import Accuracy
-from yolact_calibration.report.html_page import now_utc
 from yolact_calibration.evaluation.categories import match_categories
 from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.labels.options import FileRules
+from yolact_calibration.report.html_page import now_utc
 from yolact_calibration.report.training_curve import draw_curve
 from yolact_calibration.training.loss import YolactLoss
 from yolact_calibration.training.torch_device import has_safe_bfloat16

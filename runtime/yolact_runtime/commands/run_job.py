@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from yolact_plugins.files import human_size
 from yolact_runtime.commands.overlay_options import OverlayPainter
@@ -23,11 +23,14 @@ from yolact_runtime.terminal import Terminal, show_results
 if TYPE_CHECKING:
     from yolact_runtime.masks.instances import Instances
     from yolact_runtime.media.inputs import Inputs
+    from yolact_runtime.media.videos import VideoReader
     from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["RunJob"]
 
 _log = logging.getLogger(__name__)
+_Timed: TypeAlias = "tuple[Any, int, float]"
+"""A frame, its number and its time in seconds."""
 
 
 class RunJob:
@@ -184,8 +187,8 @@ class RunJob:
             writer = stack.enter_context(VideoWriter(destination, reader.fps)) if destination else None
             # Closed before the reader: the stream's thread must not decode from a video that is closed.
             results = stack.enter_context(closing(self._stream(reader)))
-            for frame, found in self._terminal.progress(results, path.name, reader.num_frames):
-                instances = self._record(str(path), found, num_frames, num_frames / reader.fps)
+            for (frame, number, time_s), found in self._terminal.progress(results, path.name, reader.num_frames):
+                instances = self._record(str(path), found, number, time_s)
                 num_frames += 1
                 num_found += len(instances)
                 if writer:
@@ -194,13 +197,13 @@ class RunJob:
             self._pictures.written.append(destination)
         self._report(f"{path}: {num_frames} frame(s), {num_found} instance(s) in all")
 
-    def _stream(self, frames: Iterable[Any]) -> Generator[tuple[Any, Instances], None, None]:
+    def _stream(self, reader: VideoReader) -> Generator[tuple[_Timed, Instances], None, None]:
         """Frames with their instances; the next frame is decoded and begun meanwhile."""
-        under_way: deque[Any] = deque()
+        under_way: deque[_Timed] = deque()
 
         def source() -> Iterator[Any]:
-            for frame in frames:
-                under_way.append(frame)
+            for number, frame in enumerate(reader):
+                under_way.append((frame, number, number / reader.fps))
                 yield frame
 
         with closing(self._segmenter.stream(source())) as results:

@@ -37,8 +37,10 @@ def check_words(options: argparse.Namespace) -> None:
         )
     if options.output and options.output.exists() and not options.output.is_dir():
         raise UsageError(f"-o wants a folder for the pictures: {options.output} is not a folder")
-    check_json_destination(options.json, to_come=options.output)
-    check_json_destination(options.jsonl, "--jsonl", (b'{"schema":"yolact-results/',), options.output)
+    # A self-test that fails writes its document before any folder is made.
+    to_come = None if options.self_test else options.output
+    check_json_destination(options.json, to_come=to_come)
+    check_json_destination(options.jsonl, "--jsonl", (b'{"schema":"yolact-results/',), to_come)
     if options.json and options.jsonl:
         if options.json == options.jsonl == "-":
             raise UsageError("--json and --jsonl cannot both write to stdout; name a file for one of them")

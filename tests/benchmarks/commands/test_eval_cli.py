@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -385,3 +386,37 @@ def test_as_a_program_without_the_evaluator(bundle: Path, labelled: tuple[Path, 
     assert done.returncode == 1
     assert 'pip install "yolact-deploy[eval]"' in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_evaluation_that_is_stopped_leaves_no_figures(
+    bundle: Path,
+    labelled: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    status: int,
+) -> None:
+    """A figure is of all images or of none: an earlier document stays, and nothing looks like a new one."""
+    labels, folder = labelled
+    out = tmp_path / "out.json"
+    out.write_text('{"earlier": 1}')
+    call = Segmenter.__call__
+    calls: list[None] = []
+
+    def stopped(self: Segmenter, frame: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 2:
+            signal.raise_signal(number)
+        return call(self, frame)
+
+    monkeypatch.setattr(Segmenter, "__call__", stopped)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert _run(bundle, "--annotations", labels, "--images", folder, "--json", out) == status
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert out.read_text() == '{"earlier": 1}'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "labels.json", "out.json"]
+    assert capsys.readouterr().out == ""

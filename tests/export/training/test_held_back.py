@@ -10,7 +10,7 @@ import pytest
 
 from yolact_calibration.data.annotated_images import AnnotatedImages
 from yolact_calibration.evaluation.agreement import ImageAgreement
-from yolact_calibration.evaluation.coco import CocoAnnotations
+from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_export.model.config import CONFIGS
 from yolact_export.model.yolact import Yolact, create_model
 from yolact_export.training import held_back

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -330,3 +331,25 @@ def test_a_pipe_that_nobody_reads_does_not_keep_a_service_from_ending(bundle: Pa
     document = _document(tmp_path / "r.json")
     assert document["stopped_by"] == "SIGTERM"
     assert len(document["images"]) >= 1
+
+
+def test_a_signal_and_a_reader_that_goes_away_with_it(bundle: Path, tmp_path: Path) -> None:
+    """Ctrl-C in a shell ends both ends of a pipe: that is an interruption, and nothing to complain about."""
+    clip = film(tmp_path / "clip.mp4", [BRIGHT] * 1500)
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    process = program(bundle, clip, "--json", "-", "-q", env=environment)
+    assert process.stdout is not None
+    assert process.stdout.read(20)
+    # The pipe is full by now, or soon, and the run waits for its reader.
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.stdout.close()
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 130
+    assert errors.splitlines() == [
+        b"warning: stopped before the end: 0 input(s) done, 0 failed, 1 not done",
+        b"error: interrupted",
+    ]
