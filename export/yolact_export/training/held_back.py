@@ -74,8 +74,8 @@ def _labels(data: AnnotatedImages, image: Any, class_names: Sequence[str]) -> In
     """The labels of an image as instances that are certain, the largest first."""
     annotations = data.annotations
     name_of = dict(zip(annotations.category_ids, annotations.category_names, strict=True))
-    names = [name_of[item["category_id"]] for item in annotations.instances.get(image.image_id, ())]
-    crowds = [bool(item.get("iscrowd")) for item in annotations.instances.get(image.image_id, ())]
+    names = [name_of[item.category_id] for item in annotations.instances.get(image.image_id, ())]
+    crowds = [item.is_crowd for item in annotations.instances.get(image.image_id, ())]
     masks = annotations.masks(image)
     known = [i for i, name in enumerate(names) if name in class_names and not crowds[i]]
     known.sort(key=masks.area().tolist().__getitem__, reverse=True)
