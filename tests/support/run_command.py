@@ -13,7 +13,7 @@ import numpy as np
 from support.scenes import Thing
 from yolact_runtime.commands.run_cli import main
 from yolact_runtime.media.images import write_image
-from yolact_runtime.media.videos import VideoWriter
+from yolact_runtime.media.video_writer import VideoWriter
 
 __all__ = ["BRIGHT", "DARK", "THINGS", "film", "lines_of", "picture", "program", "run"]
 

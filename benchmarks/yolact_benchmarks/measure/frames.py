@@ -76,7 +76,7 @@ def camera_frames(number: int, count: int = _MAX_FRAMES) -> FrameSet:
         MediaError: There is no such camera, or it gives no frames.
         MissingDependencyError: OpenCV is not installed.
     """
-    from yolact_runtime.media.videos import read_camera
+    from yolact_runtime.media.cameras import read_camera
 
     frames = tuple(read_camera(number, count, _SETTLE))
     height, width = frames[0].shape[:2]

@@ -31,8 +31,10 @@ def frames_of(path: Path) -> Iterator[tuple[str, Frame]]:
         yield from _archive_frames(path)
     elif suffix in VIDEO_SUFFIXES:
         with VideoReader(path) as reader:
-            for number, frame in enumerate(reader):
-                yield f"{path} frame {number}", frame
+            for frame in reader:
+                yield f"{path} frame {frame.number}", frame.image
+            if reader.faults:
+                raise MediaError(f"cannot read all of {path}: {'; '.join(reader.faults)}")
     else:
         yield str(path), read_image(path)
 

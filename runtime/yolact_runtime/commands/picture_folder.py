@@ -39,13 +39,13 @@ class PictureFolder:
         suffix = image.suffix.lower()
         return self._destination(image, suffix if suffix in _KEPT_SUFFIXES else ".png")
 
-    def video_of(self, video: Path) -> Path:
-        """A name for the video with masks of a video.
+    def video_of(self, video: Path, suffix: str) -> Path:
+        """A name with that suffix for the video with masks of a video.
 
         Raises:
             MediaError: It would overwrite an input.
         """
-        return self._destination(video, ".mp4")
+        return self._destination(video, suffix)
 
     def _destination(self, path: Path, suffix: str) -> Path:
         """A free name; inputs of the same name get numbers."""

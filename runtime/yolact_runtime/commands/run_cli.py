@@ -124,6 +124,8 @@ def _run_job(job: RunJob, options: argparse.Namespace, terminal: Terminal, segme
     words, refused = split_words(options.inputs)
     inputs = find_inputs(words)
     inputs = replace(inputs, failures=(*refused, *inputs.failures))
+    for sentence in inputs.left_out:
+        terminal.warn(sentence)
     with open_model(options, segmenter_options) as segmenter:
         terminal.say(f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}")
         if options.self_test:

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from yolact_plugins.files import human_size
 from yolact_runtime.commands.overlay_options import OverlayPainter
@@ -23,14 +23,13 @@ from yolact_runtime.terminal import Terminal, show_results
 if TYPE_CHECKING:
     from yolact_runtime.masks.instances import Instances
     from yolact_runtime.media.inputs import Inputs
-    from yolact_runtime.media.videos import VideoReader
+    from yolact_runtime.media.video_writer import VideoWriter
+    from yolact_runtime.media.videos import VideoFrame, VideoReader
     from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["RunJob"]
 
 _log = logging.getLogger(__name__)
-_Timed: TypeAlias = "tuple[Any, int, float]"
-"""A frame, its number and its time in seconds."""
 
 
 class RunJob:
@@ -178,33 +177,51 @@ class RunJob:
             self._pictures.written.append(destination)
 
     def _run_video(self, path: Path) -> None:
-        from yolact_runtime.media.videos import VideoReader, VideoWriter
+        from yolact_runtime.media.videos import VideoReader
 
         num_frames = num_found = 0
         with ExitStack() as stack:
             reader = stack.enter_context(VideoReader(path))
-            destination = self._pictures.video_of(path) if self._pictures else None
-            writer = stack.enter_context(VideoWriter(destination, reader.fps)) if destination else None
+            writer = stack.enter_context(self._written_video(path, reader.fps))
             # Closed before the reader: the stream's thread must not decode from a video that is closed.
             results = stack.enter_context(closing(self._stream(reader)))
-            for (frame, number, time_s), found in self._terminal.progress(results, path.name, reader.num_frames):
-                instances = self._record(str(path), found, number, time_s)
+            for frame, found in self._terminal.progress(results, path.name, reader.num_frames):
+                instances = self._record(str(path), found, frame.number, frame.time_s)
                 num_frames += 1
                 num_found += len(instances)
                 if writer:
-                    writer.write(self._painter.paint(frame, instances, self._class_names, str(path)))
-        if self._pictures and destination:
-            self._pictures.written.append(destination)
+                    writer.write(self._painter.paint(frame.image, instances, self._class_names, str(path)))
         self._report(f"{path}: {num_frames} frame(s), {num_found} instance(s) in all")
+        if reader.faults:
+            self._fail(str(path), "; ".join(reader.faults))
 
-    def _stream(self, reader: VideoReader) -> Generator[tuple[_Timed, Instances], None, None]:
+    @contextmanager
+    def _written_video(self, path: Path, fps: float) -> Iterator[VideoWriter | None]:
+        """The writer of a video with masks, if pictures are wanted; what there is of it is kept, whatever happens."""
+        if self._pictures is None:
+            yield None
+            return
+        from yolact_runtime.media.video_writer import VideoWriter, video_suffix
+
+        destination = self._pictures.video_of(path, video_suffix())
+        writer = VideoWriter(destination, fps)
+        try:
+            with writer:
+                yield writer
+        finally:
+            if writer.written:
+                self._pictures.written.append(writer.written)
+                if writer.written != destination:
+                    self._terminal.say(f"what there is of {path} is in {writer.written} (it plays)")
+
+    def _stream(self, reader: VideoReader) -> Generator[tuple[VideoFrame, Instances], None, None]:
         """Frames with their instances; the next frame is decoded and begun meanwhile."""
-        under_way: deque[_Timed] = deque()
+        under_way: deque[VideoFrame] = deque()
 
         def source() -> Iterator[Any]:
-            for number, frame in enumerate(reader):
-                under_way.append((frame, number, number / reader.fps))
-                yield frame
+            for frame in reader:
+                under_way.append(frame)
+                yield frame.image
 
         with closing(self._segmenter.stream(source())) as results:
             for instances in results:

@@ -1,8 +1,13 @@
-"""Video files and cameras, read and written with OpenCV."""
+"""Video files, read frame by frame with OpenCV."""
 
 from __future__ import annotations
 
+import math
+import stat
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,49 +17,122 @@ import numpy.typing as npt
 
 from yolact_runtime.errors import MediaError
 from yolact_runtime.media.opencv import opencv
+from yolact_runtime.media.video_index import read_video_index
 
-__all__ = ["VIDEO_SUFFIXES", "VideoReader", "VideoWriter", "read_camera"]
+__all__ = ["VIDEO_SUFFIXES", "VideoFrame", "VideoReader"]
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".mpeg", ".webm"})
 
 Frame = npt.NDArray[np.uint8]
 
+_MAX_HOLE = 1000
+"""Packets in a row that cannot be decoded before a video without an index counts as ended: half a minute of frames.
+At the true end each try takes 20 to 50 microseconds."""
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"[playlist]", b"[Reference]")
+"""How texts begin that FFmpeg would follow to other files, or out into the network."""
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """One frame of a video.
+
+    Attributes:
+        image: ``(H, W, 3)`` uint8, blue first, turned upright; it belongs to the caller.
+        number: Its position in the video, from 0; frames that could not be decoded have kept theirs.
+        time_s: When it is shown, in seconds from the beginning, never before the frame before it: as the container
+            says, number / fps where it is silent.
+    """
+
+    image: Frame
+    number: int
+    time_s: float
+
 
 class VideoReader:
-    """Frames of a video file, in order. A context manager.
+    """The frames of a video file, in order. A context manager; it is iterated over once.
+
+    A frame that cannot be decoded does not end the video: the frames behind it are read. What was not is in `faults`.
+    Damage that a decoder conceals, such as flipped bits inside of a frame, is not noticed: OpenCV does not tell.
 
     Attributes:
         fps: Frames per second as the file states, or 30 where it states nothing useful.
-        num_frames: As the file states: an estimate, for progress only. None where it states nothing.
+        num_frames: From the index where the file has one; else as the file states, an estimate for progress only. None
+            where it states nothing.
+
+    Args:
+        path: A regular file. Its name is never taken as a pattern or an address.
 
     Raises:
         MediaError: The file cannot be opened as a video.
+        MissingDependencyError: OpenCV is not installed.
     """
 
     def __init__(self, path: Path) -> None:
         cv2 = opencv()
-        if not path.is_file():
-            raise MediaError(f"cannot read {path}: no such file")
         self._path = path
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise MediaError(f"cannot read {path}: not a video that this OpenCV can decode")
+        self._refuse_what_is_no_file()
+        try:
+            self._index = read_video_index(path)
+        except OSError as error:
+            raise MediaError(f"cannot read {path}: {error.strerror or error}") from error
+        self._stack = ExitStack()
+        self._capture = self._open(cv2)
+        self._stack.callback(self._capture.release)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = float(fps) if 0 < fps < 1000 else 30.0
-        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.num_frames = count if count > 0 else None
+        estimate = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        count = int(estimate) if 0 < estimate < 1e12 else None
+        self.num_frames = count if self._index.num_frames is None else self._index.num_frames
+        self._num_read = 0
+        self._num_undecoded = 0
+        self._first_hole = ""
+        self._ended = False
 
-    def __iter__(self) -> Iterator[Frame]:
-        """``(H, W, 3)`` uint8, blue first; each frame belongs to the caller."""
-        count = 0
-        while True:
-            read, frame = self._capture.read()
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Say what is missing, in sentences without the file's name; empty if nothing is.
+
+        Frames that could not be decoded, and parts that lie beyond the end of the file, as far as was read; once all
+        was read, also frames that an exact index promises (MP4, AVI) and that the file does not give.
+        """
+        faults = list(self._index.faults)
+        if self._num_undecoded:
+            what = "frame" if self._num_undecoded == 1 else "frames"
+            faults.append(f"{self._num_undecoded} {what} could not be decoded, the first one {self._first_hole}")
+        promised = self._index.num_frames
+        if self._ended and promised is not None and self._num_read + self._num_undecoded < promised:
+            faults.append(f"its index promises {promised} frames, and {self._num_read} could be read")
+        return tuple(faults)
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        """Yield the frames.
+
+        Raises:
+            MediaError: No frame can be decoded.
+        """
+        cv2 = opencv()
+        position = _Position(self.fps, self._index.times_s)
+        failed = 0
+        while failed < self._patience():
+            try:
+                read, image = self._capture.read()
+            except cv2.error:  # A frame of a format or size that OpenCV does not handle.
+                read, image = False, None
             if not read:
-                break
-            count += 1
-            yield frame
-        if not count:
-            raise MediaError(f"cannot read {self._path}: it opens as a video but holds no frame that can be decoded")
+                failed += 1
+                continue
+            if failed:
+                self._note_hole(failed, position)
+            position.advance(failed, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+            failed = 0
+            self._num_read += 1
+            yield VideoFrame(image, position.number, position.time_s)
+        self._ended = True
+        if not self._num_read:
+            faults = "".join(f"; {fault}" for fault in self._index.faults)
+            raise MediaError(
+                f"cannot read {self._path}: it opens as a video but holds no frame that can be decoded{faults}"
+            )
 
     def __enter__(self) -> VideoReader:
         return self
@@ -62,71 +140,82 @@ class VideoReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._capture.release()
+        self._stack.close()
 
+    def _patience(self) -> int:
+        """Failures in a row that end the video: OpenCV reports its end and a hole in it alike."""
+        promised = self._index.num_frames
+        return _MAX_HOLE if promised is None else max(_MAX_HOLE, min(promised - self._num_read + 100, 1_000_000))
 
-def read_camera(number: int, count: int, skip: int = 0) -> list[Frame]:
-    """Frames of a camera.
+    def _note_hole(self, failed: int, position: _Position) -> None:
+        self._num_undecoded += failed
+        if not self._first_hole:
+            self._first_hole = (
+                f"after frame {position.number} at {position.time_s:.2f} s" if self._num_read else "at the beginning"
+            )
 
-    Args:
-        number: 0 is the first.
-        count: How many.
-        skip: Frames before, that are dropped.
+    def _refuse_what_is_no_file(self) -> None:
+        """Opening a FIFO would wait for ever, and a playlist would have us read what it names."""
+        try:
+            mode = self._path.stat().st_mode
+            if not stat.S_ISREG(mode):
+                kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file (a FIFO, a socket or a device)"
+                raise MediaError(f"cannot read {self._path}: it is {kind}")
+            with self._path.open("rb") as file:
+                head = file.read(64)
+        except FileNotFoundError as error:
+            raise MediaError(f"cannot read {self._path}: no such file") from error
+        except (OSError, ValueError) as error:
+            raise MediaError(f"cannot read {self._path}: {getattr(error, 'strerror', None) or error}") from error
+        if not head:
+            raise MediaError(f"cannot read {self._path}: the file is empty")
+        if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(_PLAYLISTS):
+            raise MediaError(
+                f"cannot read {self._path}: it is a playlist, which names videos; give the videos themselves"
+            )
 
-    Returns:
-        ``(H, W, 3)`` uint8, blue first; each belongs to the caller.
-
-    Raises:
-        MediaError: There is no such camera, or it stops giving frames.
-    """
-    cv2 = opencv()
-    capture = cv2.VideoCapture(number)
-    try:
+    def _open(self, cv2: Any) -> Any:
+        name = str(self._path.absolute())  # A name such as http:a.mp4 is not an address with a slash before it.
+        try:
+            name.encode()
+            plain = "%" not in name
+        except UnicodeEncodeError:
+            plain = False
+        if not plain:
+            # OpenCV takes a name only as text, and one with % in it as a pattern for many files.
+            folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="yolact-video-"))
+            link = Path(folder) / f"video{self._path.suffix if self._path.suffix in VIDEO_SUFFIXES else ''}"
+            link.symlink_to(self._path.absolute())
+            name = str(link)
+        ffmpeg = cv2.CAP_FFMPEG
+        backend = ffmpeg if cv2.videoio_registry.hasBackend(ffmpeg) else cv2.CAP_ANY
+        capture = cv2.VideoCapture(name, backend)
         if not capture.isOpened():
-            raise MediaError(f"there is no camera {number} that OpenCV can open; is it plugged in, and not in use?")
-        frames: list[Frame] = []
-        for taken in range(skip + count):
-            read, frame = capture.read()
-            if not read:
-                raise MediaError(f"camera {number} gave {taken} frame(s) and then none; {skip + count} are needed")
-            frames.append(frame)
-        return frames[skip:]
-    finally:
-        capture.release()
+            self._stack.close()
+            reasons = "".join(f"; {fault}" for fault in self._index.faults)
+            raise MediaError(
+                f"cannot read {self._path}: not a video that this OpenCV can decode{reasons or ', or cut short'}"
+            )
+        return capture
 
 
-class VideoWriter:
-    """Writes an MP4 file frame by frame. A context manager; the file has its final name only once it is complete."""
+class _Position:
+    """Number and time of the frames of a video, as they come."""
 
-    def __init__(self, path: Path, fps: float) -> None:
-        self._path = path
-        self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    def __init__(self, fps: float, times_s: npt.NDArray[np.float64] | None) -> None:
         self._fps = fps
-        self._writer: Any = None
+        self._times_s = times_s
+        self.number = -1
+        self.time_s = -math.inf
 
-    def write(self, frame: Frame) -> None:
-        """Append ``(H, W, 3)`` uint8, blue first; all frames have the size of the first."""
-        cv2 = opencv()
-        if self._writer is None:
-            size = (frame.shape[1], frame.shape[0])
-            self._writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter_fourcc(*"mp4v"), self._fps, size)
-            if not self._writer.isOpened():
-                raise MediaError(f"cannot write {self._path}: this OpenCV has no MPEG-4 encoder")
-        self._writer.write(frame)
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._writer is None:
-            return
-        self._writer.release()
-        if kind is None:
-            try:
-                self._partial.replace(self._path)
-            except OSError as failure:
-                raise MediaError(f"cannot write {self._path}: {failure.strerror or failure}") from failure
-        else:
-            self._partial.unlink(missing_ok=True)
+    def advance(self, skipped: int, time_s: float) -> None:
+        """Go to the next frame; `skipped` could not be decoded before it, `time_s` is what the container says."""
+        least = self.number + 1
+        self.number = least + skipped
+        if not math.isfinite(time_s) or time_s < 0 or time_s <= self.time_s:
+            time_s = max(self.number / self._fps, self.time_s)
+        elif self._times_s is not None:
+            # Decoders hold frames back: how many failed before this one came out is not how many are missing before it.
+            # Times are rounded in many places, by less than a quarter of a frame.
+            self.number = max(least, int(np.searchsorted(self._times_s, time_s - 0.25 / self._fps)))
+        self.time_s = time_s

@@ -10,7 +10,7 @@ from support.activations import make_frames, write_frames
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
 from yolact_runtime.media.images import write_image
-from yolact_runtime.media.videos import VideoWriter
+from yolact_runtime.media.video_writer import VideoWriter
 
 
 def names(images: CalibrationImages) -> list[str]:

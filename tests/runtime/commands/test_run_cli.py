@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -17,10 +18,12 @@ from support.run_command import film as _film
 from support.run_command import picture as _picture
 from support.run_command import run as _run
 from support.scenes import write_bundle
+from support.videos import write_with_opencv
 from yolact_runtime import Segmenter, SegmenterOptions
 from yolact_runtime.commands.run_cli import main
 from yolact_runtime.errors import BackendError
 from yolact_runtime.masks.masks import Masks
+from yolact_runtime.media.video_writer import VideoWriter, incomplete_path, video_suffix
 from yolact_runtime.media.videos import VideoReader
 
 
@@ -345,9 +348,9 @@ def test_a_video(bundle: Path, tmp_path: Path) -> None:
     assert [image["frame"] for image in document["images"]] == [0, 1, 2]
     assert {image["file"] for image in document["images"]} == {str(film)}
     assert [len(image["instances"]) for image in document["images"]] == [3, 0, 3]
-    with VideoReader(tmp_path / "out" / "film.avi.mp4") as reader:
+    with VideoReader(tmp_path / "out" / f"film.avi{video_suffix()}") as reader:
         assert reader.fps == pytest.approx(10, rel=0.01)
-        frames = list(reader)
+        frames = [frame.image for frame in reader]
     assert [frame.shape for frame in frames] == [(40, 60, 3)] * 3
     assert frames[0].std() > 20 > frames[1].std()
 
@@ -378,11 +381,51 @@ def test_an_interrupt_keeps_the_results_so_far(
 
 
 def test_a_video_is_not_overwritten_by_its_own_picture(bundle: Path, tmp_path: Path) -> None:
-    film = _film(tmp_path / "film.mp4", [BRIGHT])
+    film = _film(tmp_path / f"film{video_suffix()}", [BRIGHT])
     before = film.read_bytes()
     assert _run(bundle, film, "-o", tmp_path) == 1
     assert film.read_bytes() == before
-    assert _names(tmp_path) == ["film.mp4"]
+    assert _names(tmp_path) == [film.name]
+
+
+def test_a_video_with_a_hole_is_read_to_its_end_and_reported(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = write_with_opencv(tmp_path / "film.mp4", "mp4v")
+    content = bytearray(film.read_bytes())
+    content[len(content) * 3 // 10 : len(content) * 4 // 10] = bytes(len(content) // 10)
+    film.write_bytes(content)
+    document = _json(tmp_path / "out.json", bundle, film, "-o", tmp_path / "out", status=1)
+    frames = [image["frame"] for image in document["images"]]
+    assert frames[0] == 0
+    assert frames[-1] == 23
+    assert len(frames) < 24
+    (failed,) = document["failed"]
+    assert failed["file"] == str(film)
+    assert "could not be decoded" in failed["error"]
+    assert failed["error"] in capsys.readouterr().err
+    with VideoReader(tmp_path / "out" / f"film{video_suffix()}") as reader:
+        assert len(list(reader)) == len(frames)
+
+
+def test_a_video_that_is_interrupted_leaves_what_there_is_and_says_so(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = _film(tmp_path / "film.mp4", [BRIGHT] * 6)
+    write, calls = VideoWriter.write, itertools.count()
+
+    def interrupted(self: VideoWriter, image: Any) -> None:
+        write(self, image)
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(VideoWriter, "write", interrupted)
+    assert _run(bundle, film, "-o", tmp_path / "out") == 130
+    left = incomplete_path(tmp_path / "out" / f"film{video_suffix()}")
+    assert _names(tmp_path / "out") == [left.name]
+    assert f"what there is of {film} is in {left} (it plays)" in capsys.readouterr().err
+    with VideoReader(left) as reader:
+        assert len(list(reader)) == 4
 
 
 def test_a_broken_video_leaves_nothing_and_is_not_counted_as_written(

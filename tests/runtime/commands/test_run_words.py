@@ -171,7 +171,7 @@ def test_the_consumer_in_the_documentation(bundle: Path, tmp_path: Path, capsys:
 class _LongVideo:
     """A video that is made as it is read."""
 
-    fps, num_frames = 30.0, None
+    fps, num_frames, faults = 30.0, None, ()
     held_bytes: ClassVar[dict[int, int]] = {}
 
     def __init__(self, path: Path) -> None:
@@ -188,7 +188,7 @@ class _LongVideo:
             if number in {20, 170}:
                 gc.collect()
                 self.held_bytes[number] = tracemalloc.get_traced_memory()[0]
-            yield np.full((8, 8, 3), BRIGHT, np.uint8)
+            yield videos.VideoFrame(np.full((8, 8, 3), BRIGHT, np.uint8), number, number / 30)
 
 
 def test_memory_does_not_grow_with_a_video(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

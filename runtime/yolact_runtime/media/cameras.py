@@ -1,0 +1,43 @@
+"""Cameras, read with OpenCV."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.errors import MediaError
+from yolact_runtime.media.opencv import opencv
+
+__all__ = ["read_camera"]
+
+Frame = npt.NDArray[np.uint8]
+
+
+def read_camera(number: int, count: int, skip: int = 0) -> list[Frame]:
+    """Frames of a camera.
+
+    Args:
+        number: 0 is the first.
+        count: How many.
+        skip: Frames before, that are dropped.
+
+    Returns:
+        ``(H, W, 3)`` uint8, blue first; each belongs to the caller.
+
+    Raises:
+        MediaError: There is no such camera, or it stops giving frames.
+    """
+    cv2 = opencv()
+    capture = cv2.VideoCapture(number)
+    try:
+        if not capture.isOpened():
+            raise MediaError(f"there is no camera {number} that OpenCV can open; is it plugged in, and not in use?")
+        frames: list[Frame] = []
+        for taken in range(skip + count):
+            read, frame = capture.read()
+            if not read:
+                raise MediaError(f"camera {number} gave {taken} frame(s) and then none; {skip + count} are needed")
+            frames.append(frame)
+        return frames[skip:]
+    finally:
+        capture.release()

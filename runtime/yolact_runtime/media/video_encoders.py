@@ -1,0 +1,246 @@
+"""Encoders of videos that browsers play: H.264 by a process of ffmpeg, or VP8 and VP9 by OpenCV."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.errors import MediaError
+from yolact_runtime.media.opencv import opencv
+
+__all__ = ["Encoder", "open_encoder", "video_suffix"]
+
+Frame = npt.NDArray[np.uint8]
+
+_H264_ENCODERS = {"libx264": ("-preset", "veryfast", "-crf", "20"), "libopenh264": ("-b:v", "6M")}
+"""Encoders of ffmpeg that need no special hardware, best first, with their options. With this preset 1080p takes twice
+the time of OpenCV's MPEG-4, and a third of the space."""
+_OPENCV_CODECS = {".mp4": ("VP9", "vp09"), ".webm": ("VP8", "VP80")}
+_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031
+"""Of Linux; Python names it from 3.10 on, but not on all systems."""
+
+
+class Encoder(Protocol):
+    """Takes frames of one size, and writes a file.
+
+    Attributes:
+        codec: As people call it.
+    """
+
+    codec: str
+
+    def write(self, image: Frame) -> None:
+        """Encode ``(H, W, 3)`` uint8, blue first, contiguous.
+
+        Raises:
+            MediaError: The encoder has ended, usually because it cannot write; the message says why.
+        """
+
+    def finish(self) -> None:
+        """Write what is left and close the file; a second call does nothing.
+
+        Raises:
+            MediaError: The encoder failed; the message says why.
+        """
+
+
+def video_suffix() -> str:
+    """Return the suffix of videos that this machine writes best: ``.mp4`` with ffmpeg (H.264), else ``.webm`` (VP8)."""
+    return ".mp4" if _h264_encoder() else ".webm"
+
+
+def open_encoder(path: Path, fps: float, width: int, height: int) -> Encoder:
+    """Open the encoder for a file.
+
+    Args:
+        path: What to write; ``.mp4`` is H.264 where there is an ffmpeg that encodes it and else VP9, ``.webm`` is VP8.
+        fps: Frames per second.
+        width: Of the frames, even.
+        height: Of the frames, even.
+
+    Raises:
+        MediaError: There is no encoder for this suffix, or it cannot be started.
+        MissingDependencyError: OpenCV is needed and not installed.
+    """
+    found = _h264_encoder() if path.suffix == ".mp4" else None
+    if found:
+        return _FfmpegEncoder(*found, path, fps, width, height)
+    if path.suffix not in _OPENCV_CODECS:
+        raise MediaError(f"videos are written as .mp4 or .webm, not as {path.suffix or 'a file without a suffix'}")
+    return _OpencvEncoder(path, fps, width, height)
+
+
+def _h264_encoder() -> tuple[str, str] | None:
+    program = shutil.which("ffmpeg")
+    name = _h264_encoder_of(program) if program else None
+    return (program, name) if program and name else None
+
+
+@functools.lru_cache(maxsize=8)
+def _h264_encoder_of(program: str) -> str | None:
+    """The best H.264 encoder that an ffmpeg has; builds for some systems have none."""
+    try:
+        listing = subprocess.run(
+            [program, "-hide_banner", "-nostdin", "-encoders"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    words = listing.stdout.decode(errors="replace").split()
+    return next((name for name in _H264_ENCODERS if name in words), None)
+
+
+class _OpencvEncoder:
+    """VP8 or VP9. OpenCV reports no failure to write: whoever uses this reads the file back."""
+
+    def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
+        cv2 = opencv()
+        self.codec, code = _OPENCV_CODECS[path.suffix]
+        name = str(path.absolute())
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise MediaError(
+                "OpenCV writes no file whose name is not UTF-8; install ffmpeg or choose another"
+            ) from error
+        with _stderr_closed():  # VP8 in WebM has no tag, and OpenCV complains that ours is not it.
+            self._writer: Any = cv2.VideoWriter(
+                name, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), fps, (width, height)
+            )
+        if not self._writer.isOpened():
+            raise MediaError(
+                f"the file cannot be made, or this OpenCV has no {self.codec} encoder; install ffmpeg for H.264"
+            )
+
+    def write(self, image: Frame) -> None:
+        self._writer.write(image)
+
+    def finish(self) -> None:
+        self._writer.release()
+
+
+class _FfmpegEncoder:
+    """H.264 by a process of ffmpeg, which takes frames from a pipe.
+
+    It runs in a session of its own: Ctrl-C is for us, and ffmpeg is to finish the file.
+    """
+
+    codec = "H.264"
+
+    def __init__(self, program: str, encoder: str, path: Path, fps: float, width: int, height: int) -> None:
+        # Players that ignore tags guess by the height; so what the tags say is what they guess.
+        matrix, tag = ("bt709", "bt709") if height >= 720 else ("bt601", "smpte170m")
+        tags = f"color_primaries={tag}:color_trc={tag}:colorspace={tag}:range=tv"
+        rate = Fraction(fps).limit_denominator(100_000)
+        command = [program, "-hide_banner", "-nostdin", "-loglevel", "error", "-y"]
+        command += ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "pipe:0"]
+        command += ["-vf", f"scale=out_color_matrix={matrix}:out_range=tv,format=yuv420p,setparams={tags}"]
+        command += ["-an", "-c:v", encoder, *_H264_ENCODERS[encoder], "-movflags", "+faststart", "-f", "mp4"]
+        self._finished = False
+        try:
+            self._process = subprocess.Popen(
+                [*command, f"file:{path}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise MediaError(f"{program} cannot be started: {error.strerror or error}") from error
+        assert self._process.stdin
+        assert self._process.stderr
+        self._stdin = self._process.stdin
+        _widen(self._stdin)
+        self._words: deque[bytes] = deque(maxlen=5)
+        # Read as it comes: a full pipe of messages would stop the process, and then us.
+        self._listener = threading.Thread(target=self._words.extend, args=(self._process.stderr,), daemon=True)
+        self._listener.start()
+
+    def write(self, image: Frame) -> None:
+        content = memoryview(image.data).cast("B")
+        try:
+            while content:
+                content = content[os.write(self._stdin.fileno(), content) :]
+        except BrokenPipeError:
+            self.finish()
+            raise MediaError("ffmpeg ended before the video did") from None
+
+    def finish(self) -> None:
+        if self._finished:
+            return
+        self._stdin.close()
+        status = self._wait()
+        self._finished = True
+        self._listener.join()
+        if self._process.stderr:
+            self._process.stderr.close()
+        if status:
+            raise MediaError(f"ffmpeg failed: {self._reason(status)}")
+
+    def _wait(self) -> int:
+        """Wait for the file to be finished. Ctrl-C meanwhile waits on, a second one gives the file up."""
+        try:
+            return self._process.wait()
+        except KeyboardInterrupt:
+            try:
+                self._process.wait()
+            except KeyboardInterrupt:
+                self._process.kill()
+                self._process.wait()
+            raise
+
+    def _reason(self, status: int) -> str:
+        words = "; ".join(line.decode(errors="replace").strip() for line in self._words)
+        if status < 0:
+            words = "; ".join(filter(None, [words, f"ended by {_signal_name(-status)}"]))
+        return words or f"status {status}"
+
+
+def _signal_name(number: int) -> str:
+    description = signal.strsignal(number)
+    return f"signal {number} ({description})" if description else f"signal {number}"
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Drop what a library prints meanwhile: past its own settings, and past ours."""
+    try:
+        copy = os.dup(2)
+    except OSError:
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(copy, 2)
+        os.close(copy)
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """A larger pipe means fewer turns between the two processes. It is only a matter of speed."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(pipe.fileno(), _F_SETPIPE_SZ, _PIPE_BYTES)
+    except (ImportError, OSError):
+        return

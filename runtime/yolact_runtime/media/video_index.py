@@ -1,0 +1,43 @@
+"""What the container of a video file says exactly: its frames, and whether they are all in the file.
+
+We read it ourselves, because decoders forgive what they cannot find: a file whose second half is missing plays to its
+middle, and nobody says a word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from yolact_runtime.media.avi_index import is_avi, read_avi_index
+from yolact_runtime.media.container_file import ContainerFile, DamagedIndexError, VideoIndex
+from yolact_runtime.media.matroska_index import is_matroska, read_matroska_index
+from yolact_runtime.media.mp4_index import is_mp4, read_mp4_index
+
+__all__ = ["VideoIndex", "read_video_index"]
+
+
+def read_video_index(path: Path) -> VideoIndex:
+    """Read the index of a video file.
+
+    MP4, QuickTime, 3GP (``stsz``, ``stts``, ``elst`` and fragments) and AVI (``indx``, ``idx1``) list every frame.
+    Matroska and WebM do not, but say where their parts end. MPEG transport and program streams, FLV and Ogg say nothing
+    that is exact; neither do files that are no video. A container's statement of its duration is never used.
+
+    Args:
+        path: A regular file. No position or length in it is trusted beyond the size of the file.
+
+    Returns:
+        The index; an empty one where the container has none.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with ContainerFile(path) as file:
+        head = file.read(0, 16)
+        for is_kind, read in ((is_mp4, read_mp4_index), (is_avi, read_avi_index), (is_matroska, read_matroska_index)):
+            if len(head) >= 12 and is_kind(head):
+                try:
+                    return read(file)
+                except DamagedIndexError as error:
+                    return VideoIndex(faults=(f"the file's index is damaged: {error}",))
+    return VideoIndex()

@@ -1,0 +1,220 @@
+"""Videos, written frame by frame, and read back before they get their name."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_plugins.files import human_size
+from yolact_runtime.errors import MediaError
+from yolact_runtime.media.opencv import opencv
+from yolact_runtime.media.video_encoders import Encoder, open_encoder, video_suffix
+from yolact_runtime.media.video_index import read_video_index
+from yolact_runtime.media.videos import VideoReader
+
+__all__ = ["VideoWriter", "incomplete_path", "video_suffix"]
+
+Frame = npt.NDArray[np.uint8]
+
+_STEM_BYTES = 180
+"""Of a stem in temporary names: a name may have 255 bytes, and ours are longer than the one that was asked for."""
+_LOW_SPACE_BYTES = 4_000_000
+_LEAST_PX = 16
+"""Of a side: smaller ones are below what codecs work with, and not every player opens them."""
+
+
+class VideoWriter:
+    """Writes a video that browsers play. A context manager.
+
+    ``.mp4`` is H.264 where there is a program ``ffmpeg`` that encodes it, and else VP9 by OpenCV; ``.webm`` is VP8 by
+    OpenCV. Left without an exception, the file is closed, opened again and its frames are counted; only then does it
+    get its name. Left by an exception, Ctrl-C and SIGTERM included, what there is stays beside it as
+    :func:`incomplete_path`, playable, and an older file of the name is left alone.
+
+    Attributes:
+        written: What there is after leaving: the path, the one of the incomplete file, or None.
+        num_frames: How many frames were taken so far.
+        codec: ``H.264``, ``VP9`` or ``VP8``; empty before the first frame.
+
+    Args:
+        path: With the suffix ``.mp4`` or ``.webm``; :func:`video_suffix` says which is better on this machine. Its
+            folder exists.
+        fps: Frames per second, positive.
+
+    Raises:
+        MediaError: From all methods, and on leaving: the video cannot be written, as with a full disk, or what was
+            written cannot be read back. The message says why.
+        MissingDependencyError: OpenCV is not installed.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        if not (math.isfinite(fps) and fps > 0):
+            raise MediaError(f"cannot write {path}: {fps} frames per second")
+        self._path = path
+        self._fps = min(max(fps, 0.001), 1000.0)
+        self._partial = path.with_name(f".{_short(path.stem)}.{os.getpid()}.partial{path.suffix.lower()}")
+        self._encoder: Encoder | None = None
+        self._first = self._size = (0, 0)
+        self.written: Path | None = None
+        self.num_frames = 0
+
+    @property
+    def codec(self) -> str:
+        """How the video is encoded."""
+        return self._encoder.codec if self._encoder else ""
+
+    def write(self, image: Frame) -> None:
+        """Append a frame.
+
+        Args:
+            image: ``(H, W, 3)`` uint8, blue first; not modified. All frames have the size of the first, with its last
+                column or row repeated where they would be odd in number or fewer than 16. A frame of another size is
+                scaled to fit, between black borders.
+
+        Raises:
+            MediaError: The encoder failed.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise MediaError(
+                f"cannot write {self._path}: a frame is (H, W, 3) uint8, found {image.dtype} {image.shape}"
+            )
+        try:
+            if self._encoder is None:
+                self._first, self._size = image.shape[:2], _padded(image.shape[0], image.shape[1])
+                self._remove_stale()
+                self._encoder = open_encoder(self._partial, self._fps, self._size[1], self._size[0])
+            self._encoder.write(np.ascontiguousarray(self._fitted(image)))
+        except MediaError as error:
+            raise MediaError(f"cannot write {self._path}: {error}{self._space()}") from error
+        self.num_frames += 1
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._encoder is None:
+            self._partial.unlink(missing_ok=True)
+            return
+        try:
+            self._encoder.finish()
+            if kind is None:
+                self._check()
+                self._partial.replace(self._path)
+                self.written = self._path
+        except (MediaError, OSError) as failure:
+            if kind is None:
+                reason = failure.strerror or failure if isinstance(failure, OSError) else failure
+                raise MediaError(f"cannot write {self._path}: {reason}{self._space()}{self._keep()}") from failure
+        finally:
+            # After Ctrl-C and every other exception, those of ours included, of the caller or while finishing.
+            self._keep()
+
+    def _fitted(self, image: Frame) -> Frame:
+        """The image at the video's size: as it is, with its last row or column repeated, or scaled between borders."""
+        height, width = image.shape[:2]
+        if (height, width) == self._size:
+            return image
+        cv2 = opencv()
+        fitted: Frame
+        if (height, width) == self._first:
+            more = (0, self._size[0] - height, 0, self._size[1] - width)
+            fitted = cv2.copyMakeBorder(image, *more, cv2.BORDER_REPLICATE)
+            return fitted
+        scale = min(self._size[0] / height, self._size[1] / width)
+        inner = (max(round(height * scale), 1), max(round(width * scale), 1))
+        top, left = (self._size[0] - inner[0]) // 2, (self._size[1] - inner[1]) // 2
+        fitted = np.zeros((*self._size, 3), np.uint8)
+        fitted[top : top + inner[0], left : left + inner[1]] = cv2.resize(
+            image, (inner[1], inner[0]), interpolation=cv2.INTER_AREA
+        )
+        return fitted
+
+    def _check(self) -> None:
+        """Read the file back.
+
+        Raises:
+            MediaError: It is not what was written.
+        """
+        num_frames, faults = _playable(self._partial)
+        if num_frames != self.num_frames or faults:
+            found = f"has {num_frames} that can be read back" if num_frames else "cannot be read back"
+            raise MediaError("; ".join([f"{self.num_frames} frames were written, but the file {found}", *faults]))
+
+    def _keep(self) -> str:
+        """Give a file that is not complete its name if it plays, and remove it otherwise; say what there is."""
+        if not self._partial.exists():
+            return ""
+        num_frames, _ = _playable(self._partial)
+        if not num_frames:
+            self._partial.unlink(missing_ok=True)
+            return "; nothing is kept"
+        place = incomplete_path(self._path)
+        try:
+            self._partial.replace(place)
+        except OSError as error:
+            return f"; {num_frames} frames are in {self._partial}, which cannot be renamed ({error.strerror or error})"
+        self.written = place
+        return f"; its first {num_frames} frames are in {place}"
+
+    def _space(self) -> str:
+        """Say so if the disk is full: the likeliest reason, which encoders report badly or not at all."""
+        try:
+            free = shutil.disk_usage(self._path.parent).free
+        except OSError:
+            return ""
+        return f" (the disk is full: {human_size(free)} are free)" if free < _LOW_SPACE_BYTES else ""
+
+    def _remove_stale(self) -> None:
+        """Remove what a process that was killed has left of the same video."""
+        pattern = re.compile(re.escape(f".{_short(self._path.stem)}.") + r"(\d+)\.partial\.(mp4|webm)")
+        try:
+            for path in self._path.parent.iterdir():
+                match = pattern.fullmatch(path.name)
+                if match and not _is_running(int(match[1])):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise MediaError(str(error.strerror or error)) from error
+
+
+def incomplete_path(path: Path) -> Path:
+    """Return the name of what there is of a video that was broken off: ``clip.incomplete.mp4`` of ``clip.mp4``."""
+    return path.with_name(f"{_short(path.stem)}.incomplete{path.suffix}")
+
+
+def _short(stem: str) -> str:
+    return os.fsdecode(os.fsencode(stem)[:_STEM_BYTES])
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _padded(height: int, width: int) -> tuple[int, int]:
+    """The size of a video for frames of a size: colour is stored for every second row and column."""
+    return max(height + height % 2, _LEAST_PX), max(width + width % 2, _LEAST_PX)
+
+
+def _playable(path: Path) -> tuple[int, tuple[str, ...]]:
+    """How many frames a file has by its index, 0 if not even the first can be decoded, and what is wrong with it."""
+    try:
+        index = read_video_index(path)
+        with VideoReader(path) as reader:
+            next(iter(reader))
+    except (MediaError, OSError, StopIteration):
+        return 0, ()
+    return index.num_frames or 0, index.faults
