@@ -16,12 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.errors import MediaError
+from yolact_runtime.formats.file_format import VIDEO_SUFFIXES
 from yolact_runtime.media.opencv import opencv
 from yolact_runtime.media.video_index import read_video_index
 
 __all__ = ["VIDEO_SUFFIXES", "VideoFrame", "VideoReader"]
-
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".mpeg", ".webm"})
 
 Frame = npt.NDArray[np.uint8]
 

@@ -75,3 +75,10 @@ def test_a_bitmap_is_more_than_two_letters() -> None:
     found = format_of(header)
     assert found is not None
     assert found.name == "a BMP image"
+
+
+def test_suffixes_are_lower_case_and_do_not_overlap() -> None:
+    assert not IMAGE_SUFFIXES & VIDEO_SUFFIXES
+    for suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+        assert suffix == suffix.lower()
+        assert suffix.startswith(".")

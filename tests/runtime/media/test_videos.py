@@ -14,8 +14,7 @@ from support import containers
 from support.properties import examples
 from support.videos import MadeVideo, damaged_videos, healthy_videos, moving_scene, write_with_opencv
 from yolact_runtime.errors import MediaError
-from yolact_runtime.media.images import IMAGE_SUFFIXES
-from yolact_runtime.media.videos import VIDEO_SUFFIXES, VideoFrame, VideoReader
+from yolact_runtime.media.videos import VideoFrame, VideoReader
 
 
 def _read(path: Path) -> tuple[list[VideoFrame], tuple[str, ...]]:
@@ -33,13 +32,6 @@ def _short_in_silence(video: MadeVideo) -> bool:
     times = [frame.time_s for frame in frames]
     assert times == sorted(times), video.kind
     return len(frames) < video.num_frames and not faults
-
-
-def test_suffixes_are_lower_case_and_do_not_overlap() -> None:
-    assert not IMAGE_SUFFIXES & VIDEO_SUFFIXES
-    for suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
-        assert suffix == suffix.lower()
-        assert suffix.startswith(".")
 
 
 # --- healthy videos ---------------------------------------------------------------------------------------------------
