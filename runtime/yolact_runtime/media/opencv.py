@@ -5,6 +5,7 @@ The segmenter imports nothing of this room; a robot that feeds frames from its c
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ __all__ = ["is_unicode", "opencv"]
 
 _LOG_LEVEL_SILENT = 0
 """Of OpenCV; version 4 has no name for it in Python."""
+_FFMPEG_QUIET = "-8"
+"""AV_LOG_QUIET."""
 
 
 def opencv() -> Any:
@@ -22,6 +25,9 @@ def opencv() -> Any:
     Raises:
         MissingDependencyError: OpenCV is not installed.
     """
+    # FFmpeg inside of OpenCV has a log of its own, and reads its level when the first video is opened. Of a damaged
+    # video it prints a line for every piece.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _FFMPEG_QUIET)
     try:
         import cv2
     except ImportError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ _H264_ENCODERS = {"libx264": ("-preset", "veryfast", "-crf", "20"), "libopenh264
 """Encoders of ffmpeg that need no special hardware, best first, with their options. With this preset 1080p takes twice
 the time of OpenCV's MPEG-4, and a third of the space."""
 _OPENCV_CODECS = {".mp4": ("VP9", "vp09"), ".webm": ("VP8", "VP80")}
+_PART_OF_FFMPEG = re.compile(r"^(\[[^\]]*\] ?)+")
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 """Of Linux; Python names it from 3.10 on, but not on all systems."""
@@ -208,10 +210,10 @@ class _FfmpegEncoder:
             raise
 
     def _reason(self, status: int) -> str:
-        words = "; ".join(line.decode(errors="replace").strip() for line in self._words)
+        words = [_PART_OF_FFMPEG.sub("", line.decode(errors="replace")).strip() for line in self._words]
         if status < 0:
-            words = "; ".join(filter(None, [words, f"ended by {_signal_name(-status)}"]))
-        return words or f"status {status}"
+            words.append(f"ended by {_signal_name(-status)}")
+        return "; ".join(filter(None, dict.fromkeys(words))) or f"status {status}"
 
 
 def _signal_name(number: int) -> str:

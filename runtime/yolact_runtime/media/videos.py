@@ -24,9 +24,11 @@ __all__ = ["VIDEO_SUFFIXES", "VideoFrame", "VideoReader"]
 
 Frame = npt.NDArray[np.uint8]
 
-_MAX_HOLE = 1000
-"""Packets in a row that cannot be decoded before a video without an index counts as ended: half a minute of frames.
-At the true end each try takes 20 to 50 microseconds."""
+_MAX_HOLE = 300
+"""Packets in a row that cannot be decoded before a video without an index counts as ended: ten seconds of frames. At
+the true end each try takes 20 to 50 microseconds."""
+_AT_THE_END = 10
+"""Tries behind the last frame of an index: there may be one more, and decoders hold some back."""
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"[playlist]", b"[Reference]")
 """How texts begin that FFmpeg would follow to other files, or out into the network."""
 
@@ -144,7 +146,10 @@ class VideoReader:
     def _patience(self) -> int:
         """Failures in a row that end the video: OpenCV reports its end and a hole in it alike."""
         promised = self._index.num_frames
-        return _MAX_HOLE if promised is None else max(_MAX_HOLE, min(promised - self._num_read + 100, 1_000_000))
+        if promised is None:
+            return _MAX_HOLE
+        missing = promised - self._num_read - self._num_undecoded
+        return _AT_THE_END + max(missing, 0)
 
     def _note_hole(self, failed: int, position: _Position) -> None:
         self._num_undecoded += failed

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from support.videos import write_with_opencv
 from yolact_runtime.errors import MissingDependencyError
 from yolact_runtime.media.images import read_image, write_image
 
@@ -32,6 +36,35 @@ def test_opencv_is_silenced_in_the_way_of_its_version(
         monkeypatch.setattr(cv2.utils, "logging", SimpleNamespace(setLogLevel=levels.append), raising=False)
     write_image(tmp_path / "a.png", _frame())
     assert levels == [0]
+
+
+def test_ffmpeg_inside_of_opencv_is_silent(tmp_path: Path) -> None:
+    """In a process of its own: FFmpeg reads its level once, and writes past Python's ``sys.stderr``."""
+    path = write_with_opencv(tmp_path / "a.mp4", "mp4v")
+    content = bytearray(path.read_bytes())
+    content[len(content) * 3 // 10 : len(content) * 4 // 10] = bytes(len(content) // 10)
+    path.write_bytes(content)
+    script = """
+        import sys
+        from pathlib import Path
+        from yolact_runtime.media.video_writer import VideoWriter
+        from yolact_runtime.media.videos import VideoReader
+        folder = Path(sys.argv[1])
+        with VideoReader(folder / "a.mp4") as reader, VideoWriter(folder / "b.webm", 12) as writer:
+            for frame in reader:
+                writer.write(frame.image)
+        print(reader.faults)
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "OPENCV_FFMPEG_LOGLEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "could not be decoded" in done.stdout
+    assert done.stderr == ""
 
 
 def test_without_opencv_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
