@@ -30,6 +30,7 @@ from yolact_export.verify import (
     require_finite,
 )
 from yolact_plugins.files import write_atomically
+from yolact_plugins.text import printable
 from yolact_runtime.backends import create_backend
 from yolact_runtime.cpu.mask_assembly import soft_masks
 from yolact_runtime.cpu.postprocess import Postprocessor
@@ -135,15 +136,15 @@ def export_checkpoint(
 def _manifest(loaded: LoadedCheckpoint, checkpoint: Path, options: ExportOptions) -> Manifest:
     config = loaded.config
     provenance = {
-        "checkpoint": checkpoint.name,
+        "checkpoint": printable(checkpoint.name),
         "checkpoint_sha256": loaded.sha256,
-        **({} if loaded.weights == TOP_LEVEL else {"checkpoint_weights": loaded.weights}),
+        **({} if loaded.weights == TOP_LEVEL else {"checkpoint_weights": printable(loaded.weights)}),
         "config": config.name,
         "deform_conv": str(getattr(options.deform_conv, "value", options.deform_conv)),
         **{name: importlib.metadata.version(name) for name in ("yolact-deploy", "torch", "onnx")},
     }
     return Manifest(
-        name=checkpoint.stem,
+        name=printable(checkpoint.stem),
         class_names=loaded.class_names,
         input=config.input_spec(normalised_in_graph=options.normalise_in_graph),
         priors=config.prior_spec(),

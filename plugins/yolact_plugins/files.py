@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["human_size", "write_atomically"]
+__all__ = ["human_size", "library_path", "write_atomically"]
 
 
 def human_size(size_bytes: int) -> str:
@@ -30,3 +32,25 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def library_path(path: Path) -> Iterator[str]:
+    """A path to an existing file for libraries that take names in UTF-8 only, such as PyTorch and ONNX Runtime.
+
+    On Linux a name is bytes, and Python has those that are no UTF-8 as half surrogate pairs, which these libraries
+    refuse. Such a file is opened here, and named by its descriptor until the block is left.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: Its name is not UTF-8, and it cannot be opened.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        yield str(path)

@@ -2,7 +2,8 @@ r"""Text and JSON that people and other programs wrote: read as what it says, or
 
 Editors on Windows write byte-order marks, UTF-16 and ``\r\n``; programs write NaN, half a surrogate pair and nesting
 without end. Everything in the project that reads text from outside reads it here, so that a class is never called
-``"\ufeffdisc"``.
+``"\ufeffdisc"``. What the project writes for itself within one run (messages between its processes, profiles of ONNX
+Runtime) and what the kernel says of itself in ``/proc`` are not from outside.
 """
 
 from __future__ import annotations
@@ -10,14 +11,21 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 import re
+import stat
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
 from yolact_plugins.errors import TextError
+from yolact_plugins.files import human_size
 
-__all__ = ["decode_json", "decode_text", "read_json", "read_text"]
+__all__ = ["MAX_BYTES", "decode_json", "decode_text", "printable", "read_json", "read_text", "unprintable"]
+
+MAX_BYTES = 4 << 30
+"""Longest file that is read; COCO's largest annotations have half a gigabyte. ``/dev/zero`` has no end."""
 
 # The mark of UTF-32 in little-endian order begins with that of UTF-16, so it comes first.
 _MARKS = (
@@ -29,6 +37,12 @@ _MARKS = (
 )
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Controls (escape sequences, line ends), half characters, line and paragraph separators: what changes a terminal or a
+# line. Of the format characters only those that reorder the text around them, and the byte-order mark: joiners are part
+# of words and emoji.
+_UNPRINTABLE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_UNPRINTABLE_FORMATS = frozenset("\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_BLOCK = 1 << 20
 
 
 def decode_text(content: bytes, source: str) -> str:
@@ -64,13 +78,43 @@ def _found(error: UnicodeDecodeError) -> str:
     return f"is 0x{error.object[error.start]:02x} ({error.reason})"
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
     """The text of a file, as :func:`decode_text` has it.
 
+    Args:
+        path: A file, or a pipe, which is read to its end.
+        max_bytes: Longest content that is read.
+
     Raises:
-        TextError: It cannot be read, or is not text.
+        TextError: It cannot be read, is longer, or is not text.
     """
-    return decode_text(_content(path), str(path))
+    return decode_text(_content(path, max_bytes), printable(str(path)))
+
+
+def unprintable(text: str) -> str | None:
+    """The first character that a name must not have, as ``U+001B``; None where there is none.
+
+    These are control characters, line ends of every kind, half of a surrogate pair, byte-order marks, and marks that
+    reorder the text around them. They break lines of logs, steer terminals, or make two names look the same.
+    """
+    for character in text:
+        if unicodedata.category(character) in _UNPRINTABLE_CATEGORIES or character in _UNPRINTABLE_FORMATS:
+            return f"U+{ord(character):04X}"
+    return None
+
+
+def printable(text: str) -> str:
+    r"""`text` with every character that :func:`unprintable` finds as an escape, such as ``\x1b`` or ``\udcff``.
+
+    For messages and documents that name files: a file's name may hold anything, also bytes that are no UTF-8, which
+    Python has as half surrogate pairs and refuses to encode.
+    """
+    if unprintable(text) is None:
+        return text
+    return "".join(
+        character if unprintable(character) is None else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
 
 
 def decode_json(content: bytes, source: str, *, allow_nan: bool = False) -> Any:
@@ -104,20 +148,40 @@ def decode_json(content: bytes, source: str, *, allow_nan: bool = False) -> Any:
     return document
 
 
-def read_json(path: Path, *, allow_nan: bool = False) -> Any:
+def read_json(path: Path, *, allow_nan: bool = False, max_bytes: int = MAX_BYTES) -> Any:
     """The JSON document of a file, as :func:`decode_json` has it.
 
+    Args:
+        path: A file, or a pipe, which is read to its end.
+        allow_nan: As there.
+        max_bytes: Longest content that is read.
+
     Raises:
-        TextError: It cannot be read, or is not such a document.
+        TextError: It cannot be read, is longer, or is not such a document.
     """
-    return decode_json(_content(path), str(path), allow_nan=allow_nan)
+    return decode_json(_content(path, max_bytes), printable(str(path)), allow_nan=allow_nan)
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, max_bytes: int) -> bytes:
+    too_long = TextError(f"{printable(str(path))} is longer than {human_size(max_bytes)}: that is no such file")
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TextError(f"cannot read {path}: {error.strerror or error}") from error
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode):
+                if status.st_size > max_bytes:
+                    raise too_long
+                return file.read()
+            # A pipe or device does not tell its length, and may have no end.
+            blocks, length = [], 0
+            while block := file.read(_BLOCK):
+                blocks.append(block)
+                length += len(block)
+                if length > max_bytes:
+                    raise too_long
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise TextError(f"cannot read {printable(str(path))}: {reason}") from error
+    return b"".join(blocks)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.text import decode_json
 from yolact_runtime.errors import BundleError, ShapeError
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
@@ -209,7 +210,7 @@ def _unpack(content: bytes) -> dict[str, npt.NDArray[Any]]:
 
 
 def _decode(arrays: Mapping[str, npt.NDArray[Any]]) -> Golden:
-    document = json.loads(_typed(arrays, "document", np.uint8, 1).tobytes())
+    document = decode_json(_typed(arrays, "document", np.uint8, 1).tobytes(), "its document")
     if document["version"] != _VERSION:
         raise ValueError(f"it has the version {document['version']}, this release reads {_VERSION}")
     frame = _typed(arrays, "frame", np.uint8, 3)

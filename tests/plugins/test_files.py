@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from yolact_plugins.files import human_size, write_atomically
+from yolact_plugins.files import human_size, library_path, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,15 @@ def test_a_write_over_a_folder_fails_and_cleans_up(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         write_atomically(tmp_path / "a.json", b"x")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_libraries_get_a_name_in_utf8(tmp_path: Path) -> None:
+    plain, other = tmp_path / "größe", Path(os.fsdecode(bytes(tmp_path) + b"/gr\xf6sse"))
+    for path in (plain, other):
+        path.write_bytes(b"content")
+        with library_path(path) as name:
+            assert Path(name.encode().decode()).read_bytes() == b"content"
+    with library_path(plain) as name:
+        assert name == str(plain)
+    with pytest.raises(FileNotFoundError), library_path(Path(f"{other}2")):
+        pass

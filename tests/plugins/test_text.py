@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from support.properties import examples
 from yolact_plugins.errors import TextError
-from yolact_plugins.text import decode_json, decode_text, read_json, read_text
+from yolact_plugins.text import decode_json, decode_text, printable, read_json, read_text, unprintable
 
 ENCODINGS = {
     "utf-8": b"",
@@ -121,3 +121,41 @@ def test_files(tmp_path: Path) -> None:
         read_json(tmp_path / "b.json")
     with pytest.raises(TextError, match="Is a directory"):
         read_text(tmp_path)
+
+
+def test_a_length_is_the_most_that_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"[1, 2]")
+    assert read_json(path, max_bytes=6) == [1, 2]
+    with pytest.raises(TextError, match=r"a\.json is longer than 5 B"):
+        read_json(path, max_bytes=5)
+    with pytest.raises(TextError, match=r"/dev/zero is longer than 2\.0 MB"):
+        read_text(Path("/dev/zero"), max_bytes=2_000_000)
+    with pytest.raises(TextError, match="cannot read"):
+        read_text(Path("a\0b"))
+
+
+@given(st.text(st.characters()))
+@examples(150)
+def test_what_is_printable_is_text_in_one_line(text: str) -> None:
+    shown = printable(text)
+    assert unprintable(shown) is None
+    assert len(shown.splitlines()) <= 1
+    shown.encode()
+    assert (shown == text) == (unprintable(text) is None)
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "shown"),
+    [
+        ("Straße 猫 🚀 👩‍👧", None, "Straße 猫 🚀 👩‍👧"),
+        ("x\x1b[2Jy.png", "U+001B", "x\\x1b[2Jy.png"),
+        ("a\nb", "U+000A", "a\\nb"),
+        ("a\udcffb", "U+DCFF", "a\\udcffb"),
+        ("gpj\u202eexe", "U+202E", "gpj\\u202eexe"),
+        ("\ufeffdisc", "U+FEFF", "\\ufeffdisc"),
+    ],
+)
+def test_unprintable(text: str, found: str | None, shown: str) -> None:
+    assert unprintable(text) == found
+    assert printable(text) == shown

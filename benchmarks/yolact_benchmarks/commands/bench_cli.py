@@ -272,7 +272,9 @@ def _write(
     written = []
     if options.markdown and options.markdown != "-":
         written.append(Path(options.markdown))
-        write_atomically(written[-1], render_markdown(bench_tables(record["results"])).encode())
+        write_atomically(
+            written[-1], render_markdown(bench_tables(record["results"])).encode("utf-8", "backslashreplace")
+        )
     if options.html:
         from yolact_benchmarks.report.report import draw_bench_report
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,8 @@ from yolact_benchmarks.statistics.between_processes import median_interval, spli
 from yolact_benchmarks.statistics.stability import DEFAULT_LIMITS, StabilityLimits, Verdict, judge_series
 from yolact_benchmarks.statistics.statistics import summarise
 from yolact_calibration.report.html_page import now_utc
-from yolact_runtime.errors import YolactError
+from yolact_plugins.text import read_json
+from yolact_runtime.errors import TextError, YolactError
 
 __all__ = ["BENCHMARK", "SCHEMA", "BenchRecordError", "case_document", "envelope", "machine_document", "read_record"]
 
@@ -164,8 +164,8 @@ def read_record(path: Path) -> dict[str, Any]:
         BenchRecordError: The file is missing or no such record.
     """
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        document = read_json(path)
+    except TextError as error:
         raise BenchRecordError(
             f"cannot read {path} as a record ({error}); yolact-bench MODEL --json {path} writes one"
         ) from error

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from yolact_calibration.errors import PruningError
 from yolact_calibration.pruning.channel_groups import ChannelGroup
 from yolact_calibration.pruning.layer_shape import LayerCall, LayerShape
+from yolact_plugins.errors import TextError
 from yolact_plugins.files import write_atomically
+from yolact_plugins.text import read_json
 
 __all__ = ["CachedTimer", "LatencyTable", "LayerTimer", "TimedLayer", "measure_latency"]
 
@@ -76,16 +79,23 @@ def _read_cache(path: Path) -> dict[str, dict[str, float]]:
     if not path.exists():
         return {}
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path)
         # The name of the list carries the version of the format: an older file has no such list.
         return {
-            str(backend): {str(key): float(ms) for key, ms in times.items()}
+            str(backend): {str(key): _positive(ms) for key, ms in times.items()}
             for backend, times in document[_CACHE_FORMAT].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (TextError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PruningError(
             f"{path} is not a file of layer times ({error}); delete it to measure again, or name another file"
         ) from error
+
+
+def _positive(ms: Any) -> float:
+    """JSON has no NaN, but strings and numbers below zero; the search would take them for fast layers."""
+    if isinstance(ms, bool) or not isinstance(ms, int | float) or not 0 < ms < math.inf:
+        raise ValueError(f"{ms!r} is no time")
+    return float(ms)
 
 
 @dataclasses.dataclass(frozen=True)

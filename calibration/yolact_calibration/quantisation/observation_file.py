@@ -14,6 +14,7 @@ from yolact_calibration.errors import CalibrationError
 from yolact_calibration.quantisation.histogram import NUM_BINS, Histogram
 from yolact_calibration.quantisation.observer import Observation
 from yolact_plugins.files import write_atomically
+from yolact_plugins.text import decode_json
 
 __all__ = ["read_observation", "write_observation"]
 
@@ -57,7 +58,7 @@ def read_observation(path: Path, key: str) -> Observation | None:
         return None
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            document = json.loads(bytes(file["document"]))
+            document = decode_json(bytes(file["document"]), "its document")
             arrays = [file[name] for name in ("lengths", "bins", "counts", "ends")]
         if document["key"] != key:
             raise ValueError("it holds another calibration")  # noqa: TRY301 - one message for all that is wrong

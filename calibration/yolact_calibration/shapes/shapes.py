@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_calibration.errors import DatasetError, UsageError
+from yolact_plugins.errors import TextError
 from yolact_plugins.files import human_size, write_atomically
+from yolact_plugins.text import read_json
 from yolact_runtime.terminal import Terminal, add_common_options, run_command
 
 if TYPE_CHECKING:
@@ -135,8 +137,8 @@ def _write_picture(path: Path, image: npt.NDArray[np.uint8]) -> None:
 def _is_own(annotations: Path) -> bool:
     """Whether this command wrote the annotations."""
     try:
-        document = json.loads(annotations.read_bytes())
-    except (OSError, ValueError):
+        document = read_json(annotations)
+    except TextError:
         return False
     info = document.get("info") if isinstance(document, dict) else None
     return isinstance(info, dict) and info.get("generator") == _GENERATOR

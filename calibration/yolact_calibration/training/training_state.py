@@ -13,7 +13,7 @@ import torch
 
 from yolact_calibration.errors import TrainingError
 from yolact_calibration.training.torch_file import check_torch_file
-from yolact_plugins.files import write_atomically
+from yolact_plugins.files import library_path, write_atomically
 
 __all__ = ["Curve", "TrainingState", "read_state", "write_state"]
 
@@ -106,7 +106,8 @@ def read_state(path: Path) -> TrainingState | None:
     if damage := check_torch_file(path).damage:
         raise TrainingError(f"{path}: not the state of a training as it was written: {damage}; --restart discards it")
     try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
+        with library_path(path) as name:
+            document = torch.load(name, map_location="cpu", weights_only=True)
         version = int(document["version"])
         curve = Curve(
             {name: values.tolist() for name, values in document["terms"].items()},

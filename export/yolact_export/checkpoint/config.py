@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from yolact_export.model.config import (
     YolactConfig,
     find_config,
 )
+from yolact_plugins.text import unprintable
 
 __all__ = ["CheckpointOptions", "choose_class_names", "choose_config"]
 
@@ -266,7 +268,7 @@ def choose_class_names(
     """Names of the foreground classes, and a line that says where they come from.
 
     Raises:
-        CheckpointError: As many names were given as the model does not have classes.
+        CheckpointError: There are not as many names as the model has classes, or a name has control characters.
     """
     count = config.num_classes - 1
     if options.class_names is not None:
@@ -275,14 +277,14 @@ def choose_class_names(
                 f"{path}: the model has {count} classes without the background, --class-names gives "
                 f"{len(options.class_names)}"
             )
-        return tuple(options.class_names), (f"{count} class names from --class-names",)
+        return _require_names(options.class_names, path), (f"{count} class names from --class-names",)
     if note is not None:
         if len(note.class_names) != count:
             raise CheckpointError(
                 f"{path}: its note names {len(note.class_names)} classes, its tensors have {count}: the file was "
                 f"changed after the training. Name the classes with --class-names"
             )
-        return note.class_names, (f"{count} class names from the note in the file",)
+        return _require_names(note.class_names, path), (f"{count} class names from the note in the file",)
     if count == len(class_names.COCO):
         return class_names.COCO, (
             "80 class names: those of COCO, for the model has as many (--class-names changes it)",
@@ -291,3 +293,14 @@ def choose_class_names(
         return class_names.PASCAL, (f"20 class names: those of Pascal VOC, from {config.name}",)
     names = class_names.numbered(count)
     return names, (f"{count} classes of unknown name: called class_1 to class_{count}; name them with --class-names",)
+
+
+def _require_names(names: Sequence[str], path: Path) -> tuple[str, ...]:
+    """No manifest takes others: names are printed on terminals and written into logs."""
+    for index, name in enumerate(names):
+        if (character := unprintable(name)) is not None:
+            raise CheckpointError(
+                f"{path}: the name of class {index} is {json.dumps(name)[:60]}, and {character} is no character of a "
+                f"name. Name the classes with --class-names"
+            )
+    return tuple(names)

@@ -21,6 +21,7 @@ from yolact_export.checkpoint.numpy_scalars import NUMPY_SCALARS
 from yolact_export.checkpoint.pickle_protocol import rewritten_for_torch
 from yolact_export.checkpoint.weights import find_weights
 from yolact_export.errors import CheckpointError
+from yolact_plugins.files import library_path
 
 __all__ = ["CheckpointFile", "read_checkpoint_file", "read_pickle"]
 
@@ -96,11 +97,16 @@ def read_pickle(path: Path, findings: list[str]) -> Any:
     mapped = bool(check.names) and not check.is_compressed
     rewritten = rewritten_for_torch(path, check)
     try:
-        with warnings.catch_warnings(), _LOADING, torch.serialization.safe_globals(list(NUMPY_SCALARS)):
+        with (
+            warnings.catch_warnings(),
+            _LOADING,
+            torch.serialization.safe_globals(list(NUMPY_SCALARS)),
+            library_path(path) as name,
+        ):
             # What torch thinks of a damaged file goes into our own message.
             warnings.simplefilter("ignore", UserWarning)
             content = torch.load(
-                path if rewritten is None else rewritten,
+                name if rewritten is None else rewritten,
                 map_location="cpu",
                 weights_only=True,
                 mmap=mapped and rewritten is None,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolact_export.commands.class_names import read_class_names
 from yolact_export.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def read_checkpoint_options(options: argparse.Namespace) -> CheckpointOptions:
     return CheckpointOptions(
         config=options.config,
         input_size=_parse_size(options.input_size),
-        class_names=_read_names(options.class_names),
+        class_names=None if options.class_names is None else read_class_names(options.class_names),
         prior_scales=parse_scales(options.prior_scales),
         weights=options.weights,
         assume=options.assume,
@@ -82,21 +82,3 @@ def parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
         return tuple(tuple(float(scale) for scale in level.split("/")) for level in text.split(","))
     except ValueError as error:
         raise UsageError(f'--prior-scales are numbers such as 24,48,96,192,384; found "{text}"') from error
-
-
-def _read_names(path: Path | None) -> tuple[str, ...] | None:
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--class-names: cannot read {path}: {error}") from error
-    if not text.lstrip().startswith("["):
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
-    try:
-        names = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--class-names: {path} starts like a JSON list and is none: {error}") from error
-    if not all(isinstance(name, str) for name in names):
-        raise UsageError(f"--class-names: {path} must be a list of text")
-    return tuple(names)

@@ -16,7 +16,8 @@ from yolact_export.bundle_writer import REJECTED_SUFFIX, REPORT_NAME, carry_over
 from yolact_export.golden import write_golden
 from yolact_export.precision.precision import PrecisionResult, network_name
 from yolact_plugins.files import write_atomically
-from yolact_runtime.errors import BundleError, NoGoldenFrameError
+from yolact_plugins.text import read_json
+from yolact_runtime.errors import BundleError, NoGoldenFrameError, TextError
 from yolact_runtime.golden import GOLDEN_NAME
 from yolact_runtime.model.bundle import (
     ENGINE_ROLE,
@@ -240,11 +241,11 @@ def _old_rejects(result: PrecisionResult) -> set[str]:
 
 
 def _read_report(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    try:
+        document = read_json(path, allow_nan=True)  # what others wrote is carried over as it is
+    except TextError as error:
         raise BundleError(f"cannot read {path}, which would be replaced: {error}; move it away") from error
     if not isinstance(document, dict):
         raise BundleError(f"{path} holds no JSON object and would be replaced; move it away")

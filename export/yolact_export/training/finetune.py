@@ -36,7 +36,9 @@ from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model
 from yolact_export.training.held_back import held_back_pictures
 from yolact_export.training.training_start import StartOptions, start_model
+from yolact_plugins.errors import TextError
 from yolact_plugins.files import write_atomically
+from yolact_plugins.text import read_json
 from yolact_runtime.cpu.priors import make_priors
 
 __all__ = ["FinetuneOptions", "Finetuned", "check_outputs", "evaluate_model", "finetune", "split_annotations"]
@@ -226,8 +228,8 @@ def check_outputs(options: FinetuneOptions) -> None:
 
 def _is_record(path: Path) -> bool:
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        document = read_json(path)
+    except TextError:
         return False
     return isinstance(document, dict) and {"checkpoint", "curve"} <= set(document)
 

@@ -5,20 +5,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from yolact_calibration.errors import PruningError
 from yolact_calibration.pruning.network_timer import time_networks_ms
 from yolact_calibration.pruning.prune import PruneReport
 from yolact_export.checkpoint.checkpoint import LoadedCheckpoint
 from yolact_export.graph.export import ExportOptions, export_network
 from yolact_export.graph.file import write_model
 from yolact_export.model.yolact import Yolact
+from yolact_plugins.errors import TextError
 from yolact_plugins.files import write_atomically
+from yolact_plugins.text import read_json
 
 __all__ = ["measure_network", "report_lines"]
+
+_NETWORKS = ("dense", "pruned")
 
 
 def measure_network(
@@ -34,13 +41,34 @@ def measure_network(
         num_threads: As the robot will use.
     """
     key = _structure_digest(model, report)
-    known: dict[str, list[float]] = {}
-    if cache.exists():
-        known = json.loads(cache.read_bytes())
+    known = _read_cache(cache)
     if key not in known:
         known[key] = _time_networks(loaded, model, num_threads)
         write_atomically(cache, (json.dumps(known, indent=1) + "\n").encode())
     return report.with_measured_ms(*known[key])
+
+
+def _read_cache(cache: Path) -> dict[str, list[float]]:
+    """Milliseconds of the dense and of the pruned network, by structure.
+
+    Raises:
+        PruningError: The file is no such cache.
+    """
+    if not cache.exists():
+        return {}
+    try:
+        return {
+            str(key): [_positive(ms) for _, ms in zip(_NETWORKS, times, strict=True)]
+            for key, times in read_json(cache).items()
+        }
+    except (TextError, TypeError, ValueError, AttributeError) as error:
+        raise PruningError(f"{cache} holds no times of networks ({error}); delete it to measure again") from error
+
+
+def _positive(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{value!r} is no time")
+    return float(value)
 
 
 def _structure_digest(model: torch.nn.Module, report: PruneReport) -> str:
@@ -53,7 +81,7 @@ def _time_networks(loaded: LoadedCheckpoint, model: torch.nn.Module, num_threads
     device = next(model.parameters()).device
     with tempfile.TemporaryDirectory(prefix="yolact-prune-") as folder:
         paths: dict[str, Path] = {}
-        for name, network in (("dense", loaded.model), ("pruned", model)):
+        for name, network in zip(_NETWORKS, (loaded.model, model), strict=True):
             assert isinstance(network, Yolact)
             exported = export_network(dataclasses.replace(loaded, model=network.cpu()), ExportOptions())
             write_model(exported, paths.setdefault(name, Path(folder, f"{name}.onnx")))

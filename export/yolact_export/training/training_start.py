@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from yolact_export.errors import CheckpointError, ConfigError
 from yolact_export.model.config import CONFIGS, EfficientNetLite0Config, YolactConfig
 from yolact_export.model.prediction_head import PredictionHead
 from yolact_export.model.yolact import Yolact, create_model
+from yolact_plugins.text import unprintable
 
 __all__ = ["Start", "StartOptions", "has_trained_backbone", "start_model"]
 
@@ -65,10 +67,14 @@ def start_model(options: StartOptions) -> Start:
     """Make or load the model.
 
     Raises:
-        ConfigError: The source is neither a configuration nor a file.
+        ConfigError: The source is neither a configuration nor a file, or a class name has control characters, with
+            which the trained model could not be exported.
         CheckpointError: The checkpoint or the ImageNet weights cannot be used.
     """
     torch.manual_seed(options.seed)
+    for name in options.class_names:
+        if (character := unprintable(name)) is not None:
+            raise ConfigError(f"the class {json.dumps(name)[:60]} has the character {character}; correct it first")
     if options.source in CONFIGS:
         start = _fresh(CONFIGS[options.source], options)
     elif Path(options.source).is_file():

@@ -15,7 +15,9 @@ from typing import Any
 
 from yolact_plugins.compile.sources import KernelSource
 from yolact_plugins.driver.cubin import Cubin, KernelFigures
+from yolact_plugins.errors import TextError
 from yolact_plugins.files import write_atomically
+from yolact_plugins.text import decode_json
 
 __all__ = [
     "FOLDER_NAME",
@@ -137,12 +139,14 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise CubinFolderError(f"{error.filename} is missing") from error
+    except TextError as error:
+        raise CubinFolderError(f"{folder / INDEX_NAME} cannot be read ({error})") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CubinFolderError(f"{folder / INDEX_NAME} cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _entries(folder: Path, index: bytes) -> list[Mapping[str, Any]]:
-    document = json.loads(index)
+    document = decode_json(index, str(folder / INDEX_NAME))
     if document["format_version"] != _FORMAT_VERSION:
         raise CubinFolderError(
             f"{folder / INDEX_NAME} has format version {document['format_version']}, not {_FORMAT_VERSION}"

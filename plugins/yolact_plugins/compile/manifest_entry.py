@@ -22,8 +22,9 @@ from yolact_plugins.compile.cubin_folder import (
     write_cubins,
 )
 from yolact_plugins.driver.cubin import Cubin
-from yolact_plugins.errors import YolactError
+from yolact_plugins.errors import TextError, YolactError
 from yolact_plugins.files import write_atomically
+from yolact_plugins.text import read_json
 
 __all__ = [
     "KERNELS_ARTEFACT",
@@ -134,15 +135,15 @@ def _encoded(document: dict[str, Any]) -> bytes:
 def _read_manifest(bundle: Path) -> dict[str, Any]:
     path = bundle / MANIFEST_NAME
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path, allow_nan=True)  # other fields stay as they are
         # What cannot be written again is found now, not after compiling.
         _encoded(document)
-    except OSError as error:
-        raise _refusal(f"cannot read {path}: {error.strerror or error}", "Make it readable") from error
-    except RecursionError as error:
-        raise _no_manifest(path, "it is nested too deeply") from error
-    except ValueError as error:
-        raise _no_manifest(path, str(error)) from error
+    except TextError as error:
+        if isinstance(error.__cause__, OSError):
+            raise _refusal(str(error), "Make it readable") from error
+        raise _no_manifest(path, str(error).removeprefix(f"{path}").lstrip(": ")) from error
+    except (RecursionError, ValueError) as error:
+        raise _no_manifest(path, f"it cannot be written again ({error})") from error
     if not isinstance(document, dict):
         raise _no_manifest(path, f"it holds a {type(document).__name__}, not an object")
     version = document.get("schema_version")

@@ -6,7 +6,6 @@ there. Their accuracy and their speed there say nothing about an engine; see :fu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.files import library_path
+from yolact_plugins.text import decode_json
 from yolact_runtime.errors import BackendError, BackendUnavailableError, MissingDependencyError, YolactError
 from yolact_runtime.model.manifest import METADATA_KEY
 from yolact_runtime.model.network_outputs import OutputType
@@ -59,7 +60,8 @@ class OnnxRuntimeBackend:
             # written they are slow here, and right.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
-            session = runtime.InferenceSession(str(model), options, providers=[provider])
+            with library_path(model) as path:
+                session = runtime.InferenceSession(path, options, providers=[provider])
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             raise BackendError(f"{name}: ONNX Runtime {runtime.__version__} cannot load {model}: {error}") from error
         if session.get_providers()[0] != provider:
@@ -112,8 +114,8 @@ def float16_note(backend: str, precision: str) -> str | None:
 def _is_for_tensorrt(model: Path) -> bool:
     """The graph is INT8 in TensorRT's form; a file without our manifest is not."""
     try:
-        manifest = json.loads(read_metadata(model).get(METADATA_KEY, "{}"))
-    except (YolactError, ValueError):
+        manifest = decode_json(read_metadata(model).get(METADATA_KEY, "{}").encode(), str(model))
+    except YolactError:
         # Whatever is wrong with the file, loading it says so.
         return False
     return isinstance(manifest, dict) and manifest.get("precision") == "int8"

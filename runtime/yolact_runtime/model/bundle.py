@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT
-from yolact_runtime.errors import BundleError
-from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest
+from yolact_plugins.files import human_size
+from yolact_runtime.errors import BundleError, ManifestError
+from yolact_runtime.model.manifest import MAX_MANIFEST_BYTES, METADATA_KEY, Artefact, Manifest
 from yolact_runtime.model.onnx_metadata import read_metadata
 
 __all__ = [
@@ -105,10 +106,13 @@ def read_manifest(folder: Path) -> Manifest:
         ManifestError: It cannot be understood.
     """
     path = folder / MANIFEST_NAME
+    if not path.is_file():
+        kind = "its manifest.json is no file" if path.exists() else f"it has no {MANIFEST_NAME}"
+        raise BundleError(f"{folder} is not a bundle: {kind}")
     try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{path} is longer than {human_size(MAX_MANIFEST_BYTES)}: it is no manifest")
         text = path.read_bytes()
-    except FileNotFoundError as error:
-        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_NAME}") from error
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
     return Manifest.from_json(text, str(path))

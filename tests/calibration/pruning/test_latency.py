@@ -78,7 +78,16 @@ def test_a_cache_keeps_backends_apart(tmp_path):
     assert set(content) == {"multiplications", "another"}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"layer_ms_v1": {"a": {"b": "soon"}}}', '{"layer_ms_v1": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "{}", '{"layer_ms_v1": 3}', "[" * 100_000),
+        *(
+            f'{{"layer_ms_v1": {{"a": {{"b": {ms}}}}}}}'
+            for ms in ('"soon"', "NaN", "-1", "0", "true", '"1.5"', "1e999")
+        ),
+    ],
+)
 def test_other_files_are_no_cache(tmp_path, content):
     path = tmp_path / "layers.json"
     path.write_text(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from yolact_export import pipeline
 from yolact_export.commands.cli import main
 from yolact_export.errors import VerificationError
 from yolact_export.verify import DetectionAgreement, Verification
+from yolact_runtime import Segmenter
 from yolact_runtime.commands import run_cli
 from yolact_runtime.model.bundle import open_bundle
 from yolact_runtime.model.manifest import METADATA_KEY, Manifest
@@ -234,3 +236,17 @@ def test_running_out_of_memory_is_6_and_one_line(
     assert export(checkpoint, "-o", tmp_path / "b", "--input-size", "96", "-q") == 6
     assert "out of memory" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_files_whose_names_are_no_utf8(narrow_state: Narrow, save: Save, tmp_path: Path) -> None:
+    checkpoint = save(narrow_state("yolact_resnet50"), "yolact_resnet50.pth")
+    named = checkpoint.rename(Path(os.fsdecode(bytes(tmp_path) + b"/mod\xe8le.pth")))
+    bundle = Path(os.fsdecode(bytes(tmp_path) + b"/b\xff"))
+    words = ("--config", "yolact_resnet50", "--input-size", "96", "-q")
+    assert export(named, "-o", bundle, *words, "--json", tmp_path / "export.json") == 0
+    manifest = open_bundle(bundle).manifest
+    assert (manifest.name, manifest.provenance["checkpoint"]) == ("mod\\udce8le", "mod\\udce8le.pth")
+    with Segmenter.open(bundle) as segmenter:
+        segmenter.self_test()
+    document = json.loads((tmp_path / "export.json").read_bytes())
+    assert document["bundle"] == str(bundle)

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from support.properties import examples
 from support.scenes import small_manifest
+from yolact_plugins.text import unprintable
 from yolact_runtime.errors import ManifestError
 from yolact_runtime.model.manifest import SCHEMA_VERSION, Artefact, DetectionSpec, InputSpec, Manifest, PriorSpec
 
-numbers = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.floats(-1e6, 1e6)
 positive = st.floats(1e-3, 1e6)
 triples = st.tuples(numbers, numbers, numbers)
-names = st.text(max_size=20)
+names = st.text(max_size=20).filter(lambda name: unprintable(name) is None)
+texts = st.text(max_size=20)
 inputs = st.builds(
     InputSpec,
     height=st.integers(1, 4000),
@@ -54,7 +56,7 @@ artefacts = st.builds(
     precision=names,
     sha256=names,
     size_bytes=st.integers(0, 2**63),
-    build=st.dictionaries(names, names, max_size=3),
+    build=st.dictionaries(texts, texts, max_size=3),
 )
 manifests = st.builds(
     Manifest,
@@ -65,7 +67,7 @@ manifests = st.builds(
     detection=detections,
     mask_rescoring=st.booleans(),
     precision=names,
-    provenance=st.dictionaries(names, names, max_size=4),
+    provenance=st.dictionaries(texts, texts, max_size=4),
     artefacts=st.dictionaries(names, artefacts, max_size=3),
 )
 
@@ -115,12 +117,16 @@ def test_the_number_of_priors() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not valid JSON"),
-        ("{", "not valid JSON"),
-        (b"\xff\xfe\x00", "not valid JSON"),
-        (b"\x89PNG\r\n", "not valid JSON"),
-        ("[" * 100000, "not valid JSON"),
-        ('{"schema_version": ' + "1" * 5000 + "}", "not valid JSON"),
+        ("", "not JSON: line 1, column 1.*it should be a manifest"),
+        ("{", "not JSON"),
+        (b"\xff\xfe\x00", "is not text in UTF-16-LE"),
+        (b"\x89PNG\r\n", "is not text in UTF-8"),
+        ("[" * 100000, "nested too deep"),
+        ('{"schema_version": ' + "1" * 5000 + "}", "not JSON"),
+        ('{"schema_version": 2, "schema_version": 2}', 'the key "schema_version" twice'),
+        ('{"schema_version": 2, "name": "\\ud800"}', "half of a surrogate pair"),
+        ('{"schema_version": 2, "name": "\ud800"}', "is not text in UTF-8"),
+        ('{"schema_version": NaN}', "schema version nan"),
         ("[]", "must be a JSON object, found list"),
         ('"manifest"', "must be a JSON object, found str"),
         ("null", "must be a JSON object, found NoneType"),
@@ -133,7 +139,8 @@ def test_the_number_of_priors() -> None:
 def test_what_is_no_manifest(text: str | bytes, message: str) -> None:
     with pytest.raises(ManifestError, match=message) as raised:
         Manifest.from_json(text, "model.bundle/manifest.json")
-    assert str(raised.value).startswith("model.bundle/manifest.json: ")
+    assert str(raised.value).startswith("model.bundle/manifest.json")
+    assert len(str(raised.value)) < 300
 
 
 def _drop(*path: str) -> Callable[[Any], None]:
@@ -209,6 +216,24 @@ def _put(value: object, *path: str | int) -> Callable[[Any], None]:
         (_put(0, "detection", "top_k"), r"detection\.top_k must be 1 or more, found 0"),
         (_put(-1, "detection", "max_instances"), r"detection\.max_instances must be 1 or more, found -1"),
         (_put([], "class_names"), "class_names must not be empty"),
+        # Numbers that become sizes of arrays.
+        (_put([[10**18, 6], [2, 3]], "priors", "feature_sizes"), r"18000000000000000018 priors on 2 levels, more than"),
+        (_put([[10**6, 6], [2, 3]], "priors", "feature_sizes"), r"priors: 18000018 priors on 2 levels, more than"),
+        (_put(10**6, "input", "height"), "input size 1000000 x 48 is more than a model can have"),
+        (_put(10**4000, "input", "width"), r"input size 32 x 10{10,80}\.\.\. is more than"),
+        (_put([8192, 8192], "input", "height"), r"manifest\.input\.height must be int, found a list"),
+        (_put(1e7, "input", "mean_bgr", 0), r"input\.mean_bgr must lie between -1e\+06 and 1e\+06, found 10000000\.0"),
+        (_put(-58.0, "input", "std_bgr", 0), r"input\.std_bgr must lie between 1e-06 and 1e\+06, found -58\.0"),
+        (_put(1e-300, "priors", "variances", 0), r"priors\.variances must lie between 1e-06 and 1e\+06"),
+        (_put(1e300, "priors", "aspect_ratios", 0), r"priors\.aspect_ratios must lie between"),
+        (_put(10**9, "detection", "top_k"), r"detection\.top_k must be 1000000 at most"),
+        # Names that would reach terminals and logs.
+        (_put(["cat\n", "b", "c"], "class_names"), r"class_names\[0\] is .*U\+000A is no character of a name"),
+        (_put(["\ufeffcat", "b", "c"], "class_names"), r"U\+FEFF is no character of a name"),
+        (_put("\x1b[2J", "name"), r"name is .*U\+001B is no character of a name"),
+        (_put("x" * 5000, "name"), "name has 5000 characters, 1000 at most"),
+        (_put({"x" * 5000: 1}, "provenance"), r"manifest\.provenance\.x{60,80}\.\.\. must be str, found 1"),
+        (_put({}, "x" * 5000), "manifest has unknown fields x"),
     ],
 )
 def test_malformed_manifests_are_refused_with_the_place_and_what_was_found(
@@ -219,6 +244,15 @@ def test_malformed_manifests_are_refused_with_the_place_and_what_was_found(
     with pytest.raises(ManifestError, match=message) as raised:
         Manifest.from_json(json.dumps(document), "here")
     assert str(raised.value).startswith("here: ")
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("encode", [lambda text: b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(), None])
+def test_a_manifest_from_a_windows_editor(encode: Callable[[str], bytes] | None) -> None:
+    manifest = small_manifest(class_names=("Straßenbahn", "猫"))
+    text = manifest.to_json()
+    content = encode(text) if encode is not None else text.encode("utf-16")
+    assert Manifest.from_json(content, "x") == manifest
 
 
 def test_no_priors_at_all() -> None:
@@ -245,3 +279,46 @@ def test_any_value_in_any_field_is_read_or_refused(value: object, field: str) ->
     except ManifestError:
         return
     assert Manifest.from_json(manifest.to_json(), "x") == manifest
+
+
+HOSTILE: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2**31, 2**63, 10**6, 10**18, 10**19, 10**300, -(10**18), 10**4200),
+    *(0.5, 1e308, -1e308, 1e-320, float("nan"), float("inf"), float("-inf")),
+    *("", "550", "nan", "\x00", "\x1b]0;a\x07", "\u202e", "x" * 10_000),
+    *([], [None], [[]], [1] * 3, [10**18] * 3, [[10**6, 10**6]] * 2, [[1e300]] * 2, [""] * 3, ["a"] * 10**5),
+    *({}, {"": None}, {"x": {}}, {"../a": "b"}),
+)
+
+
+def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a document, containers included."""
+    inner: list[tuple[Any, Any]] = []
+    if isinstance(document, dict):
+        inner = list(document.items())
+    elif isinstance(document, list):
+        inner = list(enumerate(document))
+    return [*([path] if path else []), *(place for key, value in inner for place in places(value, (*path, key)))]
+
+
+def full_document() -> Any:
+    listed = Artefact("network", "fp32", "ab" * 32, 10, {"arch": "sm_87"})
+    return json.loads(small_manifest(artefacts={"model.fp32.onnx": listed}).to_json())
+
+
+@pytest.mark.parametrize("place", places(full_document()), ids=lambda place: ".".join(map(str, place)))
+def test_a_hostile_value_anywhere_is_refused_or_harmless(place: tuple[Any, ...]) -> None:
+    refusals: list[str] = []
+    for value in HOSTILE:
+        document = full_document()
+        _put(value, *place)(document)
+        try:
+            manifest = Manifest.from_json(json.dumps(document), "here")
+        except ManifestError as error:
+            refusals.append(str(error))
+            continue
+        # What is accepted is written and read again, and fits into memory.
+        assert Manifest.from_json(manifest.to_json().encode(), "x") == manifest
+        assert manifest.priors.num_priors * 4 * 4 <= 1 << 27
+        assert manifest.input.height * manifest.input.width * 3 * 4 <= 1 << 28
+    assert refusals
+    assert all(text.startswith("here") and len(text) < 500 for text in refusals)
