@@ -38,7 +38,7 @@ class _Layout:
 
 
 def read_tiff_header(content: memoryview) -> ImageHeader:
-    """See :func:`~yolact_runtime.formats.image_header.read_image_header`.
+    """See :func:`~yolact_runtime.formats.header_reader.read_image_header`.
 
     Pages that are marked as previews or masks of others are not counted.
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from yolact_plugins.files import human_size
 from yolact_runtime.errors import MediaError
+from yolact_runtime.formats.video_index import read_video_index
 from yolact_runtime.media.opencv import opencv
 from yolact_runtime.media.video_encoders import Encoder, open_encoder, video_suffix
-from yolact_runtime.media.video_index import read_video_index
 from yolact_runtime.media.videos import VideoReader
 
 __all__ = ["VideoWriter", "incomplete_path", "video_suffix"]

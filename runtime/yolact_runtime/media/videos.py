@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from yolact_runtime.errors import MediaError
 from yolact_runtime.formats.file_format import VIDEO_SUFFIXES
+from yolact_runtime.formats.video_index import read_video_index
 from yolact_runtime.media.opencv import opencv
-from yolact_runtime.media.video_index import read_video_index
 
 __all__ = ["VIDEO_SUFFIXES", "VideoFrame", "VideoReader"]
 

@@ -16,7 +16,7 @@ import pytest
 
 from support.videos import moving_scene
 from yolact_runtime.errors import MediaError
-from yolact_runtime.media.video_index import read_video_index
+from yolact_runtime.formats.video_index import read_video_index
 from yolact_runtime.media.video_writer import VideoWriter, incomplete_path, video_suffix
 from yolact_runtime.media.videos import VideoReader
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from yolact_runtime.media.container_file import MAX_FRAMES, ContainerFile, DamagedIndexError, VideoIndex
+from yolact_runtime.formats.container_file import MAX_FRAMES, ContainerFile, DamagedIndexError, VideoIndex
 
 __all__ = ["is_avi", "read_avi_index"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from yolact_runtime.media.container_file import MAX_FRAMES, ContainerFile, DamagedIndexError, VideoIndex
+from yolact_runtime.formats.container_file import MAX_FRAMES, ContainerFile, DamagedIndexError, VideoIndex
 
 __all__ = ["is_matroska", "read_matroska_index"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from yolact_runtime.media.container_file import ContainerFile, DamagedIndexError, VideoIndex
-from yolact_runtime.media.mp4_boxes import Box, FragmentReader, Samples, boxes, child, full_box, track_samples
+from yolact_runtime.formats.container_file import ContainerFile, DamagedIndexError, VideoIndex
+from yolact_runtime.formats.mp4_boxes import Box, FragmentReader, Samples, boxes, child, full_box, track_samples
 
 __all__ = ["is_mp4", "read_mp4_index"]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yolact_runtime.media.avi_index import is_avi, read_avi_index
-from yolact_runtime.media.container_file import ContainerFile, DamagedIndexError, VideoIndex
-from yolact_runtime.media.matroska_index import is_matroska, read_matroska_index
-from yolact_runtime.media.mp4_index import is_mp4, read_mp4_index
+from yolact_runtime.formats.avi_index import is_avi, read_avi_index
+from yolact_runtime.formats.container_file import ContainerFile, DamagedIndexError, VideoIndex
+from yolact_runtime.formats.matroska_index import is_matroska, read_matroska_index
+from yolact_runtime.formats.mp4_index import is_mp4, read_mp4_index
 
 __all__ = ["VideoIndex", "read_video_index"]
 
