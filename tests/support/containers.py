@@ -10,6 +10,7 @@ __all__ = [
     "add_edit_list",
     "drop_avi_frames",
     "fragment",
+    "make_hole",
     "make_live_matroska",
     "move_index_to_front",
     "rotate",
@@ -114,6 +115,14 @@ def widen_chunk_offsets(content: bytes) -> bytes:
         return join(boxes)
 
     return _tail(content, lambda moov: edit(moov, _STBL, change))
+
+
+def make_hole(content: bytes, begin: float, end: float) -> bytes:
+    """Overwrite a part of the frames of an MP4 file with zeros, from one share of their bytes to another."""
+    at = content.index(b"mdat") + 4
+    size = len(find(content, b"mdat"))
+    begin_at, end_at = at + int(begin * size), at + int(end * size)
+    return content[:begin_at] + bytes(end_at - begin_at) + content[end_at:]
 
 
 def move_index_to_front(content: bytes) -> bytes:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from support import containers
 from support.run_command import BRIGHT, DARK, THINGS
 from support.run_command import film as _film
 from support.run_command import picture as _picture
@@ -392,9 +393,7 @@ def test_a_video_with_a_hole_is_read_to_its_end_and_reported(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     film = write_with_opencv(tmp_path / "film.mp4", "mp4v")
-    content = bytearray(film.read_bytes())
-    content[len(content) * 3 // 10 : len(content) * 4 // 10] = bytes(len(content) // 10)
-    film.write_bytes(content)
+    film.write_bytes(containers.make_hole(film.read_bytes(), 0.4, 0.5))
     document = _json(tmp_path / "out.json", bundle, film, "-o", tmp_path / "out", status=1)
     frames = [image["frame"] for image in document["images"]]
     assert frames[0] == 0

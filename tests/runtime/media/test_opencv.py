@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from support import containers
 from support.videos import write_with_opencv
 from yolact_runtime.errors import MissingDependencyError
 from yolact_runtime.media.images import read_image, write_image
@@ -41,9 +42,7 @@ def test_opencv_is_silenced_in_the_way_of_its_version(
 def test_ffmpeg_inside_of_opencv_is_silent(tmp_path: Path) -> None:
     """In a process of its own: FFmpeg reads its level once, and writes past Python's ``sys.stderr``."""
     path = write_with_opencv(tmp_path / "a.mp4", "mp4v")
-    content = bytearray(path.read_bytes())
-    content[len(content) * 3 // 10 : len(content) * 4 // 10] = bytes(len(content) // 10)
-    path.write_bytes(content)
+    path.write_bytes(containers.make_hole(path.read_bytes(), 0.4, 0.5))
     script = """
         import sys
         from pathlib import Path

@@ -110,9 +110,7 @@ def test_frames_behind_a_hole_are_read(tmp_path: Path, suffix: str, codec: str) 
 
 def test_faults_grow_while_the_video_is_read(tmp_path: Path) -> None:
     path = write_with_opencv(tmp_path / "a.mp4", "mp4v")
-    content = bytearray(path.read_bytes())
-    content[len(content) * 3 // 10 : len(content) * 4 // 10] = bytes(len(content) // 10)
-    path.write_bytes(content)
+    path.write_bytes(containers.make_hole(path.read_bytes(), 0.4, 0.5))
     with VideoReader(path) as reader:
         frames = iter(reader)
         next(frames)
