@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and their sizes as people read them."""
+"""Files written whole or not at all; sizes and counts as people read them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["human_size", "library_path", "write_atomically"]
+__all__ = ["counted", "human_size", "library_path", "write_atomically"]
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """``1 image``, ``3 images``, ``0 images``.
+
+    Args:
+        count: How many.
+        noun: One of them.
+        plural: Several; empty adds an s.
+    """
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def human_size(size_bytes: int) -> str:

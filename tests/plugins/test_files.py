@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from yolact_plugins.files import human_size, library_path, write_atomically
+from yolact_plugins.files import counted, human_size, library_path, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,11 @@ from yolact_plugins.files import human_size, library_path, write_atomically
 )
 def test_human_size(size: int, text: str) -> None:
     assert human_size(size) == text
+
+
+def test_counted() -> None:
+    assert [counted(count, "image") for count in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert [counted(count, "class", "classes") for count in (1, 3)] == ["1 class", "3 classes"]
 
 
 def test_write_atomically_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:

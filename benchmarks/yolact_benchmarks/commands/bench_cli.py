@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_benchmarks.commands.command_words import FOUND, parse_fraction, parse_numbers, parse_sizes
+from yolact_benchmarks.commands.command_words import (
+    FOUND,
+    check_precisions,
+    parse_fraction,
+    parse_numbers,
+    parse_sizes,
+)
 from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_plugins.files import human_size, write_atomically
 from yolact_runtime.errors import UsageError
@@ -18,6 +23,7 @@ from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
     check_json_destination,
+    named_as_options,
     run_command,
     show_results,
     write_json,
@@ -31,6 +37,8 @@ __all__ = ["main"]
 _UNSTABLE = 7
 _COMPARE = "compare"
 _UNTIL_CI_MOST_S = 120.0
+_MOST_S = 86_400.0
+"""A day."""
 # In force where nothing else is given; what was not given is said.
 _DEFAULTS: dict[str, Any] = {
     "images": ["synthetic"],
@@ -185,8 +193,13 @@ def _request(options: argparse.Namespace) -> BenchRequest:
     from yolact_benchmarks.measure.request import BenchRequest
 
     for name in ("duration", "warm_up", "stream"):
-        if not 0 <= getattr(options, name) < math.inf:
-            raise UsageError(f"--{name.replace('_', '-')} is a number of seconds, found {getattr(options, name)}")
+        # Without any time there is nothing to measure; the others may be left out.
+        bounds = "above 0" if name == "duration" else "from 0"
+        seconds = getattr(options, name)
+        if not 0 <= seconds <= _MOST_S or (name == "duration" and seconds == 0):
+            raise UsageError(
+                f"--{name.replace('_', '-')} is a number of seconds, {bounds} to {_MOST_S:.0f}; found {seconds:g}"
+            )
     for name, least in (("cold_starts", 0), ("processes", 1)):
         if getattr(options, name) < least:
             raise UsageError(f"--{name.replace('_', '-')} is {least} or more, found {getattr(options, name)}")
@@ -214,6 +227,9 @@ def _request(options: argparse.Namespace) -> BenchRequest:
         checkpoint=options.checkpoint,
         rules=file_rules(options),
     )
+    with named_as_options({"min_confidence": "--min-confidence", "num_threads": "--threads"}):
+        _ = request.options  # made now: a word that does not fit need not wait for the models
+    check_precisions(request.model, [name for name in request.precisions if name != "all"])
     _check_files(options, request)
     return request
 

@@ -1,13 +1,15 @@
-"""Words of a command line that stand for several values, or for a part of something."""
+"""Words of a command line: those for several values, and errors that name options instead of fields."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
-from yolact_runtime.errors import UsageError
+from yolact_runtime.errors import UsageError, YolactError
 
-__all__ = ["FOUND", "parse_fraction", "parse_numbers", "parse_sizes"]
+__all__ = ["FOUND", "check_precisions", "parse_fraction", "parse_numbers", "parse_sizes"]
 
 FOUND = "found"
 """Stands for the instances that a network finds."""
@@ -50,3 +52,23 @@ def parse_fraction(option: str, text: str) -> float:
     if not 0 < value < 1:
         raise UsageError(f'{option} takes a part, such as 3% or 0.03; found "{text}"')
     return value
+
+
+def check_precisions(model: Path, names: Sequence[str]) -> None:
+    """Refuse names that no network of a bundle has; what is no bundle is left to those that open it.
+
+    Raises:
+        UsageError: The bundle has no network of such a name.
+    """
+    from yolact_runtime.model.bundle import NETWORK_ROLE, read_manifest
+
+    if not model.is_dir():
+        return
+    try:
+        artefacts = read_manifest(model).artefacts.values()
+    except YolactError:
+        return
+    there = [artefact.precision for artefact in artefacts if artefact.role == NETWORK_ROLE]
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise UsageError(f"--precision {','.join(unknown)}: {model} has {', '.join(there)}")

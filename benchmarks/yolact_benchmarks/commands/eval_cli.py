@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from yolact_calibration.errors import DatasetError, UsageError
 from yolact_calibration.labels.options import add_file_rules, file_rules
-from yolact_plugins.files import human_size
+from yolact_plugins.files import counted, human_size
 from yolact_runtime.errors import BackendError, FrameError
 from yolact_runtime.terminal import (
     Terminal,
@@ -94,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    from yolact_benchmarks.commands.command_words import check_precisions
     from yolact_calibration.evaluation.coco_evaluator import require_evaluator
+    from yolact_runtime.segmenter_options import SegmenterOptions
 
     check_json_destination(options.json)
     if options.limit is not None and options.limit < 1:
@@ -103,13 +105,21 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         raise UsageError("--min-confidence belongs to --against: with labels, every detection counts")
     if options.against and (options.skip_missing or options.allow_outside):
         raise UsageError("--skip-missing and --allow-outside belong to --annotations, which name images")
+    if options.min_confidence is not None and not 0 <= options.min_confidence < 1:
+        raise UsageError(f"--min-confidence must be 0 or more and below 1, found {options.min_confidence:g}")
+    if options.seed < 0:
+        raise UsageError(f"--seed must be 0 or more, found {options.seed}")
+    with named_as_options({"num_threads": "--threads"}):
+        SegmenterOptions(num_threads=options.threads)
+    check_precisions(options.model, [options.precision] if options.precision else [])
     settings = _bootstrap_settings(options)
     require_evaluator()
     started = time.monotonic()
     measure = _measure_agreement if options.against else _measure_accuracy
     lines, document = measure(options, terminal, settings)
     seconds = time.monotonic() - started
-    lines += ["", f"{document['images']} image(s), {sum(document['instances'].values())} instance(s), {seconds:.1f} s"]
+    found = counted(sum(document["instances"].values()), "instance")
+    lines += ["", f"{counted(document['images'], 'image')}, {found}, {seconds:.1f} s"]
     if options.json == "-":
         for line in lines:
             terminal.say(line)
@@ -254,7 +264,10 @@ def _find_images(options: argparse.Namespace, terminal: Terminal) -> list[Path]:
         word, reason = inputs.failures[0]
         raise DatasetError(f"--images {word}: {reason}")
     if inputs.videos:
-        terminal.warn(f"{len(inputs.videos)} video(s) are left out, {inputs.videos[0]} first: only images are compared")
+        terminal.warn(
+            f"left out, because only images are compared: {counted(len(inputs.videos), 'video')}, {inputs.videos[0]} "
+            f"first"
+        )
     paths = list(inputs.images[: options.limit])
     if not paths:
         raise DatasetError(f"--images {' '.join(options.images)}: no image there")
@@ -269,7 +282,8 @@ def _require_files(paths: Sequence[Path], who: str) -> None:
         shown = ", ".join(str(path) for path in missing[:_NAMES_SHOWN])
         more = f" and {len(missing) - _NAMES_SHOWN} more" if len(missing) > _NAMES_SHOWN else ""
         raise DatasetError(
-            f"{who} {len(paths)} image(s), and {len(missing)} of them are not there: {shown}{more}. Correct --images"
+            f"{who} {counted(len(paths), 'image')}, and {len(missing)} of them are not there: {shown}{more}. "
+            f"Correct --images"
         )
 
 
@@ -278,7 +292,7 @@ def _require_same_classes(model: Sequence[str], reference: Sequence[str], option
         return
     place = next((i for i, pair in enumerate(zip(model, reference, strict=False)) if pair[0] != pair[1]), None)
     if place is None:
-        reason = f"{len(model)} classes and {len(reference)}"
+        reason = f"{counted(len(model), 'class', 'classes')} and {len(reference)}"
     else:
         reason = f'class {place} is "{model[place]}" in one and "{reference[place]}" in the other'
     raise DatasetError(f"{options.model} and {options.against} cannot be compared: {reason}")

@@ -18,6 +18,7 @@ import numpy as np
 
 from yolact_benchmarks.machine.nvml import GpuSample, Nvml
 from yolact_benchmarks.statistics.stability import DEFAULT_LIMITS, StabilityLimits
+from yolact_plugins.files import counted
 
 __all__ = [
     "MachineSample",
@@ -205,12 +206,12 @@ def find_disturbances(samples: Sequence[MachineSample], limits: StabilityLimits 
             f"({load.mean():.0%} on average, {np.mean(stolen):.0%} the hypervisor)"
         )
     for field, told in (
-        ("throttle_events", "the processor throttled itself {} time(s): it is too hot"),
-        ("quota_events", "the container ran out of its quota of processor time {} time(s)"),
+        ("throttle_events", "the processor throttled itself {}: it is too hot"),
+        ("quota_events", "the container ran out of its quota of processor time {}"),
     ):
         counts = [value for sample in samples if (value := getattr(sample, field)) is not None]
         if counts and counts[-1] > counts[0]:
-            reasons.append(told.format(counts[-1] - counts[0]))
+            reasons.append(told.format(counted(counts[-1] - counts[0], "time")))
     throttles = sorted({reason for sample in samples if sample.gpu for reason in sample.gpu.throttle or ()})
     reasons += [f"the GPU slowed itself down: {', '.join(throttles)}"] if throttles else []
     return tuple(reasons)

@@ -20,9 +20,10 @@ from yolact_runtime.errors import BackendError, YolactError
 __all__ = ["Report", "call_in_fresh_process", "main"]
 
 Result = TypeVar("Result")
-Kind = Literal["say", "status"]
+Kind = Literal["say", "status", "opened"]
 Report = Callable[[Kind, str], None]
-"""Called with what a function has to tell: ``"say"`` a line that stays, ``"status"`` one that the next replaces."""
+"""Called with what a function has to tell: ``"say"`` a line that stays, ``"status"`` one that the next replaces,
+``"opened"`` that models and frames are ready: ``"6 2"`` says how many configurations and networks."""
 
 # -I keeps the current folder and the environment out of the child's imports; what this process imports from is given.
 _BOOT = """

@@ -19,6 +19,7 @@ from yolact_benchmarks.measure.opened_model import OpenedModel, choose_precision
 from yolact_benchmarks.measure.request import SYNTHETIC, BenchRequest
 from yolact_benchmarks.measure.stages import Stage
 from yolact_benchmarks.measure.streaming import join_streaming, measure_streaming
+from yolact_plugins.files import counted
 from yolact_runtime.backends.onnxruntime import float16_note
 from yolact_runtime.errors import UsageError
 from yolact_runtime.segmenter import Segmenter
@@ -110,6 +111,7 @@ def measure_models(
             cases.append(case)
             facts[case.name] = known
     report("say", _plan_line(request.plan, len(cases)))
+    report("opened", f"{len(cases)} {len(models)}")
     with ExitStack() as stack:
         gpu, no_gpu = open_gpu(stack)
         meters = find_meters(gpu=gpu, no_gpu=no_gpu)
@@ -132,8 +134,8 @@ def measure_models(
 def _plan_line(plan: Plan, num: int) -> str:
     until = f", or until every median is known to {plan.until_ci:.1%}" if plan.until_ci else ""
     return (
-        f"measuring {num} configuration(s) in turns, {plan.duration_s:g} s each after {plan.warm_up_s:g} s of "
-        f"warm-up{until}; about {num * (plan.duration_s + plan.warm_up_s):.0f} s"
+        f"measuring {counted(num, 'configuration')} in turns, {plan.duration_s:g} s each after {plan.warm_up_s:g} s of "
+        f"warm-up{until}"
     )
 
 

@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from yolact_benchmarks.measure.fresh_process import Kind, Report, call_in_fresh_process
 from yolact_benchmarks.measure.process_run import ProcessRun, measure_request
 from yolact_benchmarks.measure.request import BenchRequest
+from yolact_benchmarks.measure.time_needed import told_seconds, total_line
 from yolact_benchmarks.statistics.between_processes import median_interval
 
 __all__ = ["run_processes", "share_of_process"]
 
 _LEAST_FRAMES = 4
 """Of a process: one turn."""
+_SLOW, _LEAST_OPENING_S = 1.5, 10.0
+"""A process that takes so many times as long as planned is worth a word; opening may take so long unsaid."""
 Call = Callable[[BenchRequest, Report], ProcessRun]
 
 
@@ -39,13 +42,17 @@ def run_processes(
     Raises:
         YolactError: As :func:`~yolact_benchmarks.measure.process_run.measure_request`.
     """
+    begun = clock()
     if request.num_processes == 1:
-        return [(call or measure_request)(request, report)]
+        return [(call or measure_request)(request, _with_total(report, request, clock, begun))]
     call = call or _in_fresh_process
-    one, runs, begun = share_of_process(request), list[ProcessRun](), clock()
+    one, runs = share_of_process(request), list[ProcessRun]()
+    report = _with_total(report, request, clock, begun)
     report("say", f"{request.num_processes} fresh processes, one after the other; in each:")
     while True:
         runs.append(call(one, _told(report, len(runs) + 1, request.num_processes)))
+        if len(runs) == 1:
+            _say_if_slow(request, runs[0], clock() - begun, report)
         if len(runs) < request.num_processes:
             continue
         goal, most_s = request.plan.until_ci, request.plan.duration_s * len(runs[0].series)
@@ -63,6 +70,28 @@ def share_of_process(request: BenchRequest) -> BenchRequest:
 
 def _in_fresh_process(request: BenchRequest, report: Report) -> ProcessRun:
     return call_in_fresh_process(measure_request, request, report=report)
+
+
+def _say_if_slow(request: BenchRequest, first: ProcessRun, took_s: float, report: Report) -> None:
+    """What was said of the time does not know how long frames are: after one process, that is known."""
+    share = share_of_process(request)
+    planned = share.plan.duration_s + share.plan.warm_up_s + share.streaming_s
+    if took_s > _SLOW * (planned * len(first.series) + _LEAST_OPENING_S):
+        rest = told_seconds((request.num_processes - 1) * took_s)
+        report("say", f"the first process took {told_seconds(took_s)}: about {rest} more for the others")
+
+
+def _with_total(report: Report, request: BenchRequest, clock: Callable[[], float], begun: float) -> Report:
+    """Says how long everything takes, once the models are open, in the place of that."""
+
+    def tell(kind: Kind, text: str) -> None:
+        if kind != "opened":
+            report(kind, text)
+            return
+        num_cases, num_networks = map(int, text.split())
+        report("say", total_line(request, num_cases, num_networks, clock() - begun))
+
+    return tell
 
 
 def _told(report: Report, number: int, of: int) -> Report:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from yolact_calibration.evaluation.accuracy import Accuracy
 from yolact_calibration.evaluation.agreement import Agreement
 from yolact_calibration.evaluation.bootstrap import Interval
+from yolact_plugins.files import counted
 
 __all__ = ["accuracy_lines", "agreement_lines", "class_lines"]
 
@@ -33,7 +34,8 @@ def agreement_lines(agreement: Agreement, intervals: Intervals | None, verbose: 
     total = sum(agreement.num_instances.values())
     lines += [
         "",
-        f"found again          {_number(agreement.matched)}{_range(pairs.get('matched'))} of {total} instance(s)",
+        f"found again          {_number(agreement.matched)}{_range(pairs.get('matched'))} of "
+        f"{counted(total, 'instance')}",
         f"mask IoU of pairs    {_number(agreement.mask_iou)}{_range(pairs.get('mask_iou'))}, "
         f"5th percentile {_number(agreement.mask_iou_p5)}",
         f"score shift          {_number(agreement.shift, '+.4f')}{_range(pairs.get('shift'), '+.4f')}, absolute "

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from yolact_plugins.files import human_size
+from yolact_plugins.files import counted, human_size
 
 __all__ = ["Table", "bench_tables", "render_markdown", "render_text", "unstable_lines"]
 
@@ -76,10 +76,11 @@ def _latency_table(cases: Sequence[Mapping[str, Any]]) -> Table:
         )
     heads = ("network", "frames", "N", "median", "±", "p90", "p99", "p99.9", "jitter", "CoV", "fps", "")
     frames = [case["latency"]["count"] for case in cases]
-    counted = f"{min(frames)} to {max(frames)} frames each" if min(frames) < max(frames) else f"{frames[0]} frames each"
+    told = f"{min(frames)} to {max(frames)}" if min(frames) < max(frames) else f"{frames[0]}"
+    told += f" frame{'s' * (max(frames) != 1)} each"
     processes = cases[0]["latency"].get("processes", 1)
-    counted += f", from {processes} processes" if processes > 1 else ""
-    note = f"{counted}; ± half the 95 % interval of the median; {NONE} too few frames for it; ! unstable"
+    told += f", from {processes} processes" if processes > 1 else ""
+    note = f"{told}; ± half the 95 % interval of the median; {NONE} too few frames for it; ! unstable"
     return Table("end to end, ms a frame", heads, tuple(rows), 3, (note,))
 
 
@@ -151,7 +152,7 @@ def _accuracy_table(models: Sequence[Mapping[str, Any]], cases: Sequence[Mapping
             )
         )
     heads = ("network", "median ms", f"box {measure}", "95 %", f"mask {measure}", "95 %")
-    note = f"{measure} on {images} image(s); median of the last row above of that network"
+    note = f"{measure} on {counted(images or 0, 'image')}; median of the last row above of that network"
     return Table("accuracy beside speed", heads, tuple(rows), 1, (note,))
 
 

@@ -4,10 +4,10 @@ Two figures are compared process by process, and their scatter makes the interva
 what a robot feels; and the fastest tenth of the frames, because what else goes on in a machine only ever makes frames
 longer, so that it still tells two models apart where the medians cannot. Slower is a ratio beyond what is allowed whose
 interval leaves no doubt that it is slower at all; not slower is an interval that ends before what is allowed; anything
-else is doubtful. Where the machine itself became slower, which a fixed piece of work tells, ratios are divided by that
-before they are judged. What was measured while others used the machine, or while it throttled, is doubtful where that
-could have made the difference: it may have slowed down a whole measurement evenly. So is what was measured while all
-cores at once were slower.
+else is doubtful; a measurement compared with itself is the same. Where the machine itself became slower, which a fixed
+piece of work tells, ratios are divided by that before they are judged. What was measured while others used the machine,
+or while it throttled, is doubtful where that could have made the difference: it may have slowed down a whole
+measurement evenly. So is what was measured while all cores at once were slower.
 """
 
 from __future__ import annotations
@@ -149,13 +149,17 @@ def compare_series(
         is_stable: Both measurements were.
         is_disturbed: The older one was, the newer one was, by something that shows in no scatter.
     """
+    old, new = (float(np.exp(np.mean([np.log(np.median(np.asarray(p))) for p in parts]))) for parts in (old_ms, new_ms))
+    processes = len(old_ms), len(new_ms)
+    if processes[0] == processes[1] and all(map(np.array_equal, old_ms, new_ms)):
+        # One measurement under two names: nothing can have become slower, whatever it says about the machine.
+        same = Ratio(1.0, 1.0, 1.0)
+        return CaseComparison(name, old, new, same, same, "same", is_stable, is_disturbed, processes)
     median, fast = (_ratio(new_ms, old_ms, q, of) for q, of in zip((_MEDIAN, _FAST), machine, strict=True))
     outcome = _outcome(median.judge(max_regress), fast.judge(max_regress), is_stable)
     # A disturbance slows down: what is slower all the same, or not slower in spite of it, stands.
     if is_disturbed[0] if outcome in {"same", "faster"} else is_disturbed[1]:
         outcome = "doubtful"
-    old, new = (float(np.exp(np.mean([np.log(np.median(np.asarray(p))) for p in parts]))) for parts in (old_ms, new_ms))
-    processes = len(old_ms), len(new_ms)
     return CaseComparison(name, old, new, median, fast, outcome, is_stable, is_disturbed, processes)
 
 
@@ -213,6 +217,8 @@ def compare_records(
         old_ms, new_ms = (split_series(case["samples_ms"], case.get("processes")) for case in both)
         is_stable = all(case["verdict"]["stable"] for case in both)
         cases.append(compare_series(name, old_ms, new_ms, max_regress, machine, is_stable, disturbed))
+    if old["results"] == new["results"]:
+        warnings.append("both records are of one and the same run: this says nothing about a difference")
     warnings += [f"{case.name}: one of the measurements was unstable" for case in cases if not case.is_stable]
     if any(1 in case.processes for case in cases):
         warnings.append(

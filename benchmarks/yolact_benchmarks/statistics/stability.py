@@ -19,6 +19,7 @@ from yolact_benchmarks.statistics.between_processes import split_series
 from yolact_benchmarks.statistics.block_bootstrap import correlation_length, ratio_interval
 from yolact_benchmarks.statistics.statistics import LatencySummary
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
+from yolact_plugins.files import counted
 
 __all__ = ["DEFAULT_LIMITS", "Shift", "StabilityLimits", "Verdict", "find_drift", "find_shifts", "judge_series"]
 
@@ -198,7 +199,9 @@ def judge_series(
     """
     reasons = []
     if summary.count < limits.min_frames:
-        reasons.append(f"only {summary.count} frames, {limits.min_frames} are the least; give it more --duration")
+        reasons.append(
+            f"only {counted(summary.count, 'frame')}, {limits.min_frames} are the least; give it more --duration"
+        )
     if summary.cov > limits.max_cov:
         reasons.append(f"the latencies scatter by {summary.cov:.1%} (CoV), {limits.max_cov:.0%} is the limit")
     if summary.relative_half_width > limits.max_half_width:

@@ -12,6 +12,7 @@ from yolact_calibration.report.bar_charts import draw_bars, draw_histogram
 from yolact_calibration.report.chart_frame import Axis
 from yolact_calibration.report.charts import Limit, Point, Series, draw_plot
 from yolact_calibration.report.html_page import MINUS, UNDEFINED, Column, figure, finite, points, table, text
+from yolact_plugins.files import counted
 
 __all__ = ["SHEET_STYLE", "draw_earlier", "draw_images", "draw_ranges", "draw_search", "draw_sensitivity"]
 
@@ -157,7 +158,8 @@ def _search_table(steps: _Rows) -> str:
         row = [figure(_place(index, one), decimals=0), text(one.get("action")), share]
         row += [points((one.get("drop") or {}).get(kind)) for kind in _KINDS]
         rows.append([*row, figure(one.get("latency_ms")), _KEPT.get(one.get("accepted"), UNDEFINED)])
-    return f"<details><summary>All {len(rows)} steps</summary>{table('Steps of the search', columns, rows)}</details>"
+    summary = "The one step" if len(rows) == 1 else f"All {len(rows)} steps"
+    return f"<details><summary>{summary}</summary>{table('Steps of the search', columns, rows)}</details>"
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -213,13 +215,13 @@ def draw_ranges(tensors: _Rows) -> str:
     known = [value for value in noise if value is not None]
     middle = f" Median: {figure(statistics.median(known), 'dB')}." if known else ""
     lead = (
-        f"<p>{len(tensors)} tensors, the noisiest first. SQNR compares a tensor with its quantisation noise: 6 dB is "
-        f"one bit.{middle} Histograms have logarithmic heights; shaded is what is clipped.</p>"
+        f"<p>{counted(len(tensors), 'tensor')}, the noisiest first. SQNR compares a tensor with its quantisation "
+        f"noise: 6 dB is one bit.{middle} Histograms have logarithmic heights; shaded is what is clipped.</p>"
     )
     rows = [_range_row(tensors[i]) for i in order]
     parts = [lead, _range_table("Noisiest tensors", rows[:_NUM_OPEN_RANGES])]
     if rest := rows[_NUM_OPEN_RANGES:]:
-        parts.append(f"<details><summary>The other {len(rest)} tensors</summary>")
+        parts.append(f"<details><summary>The other {counted(len(rest), 'tensor')}</summary>")
         parts.append(f"{_range_table('The other tensors', rest)}</details>")
     return "".join(parts)
 

@@ -10,6 +10,7 @@ from yolact_calibration.report.charts import Point, Series, draw_plot
 from yolact_calibration.report.html_page import draw_page, figure, made_with, text
 from yolact_calibration.report.precision_evidence import SHEET_STYLE, draw_images
 from yolact_calibration.training.training_state import Curve
+from yolact_plugins.files import counted
 
 __all__ = ["draw_curve"]
 
@@ -47,7 +48,7 @@ def draw_curve(
         end = f" Accuracy at the end: {best}."
         high = Axis.covering("average precision", [0.0, 1.0])
         charts.append(draw_plot("Accuracy on images not trained on", axis, high, accuracy))
-    body = f'<h1>{text(title)}</h1><p>{last} steps.{end}</p><div class="charts">{"".join(charts)}</div>'
+    body = f'<h1>{text(title)}</h1><p>{counted(last, "step")}.{end}</p><div class="charts">{"".join(charts)}</div>'
     if pictures:
         body += f'<h2 id="pictures">Images not trained on</h2>{draw_images(pictures)}'
     body += made_with(versions or {}, made or {})

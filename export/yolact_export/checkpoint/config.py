@@ -23,6 +23,7 @@ from yolact_export.model.config import (
     YolactConfig,
     find_config,
 )
+from yolact_plugins.files import counted
 from yolact_plugins.text import unprintable
 
 __all__ = ["CheckpointOptions", "choose_class_names", "choose_config"]
@@ -274,17 +275,17 @@ def choose_class_names(
     if options.class_names is not None:
         if len(options.class_names) != count:
             raise CheckpointError(
-                f"{path}: the model has {count} classes without the background, --class-names gives "
-                f"{len(options.class_names)}"
+                f"{path}: the model has {counted(count, 'class', 'classes')} without the background, --class-names "
+                f"gives {len(options.class_names)}"
             )
-        return _require_names(options.class_names, path), (f"{count} class names from --class-names",)
+        return _require_names(options.class_names, path), (f"{counted(count, 'class name')} from --class-names",)
     if note is not None:
         if len(note.class_names) != count:
             raise CheckpointError(
-                f"{path}: its note names {len(note.class_names)} classes, its tensors have {count}: the file was "
-                f"changed after the training. Name the classes with --class-names"
+                f"{path}: its note names {counted(len(note.class_names), 'class', 'classes')}, its tensors have "
+                f"{count}: the file was changed after the training. Name the classes with --class-names"
             )
-        return _require_names(note.class_names, path), (f"{count} class names from the note in the file",)
+        return _require_names(note.class_names, path), (f"{counted(count, 'class name')} from the note in the file",)
     if count == len(class_names.COCO):
         return class_names.COCO, (
             "80 class names: those of COCO, for the model has as many (--class-names changes it)",
@@ -292,7 +293,9 @@ def choose_class_names(
     if count == len(class_names.PASCAL) and config.name.endswith("_pascal"):
         return class_names.PASCAL, (f"20 class names: those of Pascal VOC, from {config.name}",)
     names = class_names.numbered(count)
-    return names, (f"{count} classes of unknown name: called class_1 to class_{count}; name them with --class-names",)
+    called = names[0] if count == 1 else f"{names[0]} to {names[-1]}"
+    told = f"{counted(count, 'class', 'classes')} of unknown name: called {called}; name them with --class-names"
+    return names, (told,)
 
 
 def _require_names(names: Sequence[str], path: Path) -> tuple[str, ...]:

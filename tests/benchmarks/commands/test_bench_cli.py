@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,8 @@ def test_fresh_processes_share_the_time(bundle: Path, tmp_path: Path, capsys: py
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert lines[1] == "2 fresh processes, one after the other; in each:"
+    assert any(line.startswith("measuring 2 configurations in turns, 0.025 s each after 0 s of") for line in lines)
+    assert any(re.fullmatch(r"about \d+ s in all, with 2 processes and streaming", line) for line in lines)
     assert len([line for line in lines if "(fp32) on onnxruntime-cpu" in line]) == 1, "the first process speaks for all"
     results = json.loads(out.read_text())["results"]
     assert [model["precision"] for model in results["models"]] == ["fp32", "int8-cpu"]
@@ -161,8 +164,14 @@ def test_json_on_stdout_is_all_that_is_there(bundle: Path, capsys: pytest.Captur
         (["--instances", "31"], "can return 0 to 30 instances, found 31"),
         (["--size", "big"], "--size takes widths and heights"),
         (["--until-ci", "1000%"], "--until-ci takes a part"),
-        (["--duration", "-1"], "--duration is a number of seconds"),
-        (["--duration", "nan"], "--duration is a number of seconds"),
+        (["--duration", "-1"], "--duration is a number of seconds, above 0 to 86400; found -1"),
+        (["--duration", "0"], "--duration is a number of seconds, above 0 to 86400; found 0"),
+        (["--duration", "nan"], "--duration is a number of seconds, above 0"),
+        (["--duration", "1e9"], "--duration is a number of seconds, above 0"),
+        (["--stream", "inf"], "--stream is a number of seconds, from 0 to 86400; found inf"),
+        (["--threads", "-1"], "--threads must lie between 0 and "),
+        (["--min-confidence", "2"], "--min-confidence must lie between 0 and 1, found 2.0"),
+        (["--precision", "fp8,fp32,all"], "small.bundle has fp32, int8-cpu, int8"),
         (["--cold-starts", "-1"], "--cold-starts is 0 or more"),
         (["--processes", "0"], "--processes is 1 or more"),
         (["--annotations", "a.json"], "need pictures: --images DIR"),

@@ -131,7 +131,7 @@ def test_the_table_is_on_stdout_and_the_talk_on_stderr(
     assert lines[2].split()[:2] == ["mask", "0.500"]
     assert lines[2].split()[-1] == "-"
     assert [line.split()[:2] for line in lines[5:7]] == [["Cat", "2"], ["dog", "1"]]
-    assert lines[-1].startswith("3 image(s), 3 instance(s), ")
+    assert lines[-1].startswith("3 images, 3 instances, ")
     assert "small (fp32) on onnxruntime-" in captured.err
     assert "warning: 1 of the model's 3 classes are not in the data set" in captured.err
 
@@ -247,7 +247,7 @@ def test_a_model_agrees_with_itself(
     assert (document["pairs"]["max_shift"], document["pairs"]["extra"], document["worst"]) == (0.0, 0, [])
     assert document["instances"] == {"cat": 2, "bird": 2}
     assert document["intervals"]["segm"]["AP"] == {"estimate": 1.0, "low": 1.0, "high": 1.0}
-    assert "found again          1.000 (1.000 to 1.000) of 4 instance(s)" in capsys.readouterr().out
+    assert "found again          1.000 (1.000 to 1.000) of 4 instances" in capsys.readouterr().out
 
 
 def test_float16_on_a_cpu_is_said_to_be_no_engine(
@@ -337,7 +337,9 @@ def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest
     [
         (["--limit", "0"], "--limit must be 1 or more, found 0"),
         (["--bootstrap", "-1"], "--bootstrap must be 0 or more, found -1"),
-        (["--seed", "-1"], "the seed must be 0 or more"),
+        (["--seed", "-1"], "--seed must be 0 or more, found -1"),
+        (["--threads", "-3"], "--threads must lie between 0 and "),
+        (["--precision", "fp8"], "--precision fp8: "),
         (["--min-confidence", "0.5"], "--min-confidence belongs to --against"),
         (["--backend", "openvino"], 'no backend "openvino"'),
         (["--json", ""], "--json takes a file to write"),
@@ -355,7 +357,7 @@ def test_a_threshold_beyond_1_ends_with_2(
     bundle: Path, labelled: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(bundle, "--against", bundle, "--images", labelled[1], "--min-confidence", "1.5") == 2
-    assert "min_confidence must be 0 or more and below 1, found 1.5" in capsys.readouterr().err
+    assert "error: --min-confidence must be 0 or more and below 1, found 1.5" in capsys.readouterr().err
 
 
 def test_labels_need_one_folder(bundle: Path, labelled: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

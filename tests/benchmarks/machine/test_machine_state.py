@@ -111,9 +111,9 @@ def test_reasons_against_a_measurement() -> None:
     assert "17% of the time (5% on average" in burst
     assert judge_machine(samples(other_load=[0.0] * 20 + [0.9])) == ()
     (hot,) = judge_machine(samples(throttle_events=[4, 4, 6]))
-    assert hot.startswith("the processor throttled itself 2 time(s)")
+    assert hot.startswith("the processor throttled itself 2 times: ")
     (quota,) = judge_machine(samples(quota_events=[7, 9]))
-    assert "quota of processor time 2 time(s)" in quota
+    assert "quota of processor time 2 times" in quota
     (clock,) = judge_machine(samples(clock_mhz=[2000] * 4 + [1400] * 4))
     assert clock.startswith("the clock moved between 1400 and 2000 MHz")
     assert judge_machine(samples(parallel_yardstick_ms=[1.0] * 4 + [1.2] * 4)) == ()

@@ -29,18 +29,21 @@ def a_run(begun: float, samples_ms: list[float], joules: float | None = 1.0) -> 
 
 
 class Processes:
-    """Runs that take ten seconds each, of medians that are given."""
+    """Runs that take ten seconds each unless it is said, of medians that are given."""
 
-    def __init__(self, *medians: float) -> None:
+    def __init__(self, *medians: float, seconds: float = 10.0) -> None:
+        self.seconds = seconds
         self.medians = list(medians)
         self.asked: list[BenchRequest] = []
         self.now = 0.0
 
     def call(self, one: BenchRequest, report: Report) -> ProcessRun:
         report("say", f"opened {len(self.asked)}")
+        self.now += 2
+        report("opened", "6 1")
         report("status", "measuring")
         self.asked.append(one)
-        self.now += 10
+        self.now += self.seconds - 2
         return a_run(self.now, steady_ms(len(self.asked), self.medians[(len(self.asked) - 1) % len(self.medians)], 30))
 
     def clock(self) -> float:
@@ -66,8 +69,28 @@ def test_the_first_process_speaks_for_all() -> None:
     assert [text for kind, text in told if kind == "say"] == [
         "3 fresh processes, one after the other; in each:",
         "opened 0",
+        # 3 x (2 s to open + 6 x 1 s of warm-up), 6 x (10 + 3) s of frames, 3 cold starts.
+        "about 105 s in all, with 3 processes, streaming and cold starts",
     ]
     assert [text for kind, text in told if kind == "status"] == [f"process {i} of 3: measuring" for i in (1, 2, 3)]
+
+
+def test_a_first_process_that_takes_longer_than_planned_says_how_long_the_others_take() -> None:
+    told: list[str] = []
+    slow = Processes(20.0, seconds=50.0)
+    run_processes(request(3), lambda _, text: told.append(text), slow.call, slow.clock)
+    assert "the first process took 50 s: about 100 s more for the others" in told
+    told.clear()
+    quick = Processes(20.0)
+    run_processes(request(3), lambda _, text: told.append(text), quick.call, quick.clock)
+    assert not any("more for the others" in line for line in told)
+
+
+def test_one_process_says_how_long_it_takes_too() -> None:
+    told: list[str] = []
+    alone = Processes(20.0)
+    run_processes(request(1), lambda _, text: told.append(text), alone.call, alone.clock)
+    assert told[1] == "about 89 s in all, with streaming and cold starts"
 
 
 def test_one_process_is_asked_for_everything() -> None:

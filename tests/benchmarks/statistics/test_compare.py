@@ -29,6 +29,23 @@ def record(series: list[float], **fields: Any) -> dict[str, Any]:
     return bench_record({("fp32", 100): series}, **fields)
 
 
+@pytest.mark.parametrize("num_processes", [1, 5])
+@pytest.mark.parametrize("is_disturbed", [False, True])
+def test_a_record_compared_with_itself_is_the_same(num_processes: int, is_disturbed: bool) -> None:
+    noisy = np.concatenate(of_processes(1, noise=3.0)).tolist()
+    one = record(noisy, num_processes=num_processes, is_disturbed=is_disturbed, reasons=["the clock moved"])
+    comparison = compare_records(one, json.loads(json.dumps(one)), 0.001)
+    (case,) = comparison.cases
+    assert case.outcome == "same"
+    assert case.median == case.fast == Ratio(1.0, 1.0, 1.0)
+    assert case.old_ms == case.new_ms
+    assert (comparison.regressions, comparison.doubts) == ((), ())
+    assert any("one and the same run" in warning for warning in comparison.warnings)
+    # The same frames of another run are no reason to say that.
+    other = record(noisy, num_processes=num_processes, yardstick_ms=1.01)
+    assert not any("one and the same run" in warning for warning in compare_records(one, other, 0.03).warnings)
+
+
 def test_a_planted_regression_is_found_and_a_rerun_is_not() -> None:
     """20 repetitions each, of processes that scatter as real ones do, 3 % allowed, 5 % planted."""
     found = false_alarms = of_medians = 0

@@ -26,7 +26,9 @@ def require_inside(page: Page) -> None:
 def test_the_page_stands_alone_and_its_lines_stay_in_the_picture(num_steps: int) -> None:
     found = read_page(draw_curve(make_curve(num_steps), "model.pth"))
     assert found.texts("li") == ["box", "class", "mask AP", "box AP"]
-    assert found.texts("p") == [f"{num_steps} steps. Accuracy at the end: mask AP 0.625, box AP 0.500."]
+    assert found.texts("p") == [
+        f"{num_steps} step{'s' * (num_steps != 1)}. Accuracy at the end: mask AP 0.625, box AP 0.500."
+    ]
     assert found.texts("figcaption") == ["Loss terms", "Accuracy on images not trained on"]
     assert {"training step", "loss", "average precision"} <= set(found.texts("text"))
     assert len(found.corners()) == 4 + 4  # the curves and their samples in the legends

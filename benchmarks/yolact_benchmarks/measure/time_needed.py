@@ -1,0 +1,63 @@
+"""How long a run of ``yolact-bench`` takes, as far as that is known once the first process has opened its models."""
+
+from __future__ import annotations
+
+import math
+
+from yolact_benchmarks.measure.request import BenchRequest
+
+__all__ = ["estimate_seconds", "told_seconds", "total_line"]
+
+_PROFILE_S = 3.0
+"""Of one network, of one fresh process more for the peers: about so long on two cores."""
+_NUM_PEERS = 3
+
+
+def estimate_seconds(request: BenchRequest, num_cases: int, num_networks: int, opening_s: float) -> float:
+    """Seconds for everything that a run does, at least; with `until_ci` at most, but for the last process.
+
+    What depends on how fast the models are is not in it: frames that are longer than their share of the time, and the
+    pictures of ``--annotations`` and ``--against``.
+
+    Args:
+        request: Of all processes together.
+        num_cases: Configurations that are measured.
+        num_networks: Networks among them.
+        opening_s: From the start of a process to its first frame: Python, imports, frames and models.
+    """
+    plan, num = request.plan, request.num_processes
+    measuring = num_cases * (plan.duration_s + request.streaming_s + num * plan.warm_up_s)
+    # A process that only opens one network and runs a few frames imports less, and makes no frames.
+    start = opening_s / (1 + num_networks)
+    total = num * opening_s + measuring + request.num_cold_starts * num_networks * start
+    if request.with_layers:
+        total += num_networks * (start + _PROFILE_S)
+    if request.with_peers:
+        networks = num_networks + _NUM_PEERS
+        total += networks * (start + plan.duration_s + plan.warm_up_s) + _NUM_PEERS * _PROFILE_S
+    return total
+
+
+def total_line(request: BenchRequest, num_cases: int, num_networks: int, opening_s: float) -> str:
+    """A line for people that says how long everything takes together; see :func:`estimate_seconds`."""
+    seconds = told_seconds(estimate_seconds(request, num_cases, num_networks, opening_s))
+    parts = [f"{request.num_processes} processes" if request.num_processes > 1 else ""]
+    parts += ["streaming" if request.streaming_s else "", "cold starts" if request.num_cold_starts else ""]
+    parts += ["layers" if request.with_layers else "", "peers" if request.with_peers else ""]
+    kept = [part for part in parts if part]
+    told = f"about {seconds} in all"
+    if kept:
+        told += f", with {' and '.join(filter(None, (', '.join(kept[:-1]), kept[-1])))}"
+    if request.plan.until_ci:
+        told += ", or less where every median is known before"
+    if request.annotations or request.against:
+        told += ", and then the pictures for the accuracy"
+    return told
+
+
+def told_seconds(seconds: float) -> str:
+    """``95 s``, ``4 min``, ``1 h 10 min``: as exact as an estimate is."""
+    if seconds < 120:
+        return f"{max(1, math.ceil(seconds))} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
