@@ -48,19 +48,23 @@ def locate_images(
             paths[image.image_id] = path
     if outside:
         raise DatasetError(
-            f"{len(outside)} of the {len(annotations)} images of {annotations.source} lie outside of {folder}: "
-            f"{_few(outside)}. Correct their file_name, or read them all the same with --allow-outside"
+            f"{len(outside)} of the {len(annotations)} images of {annotations.source} {_are(outside)} outside of "
+            f"{folder}: {_few(outside)}. Correct their file_name, or read them all the same with --allow-outside"
         )
     if missing and (not rules.skip_missing or not paths):
         raise DatasetError(
-            f"{len(missing)} of the {len(annotations)} images of {annotations.source} are not in {folder}: "
+            f"{len(missing)} of the {len(annotations)} images of {annotations.source} {_are(missing)} not in {folder}: "
             f"{_few(missing)}. Is it the right folder?"
             + (" --skip-missing goes on without them" if paths else " None of them is there")
         )
     if not missing:
         return annotations, paths, ()
-    finding = f"{len(missing)} of {len(annotations)} images are not in {folder} and are skipped: {_few(missing)}"
-    return annotations.only(paths), paths, (finding,)
+    count = f"{len(missing)} of {len(annotations)} images {_are(missing)}"
+    return annotations.only(paths), paths, (f"{count} not in {folder} and skipped: {_few(missing)}",)
+
+
+def _are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _few(names: list[str]) -> str:

@@ -19,7 +19,7 @@ from yolact_calibration.evaluation.categories import match_categories
 from yolact_calibration.evaluation.coco_evaluator import KINDS, CocoObjects, Figures, evaluate, require_evaluator
 from yolact_calibration.evaluation.matches import Matches, Overlap, match_classes
 from yolact_calibration.labels.coco import CocoAnnotations, CocoImage
-from yolact_calibration.labels.fields import Id
+from yolact_calibration.labels.fields import Id, counted
 from yolact_runtime.masks.instances import Instances
 
 __all__ = ["Accuracy", "AccuracyMeter", "detection_objects", "mask_score", "measure_accuracy"]
@@ -257,14 +257,16 @@ def _truth_objects(
 
 def _label_findings(annotations: CocoAnnotations, num_without_area: int, num_without_pixels: int) -> Iterator[str]:
     if num_without_area:
-        yield f"{num_without_area} annotations state no area; the pixels of their masks are taken for it"
+        yield f"{counted(num_without_area, 'annotation')} without an area; the pixels of their masks are taken for it"
     if num_without_pixels:
-        yield f"{num_without_pixels} annotations have an outline that covers no pixel of their image; none can be found"
+        count = counted(num_without_pixels, "annotation")
+        yield f"{count} with an outline that covers no pixel of the image; none can be found"
     num_boxes = annotations.num_instances - annotations.num_outlines
     if annotations.has_boxes_only:
-        yield f"the labels have boxes only ({num_boxes} annotations without a segmentation): there is no mask AP"
+        count = counted(num_boxes, "annotation")
+        yield f"the labels have boxes only ({count} without a segmentation): there is no mask AP"
     elif num_boxes:
         yield (
-            f"{num_boxes} of {annotations.num_instances} annotations have a box and no segmentation: they count for "
+            f"{num_boxes} of {annotations.num_instances} annotations with a box and no segmentation: they count for "
             f"box AP, and for mask AP what is found in their boxes is neither right nor wrong"
         )

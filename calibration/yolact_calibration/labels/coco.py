@@ -17,6 +17,7 @@ from yolact_calibration.labels.fields import (
     MAX_PIXELS,
     FieldError,
     Id,
+    counted,
     listed,
     read_file_name,
     read_id,
@@ -292,8 +293,8 @@ class _InstanceReader:
                 entries[index] = None
         if self._hopeless:
             raise DatasetError(
-                f"{self._source}: {len(self._hopeless)} annotations have a segmentation of points and lines only, "
-                f"which is no outline of 3 points or more: {listed(self._hopeless)}. Correct or remove them"
+                f"{self._source}: {counted(len(self._hopeless), 'annotation')} with a segmentation of points and lines "
+                f"only, which is no outline of 3 points or more: {listed(self._hopeless)}. Correct or remove them"
             )
         return groups
 
@@ -323,6 +324,6 @@ class _InstanceReader:
         if not self._num_stray:
             return ()
         return (
-            f"{self._num_stray} pieces of outlines with fewer than 3 different points are left out, of the annotations "
-            f"{listed(self._with_stray)}",
+            f"left out: {counted(self._num_stray, 'piece')} with fewer than 3 different points beside the outlines of "
+            f"{counted(len(self._with_stray), 'annotation')}: {listed(self._with_stray)}",
         )

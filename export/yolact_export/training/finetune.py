@@ -22,6 +22,7 @@ from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.accuracy import Accuracy
 from yolact_calibration.evaluation.categories import match_categories
 from yolact_calibration.labels.coco import CocoAnnotations
+from yolact_calibration.labels.fields import counted
 from yolact_calibration.labels.options import FileRules
 from yolact_calibration.report.html_page import now_utc
 from yolact_calibration.report.training_curve import draw_curve
@@ -267,8 +268,8 @@ def _trainable(annotations: CocoAnnotations) -> CocoAnnotations:
     """Refuse labels that no mask can be learned from."""
     if annotations.has_boxes_only:
         raise DatasetError(
-            f"{annotations.source}: the labels have boxes only, in {annotations.num_instances} annotations there is no "
-            f"segmentation; a model of masks learns from outlines. Annotate polygons or masks"
+            f"{annotations.source}: the labels have boxes only ({counted(annotations.num_instances, 'annotation')} "
+            f"without a segmentation); a model of masks learns from outlines. Annotate polygons or masks"
         )
     return annotations
 
@@ -280,7 +281,7 @@ def _tell(data: AnnotatedImages, say: Callable[[str], None]) -> None:
         say(f"WARNING: {annotations.source}: {finding}")
     if count := annotations.num_instances - annotations.num_outlines:
         say(
-            f"WARNING: {annotations.source}: {count} of {annotations.num_instances} annotations have a box and no "
+            f"WARNING: {annotations.source}: {count} of {annotations.num_instances} annotations with a box and no "
             f"segmentation: nothing is learned from them, and masks are not judged there"
         )
 

@@ -99,6 +99,42 @@ def test_accuracy_with_labels(bundle: Path, labelled: tuple[Path, Path], tmp_pat
     assert "No image changed." in (tmp_path / "out.html").read_text()
 
 
+def test_labels_with_boxes_only_and_a_missing_image(
+    bundle: Path, labelled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, folder = labelled
+    document = json.loads(labels.read_text())
+    for entry in document["annotations"]:
+        entry["segmentation"] = None
+    labels.write_text(json.dumps(document))
+    out = tmp_path / "out.json"
+    words = [*FEW, "--images", folder, "--annotations", labels, "--precision", "fp32", "--json", out]
+    (folder / "2.png").unlink()
+    assert run(bundle, *words) == 1
+    assert "--skip-missing goes on without them" in capsys.readouterr().err
+    assert run(bundle, *words, "--skip-missing", "--html", tmp_path / "out.html") == 0
+    (model,) = json.loads(out.read_text())["results"]["models"]
+    assert model["accuracy"]["images"] == 1
+    assert model["accuracy"]["box"][0] == 1.0
+    assert model["accuracy"]["mask"] == [None, None, None]
+    said = capsys.readouterr().err
+    assert "warning: the labels have boxes only: there is no mask AP" in said
+    assert f"warning: 1 of 2 images is not in {folder} and skipped: 2.png" in said
+
+
+def test_labels_are_judged_before_the_speed_is_measured(
+    bundle: Path,
+    labelled: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels, folder = labelled
+    monkeypatch.setattr(bench_session, "run_processes", lambda *_: pytest.fail("nothing may run"))
+    write_image(folder / "2.png", np.zeros((WIDTH, HEIGHT, 3), np.uint8))
+    assert run(bundle, *FEW, "--images", folder, "--annotations", labels) == 1
+    assert "1 of the 2 images" in capsys.readouterr().err
+
+
 def test_agreement_without_labels(
     bundle: Path, labelled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +210,7 @@ def test_json_on_stdout_is_all_that_is_there(bundle: Path, capsys: pytest.Captur
         (["--precision", "fp8,fp32,all"], "small.bundle has fp32, int8-cpu, int8"),
         (["--cold-starts", "-1"], "--cold-starts is 0 or more"),
         (["--processes", "0"], "--processes is 1 or more"),
+        (["--skip-missing"], "belong to --annotations"),
         (["--annotations", "a.json"], "need pictures: --images DIR"),
         (["--images", "synthetic", "x"], "not both"),
         (["--images", ".", "--against", "none.bundle"], "--against: there is no none.bundle"),

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import re
 import signal
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support.hostile_labels import hostile_documents
 from support.scenes import Thing, small_manifest, write_bundle
 from yolact_benchmarks.commands.eval_cli import main
 from yolact_calibration.evaluation.accuracy import measure_accuracy
@@ -201,6 +206,126 @@ def test_an_image_of_another_size(
     write_image(folder / "b.png", np.full((WIDTH, HEIGHT, 3), BRIGHT, np.uint8))
     assert _run(bundle, "--annotations", labels, "--images", folder) == 1
     assert "b.png is 40 x 60 pixels, its annotations say 60 x 40" in capsys.readouterr().err
+
+
+def _change(labels: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    document = json.loads(labels.read_text())
+    change(document)
+    labels.write_text(json.dumps(document))
+
+
+def test_null_as_a_crowd_changes_nothing(bundle: Path, labelled: tuple[Path, Path], tmp_path: Path) -> None:
+    """pylabel and others write null for a field that they do not know."""
+    labels, folder = labelled
+    before = _json(tmp_path / "a.json", bundle, "--annotations", labels, "--images", folder)
+
+    def change(document: dict[str, Any]) -> None:
+        for entry in document["annotations"]:
+            entry["iscrowd"] = None
+
+    _change(labels, change)
+    after = _json(tmp_path / "b.json", bundle, "--annotations", labels, "--images", folder)
+    assert (after["bbox"], after["segm"]) == (before["bbox"], before["segm"])
+
+
+@pytest.mark.parametrize("name", ["Cat", "pets", "_background_"])
+def test_a_placeholder_category_changes_nothing_and_is_said(
+    name: str, bundle: Path, labelled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, folder = labelled
+    before = _json(tmp_path / "a.json", bundle, "--annotations", labels, "--images", folder)
+    placeholder = {"id": 0, "name": name, "supercategory": "none"}
+    _change(labels, lambda document: document["categories"].insert(0, placeholder))
+    after = _json(tmp_path / "b.json", bundle, "--annotations", labels, "--images", folder)
+    assert (after["bbox"], after["segm"], after["instances"]) == (before["bbox"], before["segm"], before["instances"])
+    assert f"warning: {after['findings'][0]}" in capsys.readouterr().err
+    assert f"{name} (id 0)" in after["findings"][0]
+
+
+def test_a_stray_click_beside_an_outline_is_counted(
+    bundle: Path, labelled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, folder = labelled
+    before = _json(tmp_path / "a.json", bundle, "--annotations", labels, "--images", folder)
+    _change(labels, lambda document: document["annotations"][2]["segmentation"].append([12.0, 30.0, 12.0, 30.0]))
+    after = _json(tmp_path / "b.json", bundle, "--annotations", labels, "--images", folder)
+    assert after["segm"] == before["segm"]
+    assert "warning: left out: 1 piece with fewer than 3 different points" in capsys.readouterr().err
+    assert "3 in b.png" in after["findings"][0]
+
+
+def test_labels_with_boxes_only_give_box_ap_and_say_so(
+    bundle: Path, labelled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, folder = labelled
+
+    def change(document: dict[str, Any]) -> None:
+        for entry in document["annotations"]:
+            entry["segmentation"] = []
+
+    _change(labels, change)
+    document = _json(tmp_path / "out.json", bundle, "--annotations", labels, "--images", folder)
+    assert document["bbox"]["AP"] == pytest.approx(0.5)
+    assert document["segm"] is None
+    assert "segm" not in document["intervals"]
+    captured = capsys.readouterr()
+    assert "mask  none: the labels have boxes only" in captured.out
+    assert "warning: the labels have boxes only (3 annotations without a segmentation)" in captured.err
+
+
+def test_missing_images_are_skipped_on_demand_and_counted(
+    bundle: Path, labelled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, folder = labelled
+    (folder / "b.png").unlink()
+    words = [bundle, "--annotations", labels, "--images", folder, "--skip-missing"]
+    document = _json(tmp_path / "out.json", *words)
+    assert (document["images"], document["instances"]) == (2, {"Cat": 1, "dog": 0})
+    finding = f"1 of 3 images is not in {folder} and skipped: b.png"
+    assert finding in document["findings"]
+    assert f"warning: {finding}" in capsys.readouterr().err
+    assert _run(bundle, "--against", bundle, "--images", folder, "--skip-missing") == 2
+
+
+def test_images_outside_of_their_folder_are_read_on_demand_only(
+    bundle: Path, labelled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, folder = labelled
+    (folder / "b.png").rename(tmp_path / "b.png")
+    _change(labels, lambda document: document["images"][1].update(file_name="..\\b.png"))
+    words = [bundle, "--annotations", labels, "--images", folder]
+    assert _run(*words) == 1
+    assert "1 of the 3 images" in (said := capsys.readouterr().err)
+    assert "is outside of" in said
+    document = _json(tmp_path / "out.json", *words, "--allow-outside")
+    assert document["segm"]["AP"] == pytest.approx(0.5)
+
+
+def test_hostile_labels_never_end_in_a_traceback(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sample of what the reader's own test tries whole."""
+    for name in "123":
+        write_image(tmp_path / f"{name}.png", np.full((24, 32, 3), BRIGHT, np.uint8))
+    labels = tmp_path / "labels.json"
+    statuses: Counter[int] = Counter()
+    with Segmenter.open(bundle) as segmenter, pytest.MonkeyPatch.context() as patch:
+        # Opened once: the model is not what is tried.
+        patch.setattr(Segmenter, "open", lambda *_: segmenter)
+        patch.setattr(Segmenter, "__exit__", lambda *_: None)
+        for kind, document in itertools.islice(hostile_documents(), 0, None, 20):
+            labels.write_text(json.dumps(document))
+            words = [bundle, "--annotations", labels, "--images", tmp_path, "--bootstrap", 0, "--json", "-"]
+            status = _run(*words)
+            statuses[status] += 1
+            captured = capsys.readouterr()
+            assert "Traceback" not in captured.err, kind
+            if status == 0:
+                assert not re.search("NaN|Infinity", captured.out), kind
+                json.loads(captured.out)
+            else:
+                assert captured.err.splitlines()[-1].startswith("error: "), kind
+    assert set(statuses) == {0, 1}
 
 
 def test_an_image_that_cannot_be_read_ends_the_evaluation(

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from support.training_data import square, write_scenes, write_set
 from yolact_calibration.data.augment import AugmentOptions
 from yolact_calibration.data.batch import Batch, Truth
 from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, iterate_batches, learnable_images
-from yolact_calibration.errors import DatasetError, MediaError
+from yolact_calibration.errors import DatasetError, MediaError, TrainingError
 from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.media.images import read_image, write_image
@@ -197,3 +199,34 @@ def test_the_digest_tells_data_apart(tmp_path: Path) -> None:
     assert digest != open_set((changed, images)).check()
     write_image(images / "1.png", np.zeros((64, 64, 3), np.uint8))
     assert digest != open_set((annotations, images)).check()
+
+
+class Killing:
+    """Samples of which the third takes its process with it, as the kernel does when memory runs out."""
+
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, Truth | None]:
+        if k == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.zeros(3, 8, 8), None
+
+
+def test_a_process_that_dies_is_told_in_a_sentence() -> None:
+    with pytest.raises(TrainingError, match=r"a process that prepares batches has died.* --workers 0") as caught:
+        list(iterate_batches(Killing(), 1, 0, 6, 1))
+    assert "\n" not in str(caught.value)
+
+
+def test_boxes_without_outlines_are_ignored_regions(tmp_path: Path) -> None:
+    path, images = write_set(
+        tmp_path / "a", [[{"segmentation": square(4, 4, 20)}, {"segmentation": square(30, 30, 20)}]]
+    )
+    document = json.loads(path.read_text())
+    document["annotations"][1]["segmentation"] = []
+    path.write_text(json.dumps(document))
+    _, truth = SampleSequence(open_set((path, images)), SPEC, AugmentOptions.none(), 0)[0]
+    assert truth.class_id.tolist() == [0]
+    np.testing.assert_allclose(truth.xyxy.numpy() * 64, [[4, 4, 24, 24]], atol=1)
+    np.testing.assert_allclose(truth.ignored_xyxy.numpy() * 64, [[30, 30, 50, 50]], atol=1)
+    document["annotations"][0]["segmentation"] = None
+    path.write_text(json.dumps(document))
+    assert learnable_images(CocoAnnotations.from_file(path)) == ()

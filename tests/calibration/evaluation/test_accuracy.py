@@ -262,7 +262,7 @@ def test_a_missing_area_is_the_masks_and_is_said() -> None:
         del entry["area"], entry["iscrowd"]
     accuracy = measure_accuracy(_annotations(document), {1: make_instances(40, 60, [(10, 10, 30, 30)])}, ["cat", "dog"])
     assert accuracy.segm["AP_small"] == pytest.approx(accuracy.segm["AP"])
-    assert accuracy.findings == ("3 annotations state no area; the pixels of their masks are taken for it",)
+    assert accuracy.findings == ("3 annotations without an area; the pixels of their masks are taken for it",)
 
 
 def test_an_annotation_with_the_id_0_can_be_found() -> None:
@@ -389,7 +389,7 @@ def test_labels_with_boxes_only_give_box_figures_and_no_others() -> None:
     assert accuracy.document()["segm"] is None
     assert accuracy.document()["bbox"]["by_class"]["cat"]["AP"] == 1.0
     assert accuracy.findings == (
-        "the labels have boxes only (1 annotations without a segmentation): there is no mask AP",
+        "the labels have boxes only (1 annotation without a segmentation): there is no mask AP",
     )
 
 
@@ -403,7 +403,7 @@ def test_a_box_among_outlines_is_counted_and_judges_no_mask() -> None:
     assert (accuracy.bbox["AP"], accuracy.segm["AP"]) == (1.0, 1.0)
     assert accuracy.num_instances["cat"] == 2
     (finding,) = accuracy.findings
-    assert finding.startswith("1 of 2 annotations have a box and no segmentation")
+    assert finding.startswith("1 of 2 annotations with a box and no segmentation")
     missed = measure_accuracy(_annotations(document), {1: make_instances(40, 60, [(10, 10, 30, 30)])}, ["cat", "dog"])
     assert missed.bbox["AP"] == pytest.approx(51 / 101)
     assert missed.segm["AP"] == 1.0
@@ -413,9 +413,7 @@ def test_an_outline_that_covers_no_pixel_is_counted() -> None:
     document = _square_set(segmentation=[[100, 100, 120, 100, 120, 120]])
     accuracy = measure_accuracy(_annotations(document), {1: make_instances(40, 60, [(10, 10, 30, 30)])}, ["cat", "dog"])
     assert accuracy.segm["AP"] == 0.0
-    assert accuracy.findings == (
-        "1 annotations have an outline that covers no pixel of their image; none can be found",
-    )
+    assert accuracy.findings == ("1 annotation with an outline that covers no pixel of the image; none can be found",)
 
 
 def test_ids_may_be_text_and_change_nothing() -> None:

@@ -145,7 +145,7 @@ def test_labels_with_boxes_only_know_it(nothing: Any) -> None:
 def test_a_stray_piece_beside_a_good_outline_is_left_out_and_counted(stray: list[float]) -> None:
     annotations = changed(segmentation=[*TRIANGLE, stray])
     assert annotations.findings == (
-        "1 pieces of outlines with fewer than 3 different points are left out, of the annotations 1 in b.png",
+        "left out: 1 piece with fewer than 3 different points beside the outlines of 1 annotation: 1 in b.png",
     )
     plain = changed()
     assert plain.findings == ()

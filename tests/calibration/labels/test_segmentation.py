@@ -89,7 +89,6 @@ def test_pieces_are_judged_one_by_one() -> None:
         ({"size": [HEIGHT, WIDTH], "counts": [192, None]}, "has the run length null"),
         ({"size": [HEIGHT, WIDTH], "counts": []}, "run lengths of 0 pixels"),
     ],
-    ids=str,
 )
 def test_what_is_no_segmentation_is_refused(segmentation: Any, message: str) -> None:
     with pytest.raises(FieldError, match=message):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import itertools
 import math
 import os
@@ -24,7 +25,7 @@ from yolact_calibration.training.training import (
     freeze_batch_norms,
     safe_memory_format,
 )
-from yolact_calibration.training.training_state import Curve, read_state
+from yolact_calibration.training.training_state import Curve, read_state, write_state
 
 
 def options(**changes: Any) -> TrainingOptions:
@@ -379,3 +380,93 @@ def test_the_model_and_its_images_have_the_same_memory_format(channels: int, tmp
 
     training(tmp_path / "x", model=model, objective=Watching()).run()
     assert set(formats) == {channels == 16}
+
+
+class UnforeseenError(Exception):
+    """What nobody expected."""
+
+
+def _broken_at(stop: int, error: BaseException) -> Any:
+    def batches(first: int, last: int) -> Iterator[Batch]:
+        yield from tiny_batches(first, min(last, stop))
+        raise error
+
+    return batches
+
+
+@pytest.mark.parametrize(
+    "error", [UnforeseenError(), MemoryError(), TrainingError("x"), KeyboardInterrupt(), SystemExit(143)]
+)
+def test_whatever_ends_a_training_keeps_the_last_step(error: BaseException, tmp_path: Path, whole: Training) -> None:
+    run = training(tmp_path / "x", batches=_broken_at(8, error))
+    with pytest.raises(type(error)):
+        run.run()
+    assert run.saved_step == 8
+    again = training(tmp_path / "x")
+    assert again.resume() == again.saved_step == 8
+    again.run()
+    assert_equal_ends(again, whole)
+
+
+def test_an_evaluation_that_fails_keeps_the_step_before_it(tmp_path: Path, whole: Training) -> None:
+    def fail(model: nn.Module) -> Mapping[str, float]:
+        raise UnforeseenError
+
+    with pytest.raises(UnforeseenError):
+        training(tmp_path / "x", evaluate=fail).run()
+    again = training(tmp_path / "x")
+    assert again.resume() == 4
+    again.run()
+    assert_equal_ends(again, whole)
+
+
+class FailingOnce(TinyObjective):
+    """Breaks off a step between the forward pass, which moves statistics, and the gradient."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        terms = super().__call__(model, batch)
+        if batch.step == 7:
+            raise MemoryError
+        return terms
+
+
+def test_a_step_that_breaks_off_leaves_no_trace(tmp_path: Path, whole: Training) -> None:
+    with pytest.raises(MemoryError):
+        training(tmp_path / "x", objective=FailingOnce()).run()
+    again = training(tmp_path / "x")
+    assert again.resume() == 7
+    again.run()
+    assert_equal_ends(again, whole)
+
+
+def test_before_the_first_step_nothing_is_written(tmp_path: Path) -> None:
+    run = training(tmp_path / "x", batches=_broken_at(0, UnforeseenError()))
+    with pytest.raises(UnforeseenError):
+        run.run()
+    assert run.saved_step == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_leaves_the_earlier_state(
+    tmp_path: Path, whole: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def write(path: Path, state: Any) -> None:
+        written.append(state.step)
+        if state.step > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_state(path, state)
+
+    monkeypatch.setattr("yolact_calibration.training.training.write_state", write)
+    with pytest.raises(TrainingError, match=r"after step 10: No space left on device; the state of step 5 is still"):
+        training(tmp_path / "x").run()
+    assert written == [5, 10, 10]
+    # Something else ends the training, and the disk is full as well: the first is what is told.
+    with pytest.raises(UnforeseenError):
+        training(tmp_path / "y", batches=_broken_at(7, UnforeseenError())).run()
+    monkeypatch.undo()
+    again = training(tmp_path / "x")
+    assert again.resume() == 5
+    again.run()
+    assert_equal_ends(again, whole)

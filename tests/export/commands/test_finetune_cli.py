@@ -6,10 +6,12 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from yolact_export.commands.cli import main as export_main
 from yolact_export.commands.finetune_cli import main
 from yolact_export.model.config import CONFIGS
 from yolact_export.model.yolact import create_model
+from yolact_export.training.progress_report import ProgressReport
 from yolact_runtime.media.images import write_image
 
 Set = tuple[Path, Path]
@@ -381,6 +384,130 @@ def test_a_foreign_file_in_the_place_of_the_record_is_left_alone(
     assert status == 2
     assert f"would overwrite {tmp_path / 'out.json'}, which is no record of a training" in said
     assert (tmp_path / "out.json").read_text() == '{"mine": 1}'
+
+
+def _relabelled(data: Set, path: Path, change: Callable[[list[dict[str, Any]]], None]) -> Path:
+    """A copy of the labels with other annotations."""
+    document = json.loads(data[0].read_text())
+    change(document["annotations"])
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.parametrize("which", ["training", "validation"])
+def test_an_annotation_without_an_outline_is_found_before_the_first_step(
+    which: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stray click is all that is left of an annotation: coco-annotator and CVAT write such."""
+    data = write_set(tmp_path / "set", [[{"segmentation": square(4, 4, 30)}]] * 4)
+    bad = _relabelled(data, tmp_path / "bad.json", lambda entries: entries[-1].update(segmentation=[[12.0, 12.0]]))
+    train, validation = (bad, data[0]) if which == "training" else (data[0], bad)
+    more = ["--validation-annotations", validation]
+    assert main(words((train, data[1]), tmp_path / "out.pth", *more)) == 1
+    said = capsys.readouterr().err
+    assert "1 annotation with a segmentation of points and lines only" in said
+    assert "4 in 3.png" in said
+    assert list(tmp_path.glob("out*")) == []
+
+
+def test_a_stray_click_beside_an_outline_is_said_and_trained_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_set(tmp_path / "set", [[{"segmentation": square(4, 4, 30)}]] * 2)
+    stray = _relabelled(data, tmp_path / "stray.json", lambda entries: entries[1]["segmentation"].append([1.0, 2.0]))
+    assert main([*words((stray, data[1]), tmp_path / "out.pth", "--validation-fraction", "0"), "-q"]) == 0
+    assert f"warning: {stray}: left out: 1 piece with fewer than 3 different points" in capsys.readouterr().err
+
+
+def test_labels_with_boxes_only_are_refused_before_the_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_set(tmp_path / "set", [[{"segmentation": square(4, 4, 30)}]] * 2)
+    boxes = _relabelled(data, tmp_path / "b.json", lambda entries: [entry.pop("segmentation") for entry in entries])
+    assert main(words((boxes, data[1]), tmp_path / "out.pth", "--validation-fraction", "0")) == 1
+    assert "the labels have boxes only (2 annotations without a segmentation)" in capsys.readouterr().err
+    assert main(words(data, tmp_path / "v.pth", "--validation-annotations", boxes)) == 0
+    assert "2 of 2 annotations with a box and no segmentation" in capsys.readouterr().err
+    assert json.loads((tmp_path / "v.json").read_text())["validation"]["segm"] is None
+
+
+def test_a_placeholder_category_becomes_no_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_set(tmp_path / "set", [[{"segmentation": square(4, 4, 30)}]] * 2)
+    document = json.loads(data[0].read_text())
+    document["categories"] = [
+        {"id": 0, "name": "pets", "supercategory": "none"},
+        {"id": 99, "name": "_background_"},
+        *({**entry, "supercategory": "pets"} for entry in document["categories"]),
+    ]
+    data[0].write_text(json.dumps(document))
+    assert main(words(data, tmp_path / "out.pth", "--validation-fraction", "0")) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["class_names"] == ["cat", "dog"]
+    said = capsys.readouterr().err
+    assert "stands for the whole data set: pets (id 0)" in said
+    assert "is no class but the background: _background_ (id 99)" in said
+
+
+def test_missing_images_are_skipped_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_set(tmp_path / "set", [[{"segmentation": square(4, 4, 30)}]] * 3)
+    (data[1] / "1.png").unlink()
+    chosen = words(data, tmp_path / "out.pth", "--validation-fraction", "0")
+    assert main(chosen) == 1
+    assert "1 of the 3 images" in capsys.readouterr().err
+    steps = chosen.index("--steps")
+    chosen[steps : steps + 2] = ["--epochs", "2"]
+    assert main([*chosen, "--skip-missing"]) == 0
+    assert f"1 of 3 images is not in {data[1]} and skipped: 1.png" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out.json").read_text())["training"]["num_steps"] == 2
+
+
+def test_an_image_that_is_spoilt_meanwhile_ends_the_training_and_keeps_its_steps(
+    scenes: Set, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(scenes[1], folder)
+    more = ["--steps", "8", "--batch-size", "1", "--validation-fraction", "0"]
+    output, state = tmp_path / "out.pth", tmp_path / "out.pth.state"
+    told = ProgressReport.__call__
+
+    def spoil(self: ProgressReport, progress: Any) -> None:
+        if progress.step == 3:
+            for path in folder.iterdir():
+                path.write_bytes(b"spoilt")
+        told(self, progress)
+
+    monkeypatch.setattr(ProgressReport, "__call__", spoil)
+    assert main(words((scenes[0], folder), output, *more)) == 1
+    said = capsys.readouterr().err
+    assert f"state kept in {state}; the same command continues after step 3" in said
+    assert "error: cannot read" in said
+    assert _step_of(state) == 3
+    monkeypatch.undo()
+    shutil.rmtree(folder)
+    shutil.copytree(scenes[1], folder)
+    assert main(words((scenes[0], folder), output, *more)) == 0
+    assert "continuing after step 3" in capsys.readouterr().err
+    assert main(words(scenes, tmp_path / "whole.pth", *more)) == 0
+    assert_equal_checkpoints(output, tmp_path / "whole.pth")
+
+
+def test_a_worker_that_is_killed_costs_no_step(scenes: Set, tmp_path: Path) -> None:
+    more = ["--steps", "2000", "--save-every", "500", "--validation-fraction", "0", "--workers", "1"]
+    output, state = tmp_path / "out.pth", tmp_path / "out.pth.state"
+    command = COMMAND + words(scenes, output, *more)
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while b"  step " not in process.stderr.readline():
+            assert process.poll() is None
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        _, said = process.communicate(timeout=300)
+    message = said.decode()
+    assert process.returncode == 1, message
+    assert "a process that prepares batches has died" in message
+    assert "Traceback" not in message
+    assert f"state kept in {state}" in message
+    assert _step_of(state) >= 1
 
 
 def test_data_that_cannot_be_learned_from_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,6 +74,8 @@ def test_sensible_options_pass(words: tuple[str, ...]) -> None:
         (("--int8",), "--int8 and --fp16 need --calib"),
         (("--fp16",), "--int8 and --fp16 need --calib"),
         (("--int8", *CALIB, "--annotations", "val.json"), "--annotations and --images go together"),
+        (("--int8", *CALIB, "--skip-missing"), "--skip-missing belongs to --annotations, which was not given"),
+        (("--skip-missing", "--allow-outside"), "belong to --annotations, which was not given"),
         (("--fp16", *CALIB, "--images", "val"), "--annotations and --images go together"),
         (("--prune", "0.4", *CALIB, "--images", "val"), "--annotations and --images go together"),
         (("--int8", *CALIB, "--max-drop", "-0.1"), r"--max-drop is a number of points.* found -0\.1"),
@@ -245,6 +249,34 @@ def test_labelled_images_judge_and_all_others_calibrate(scenes: Path, few: tuple
 def test_judging_by_the_images_of_the_calibration_is_said(few: tuple[Path, Path]) -> None:
     _, talk = request("--calib", few[1], "--annotations", few[0], "--images", few[1])
     assert "12 of the 12 labelled images are among those of --calib" in talk
+
+
+def test_labels_with_boxes_only_cannot_judge(scenes: Path, few: tuple[Path, Path], tmp_path: Path) -> None:
+    """Box AP alone would let a network pass whose masks are lost."""
+    document = json.loads(few[0].read_text())
+    for entry in document["annotations"]:
+        del entry["segmentation"]
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    with pytest.raises(DatasetError, match="boxes only, so that a loss of masks could not be seen"):
+        request("--calib", scenes, "--annotations", tmp_path / "boxes.json", "--images", few[1])
+
+
+def test_missing_images_are_skipped_on_demand_and_bad_ones_found(
+    scenes: Path, few: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(few[1], folder)
+    names = sorted(folder.iterdir())
+    names[0].unlink()
+    words = ("--calib", scenes, "--annotations", few[0], "--images", folder)
+    with pytest.raises(DatasetError, match=r"1 of the 12 images .* --skip-missing goes on without them"):
+        request(*words)
+    found, talk = request(*words, "--skip-missing")
+    assert len(found.guard) == 11
+    assert "1 of 12 images is not in" in talk
+    names[1].write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"1 of the 11 images .* cannot be used"):
+        request(*words, "--skip-missing")
 
 
 @pytest.mark.parametrize(
