@@ -1,3 +1,5 @@
 """Benchmarks: side-by-side speed and memory, written to records."""
 
-__all__: list[str] = []
+from yolact_plugins import __version__
+
+__all__ = ["__version__"]

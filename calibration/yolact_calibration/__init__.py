@@ -1,3 +1,5 @@
 """Data sets, training, accuracy, pruning: what makes a model good. Models come in as arguments."""
 
-__all__: list[str] = []
+from yolact_plugins import __version__
+
+__all__ = ["__version__"]

@@ -1,3 +1,5 @@
 """From a trained checkpoint to a bundle that a robot can run."""
 
-__all__: list[str] = []
+from yolact_plugins import __version__
+
+__all__ = ["__version__"]

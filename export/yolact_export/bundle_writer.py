@@ -13,7 +13,8 @@ from pathlib import Path
 from yolact_export.errors import ExportError, ManifestError
 from yolact_plugins.compile.cubin_folder import FOLDER_NAME as CUBIN_FOLDER_NAME
 from yolact_plugins.files import write_atomically
-from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha256
+from yolact_runtime.errors import BundleError
+from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha256, read_manifest
 from yolact_runtime.model.manifest import Artefact, Manifest
 
 __all__ = [
@@ -42,8 +43,14 @@ def check_destination(bundle: Path) -> None:
     """Refuse to replace anything but an earlier bundle, before any work is done.
 
     Raises:
-        ExportError: `bundle` is a file, or a folder with something else in it.
+        ExportError: `bundle` is a file, a folder with something else in it, or lies in another bundle.
     """
+    inside = next((folder for folder in bundle.absolute().parents if _is_bundle(folder)), None)
+    if inside is not None:
+        raise ExportError(
+            f"{bundle} lies in the bundle {inside}, which the next export there would replace as a whole: choose "
+            f"another place with -o"
+        )
     if not bundle.exists():
         return
     if not bundle.is_dir():
@@ -69,6 +76,16 @@ def check_destination(bundle: Path) -> None:
             f"{bundle} is a bundle with other files in it ({', '.join(foreign[:5])}), which replacing it would delete; "
             f"move them away, or choose another folder with -o"
         )
+
+
+def _is_bundle(folder: Path) -> bool:
+    if not (folder / MANIFEST_NAME).is_file():
+        return False
+    try:
+        read_manifest(folder)
+    except (BundleError, ManifestError):
+        return False
+    return True
 
 
 @contextmanager

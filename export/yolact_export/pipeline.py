@@ -29,6 +29,7 @@ from yolact_export.verify import (
     compare_outputs,
     require_finite,
 )
+from yolact_plugins import __version__
 from yolact_plugins.files import write_atomically
 from yolact_plugins.text import printable
 from yolact_runtime.backends import create_backend
@@ -141,7 +142,8 @@ def _manifest(loaded: LoadedCheckpoint, checkpoint: Path, options: ExportOptions
         **({} if loaded.weights == TOP_LEVEL else {"checkpoint_weights": printable(loaded.weights)}),
         "config": config.name,
         "deform_conv": str(getattr(options.deform_conv, "value", options.deform_conv)),
-        **{name: importlib.metadata.version(name) for name in ("yolact-deploy", "torch", "onnx")},
+        "yolact-deploy": __version__,
+        **{name: importlib.metadata.version(name) for name in ("torch", "onnx")},
     }
     return Manifest(
         name=printable(checkpoint.stem),

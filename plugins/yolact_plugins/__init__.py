@@ -1,3 +1,6 @@
 """Kernels of YOLACT's pre- and post-processing, and the NumPy functions that specify them."""
 
-__all__: list[str] = []
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"
+"""The version of the whole project: the build takes it from here, so that a copied folder knows it without metadata."""

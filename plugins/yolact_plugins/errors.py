@@ -10,6 +10,7 @@ __all__ = [
     "LaunchError",
     "MissingCubinError",
     "MissingDependencyError",
+    "NoDriverError",
     "ShapeError",
     "TextError",
     "YolactError",
@@ -59,6 +60,10 @@ class CudaUnavailableError(CudaError):
     """CUDA cannot be used on this machine: no driver, a driver that does not start, or no GPU."""
 
     exit_status: ClassVar[int] = 5
+
+
+class NoDriverError(CudaUnavailableError):
+    """The machine has no NVIDIA driver, and nothing that says it should have one."""
 
 
 class KernelCompileError(YolactError):

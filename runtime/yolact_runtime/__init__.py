@@ -6,6 +6,7 @@ with Segmenter.open("model.bundle") as segmenter:
     instances = segmenter(frame)  # (H, W, 3) uint8, blue first
 """
 
+from yolact_plugins import __version__
 from yolact_runtime.cpu.camera_frame import CameraFrame, PixelFormat
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import YolactError
@@ -28,5 +29,6 @@ __all__ = [
     "SegmenterOptions",
     "SelfTest",
     "YolactError",
+    "__version__",
     "open_bundle",
 ]

@@ -15,6 +15,7 @@ __all__ = [
     "MissingDependencyError",
     "NoEngineError",
     "NoGoldenFrameError",
+    "NoNetworkError",
     "OutputError",
     "SelfTestError",
     "ShapeError",
@@ -37,6 +38,12 @@ class ManifestError(YolactError):
 
 class BundleError(YolactError):
     """A bundle or model file is missing, incomplete, or not what its manifest says."""
+
+
+class NoNetworkError(BundleError, UsageError):
+    """A bundle has no network in the precision that was asked for; the message says in which it has one."""
+
+    exit_status: ClassVar[int] = 2
 
 
 class SignatureError(BundleError):

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from yolact_plugins import __version__
 from yolact_plugins.files import write_atomically
 from yolact_runtime.errors import UsageError, YolactError
 from yolact_runtime.plain_text import printable, printable_lines
@@ -136,9 +137,10 @@ def _progress_line(label: str, done: int, total: int | None, elapsed: float) -> 
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """``--quiet`` and ``--verbose``, the same in every command."""
+    """``--quiet``, ``--verbose`` and ``--version``, the same in every command."""
     parser.add_argument("-q", "--quiet", action="store_true", help="no talk and no progress; warnings and errors only")
     parser.add_argument("-v", "--verbose", action="store_true", help="say also what is normally not worth saying")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="say it and stop")
 
 
 def run_command(

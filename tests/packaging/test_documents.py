@@ -109,3 +109,11 @@ def test_python_blocks_of_the_readme_compile() -> None:
     assert blocks
     for block in blocks:
         compile(block, "README.md", "exec")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_no_table_is_broken_by_a_blank_line(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("|") and not (number and lines[number - 1].startswith("|")):
+            assert re.fullmatch(r"\|( :?-+:? \|)+", lines[number + 1]), f"line {number + 1} shows raw: {line[:60]}"

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import email
 import os
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from yolact_plugins import __version__
+
 pytestmark = pytest.mark.checks
 ROOT = Path(__file__).parents[2]
 STUDIES = "yolact_benchmarks/studies/"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked source distribution."""
+    folder = tmp_path_factory.mktemp("source")
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / path.name.removesuffix(".tar.gz")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +58,45 @@ def test_the_wheel_holds_every_source_file_but_the_studies_and_nothing_else(whee
     assert {"yolact_runtime/py.typed", "yolact_export/commands/cli.py", "yolact_plugins/reference.py"} <= names
     kernels = {name for name in names if name.startswith("yolact_plugins/kernels/")}
     assert {"yolact_plugins/kernels/preprocess.cu", "yolact_plugins/kernels/scalar.cuh"} <= kernels
+
+
+def test_the_source_distribution_has_what_make_needs(source: Path) -> None:
+    tracked = {
+        path.relative_to(ROOT)
+        for folder in (".ci", "benchmarks", "calibration", "docs", "examples", "export", "plugins", "runtime", "tests")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and not {"__pycache__", ".hypothesis", ".pytest_cache"} & set(path.parts)
+    }
+    files = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "pyproject.toml")
+    assert sorted(str(path) for path in (*tracked, *files) if not (source / path).is_file()) == []
+    # What it makes of itself is the same package.
+    code = "import yolact_plugins, examples.demo; print(yolact_plugins.__version__)"
+    folders = [str(source / name) for name in ("benchmarks", "calibration", "export", "plugins", "runtime")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(source), *folders])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == __version__, done.stderr
+
+
+def test_the_metadata_says_who_which_and_where_and_links_to_nothing_that_is_not_there(
+    wheel: Path, source: Path
+) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+    metadata = email.message_from_bytes(archive.read(name))
+    assert metadata["Version"] == __version__
+    assert metadata["Author"] == "The yolact-deploy developers"
+    assert {f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)} <= set(
+        metadata.get_all("Classifier", [])
+    )
+    readme = str(metadata.get_payload())
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert readme.startswith("# yolact-deploy\n\n*Files that are named here")
+    links = re.findall(r"\]\(([^)]*)\)", readme)
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    assert links
+    named = re.findall(r"`((?:docs|examples)/[^`]*)`", readme)
+    assert len(named) > 10
+    assert [path for path in named if not (source / path).exists()] == []
 
 
 def test_the_wheel_declares_its_commands_and_needs_numpy_only(wheel: Path) -> None:
@@ -80,3 +137,13 @@ assert all(read_source(name).text for name in families()) and len(families()) ==
             typed, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True
         )
         assert done.stdout.startswith(f"usage: {command_name}")
+        done = subprocess.run(
+            [*typed[:2], "--version"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stdout == f"{command_name} {__version__}\n"

@@ -143,7 +143,9 @@ class _Screening:
         found = len(self._images)
         if found < _FEWEST:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self._counts.items() if count)
-            example = f"; {kinds}, of which the first is {self._warnings[0]}" if kinds else ""
+            first = self._warnings[0].removeprefix("left out: ") if kinds else ""
+            several = sum(self._counts.values()) > 1
+            example = f"; {kinds}{', the first one' if several else ''}: {first}" if kinds else ""
             raise DatasetError(
                 f"{asked}: {found} usable image{'' if found == 1 else 's'} found{example}. Calibration takes {_FEWEST} "
                 f"at least, and {_ENOUGH} to be good: give a folder or a video of what the camera sees, without labels"

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yolact_export.bundle_writer import check_destination
 from yolact_export.commands.bundle_cli import run_on_bundle
 from yolact_export.commands.checkpoint_cli import add_checkpoint_options, read_checkpoint_options
 from yolact_export.commands.engine_cli import (
@@ -32,8 +33,10 @@ from yolact_export.commands.precision_cli import (
     wants_precision,
 )
 from yolact_export.commands.prune_cli import add_prune_options, check_prune_options, prune_first
+from yolact_export.errors import CheckpointError, YolactError
 from yolact_plugins.files import human_size
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
+from yolact_runtime.errors import BundleError
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
 
 if TYPE_CHECKING:
@@ -92,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.checkpoint.is_dir() or options.checkpoint.suffix == ".onnx":
         return run_on_bundle(options, terminal)
+    if not options.checkpoint.exists():
+        raise _not_there(options)
     check_prune_options(options)
     check_precision_options(options)
     check_engine_options(options)
@@ -110,6 +115,14 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         raise
 
 
+def _not_there(options: argparse.Namespace) -> YolactError:
+    """The error for a path that does not exist, by what it was meant for."""
+    path: Path = options.checkpoint
+    if options.engine and path.suffix not in {".pth", ".pt", ".ckpt", ".tar"}:
+        return BundleError(f"no bundle at {path}: --engine builds the engines of a folder that yolact-export wrote")
+    return CheckpointError(f"{path}: No such file or directory; name a .pth checkpoint, or the folder of a bundle")
+
+
 def _export(options: argparse.Namespace, terminal: Terminal) -> int:
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
     from yolact_export.graph.export import ExportOptions
@@ -124,6 +137,7 @@ def _export(options: argparse.Namespace, terminal: Terminal) -> int:
     started = time.monotonic()
     bundle = options.output or Path(f"{options.checkpoint.stem}.bundle")
     checkpoint, pruned = options.checkpoint, None
+    check_destination(bundle)
     # Before anything that takes long: images that do not serve end an export at once.
     add_networks = network_adder(options, terminal) if wants_precision(options) else None
     if options.prune is not None:

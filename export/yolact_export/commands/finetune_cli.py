@@ -18,7 +18,14 @@ from yolact_export.errors import UsageError
 from yolact_export.model.config import CONFIGS
 from yolact_export.training.progress_report import ProgressReport, duration
 from yolact_plugins.files import human_size
-from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
+from yolact_runtime.terminal import (
+    Terminal,
+    add_common_options,
+    check_json_destination,
+    named_as_options,
+    run_command,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from yolact_calibration.training.training import TrainingOptions
@@ -28,6 +35,15 @@ __all__ = ["main"]
 
 # Below this the published training leaves batch norms alone.
 _MIN_BATCH_FOR_NORMS = 6
+_OPTIONS = {
+    "num_steps": "--steps",
+    "batch_size": "--batch-size",
+    "learning_rate": "--learning-rate",
+    "warmup_steps": "--warmup",
+    "seed": "--seed",
+    "save_every": "--save-every",
+    "evaluate_every": "--evaluate-every",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -179,18 +195,19 @@ def _training_options(options: argparse.Namespace, device: str, say: Callable[[s
     num_steps = options.steps if options.steps is not None else _steps_of_epochs(options)
     freeze = _freezes_batch_norms(options, say)
     autocast = options.autocast == "on" or (options.autocast == "auto" and has_fast_bfloat16(device))
-    return TrainingOptions(
-        num_steps=num_steps,
-        batch_size=options.batch_size,
-        learning_rate=1e-3 if options.learning_rate is None else options.learning_rate,
-        optimizer=options.optimizer,
-        warmup_steps=min(500, max(1, num_steps // 10)) if options.warmup is None else options.warmup,
-        freeze_batch_norm=freeze,
-        autocast=autocast,
-        seed=options.seed,
-        save_every=options.save_every,
-        evaluate_every=options.evaluate_every,
-    )
+    with named_as_options(_OPTIONS):
+        return TrainingOptions(
+            num_steps=num_steps,
+            batch_size=options.batch_size,
+            learning_rate=1e-3 if options.learning_rate is None else options.learning_rate,
+            optimizer=options.optimizer,
+            warmup_steps=min(500, max(1, num_steps // 10)) if options.warmup is None else options.warmup,
+            freeze_batch_norm=freeze,
+            autocast=autocast,
+            seed=options.seed,
+            save_every=options.save_every,
+            evaluate_every=options.evaluate_every,
+        )
 
 
 def _freezes_batch_norms(options: argparse.Namespace, say: Callable[[str], None]) -> bool:

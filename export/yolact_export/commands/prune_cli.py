@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from yolact_calibration.labels.options import file_rules
 from yolact_export.errors import UsageError
-from yolact_runtime.terminal import Terminal
+from yolact_runtime.terminal import Terminal, named_as_options
 
 if TYPE_CHECKING:
     from yolact_calibration.data.annotated_images import AnnotatedImages
@@ -46,6 +46,14 @@ def add_prune_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--restart", action="store_true", help="discard an unfinished recovery of the same bundle")
 
 
+_OPTIONS = {
+    "num_steps": "--recover-steps",
+    "batch_size": "--recover-batch",
+    "learning_rate": "--recover-rate",
+    "seed": "--seed",
+}
+
+
 def check_prune_options(options: argparse.Namespace) -> None:
     """Refuse what makes no sense before anything heavy is imported.
 
@@ -58,7 +66,8 @@ def check_prune_options(options: argparse.Namespace) -> None:
         if stray:
             whom = "--prune" if set(stray) <= set(_WITH_PRUNE) else "--prune, --int8 or --fp16"
             shown = ", ".join(f"--{name.replace('_', '-')}" for name in stray)
-            raise UsageError(f"{shown} belong to {whom}, which was not given; add --prune 0.4 or --int8")
+            verb = "belongs" if len(stray) == 1 else "belong"
+            raise UsageError(f"{shown} {verb} to {whom}, which was not given; add --prune 0.4 or --int8")
         return
     if not 0 < options.prune < 1:
         raise UsageError(f"--prune is the share of the latency to remove, between 0 and 1; found {options.prune}")
@@ -131,18 +140,19 @@ def _recovery(options: argparse.Namespace, device: str, coarsest_size: tuple[int
     num_steps = 1000 if options.recover_steps is None else options.recover_steps
     if num_steps == 0:
         return None
-    return TrainingOptions(
-        num_steps=num_steps,
-        batch_size=options.recover_batch,
-        learning_rate=options.recover_rate,
-        optimizer="adamw",
-        warmup_steps=min(100, max(1, num_steps // 10)),
-        freeze_batch_norm=options.recover_batch < 6,
-        autocast=has_fast_bfloat16(device) and has_safe_bfloat16(device, coarsest_size),
-        seed=options.seed,
-        save_every=100,
-        evaluate_every=max(num_steps // 5, 1),
-    )
+    with named_as_options(_OPTIONS):
+        return TrainingOptions(
+            num_steps=num_steps,
+            batch_size=options.recover_batch,
+            learning_rate=options.recover_rate,
+            optimizer="adamw",
+            warmup_steps=min(100, max(1, num_steps // 10)),
+            freeze_batch_norm=options.recover_batch < 6,
+            autocast=has_fast_bfloat16(device) and has_safe_bfloat16(device, coarsest_size),
+            seed=options.seed,
+            save_every=100,
+            evaluate_every=max(num_steps // 5, 1),
+        )
 
 
 def _annotated(

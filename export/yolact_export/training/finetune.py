@@ -37,6 +37,7 @@ from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model
 from yolact_export.training.held_back import held_back_pictures
 from yolact_export.training.training_start import StartOptions, start_model
+from yolact_plugins import __version__
 from yolact_plugins.errors import TextError
 from yolact_plugins.files import write_atomically
 from yolact_plugins.text import read_json
@@ -345,7 +346,7 @@ def _finish(
     facts: Mapping[str, str],
     validation: AnnotatedImages | None,
 ) -> Finetuned:
-    versions = {name: importlib.metadata.version(name) for name in ("yolact-deploy", "torch")}
+    versions = {"yolact-deploy": __version__, "torch": importlib.metadata.version("torch")}
     provenance = {"start": facts["start"], "data_sha256": facts["data_sha256"], **versions}
     write_checkpoint(options.output, model.state_dict(), CheckpointNote(model.config, names, provenance))
     record = {

@@ -29,6 +29,7 @@ from yolact_export.checkpoint.note import ASSUMED, CheckpointNote, write_checkpo
 from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model, find_instances, measure_model_agreement
 from yolact_export.training.pruned_latency import measure_network, report_lines
+from yolact_plugins import __version__
 from yolact_plugins.files import write_atomically
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.terminal import Terminal
@@ -298,7 +299,8 @@ def _finish(
         "pruned_from": loaded.identity,
         "removed_latency": str(request.options.removed_latency),
         "latency_backend": report.backend,
-        **{name: importlib.metadata.version(name) for name in ("yolact-deploy", "torch", "torch-pruning")},
+        "yolact-deploy": __version__,
+        **{name: importlib.metadata.version(name) for name in ("torch", "torch-pruning")},
     }
     if assumptions := [finding for finding in loaded.findings if finding.startswith("ASSUMED")]:
         provenance[ASSUMED] = assumptions[0]

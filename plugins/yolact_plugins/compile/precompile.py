@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from yolact_plugins import __version__
 from yolact_plugins.compile import compiler
 from yolact_plugins.compile.cache import CubinCache
 from yolact_plugins.compile.cubin_folder import find_bundle, write_cubins
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Compile the CUDA kernels for the GPUs of your robots; needs no GPU. Then YOLACT_FORBID_JIT=1 on "
         "the robot makes sure that nothing is compiled there.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="say it and stop")
     parser.add_argument(
         "--arch",
         nargs="+",

@@ -7,17 +7,23 @@ Functions and attribute numbers: cuda.h, ``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILIT
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from yolact_plugins.errors import CudaUnavailableError
+from yolact_plugins.errors import CudaUnavailableError, NoDriverError
 
 __all__ = ["LIBRARY", "Gpu", "cuda_extra", "find_gpu"]
 
 LIBRARY = "libcuda.so.1"
 """The driver, as the loader finds it."""
 _MAJOR, _MINOR = 75, 76
+# Files of the kernel's driver, and of JetPack.
+_SIGNS = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/proc/driver/nvidia", "/etc/nv_tegra_release")))
+_PCI_DEVICES = Path("/sys/bus/pci/devices")
+_NVIDIA_VENDOR = b"0x10de"
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,14 @@ def find_gpu(library: str = LIBRARY) -> Gpu:
         library: The driver's library, as the loader finds it.
 
     Raises:
-        CudaUnavailableError: No driver, a driver that does not start, or no GPU.
+        NoDriverError: No driver, on a machine that shows no sign of an NVIDIA GPU.
+        CudaUnavailableError: No driver although there is a GPU, a driver that does not start, or no GPU.
     """
     try:
         driver = ctypes.CDLL(library)
     except OSError as error:
-        raise CudaUnavailableError(
+        kind = CudaUnavailableError if _has_nvidia_hardware() else NoDriverError
+        raise kind(
             f"there is no NVIDIA driver here ({library}: {error}); install it, or start the container with the NVIDIA "
             f"runtime"
         ) from error
@@ -67,6 +75,19 @@ def find_gpu(library: str = LIBRARY) -> Gpu:
         capability.append(str(value.value))
     cuda_version = f"{version.value // 1000}.{version.value % 1000 // 10}"
     return Gpu(name.value.decode("utf-8", "replace"), ".".join(capability), cuda_version)
+
+
+def _has_nvidia_hardware() -> bool:
+    """Device files or PCI devices of NVIDIA, or a Jetson: without a driver something is wrong there."""
+    if any(path.exists() for path in _SIGNS):
+        return True
+    for vendor in _PCI_DEVICES.glob("*/vendor"):
+        with contextlib.suppress(OSError):
+            # Class 03 is a display controller, which GPUs are (0302 without a display).
+            is_display = vendor.with_name("class").read_bytes().startswith(b"0x03")
+            if is_display and vendor.read_bytes().strip() == _NVIDIA_VENDOR:
+                return True
+    return False
 
 
 def cuda_extra(cuda_version: str | None = None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from yolact_plugins.errors import NoDriverError
 from yolact_runtime.backends.base import Backend, BackendFactory
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_runtime.backends.tensorrt import TARGETS, TensorRtBackend
@@ -28,7 +29,8 @@ def create_backend(name: str, model: Path | Callable[[str], Path], num_threads: 
 
     Args:
         name: A key of :data:`BACKENDS`, or ``"auto"`` for the first that is available. Each one that is passed over is
-            logged with its reason.
+            logged with its reason: an engine that does not run as a warning, unless the machine shows no sign of an
+            NVIDIA GPU.
         model: The model file; or a function of a backend's name, where backends run different files best.
         num_threads: CPU threads of one call; 0 leaves the choice to the library.
 
@@ -49,12 +51,21 @@ def create_backend(name: str, model: Path | Callable[[str], Path], num_threads: 
             reasons[key] = error
             continue
         for passed_over, reason in reasons.items():
-            # An engine that is there and does not run is news: a robot must not be slow in silence.
-            unused_engine = passed_over in TARGETS and not isinstance(reason, NoEngineError)
-            _log.log(logging.WARNING if unused_engine else logging.INFO, "passed over: %s", reason)
+            # An engine that is there and does not run is news: a robot must not be slow in silence. That a machine
+            # without a GPU does not run it is none.
+            is_news = passed_over in TARGETS and not isinstance(reason, NoEngineError) and not _lacks_gpu(reason)
+            _log.log(logging.WARNING if is_news else logging.INFO, "passed over: %s", reason)
         return backend
     # That there is no engine explains nothing where a library is missing that needs none.
     telling = [reason for reason in reasons.values() if not isinstance(reason, NoEngineError)]
     different = list(dict.fromkeys(map(str, telling or reasons.values())))
     listed = " " + different[0] if len(different) == 1 else "".join(f"\n  {reason}" for reason in different)
     raise BackendUnavailableError(f"no backend can run this model here:{listed}")
+
+
+def _lacks_gpu(reason: BaseException | None) -> bool:
+    while reason is not None:
+        if isinstance(reason, NoDriverError):
+            return True
+        reason = reason.__cause__
+    return False

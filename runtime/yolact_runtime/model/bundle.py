@@ -10,7 +10,7 @@ from pathlib import Path
 
 from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT
 from yolact_plugins.files import human_size
-from yolact_runtime.errors import BundleError, ManifestError
+from yolact_runtime.errors import BundleError, ManifestError, NoNetworkError
 from yolact_runtime.model.manifest import MAX_MANIFEST_BYTES, METADATA_KEY, Artefact, Manifest
 from yolact_runtime.model.onnx_metadata import read_metadata
 
@@ -69,6 +69,7 @@ def open_bundle(path: Path | str, precision: str | None = None, preferred: tuple
 
     Raises:
         BundleError: Something is missing, damaged, or not a model of this project.
+        NoNetworkError: The bundle has no network in this precision; a BundleError and a UsageError.
         ManifestError: The manifest cannot be understood.
     """
     path = Path(path)
@@ -187,6 +188,8 @@ def _choose_network(
                 f"{folder} has no network for this backend ({wanted}), only {others}; name one of its .onnx files to "
                 f"run it all the same, or export with another precision"
             )
+    elif precision not in (has := {a.precision: None for a in artefacts.values() if a.role == NETWORK_ROLE}):
+        raise NoNetworkError(f'{folder} has no network in "{precision}"; it has {", ".join(has) or "none"}')
     return _the_only(folder, artefacts, NETWORK_ROLE, precision)
 
 

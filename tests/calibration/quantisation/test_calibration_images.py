@@ -75,7 +75,7 @@ def test_few_images_are_warned_of_and_fewer_refused(tmp_path: Path) -> None:
 def test_nothing_readable_is_refused(tmp_path: Path) -> None:
     for number in range(9):
         (tmp_path / f"{number}.jpg").write_bytes(b"junk")
-    with pytest.raises(DatasetError, match=r"0 usable images found; 9 unreadable, of which the first is .*0\.jpg"):
+    with pytest.raises(DatasetError, match=r"0 usable images found; 9 unreadable, the first one: cannot read .*0\.jpg"):
         find_calibration_images([str(tmp_path)])
     with pytest.raises(DatasetError, match="no file matches"):
         find_calibration_images([str(tmp_path / "*.png")])
@@ -136,7 +136,7 @@ def test_a_damaged_archive_gives_what_is_whole(tmp_path: Path) -> None:
     np.savez(path, np.stack(make_frames(12)))
     content = path.read_bytes()
     path.write_bytes(content[:-10])
-    with pytest.raises(DatasetError, match=r"0 usable images found; 1 unreadable, .*a\.npz"):
+    with pytest.raises(DatasetError, match=r"0 usable images found; 1 unreadable: .*a\.npz"):
         find_calibration_images([str(path)])
     # A flipped byte is noticed at the end of the array, by its checksum.
     path.write_bytes(content[:2000] + bytes([content[2000] ^ 1]) + content[2001:])

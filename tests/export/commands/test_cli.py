@@ -250,3 +250,43 @@ def test_files_whose_names_are_no_utf8(narrow_state: Narrow, save: Save, tmp_pat
         segmenter.self_test()
     document = json.loads((tmp_path / "export.json").read_bytes())
     assert document["bundle"] == str(bundle)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere.bundle", "--engine"], "no bundle at nowhere.bundle: --engine builds the engines of a folder"),
+        (["nowhere", "--engine", "--target", "rtx"], "no bundle at nowhere"),
+        (["nowhere.pth"], "nowhere.pth: No such file or directory; name a .pth checkpoint, or the folder of a bundle"),
+        (["nowhere.pth", "--engine"], "nowhere.pth: No such file or directory"),
+    ],
+)
+def test_a_path_that_is_not_there_is_called_that_whatever_is_installed(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("yolact_export.commands.packages._is_installed", lambda _: False)
+    assert export(*words) == 1
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_a_bundle_is_not_written_into_a_bundle(
+    narrow_state: Narrow, save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = save(narrow_state("yolact_resnet50"), "yolact_resnet50.pth")
+    assert export(checkpoint, "-o", tmp_path / "b", "--input-size", "96", "-q") == 0
+    before = sorted((tmp_path / "b").rglob("*"))
+    for inner in ("inner", "deep/inner"):
+        assert export(checkpoint, "-o", tmp_path / "b" / inner, "--input-size", "96", "-q") == 1
+        assert f"inner lies in the bundle {tmp_path / 'b'}, which" in capsys.readouterr().err
+    assert sorted((tmp_path / "b").rglob("*")) == before
+    # Somebody else's manifest.json makes no bundle of a folder.
+    (tmp_path / "manifest.json").write_text("{}")
+    assert export(checkpoint, "-o", tmp_path / "b", "--input-size", "96", "-q") == 0
+
+
+def test_one_stray_option_belongs_and_two_belong(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = save({}, "any.pth")
+    assert export(checkpoint, "--calib", "photos") == 2
+    assert "--calib belongs to --prune, --int8 or --fp16" in capsys.readouterr().err
+    assert export(checkpoint, "--calib", "photos", "--threads", "1") == 2
+    assert "--calib, --threads belong to" in capsys.readouterr().err

@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import ctypes
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from yolact_plugins.driver import gpu
 from yolact_plugins.driver.gpu import Gpu, cuda_extra, find_gpu
-from yolact_plugins.errors import CudaUnavailableError
+from yolact_plugins.errors import CudaUnavailableError, NoDriverError
 
 
 def test_no_driver() -> None:
     with pytest.raises(CudaUnavailableError, match=r"no NVIDIA driver here \(libnothere\.so\.1: .*install it"):
         find_gpu("libnothere.so.1")
+
+
+@pytest.mark.parametrize("sign", ["none", "file", "device", "another maker's"])
+def test_no_driver_on_a_machine_with_a_gpu_is_another_matter(
+    sign: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    devices = tmp_path / "devices"
+    # A network card of NVIDIA is no sign.
+    for name, vendor, kind in (("0", "0x15b3", "0x020000"), ("1", "0x10de", "0x020000"), ("2", "0x8086", "0x030000")):
+        (devices / name).mkdir(parents=True)
+        (devices / name / "vendor").write_text(f"{vendor}\n")
+        (devices / name / "class").write_text(f"{kind}\n")
+    if sign == "device":
+        (devices / "1" / "class").write_text("0x030200\n")
+    monkeypatch.setattr(gpu, "_PCI_DEVICES", devices)
+    monkeypatch.setattr(gpu, "_SIGNS", (tmp_path if sign == "file" else tmp_path / "nothing",))
+    with pytest.raises(CudaUnavailableError) as error:
+        find_gpu("libnothere.so.1")
+    assert isinstance(error.value, NoDriverError) == (sign in {"none", "another maker's"})
 
 
 def test_a_library_that_is_no_driver() -> None:

@@ -11,7 +11,11 @@ import pytest
 
 import yolact_runtime.backends.select as select_module
 from support.scenes import mask_iou_model
+from yolact_plugins.driver import gpu
+from yolact_plugins.errors import CudaUnavailableError, NoDriverError
 from yolact_runtime.backends import BACKENDS, FakeBackend, create_backend
+from yolact_runtime.backends.base import Backend
+from yolact_runtime.backends.cuda_driver import find_gpu
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend, float16_note
 from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError, UsageError
 
@@ -202,6 +206,26 @@ def test_an_engine_that_does_not_run_is_no_secret(
         ("INFO", "passed over: no engine"),
         ("WARNING", "passed over: no GPU"),
     ]
+
+
+@pytest.mark.parametrize(("cause", "level"), [(NoDriverError, "INFO"), (CudaUnavailableError, "WARNING")])
+def test_an_engine_on_a_machine_without_a_gpu_is_no_news(
+    cause: type[CudaUnavailableError], level: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def without_driver(library: str) -> None:
+        raise cause("there is no NVIDIA driver here")
+
+    def broken(model: Path, num_threads: int = 0) -> Backend:
+        return find_gpu()  # type: ignore[return-value]
+
+    monkeypatch.setattr(gpu, "find_gpu", without_driver)
+    _factories(monkeypatch, {"tensorrt": broken, "onnxruntime-cpu": _Factory()})
+    with caplog.at_level(logging.INFO, "yolact_runtime"):
+        create_backend("auto", Path("m.onnx"))
+    ((found, message),) = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert (found, message) == (level, "passed over: there is no NVIDIA driver here")
+    with pytest.raises(BackendUnavailableError, match="no NVIDIA driver"):
+        create_backend("tensorrt", Path("m.onnx"))
 
 
 def test_auto_does_not_look_further_when_the_file_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:

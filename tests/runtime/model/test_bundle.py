@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from support.precompiled import with_kernels
 from support.scenes import Thing, small_manifest, with_precisions, write_bundle
-from yolact_runtime.errors import BundleError, ManifestError
+from yolact_runtime.errors import BundleError, ManifestError, UsageError
 from yolact_runtime.model.bundle import MANIFEST_NAME, artefact_path, file_sha256, open_bundle
 from yolact_runtime.model.manifest import Artefact, Manifest
 
@@ -80,7 +80,10 @@ def test_a_precision_chooses_among_several_networks(tmp_path: Path, mask_iou: li
         assert bundle.network == folder / f"model.{precision}.onnx"
         assert bundle.manifest.precision == precision
         assert bundle.mask_iou == (None if mask_iou is None else folder / "mask_iou.fp32.onnx")
-    _refused(folder, r"has 0 network models with precision int4.*model\.fp32\.onnx \(fp32\), model\.fp16", "int4")
+    _refused(folder, r'has no network in "int4"; it has fp32, fp16, int8$', "int4")
+    with pytest.raises(UsageError, match="int4") as error:
+        open_bundle(folder, "int4")
+    assert error.value.exit_status == 2
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_kernels_beside_the_network_are_passed_over(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
     with_kernels(folder, "sm_87")
     assert open_bundle(folder).network.name == "model.fp32.onnx"
-    _refused(folder, r"the manifest lists: model\.fp32\.onnx \(fp32\)$", "fp16")
+    _refused(folder, r'has no network in "fp16"; it has fp32$', "fp16")
 
 
 def test_engines_beside_the_network_are_passed_over(tmp_path: Path) -> None:
