@@ -148,7 +148,7 @@ def _manifest(loaded: LoadedCheckpoint, checkpoint: Path, options: ExportOptions
     return Manifest(
         name=printable(checkpoint.stem),
         class_names=loaded.class_names,
-        input=config.input_spec(normalised_in_graph=options.normalise_in_graph),
+        input=replace(config.input_spec(normalised_in_graph=options.normalise_in_graph), bit_depth=options.bit_depth),
         priors=config.prior_spec(),
         mask_rescoring=config.mask_rescoring,
         provenance=provenance,

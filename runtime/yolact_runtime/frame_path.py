@@ -84,7 +84,7 @@ class HostPath:
         Raises:
             FrameError: `frame` is not an image.
         """
-        bgr = host_bgr(frame)
+        bgr = host_bgr(frame, self._input.bit_depth)
         return _Prepared(stretch(bgr, self._input), *bgr.shape[:2])
 
     def collect(self, ticket: _Prepared) -> Instances:

@@ -146,6 +146,9 @@ def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
         MissingCubinError, KernelCompileError, MissingDependencyError: There is no machine code for this GPU.
         CudaOutOfMemoryError: The GPU is full.
     """
+    if options.bit_depth is not None:
+        spec = replace(model.manifest.input, bit_depth=options.bit_depth)
+        model = replace(model, manifest=replace(model.manifest, input=spec))
     shared, manifest, settings = model.shared, model.manifest, options.nms_settings(model.manifest)
     rescore = _rescorer(shared.mask_iou) if shared.mask_iou is not None and options.mask_rescoring else None
     shared.hold()

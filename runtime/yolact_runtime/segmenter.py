@@ -151,9 +151,10 @@ class Segmenter:
         """Find the instances in one frame.
 
         Args:
-            frame: ``(H, W, 3)`` uint8, blue first; grayscale ``(H, W)`` and BGRA are accepted. Only read. With an
-                engine also an array on the GPU, ``(H, W, 3)`` or ``(H, W, 4)``, of anything that has DLPack or the CUDA
-                array interface: it is used where it is. Other formats: :class:`yolact_runtime.CameraFrame`.
+            frame: ``(H, W, 3)`` uint8, blue first; grayscale ``(H, W)`` and BGRA are accepted. Only read. Also uint16
+                where the options or the model state its ``bit_depth``. With an engine also an array on the GPU,
+                ``(H, W, 3)`` or ``(H, W, 4)``, of anything that has DLPack or the CUDA array interface: it is used
+                where it is. Other formats: :class:`yolact_runtime.CameraFrame`.
 
         Returns:
             Instances in the pixels of the frame, best first.

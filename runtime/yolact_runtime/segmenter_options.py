@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.cpu.nms import NmsMethod, NmsSettings
 from yolact_runtime.errors import UsageError
 from yolact_runtime.model.manifest import Manifest
@@ -34,6 +35,8 @@ class SegmenterOptions:
             comparison, and for what the kernels do not do; slow.
         frames_in_flight: Frames that :meth:`yolact_runtime.Segmenter.stream` works on at once; on the GPU each has
             memory of its own, taken at open. 1 overlaps nothing.
+        bit_depth: Significant bits of frames of uint16 in host memory, 8 to 16; None takes the model's, which it has
+            from its calibration, or refuses such frames where it has none.
         frame_size: (height, width) of BGR frames to come: the GPU is made ready for them at open, otherwise when the
             first two come.
     """
@@ -48,6 +51,7 @@ class SegmenterOptions:
     cpu_postprocessing: bool = False
     frames_in_flight: int = 2
     frame_size: tuple[int, int] | None = None
+    bit_depth: int | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -71,6 +75,7 @@ class SegmenterOptions:
             raise UsageError(f"frames_in_flight must lie between 1 and {_MAX_IN_FLIGHT}, found {self.frames_in_flight}")
         if self.frame_size is not None and (len(self.frame_size) != 2 or min(self.frame_size) < 1):
             raise UsageError(f"frame_size must be (height, width) in pixels, found {self.frame_size}")
+        check_bit_depth(self.bit_depth)
         if not 0 <= self.num_threads <= _MAX_THREADS:
             raise UsageError(f"num_threads must lie between 0 and {_MAX_THREADS}, found {self.num_threads}")
 

@@ -19,6 +19,7 @@ from yolact_benchmarks.commands.command_words import (
 from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_plugins.files import human_size, write_atomically
 from yolact_runtime.errors import UsageError
+from yolact_runtime.media.image_reader import add_bit_depth_option
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
@@ -105,6 +106,7 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
         help="folder, files or globs of pictures; the word camera (camera:1: the second one); or synthetic: "
         "drawn scenes (default synthetic)",
     )
+    add_bit_depth_option(frames)
     frames.add_argument(
         "--instances",
         metavar="N,N",
@@ -226,6 +228,7 @@ def _request(options: argparse.Namespace) -> BenchRequest:
         with_peers=options.peers,
         checkpoint=options.checkpoint,
         rules=file_rules(options),
+        bit_depth=options.bit_depth,
     )
     with named_as_options({"min_confidence": "--min-confidence", "num_threads": "--threads"}):
         _ = request.options  # made now: a word that does not fit need not wait for the models

@@ -28,6 +28,7 @@ from yolact_calibration.data.annotated_images import AnnotatedImages
 from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.backends.tensorrt import TensorRtBackend
 from yolact_runtime.errors import UsageError
+from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.model.bundle import Bundle, open_bundle
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 from yolact_runtime.terminal import Terminal
@@ -157,6 +158,7 @@ def _add_accuracy(
         return
     options = SegmenterOptions(num_threads=request.num_threads)
     _, paths = find_frames(request)
+    reader = request.reader()
     with ExitStack() as stack:
 
         def opened(path: Path, precision: str | None) -> Segmenter:
@@ -166,26 +168,27 @@ def _add_accuracy(
         segmenters = {name: opened(request.model, name if is_folder else None) for name in precisions}
         accuracy: dict[str, Any] = {}
         if labels is not None:
-            accuracy = measure_accuracy_of(segmenters, labels, terminal.progress)
+            accuracy = measure_accuracy_of(segmenters, labels, terminal.progress, reader)
         elif request.against:
             reference = opened(request.against, "fp32" if request.against.is_dir() else None)
-            accuracy, _, _ = measure_agreement_of(segmenters, reference, paths, terminal.progress)
+            accuracy, _, _ = measure_agreement_of(segmenters, reference, paths, terminal.progress, reader)
         for document in documents:
             if document["precision"] in accuracy:
                 document["accuracy"] = accuracy[document["precision"]]
         if wants_sheet:
-            results["pictures"] = _pictures(segmenters, paths[:_SHEET_PICTURES], terminal)
+            results["pictures"] = _pictures(segmenters, paths[:_SHEET_PICTURES], terminal, reader)
 
 
-def _pictures(segmenters: dict[str, Segmenter], paths: Sequence[Path], terminal: Terminal) -> list[dict[str, Any]]:
+def _pictures(
+    segmenters: dict[str, Segmenter], paths: Sequence[Path], terminal: Terminal, reader: ImageReader
+) -> list[dict[str, Any]]:
     """The first precision beside the last one, in the pictures that differ most."""
     from yolact_calibration.report.contact_sheet import draw_sheet
-    from yolact_runtime.media.images import read_image
 
     first, *_, last = segmenters
     other = {last: segmenters[last]}
-    _, meters, found = measure_agreement_of(other, segmenters[first], paths, terminal.progress)
+    _, meters, found = measure_agreement_of(other, segmenters[first], paths, terminal.progress, reader)
     names = segmenters[first].class_names
     images = meters[last].measure().images
-    sheet = draw_sheet(images, lambda name: read_image(Path(name)), found[""], found[last], names)
+    sheet = draw_sheet(images, lambda name: reader.read(Path(name)), found[""], found[last], names)
     return [{**image, "sides": [first.upper(), last.upper()]} for image in sheet]

@@ -14,6 +14,7 @@ from yolact_calibration.errors import DatasetError, UsageError
 from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_plugins.files import counted, human_size
 from yolact_runtime.errors import BackendError, FrameError
+from yolact_runtime.media.image_reader import ImageReader, add_bit_depth_option, reader_for_model
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the annotated images; with --against also image files and globs",
     )
     add_file_rules(parser)
+    add_bit_depth_option(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images, by id or by name")
     parser.add_argument("--json", metavar="PATH|-", help="write the figures as JSON to a file or stdout")
     parser.add_argument(
@@ -152,7 +154,6 @@ def _measure_accuracy(
     from yolact_calibration.evaluation.bootstrap import bootstrap_precision
     from yolact_calibration.evaluation.coco_evaluator import KINDS
     from yolact_calibration.labels.coco import CocoAnnotations
-    from yolact_runtime.media.images import read_image
 
     annotations = CocoAnnotations.from_file(options.annotations)
     if options.limit is not None:
@@ -162,16 +163,17 @@ def _measure_accuracy(
             f"with --annotations, --images is the one folder that the file names are relative to; found "
             f"{' '.join(options.images)}"
         )
-    data = AnnotatedImages.open(annotations, Path(options.images[0]), file_rules(options))
-    annotations = data.annotations
     with _open(options.model, options.precision, options, terminal) as segmenter:
+        reader = reader_for_model(options.bit_depth, segmenter.manifest, terminal.warn)
+        data = AnnotatedImages.open(annotations, Path(options.images[0]), file_rules(options), reader)
+        annotations = data.annotations
         meter = AccuracyMeter(annotations, segmenter.class_names)
         for finding in (*meter.findings, *data.findings):
             terminal.warn(finding)
         data.check(terminal.progress)
         for image in terminal.progress(annotations.images, "images", len(annotations)):
             path = data.path(image)
-            meter.add(image.image_id, _segment(segmenter, path, read_image(path)))
+            meter.add(image.image_id, _segment(segmenter, path, reader.read(path)))
         model = _describe(options.model, segmenter)
     accuracy = meter.measure()
     document = {
@@ -192,7 +194,6 @@ def _measure_agreement(
     """Against another model: lines for people and the JSON object."""
     from yolact_benchmarks.report.eval_tables import agreement_lines
     from yolact_calibration.evaluation.agreement import AgreementMeter
-    from yolact_runtime.media.images import read_image
 
     paths = _find_images(options, terminal)
     with ExitStack() as stack:
@@ -202,8 +203,9 @@ def _measure_agreement(
         reference = stack.enter_context(_open(options.against, precision, options, terminal))
         _require_same_classes(candidate.class_names, reference.class_names, options)
         meter = AgreementMeter(reference.class_names, 0.3 if options.min_confidence is None else options.min_confidence)
+        reader = _reader_for_both(candidate, reference, options, terminal)
         for path in terminal.progress(paths, "images", len(paths)):
-            frame = read_image(path)
+            frame = reader.read(path)
             meter.add(str(path), _segment(reference, path, frame), _segment(candidate, path, frame))
         models = {
             "model": _describe(options.model, candidate),
@@ -235,6 +237,19 @@ def _open(path: Path, precision: str | None, options: argparse.Namespace, termin
     return segmenter
 
 
+def _reader_for_both(
+    candidate: Segmenter, reference: Segmenter, options: argparse.Namespace, terminal: Terminal
+) -> ImageReader:
+    depths = {segmenter.manifest.input.bit_depth for segmenter in (candidate, reference)} - {None}
+    if len(depths) > 1 and options.bit_depth is None:
+        raise UsageError(
+            f"{options.model} and {options.against} were calibrated with images of different bit depths, "
+            f"{' and '.join(map(str, sorted(filter(None, depths))))}: say with --bit-depth what these images have"
+        )
+    stated = candidate if candidate.manifest.input.bit_depth is not None else reference
+    return reader_for_model(options.bit_depth, stated.manifest, terminal.warn)
+
+
 def _describe(path: Path, segmenter: Segmenter) -> dict[str, str]:
     from yolact_runtime.backends.onnxruntime import float16_note
 
@@ -263,6 +278,8 @@ def _find_images(options: argparse.Namespace, terminal: Terminal) -> list[Path]:
     if inputs.failures:
         word, reason = inputs.failures[0]
         raise DatasetError(f"--images {word}: {reason}")
+    for sentence in inputs.left_out:
+        terminal.warn(sentence)
     if inputs.videos:
         terminal.warn(
             f"left out, because only images are compared: {counted(len(inputs.videos), 'video')}, {inputs.videos[0]} "

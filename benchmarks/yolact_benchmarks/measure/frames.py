@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.errors import MediaError
+from yolact_runtime.media.image_reader import ImageReader
 
 __all__ = ["FrameSet", "camera_frames", "drawn_frames", "read_frames"]
 
@@ -83,8 +84,15 @@ def camera_frames(number: int, count: int = _MAX_FRAMES) -> FrameSet:
     return FrameSet(f"{width}x{height}", f"camera {number}, {count} frames", frames)
 
 
-def read_frames(words: Sequence[str]) -> tuple[FrameSet, tuple[Path, ...]]:
+def read_frames(
+    words: Sequence[str], reader: ImageReader, say: Callable[[str], None] = lambda _: None
+) -> tuple[FrameSet, tuple[Path, ...]]:
     """Pictures of folders, files and globs; at most 32.
+
+    Args:
+        words: As on a command line.
+        reader: Of the pictures.
+        say: Told what is left out.
 
     Returns:
         The frames, and their files in the same order.
@@ -92,17 +100,22 @@ def read_frames(words: Sequence[str]) -> tuple[FrameSet, tuple[Path, ...]]:
     Raises:
         MediaError: A word stands for nothing, or a file is no picture.
     """
-    from yolact_runtime.media.images import read_image
     from yolact_runtime.media.inputs import find_inputs
 
     inputs = find_inputs(words)
     if inputs.failures:
         word, reason = inputs.failures[0]
         raise MediaError(f"--images {word}: {reason}")
+    for sentence in inputs.left_out:
+        say(sentence)
+    if inputs.videos:
+        say(f"{len(inputs.videos)} video(s) are left out, {inputs.videos[0]} first: only pictures are measured with")
     paths = inputs.images[:_MAX_FRAMES]
+    if len(inputs.images) > len(paths):
+        say(f"the first {len(paths)} of {len(inputs.images)} pictures are used")
     if not paths:
         raise MediaError(f"--images {' '.join(words)}: no picture there; name a folder of pictures, or synthetic")
-    frames = tuple(read_image(path) for path in paths)
+    frames = tuple(reader.read(path) for path in paths)
     frame_set = FrameSet("", f"{len(paths)} pictures of {' '.join(words)}", frames)
     sizes = frame_set.sizes
     name = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes"

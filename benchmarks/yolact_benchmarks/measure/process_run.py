@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,8 @@ def measure_request(request: BenchRequest, report: Report) -> ProcessRun:
     """
     with ExitStack() as stack:
         models = open_models(request, report, stack)
-        return measure_models(request, models, find_frames(request)[0], report)
+        frames, _ = find_frames(request, lambda sentence: report("say", sentence))
+        return measure_models(request, models, frames, report)
 
 
 def measure_models(
@@ -174,8 +175,14 @@ def open_models(request: BenchRequest, report: Report, stack: ExitStack) -> list
     return models
 
 
-def find_frames(request: BenchRequest) -> tuple[list[FrameSet], tuple[Path, ...]]:
+def find_frames(
+    request: BenchRequest, say: Callable[[str], None] = lambda _: None
+) -> tuple[list[FrameSet], tuple[Path, ...]]:
     """What is segmented, and the files of pictures.
+
+    Args:
+        request: What to measure.
+        say: Told what is left out, and what is doubtful about the pictures.
 
     Raises:
         UsageError: Words that do not go together.
@@ -190,7 +197,7 @@ def find_frames(request: BenchRequest) -> tuple[list[FrameSet], tuple[Path, ...]
         if len(request.images) > 1 or not (number.isdigit() or not number):
             raise UsageError("--images camera, or camera:1 for the second one, stands alone")
         return [camera_frames(int(number or 0))], ()
-    frames, paths = read_frames(request.images)
+    frames, paths = read_frames(request.images, request.reader(say), say)
     return [frames], paths
 
 

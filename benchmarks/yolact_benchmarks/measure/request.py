@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from yolact_benchmarks.measure.measurement import Plan
 from yolact_calibration.labels.options import FileRules
+from yolact_runtime.media.image_reader import ImageReader, reader_for_model
+from yolact_runtime.model.bundle import read_manifest
 from yolact_runtime.segmenter import SegmenterOptions
 
 __all__ = ["CAMERA", "SYNTHETIC", "BenchRequest"]
@@ -38,6 +41,7 @@ class BenchRequest:
         with_pictures: Draw what two precisions find in the same pictures.
         with_layers: Profile the networks by part of the model.
         with_peers: Measure what people would use instead, in turns with ours.
+        bit_depth: Significant bits of pictures with 16 bits a sample; None takes what they, or the model, state.
         checkpoint: That the model was exported from, for the peers that need it.
         rules: What is done about annotated images that are absent or outside of their folder.
     """
@@ -61,6 +65,17 @@ class BenchRequest:
     with_peers: bool = False
     checkpoint: Path | None = None
     rules: FileRules = dataclasses.field(default_factory=FileRules)
+    bit_depth: int | None = None
+
+    def reader(self, warn: Callable[[str], None] | None = None) -> ImageReader:
+        """Of the pictures, as the model is to see them.
+
+        Args:
+            warn: See :class:`~yolact_runtime.media.image_reader.ImageReader`.
+        """
+        if not self.model.is_dir():
+            return ImageReader(self.bit_depth, None, warn)
+        return reader_for_model(self.bit_depth, read_manifest(self.model), warn or (lambda _: None))
 
     @property
     def options(self) -> SegmenterOptions:
@@ -89,6 +104,7 @@ class BenchRequest:
             "warm_up_s": self.plan.warm_up_s,
             "processes": self.num_processes,
             "min_confidence": self.min_confidence,
+            **({} if self.bit_depth is None else {"bit_depth": self.bit_depth}),
             "threads": self.num_threads,
             "frame_clock": "perf_counter, frame in host memory to instances in host memory",
         }

@@ -13,7 +13,7 @@ from yolact_calibration.evaluation.agreement import AgreementMeter
 from yolact_calibration.evaluation.bootstrap import Interval, bootstrap_precision
 from yolact_calibration.evaluation.coco_evaluator import KINDS
 from yolact_runtime.masks.instances import Instances
-from yolact_runtime.media.images import read_image
+from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["measure_accuracy_of", "measure_agreement_of"]
@@ -24,7 +24,7 @@ Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 def measure_accuracy_of(
-    segmenters: Mapping[str, Segmenter], data: AnnotatedImages, progress: Progress
+    segmenters: Mapping[str, Segmenter], data: AnnotatedImages, progress: Progress, reader: ImageReader
 ) -> dict[str, dict[str, Any]]:
     """By labels.
 
@@ -32,6 +32,7 @@ def measure_accuracy_of(
         segmenters: By name, without a second threshold: AP counts the low scores too.
         data: Labels and the images that they are of.
         progress: Passes images on, and shows how far they are.
+        reader: Of the images.
 
     Returns:
         By name, JSON objects ``{"measure": "AP", "images", "box": [estimate, low, high], "mask": [...]}``; nulls for
@@ -44,7 +45,7 @@ def measure_accuracy_of(
     todo = [(image.image_id, data.path(image)) for image in annotations.images]
     meters = {name: AccuracyMeter(annotations, segmenter.class_names) for name, segmenter in segmenters.items()}
     for image_id, path in progress(todo, "images", len(todo)):
-        frame = read_image(path)
+        frame = reader.read(path)
         for name, segmenter in segmenters.items():
             meters[name].add(image_id, segmenter(frame))
     results = {}
@@ -56,7 +57,11 @@ def measure_accuracy_of(
 
 
 def measure_agreement_of(
-    segmenters: Mapping[str, Segmenter], reference: Segmenter, paths: Iterable[Path], progress: Progress
+    segmenters: Mapping[str, Segmenter],
+    reference: Segmenter,
+    paths: Iterable[Path],
+    progress: Progress,
+    reader: ImageReader,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, AgreementMeter], dict[str, dict[str, Instances]]]:
     """By another model: what it finds with more than 0.3 is the truth.
 
@@ -65,6 +70,7 @@ def measure_agreement_of(
         reference: The other model.
         paths: Pictures.
         progress: Passes pictures on, and shows how far they are.
+        reader: Of the pictures.
 
     Returns:
         By name, JSON objects as of :func:`measure_accuracy_of` with ``"measure": "agreement"``; the meters; and what
@@ -80,7 +86,7 @@ def measure_agreement_of(
     found: dict[str, dict[str, Instances]] = {name: {} for name in ("", *segmenters)}
     todo = list(paths)
     for path in progress(todo, "pictures", len(todo)):
-        frame = read_image(path)
+        frame = reader.read(path)
         found[""][str(path)] = truth = reference(frame)
         for name, segmenter in segmenters.items():
             found[name][str(path)] = instances = segmenter(frame)

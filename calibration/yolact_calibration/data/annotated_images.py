@@ -11,6 +11,7 @@ from yolact_calibration.data.image_files import locate_images
 from yolact_calibration.labels.coco import CocoAnnotations, CocoImage
 from yolact_calibration.labels.fields import Id
 from yolact_calibration.labels.options import FileRules
+from yolact_runtime.media.image_reader import ImageReader
 
 __all__ = ["AnnotatedImages"]
 
@@ -24,27 +25,36 @@ class AnnotatedImages:
         folder: Where the images are.
         paths: The files, by image id; more than those of `annotations` where some were chosen.
         findings: Sentences about images that were left out.
+        reader: Reads these images.
     """
 
     annotations: CocoAnnotations
     folder: Path
     paths: Mapping[Id, Path]
     findings: tuple[str, ...] = ()
+    reader: ImageReader = dataclasses.field(default_factory=ImageReader)
 
     @classmethod
-    def open(cls, annotations: CocoAnnotations, folder: Path, rules: FileRules | None = None) -> AnnotatedImages:
+    def open(
+        cls,
+        annotations: CocoAnnotations,
+        folder: Path,
+        rules: FileRules | None = None,
+        reader: ImageReader | None = None,
+    ) -> AnnotatedImages:
         """Find the files of all images.
 
         Args:
             annotations: What names them.
             folder: That the names are relative to.
             rules: What is done about files that are absent or outside of the folder; None refuses both.
+            reader: Reads the images; None takes one that was told nothing about them.
 
         Raises:
             DatasetError: A file is absent, or outside of the folder, and the rules do not allow it.
         """
         found, paths, findings = locate_images(annotations, folder, rules or FileRules())
-        return cls(found, folder, paths, findings)
+        return cls(found, folder, paths, findings, reader or ImageReader())
 
     def path(self, image: CocoImage) -> Path:
         """File of an image."""
@@ -63,4 +73,4 @@ class AnnotatedImages:
             DatasetError: Images cannot be read, or have another size.
         """
         files = [(image, self.path(image)) for image in self.annotations.images]
-        return check_images(files, self.annotations.source, self.annotations.sha256, progress)
+        return check_images(files, self.annotations.source, self.annotations.sha256, self.reader, progress)

@@ -26,7 +26,6 @@ from yolact_calibration.errors import DatasetError, MediaError, TrainingError, Y
 from yolact_calibration.labels.coco import CocoAnnotations, CocoImage, CocoInstance, boxes_xyxy
 from yolact_calibration.labels.fields import Id
 from yolact_runtime.masks.masks import Masks
-from yolact_runtime.media.images import read_image
 from yolact_runtime.model.manifest import InputSpec
 
 __all__ = ["AnnotatedImages", "SampleSequence", "Samples", "iterate_batches", "learnable_images"]
@@ -80,7 +79,7 @@ class SampleSequence(Dataset[tuple[torch.Tensor, Truth]]):
         return self._sample(self._annotated[index], rng)
 
     def _sample(self, image: CocoImage, rng: np.random.Generator) -> tuple[torch.Tensor, Truth]:
-        frame = read_image(self.images.path(image))
+        frame = self.images.reader.read(self.images.path(image))
         if frame.shape[:2] != (image.height, image.width):
             raise DatasetError(
                 f"{self.images.path(image)} is {frame.shape[1]} x {frame.shape[0]} pixels, its annotations say "

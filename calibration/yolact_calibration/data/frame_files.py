@@ -11,32 +11,37 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_calibration.errors import MediaError
-from yolact_runtime.media.images import read_image
-from yolact_runtime.media.videos import VIDEO_SUFFIXES, VideoReader
+from yolact_runtime.formats.file_format import FileKind
+from yolact_runtime.formats.file_probe import kind_of_file
+from yolact_runtime.media.image_reader import ImageReader
+from yolact_runtime.media.videos import VideoReader
 
-__all__ = ["ARCHIVE_SUFFIX", "frames_of"]
+__all__ = ["frames_of"]
 
 Frame = npt.NDArray[np.uint8]
-ARCHIVE_SUFFIX = ".npz"
 
 
-def frames_of(path: Path) -> Iterator[tuple[str, Frame]]:
+def frames_of(path: Path, reader: ImageReader) -> Iterator[tuple[str, Frame]]:
     """All frames of a file with a name for each; ``(H, W, 3)`` uint8, blue first, owned by the caller.
+
+    Args:
+        path: An image, a video or a NumPy archive, as its content says.
+        reader: Of images.
 
     Raises:
         MediaError: The file cannot be read. Frames that came before it was noticed are good.
     """
-    suffix = path.suffix.lower()
-    if suffix == ARCHIVE_SUFFIX:
+    kind = kind_of_file(path)
+    if kind is FileKind.ARCHIVE:
         yield from _archive_frames(path)
-    elif suffix in VIDEO_SUFFIXES:
-        with VideoReader(path) as reader:
-            for frame in reader:
+    elif kind is FileKind.VIDEO:
+        with VideoReader(path) as video:
+            for frame in video:
                 yield f"{path} frame {frame.number}", frame.image
-            if reader.faults:
-                raise MediaError(f"cannot read all of {path}: {'; '.join(reader.faults)}")
+            if video.faults:
+                raise MediaError(f"cannot read all of {path}: {'; '.join(video.faults)}")
     else:
-        yield str(path), read_image(path)
+        yield str(path), reader.read(path)
 
 
 def _archive_frames(path: Path) -> Iterator[tuple[str, Frame]]:

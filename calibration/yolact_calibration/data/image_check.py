@@ -12,7 +12,7 @@ from typing import Any
 
 from yolact_calibration.errors import DatasetError, MediaError
 from yolact_calibration.labels.coco import CocoImage
-from yolact_runtime.media.images import read_image
+from yolact_runtime.media.image_reader import ImageReader
 
 __all__ = ["Passing", "check_images", "pass_on"]
 
@@ -29,13 +29,16 @@ def pass_on(items: Iterable[Any], label: str, total: int) -> Iterable[Any]:  # n
     return items
 
 
-def check_images(files: Sequence[tuple[CocoImage, Path]], source: str, sha256: str, progress: Passing = pass_on) -> str:
+def check_images(
+    files: Sequence[tuple[CocoImage, Path]], source: str, sha256: str, reader: ImageReader, progress: Passing = pass_on
+) -> str:
     """Decode every image as the work will, and compare its size with its annotations.
 
     Args:
         files: Images and where they lie.
         source: The annotation file, for messages.
         sha256: Of the annotation file.
+        reader: Reads the images, as the work will.
         progress: Shows how far it is.
 
     Returns:
@@ -46,7 +49,9 @@ def check_images(files: Sequence[tuple[CocoImage, Path]], source: str, sha256: s
     """
     total = hashlib.sha256(sha256.encode())
     problems: list[str] = []
-    for (image, _), (content, problem) in progress(zip(files, _looked_at(files), strict=True), "checked", len(files)):
+    for (image, _), (content, problem) in progress(
+        zip(files, _looked_at(files, reader), strict=True), "checked", len(files)
+    ):
         total.update(image.file_name.encode("utf-8", "surrogatepass"))
         total.update(content)
         if problem:
@@ -60,14 +65,14 @@ def check_images(files: Sequence[tuple[CocoImage, Path]], source: str, sha256: s
     return total.hexdigest()
 
 
-def _looked_at(files: Sequence[tuple[CocoImage, Path]]) -> Iterator[tuple[bytes, str]]:
+def _looked_at(files: Sequence[tuple[CocoImage, Path]], reader: ImageReader) -> Iterator[tuple[bytes, str]]:
     """Contents and problems in order, a few images ahead of whoever takes them."""
     count = min(_MOST_THREADS, os.cpu_count() or 1)
     waiting: deque[Future[tuple[bytes, str]]] = deque()
     with ThreadPoolExecutor(count) as pool:
         try:
             for image, path in files:
-                waiting.append(pool.submit(_look_at, image, path))
+                waiting.append(pool.submit(_look_at, image, path, reader))
                 if len(waiting) > _AHEAD * count:
                     yield waiting.popleft().result()
             while waiting:
@@ -77,10 +82,10 @@ def _looked_at(files: Sequence[tuple[CocoImage, Path]]) -> Iterator[tuple[bytes,
                 future.cancel()
 
 
-def _look_at(image: CocoImage, path: Path) -> tuple[bytes, str]:
+def _look_at(image: CocoImage, path: Path, reader: ImageReader) -> tuple[bytes, str]:
     try:
         content = path.read_bytes()
-        height, width = read_image(path).shape[:2]
+        height, width = reader.read(path).shape[:2]
     except OSError as error:
         return b"", f"cannot read {path}: {error.strerror or error}"
     except MediaError as error:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from yolact_calibration.data.augment import AugmentOptions, choose_window, distort_colours, normalise, sample_image
 from yolact_calibration.errors import DatasetError
 from yolact_runtime.cpu.preprocess import preprocess
-from yolact_runtime.media.images import read_image
+from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.media.inputs import find_inputs
 from yolact_runtime.model.manifest import InputSpec
 
@@ -27,9 +27,13 @@ class UnlabelledImages:
 
     Attributes:
         paths: In order; no file twice.
+        warnings: What was left out and why, for people.
+        reader: Of these files.
     """
 
     paths: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
+    reader: ImageReader = dataclasses.field(default_factory=ImageReader, compare=False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -39,9 +43,10 @@ class UnlabelledImages:
         count = max(1, round(len(self) * fraction))
         order = np.random.default_rng([seed, 7]).permutation(len(self)).tolist()
         held, rest = sorted(order[:count]), sorted(order[count:])
-        return UnlabelledImages(tuple(self.paths[i] for i in rest)), UnlabelledImages(
-            tuple(self.paths[i] for i in held)
-        )
+        return self._only(rest), self._only(held)
+
+    def _only(self, indices: Sequence[int]) -> UnlabelledImages:
+        return dataclasses.replace(self, paths=tuple(self.paths[i] for i in indices), warnings=())
 
     def digest(self) -> str:
         """SHA-256 of the files' contents, hexadecimal; names and places do not matter."""
@@ -53,16 +58,17 @@ class UnlabelledImages:
     def tensors(self, spec: InputSpec, count: int, batch_size: int = 4) -> list[torch.Tensor]:
         """The first `count` images as the runtime would feed them: batches ``(B, 3, H, W)`` float32."""
         chosen = self.paths[:count]
-        tensors = [torch.from_numpy(preprocess(read_image(path), spec)) for path in chosen]
+        tensors = [torch.from_numpy(preprocess(self.reader.read(path), spec)) for path in chosen]
         return [torch.cat(tensors[first : first + batch_size]) for first in range(0, len(tensors), batch_size)]
 
 
-def find_unlabelled(words: Sequence[str], least: int) -> UnlabelledImages:
+def find_unlabelled(words: Sequence[str], least: int, reader: ImageReader | None = None) -> UnlabelledImages:
     """Images of folders, globs and files.
 
     Args:
         words: As on a command line.
         least: Fewer images are refused.
+        reader: Of images; None takes 16-bit samples as their files state them.
 
     Raises:
         DatasetError: A word stands for nothing, or there are too few images.
@@ -76,7 +82,10 @@ def find_unlabelled(words: Sequence[str], least: int) -> UnlabelledImages:
             f"{' '.join(words)}: {len(found.images)} images found, {least} are the least that says something about a "
             f"model; give more, as the camera sees them. Labels are not needed"
         )
-    return UnlabelledImages(found.images)
+    warnings = list(found.left_out)
+    if found.videos:
+        warnings.append(f"{len(found.videos)} video(s) are left out, {found.videos[0]} first: images are needed")
+    return UnlabelledImages(found.images, tuple(warnings), reader or ImageReader())
 
 
 class ImageSequence(Dataset[tuple[torch.Tensor, None]]):
@@ -93,7 +102,7 @@ class ImageSequence(Dataset[tuple[torch.Tensor, None]]):
         # A permutation of thousands takes a fraction of the time that reading an image does.
         index = int(np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.images))[place])
         rng = np.random.default_rng([self.seed, 1, k])
-        frame = read_image(self.images.paths[index])
+        frame = self.images.reader.read(self.images.paths[index])
         height, width = frame.shape[:2]
         # The whole image stands for the object that a crop has to overlap.
         window = choose_window(height, width, np.array([[0, 0, width, height]], np.float32), self.augment, rng)

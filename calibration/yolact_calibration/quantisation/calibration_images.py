@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from yolact_calibration.data.frame_files import ARCHIVE_SUFFIX, frames_of
+from yolact_calibration.data.frame_files import frames_of
 from yolact_calibration.errors import DatasetError, MediaError
 from yolact_calibration.quantisation.observer import frame_digest
-from yolact_runtime.media.inputs import find_inputs
-from yolact_runtime.media.videos import VIDEO_SUFFIXES
+from yolact_runtime.formats.file_format import FileKind
+from yolact_runtime.formats.file_probe import kind_of_file
+from yolact_runtime.media.image_reader import ImageReader
+from yolact_runtime.media.inputs import Inputs, find_inputs
 
 __all__ = ["CalibrationImage", "CalibrationImages", "find_calibration_images"]
 
@@ -50,10 +52,12 @@ class CalibrationImages:
     Attributes:
         images: Those of a file one after the other, by ascending position.
         warnings: What was left out and why, for people.
+        reader: Of their files.
     """
 
     images: tuple[CalibrationImage, ...]
     warnings: tuple[str, ...]
+    reader: ImageReader = dataclasses.field(default_factory=ImageReader, compare=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -65,7 +69,7 @@ class CalibrationImages:
             end = first
             while end < len(self.images) and self.images[end].path == path:
                 end += 1
-            yield from _read(path, self.images[first:end])
+            yield from _read(path, self.images[first:end], self.reader)
             first = end
 
     def hold_back(self, count: int) -> tuple[CalibrationImages, CalibrationImages]:
@@ -75,8 +79,8 @@ class CalibrationImages:
         """
         held = {image.digest for image in sorted(self.images, key=lambda image: image.digest)[:count]}
         rest = tuple(image for image in self.images if image.digest not in held)
-        return CalibrationImages(rest, self.warnings), CalibrationImages(
-            tuple(image for image in self.images if image.digest in held), ()
+        return dataclasses.replace(self, images=rest), dataclasses.replace(
+            self, images=tuple(image for image in self.images if image.digest in held), warnings=()
         )
 
     def digest(self) -> str:
@@ -89,6 +93,8 @@ def find_calibration_images(
     *,
     frames_per_video: int = 64,
     most: int | None = None,
+    bit_depth: int | None = None,
+    usual_bit_depth: int | None = None,
     on_file: Callable[[int, int], None] | None = None,
 ) -> CalibrationImages:
     """Find images and look at every one.
@@ -97,18 +103,23 @@ def find_calibration_images(
 
     Args:
         words: Folders, globs and files, as on a command line: images, videos, and ``.npz`` archives of uint8 arrays
-            ``(N, H, W, 3)`` or ``(H, W, 3)``, blue first.
+            ``(N, H, W, 3)`` or ``(H, W, 3)``, blue first. See :func:`yolact_runtime.media.inputs.find_inputs`.
         frames_per_video: At most so many frames of each video, spread evenly.
         most: Of more files, so many are taken, spread evenly; None takes all.
+        bit_depth: Significant bits of 16-bit images, as somebody asked for it.
+        usual_bit_depth: The same, for files that state nothing.
         on_file: Called with the number of files looked at and of all.
 
     Raises:
         DatasetError: A word stands for nothing, or fewer than 8 images are usable.
+        UsageError: A bit depth is none.
     """
-    files = _find_files(words)
+    found = _find_files(words)
+    files = list(dict.fromkeys([*found.images, *found.videos, *found.archives]))
     if most is not None and len(files) > most:
         files = [files[index] for index in np.linspace(0, len(files) - 1, most).round().astype(int)]
-    screening = _Screening()
+    notes = list(found.left_out)
+    screening = _Screening(ImageReader(bit_depth, usual_bit_depth, notes.append), notes)
     for done, path in enumerate(files, start=1):
         screening.look_at(path, frames_per_video)
         if on_file:
@@ -117,17 +128,19 @@ def find_calibration_images(
 
 
 class _Screening:
-    def __init__(self) -> None:
+    def __init__(self, reader: ImageReader, notes: list[str]) -> None:
+        self._reader = reader
+        self._notes = notes
         self._images: dict[str, CalibrationImage] = {}
         self._warnings: list[str] = []
         self._counts = {"unreadable": 0, "blank": 0, "duplicate": 0}
 
     def look_at(self, path: Path, frames_per_video: int) -> None:
-        most = frames_per_video if path.suffix.lower() in VIDEO_SUFFIXES else None
+        most = frames_per_video if kind_of_file(path) is FileKind.VIDEO else None
         seen: list[tuple[CalibrationImage, bool]] = []
         stride = 1
         try:
-            for position, (name, frame) in enumerate(frames_of(path)):
+            for position, (name, frame) in enumerate(frames_of(path, self._reader)):
                 if position % stride:
                     continue
                 seen.append((CalibrationImage(path, position, name, frame_digest(frame)), _is_blank(frame)))
@@ -155,7 +168,8 @@ class _Screening:
                 f"{found} images are few to calibrate with, and rare values may be missing from the ranges; give "
                 f"{_ENOUGH} or more"
             )
-        return CalibrationImages(tuple(self._images.values()), tuple(self._warnings))
+        warnings = (*self._notes, *self._warnings)
+        return CalibrationImages(tuple(self._images.values()), warnings, self._reader)
 
     def _judge(self, image: CalibrationImage, blank: bool) -> None:
         if blank:
@@ -172,14 +186,11 @@ class _Screening:
         self._warnings.append(f"left out: {reason}")
 
 
-def _find_files(words: Sequence[str]) -> list[Path]:
-    found = find_inputs(words)
-    archives = [sorted(Path(word).glob(f"*{ARCHIVE_SUFFIX}")) if Path(word).is_dir() else [] for word in words if word]
-    holding = {word for word, files in zip([word for word in words if word], archives, strict=True) if files}
+def _find_files(words: Sequence[str]) -> Inputs:
+    found = find_inputs(words, archives=True)
     for word, reason in found.failures:
-        if word not in holding:
-            raise DatasetError(f'"{word}": {reason}')
-    return list(dict.fromkeys([*found.images, *found.videos, *(file for files in archives for file in files)]))
+        raise DatasetError(f'"{word}": {reason}')
+    return found
 
 
 def _is_blank(frame: Frame) -> bool:
@@ -188,8 +199,8 @@ def _is_blank(frame: Frame) -> bool:
     return bool((high.astype(int) - low < _LEAST_CONTRAST).all())
 
 
-def _read(path: Path, images: Sequence[CalibrationImage]) -> Iterator[tuple[str, Frame]]:
+def _read(path: Path, images: Sequence[CalibrationImage], reader: ImageReader) -> Iterator[tuple[str, Frame]]:
     chosen = {image.position: image.name for image in images}
-    for position, (_, frame) in enumerate(islice(frames_of(path), images[-1].position + 1)):
+    for position, (_, frame) in enumerate(islice(frames_of(path, reader), images[-1].position + 1)):
         if position in chosen:
             yield chosen[position], frame

@@ -56,7 +56,7 @@ _REFUSED = {
 }
 _FOR_PRECISION = (
     *("max_drop", "no_guard", "int8_all", "calibration_method", "calibration_cache", "guard_images"),
-    *("sensitivity_images", "calib", "annotations", "images", "threads"),
+    *("sensitivity_images", "calib", "annotations", "images", "threads", "bit_depth"),
     *("skip_missing", "allow_outside"),
 )
 _FOR_ENGINES = (
@@ -137,7 +137,11 @@ def _add_precisions(options: argparse.Namespace, bundle: Path, terminal: Termina
     started = time.monotonic()
     existing = ExistingBundle(bundle)
     existing.require_sound(options.threads or 0)
-    extended = existing.extend(network_adder(options, terminal, existing.earlier_rows), terminal.tell)
+    usual = existing.manifest.input.bit_depth
+    adder = network_adder(options, terminal, existing.earlier_rows, usual)
+    if None not in (usual, options.bit_depth) and usual != options.bit_depth:
+        terminal.warn(f"{bundle} states {usual} bits; it states {options.bit_depth} from now on, as --bit-depth says")
+    extended = existing.extend(adder, terminal.tell, options.bit_depth)
     if extended.was_signed and options.sign is None:
         terminal.say(f"{bundle / SIGNATURE_NAME} no longer fits and is removed; sign again with --sign KEY")
     engines: list[WrittenEngine] = []

@@ -133,6 +133,7 @@ def _export(options: argparse.Namespace, terminal: Terminal) -> int:
         dynamic_batch=options.dynamic_batch,
         normalise_in_graph=options.normalise_in_graph,
         deform_conv=options.deform_conv,
+        bit_depth=options.bit_depth,
     )
     started = time.monotonic()
     bundle = options.output or Path(f"{options.checkpoint.stem}.bundle")

@@ -18,6 +18,7 @@ from yolact_export.errors import UsageError
 from yolact_export.model.config import CONFIGS
 from yolact_export.training.progress_report import ProgressReport, duration
 from yolact_plugins.files import human_size
+from yolact_runtime.media.image_reader import ImageReader, add_bit_depth_option
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", metavar="CHECKPOINT|CONFIG", help=".pth file, or a configuration such as yolact_tiny")
     parser.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="COCO instances")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images they name")
+    add_bit_depth_option(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.pth", help="checkpoint to write")
     add_file_rules(parser)
     parser.add_argument("--json", metavar="PATH|-", help="write the record of the training as JSON to a file or stdout")
@@ -131,7 +133,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     started = time.monotonic()
     terminal.heading(f"training {options.source} on {options.annotations}")
 
-    settings = _settings(options, terminal.tell)
+    settings = _settings(options, terminal.tell, terminal.warn)
     result = finetune(settings, terminal.tell, ProgressReport(terminal), terminal.progress)
     _close(result, settings, time.monotonic() - started, terminal)
     if options.json:
@@ -139,7 +141,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
-def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> FinetuneOptions:
+def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Callable[[str], None]) -> FinetuneOptions:
     from yolact_calibration.data.augment import AugmentOptions
     from yolact_calibration.training.torch_device import choose_device
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
@@ -176,6 +178,7 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None]) -> Finetu
         restart=options.restart,
         command_line=options.command_line,
         rules=file_rules(options),
+        reader=ImageReader(options.bit_depth, None, warn),
     )
     check_outputs(settings)
     if options.json not in (None, "-") and Path(options.json).resolve() in _inputs(settings):

@@ -13,6 +13,8 @@ from yolact_calibration.errors import DatasetError
 from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_export.errors import UsageError
 from yolact_plugins.files import write_atomically
+from yolact_runtime.cpu.bit_depth import check_bit_depth
+from yolact_runtime.media.image_reader import add_bit_depth_option
 from yolact_runtime.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of --annotations")
     add_file_rules(group)
+    add_bit_depth_option(group)
     group.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads to measure latency with (default: pruning 1, others all)"
     )
@@ -111,6 +114,7 @@ def check_precision_options(options: argparse.Namespace) -> None:
     if options.annotations is None and getattr(options, "recover_annotations", None) is None:
         _refuse(options, _WITH_ANNOTATIONS, "--annotations")
     _require_least(options, "threads", 1)
+    check_bit_depth(options.bit_depth, "--bit-depth")
     if not options.int8:
         _refuse(options, _WITH_INT8, "--int8")
     if not wants_precision(options):
@@ -152,8 +156,10 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def precision_request(options: argparse.Namespace, terminal: Terminal) -> PrecisionRequest:
-    """What to add to the bundle, with its images found and looked at.
+def precision_request(
+    options: argparse.Namespace, terminal: Terminal, usual_bit_depth: int | None = None
+) -> PrecisionRequest:
+    """What to add to the bundle, with its images found and looked at; `usual_bit_depth` is what the bundle states.
 
     Raises:
         DatasetError: The images do not serve.
@@ -163,7 +169,7 @@ def precision_request(options: argparse.Namespace, terminal: Terminal) -> Precis
     from yolact_calibration.quantisation.ranges import RangeMethod
     from yolact_export.precision.precision import PrecisionRequest
 
-    images = find_calibration_images(options.calib)
+    images = find_calibration_images(options.calib, bit_depth=options.bit_depth, usual_bit_depth=usual_bit_depth)
     calibration, guard = _guard(options, images, terminal)
     dialects = {
         "cpu": (Dialect.CPU,),
@@ -194,7 +200,9 @@ def _guard(
     from yolact_export.precision.guard_images import GuardImages
 
     if options.annotations is not None:
-        data = AnnotatedImages.open(CocoAnnotations.from_file(options.annotations), options.images, file_rules(options))
+        data = AnnotatedImages.open(
+            CocoAnnotations.from_file(options.annotations), options.images, file_rules(options), images.reader
+        )
         if data.annotations.has_boxes_only:
             raise DatasetError(
                 f"{options.annotations}: the labels have boxes only, so that a loss of masks could not be seen; give "
@@ -234,6 +242,7 @@ def network_adder(
     options: argparse.Namespace,
     terminal: Terminal,
     earlier_rows: Callable[[PrecisionResult], Sequence[Mapping[str, Any]]] = lambda _: (),
+    usual_bit_depth: int | None = None,
 ) -> AddNetworks:
     """What is called when the float32 network stands, of an export or of an existing bundle.
 
@@ -241,11 +250,12 @@ def network_adder(
         options: Of the command line.
         terminal: For progress and talk.
         earlier_rows: Given the new networks, the rows of an earlier report on networks that stay beside them.
+        usual_bit_depth: Of the images, as an existing bundle states it.
 
     Raises:
         DatasetError: The images do not serve.
     """
-    request = precision_request(options, terminal)
+    request = precision_request(options, terminal, usual_bit_depth)
 
     def add(folder: Path, manifest: Manifest) -> tuple[PrecisionResult, dict[str, Any]]:
         from yolact_calibration.report.html_page import now_utc

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from yolact_calibration.labels.options import file_rules
 from yolact_export.errors import UsageError
+from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.terminal import Terminal, named_as_options
 
 if TYPE_CHECKING:
@@ -113,6 +114,10 @@ def _request(
     from yolact_export.training.pruning import PruneRequest
 
     device = choose_device("auto")
+    reader = ImageReader(options.bit_depth, None, terminal.warn)
+    images = find_unlabelled(options.calib, _LEAST_IMAGES, reader)
+    for sentence in images.warnings:
+        terminal.warn(sentence)
     importance = options.importance or "taylor"
     # Pyramid, prototype network and head have no batch norms.
     blocks = ("backbone",) if importance == "batch-norm" else BLOCKS
@@ -121,9 +126,9 @@ def _request(
         options=PruneOptions(
             options.prune, importance, WidthGrid(round_to=options.round_to), blocks, seed=options.seed
         ),
-        images=find_unlabelled(options.calib, _LEAST_IMAGES),
-        labelled=_annotated(options, options.recover_annotations, Path(options.calib[0]), terminal),
-        evaluation=_annotated(options, options.annotations, options.images, terminal),
+        images=images,
+        labelled=_annotated(options, options.recover_annotations, Path(options.calib[0]), reader, terminal),
+        evaluation=_annotated(options, options.annotations, options.images, reader, terminal),
         recovery=_recovery(options, device, coarsest_size),
         augment=AugmentOptions.none() if options.no_augment else AugmentOptions(expand=1.5),
         num_threads=options.threads or 1,
@@ -156,14 +161,14 @@ def _recovery(options: argparse.Namespace, device: str, coarsest_size: tuple[int
 
 
 def _annotated(
-    options: argparse.Namespace, annotations: Path | None, folder: Path, terminal: Terminal
+    options: argparse.Namespace, annotations: Path | None, folder: Path, reader: ImageReader, terminal: Terminal
 ) -> AnnotatedImages | None:
     from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.labels.coco import CocoAnnotations
 
     if annotations is None:
         return None
-    data = AnnotatedImages.open(CocoAnnotations.from_file(annotations), folder, file_rules(options))
+    data = AnnotatedImages.open(CocoAnnotations.from_file(annotations), folder, file_rules(options), reader)
     for finding in (*data.annotations.findings, *data.findings):
         terminal.warn(f"{annotations}: {finding}")
     return data

@@ -43,6 +43,7 @@ class ExportOptions:
             node, so that zero padding stays exact; everything else goes into the first convolution.
         deform_conv: Form of the deformable convolutions of YOLACT++. ``deform-conv`` needs operator set 19 and a
             backend that has DeformConv: ONNX Runtime and TensorRT, but not TensorRT-RTX.
+        bit_depth: Significant bits of images with 16 bits a sample, for the manifest to state; it changes no graph.
         metadata: Written to ``metadata_props``.
     """
 
@@ -50,6 +51,7 @@ class ExportOptions:
     dynamic_batch: bool = False
     normalise_in_graph: bool = False
     deform_conv: DeformConvForm | str = DeformConvForm.DEFORM_CONV
+    bit_depth: int | None = None
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -112,7 +112,10 @@ class ExistingBundle:
                 segmenter.compare_manifests()
 
     def extend(
-        self, add_networks: Callable[[Path, Manifest], tuple[PrecisionResult, dict[str, Any]]], say: Say
+        self,
+        add_networks: Callable[[Path, Manifest], tuple[PrecisionResult, dict[str, Any]]],
+        say: Say,
+        bit_depth: int | None = None,
     ) -> ExtendedBundle:
         """Make networks and put them into the bundle, all at once at the end.
 
@@ -122,6 +125,7 @@ class ExistingBundle:
         Args:
             add_networks: Makes them in a folder with the float32 network; also returns their part of the report.
             say: Receives a line for whatever is removed.
+            bit_depth: Of the images that were used, for the manifest to state; None leaves what it states.
 
         Raises:
             BundleError: The float32 network was exchanged meanwhile. The bundle is as it was, as after any error.
@@ -135,6 +139,8 @@ class ExistingBundle:
             manifest, gone = _with_networks(now, result)
             others = {name: artefact for name, artefact in manifest.artefacts.items() if name != GOLDEN_NAME}
             manifest = replace(manifest, artefacts={**others, GOLDEN_NAME: golden})
+            if bit_depth is not None:
+                manifest = replace(manifest, input=replace(manifest.input, bit_depth=bit_depth))
             carry_over(self._place, folder, {MANIFEST_NAME, SIGNATURE_NAME, *gone, *_old_rejects(result)})
             write_atomically(folder / MANIFEST_NAME, manifest.to_json().encode())
             document = {**self._report, **self._earlier_documents(result), "precision": report}

@@ -13,7 +13,7 @@ from yolact_calibration.data.annotated_images import AnnotatedImages
 from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.quantisation.calibration_images import CalibrationImages
 from yolact_calibration.quantisation.trial import NamedFrames
-from yolact_runtime.media.images import read_image
+from yolact_runtime.media.image_reader import ImageReader
 
 __all__ = ["GuardImages"]
 
@@ -59,20 +59,21 @@ class GuardImages:
     def labelled(cls, data: AnnotatedImages, limit: int | None) -> GuardImages:
         """Images with COCO labels."""
         annotations = data.annotations if limit is None else data.annotations.first(limit)
-        files = _Files(tuple((image.file_name, data.path(image)) for image in annotations.images))
+        files = _Files(tuple((image.file_name, data.path(image)) for image in annotations.images), data.reader)
         return cls(files, f"{len(files)} labelled images", annotations)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Files:
     paths: tuple[tuple[str, Path], ...]
+    reader: ImageReader
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
         for name, path in self.paths:
-            yield name, read_image(path)
+            yield name, self.reader.read(path)
 
 
 def _names(frames: NamedFrames) -> list[str]:
@@ -87,8 +88,8 @@ def _names(frames: NamedFrames) -> list[str]:
 def _only(frames: NamedFrames, indices: Sequence[int]) -> NamedFrames:
     """The images at ascending places; the others are not read where that is possible."""
     if isinstance(frames, _Files):
-        return _Files(tuple(frames.paths[index] for index in indices))
+        return dataclasses.replace(frames, paths=tuple(frames.paths[index] for index in indices))
     if isinstance(frames, CalibrationImages):
-        return CalibrationImages(tuple(frames.images[index] for index in indices), ())
+        return dataclasses.replace(frames, images=tuple(frames.images[index] for index in indices), warnings=())
     wanted = set(indices)
     return [item for index, item in enumerate(frames) if index in wanted]

@@ -11,7 +11,7 @@ from yolact_calibration.evaluation.agreement import Agreement, measure_agreement
 from yolact_calibration.training.torch_backend import torch_segmenter
 from yolact_export.model.yolact import Yolact
 from yolact_runtime.masks.instances import Instances
-from yolact_runtime.media.images import read_image
+from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.segmenter import Segmenter
 
@@ -41,16 +41,20 @@ def evaluate_model(model: Yolact, data: AnnotatedImages, class_names: Sequence[s
     """
     names = data.annotations.category_names if class_names is None else tuple(class_names)
     segmenter = make_segmenter(model, names)
-    predictions = {image.image_id: segmenter(read_image(data.path(image))) for image in data.annotations.images}
+    predictions = {image.image_id: segmenter(data.reader.read(data.path(image))) for image in data.annotations.images}
     return measure_accuracy(data.annotations, predictions, names)
 
 
-def find_instances(model: Yolact, class_names: Sequence[str], paths: Iterable[Path]) -> dict[str, Instances]:
+def find_instances(
+    model: Yolact, class_names: Sequence[str], paths: Iterable[Path], reader: ImageReader
+) -> dict[str, Instances]:
     """Everything a model in eval mode finds, by file."""
     segmenter = make_segmenter(model, class_names)
-    return {str(path): segmenter(read_image(path)) for path in paths}
+    return {str(path): segmenter(reader.read(path)) for path in paths}
 
 
-def measure_model_agreement(reference: dict[str, Instances], model: Yolact, class_names: Sequence[str]) -> Agreement:
+def measure_model_agreement(
+    reference: dict[str, Instances], model: Yolact, class_names: Sequence[str], reader: ImageReader
+) -> Agreement:
     """How far a model in eval mode finds what :func:`find_instances` of another found in the same files."""
-    return measure_agreement(reference, find_instances(model, class_names, map(Path, reference)), class_names)
+    return measure_agreement(reference, find_instances(model, class_names, map(Path, reference), reader), class_names)

@@ -42,6 +42,7 @@ from yolact_plugins.errors import TextError
 from yolact_plugins.files import write_atomically
 from yolact_plugins.text import read_json
 from yolact_runtime.cpu.priors import make_priors
+from yolact_runtime.media.image_reader import ImageReader
 
 __all__ = ["FinetuneOptions", "Finetuned", "check_outputs", "evaluate_model", "finetune", "split_annotations"]
 
@@ -69,6 +70,7 @@ class FinetuneOptions:
         restart: Discard an unfinished training of the same output.
         command_line: What was typed, for the report; empty if nothing was.
         rules: What is done about images that are absent or outside of their folder.
+        reader: Reads all images.
     """
 
     source: str
@@ -89,6 +91,7 @@ class FinetuneOptions:
     restart: bool = False
     command_line: str = ""
     rules: FileRules = dataclasses.field(default_factory=FileRules)
+    reader: ImageReader = dataclasses.field(default_factory=ImageReader)
 
     @property
     def state_path(self) -> Path:
@@ -249,7 +252,7 @@ def _with_safe_autocast(options: FinetuneOptions, model: Yolact, say: Callable[[
 
 def _data(options: FinetuneOptions, say: Callable[[str], None]) -> tuple[AnnotatedImages, AnnotatedImages | None]:
     annotations = _trainable(CocoAnnotations.from_file(options.annotations))
-    train = AnnotatedImages.open(annotations, options.images, options.rules)
+    train = AnnotatedImages.open(annotations, options.images, options.rules, options.reader)
     if options.validation_annotations is None:
         _tell(train, say)
         kept, held = split_annotations(train.annotations, options.validation_fraction, options.training.seed)
@@ -257,7 +260,9 @@ def _data(options: FinetuneOptions, say: Callable[[str], None]) -> tuple[Annotat
         return dataclasses.replace(train, annotations=kept), held_images
     _tell(train, say)
     labels = CocoAnnotations.from_file(options.validation_annotations)
-    validation = AnnotatedImages.open(labels, options.validation_images or options.images, options.rules)
+    validation = AnnotatedImages.open(
+        labels, options.validation_images or options.images, options.rules, options.reader
+    )
     _tell(validation, say)
     # Now, and not at the first evaluation.
     for finding in match_categories(train.annotations.category_names, labels).findings:
@@ -303,6 +308,7 @@ def _facts(
         "input_size": str(options.input_size),
         "prior_scales": str(options.prior_scales),
         "device": options.device,
+        **({} if options.reader.bit_depth is None else {"bit_depth": str(options.reader.bit_depth)}),
     }
 
 

@@ -192,8 +192,10 @@ def _judge(loaded: LoadedCheckpoint, request: PruneRequest) -> tuple[_Judge, Unl
         return _Judge(lambda model: _figures(evaluate_model(model, evaluation, names), "AP")), request.images
     images, held = request.images.hold_back(0.1, request.options.seed)
     loaded.model.to(request.device)
-    reference = find_instances(loaded.model, names, held.paths)
-    return _Judge(lambda model: _figures(measure_model_agreement(reference, model, names), "agreement")), images
+    reference = find_instances(loaded.model, names, held.paths, held.reader)
+    return _Judge(
+        lambda model: _figures(measure_model_agreement(reference, model, names, held.reader), "agreement")
+    ), images
 
 
 def _figures(found: Any, word: str) -> Scores:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_runtime.commands.overlay_options import add_overlay_options, check_overlay_options
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import SelfTestError, UsageError
+from yolact_runtime.media.image_reader import add_bit_depth_option
 from yolact_runtime.segmenter_options import SegmenterOptions
 from yolact_runtime.terminal import Terminal, add_common_options, named_as_options, run_command
 
@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "model", type=Path, help="bundle folder, .onnx file or .plan in its bundle, written by yolact-export"
     )
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image, video, folder or glob")
+    add_bit_depth_option(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="OUT_DIR", help="write pictures with masks here")
     parser.add_argument(
         "--json", metavar="PATH|-", help="write results as JSON (masks as COCO RLE) to a file or stdout"
@@ -117,13 +118,10 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def _run_job(job: RunJob, options: argparse.Namespace, terminal: Terminal, segmenter_options: SegmenterOptions) -> bool:
     """Everything but the end; False where there was a self-test and nothing else."""
-    from yolact_runtime.commands.run_words import split_words
     from yolact_runtime.commands.self_test_command import check_model, open_model, show_result
     from yolact_runtime.media.inputs import find_inputs
 
-    words, refused = split_words(options.inputs)
-    inputs = find_inputs(words)
-    inputs = replace(inputs, failures=(*refused, *inputs.failures))
+    inputs = find_inputs(options.inputs)
     for sentence in inputs.left_out:
         terminal.warn(sentence)
     with open_model(options, segmenter_options) as segmenter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,12 +17,14 @@ from yolact_runtime.commands.overlay_options import OverlayPainter
 from yolact_runtime.commands.picture_folder import PictureFolder
 from yolact_runtime.commands.result_sinks import FrameResult, ResultSink, RunEnd, open_sinks
 from yolact_runtime.errors import MediaError, YolactError
+from yolact_runtime.media.image_reader import reader_for_model
 from yolact_runtime.plain_text import printable
 from yolact_runtime.stop_signals import hold_stop, name_of_stop
 from yolact_runtime.terminal import Terminal, show_results
 
 if TYPE_CHECKING:
     from yolact_runtime.masks.instances import Instances
+    from yolact_runtime.media.image_reader import ImageReader
     from yolact_runtime.media.inputs import Inputs
     from yolact_runtime.media.video_writer import VideoWriter
     from yolact_runtime.media.videos import VideoFrame, VideoReader
@@ -49,6 +52,7 @@ class RunJob:
         self._painter = OverlayPainter(options)
         self._terminal = terminal
         self._segmenter: Segmenter
+        self._reader: ImageReader
         self._class_names: tuple[str, ...] = ()
         self._pictures: PictureFolder | None = None
         self._sinks: list[ResultSink] | None = None
@@ -66,10 +70,14 @@ class RunJob:
         """
         self._segmenter = segmenter
         self._class_names = segmenter.class_names
+        self._reader = reader_for_model(self._options.bit_depth, segmenter.manifest, self._terminal.warn)
         files = inputs.images + inputs.videos
         self._not_done = deque(map(str, files))
         if self._options.output:
-            self._pictures = PictureFolder(self._options.output, frozenset(path.resolve() for path in files))
+            # Path.resolve() raises at a loop of links.
+            self._pictures = PictureFolder(
+                self._options.output, frozenset(Path(os.path.realpath(path)) for path in files)
+            )
         try:
             self._sinks = open_sinks(self._options, self._class_names)
             for word, reason in inputs.failures:
@@ -166,9 +174,9 @@ class RunJob:
         self._give(lambda sink: sink.fail(name, reason))
 
     def _run_image(self, path: Path) -> None:
-        from yolact_runtime.media.images import read_image, write_image
+        from yolact_runtime.media.images import write_image
 
-        frame = read_image(path)
+        frame = self._reader.read(path)
         destination = self._pictures.picture_of(path) if self._pictures else None
         instances = self._record(str(path), self._segmenter(frame))
         self._report(f"{path}: {_summary(self._class_names[i] for i in instances.class_id)}")

@@ -1,22 +1,18 @@
-"""The words of ``yolact-run`` that need a second look: swapped, out of range, or no files at all."""
+"""The words of ``yolact-run`` that need a second look: swapped or out of range."""
 
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 
 from yolact_runtime.errors import UsageError
 from yolact_runtime.model.bundle import MANIFEST_NAME
 from yolact_runtime.terminal import check_json_destination
 
-__all__ = ["check_words", "split_words"]
+__all__ = ["check_words"]
 
 _MODEL_SUFFIXES = frozenset({".onnx", ".plan", ".engine"})
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_CAMERA = re.compile(r"[0-9]+|/dev/video[0-9]*")
 
 
 def check_words(options: argparse.Namespace) -> None:
@@ -62,26 +58,3 @@ def _check_order(options: argparse.Namespace) -> None:
 def _is_model(path: Path) -> bool:
     named = path.suffix in _MODEL_SUFFIXES or path.name == MANIFEST_NAME
     return (path / MANIFEST_NAME).is_file() or (named and path.is_file())
-
-
-def split_words(words: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Words that may name files, and those that cannot with the reason: addresses, cameras and stdin."""
-    files, failures = [], []
-    for word in words:
-        if _ADDRESS.match(word):
-            reason = (
-                "an address, and yolact-run reads files only: download the file, or record a piece of the stream as a "
-                "video; a program of yours gives frames of any source to yolact_runtime.Segmenter"
-            )
-        elif word == "-":
-            reason = "stdin is not read; name files, or write ./- for a file of that name"
-        elif _CAMERA.fullmatch(word) and not Path(word).is_file():
-            reason = (
-                "a camera, and yolact-run reads files only: record a video; a program of yours gives frames of a "
-                "camera to yolact_runtime.Segmenter"
-            )
-        else:
-            files.append(word)
-            continue
-        failures.append((word, reason))
-    return files, failures

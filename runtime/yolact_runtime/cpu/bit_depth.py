@@ -51,7 +51,7 @@ def to_eight_bits(pixels: npt.NDArray[np.uint16], bit_depth: int) -> npt.NDArray
     try:
         return scale_to_eight_bits(pixels, (1 << bit_depth) - 1)
     except FrameError as error:
-        raise FrameError(f"{error}, so it does not have {bit_depth} bits: correct the bit depth") from error
+        raise FrameError(f"a frame is not of {bit_depth} bits: {error}; correct bit_depth") from error
 
 
 def scale_to_eight_bits(pixels: Samples, white: int) -> npt.NDArray[np.uint8]:
@@ -66,7 +66,7 @@ def scale_to_eight_bits(pixels: Samples, white: int) -> npt.NDArray[np.uint8]:
     """
     largest = int(pixels.max(initial=0))
     if largest > white:
-        raise FrameError(f"the frame has the value {largest}, beyond {white}")
+        raise FrameError(f"it has the value {largest}, beyond {white}")
     return _table(white)[pixels]
 
 

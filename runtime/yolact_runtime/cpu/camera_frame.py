@@ -125,7 +125,8 @@ class CameraFrame:
         shape = tuple(int(side) for side in self.pixels.shape)
         dtypes = [getattr(a, "dtype", None) for a in (self.pixels, self.chroma) if isinstance(a, np.ndarray)]
         if any(dtype != np.uint8 for dtype in dtypes):
-            raise FrameError(f"a frame is a uint8 array with values 0..255, found {dtypes[0]}; convert it first")
+            found = next(dtype for dtype in dtypes if dtype != np.uint8)
+            raise FrameError(f"a CameraFrame is of uint8 arrays with values 0..255, found {found}; convert it first")
         if not self._fits(shape):
             chroma = "" if self.chroma is None else f" with chroma {tuple(self.chroma.shape)}"
             raise FrameError(f"no {PixelFormat(self.format).value} frame has the shape {shape}{chroma}")
@@ -145,12 +146,13 @@ class CameraFrame:
         return shape[2] == _NUM_BYTES[PixelFormat(self.format)]
 
 
-def host_bgr(frame: Any) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+def host_bgr(frame: Any, bit_depth: int | None = None) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
     """A frame for a network on the host.
 
     Args:
         frame: A NumPy array as :func:`yolact_runtime.cpu.preprocess.as_bgr` takes it, or a :class:`CameraFrame` of
             such.
+        bit_depth: Significant bits of plain uint16 arrays.
 
     Returns:
         ``(H, W, 3)``, blue first: uint8, a view where possible; of NV12 and YUYV float32, clipped and not rounded.
@@ -165,7 +167,7 @@ def host_bgr(frame: Any) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
             "with a TensorRT backend"
         )
     if not isinstance(frame, CameraFrame):
-        return as_bgr(frame)
+        return as_bgr(frame, bit_depth)
     if frame.format is PixelFormat.RGB:
         return as_bgr(frame.pixels)[..., ::-1]
     if frame.format is PixelFormat.NV12:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from yolact_runtime.cpu.bit_depth import to_eight_bits
 from yolact_runtime.cpu.geometry import LinearTaps, linear_taps
 from yolact_runtime.errors import FrameError
 from yolact_runtime.model.manifest import InputSpec
@@ -16,30 +19,42 @@ Float = npt.NDArray[np.float32]
 _BLOCK_ROWS = 16
 
 
-def as_bgr(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Check a frame and give it three channels.
+def as_bgr(
+    frame: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], bit_depth: int | None = None
+) -> npt.NDArray[np.uint8]:
+    """Check a frame and give it three channels of eight bits.
 
     Args:
         frame: ``(H, W, 3)`` uint8 blue first; ``(H, W)`` or ``(H, W, 1)`` grayscale; ``(H, W, 4)`` BGRA, whose alpha is
-            ignored. Any strides.
+            ignored. Any strides. uint16 where `bit_depth` is known. Not modified.
+        bit_depth: Significant bits of uint16 samples, 8 to 16: they are scaled as
+            :func:`yolact_runtime.cpu.bit_depth.to_eight_bits` does, like the samples of files.
 
     Returns:
         ``(H, W, 3)``; a view of `frame` where possible.
 
     Raises:
-        FrameError: Anything else.
+        FrameError: Anything else, or a value of more than `bit_depth` bits.
     """
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+    if not isinstance(frame, np.ndarray) or frame.dtype not in (np.uint8, np.uint16):
         found = f"{frame.dtype} array" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise FrameError(f"a frame is a uint8 array with values 0..255, found {found}; convert it first")
+    if frame.dtype == np.uint16 and bit_depth is None:
+        raise FrameError(
+            "a frame of uint16 may have 10, 12 or 16 significant bits: say how many, such as with "
+            "SegmenterOptions(bit_depth=12), or convert it to uint8"
+        )
     if frame.ndim == 2:
         frame = frame[:, :, None]
     if frame.ndim != 3 or frame.shape[2] not in (1, 3, 4) or 0 in frame.shape:
         raise FrameError(f"a frame has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), found {frame.shape}")
-    return np.broadcast_to(frame, (*frame.shape[:2], 3)) if frame.shape[2] == 1 else frame[:, :, :3]
+    colours: npt.NDArray[Any] = frame[:, :, :3]
+    if colours.dtype == np.uint16 and bit_depth is not None:
+        colours = to_eight_bits(colours, bit_depth)
+    return np.broadcast_to(colours, (*colours.shape[:2], 3)) if colours.shape[2] == 1 else colours
 
 
-def preprocess(frame: npt.NDArray[np.uint8], spec: InputSpec) -> Float:
+def preprocess(frame: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], spec: InputSpec) -> Float:
     """Stretch a frame to the network input with half-pixel bilinear interpolation in float32, and normalise it.
 
     Args:
@@ -52,7 +67,7 @@ def preprocess(frame: npt.NDArray[np.uint8], spec: InputSpec) -> Float:
     Raises:
         FrameError: `frame` is not an image.
     """
-    return stretch(as_bgr(frame), spec)
+    return stretch(as_bgr(frame, spec.bit_depth), spec)
 
 
 def stretch(bgr: npt.NDArray[np.uint8] | Float, spec: InputSpec) -> Float:

@@ -106,7 +106,7 @@ class DevicePath:
             FrameError: `frame` is not an image.
             BackendError: The path is closed.
         """
-        camera_frame = _as_camera_frame(frame)
+        camera_frame = _as_camera_frame(frame, self.model.manifest.input.bit_depth)
         slot = self._take()
         try:
             slot.start(camera_frame)
@@ -257,13 +257,18 @@ class DevicePath:
         return predicted[np.arange(count), class_id]
 
 
-def _as_camera_frame(frame: Any) -> CameraFrame:
+def _as_camera_frame(frame: Any, bit_depth: int | None) -> CameraFrame:
     if isinstance(frame, CameraFrame):
         return frame
     if not is_device_array(frame):
-        bgr = as_bgr(frame)
+        bgr = as_bgr(frame, bit_depth)
         return CameraFrame(bgr, PixelFormat.BGR)
     shape = tuple(int(side) for side in frame.shape)
+    if getattr(frame, "dtype", None) is not None and "uint16" in str(frame.dtype):
+        raise FrameError(
+            "a frame of uint16 on the GPU is not read: scale it to uint8 there (value * 255 / (2**bits - 1), rounded), "
+            "or give it in host memory with SegmenterOptions(bit_depth=12)"
+        )
     if len(shape) != 3 or shape[2] not in _CHANNELS:
         raise FrameError(
             f"a frame on the GPU is (H, W, 3) BGR or (H, W, 4) BGRA uint8, found {shape}; other formats: CameraFrame"

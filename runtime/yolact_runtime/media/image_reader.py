@@ -14,8 +14,9 @@ from yolact_runtime.cpu.bit_depth import check_bit_depth, scale_to_eight_bits
 from yolact_runtime.errors import FrameError, MediaError
 from yolact_runtime.formats.image_header import ImageHeader
 from yolact_runtime.media.image_decoding import decode_image
+from yolact_runtime.model.manifest import Manifest
 
-__all__ = ["ImageReader", "add_bit_depth_option"]
+__all__ = ["ImageReader", "add_bit_depth_option", "reader_for_model"]
 
 Frame = npt.NDArray[np.uint8]
 _USUAL_DEPTHS = (8, 10, 12, 14)
@@ -46,6 +47,10 @@ class ImageReader:
         self._warn = warn
         self._warned: set[str] = set()
 
+    def __getstate__(self) -> dict[str, object]:
+        # A process that loads data has nobody to warn.
+        return {**self.__dict__, "_warn": None}
+
     def read(self, path: Path) -> Frame:
         """``(H, W, 3)`` uint8, blue first, turned upright by its EXIF orientation; gray is repeated, alpha is dropped.
 
@@ -62,11 +67,10 @@ class ImageReader:
         try:
             return self._as_frame(path, image, header)
         except FrameError as error:
-            raise MediaError(f"cannot read {path}: {error}") from error
+            raise MediaError(f"cannot read {path}: {error}, {self._limit(header)}") from error
         except MemoryError as error:
-            raise MediaError(
-                f"cannot read {path}: not enough memory for {image.shape[1]} x {image.shape[0]}"
-            ) from error
+            size = f"{image.shape[1]} x {image.shape[0]}"
+            raise MediaError(f"cannot read {path}: not enough memory for {size}") from error
 
     def _as_frame(self, path: Path, image: npt.NDArray[Any], header: ImageHeader) -> Frame:
         if image.dtype == np.uint8:
@@ -82,7 +86,9 @@ class ImageReader:
         """The value of white in samples of 16 bits."""
         if self.bit_depth is not None:
             white = (1 << self.bit_depth) - 1
-            stated = header.white or (self._white_of_sbit(path, image, header) if header.significant_bits else None)
+            stated = header.white
+            if header.significant_bits not in {0, 16, self.bit_depth} and self.bit_depth < 16:
+                stated = (1 << header.significant_bits) - 1
             if stated is not None and stated != white:
                 self._warn_once(
                     "conflict",
@@ -125,6 +131,14 @@ class ImageReader:
             )
         return white
 
+    def _limit(self, header: ImageHeader) -> str:
+        """Who set the limit that a value broke."""
+        if self.bit_depth is not None:
+            return f"the largest of --bit-depth {self.bit_depth}: is that right?"
+        if header.white is not None:
+            return "the largest that its header allows"
+        return f"the largest of {self.usual_bit_depth} bits, as the model states them: say what it has with --bit-depth"
+
     def _warn_once(self, kind: str, sentence: str) -> None:
         if self._warn is not None and kind not in self._warned:
             self._warned.add(kind)
@@ -139,3 +153,21 @@ def add_bit_depth_option(parser: argparse._ActionsContainer) -> None:
         metavar="N",
         help="significant bits of 16-bit images, 8 to 16 (default: what the file states, then the bundle, then 16)",
     )
+
+
+def reader_for_model(bit_depth: int | None, manifest: Manifest, warn: Callable[[str], None]) -> ImageReader:
+    """The reader of images that a model is to see.
+
+    Args:
+        bit_depth: As ``--bit-depth`` says; None where it was not given.
+        manifest: Of the model.
+        warn: See :class:`ImageReader`; also told where both say something, and not the same.
+
+    Raises:
+        UsageError: `bit_depth` is no number of bits.
+    """
+    usual = manifest.input.bit_depth
+    reader = ImageReader(bit_depth, usual, warn)
+    if bit_depth is not None and usual is not None and bit_depth != usual:
+        warn(f"{manifest.name} was calibrated with images of {usual} bits; --bit-depth {bit_depth} overrules it")
+    return reader

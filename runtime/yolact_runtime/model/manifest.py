@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -54,6 +55,8 @@ class InputSpec:
         std_bgr: Divided by, in the order blue, green, red.
         channel_order: ``"RGB"`` or ``"BGR"``: the order of the tensor's channels. Frames are always BGR.
         resize: Only ``"stretch"``: YOLACT is trained on squashed images, a letterbox shifts its boxes.
+        bit_depth: Significant bits of frames and images with 16 bits a sample, 8 to 16, as the calibration had them.
+            None, and absent from documents: nobody stated it.
     """
 
     height: int
@@ -62,8 +65,11 @@ class InputSpec:
     std_bgr: tuple[float, float, float]
     channel_order: str = "RGB"
     resize: str = "stretch"
+    bit_depth: int | None = None
 
     def __post_init__(self) -> None:
+        if self.bit_depth is not None and not 8 <= self.bit_depth <= 16:
+            raise ManifestError(f"input.bit_depth must lie between 8 and 16, found {self.bit_depth}")
         if self.height < 1 or self.width < 1:
             raise ManifestError(f"input size must be positive, found {_shown(self.height)} x {_shown(self.width)}")
         if max(self.height, self.width) > _MAX_SIDE or self.height * self.width > _MAX_PIXELS:
@@ -221,7 +227,11 @@ class Manifest:
 
     def to_json(self) -> str:
         """The document as indented JSON text that ends in a newline; the same manifest gives the same bytes."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        document = dataclasses.asdict(self)
+        # Releases that do not know it read every manifest in which it says nothing.
+        if self.input.bit_depth is None:
+            del document["input"]["bit_depth"]
+        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str) -> Manifest:
@@ -292,6 +302,9 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _decode_dataclass(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        # The one union there is: of something and None, which documents leave out.
+        return _decode(arguments[0], value, where)
     if origin is tuple:
         return _decode_tuple(arguments, value, where)
     if origin in {Mapping, dict}:
@@ -321,11 +334,12 @@ def _decode_dataclass(kind: type[Any], value: Any, where: str) -> Any:
         raise ManifestError(f"{where} must be an object, found {type(value).__name__}")
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
-    if missing := [name for name in names if name not in value]:
+    optional = {name for name in names if typing.get_origin(hints[name]) is types.UnionType}
+    if missing := [name for name in names if name not in value and name not in optional]:
         raise ManifestError(f"{where} lacks {', '.join(missing)}")
     if unknown := sorted(set(value) - set(names)):
         raise ManifestError(f"{where} has unknown fields {_plain(', '.join(unknown))}")
-    return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in names})
+    return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in names if name in value})
 
 
 def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

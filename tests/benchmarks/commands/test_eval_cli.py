@@ -428,7 +428,7 @@ def test_models_of_different_classes(
 
 
 @pytest.mark.parametrize(
-    ("word", "message"), [("missing.png", "1 of them are not there"), ("no*.png", "no file matches")]
+    ("word", "message"), [("missing.png", "No such file or directory"), ("no*.png", "no file matches")]
 )
 def test_images_that_are_not_there(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, message: str

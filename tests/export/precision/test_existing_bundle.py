@@ -366,3 +366,15 @@ def test_whatever_is_made_in_whatever_order_the_manifest_is_the_folder(
         if number < len(built) and network_name(built[number]) in listed:
             content = files(bundle)[network_name(built[number])]
             put(bundle, f"model.{built[number]}.plan", "engine", built[number], content)
+
+
+def test_the_bit_depth_of_the_images_stays_in_the_bundle(bundle: Path) -> None:
+    add = maker({"fp16": b"half"})
+
+    def add_to_any(folder: Path, manifest: Manifest) -> tuple[PrecisionResult, dict[str, Any]]:
+        plain = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, bit_depth=None))
+        return add(folder, plain)  # type: ignore[no-any-return]
+
+    for bit_depth, stated in ((None, None), (12, 12), (None, 12), (10, 10)):
+        ExistingBundle(bundle).extend(add_to_any, lambda _: None, bit_depth)
+        assert read_manifest(bundle).input.bit_depth == stated

@@ -53,7 +53,7 @@ def test_size_planes_and_bytes(frame: CameraFrame, size: tuple[int, int]) -> Non
         (zeros(4, 6), "nv12", zeros(2, 2, 2), r"no nv12 frame has the shape \(4, 6\) with chroma \(2, 2, 2\)"),
         (zeros(4, 5, 2), "yuyv", None, "no yuyv frame"),
         (zeros(4, 6, 3), "bgr", zeros(2, 3, 2), "with chroma"),
-        (np.zeros((4, 6, 3), np.float32), "bgr", None, "a uint8 array with values 0..255, found float32"),
+        (np.zeros((4, 6, 3), np.float32), "bgr", None, "of uint8 arrays with values 0..255, found float32"),
         ("frame", "bgr", None, "an array on the host or on the GPU, found str"),
         (zeros(4, 6), "nv12", "chroma", "found str"),
     ],

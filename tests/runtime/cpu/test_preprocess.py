@@ -195,7 +195,7 @@ def test_the_tensor_is_contiguous_and_owned_by_the_caller() -> None:
     ("frame", "message"),
     [
         (np.zeros((4, 4, 3), np.float32), "float32 array"),
-        (np.zeros((4, 4, 3), np.uint16), "uint16 array"),
+        (np.zeros((4, 4, 3), np.uint16), "a frame of uint16"),
         (np.zeros((4, 4, 3), bool), "bool array"),
         (np.zeros((4, 4, 3), np.int8), "int8 array"),
         ([[0]], "found list"),

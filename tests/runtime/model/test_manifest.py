@@ -26,6 +26,7 @@ inputs = st.builds(
     mean_bgr=triples,
     std_bgr=st.tuples(positive, positive, positive),
     channel_order=st.sampled_from(["RGB", "BGR"]),
+    bit_depth=st.none() | st.integers(8, 16),
 )
 levels = st.lists(
     st.tuples(
@@ -322,3 +323,17 @@ def test_a_hostile_value_anywhere_is_refused_or_harmless(place: tuple[Any, ...])
         assert manifest.input.height * manifest.input.width * 3 * 4 <= 1 << 28
     assert refusals
     assert all(text.startswith("here") and len(text) < 500 for text in refusals)
+
+
+def test_a_bit_depth_that_nobody_stated_is_not_written() -> None:
+    manifest = small_manifest()
+    assert "bit_depth" not in manifest.to_json()
+    assert Manifest.from_json(manifest.to_json(), "here") == manifest
+
+
+@pytest.mark.parametrize(("value", "message"), [(7, "between 8 and 16, found 7"), ("12", "must be int"), (None, "int")])
+def test_a_bit_depth_that_is_none(value: object, message: str) -> None:
+    document = json.loads(small_manifest().to_json())
+    document["input"]["bit_depth"] = value
+    with pytest.raises(ManifestError, match=message):
+        Manifest.from_json(json.dumps(document), "here")
