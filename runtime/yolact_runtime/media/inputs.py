@@ -84,7 +84,8 @@ class _Search:
     left_out: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     sub_folders: dict[str, int] = field(default_factory=dict)
     identities: set[tuple[int, int]] = field(default_factory=set)
-    paths: set[Path] = field(default_factory=set)
+    # As text, because a Path is slow to hash.
+    paths: set[str] = field(default_factory=set)
 
     def look_for(self, word: str) -> None:
         """Take what a word stands for."""
@@ -138,12 +139,14 @@ class _Search:
             self.failures.append((folder, error.strerror or str(error)))
             return
         parent, num_used, num_folders = Path(folder), 0, 0
+        left = _left_folder(parent)
         for entry in entries:
             if _is_folder(entry):
                 num_folders += 1
             else:
                 is_regular = entry.is_file(follow_symlinks=False)
-                num_used += self._take_found(parent / entry.name, entry.name, is_regular=is_regular)
+                reason = left or _left_behind(entry.name, wants_hidden=False)
+                num_used += self._take_found(parent / entry.name, reason, is_regular=is_regular)
         if num_folders:
             self.sub_folders[folder] = num_folders
         if not num_used:
@@ -154,7 +157,9 @@ class _Search:
         wants_hidden = Path(pattern).name.startswith(".")
         if not paths:
             self.failures.append((pattern, "no file matches this pattern"))
-        elif not sum([self._take_found(path, path.name, wants_hidden=wants_hidden) for path in paths]):
+            return
+        reasons = [_left_folder(path.parent) or _left_behind(path.name, wants_hidden) for path in paths]
+        if not sum([self._take_found(path, reason) for path, reason in zip(paths, reasons, strict=True)]):
             self.failures.append((pattern, "no file that matches this pattern is an image or a video"))
 
     def _take_named(self, path: Path) -> None:
@@ -169,12 +174,18 @@ class _Search:
         self.identities.add(probe.identity)
         self._add(path, kind)
 
-    def _take_found(self, path: Path, name: str, *, is_regular: bool = False, wants_hidden: bool = False) -> bool:
-        """Sort a file of a folder or pattern in, or out; True: it is used, by this word or by one before."""
-        if path in self.paths:
+    def _take_found(self, path: Path, left: tuple[str, str] | None, *, is_regular: bool = False) -> bool:
+        """Sort a file of a folder or pattern in, or out; True: it is used, by this word or by one before.
+
+        Args:
+            path: The file.
+            left: Why it is left out whatever it is, or None.
+            is_regular: The folder's listing says so.
+        """
+        if str(path) in self.paths:
             return True
-        if reason := _left_behind(path, name, wants_hidden):
-            return self._leave_out(reason, path)
+        if left:
+            return self._leave_out(left, path)
         suffix = path.suffix.lower()
         try:
             probe = probe_file(path, suffix, is_regular)
@@ -196,8 +207,8 @@ class _Search:
         return None if kind is FileKind.ARCHIVE and not self.wants_archives else kind
 
     def _add(self, path: Path, kind: FileKind) -> bool:
-        if path not in self.paths:
-            self.paths.add(path)
+        if str(path) not in self.paths:
+            self.paths.add(str(path))
             self.found[kind].append(path)
         return True
 
@@ -206,12 +217,18 @@ class _Search:
         return False
 
 
-def _left_behind(path: Path, name: str, wants_hidden: bool) -> tuple[str, str] | None:
-    if name.startswith("._") or "__MACOSX" in path.parts:
+def _left_behind(name: str, wants_hidden: bool) -> tuple[str, str] | None:
+    if name.startswith("._"):
         return _APPLE_DOUBLES
-    if name.lower() in _LEFT_BEHIND or not _FOLDERS_LEFT_BEHIND.isdisjoint(path.parts):
+    if name.lower() in _LEFT_BEHIND:
         return _PREVIEWS
     return _HIDDEN if name.startswith(".") and not wants_hidden else None
+
+
+def _left_folder(folder: Path) -> tuple[str, str] | None:
+    if "__MACOSX" in folder.parts:
+        return _APPLE_DOUBLES
+    return None if _FOLDERS_LEFT_BEHIND.isdisjoint(folder.parts) else _PREVIEWS
 
 
 def _reason(probe: FileProbe) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -547,3 +548,19 @@ def test_an_evaluation_that_is_stopped_leaves_no_figures(
     assert out.read_text() == '{"earlier": 1}'
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "labels.json", "out.json"]
     assert capsys.readouterr().out == ""
+
+
+def test_the_bit_depth_reaches_both_measures_and_what_is_left_out_is_said(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((40, 60), 4095, np.uint16))
+    (tmp_path / "notes.txt").write_text("no picture")
+    words = (bundle, "--against", bundle, "--images", tmp_path, "--bootstrap", 0)
+    assert _run(*words) == 0
+    printed = capsys.readouterr()
+    assert "the reference finds nothing" in printed.err
+    assert "add --bit-depth 12;" in printed.err
+    assert "warning: 1 file is left out: 1 that is neither image nor video (notes.txt)" in printed.err
+    assert _run(*words, "--bit-depth", 12) == 0
+    assert "the reference finds nothing" not in capsys.readouterr().err

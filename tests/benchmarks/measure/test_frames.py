@@ -8,6 +8,7 @@ import pytest
 
 from yolact_benchmarks.measure.frames import camera_frames, drawn_frames, read_frames
 from yolact_runtime.errors import MediaError
+from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.media.images import write_image
 
 
@@ -25,10 +26,10 @@ def test_drawn_frames_are_always_the_same_and_take_turns() -> None:
 def test_pictures_of_a_folder(tmp_path: Path) -> None:
     for i in range(40):
         write_image(tmp_path / f"{i:02d}.png", np.full((4, 6, 3), i, np.uint8))
-    frames, paths = read_frames([str(tmp_path)])
+    frames, paths = read_frames([str(tmp_path)], ImageReader())
     assert (len(frames.frames), paths[1].name, frames.name) == (32, "01.png", "6x4")
     write_image(tmp_path / "00.png", np.zeros((5, 6, 3), np.uint8))
-    assert read_frames([str(tmp_path)])[0].name == "2 sizes"
+    assert read_frames([str(tmp_path)], ImageReader())[0].name == "2 sizes"
 
 
 class Camera:
@@ -70,7 +71,19 @@ def test_what_a_camera_sees(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_picture_is_said(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="holds no image"):
-        read_frames([str(tmp_path)])
+        read_frames([str(tmp_path)], ImageReader())
     (tmp_path / "a.mp4").write_bytes(b"")
     with pytest.raises(MediaError, match="no picture there"):
-        read_frames([str(tmp_path)])
+        read_frames([str(tmp_path)], ImageReader())
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    for i in range(40):
+        write_image(tmp_path / f"{i:02d}.png", np.full((4, 6, 3), i, np.uint8))
+    (tmp_path / "notes.txt").write_text("no picture")
+    said: list[str] = []
+    read_frames([str(tmp_path)], ImageReader(), said.append)
+    assert said == [
+        "1 file is left out: 1 that is neither image nor video (notes.txt)",
+        "the first 32 of 40 pictures are used",
+    ]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from yolact_calibration.data.augment import AugmentOptions
 from yolact_calibration.data.image_sequence import ImageSequence, UnlabelledImages, find_unlabelled
 from yolact_calibration.errors import DatasetError
 from yolact_runtime.cpu.preprocess import preprocess
+from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.media.images import read_image
 from yolact_runtime.model.manifest import InputSpec
 
@@ -78,3 +80,15 @@ def test_too_few_images_and_words_that_stand_for_nothing_are_refused(folder: Pat
         find_unlabelled([str(folder)], 7)
     with pytest.raises(DatasetError, match="holds no image"):
         find_unlabelled([str(tmp_path)], 1)
+
+
+def test_what_is_left_out_is_told_and_the_bit_depth_reaches_the_images(tmp_path: Path) -> None:
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((8, 8), 4095, np.uint16))
+    (tmp_path / "notes.txt").write_text("no picture")
+    images = find_unlabelled([str(tmp_path)], 1, ImageReader(12))
+    assert images.warnings == ("1 file is left out: 1 that is neither image nor video (notes.txt)",)
+    (tensor,) = images.tensors(SPEC, 1)
+    np.testing.assert_array_equal(tensor[0], preprocess(np.full((8, 8, 3), 255, np.uint8), SPEC)[0])
+    for part in images.hold_back(0.3, seed=0):
+        assert part.reader is images.reader

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -169,3 +170,25 @@ def test_progress_counts_files(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     find_calibration_images([str(write_frames(tmp_path, 9))], on_file=lambda done, total: calls.append((done, total)))
     assert calls == [(done, 9) for done in range(1, 10)]
+
+
+def test_the_bit_depth_of_calibration_images(tmp_path: Path) -> None:
+    for i, frame in enumerate(make_frames(9)):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), frame.astype(np.uint16) << 4 | frame >> 4)
+    (tmp_path / "notes.txt").write_text("no picture")
+    unstated = find_calibration_images([str(tmp_path)])
+    assert unstated.warnings[0] == "1 file is left out: 1 that is neither image nor video (notes.txt)"
+    assert [warning for warning in unstated.warnings if "--bit-depth 12" in warning] == [unstated.warnings[1]]
+    for given in ({"bit_depth": 12}, {"usual_bit_depth": 12}):
+        images = find_calibration_images([str(tmp_path)], **given)
+        assert not [warning for warning in images.warnings if "--bit-depth" in warning]
+        for part in (images, *images.hold_back(3)):
+            assert {frame.tobytes() for _, frame in part} <= {frame.tobytes() for frame in make_frames(9)}
+
+
+def test_a_video_is_known_by_its_content(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "drive.mp4", 30) as writer:
+        for frame in make_frames(10, size=(48, 64)):
+            writer.write(frame)
+    (tmp_path / "drive.mp4").rename(tmp_path / "drive.bin")
+    assert len(find_calibration_images([str(tmp_path)])) == 10

@@ -9,8 +9,8 @@ from support.training_data import square, write_set
 from yolact_calibration.data.dataset import AnnotatedImages
 from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
-from yolact_export.precision import guard_images
 from yolact_export.precision.guard_images import GuardImages
+from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.media.images import read_image
 
 COUNT = 12
@@ -71,14 +71,16 @@ def test_a_few_are_held_in_memory(data: AnnotatedImages, monkeypatch: pytest.Mon
 
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     reads: list[Path] = []
-    monkeypatch.setattr(guard_images, "read_image", lambda path: (reads.append(path), read_image(path))[1])
+    read = ImageReader.read
+    monkeypatch.setattr(ImageReader, "read", lambda reader, path: (reads.append(path), read(reader, path))[1])
     return reads
 
 
 def test_one_image_again_reads_no_other(data: AnnotatedImages, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report asks for eight of thousands."""
+    expected = read_image(data.folder / "7.png")
     reads = count_reads(monkeypatch)
-    np.testing.assert_array_equal(GuardImages.labelled(data, None).frame("7.png"), read_image(data.folder / "7.png"))
+    np.testing.assert_array_equal(GuardImages.labelled(data, None).frame("7.png"), expected)
     assert reads == [data.folder / "7.png"]
 
 
