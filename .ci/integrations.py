@@ -62,12 +62,15 @@ _ROBOT = (
 # The wheel has no studies, and those of a GPU day open the GPU for these two.
 _DAY = ("tests/plugins/simulated/test_on_device.py", "tests/runtime/cuda/test_on_a_gpu.py")
 _WHEEL = tuple(f"--ignore={path}" for path in ("tests/benchmarks/studies", *_DAY))
+_NO_MOUNT = r"mounting takes root|there is no program mount"
 _ROBOT_SKIPS = (
     r"there is no NVIDIA driver here",
     r"could not import 'torch'",
     r"NumPy exchanges DLPack 1\.0 from version 2\.1 on",
     r"needs Chromium",
     r"root may write everywhere",
+    r"there is no ffmpeg that encodes H\.264",
+    _NO_MOUNT,
 )
 _JETPACK_6 = ".[jetpack6,bench,sign,rtx-cuda12]"
 
@@ -79,6 +82,15 @@ INTEGRATIONS = (
         (*_WHEEL, *_ROBOT),
         _ROBOT_SKIPS,
         pins=("numpy==1.26.*",),
+    ),
+    # Videos as H.264, and healthy ones of all the containers that ffmpeg writes.
+    Integration(
+        "ffmpeg",
+        "3.12",
+        ("--editable", ".[ort,video]"),
+        ("-n", "2", "--dist", "worksteal", "tests/runtime/media", "tests/runtime/commands"),
+        (_NO_MOUNT, r"root may write everywhere"),
+        debian=("ffmpeg",),
     ),
     # From the checkout, so with the studies; what these cannot show is in docs/runtime.md.
     Integration(
