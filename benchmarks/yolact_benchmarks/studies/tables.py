@@ -15,7 +15,10 @@ __all__ = ["main", "render"]
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("benchmarks", "decisions", "kernels", "precision", "runtime", "training")),
+    *(
+        f"docs/{name}.md"
+        for name in ("bad-inputs", "benchmarks", "decisions", "kernels", "precision", "runtime", "training")
+    ),
 )
 RESULTS, MODELS = Path("benchmarks", "results"), Path("examples", "models")
 
@@ -257,10 +260,20 @@ def _over_float(row: dict[str, Any]) -> str:
     return f"{row['time_over_float']:.2f}" if "time_over_float" in row else "-"
 
 
+def _bad_inputs(record: dict[str, Any]) -> list[str]:
+    outcomes = ("right", "said", "refused", "lost", "silent", "broken")
+    return [
+        f"| {row['kind']} | {row['tries']} | {' | '.join(str(row[outcome]) for outcome in outcomes)} |"
+        for row in record["results"]
+    ]
+
+
 _OF_MODELS = {"models", "pruning"}
 # Tables whose records have another name.
-_RECORDS = {"frames": "bench"}
+_RECORDS = {"frames": "bench", "bad_inputs": "bad-inputs"}
 _HEADERS = {
+    "bad_inputs": "| kind of bad input | tries | right | done, with a warning | refused, with the reason | others lost "
+    "| wrong in silence | broken |",
     "frames": "| model | ours, fp32 | PyTorch eager | torch.compile | ONNX Runtime, dense NumPy | OpenVINO fp32 "
     "| ours, INT8 | PyTorch eager | OpenVINO INT8 |",
     "bench": "| model, frames | peer | median | ours | peer over ours | 95 % | steady machine | machine |",
@@ -279,6 +292,7 @@ _HEADERS = {
     "simplifiers": "| graph | made in | nodes | debris | file | largest difference to torch | time over written |",
 }
 _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "bad_inputs": _bad_inputs,
     "bench": _bench,
     "frames": _frames,
     "regressions": _regressions,
