@@ -13,7 +13,6 @@ from pathlib import Path
 from yolact_runtime.formats import file_format as formats
 from yolact_runtime.formats.file_format import FileKind
 from yolact_runtime.formats.file_probe import FileProbe, expected_kind, probe_file, why_not_regular
-from yolact_runtime.media.opencv import is_unicode
 from yolact_runtime.media.patterns import expand_pattern
 
 __all__ = ["Inputs", "find_inputs"]
@@ -210,11 +209,7 @@ class _Search:
     def _add(self, path: Path, kind: FileKind) -> bool:
         if str(path) not in self.paths:
             self.paths.add(str(path))
-            if kind is FileKind.VIDEO and not is_unicode(path):
-                # Images are read by us, and only videos are opened by OpenCV, which it would not survive.
-                self.failures.append((str(path), "its name is no valid UTF-8, and OpenCV cannot open it: rename it"))
-            else:
-                self.found[kind].append(path)
+            self.found[kind].append(path)
         return True
 
     def _leave_out(self, reason: tuple[str, str], path: Path) -> bool:

@@ -150,16 +150,6 @@ def test_words_for_nothing(tmp_path: Path) -> None:
     assert not inputs.images
 
 
-def test_a_video_whose_name_is_no_unicode_is_refused_and_an_image_is_not(tmp_path: Path) -> None:
-    """OpenCV ends the process when it is given such a name."""
-    _touch(tmp_path, "a\udce9.mp4", "b\udce9.png")
-    inputs = find_inputs([str(tmp_path)])
-    assert (len(inputs.images), inputs.videos) == (1, ())
-    ((word, reason),) = inputs.failures
-    assert word == str(tmp_path / "a\udce9.mp4")
-    assert reason == "its name is no valid UTF-8, and OpenCV cannot open it: rename it"
-
-
 def test_archives_where_they_are_wanted(tmp_path: Path) -> None:
     _touch(tmp_path, "a.npz", "b.png")
     inputs = find_inputs([str(tmp_path)], archives=True)
