@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ import numpy.typing as npt
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.categories import match_categories
 from yolact_calibration.evaluation.coco_evaluator import KINDS, CocoObjects, Figures, evaluate, require_evaluator
+from yolact_calibration.evaluation.label_truth import truth_objects
 from yolact_calibration.evaluation.matches import Matches, Overlap, match_classes
 from yolact_calibration.labels.coco import CocoAnnotations, CocoImage
-from yolact_calibration.labels.fields import Id, counted
+from yolact_calibration.labels.fields import Id
 from yolact_runtime.masks.instances import Instances
 
 __all__ = ["Accuracy", "AccuracyMeter", "detection_objects", "mask_score", "measure_accuracy"]
@@ -96,7 +97,7 @@ class AccuracyMeter:
         ordered = sorted(annotations.category_ids, key=lambda key: (isinstance(key, str), key))
         self._category_numbers = {key: number for number, key in enumerate(ordered, start=1)}
         # Now and not in measure(): what is wrong with labels ends an evaluation before it has cost an hour.
-        self._truth, self._findings = _truth_objects(annotations, self._image_numbers, self._category_numbers)
+        self._truth, self._findings = truth_objects(annotations, self._image_numbers, self._category_numbers)
         self._detections: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
         self._done: set[Id] = set()
 
@@ -222,51 +223,3 @@ def detection_objects(
     masks = instances.mask[kept]
     parts = zip(masks.rle(), masks.area().tolist(), strict=True)
     return [{**item, "segmentation": rle, "area": area} for item, (rle, area) in zip(shared, parts, strict=True)]
-
-
-def _truth_objects(
-    annotations: CocoAnnotations, image_numbers: Mapping[Id, int], category_numbers: Mapping[Id, int]
-) -> tuple[dict[str, list[dict[str, Any]]], tuple[str, ...]]:
-    """The labels as objects for the evaluator, by kind, and findings about them.
-
-    COCO sorts truth into small, medium and large by the ``area`` of the annotation, for boxes too. Where it is missing,
-    the mask's pixels take its place, and a finding says so. An instance without an outline is a box; beside others that
-    have one it is a crowd for masks, so that what is found in its box is neither right nor wrong.
-    """
-    truth: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    num_without_area = num_without_pixels = 0
-    for image in annotations.images:
-        entries = annotations.instances.get(image.image_id, ())
-        masks = annotations.masks(image)
-        for entry, rle, pixels in zip(entries, masks.rle(), masks.area().tolist(), strict=True):
-            num_without_area += entry.area is None
-            num_without_pixels += entry.segmentation is not None and pixels == 0
-            shared = {
-                "image_id": image_numbers[image.image_id],
-                "category_id": category_numbers[entry.category_id],
-                "iscrowd": int(entry.is_crowd),
-                "area": float(pixels if entry.area is None else entry.area),
-            }
-            truth["bbox"].append({**shared, "bbox": list(entry.bbox)})
-            if entry.segmentation is not None:
-                truth["segm"].append({**shared, "segmentation": rle})
-            elif not annotations.has_boxes_only:
-                truth["segm"].append({**shared, "segmentation": rle, "iscrowd": 1})
-    return truth, tuple(_label_findings(annotations, num_without_area, num_without_pixels))
-
-
-def _label_findings(annotations: CocoAnnotations, num_without_area: int, num_without_pixels: int) -> Iterator[str]:
-    if num_without_area:
-        yield f"{counted(num_without_area, 'annotation')} without an area; the pixels of their masks are taken for it"
-    if num_without_pixels:
-        count = counted(num_without_pixels, "annotation")
-        yield f"{count} with an outline that covers no pixel of the image; none can be found"
-    num_boxes = annotations.num_instances - annotations.num_outlines
-    if annotations.has_boxes_only:
-        count = counted(num_boxes, "annotation")
-        yield f"the labels have boxes only ({count} without a segmentation): there is no mask AP"
-    elif num_boxes:
-        yield (
-            f"{num_boxes} of {annotations.num_instances} annotations with a box and no segmentation: they count for "
-            f"box AP, and for mask AP what is found in their boxes is neither right nor wrong"
-        )

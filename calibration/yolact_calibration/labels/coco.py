@@ -17,7 +17,6 @@ from yolact_calibration.labels.fields import (
     MAX_PIXELS,
     FieldError,
     Id,
-    counted,
     listed,
     read_file_name,
     read_id,
@@ -26,6 +25,7 @@ from yolact_calibration.labels.fields import (
 )
 from yolact_calibration.labels.instance import CocoInstance, boxes_xyxy, read_instance
 from yolact_calibration.labels.segmentation import Segmentation, draw
+from yolact_plugins.files import counted
 from yolact_plugins.text import decode_json
 from yolact_runtime.masks.masks import Masks
 

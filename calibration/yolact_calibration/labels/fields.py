@@ -19,7 +19,6 @@ __all__ = [
     "MAX_SIDE_PX",
     "FieldError",
     "Id",
-    "counted",
     "is_number",
     "listed",
     "read_file_name",
@@ -77,11 +76,6 @@ def listed(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     first = ", ".join(names[:_LISTED])
     return f"{first} and {len(names) - _LISTED} more" if len(names) > _LISTED else first
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 annotation``, ``2 annotations``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def is_number(value: Any) -> TypeGuard[float]:

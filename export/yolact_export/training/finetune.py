@@ -22,7 +22,6 @@ from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.accuracy import Accuracy
 from yolact_calibration.evaluation.categories import match_categories
 from yolact_calibration.labels.coco import CocoAnnotations
-from yolact_calibration.labels.fields import counted
 from yolact_calibration.labels.options import FileRules
 from yolact_calibration.report.html_page import now_utc
 from yolact_calibration.report.training_curve import draw_curve
@@ -39,7 +38,7 @@ from yolact_export.training.held_back import held_back_pictures
 from yolact_export.training.training_start import StartOptions, start_model
 from yolact_plugins import __version__
 from yolact_plugins.errors import TextError
-from yolact_plugins.files import write_atomically
+from yolact_plugins.files import counted, write_atomically
 from yolact_plugins.text import read_json
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.media.image_reader import ImageReader

@@ -13,6 +13,7 @@ from typing import Any
 from yolact_benchmarks.report.record import write_record
 from yolact_benchmarks.studies.bad_inputs.case import Case, Outcome, judge
 from yolact_benchmarks.studies.bad_inputs.endings import ending_cases, neighbour_cases
+from yolact_benchmarks.studies.bad_inputs.films import film_cases
 from yolact_benchmarks.studies.bad_inputs.ground import Ground, prepare_ground
 from yolact_benchmarks.studies.bad_inputs.labels import label_cases
 from yolact_benchmarks.studies.bad_inputs.pictures import picture_cases
@@ -25,6 +26,7 @@ SOURCES: dict[str, Callable[[Ground], Iterator[Case]]] = {
     "labels": label_cases,
     "texts": text_cases,
     "pictures": picture_cases,
+    "films": film_cases,
     "neighbours": neighbour_cases,
     "endings": ending_cases,
 }
