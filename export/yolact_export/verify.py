@@ -143,7 +143,8 @@ class Rounding:
     """How far the checkpoint in float32 is from the same network in float64, on the same input.
 
     Attributes:
-        outputs: The comparison, by the measure of the verification.
+        outputs: The comparison, by the measure of the verification; with another order of additions, where that is
+            worse.
         detections: Likewise.
         largest: Largest absolute value that any layer gives.
         layer: The layer that gives it.
@@ -179,8 +180,8 @@ class Rounding:
         d = self.detections
         return (
             f"the network of the checkpoint has exploded numerically: {self.layer} gives values up to "
-            f"{self.largest:.1e}; its own {worst.name} in float32 is {worst.max_relative:.1e} off the one in float64 "
-            f"(relative), and {d.matched} of {d.expected} detections agree"
+            f"{self.largest:.1e}; its own {worst.name} in float32 is up to {worst.max_relative:.1e} off that in "
+            f"float64 (relative), and {d.matched} of {d.expected} detections agree"
         )
 
 

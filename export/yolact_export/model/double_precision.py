@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from yolact_export.model.yolact import Yolact
 
 __all__ = ["DoublePrecision", "run_in_double_precision"]
 
+# Eight units in the last place of float32: what sums of some hundred products are off by.
+_DISTURBANCE = 2.0**-21
+
 
 @dataclasses.dataclass(frozen=True)
 class DoublePrecision:
@@ -21,18 +25,23 @@ class DoublePrecision:
 
     Attributes:
         outputs: By name, float64.
+        disturbed: The same, with what every layer gives disturbed by as little as float32 may be off there.
         largest: Largest absolute value that any layer gives; infinite or NaN where float64 does not hold it either.
         layer: The layer that gives it.
     """
 
     outputs: dict[str, npt.NDArray[np.float64]]
+    disturbed: dict[str, npt.NDArray[np.float64]]
     largest: float
     layer: str
 
 
 @torch.inference_mode()
 def run_in_double_precision(model: Yolact, image: npt.NDArray[np.float32]) -> DoublePrecision:
-    """Run a model in float64; the model is converted, and stays so.
+    """Run a model in float64, twice; the model is converted, and stays so.
+
+    How far one float32 computation is from float64 depends on its order of additions, and may be little by luck. The
+    disturbance stands for every order.
 
     Args:
         model: In eval mode, on the CPU.
@@ -40,21 +49,38 @@ def run_in_double_precision(model: Yolact, image: npt.NDArray[np.float32]) -> Do
     """
     largest: dict[str, float] = {}
 
-    def watch(name: str, layer: nn.Module) -> Any:
-        def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.numel():
-                largest[name] = float(output.abs().max())
+    generator = torch.Generator().manual_seed(0)
 
-        return layer.register_forward_hook(note)
+    def note(name: str, output: torch.Tensor) -> None:
+        largest[name] = float(output.abs().max())
 
+    def disturb(_name: str, output: torch.Tensor) -> torch.Tensor:
+        noise = torch.rand(output.shape, generator=generator, dtype=output.dtype)
+        return output + (2 * noise - 1) * _DISTURBANCE * output.abs()
+
+    tensor = torch.from_numpy(image).double()
     model.double()
-    layers = [(name, layer) for name, layer in model.named_modules() if not list(layer.children())]
-    hooks = [watch(name, layer) for name, layer in layers]
-    try:
-        outputs = model(torch.from_numpy(image).double())
-    finally:
-        for hook in hooks:
-            hook.remove()
+    outputs, disturbed = _run(model, tensor, note), _run(model, tensor, disturb)
     # NaN compares false with everything: it counts as more than any number.
     layer = max(largest, key=lambda name: np.nan_to_num(largest[name], nan=np.inf))
-    return DoublePrecision({name: value.numpy() for name, value in outputs._asdict().items()}, largest[layer], layer)
+    return DoublePrecision(outputs, disturbed, largest[layer], layer)
+
+
+def _run(
+    model: Yolact, tensor: torch.Tensor, hook: Callable[[str, torch.Tensor], torch.Tensor | None]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """The outputs; `hook` sees what every layer gives, and may replace it."""
+
+    def hooked(name: str) -> Any:
+        def call(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            return hook(name, output) if isinstance(output, torch.Tensor) and output.numel() else None
+
+        return call
+
+    layers = [(name, layer) for name, layer in model.named_modules() if not list(layer.children())]
+    handles = [layer.register_forward_hook(hooked(name)) for name, layer in layers]
+    try:
+        return {name: value.numpy() for name, value in model(tensor)._asdict().items()}
+    finally:
+        for handle in handles:
+            handle.remove()
