@@ -65,8 +65,8 @@ def check_destination(bundle: Path) -> None:
     if not present:
         return
     try:
-        manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_bytes(), str(bundle / MANIFEST_NAME))
-    except (ManifestError, OSError) as error:
+        manifest = read_manifest(bundle)
+    except (BundleError, ManifestError) as error:
         raise ExportError(f"{bundle} is no bundle of ours and is left alone: {error}. Choose another -o") from error
     # Kernels that were precompiled into a bundle are made again by the command that made them.
     ours = {MANIFEST_NAME, SIGNATURE_NAME, REPORT_NAME, REPORT_PAGE_NAME, CUBIN_FOLDER_NAME, *manifest.artefacts}
