@@ -95,12 +95,12 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.checkpoint.is_dir() or options.checkpoint.suffix == ".onnx":
         return run_on_bundle(options, terminal)
-    if not options.checkpoint.exists():
-        raise _not_there(options)
     check_prune_options(options)
     check_precision_options(options)
     check_engine_options(options)
     check_json_destination(options.json)
+    if not options.checkpoint.exists():
+        raise _not_there(options)
     require_packages("yolact-export", "export", "torch", "onnx", "onnxruntime")
     if wants_precision(options):
         require_packages("yolact-export --int8", "train", "faster_coco_eval", "cv2")
