@@ -144,7 +144,11 @@ def _ends(file: ContainerFile, stbl: Box, sizes: Int64) -> Int64:
 
 
 class FragmentReader:
-    """The samples of one track in the fragments (``moof``) of a file, fragment by fragment."""
+    """The samples of one track in the fragments (``moof``) of a file, fragment by fragment.
+
+    Attributes:
+        num_bytes: How many bytes the samples of all tracks have, of the fragments so far.
+    """
 
     def __init__(self, file: ContainerFile, track_id: int, defaults: tuple[int, int]) -> None:
         """`defaults` are duration and size of a sample where a fragment has none of its own, from ``trex``."""
@@ -152,6 +156,7 @@ class FragmentReader:
         self._track_id = track_id
         self._defaults = defaults
         self._parts: list[Samples] = []
+        self.num_bytes = 0
 
     def samples(self) -> Samples:
         """Return what was read so far, in order."""
@@ -193,6 +198,7 @@ class FragmentReader:
         for box in boxes(self._file, traf.begin, traf.end):
             if box.kind == b"trun":
                 part, behind = self._run(box, base, behind, (duration, size))
+                self.num_bytes += int(part.sizes.sum())
                 if track_id == self._track_id:
                     self._parts.append(part)
         return behind

@@ -42,7 +42,7 @@ def is_mp4(head: bytes) -> bool:
 
 
 def read_mp4_index(file: ContainerFile) -> VideoIndex:
-    """Read the index of the first video track. A file without a video track gives an empty index.
+    """Read the index of the first video track.
 
     Raises:
         DamagedIndexError: The index contradicts itself.
@@ -56,13 +56,19 @@ def read_mp4_index(file: ContainerFile) -> VideoIndex:
     time_scale = _time_scale(file, _needed(file, moov, b"mvhd"))
     track = next(_video_tracks(file, moov), None)
     if track is None:
-        return VideoIndex()
+        return VideoIndex(faults=("the file's index is damaged: it names no video track",))
     mvex = child(file, moov, b"mvex")
     if mvex is None:
         return _index(file, track, track_samples(file, track.stbl), time_scale)
     reader = FragmentReader(file, track.track_id, _defaults(file, mvex, track.track_id))
     fault = _read_fragments(file, reader, top)
-    index = _index(file, track, _joined(track_samples(file, track.stbl), reader.samples()), None)
+    in_front = track_samples(file, track.stbl)
+    # Where no frames are in front of the fragments, all bytes of frames are in fragments, whatever their track.
+    unlisted = sum(box.end - box.begin for box, start in top if box.kind == b"mdat" and start > moov.begin)
+    unlisted -= reader.num_bytes
+    if not fault and not len(in_front.sizes) and unlisted > 0:
+        fault = (f"the file is damaged: {unlisted} bytes of frames are in no fragment",)
+    index = _index(file, track, _joined(in_front, reader.samples()), None)
     return VideoIndex(index.num_frames, index.times_s, index.faults + fault)
 
 
