@@ -32,6 +32,8 @@ _MANY_PIXELS = 1 << 26
 """More are compared with the memory that is free."""
 # What decoders say of files that lack nothing.
 _HARMLESS = re.compile(r"libpng warning|extraneous bytes before marker|Unknown Adobe|Unsupported marker")
+_SKIPPED_AT_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_MOST_PADDING_BYTES = 16
 _TALKATIVE = frozenset({formats.GIF, formats.JPEG, formats.PNG})
 
 
@@ -148,7 +150,7 @@ def _decode(cv2: Any, path: Path, content: bytes, file_format: FileFormat, heade
         raise MediaError(f"cannot read {path}: {error.err}") from error
     except MemoryError as error:
         raise MediaError(f"cannot read {path}: not enough memory for {header.width} x {header.height}") from error
-    harm = [message for message in messages if not _HARMLESS.search(message)]
+    harm = [message for message in messages if not _HARMLESS.search(message) or _is_left_over(message, content)]
     if harm:
         raise MediaError(f"cannot read {path}: {file_format.name}, damaged: {harm[0]}")
     if image is None:
@@ -164,6 +166,19 @@ def _decode(cv2: Any, path: Path, content: bytes, file_format: FileFormat, heade
         )
     decoded: npt.NDArray[Any] = image
     return decoded
+
+
+def _is_left_over(message: str, content: bytes) -> bool:
+    """Whether libjpeg skipped bytes of a picture at its end: after damage the decoder is done before the data are.
+
+    Cameras pad what they write with a few bytes, or with many equal ones; those are skipped, too, and lack nothing.
+    """
+    match = _SKIPPED_AT_END.search(message)
+    if match is None or int(match[1]) <= _MOST_PADDING_BYTES:
+        return False
+    end = content.rfind(b"\xff\xd9")
+    skipped = content[max(0, end - int(match[1])) : end]
+    return bool(skipped.strip(b"\0\xff"))
 
 
 def _listening(file_format: FileFormat) -> AbstractContextManager[list[str]]:

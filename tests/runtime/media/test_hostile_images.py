@@ -189,3 +189,30 @@ def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(60))
     with pytest.raises(MediaError, match="a HEIC image, damaged or of a kind"):
         read_image(path)
+
+
+def test_a_jpeg_whose_decoder_lost_its_way_is_refused(tmp_path: Path) -> None:
+    """After damaged bits the decoder is done too early, and says only that it skipped the rest."""
+    content = jpeg(sample_picture(160, 240))
+    rng = np.random.default_rng(0)
+    refused = 0
+    for number in range(20):
+        damaged = bytearray(content)
+        for place in rng.integers(700, len(content) - 200, 16):
+            damaged[place] ^= int(rng.integers(1, 256))
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(damaged)
+        try:
+            read_image(path)
+        except MediaError as error:
+            refused += 1
+            assert "a JPEG image, damaged: " in str(error)  # noqa: PT017 - the other outcome
+    assert refused >= 16
+
+
+@pytest.mark.parametrize("padding", [b"\0" * 500, b"\xff" * 500, b"\x12\x34\x56"])
+def test_what_cameras_pad_their_jpeg_with_does_no_harm(tmp_path: Path, padding: bytes) -> None:
+    content = jpeg(sample_picture(160, 240))
+    (tmp_path / "a.jpg").write_bytes(content)
+    (tmp_path / "b.jpg").write_bytes(content[:-2] + padding + content[-2:])
+    assert (read_image(tmp_path / "a.jpg") == read_image(tmp_path / "b.jpg")).all()

@@ -39,30 +39,49 @@ _FIELDS = {
 
 def label_cases(ground: Ground) -> Iterator[Case]:
     """Each field of the first records, each list as a whole, and parts of boxes, outlines and run lengths."""
-    reference = evaluated(ground, ground.annotations)
-    for name, document in _documents(ground.document):
-        folder = ground.new_folder()
-        (folder / "a.json").write_text(json.dumps(document))
-        result = folder / "r.json"
-        words = ground.eval_words(folder / "a.json", result)
-        yield Case("labels: a field", name, "yolact-eval", words, same_figures(result, reference))
+    x, y, width, height = ground.document["annotations"][0]["bbox"]
+    outline = [x, y, x + width, y, x + width, y + height, x, y + height]
+    outlined = _changed(ground.document, ("annotations", 0, "segmentation"), [outline])
+    for sound, documents in ((ground.document, _fields), (outlined, _outlines)):
+        path = ground.new_folder() / "sound.json"
+        path.write_text(json.dumps(sound))
+        reference = evaluated(ground, path)
+        for name, document in documents(sound):
+            folder = ground.new_folder()
+            (folder / "a.json").write_text(json.dumps(document))
+            result = folder / "r.json"
+            words = ground.eval_words(folder / "a.json", result)
+            yield Case("labels: a field", name, "yolact-eval", words, same_figures(result, reference))
 
 
-def _documents(sound: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _fields(sound: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in _HOSTILE.items():
         for kind, fields in _FIELDS.items():
             yield f"{kind} {name}", _changed(sound, (kind,), value)
-            yield f"{kind}[0] {name}", _changed(sound, (kind, 0), value)
+            if (kind, value) != ("annotations", _MISSING):
+                # A record that is not there is missed by nobody.
+                yield f"{kind}[0] {name}", _changed(sound, (kind, 0), value)
             for field in fields:
-                yield f"{kind}[0].{field} {name}", _changed(sound, (kind, 0, field), value)
+                if (field, value) != ("iscrowd", True):
+                    yield f"{kind}[0].{field} {name}", _changed(sound, (kind, 0, field), value)
         for i in range(4):
             yield f"bbox[{i}] {name}", _changed(sound, ("annotations", 0, "bbox", i), value)
         for key in ("size", "counts"):
             yield f"segmentation.{key} {name}", _changed(sound, ("annotations", 0, "segmentation", key), value)
-        outlined = _changed(sound, ("annotations", 0, "segmentation"), [[10, 10, 30, 10, 30, 30], [5, 5, 9, 5, 9, 9]])
-        yield f"outline's piece {name}", _changed(outlined, ("annotations", 0, "segmentation", 1), value)
-        yield f"outline's number {name}", _changed(outlined, ("annotations", 0, "segmentation", 0, 2), value)
         yield f"the file {name}", None if value is _MISSING else value
+
+
+def _outlines(sound: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    place = ("annotations", 0, "segmentation")
+    (outline,) = sound["annotations"][0]["segmentation"]
+    for name, value in _HOSTILE.items():
+        for number in range(6):
+            yield f"outline's number {number} {name}", _changed(sound, (*place, 0, number), value)
+        added = _changed(sound, place, [outline, None])
+        yield f"a piece beside an outline: {name}", _changed(added, (*place, 1), value)
+    for name, piece in {"a point": [5, 5], "a line": [5, 5, 9, 9], "half a point": [5, 5, 9, 9, 9]}.items():
+        yield f"a piece beside an outline: {name}", _changed(sound, place, [outline, piece])
+        yield f"an outline that is {name}", _changed(sound, place, [piece])
 
 
 def _changed(document: Any, path: tuple[str | int, ...], value: Any) -> Any:

@@ -22,6 +22,7 @@ __all__ = ["picture_cases"]
 _FORMATS = (".bmp", ".jpg", ".png", ".ppm", ".tiff", ".webp")
 _CUTS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
 _NUM_FLIPS = 8
+_CHECKS = {".jpg": "JPEG", ".png": "PNG"}
 _LEAST_OVERLAP = 0.9
 
 
@@ -122,7 +123,7 @@ def _damaged(ground: Ground) -> Iterator[Case]:
             # The header is left alone: what it says would make it another sound picture.
             for place in rng.integers(min(200, len(spoilt) // 2), len(spoilt), 16):
                 spoilt[place] ^= int(rng.integers(1, 256))
-            kind = "a picture with damaged bytes" + (" (no checksum)" if suffix != ".png" else "")
+            kind = f"damaged bytes inside {_CHECKS.get(suffix, 'a format without checksum (BMP, PPM, TIFF, WebP)')}"
             yield _one(ground, kind, f"{suffix} {flip}", f"a{suffix}", bytes(spoilt), reference)
 
 
