@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Protocol
@@ -28,7 +29,14 @@ from yolact_calibration.labels.fields import Id
 from yolact_runtime.masks.masks import Masks
 from yolact_runtime.model.manifest import InputSpec
 
-__all__ = ["AnnotatedImages", "SampleSequence", "Samples", "iterate_batches", "learnable_images"]
+__all__ = [
+    "AnnotatedImages",
+    "SampleSequence",
+    "Samples",
+    "iterate_batches",
+    "learnable_images",
+    "told_of_dead_workers",
+]
 
 Float = npt.NDArray[np.float32]
 # Sides below this many input pixels teach nothing: the published training drops them too.
@@ -165,6 +173,28 @@ class _Steps(Dataset["Batch | YolactError"]):
             return error
 
 
+@contextlib.contextmanager
+def told_of_dead_workers() -> Iterator[None]:
+    """Say in a sentence that a process that prepares batches was killed.
+
+    The loader learns of it by a signal, so that its error comes up wherever the training is at that moment.
+
+    Raises:
+        TrainingError: Such a process has died.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # What a sample raises arrives as an object. This is the loader's own word for a process that was killed, or the
+        # connection through which it was handing over a batch at that moment.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a process that prepares batches has died, perhaps because memory ran out ({error}); --workers 0 prepares "
+            f"them in the training's own process"
+        ) from error
+
+
 def iterate_batches(
     samples: Samples, batch_size: int, first_step: int, last_step: int, num_workers: int
 ) -> Iterator[Batch]:
@@ -190,16 +220,8 @@ def iterate_batches(
     )
     batches = iter(loader)
     while True:
-        try:
+        with told_of_dead_workers():
             batch = next(batches, None)
-        except RuntimeError as error:
-            # What a sample raises arrives as an object; this is the loader's own word for a process that was killed.
-            if "DataLoader worker" not in str(error):
-                raise
-            raise TrainingError(
-                f"a process that prepares batches has died, perhaps because memory ran out ({error}); --workers 0 "
-                f"prepares them in the training's own process"
-            ) from error
         if batch is None:
             return
         if isinstance(batch, YolactError):

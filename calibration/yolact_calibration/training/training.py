@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from yolact_calibration.data.batch import Batch
+from yolact_calibration.data.dataset import told_of_dead_workers
 from yolact_calibration.errors import TrainingError, UsageError
 from yolact_calibration.training.training_state import Curve, TrainingState, read_state, write_state
 
@@ -181,13 +182,15 @@ class Training:
 
         Raises:
             TrainingError: The loss or its gradient is not finite any more, and the last state on disk is from before;
-                or the state cannot be written.
+                or the state cannot be written; or a process that prepares batches has died.
         """
-        try:
-            self._run(on_progress)
-        except (Exception, KeyboardInterrupt, SystemExit):
-            self._save_on_the_way_out()
-            raise
+        with told_of_dead_workers():
+            try:
+                self._run(on_progress)
+            except (Exception, KeyboardInterrupt, SystemExit):
+                with _dead_children_wait():
+                    self._save_on_the_way_out()
+                raise
         return self.curve
 
     def _save_on_the_way_out(self) -> None:
@@ -311,6 +314,19 @@ def _interrupts_wait() -> Iterator[None]:
             signal.signal(number, handler)
     if pending:
         signal.raise_signal(pending[0])
+
+
+@contextlib.contextmanager
+def _dead_children_wait() -> Iterator[None]:
+    """No handler of SIGCHLD inside the block: that of PyTorch raises for each process that loads data and has died."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGCHLD) is None:
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def safe_memory_format(model: nn.Module) -> torch.memory_format:

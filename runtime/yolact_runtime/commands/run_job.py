@@ -251,8 +251,11 @@ class RunJob:
             show_results([line])
 
     def _give(self, hand: Callable[[ResultSink], None]) -> None:
-        for sink in self._sinks or ():
-            with _results_go_out(), hold_stop(sink.patience_s):
+        sinks = self._sinks or ()
+        patience_s = [sink.patience_s for sink in sinks if sink.patience_s is not None]
+        # All sinks get a result, or none: a signal between them would leave two files that disagree.
+        with _results_go_out(), hold_stop(min(patience_s, default=None)):
+            for sink in sinks:
                 hand(sink)
 
 

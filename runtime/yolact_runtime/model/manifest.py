@@ -304,7 +304,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
         # The one union there is: of something and None, which documents leave out.
-        return _decode(arguments[0], value, where)
+        return None if value is None else _decode(arguments[0], value, where)
     if origin is tuple:
         return _decode_tuple(arguments, value, where)
     if origin in {Mapping, dict}:

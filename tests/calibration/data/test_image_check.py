@@ -15,7 +15,8 @@ from yolact_calibration.data import image_check
 from yolact_calibration.data.annotated_images import AnnotatedImages
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.labels.coco import CocoAnnotations
-from yolact_runtime.media.images import read_image, write_image
+from yolact_runtime.media.image_reader import ImageReader
+from yolact_runtime.media.images import write_image
 
 
 def small_set(folder: Path, count: int = 6) -> AnnotatedImages:
@@ -43,12 +44,13 @@ def test_every_image_is_decoded_once_and_progress_is_shown(tmp_path: Path, monke
     seen: list[str] = []
     threads: set[str] = set()
 
-    def read(path: Path) -> Any:
+    def read(self: ImageReader, path: Path) -> Any:
         seen.append(path.name)
         threads.add(threading.current_thread().name)
-        return read_image(path)
+        return one(self, path)
 
-    monkeypatch.setattr(image_check, "read_image", read)
+    one = ImageReader.read
+    monkeypatch.setattr(ImageReader, "read", read)
     told: list[Any] = []
 
     def progress(items: Iterable[Any], label: str, total: int) -> Iterable[Any]:
@@ -65,7 +67,8 @@ def test_every_image_is_decoded_once_and_progress_is_shown(tmp_path: Path, monke
 def test_whoever_stops_looking_stops_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = small_set(tmp_path / "a", 60)
     seen: list[Path] = []
-    monkeypatch.setattr(image_check, "read_image", lambda path: seen.append(path) or read_image(path))
+    read = ImageReader.read
+    monkeypatch.setattr(ImageReader, "read", lambda self, path: seen.append(path) or read(self, path))
     monkeypatch.setattr(image_check.os, "cpu_count", lambda: 2)
 
     def progress(items: Iterable[Any], label: str, total: int) -> Iterable[Any]:

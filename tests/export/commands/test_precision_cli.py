@@ -131,13 +131,13 @@ def test_several_strays_are_all_named() -> None:
 
 @pytest.mark.parametrize("stray", [CALIB, ("--annotations", "a"), ("--images", "b"), ("--threads", "2")], ids=" ".join)
 def test_images_without_anything_that_needs_them(stray: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match=f"{stray[0]} belong to --prune, --int8 or --fp16, which was not given"):
+    with pytest.raises(UsageError, match=f"{stray[0]} belongs to --prune, --int8 or --fp16, which was not given"):
         check(*stray)
 
 
 @pytest.mark.parametrize("precision", ["--int8", "--fp16"])
 def test_options_of_pruning_are_not_shared(precision: str) -> None:
-    with pytest.raises(UsageError, match="--recover-steps belong to --prune, which was not given"):
+    with pytest.raises(UsageError, match="--recover-steps belongs to --prune, which was not given"):
         check(precision, *CALIB, "--recover-steps", "5")
 
 

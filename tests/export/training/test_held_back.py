@@ -60,7 +60,7 @@ def _data(folder: Path, num_images: int = 1) -> AnnotatedImages:
     items = [{"id": number + 1, **item} for number, item in enumerate(items)]
     path = folder / "labels.json"
     path.write_text(json.dumps({"images": images, "annotations": items, "categories": categories}), encoding="utf-8")
-    return AnnotatedImages(CocoAnnotations.from_file(path), folder)
+    return AnnotatedImages.open(CocoAnnotations.from_file(path), folder)
 
 
 def test_labels_are_those_of_classes_that_the_model_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def test_no_driver_is_an_error_before_anything_is_imported() -> None:
         "assert 'cuda.bindings.driver' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.startswith("CudaUnavailableError 5 there is no NVIDIA driver here (libnothere.so.1: ")
+    assert done.stdout.startswith("NoDriverError 5 there is no NVIDIA driver here (libnothere.so.1: ")
 
 
 def test_a_failure_is_not_remembered() -> None:

@@ -297,10 +297,12 @@ def test_an_ffmpeg_without_h264_is_not_used(tmp_path: Path, monkeypatch: pytest.
 def test_ctrl_c_at_the_terminal_leaves_a_video_that_plays(tmp_path: Path, name: str) -> None:
     """The whole process group gets the signal, as from a terminal: ffmpeg is not to end before us."""
     script = """
-        import sys, time
+        import signal, sys, time
         from pathlib import Path
         import numpy as np
         from yolact_runtime.media.video_writer import VideoWriter
+        # A shell that starts the tests in the background has SIGINT ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with VideoWriter(Path(sys.argv[1]), 12) as writer:
             for number in range(1000):
                 writer.write(np.full((32, 48, 3), number % 256, np.uint8))

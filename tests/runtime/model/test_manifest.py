@@ -328,10 +328,13 @@ def test_a_hostile_value_anywhere_is_refused_or_harmless(place: tuple[Any, ...])
 def test_a_bit_depth_that_nobody_stated_is_not_written() -> None:
     manifest = small_manifest()
     assert "bit_depth" not in manifest.to_json()
+    document = json.loads(manifest.to_json())
+    document["input"]["bit_depth"] = None
+    assert Manifest.from_json(json.dumps(document), "here") == manifest
     assert Manifest.from_json(manifest.to_json(), "here") == manifest
 
 
-@pytest.mark.parametrize(("value", "message"), [(7, "between 8 and 16, found 7"), ("12", "must be int"), (None, "int")])
+@pytest.mark.parametrize(("value", "message"), [(7, "between 8 and 16, found 7"), ("12", "must be int"), (12.5, "int")])
 def test_a_bit_depth_that_is_none(value: object, message: str) -> None:
     document = json.loads(small_manifest().to_json())
     document["input"]["bit_depth"] = value

@@ -127,6 +127,9 @@ def _keeps_what_was_done(result: Path, output: Path, least: int) -> Callable[[An
         if document is None or document["complete"] or len(document["images"]) < least:
             return False
         films = list(output.iterdir())
+        if not films:
+            # The signal came between the result of the first frame and its picture.
+            return least == 1
         return len(films) == 1 and "incomplete" in films[0].name and _num_frames(films[0]) >= least - 1
 
     return keeps
