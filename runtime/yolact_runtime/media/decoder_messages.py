@@ -1,4 +1,4 @@
-"""What decoders in C print to the error output of the process, caught while an image is decoded.
+"""What decoders in C print to the error output of the process, heard while an image is decoded.
 
 libjpeg and libpng report damage there and nowhere else; OpenCV then hands out an image that is gray from somewhere on.
 """
@@ -6,13 +6,19 @@ libjpeg and libpng report damage there and nowhere else; OpenCV then hands out a
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-__all__ = ["caught_messages"]
+__all__ = ["decode_and_listen", "messages_caught"]
 
+Result = TypeVar("Result")
 _STDERR = 2
+_UNBUFFERED = 2
+"""``_IONBF`` of glibc."""
 _PIPE_BYTES = 65536
 _DECODERS = (
     b"libpng",
@@ -22,53 +28,193 @@ _DECODERS = (
     b"Unsupported marker",
     b"Unknown Adobe",
     b"[gif @",
+    b"OpenCV: FFMPEG",
 )
-# The error output belongs to the process: two threads must not exchange it at once.
-_lock = threading.Lock()
+
+
+def decode_and_listen(decode: Callable[[], Result]) -> tuple[Result, list[str]]:
+    """Call a function that decodes one image, and hear what decoders say of it.
+
+    Threads decode side by side. Where something was said while several did, nobody knows of which image: the function
+    is called once more, alone.
+
+    Args:
+        decode: It may be called twice, and has no effect but its result.
+
+    Returns:
+        What it returns, and the lines of decoders.
+    """
+    with _listener.listen() as heard:
+        result = decode()
+    if heard.messages and heard.was_shared:
+        with _listener.listen(alone=True) as heard:
+            result = decode()
+    return result, heard.messages
 
 
 @contextlib.contextmanager
-def caught_messages() -> Iterator[list[str]]:
-    """Catch what decoders print; the list is filled when the block ends.
+def messages_caught() -> Iterator[None]:
+    """Keep what decoders and encoders print inside the block from the error output."""
+    with _listener.listen():
+        yield
 
-    What other threads print meanwhile comes out when the block ends. Blocks of several threads wait for each other.
+
+class _Diversion:
+    """Leads what C code prints into a pipe.
+
+    In glibc ``stderr`` is a variable that a program may set (Standard Streams, in its manual). Descriptor 2 stays what
+    it is, for Python, for other threads and for programs that are started meanwhile. In other C libraries it is none,
+    and the descriptor itself is exchanged.
     """
-    messages: list[str] = []
-    with _lock:
-        try:
-            kept = os.dup(_STDERR)
-        except OSError:
-            # Without an error output there is nothing to catch, and nobody to hide anything from.
-            yield messages
+
+    def __init__(self) -> None:
+        self._reading, self._writing = _pipe()
+        self._variable, self._stream = _c_stream(self._writing)
+        self._usual: int | None = None
+
+    def begin(self) -> None:
+        """Lead it into the pipe."""
+        if self._variable is not None:
+            self._usual, self._variable.value = self._variable.value, self._stream
             return
-        reading, writing = os.pipe()
+        # Without an error output there is nothing to hear, and nobody to hide anything from.
+        with contextlib.suppress(OSError):
+            self._usual = fcntl.fcntl(_STDERR, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+            os.dup2(self._writing, _STDERR)
+
+    def end(self) -> None:
+        """Lead it where it was led before."""
+        usual, self._usual = self._usual, None
+        if self._variable is not None:
+            self._variable.value = usual
+        elif usual is not None:
+            os.dup2(usual, _STDERR)
+            os.close(usual)
+
+    def read(self) -> bytes:
+        """What was printed since the last call; of a great deal the first 64 KiB."""
         try:
-            # Decoders must never wait for a reader: what does not fit is lost, after the first 64 KiB.
-            os.set_blocking(writing, False)
-            os.set_blocking(reading, False)
-            os.dup2(writing, _STDERR)
-            try:
-                yield messages
-            finally:
-                os.dup2(kept, _STDERR)
-                _sort_out(_drain(reading), messages)
+            return os.read(self._reading, _PIPE_BYTES)
+        except BlockingIOError:
+            return b""
+
+
+class _Heard:
+    """What was heard in one block, once it has ended.
+
+    Attributes:
+        messages: Lines of decoders.
+        was_shared: Another block was open at some time of this one, and the lines may be of its image.
+    """
+
+    def __init__(self, start: int, number: int, was_shared: bool) -> None:
+        self.start = start
+        self.number = number
+        self.was_shared = was_shared
+        self.messages: list[str] = []
+
+
+class _Listener:
+    """The blocks of all threads of a process, of which several may be open at once."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._diversion: _Diversion | None = None
+        self._printed = bytearray()
+        self._num_open = self._num_begun = self._num_wanting_alone = 0
+        self._is_alone = False
+
+    @contextlib.contextmanager
+    def listen(self, alone: bool = False) -> Iterator[_Heard]:
+        """A block; `alone`, no other one is open beside it."""
+        heard = self._enter(alone)
+        try:
+            yield heard
         finally:
-            for descriptor in (kept, reading, writing):
-                os.close(descriptor)
+            self._leave(heard)
+
+    def _enter(self, alone: bool) -> _Heard:
+        with self._changed:
+            self._num_wanting_alone += alone
+            try:
+                self._changed.wait_for(lambda: self._is_free(alone))
+            finally:
+                self._num_wanting_alone -= alone
+            if self._diversion is None:
+                self._diversion = _Diversion()
+            if not self._num_open:
+                self._diversion.begin()
+            self._printed += self._diversion.read()
+            self._num_open += 1
+            self._num_begun += 1
+            self._is_alone = alone
+            return _Heard(len(self._printed), self._num_begun, self._num_open > 1)
+
+    def _is_free(self, alone: bool) -> bool:
+        return not self._num_open if alone else not (self._is_alone or self._num_wanting_alone)
+
+    def _leave(self, heard: _Heard) -> None:
+        printed = bytearray()
+        with self._changed:
+            assert self._diversion is not None
+            self._printed += self._diversion.read()
+            heard.messages = _messages(self._printed[heard.start :])
+            heard.was_shared |= self._num_begun != heard.number
+            self._num_open -= 1
+            self._is_alone = False
+            if not self._num_open:
+                self._diversion.end()
+                printed, self._printed = self._printed, printed
+            self._changed.notify_all()
+        _pass_on(printed)
+
+    def abandon(self) -> None:
+        """In a process that was forked while blocks of other threads were open: nobody will close them here."""
+        if self._diversion is not None and self._num_open:
+            self._diversion.end()
 
 
-def _drain(reading: int) -> bytes:
-    try:
-        return os.read(reading, _PIPE_BYTES)
-    except BlockingIOError:
-        return b""
+_listener = _Listener()
 
 
-def _sort_out(printed: bytes, messages: list[str]) -> None:
-    """Lines of decoders become messages, everything else is printed after all."""
-    for line in printed.splitlines(keepends=True):
-        if line.startswith(_DECODERS):
-            messages.append(line.decode("ascii", "replace").strip())
-        else:
-            with contextlib.suppress(OSError):
-                os.write(_STDERR, line)
+def _start_anew() -> None:
+    """A forked process shares the pipe of the one that it comes from, and has none of its threads."""
+    global _listener
+    _listener.abandon()
+    _listener = _Listener()
+
+
+os.register_at_fork(after_in_child=_start_anew)
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe that blocks nobody: decoders must never wait for a reader. Its ends never take descriptor 2."""
+    ends = []
+    for end in os.pipe():
+        ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1))
+        os.close(end)
+        os.set_blocking(ends[-1], False)
+    return ends[0], ends[1]
+
+
+def _c_stream(descriptor: int) -> tuple[ctypes.c_void_p | None, int | None]:
+    """The variable ``stderr`` of glibc and a stream to set it to, which is never closed; None elsewhere."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "gnu_get_libc_version"):
+        return None, None
+    library.fdopen.restype, library.fdopen.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_char_p]
+    library.setvbuf.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    stream = library.fdopen(descriptor, b"w")
+    library.setvbuf(stream, None, _UNBUFFERED, 0)
+    return ctypes.c_void_p.in_dll(library, "stderr"), stream
+
+
+def _messages(printed: bytes | bytearray) -> list[str]:
+    return [line.decode("ascii", "replace").strip() for line in printed.splitlines() if line.startswith(_DECODERS)]
+
+
+def _pass_on(printed: bytes | bytearray) -> None:
+    """What no decoder printed is printed after all."""
+    others = b"".join(line for line in printed.splitlines(keepends=True) if not line.startswith(_DECODERS))
+    with contextlib.suppress(OSError):
+        os.write(_STDERR, others)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from yolact_runtime.formats.file_format import HEAD_BYTES, IMAGE_SUFFIXES, FileF
 from yolact_runtime.formats.file_probe import why_not_regular
 from yolact_runtime.formats.header_reader import read_image_header
 from yolact_runtime.formats.image_header import DamagedImageError, ImageHeader
-from yolact_runtime.media.decoder_messages import caught_messages
+from yolact_runtime.media.decoder_messages import decode_and_listen
 from yolact_runtime.media.opencv import is_unicode, opencv
+from yolact_runtime.media.videos import VideoReader
 
 __all__ = ["decode_image"]
 
@@ -134,18 +134,11 @@ def _free_memory() -> int:
 
 
 def _decode(cv2: Any, path: Path, content: bytes, file_format: FileFormat, header: ImageHeader) -> npt.NDArray[Any]:
-    encoded = np.frombuffer(content, np.uint8)
-    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if header.sample_bits > 8 else 0)
+    def decode() -> npt.NDArray[Any] | None:
+        return _decoded(cv2, path, content, file_format, header.sample_bits > 8)
+
     try:
-        with _listening(file_format) as messages:
-            image = cv2.imdecode(encoded, flags)
-            if image is None and not _has_decoder(cv2, path):
-                if file_format is not formats.GIF:
-                    raise MediaError(
-                        f"cannot read {path}: {file_format.name}, which this OpenCV ({cv2.__version__}) does not "
-                        f"decode; convert it to PNG or JPEG"
-                    )
-                image = _first_frame(cv2, path)
+        image, messages = decode_and_listen(decode) if file_format in _TALKATIVE else (decode(), [])
     except cv2.error as error:
         raise MediaError(f"cannot read {path}: {error.err}") from error
     except MemoryError as error:
@@ -164,8 +157,21 @@ def _decode(cv2: Any, path: Path, content: bytes, file_format: FileFormat, heade
             f"cannot read {path}: {file_format.name}, damaged: its header says {header.width} x {header.height} "
             f"pixels, decoded are {image.shape[1]} x {image.shape[0]}"
         )
-    decoded: npt.NDArray[Any] = image
-    return decoded
+    return image
+
+
+def _decoded(cv2: Any, path: Path, content: bytes, file_format: FileFormat, is_deep: bool) -> npt.NDArray[Any] | None:
+    """The image as OpenCV decodes it; None where it cannot."""
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if is_deep else 0)
+    image: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    if image is not None or _has_decoder(cv2, path):
+        return image
+    if file_format is formats.GIF:
+        return _first_frame(path)
+    raise MediaError(
+        f"cannot read {path}: {file_format.name}, which this OpenCV ({cv2.__version__}) does not decode; convert it to "
+        f"PNG or JPEG"
+    )
 
 
 def _is_left_over(message: str, content: bytes) -> bool:
@@ -181,21 +187,16 @@ def _is_left_over(message: str, content: bytes) -> bool:
     return bool(skipped.strip(b"\0\xff"))
 
 
-def _listening(file_format: FileFormat) -> AbstractContextManager[list[str]]:
-    return caught_messages() if file_format in _TALKATIVE else nullcontext([])
-
-
 def _has_decoder(cv2: Any, path: Path) -> bool:
     """OpenCV knows the format of a file, which it looks up by its first bytes."""
     # OpenCV crashes at a name that is no Unicode; then damage is likelier than a format that it does not know.
     return not is_unicode(path) or bool(cv2.haveImageReader(str(path)))
 
 
-def _first_frame(cv2: Any, path: Path) -> Frame | None:
+def _first_frame(path: Path) -> Frame | None:
     """A still GIF as a video of one frame: OpenCV before 4.11 has no other way to it."""
-    capture = cv2.VideoCapture(str(path))
     try:
-        read, frame = capture.read() if capture.isOpened() else (False, None)
-        return frame if read else None
-    finally:
-        capture.release()
+        with VideoReader(path) as reader:
+            return next(iter(reader)).image
+    except MediaError:
+        return None

@@ -10,8 +10,6 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -20,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.errors import MediaError
+from yolact_runtime.media.decoder_messages import messages_caught
 from yolact_runtime.media.opencv import opencv
 
 __all__ = ["Encoder", "open_encoder", "video_suffix"]
@@ -123,7 +122,7 @@ class _OpencvEncoder:
             raise MediaError(
                 "OpenCV writes no file whose name is not UTF-8; install ffmpeg or choose another"
             ) from error
-        with _stderr_closed():  # VP8 in WebM has no tag, and OpenCV complains that ours is not it.
+        with messages_caught():  # VP8 in WebM has no tag, and OpenCV complains that ours is not it.
             self._writer: Any = cv2.VideoWriter(
                 name, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), fps, (width, height)
             )
@@ -228,23 +227,6 @@ def _stream_tags() -> list[str]:
 def _signal_name(number: int) -> str:
     description = signal.strsignal(number)
     return f"signal {number} ({description})" if description else f"signal {number}"
-
-
-@contextmanager
-def _stderr_closed() -> Iterator[None]:
-    """Drop what a library prints meanwhile: past its own settings, and past ours."""
-    try:
-        copy = os.dup(2)
-    except OSError:
-        yield
-        return
-    try:
-        with Path(os.devnull).open("wb") as nothing:
-            os.dup2(nothing.fileno(), 2)
-        yield
-    finally:
-        os.dup2(copy, 2)
-        os.close(copy)
 
 
 def _widen(pipe: IO[bytes]) -> None:
