@@ -251,17 +251,51 @@ def _avif(content: memoryview) -> ImageHeader:
     )
 
 
+_START_OF_TILE_PART, _END_OF_CODESTREAM, _LEAST_MARKER = 0xFF90, 0xFFD9, 0xFF30
+
+
 def _jpeg_2000(content: memoryview) -> ImageHeader:
     head = bytes(content[:4096])
     at = head.find(b"\xff\x4f\xff\x51")
     if at < 0:
         raise DamagedImageError("damaged: no image begins in its first 4096 bytes")
+    _require_whole_codestream(content, at + 2)
     right, bottom, left, top = struct.unpack_from(">IIII", head, at + 8)
     bits = (head[at + 42] & 0x7F) + 1
     if head[at + 42] & 0x80 or bits > 16:
         return ImageHeader(right - left, bottom - top, not_read=f"its samples have a sign, or {bits} bits")
     white = (1 << bits) - 1 if 8 < bits < 16 else None
     return ImageHeader(max(right - left, 0), max(bottom - top, 0), 16 if bits > 8 else 8, white)
+
+
+def _require_whole_codestream(content: memoryview, at: int) -> None:
+    """Walk over the segments of a JPEG 2000 codestream to its end: a decoder may crash where it is missing.
+
+    Args:
+        content: The file.
+        at: Where the first segment begins.
+
+    Raises:
+        DamagedImageError: It is cut short.
+    """
+    while True:
+        (marker,) = struct.unpack_from(">H", content, at)
+        if marker == _END_OF_CODESTREAM:
+            return
+        (length,) = struct.unpack_from(">H", content, at + 2)
+        if marker == _START_OF_TILE_PART:
+            (length,) = struct.unpack_from(">I", content, at + 6)
+            # The last tile part may leave its length open: it ends with the codestream.
+            if not length and content.obj.rfind(b"\xff\xd9", at) < 0:  # type: ignore[attr-defined]
+                raise DamagedImageError("cut short: the end-of-codestream marker is missing")
+            if not length:
+                return
+            length -= 2
+        elif marker < _LEAST_MARKER or length < 2:
+            raise DamagedImageError(f"damaged: no segment of a codestream begins at byte {at}")
+        at += 2 + length
+        if at + 2 > len(content):
+            raise DamagedImageError(f"cut short: its codestream goes on at byte {at} of {len(content)}")
 
 
 def _sun_raster(content: memoryview) -> ImageHeader:
