@@ -68,7 +68,7 @@ def _open_labels(request: BenchRequest, terminal: Terminal) -> AnnotatedImages |
     if request.annotations is None:
         return None
     labels = CocoAnnotations.from_file(request.annotations)
-    data = AnnotatedImages.open(labels, Path(request.images[0]), request.rules)
+    data = AnnotatedImages.open(labels, Path(request.images[0]), request.rules, request.reader())
     for finding in (*labels.findings, *data.findings):
         terminal.warn(finding)
     if labels.has_boxes_only:
@@ -168,7 +168,7 @@ def _add_accuracy(
         segmenters = {name: opened(request.model, name if is_folder else None) for name in precisions}
         accuracy: dict[str, Any] = {}
         if labels is not None:
-            accuracy = measure_accuracy_of(segmenters, labels, terminal.progress, reader)
+            accuracy = measure_accuracy_of(segmenters, labels, terminal.progress)
         elif request.against:
             reference = opened(request.against, "fp32" if request.against.is_dir() else None)
             accuracy, _, _ = measure_agreement_of(segmenters, reference, paths, terminal.progress, reader)

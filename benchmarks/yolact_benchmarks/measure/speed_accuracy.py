@@ -24,7 +24,7 @@ Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 def measure_accuracy_of(
-    segmenters: Mapping[str, Segmenter], data: AnnotatedImages, progress: Progress, reader: ImageReader
+    segmenters: Mapping[str, Segmenter], data: AnnotatedImages, progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """By labels.
 
@@ -32,7 +32,6 @@ def measure_accuracy_of(
         segmenters: By name, without a second threshold: AP counts the low scores too.
         data: Labels and the images that they are of.
         progress: Passes images on, and shows how far they are.
-        reader: Of the images.
 
     Returns:
         By name, JSON objects ``{"measure": "AP", "images", "box": [estimate, low, high], "mask": [...]}``; nulls for
@@ -45,7 +44,7 @@ def measure_accuracy_of(
     todo = [(image.image_id, data.path(image)) for image in annotations.images]
     meters = {name: AccuracyMeter(annotations, segmenter.class_names) for name, segmenter in segmenters.items()}
     for image_id, path in progress(todo, "images", len(todo)):
-        frame = reader.read(path)
+        frame = data.reader.read(path)
         for name, segmenter in segmenters.items():
             meters[name].add(image_id, segmenter(frame))
     results = {}

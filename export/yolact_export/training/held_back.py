@@ -14,7 +14,6 @@ from yolact_calibration.report.contact_sheet import SheetOptions, side_by_side
 from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import make_segmenter
 from yolact_runtime.masks.instances import Instances
-from yolact_runtime.media.images import read_image
 
 __all__ = ["held_back_pictures", "worst_and_typical"]
 
@@ -47,11 +46,11 @@ def held_back_pictures(model: Yolact, data: AnnotatedImages, class_names: Sequen
     chosen = images[:: -(-len(images) // _MOST_LOOKED_AT)]
     paths = {image.file_name: data.path(image) for image in chosen}
     truth = {image.file_name: _labels(data, image, class_names) for image in chosen}
-    found = {name: segmenter(read_image(path)) for name, path in paths.items()}
+    found = {name: segmenter(data.reader.read(path)) for name, path in paths.items()}
     shown = worst_and_typical(measure_agreement(truth, found, class_names).images)
     entries = []
     for one in shown:
-        frame = read_image(paths[one.name])
+        frame = data.reader.read(paths[one.name])
         pictures = side_by_side(frame, truth[one.name], found[one.name], class_names, _SHEET)
         entry = {**dataclasses.asdict(one), "reference": pictures[0], "candidate": pictures[1], "sides": _SIDES}
         entries.append(entry)

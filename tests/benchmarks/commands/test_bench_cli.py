@@ -17,7 +17,7 @@ from yolact_benchmarks.measure.cold_start import measure_cold_start
 from yolact_benchmarks.measure.streaming import measure_streaming
 from yolact_runtime import Segmenter
 from yolact_runtime.errors import BackendError
-from yolact_runtime.media.images import write_image
+from yolact_runtime.media.images import encode_image, write_image
 
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75), 0, 0.9), Thing((0.0, 0.0, 0.4, 0.6), 2, 0.6, prototype=1)]
 HEIGHT, WIDTH = 40, 60
@@ -133,6 +133,19 @@ def test_labels_are_judged_before_the_speed_is_measured(
     write_image(folder / "2.png", np.zeros((WIDTH, HEIGHT, 3), np.uint8))
     assert run(bundle, *FEW, "--images", folder, "--annotations", labels) == 1
     assert "1 of the 2 images" in capsys.readouterr().err
+
+
+def test_labels_are_judged_by_images_as_they_are_measured(
+    bundle: Path,
+    labelled: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels, folder = labelled
+    monkeypatch.setattr(bench_session, "run_processes", lambda *_: pytest.fail("nothing may run"))
+    (folder / "2.png").write_bytes(encode_image(np.full((HEIGHT, WIDTH, 3), 5000, np.uint16), ".png"))
+    assert run(bundle, *FEW, "--images", folder, "--annotations", labels, "--bit-depth", 12) == 1
+    assert "5000, beyond 4095" in capsys.readouterr().err
 
 
 def test_agreement_without_labels(

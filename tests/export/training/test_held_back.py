@@ -16,7 +16,8 @@ from yolact_export.model.yolact import Yolact, create_model
 from yolact_export.training import held_back
 from yolact_export.training.held_back import held_back_pictures, worst_and_typical
 from yolact_runtime.masks.instances import Instances
-from yolact_runtime.media.images import write_image
+from yolact_runtime.media.image_reader import ImageReader
+from yolact_runtime.media.images import encode_image, write_image
 
 NAMES = ("cat", "dog")
 
@@ -79,6 +80,17 @@ def test_labels_are_those_of_classes_that_the_model_has(tmp_path: Path, monkeypa
     labels = drawn[0][0]
     assert labels.class_id.tolist() == [1, 0]  # the large dog, the small cat
     assert labels.xyxy.tolist() == [[12, 4, 32, 24], [2, 4, 10, 12]]
+
+
+def test_images_of_twelve_bits_are_shown_as_they_are_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames: list[Any] = []
+    monkeypatch.setattr(held_back, "side_by_side", lambda frame, *_: frames.append(frame) or ("first", "second"))
+    data = dataclasses.replace(_data(tmp_path), reader=ImageReader(bit_depth=12))
+    (tmp_path / "0.png").write_bytes(encode_image(np.full((48, 64, 3), 4095, np.uint16), ".png"))
+    held_back_pictures(_model(), data, NAMES)
+    assert [frame.min() for frame in frames] == [255]
 
 
 def test_of_many_images_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
