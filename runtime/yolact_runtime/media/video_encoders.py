@@ -187,23 +187,25 @@ class _FfmpegEncoder:
     def finish(self) -> None:
         if self._finished:
             return
-        self._stdin.close()
-        status = self._wait()
         self._finished = True
-        self._listener.join()
-        if self._process.stderr:
-            self._process.stderr.close()
+        self._stdin.close()
+        try:
+            status = self._wait()
+        finally:
+            self._listener.join()
+            if self._process.stderr:
+                self._process.stderr.close()
         if status:
             raise MediaError(f"ffmpeg failed: {self._reason(status)}")
 
     def _wait(self) -> int:
-        """Wait for the file to be finished. Ctrl-C meanwhile waits on, a second one gives the file up."""
+        """Wait for the file to be finished. Ctrl-C and SIGTERM wait for that, too; a second one gives the file up."""
         try:
             return self._process.wait()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             try:
                 self._process.wait()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 self._process.kill()
                 self._process.wait()
             raise

@@ -191,7 +191,10 @@ def incomplete_path(path: Path) -> Path:
 
 
 def _short(stem: str) -> str:
-    return os.fsdecode(os.fsencode(stem)[:_STEM_BYTES])
+    """As many of its characters as fit: half of one would be no UTF-8, which OpenCV does not write."""
+    while len(os.fsencode(stem)) > _STEM_BYTES:
+        stem = stem[:-1]
+    return stem
 
 
 def _is_running(process: int) -> bool:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from yolact_runtime.errors import MediaError
 from yolact_runtime.formats.video_index import read_video_index
 from yolact_runtime.media.video_writer import VideoWriter, incomplete_path, video_suffix
 from yolact_runtime.media.videos import VideoReader
+from yolact_runtime.stop_signals import Terminated, raise_stops
 
 Frame = npt.NDArray[np.uint8]
 
@@ -285,6 +287,40 @@ def test_an_ffmpeg_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     with pytest.raises(MediaError, match=rf"cannot write .*clip\.mp4: .*{reason}"):
         _write(tmp_path / "out" / "clip.mp4", _levels(40))
     assert _names(tmp_path / "out") == []
+
+
+def _write_and_signal(path: Path, number: signal.Signals) -> None:
+    with VideoWriter(path, 25) as writer:
+        for image in _levels(40):
+            writer.write(image)
+        ffmpeg = writer._encoder._process  # type: ignore[union-attr]
+        ffmpeg.send_signal(signal.SIGSTOP)
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+        threading.Timer(0.5, ffmpeg.send_signal, (signal.SIGCONT,)).start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_ffmpeg_finishes_waits_for_the_file(tmp_path: Path, number: signal.Signals) -> None:
+    if video_suffix() != ".mp4":
+        pytest.skip("there is no ffmpeg that encodes H.264")
+    with raise_stops(), pytest.raises((KeyboardInterrupt, Terminated)):
+        _write_and_signal(tmp_path / "clip.mp4", number)
+    assert _names(tmp_path) == ["clip.incomplete.mp4"]
+    assert len(_read(tmp_path / "clip.incomplete.mp4")) == 40
+
+
+def _write_and_break_off(path: Path) -> None:
+    with VideoWriter(path, 25) as writer:
+        writer.write(np.zeros((32, 48, 3), np.uint8))
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stem", ["猫" * 80, "a" + "é" * 120])
+def test_what_there_is_of_a_long_name_is_named_in_whole_characters(tmp_path: Path, name: str, stem: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _write_and_break_off(tmp_path / f"{stem}{Path(name).suffix}")
+    (left,) = _names(tmp_path)
+    assert left.encode().decode().startswith(stem[:40])
 
 
 def test_an_ffmpeg_without_h264_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
