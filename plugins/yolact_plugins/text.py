@@ -22,7 +22,16 @@ from typing import Any, NoReturn
 from yolact_plugins.errors import TextError
 from yolact_plugins.files import human_size
 
-__all__ = ["MAX_BYTES", "decode_json", "decode_text", "printable", "read_json", "read_text", "unprintable"]
+__all__ = [
+    "MAX_BYTES",
+    "decode_json",
+    "decode_text",
+    "printable",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "unprintable",
+]
 
 MAX_BYTES = 4 << 30
 """Longest file that is read; COCO's largest annotations have half a gigabyte. ``/dev/zero`` has no end."""
@@ -88,7 +97,7 @@ def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
     Raises:
         TextError: It cannot be read, is longer, or is not text.
     """
-    return decode_text(_content(path, max_bytes), printable(str(path)))
+    return decode_text(read_bytes(path, max_bytes=max_bytes), printable(str(path)))
 
 
 def unprintable(text: str) -> str | None:
@@ -159,10 +168,19 @@ def read_json(path: Path, *, allow_nan: bool = False, max_bytes: int = MAX_BYTES
     Raises:
         TextError: It cannot be read, is longer, or is not such a document.
     """
-    return decode_json(_content(path, max_bytes), printable(str(path)), allow_nan=allow_nan)
+    return decode_json(read_bytes(path, max_bytes=max_bytes), printable(str(path)), allow_nan=allow_nan)
 
 
-def _content(path: Path, max_bytes: int) -> bytes:
+def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a file that should be text, for callers that also need its digest.
+
+    Args:
+        path: A file, or a pipe, which is read to its end.
+        max_bytes: Longest content that is read.
+
+    Raises:
+        TextError: It cannot be read, or is longer.
+    """
     too_long = TextError(f"{printable(str(path))} is longer than {human_size(max_bytes)}: that is no such file")
     try:
         with path.open("rb") as file:

@@ -26,7 +26,7 @@ from yolact_calibration.labels.fields import (
 from yolact_calibration.labels.instance import CocoInstance, boxes_xyxy, read_instance
 from yolact_calibration.labels.segmentation import Segmentation, draw
 from yolact_plugins.files import counted
-from yolact_plugins.text import decode_json
+from yolact_plugins.text import decode_json, read_bytes
 from yolact_runtime.masks.masks import Masks
 
 __all__ = ["CocoAnnotations", "CocoImage", "CocoInstance", "boxes_xyxy"]
@@ -83,13 +83,10 @@ class CocoAnnotations:
         Raises:
             DatasetError: It cannot be read, or is no annotation file of the instances kind; the message says where.
         """
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DatasetError(f"cannot read the annotations {path}: {error.strerror or error}") from error
-        digest = hashlib.sha256(content).hexdigest()
         with _paused_collector():
             try:
+                content = read_bytes(path)
+                digest = hashlib.sha256(content).hexdigest()
                 # Numbers that are not finite are found here, where the record that has them can be named.
                 document = decode_json(content, str(path), allow_nan=True)
             except TextError as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -12,7 +13,9 @@ import pytest
 from pycocotools import mask as coco
 
 from yolact_calibration.errors import DatasetError
+from yolact_calibration.labels import coco as coco_labels
 from yolact_calibration.labels.coco import CocoAnnotations, CocoImage, boxes_xyxy
+from yolact_plugins.text import read_bytes
 
 IMAGE = CocoImage(7, "b.png", 12, 16)
 TRIANGLE = [[1.5, 2, 9, 3.25, 4, 10]]
@@ -241,5 +244,11 @@ def test_a_file_of_another_kind_is_refused(content: bytes, message: str, tmp_pat
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"cannot read the annotations .*gone\.json: No such file"):
+    with pytest.raises(DatasetError, match=r"cannot read .*gone\.json: No such file"):
         CocoAnnotations.from_file(tmp_path / "gone.json")
+
+
+def test_a_file_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco_labels, "read_bytes", functools.partial(read_bytes, max_bytes=1 << 20))
+    with pytest.raises(DatasetError, match="/dev/zero is longer than"):
+        CocoAnnotations.from_file(Path("/dev/zero"))
