@@ -7,7 +7,6 @@ with ``"not_measured"`` and the reason.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from yolact_benchmarks.statistics.between_processes import median_interval, spli
 from yolact_benchmarks.statistics.stability import DEFAULT_LIMITS, StabilityLimits, Verdict, judge_series
 from yolact_benchmarks.statistics.statistics import summarise
 from yolact_calibration.report.html_page import now_utc
+from yolact_plugins import __version__
 from yolact_plugins.text import read_json
 from yolact_runtime.errors import TextError, YolactError
 
@@ -53,7 +53,7 @@ def envelope(command: str, settings: Mapping[str, Any], results: Mapping[str, An
         "schema": SCHEMA,
         "command": command,
         "date": now_utc(),
-        "created_with": {"yolact-deploy": importlib.metadata.version("yolact-deploy")},
+        "created_with": {"yolact-deploy": __version__},
         "environment": {**environment(), "kernel": platform.release(), "variables": variables},
         "settings": dict(settings),
         "results": dict(results),
