@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["counted", "human_size", "library_path", "write_atomically"]
+__all__ = ["counted", "human_size", "library_path", "real_path", "write_atomically"]
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -43,6 +43,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def real_path(path: Path | str) -> Path:
+    """The absolute path without links. A loop of links stays in it; ``Path.resolve`` raises there before Python 3.13."""
+    return Path(os.path.realpath(path))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from yolact_export.commands.packages import require_packages
 from yolact_export.errors import UsageError
 from yolact_export.model.config import CONFIGS
 from yolact_export.training.progress_report import ProgressReport, duration
-from yolact_plugins.files import human_size
+from yolact_plugins.files import human_size, real_path
 from yolact_runtime.media.image_reader import ImageReader, add_bit_depth_option
 from yolact_runtime.terminal import (
     Terminal,
@@ -181,14 +181,14 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Cal
         reader=ImageReader(options.bit_depth, None, warn),
     )
     check_outputs(settings)
-    if options.json not in (None, "-") and Path(options.json).resolve() in _inputs(settings):
+    if options.json not in (None, "-") and real_path(options.json) in _inputs(settings):
         raise UsageError(f"--json would overwrite {options.json}, which the training reads; name another file")
     return settings
 
 
 def _inputs(settings: FinetuneOptions) -> set[Path]:
     paths = (Path(settings.source), settings.annotations, settings.validation_annotations, settings.backbone_weights)
-    return {path.resolve() for path in paths if path is not None}
+    return {real_path(path) for path in paths if path is not None}
 
 
 def _training_options(options: argparse.Namespace, device: str, say: Callable[[str], None]) -> TrainingOptions:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_export.errors import UsageError
-from yolact_plugins.files import write_atomically
+from yolact_plugins.files import real_path, write_atomically
 from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.media.image_reader import add_bit_depth_option
 from yolact_runtime.terminal import Terminal
@@ -229,8 +229,8 @@ def _guard(
 
 
 def _warn_of_overlap(images: CalibrationImages, data: AnnotatedImages, terminal: Terminal) -> None:
-    calibrated = {image.path.resolve() for image in images.images}
-    count = sum(data.path(image).resolve() in calibrated for image in data.annotations.images)
+    calibrated = {real_path(image.path) for image in images.images}
+    count = sum(real_path(data.path(image)) in calibrated for image in data.annotations.images)
     if count:
         terminal.warn(
             f"{count} of the {len(data.annotations)} labelled images are among those of --calib: the networks are "

@@ -38,7 +38,7 @@ from yolact_export.training.held_back import held_back_pictures
 from yolact_export.training.training_start import StartOptions, start_model
 from yolact_plugins import __version__
 from yolact_plugins.errors import TextError
-from yolact_plugins.files import counted, write_atomically
+from yolact_plugins.files import counted, real_path, write_atomically
 from yolact_plugins.text import read_json
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.media.image_reader import ImageReader
@@ -217,10 +217,10 @@ def check_outputs(options: FinetuneOptions) -> None:
     if options.output.suffix != ".pth":
         raise UsageError(f"-o is the checkpoint to write and ends in .pth; found {options.output}")
     inputs = (Path(options.source), options.annotations, options.validation_annotations, options.backbone_weights)
-    taken = {path.resolve(): path for path in inputs if path is not None}
+    taken = {real_path(path): path for path in inputs if path is not None}
     outputs = (options.output, options.record_path, options.curve_path, options.state_path)
     for path in outputs:
-        if path.resolve() in taken:
+        if real_path(path) in taken:
             raise UsageError(f"-o {options.output} would overwrite {path}, which the training reads; name another file")
     if options.record_path.exists() and not _is_record(options.record_path):
         raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from yolact_plugins.files import real_path
 from yolact_runtime.errors import MediaError
 
 __all__ = ["PictureFolder"]
@@ -54,8 +55,8 @@ class PictureFolder:
             if destination not in self._taken:
                 break
         self._taken.add(destination)
-        there = destination.resolve()
-        if there == path.resolve():
+        there = real_path(destination)
+        if there == real_path(path):
             raise MediaError(f"{path} would be overwritten by its own picture; choose another folder for -o")
         if there in self._inputs:
             raise MediaError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import shlex
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -12,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_plugins.files import human_size
+from yolact_plugins.files import human_size, real_path
 from yolact_runtime.commands.overlay_options import OverlayPainter
 from yolact_runtime.commands.picture_folder import PictureFolder
 from yolact_runtime.commands.result_sinks import FrameResult, ResultSink, RunEnd, open_sinks
@@ -74,10 +73,7 @@ class RunJob:
         files = inputs.images + inputs.videos
         self._not_done = deque(map(str, files))
         if self._options.output:
-            # Path.resolve() raises at a loop of links.
-            self._pictures = PictureFolder(
-                self._options.output, frozenset(Path(os.path.realpath(path)) for path in files)
-            )
+            self._pictures = PictureFolder(self._options.output, frozenset(map(real_path, files)))
         try:
             self._sinks = open_sinks(self._options, self._class_names)
             for word, reason in inputs.failures:

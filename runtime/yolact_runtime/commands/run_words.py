@@ -6,6 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from yolact_plugins.files import real_path
 from yolact_runtime.errors import UsageError
 from yolact_runtime.model.bundle import MANIFEST_NAME
 from yolact_runtime.terminal import check_json_destination
@@ -40,7 +41,7 @@ def check_words(options: argparse.Namespace) -> None:
     if options.json and options.jsonl:
         if options.json == options.jsonl == "-":
             raise UsageError("--json and --jsonl cannot both write to stdout; name a file for one of them")
-        if options.json != "-" and Path(options.json).resolve() == Path(options.jsonl).resolve():
+        if options.json != "-" and real_path(options.json) == real_path(options.jsonl):
             raise UsageError(f"--json and --jsonl cannot both write {options.json}; name a file for each")
 
 

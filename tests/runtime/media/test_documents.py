@@ -191,3 +191,10 @@ def test_a_signal_in_the_middle_of_an_entry_takes_it_back(tmp_path: Path, monkey
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"cannot write .*x\.json: No such file or directory"):
         ResultDocument(str(tmp_path / "missing" / "x.json"), "m")
+
+
+def test_a_loop_of_links_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "r.json").symlink_to("r.json")
+    document = ResultDocument(str(tmp_path / "r.json"), "m")
+    document.finish({"complete": True})
+    assert json.loads((tmp_path / "r.json").read_bytes())["complete"] is True
