@@ -46,7 +46,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def real_path(path: Path | str) -> Path:
-    """The absolute path without links. A loop of links stays in it; ``Path.resolve`` raises there before Python 3.13."""
+    """The absolute path without links, but for loops of them, at which ``Path.resolve`` raises before Python 3.13."""
     return Path(os.path.realpath(path))
 
 

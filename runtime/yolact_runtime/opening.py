@@ -21,7 +21,7 @@ from yolact_runtime.cpu.postprocess import MaskIou, Postprocessor
 from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.cuda.frame_model import FrameModel
-from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError, UsageError
+from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError
 from yolact_runtime.frame_path import FramePath, HostPath
 from yolact_runtime.model.bundle import (
     CPU_PRECISIONS,
@@ -33,6 +33,7 @@ from yolact_runtime.model.bundle import (
     mask_iou_file,
     open_bundle,
     read_manifest,
+    require_precision,
 )
 from yolact_runtime.model.kernel_folder import bundle_kernels
 from yolact_runtime.model.manifest import Manifest
@@ -105,7 +106,7 @@ def open_model(path: Path | str | Bundle, backend: str, options: SegmenterOption
         BackendUnavailableError: No backend can run here; the message says why for each.
         EngineMismatchError: There is an engine, for another machine.
         BackendError: The backend refuses the model.
-        UsageError: The bundle has nothing of that precision.
+        NoNetworkError: The bundle has nothing of that precision.
     """
     _require_precision(path, precision)
     files = _Files(path, precision)
@@ -132,10 +133,7 @@ def _require_precision(path: Path | str | Bundle, precision: str | None) -> None
     folder = folder.parent if folder.name == MANIFEST_NAME else folder
     if precision is None or not (folder / MANIFEST_NAME).is_file():
         return
-    artefacts = read_manifest(folder).artefacts.values()
-    there = sorted({artefact.precision for artefact in artefacts if artefact.role in {NETWORK_ROLE, ENGINE_ROLE}})
-    if precision not in there:
-        raise UsageError(f'{folder} has no network of precision "{precision}"; there are {", ".join(there) or "none"}')
+    require_precision(folder, read_manifest(folder).artefacts, precision, {NETWORK_ROLE, ENGINE_ROLE})
 
 
 def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:

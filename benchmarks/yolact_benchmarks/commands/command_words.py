@@ -1,4 +1,4 @@
-"""Words of a command line: those for several values, and errors that name options instead of fields."""
+"""Words of a command line: those for several values, and those that name a network of a bundle."""
 
 from __future__ import annotations
 
@@ -58,17 +58,15 @@ def check_precisions(model: Path, names: Sequence[str]) -> None:
     """Refuse names that no network of a bundle has; what is no bundle is left to those that open it.
 
     Raises:
-        UsageError: The bundle has no network of such a name.
+        NoNetworkError: The bundle has no network of such a name.
     """
-    from yolact_runtime.model.bundle import NETWORK_ROLE, read_manifest
+    from yolact_runtime.model.bundle import read_manifest, require_precision
 
     if not model.is_dir():
         return
     try:
-        artefacts = read_manifest(model).artefacts.values()
+        artefacts = read_manifest(model).artefacts
     except YolactError:
         return
-    there = [artefact.precision for artefact in artefacts if artefact.role == NETWORK_ROLE]
-    unknown = [name for name in names if name not in there]
-    if unknown:
-        raise UsageError(f"--precision {','.join(unknown)}: {model} has {', '.join(there)}")
+    for name in names:
+        require_precision(model, artefacts, name)

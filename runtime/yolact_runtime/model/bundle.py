@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ __all__ = [
     "open_bundle",
     "read_manifest",
     "refuse_writable_by_all",
+    "require_precision",
 ]
 
 MANIFEST_NAME = "manifest.json"
@@ -168,6 +169,25 @@ def mask_iou_file(folder: Path, manifest: Manifest) -> Path | None:
     return checked_artefact(folder, name, manifest.artefacts[name])
 
 
+def require_precision(
+    folder: Path, artefacts: Mapping[str, Artefact], precision: str, roles: Collection[str] = (NETWORK_ROLE,)
+) -> None:
+    """Refuse a precision that a bundle does not have.
+
+    Args:
+        folder: The bundle.
+        artefacts: Those of its manifest.
+        precision: What was asked for.
+        roles: Those of the artefacts that will do.
+
+    Raises:
+        NoNetworkError: There is none; the message says which precisions there are.
+    """
+    there = dict.fromkeys(artefact.precision for artefact in artefacts.values() if artefact.role in roles)
+    if precision not in there:
+        raise NoNetworkError(f'{folder} has no network in "{precision}"; it has {", ".join(there) or "none"}')
+
+
 def _open_folder(folder: Path, precision: str | None, preferred: tuple[str, ...]) -> Bundle:
     manifest = read_manifest(folder)
     name = _choose_network(folder, manifest.artefacts, precision, preferred)
@@ -188,8 +208,8 @@ def _choose_network(
                 f"{folder} has no network for this backend ({wanted}), only {others}; name one of its .onnx files to "
                 f"run it all the same, or export with another precision"
             )
-    elif precision not in (has := {a.precision: None for a in artefacts.values() if a.role == NETWORK_ROLE}):
-        raise NoNetworkError(f'{folder} has no network in "{precision}"; it has {", ".join(has) or "none"}')
+    else:
+        require_precision(folder, artefacts, precision)
     return _the_only(folder, artefacts, NETWORK_ROLE, precision)
 
 

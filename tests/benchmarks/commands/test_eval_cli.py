@@ -465,7 +465,7 @@ def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest
         (["--bootstrap", "-1"], "--bootstrap must be 0 or more, found -1"),
         (["--seed", "-1"], "--seed must be 0 or more, found -1"),
         (["--threads", "-3"], "--threads must lie between 0 and "),
-        (["--precision", "fp8"], "--precision fp8: "),
+        (["--precision", "fp8"], 'has no network in "fp8"; it has'),
         (["--min-confidence", "0.5"], "--min-confidence belongs to --against"),
         (["--backend", "openvino"], 'no backend "openvino"'),
         (["--json", ""], "--json takes a file to write"),

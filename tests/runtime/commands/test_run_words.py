@@ -68,7 +68,7 @@ def test_no_folder_is_made_for_results(
 @pytest.mark.parametrize("precision", ["fp8", "int8", ""])
 def test_a_precision_that_is_not_there(bundle: Path, capsys: pytest.CaptureFixture[str], precision: str) -> None:
     assert run(bundle, bundle.parent / "a.png", "--precision", precision) == 2
-    said = f'small.bundle has no network of precision "{precision}"; there are fp32'
+    said = f'small.bundle has no network in "{precision}"; it has fp32'
     assert said in capsys.readouterr().err
 
 
