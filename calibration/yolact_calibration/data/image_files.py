@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
+from yolact_calibration.data.missing_images import few, where_instead
 from yolact_calibration.errors import DatasetError
-from yolact_calibration.labels.coco import CocoAnnotations
-from yolact_calibration.labels.fields import Id
+from yolact_calibration.labels.coco import CocoAnnotations, CocoImage
+from yolact_calibration.labels.fields import Id, shown
 from yolact_calibration.labels.options import FileRules
+from yolact_plugins.files import counted
 
 __all__ = ["locate_images"]
-
-_SHOWN = 3
 
 
 def locate_images(
@@ -21,7 +24,8 @@ def locate_images(
 ) -> tuple[CocoAnnotations, dict[Id, Path], tuple[str, ...]]:
     r"""Find the files.
 
-    A name is tried as it is, and then with ``/`` for ``\``, as Windows writes it.
+    A name is tried as it is, then with ``/`` for ``\``, as Windows writes it, and then in the other spelling that
+    Unicode has for the same characters: macOS writes ``u`` and dots where others write ``ü``.
 
     Args:
         annotations: What names them.
@@ -32,43 +36,98 @@ def locate_images(
         The annotations of the images that are there, their paths by image id, and sentences on what was left out.
 
     Raises:
-        DatasetError: A file is outside of the folder, or absent, and the rules do not allow that; or all are absent.
+        DatasetError: There is no such folder; a file is outside of it, or absent, and the rules do not allow that; all
+            are absent; or two images are one file.
     """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}, the folder of images, is {'no folder' if folder.exists() else 'not there'}")
     place = _Folder(folder)
+    twins = _Twins(annotations.source)
     paths: dict[Id, Path] = {}
     missing: list[str] = []
     outside: list[str] = []
     for image in annotations.images:
-        path, is_inside = place.find(image.file_name)
-        if not is_inside and not rules.allow_outside:
+        found = place.find(image.file_name)
+        if not found.is_inside and not rules.allow_outside:
             outside.append(image.file_name)
-        elif path is None:
+        elif found.path is None or found.status is None:
             missing.append(image.file_name)
         else:
-            paths[image.image_id] = path
+            twins.look_at(image, found)
+            paths[image.image_id] = found.path
     if outside:
         raise DatasetError(
             f"{len(outside)} of the {len(annotations)} images of {annotations.source} {_are(outside)} outside of "
-            f"{folder}: {_few(outside)}. Correct their file_name, or read them all the same with --allow-outside"
-        )
-    if missing and (not rules.skip_missing or not paths):
-        raise DatasetError(
-            f"{len(missing)} of the {len(annotations)} images of {annotations.source} {_are(missing)} not in {folder}: "
-            f"{_few(missing)}. Is it the right folder?"
-            + (" --skip-missing goes on without them" if paths else " None of them is there")
+            f"{folder}: {few(outside)}. Correct their file_name, or read them all the same with --allow-outside"
         )
     if not missing:
-        return annotations, paths, ()
-    count = f"{len(missing)} of {len(annotations)} images {_are(missing)}"
-    return annotations.only(paths), paths, (f"{count} not in {folder} and skipped: {_few(missing)}",)
+        return annotations, paths, twins.findings()
+    instead = where_instead(folder, missing[0])
+    if not rules.skip_missing or not paths:
+        raise DatasetError(
+            f"{len(missing)} of the {len(annotations)} images of {annotations.source} {_are(missing)} not in {folder}: "
+            f"{few(missing)}. {instead or 'Is it the right folder?' + ('' if paths else ' None of them is there')}"
+            + (" --skip-missing goes on without them" if paths else "")
+        )
+    skipped = (
+        f"{len(missing)} of {len(annotations)} images {_are(missing)} not in {folder} and skipped: {few(missing)}"
+        + (f". {instead}" if instead else "")
+    )
+    return annotations.only(paths), paths, (skipped, *twins.findings())
 
 
 def _are(names: list[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+class _Found(NamedTuple):
+    """Where a name leads.
+
+    Attributes:
+        path: The file; None where there is none.
+        is_inside: It, or the place where it would be, is inside of the folder.
+        status: Of the file.
+        is_link: Its last part is a symbolic link.
+    """
+
+    path: Path | None
+    is_inside: bool
+    status: os.stat_result | None = None
+    is_link: bool = False
+
+
+class _Twins:
+    """Images that are one file: half of what is in it would count as none, or all of it twice."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._first: dict[tuple[int, int], tuple[CocoImage, bool]] = {}
+        self._linked: list[str] = []
+
+    def look_at(self, image: CocoImage, found: _Found) -> None:
+        """Refuse a second spelling of a name, and remember a second name: collections of links do have some."""
+        assert found.status is not None
+        is_link = found.is_link or found.status.st_nlink > 1
+        first, was_link = self._first.setdefault((found.status.st_dev, found.status.st_ino), (image, is_link))
+        if first is image:
+            return
+        if is_link or was_link:
+            self._linked.append(image.file_name)
+            return
+        raise DatasetError(
+            f"{self._source}: the images {shown(first.image_id)} and {shown(image.image_id)} are the same file, "
+            f"{shown(first.file_name)} and {shown(image.file_name)}; give it one entry with all its annotations"
+        )
+
+    def findings(self) -> tuple[str, ...]:
+        """A sentence, where there is something to say."""
+        if not self._linked:
+            return ()
+        link = "is by way of a link" if len(self._linked) == 1 else "are by way of links"
+        return (
+            f"{counted(len(self._linked), 'image')} {link} the same file as another one, whose content therefore "
+            f"counts more than once: {few(self._linked)}",
+        )
 
 
 class _Folder:
@@ -78,33 +137,66 @@ class _Folder:
         self._folder = str(folder)
         self._root = os.path.realpath(folder)
         self._is_inside: dict[str, bool] = {}
+        self._listings: dict[str, dict[str, str]] = {}
 
-    def find(self, name: str) -> tuple[Path | None, bool]:
-        """A file's path, or None where there is none; and whether it, or the place where it would be, is inside."""
-        first: tuple[Path | None, bool] | None = None
+    def find(self, name: str) -> _Found:
+        """The file of a name."""
+        first: _Found | None = None
         for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
             path = os.path.join(self._folder, spelling)  # noqa: PTH118 - a Path costs ten times the time
             found = self._look(path)
-            if found[0] is not None:
+            if found.path is not None:
                 return found
             # What leads outside in either spelling is not merely missing.
-            first = found if first is None or not found[1] else first
+            first = found if first is None or not found.is_inside else first
         assert first is not None
+        if first.is_inside and not name.isascii() and (other := self._other_spelling(name)) is not None:
+            return self._look(other)
         return first
 
-    def _look(self, path: str) -> tuple[Path | None, bool]:
+    def _other_spelling(self, name: str) -> str | None:
+        """The path of the characters of `name`, however Unicode composes them on disk; None where there is none."""
+        path = self._folder
+        for part in name.replace("\\", "/").split("/"):
+            if part in {"", ".", ".."}:
+                return None
+            found = self._listed(path).get(unicodedata.normalize("NFC", part))
+            if found is None:
+                return None
+            path = os.path.join(path, found)  # noqa: PTH118
+        return path
+
+    def _listed(self, folder: str) -> dict[str, str]:
+        """Names in a folder by their composed form, in which no two may be the same."""
+        listing = self._listings.get(folder)
+        if listing is None:
+            try:
+                names = os.listdir(folder)  # noqa: PTH208
+            except (OSError, ValueError):
+                names = []
+            composed = [unicodedata.normalize("NFC", name) for name in names]
+            counts = Counter(composed)
+            pairs = zip(composed, names, strict=True)
+            listing = self._listings[folder] = {key: name for key, name in pairs if counts[key] == 1}
+        return listing
+
+    def _look(self, path: str) -> _Found:
         parent, last = os.path.split(path)
         is_inside = self._is_inside.get(parent)
+        is_link = False
         try:
             if is_inside is None:
                 is_inside = self._is_inside[parent] = self._contains(os.path.realpath(parent))
-            mode = os.lstat(path).st_mode
-            if stat.S_ISLNK(mode) or last in {"..", ".", ""}:
+            status = os.lstat(path)
+            is_link = stat.S_ISLNK(status.st_mode)
+            if is_link or last in {"..", ".", ""}:
                 is_inside = self._contains(os.path.realpath(path))
-                mode = os.stat(path).st_mode  # noqa: PTH116
+                status = os.stat(path)  # noqa: PTH116
         except (OSError, ValueError):  # absent, too long for the system, a circle of links
-            return None, is_inside is not False
-        return (Path(path) if stat.S_ISREG(mode) else None), is_inside
+            return _Found(None, is_inside is not False)
+        if not stat.S_ISREG(status.st_mode):
+            return _Found(None, is_inside)
+        return _Found(Path(path), is_inside, status, is_link)
 
     def _contains(self, real: str) -> bool:
         return real == self._root or real.startswith(self._root.rstrip(os.sep) + os.sep)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,10 +91,21 @@ def test_an_absolute_path_is_outside_whether_it_is_there_or_not(place: Path) -> 
             find(place, name)
 
 
-@pytest.mark.parametrize("name", ["gone.png", "circle.png", "pipe.png", "sub", ".", "x" * 3000, "a.png/b.png"])
-def test_what_is_no_file_is_missing(place: Path, name: str) -> None:
-    with pytest.raises(DatasetError, match=r"1 of the 1 images of labels.json is not in .* Is it the right folder\?"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *((name, "Is it the right folder? None of them is there") for name in ("gone.png", ".", "a.png/b.png")),
+        ("x" * 3000, "x…. Is it the right folder?"),
+        ("circle.png", "circle.png is a link that leads nowhere."),
+        ("pipe.png", "pipe.png is a pipe or a device."),
+        ("sub", "sub is a folder."),
+    ],
+)
+def test_what_is_no_file_is_missing(place: Path, name: str, reason: str) -> None:
+    with pytest.raises(DatasetError, match=r"1 of the 1 images of labels.json is not in ") as caught:
         find(place, name)
+    assert reason in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_missing_images_are_skipped_on_demand_with_a_count(place: Path) -> None:
@@ -126,3 +140,71 @@ def test_no_way_of_writing_leads_outside(place: Path, parts: list[str], separato
         return
     assert found.is_relative_to(place / "images")
     assert found.is_file()
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """A folder of an image, and a second one in a folder in it."""
+    write_image(tmp_path / "plain.png", np.zeros((4, 6, 3), np.uint8))
+    (tmp_path / "album" / "day 1").mkdir(parents=True)
+    shutil.copy(tmp_path / "plain.png", tmp_path / "album" / "IMG 1.PNG")
+    (tmp_path / "plain.png").rename(tmp_path / "album" / "day 1" / "b.png")
+    return tmp_path / "album"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("album/IMG 1.PNG", "IMG 1.PNG is there: give the folder that album lies in, {above}."),
+        ("train/IMG 1.PNG", "IMG 1.PNG is there: file_name should not begin with train/."),
+        ("b.png", "b.png is in {album}/day 1: give that folder, or correct file_name."),
+        ("img 1.png", "IMG 1.PNG is there, which is another name where upper and lower case differ."),
+        ("IMG%201.PNG", "file_name is written as in a URL: IMG 1.PNG is there."),
+        ("day 1/b.jpg", "b.png is there, with another suffix."),
+        ("c.png", "Is it the right folder?"),
+    ],
+)
+def test_an_image_that_is_missing_is_looked_for_where_it_could_be(album: Path, name: str, sentence: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        AnnotatedImages.open(labels(name), album)
+    assert sentence.format(above=album.parent, album=album) in str(caught.value)
+
+
+def test_a_folder_that_is_none_is_told_instead_of_its_images(album: Path) -> None:
+    for folder, what in ((album / "IMG 1.PNG", "no folder"), (album / "gone", "not there")):
+        with pytest.raises(DatasetError, match=f"{folder}, the folder of images, is {what}"):
+            AnnotatedImages.open(labels("a.png"), folder)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_characters_are_the_same_however_unicode_composes_them(album: Path, form: Any) -> None:
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    (album / unicodedata.normalize(form, "Größe")).mkdir()
+    (album / "IMG 1.PNG").rename(album / unicodedata.normalize(form, "Größe/é.png"))
+    for separator in "/\\":
+        data = AnnotatedImages.open(labels(unicodedata.normalize(other, f"Größe{separator}é.png")), album)
+        assert next(iter(data.paths.values())).is_file()
+
+
+def test_of_two_files_whose_characters_are_the_same_none_is_guessed(album: Path) -> None:
+    for form in ("NFC", "NFD"):
+        shutil.copy(album / "IMG 1.PNG", album / unicodedata.normalize(form, "ấ.png"))
+    with pytest.raises(DatasetError, match="is not in"):
+        AnnotatedImages.open(labels("\u00e2\u0301.png"), album)
+
+
+@pytest.mark.parametrize("second", ["./a.png", "sub/../a.png", "sub\\..\\a.png", "again/../a.png", ".//a.png"])
+def test_two_spellings_of_one_file_are_refused(place: Path, second: str) -> None:
+    (place / "images" / "again").mkdir(exist_ok=True)
+    with pytest.raises(DatasetError, match=r"the images 0 and 1 are the same file, 'a\.png' and "):
+        AnnotatedImages.open(labels("a.png", second), place / "images")
+
+
+def test_two_names_of_one_file_are_told(album: Path) -> None:
+    (album / "soft.png").symlink_to("IMG 1.PNG")
+    (album / "hard.png").hardlink_to(album / "IMG 1.PNG")
+    data = AnnotatedImages.open(labels("IMG 1.PNG", "soft.png", "hard.png", "day 1/b.png"), album)
+    assert data.findings == (
+        "2 images are by way of links the same file as another one, whose content therefore counts more than once: "
+        "soft.png, hard.png",
+    )
