@@ -6,18 +6,14 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from yolact_calibration.evaluation.coco_evaluator import KINDS
-from yolact_calibration.labels.coco import CocoAnnotations, CocoImage, CocoInstance, boxes_xyxy
+from yolact_calibration.labels.coco import CocoAnnotations, CocoImage, CocoInstance
+from yolact_calibration.labels.doubts import Doubts
 from yolact_calibration.labels.fields import Id, listed
 from yolact_plugins.files import counted
 
 __all__ = ["truth_objects"]
 
-# A box drawn by hand around an outline drawn by hand is tighter than this.
-_LEAST_BOX_OVERLAP = 0.5
 # Tools count the area of a polygon in different ways; none of them is off by so much.
 _MOST_AREA_RATIO = 4.0
 
@@ -37,12 +33,13 @@ def truth_objects(
         category_numbers: By category id, the same.
     """
     truth: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    doubts = _Doubts()
+    doubts, areas = Doubts(), _Areas()
     for image in annotations.images:
         entries = annotations.instances.get(image.image_id, ())
         masks = annotations.masks(image)
-        doubts.look_at(image, entries, masks.bounds(), masks.area())
+        doubts.look_at(image, entries, masks.bounds(), (masks.area() > 0).tolist())
         for entry, rle, pixels in zip(entries, masks.rle(), masks.area().tolist(), strict=True):
+            areas.look_at(image, entry, pixels)
             shared = {
                 "image_id": image_numbers[image.image_id],
                 "category_id": category_numbers[entry.category_id],
@@ -54,66 +51,35 @@ def truth_objects(
                 truth["segm"].append({**shared, "segmentation": rle})
             elif not annotations.has_boxes_only:
                 truth["segm"].append({**shared, "segmentation": rle, "iscrowd": 1})
-    return truth, tuple(doubts.findings(annotations))
+    return truth, (*areas.findings(), *doubts.findings(), *_boxes_without_outline(annotations))
 
 
 @dataclasses.dataclass
-class _Doubts:
-    """What was noticed about annotations, each by itself sound."""
+class _Areas:
+    """What was noticed about the areas of annotations, by which they are sorted into small, medium and large."""
 
-    num_without_area: int = 0
-    num_without_pixels: int = 0
-    other_box: list[str] = dataclasses.field(default_factory=list)
-    other_area: list[str] = dataclasses.field(default_factory=list)
+    num_missing: int = 0
+    other: list[str] = dataclasses.field(default_factory=list)
 
-    def look_at(
-        self, image: CocoImage, entries: tuple[CocoInstance, ...], bounds: npt.NDArray[Any], pixels: npt.NDArray[Any]
-    ) -> None:
-        """Compare the annotations of an image with the masks that are drawn of them."""
-        overlaps = _overlaps(boxes_xyxy(entries).astype(np.float64), bounds.astype(np.float64))
-        for entry, overlap, count in zip(entries, overlaps.tolist(), pixels.tolist(), strict=True):
-            self.num_without_area += entry.area is None
-            if entry.segmentation is None:
-                continue
-            name = f"{entry.annotation_id} in {image.file_name}"
-            if count == 0:
-                self.num_without_pixels += 1
-            elif overlap < _LEAST_BOX_OVERLAP:
-                self.other_box.append(name)
-            elif entry.area is not None and not count / _MOST_AREA_RATIO <= entry.area <= count * _MOST_AREA_RATIO:
-                self.other_area.append(name)
+    def look_at(self, image: CocoImage, entry: CocoInstance, pixels: int) -> None:
+        """Compare the area of an annotation with the pixels of its mask."""
+        self.num_missing += entry.area is None
+        if entry.area is None or entry.segmentation is None or not pixels:
+            return
+        if not pixels / _MOST_AREA_RATIO <= entry.area <= pixels * _MOST_AREA_RATIO:
+            self.other.append(f"{entry.annotation_id} in {image.file_name}")
 
-    def findings(self, annotations: CocoAnnotations) -> Iterator[str]:
+    def findings(self) -> Iterator[str]:
         """Sentences for people."""
-        if not annotations.num_instances:
-            yield "there is no annotation of these images: nothing can be found, and every figure is undefined"
-        if self.num_without_area:
-            count = counted(self.num_without_area, "annotation")
+        if self.num_missing:
+            count = counted(self.num_missing, "annotation")
             yield f"{count} without an area; the pixels of their masks are taken for it"
-        if self.num_without_pixels:
-            count = counted(self.num_without_pixels, "annotation")
-            yield f"{count} with an outline that covers no pixel of the image; none can be found"
-        if self.other_box:
+        if self.other:
             yield (
-                f"{counted(len(self.other_box), 'annotation')} with a box that is not around the outline (they overlap "
-                f"by less than half), so that box AP and mask AP judge different things: {listed(self.other_box)}"
-            )
-        if self.other_area:
-            yield (
-                f"{counted(len(self.other_area), 'annotation')} with an area that is not that of the outline (by more "
+                f"{counted(len(self.other), 'annotation')} with an area that is not that of the outline (by more "
                 f"than a factor of {_MOST_AREA_RATIO:g}), and sorted into small, medium and large by it: "
-                f"{listed(self.other_area)}"
+                f"{listed(self.other)}"
             )
-        yield from _boxes_without_outline(annotations)
-
-
-def _overlaps(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """``(n,)`` intersection over union of boxes ``(n, 4)``, pair by pair; 0 for two without area."""
-    low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
-    shared = np.maximum(high - low, 0).prod(axis=1)
-    union = sum((box[:, 2:] - box[:, :2]).prod(axis=1) for box in (first, second)) - shared
-    ratio: npt.NDArray[np.float64] = np.divide(shared, union, out=np.zeros(len(first)), where=union > 0)
-    return ratio
 
 
 def _boxes_without_outline(annotations: CocoAnnotations) -> Iterator[str]:

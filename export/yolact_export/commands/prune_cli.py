@@ -165,10 +165,11 @@ def _annotated(
 ) -> AnnotatedImages | None:
     from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.labels.coco import CocoAnnotations
+    from yolact_calibration.labels.doubts import find_doubts
 
     if annotations is None:
         return None
     data = AnnotatedImages.open(CocoAnnotations.from_file(annotations), folder, file_rules(options), reader)
-    for finding in (*data.annotations.findings, *data.findings):
+    for finding in (*data.annotations.findings, *data.findings, *find_doubts(data.annotations).findings()):
         terminal.warn(f"{annotations}: {finding}")
     return data

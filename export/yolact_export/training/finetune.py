@@ -16,12 +16,13 @@ from torch import nn
 
 from yolact_calibration.data.augment import AugmentOptions
 from yolact_calibration.data.batch import Batch
-from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, iterate_batches
+from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, iterate_batches, learnable_images
 from yolact_calibration.data.image_check import Passing, pass_on
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.accuracy import Accuracy
 from yolact_calibration.evaluation.categories import match_categories
 from yolact_calibration.labels.coco import CocoAnnotations
+from yolact_calibration.labels.doubts import find_doubts
 from yolact_calibration.labels.options import FileRules
 from yolact_calibration.report.html_page import now_utc
 from yolact_calibration.report.training_curve import draw_curve
@@ -276,14 +277,29 @@ def _trainable(annotations: CocoAnnotations) -> CocoAnnotations:
             f"{annotations.source}: the labels have boxes only ({counted(annotations.num_instances, 'annotation')} "
             f"without a segmentation); a model of masks learns from outlines. Annotate polygons or masks"
         )
+    if not learnable_images(annotations):
+        raise DatasetError(
+            f"{annotations.source}: there is nothing to learn: {counted(annotations.num_instances, 'annotation')} in "
+            f"{counted(len(annotations), 'image')}, and none is an object with an outline that is no crowd"
+        )
     return annotations
 
 
 def _tell(data: AnnotatedImages, say: Callable[[str], None]) -> None:
-    """Warn of what is left out, with counts."""
+    """Warn of what is left out and of what is doubtful, with counts.
+
+    Raises:
+        DatasetError: No outline covers a pixel.
+    """
     annotations = data.annotations
-    for finding in (*annotations.findings, *data.findings):
+    doubts = find_doubts(annotations)
+    for finding in (*annotations.findings, *data.findings, *doubts.findings()):
         say(f"WARNING: {annotations.source}: {finding}")
+    if annotations.num_outlines and not doubts.num_drawn:
+        raise DatasetError(
+            f"{annotations.source}: no outline covers a pixel of its image, so that there is nothing to learn or to "
+            f"find; coordinates are pixels, from 0 to the image's width and height"
+        )
     if count := annotations.num_instances - annotations.num_outlines:
         say(
             f"WARNING: {annotations.source}: {count} of {annotations.num_instances} annotations with a box and no "

@@ -413,7 +413,8 @@ def test_an_outline_that_covers_no_pixel_is_counted() -> None:
     document = _square_set(segmentation=[[100, 100, 120, 100, 120, 120]])
     accuracy = measure_accuracy(_annotations(document), {1: make_instances(40, 60, [(10, 10, 30, 30)])}, ["cat", "dog"])
     assert accuracy.segm["AP"] == 0.0
-    assert accuracy.findings == ("1 annotation with an outline that covers no pixel of the image; none can be found",)
+    (finding,) = accuracy.findings
+    assert finding.startswith("1 annotation with an outline that covers no pixel of the image")
 
 
 def test_ids_may_be_text_and_change_nothing() -> None:

@@ -319,7 +319,7 @@ def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[
         (["--prior-scales", "1,2"], 1, "prior_scales_px needs 5 levels"),
         (["--input-size", "16"], 1, "at least 32 x 32 is needed"),
         (["--validation-images", "x"], 2, "--validation-images is the folder of --validation-annotations"),
-        (["--images", "nowhere"], 1, "Is it the right folder?"),
+        (["--images", "nowhere"], 1, "nowhere, the folder of images, is not there"),
         (["--annotations", "nowhere.json"], 1, "cannot read nowhere.json: No such file"),
         (["--backbone-weights", "nowhere.pth"], 1, "nowhere.pth: cannot be read"),
     ],
@@ -431,6 +431,33 @@ def test_labels_with_boxes_only_are_refused_before_the_first_step(
     assert main(words(data, tmp_path / "v.pth", "--validation-annotations", boxes)) == 0
     assert "2 of 2 annotations with a box and no segmentation" in capsys.readouterr().err
     assert json.loads((tmp_path / "v.json").read_text())["validation"]["segm"] is None
+
+
+def test_labels_that_are_no_objects_are_refused_and_doubtful_ones_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Coordinates in parts of the width trained a model of nothing, with exit status 0."""
+    data = write_set(tmp_path / "set", [[{"segmentation": square(4, 4, 30)}]] * 4)
+    tiny = square(0, 0, 1)
+
+    def relative(entries: list[dict[str, Any]]) -> None:
+        for entry in entries:
+            entry.update(segmentation=[[x / 64 for x in tiny[0]]], bbox=[0.1, 0.1, 0.4, 0.4])
+
+    bad = _relabelled(data, tmp_path / "bad.json", relative)
+    for train, validation in ((bad, data[0]), (data[0], bad)):
+        assert main(words((train, data[1]), tmp_path / "a.pth", "--validation-annotations", validation)) == 1
+        said = capsys.readouterr().err
+        assert f"error: {bad}: no outline covers a pixel of its image" in said
+        assert "coordinates are pixels" in said
+    one = _relabelled(data, tmp_path / "one.json", lambda entries: relative(entries[:1]))
+    assert main([*words((one, data[1]), tmp_path / "b.pth", "--validation-fraction", "0"), "-q"]) == 0
+    said = capsys.readouterr().err
+    assert f"warning: {one}: 1 annotation with an outline that covers no pixel of the image" in said
+    crowds = _relabelled(data, tmp_path / "crowds.json", lambda entries: [entry.update(iscrowd=1) for entry in entries])
+    assert main(words((crowds, data[1]), tmp_path / "c.pth")) == 1
+    assert "there is nothing to learn: 4 annotations in 4 images" in capsys.readouterr().err
+    assert list(tmp_path.glob("[ac].pth*")) == []
 
 
 def test_a_placeholder_category_becomes_no_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
