@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 Item = TypeVar("Item")
+# Options of files that a command writes.
+_WRITTEN = ("json", "jsonl", "html", "markdown")
 _INTERRUPTED, _TERMINATED, _OUT_OF_MEMORY = 130, 143, 6
 
 
@@ -165,13 +168,57 @@ def run_command(
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name may be no text in the encoding of the terminal; that must not end the command.
         sys.stdout.reconfigure(errors="backslashreplace")
-    status = _status(command, options, terminal)
+    status = _status(partial(_checked, parser, command), options, terminal)
     try:
         sys.stdout.flush()
     except OSError:
         # What was said about the end counts, and not that nobody listens any more.
         _abandon_stdout()
     return status
+
+
+def _checked(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace, Terminal], int],
+    options: argparse.Namespace,
+    terminal: Terminal,
+) -> int:
+    """Run the command, unless a file that it would write is also something else that was named.
+
+    Raises:
+        UsageError: It is; the message says which option or word names it.
+    """
+    named = [
+        (action.dest, action.option_strings[-1] if action.option_strings else str(action.metavar), Path(word))
+        for action in parser._actions  # the only place that knows how the words are called
+        for word in _words(getattr(options, action.dest, None))
+    ]
+    for place, written in enumerate(_WRITTEN):
+        for destination in _words(getattr(options, written, None)):
+            for field, name, path in named:
+                # Of two files to be written, the first one says it.
+                is_output = field in (*_WRITTEN[place + 1 :], "output")
+                if field not in _WRITTEN[: place + 1] and _is_same_file(Path(destination), path, is_output):
+                    raise UsageError(
+                        f"--{written} would overwrite {destination}, which is also {name}; name another file"
+                    )
+    return command(options, terminal)
+
+
+def _words(value: object) -> list[str | Path]:
+    """What may be a path of what an option has."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [item for item in values if isinstance(item, str | Path) and str(item) not in ("", "-")]
+
+
+def _is_same_file(destination: Path, other: Path, is_output: bool) -> bool:
+    """The same regular file; also one that is not there yet, where both are to be written."""
+    try:
+        if destination.exists() and other.exists():
+            return destination.is_file() and destination.samefile(other)
+        return is_output and destination.resolve() == other.resolve()
+    except (OSError, ValueError, RuntimeError):  # no path at all, or a circle of links
+        return False
 
 
 def _status(

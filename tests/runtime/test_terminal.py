@@ -320,3 +320,62 @@ def test_a_full_disk_behind_stdout_is_named() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (1, b"error: [Errno 28] No space left on device: 'stdout'\n")
+
+
+def _parser_of_files() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="made-up")
+    parser.add_argument("model", type=Path, metavar="MODEL")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT")
+    parser.add_argument("--annotations", type=Path)
+    parser.add_argument("--calib", nargs="+")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("-o", "--output", type=Path)
+    for written in ("--json", "--jsonl", "--html", "--markdown"):
+        parser.add_argument(written)
+    add_common_options(parser)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["m.onnx", "--json", "m.onnx"], "--json would overwrite m.onnx, which is also MODEL"),
+        (["m.onnx", "a.jpg", "--json", "./a.jpg"], "--json would overwrite ./a.jpg, which is also INPUT"),
+        (["m.onnx", "--annotations", "l.json", "--json", "sub/../l.json"], "which is also --annotations"),
+        (["m.onnx", "--annotations", "l.json", "--json", "link.json"], "which is also --annotations"),
+        (
+            ["m.onnx", "--calib", "sub", "a.jpg", "--html", "a.jpg"],
+            "--html would overwrite a.jpg, which is also --calib",
+        ),
+        (["m.onnx", "--json", "new", "--html", "new"], "--json would overwrite new, which is also --html"),
+        (["m.onnx", "--json", "new.pth", "-o", "./new.pth"], "--json would overwrite new.pth, which is also --output"),
+        (
+            ["m.onnx", "--jsonl", "l.json", "--markdown", "link.json"],
+            "--jsonl would overwrite l.json, which is also --markdown",
+        ),
+        (["m.onnx", "--annotations", "l.json", "--json", "new.json"], None),
+        (["m.onnx", "--json", "auto"], None),
+        (["m.onnx", "--json", "-", "--jsonl", "-", "--calib", "-"], None),
+        (["m.onnx", "--json", "/dev/null", "--html", "/dev/null"], None),
+        (["m.onnx", "--json", "circle", "--calib", "circle"], None),
+        (["m.onnx", "x" * 5000, "--json", "l.json"], None),
+    ],
+)
+def test_no_command_writes_over_a_file_that_is_named_for_something_else(
+    words: list[str],
+    what: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``--annotations labels.json --json labels.json`` replaced the labels by figures."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.onnx", "a.jpg", "l.json"):
+        Path(name).write_text("{}")
+    Path("sub").mkdir()
+    Path("link.json").symlink_to("l.json")
+    Path("circle").symlink_to("circle")
+    status = run_command(_parser_of_files(), lambda *_: 0, words)
+    said = capsys.readouterr().err
+    assert (status, "error" in said) == ((0, False) if what is None else (2, True))
+    assert what is None or what in said

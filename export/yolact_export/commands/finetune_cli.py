@@ -181,14 +181,14 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Cal
         reader=ImageReader(options.bit_depth, None, warn),
     )
     check_outputs(settings)
-    if options.json not in (None, "-") and real_path(options.json) in _inputs(settings):
-        raise UsageError(f"--json would overwrite {options.json}, which the training reads; name another file")
+    if options.json not in (None, "-") and real_path(options.json) in _other_outputs(settings):
+        raise UsageError(f"--json would overwrite {options.json}, which the training writes for -o; name another file")
     return settings
 
 
-def _inputs(settings: FinetuneOptions) -> set[Path]:
-    paths = (Path(settings.source), settings.annotations, settings.validation_annotations, settings.backbone_weights)
-    return {real_path(path) for path in paths if path is not None}
+def _other_outputs(settings: FinetuneOptions) -> set[Path]:
+    """What a copy of the record must not replace; the record itself has the same content."""
+    return {real_path(path) for path in (settings.output, settings.curve_path, settings.state_path)}
 
 
 def _training_options(options: argparse.Namespace, device: str, say: Callable[[str], None]) -> TrainingOptions:
