@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 
 from yolact_runtime.formats import file_format as formats
+from yolact_runtime.formats.anymap_header import anymap_image_header
 from yolact_runtime.formats.file_format import FileFormat
 from yolact_runtime.formats.image_header import FLOAT_SAMPLES, DamagedImageError, ImageHeader
 from yolact_runtime.formats.tiff_header import read_tiff_header
@@ -31,7 +32,7 @@ def read_image_header(content: memoryview, file_format: FileFormat) -> ImageHead
         formats.WEBP: _webp,
         formats.TIFF: read_tiff_header,
         formats.BMP: _bmp,
-        formats.PNM: _pnm,
+        formats.PNM: anymap_image_header,
         formats.AVIF: _avif,
         formats.JPEG_2000: _jpeg_2000,
         formats.SUN_RASTER: _sun_raster,
@@ -200,40 +201,6 @@ def _bmp(content: memoryview) -> ImageHeader:
     else:
         width, height = struct.unpack_from("<ii", content, 18)
     return ImageHeader(abs(width), abs(height))
-
-
-_PNM_TOKEN = re.compile(rb"(?:\s|#[^\n]*\n)*([0-9]+)")
-
-
-def _pnm(content: memoryview) -> ImageHeader:
-    head = bytes(content[:4096])
-    if head[:2] == b"P7":
-        values = dict(re.findall(rb"^(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+([0-9]{1,9})\s*$", head, re.MULTILINE))
-        try:
-            width, height, depth, white = (int(values[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
-        except KeyError as error:
-            raise DamagedImageError("damaged: the header of a PAM names width, height, depth and maxval") from error
-        start = head.find(b"ENDHDR") + 7
-    else:
-        at, numbers = 2, []
-        for _ in range(2 if head[1:2] in b"14" else 3):
-            match = _PNM_TOKEN.match(head, at)
-            if match is None or len(match[1]) > 9:
-                raise DamagedImageError("damaged: its header has no width, height and largest value")
-            at = match.end()
-            numbers.append(int(match[1]))
-        (width, height), white, start = numbers[:2], (numbers[2:] or [1])[0], at + 1
-        depth = 3 if head[1:2] in b"36" else 1
-    if not 1 <= white <= 65535:
-        raise DamagedImageError(f"damaged: the largest value in its header is {white}, and lies between 1 and 65535")
-    is_bitmap = head[1:2] in b"14"
-    sample_bytes = 2 if white > 255 else 1
-    if head[1:2] in b"56":
-        needed = start + width * height * depth * sample_bytes
-        if needed > len(content):
-            raise DamagedImageError(f"cut short: {width} x {height} pixels take {needed} bytes, it has {len(content)}")
-    stated = None if is_bitmap or white in {255, 65535} else white
-    return ImageHeader(width, height, 8 * sample_bytes, stated)
 
 
 def _avif(content: memoryview) -> ImageHeader:

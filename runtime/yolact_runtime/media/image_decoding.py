@@ -17,6 +17,7 @@ from yolact_runtime.formats.file_format import HEAD_BYTES, IMAGE_SUFFIXES, FileF
 from yolact_runtime.formats.file_probe import why_not_regular
 from yolact_runtime.formats.header_reader import read_image_header
 from yolact_runtime.formats.image_header import DamagedImageError, ImageHeader
+from yolact_runtime.media.anymap_decoding import decode_anymap
 from yolact_runtime.media.decoder_messages import decode_and_listen
 from yolact_runtime.media.opencv import is_unicode, opencv
 from yolact_runtime.media.videos import VideoReader
@@ -138,7 +139,11 @@ def _decode(cv2: Any, path: Path, content: bytes, file_format: FileFormat, heade
         return _decoded(cv2, path, content, file_format, header.sample_bits > 8)
 
     try:
+        if file_format is formats.PNM:
+            return decode_anymap(content)
         image, messages = decode_and_listen(decode) if file_format in _TALKATIVE else (decode(), [])
+    except DamagedImageError as error:
+        raise MediaError(f"cannot read {path}: {file_format.name}, {error}") from error
     except cv2.error as error:
         raise MediaError(f"cannot read {path}: {error.err}") from error
     except MemoryError as error:

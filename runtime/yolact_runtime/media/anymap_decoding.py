@@ -1,0 +1,90 @@
+"""Pixels of portable anymaps, decoded with NumPy.
+
+OpenCV takes the samples of a PAM for blue first, in whatever order they are, gives false colours where there is
+transparency as well, and refuses text whose largest value is not 255.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_runtime.formats.anymap_header import AnymapHeader, read_anymap_header
+from yolact_runtime.formats.image_header import DamagedImageError
+
+__all__ = ["decode_anymap"]
+
+_COMMENT = re.compile(rb"#[^\n\r]*")
+_NO_NUMBERS = re.compile(rb"[^0-9\s]|[0-9]{6}")
+_SPACES = b" \t\r\n\v\f"
+_ALL_BUT_BITS = bytes(set(range(256)) - set(b"01"))
+
+
+def decode_anymap(content: bytes) -> npt.NDArray[Any]:
+    """``(H, W, 3)`` uint8 or uint16 with the samples of the file, blue first; gray is repeated, transparency dropped.
+
+    Args:
+        content: The whole file; its header was read and nothing in it is missing.
+
+    Raises:
+        DamagedImageError: It has something else than samples, not enough of them, or several pictures.
+    """
+    header = read_anymap_header(memoryview(content))
+    if header.is_bitmap:
+        samples = _bits(content, header)
+    elif header.is_text:
+        samples = _numbers(content, header)
+    else:
+        dtype = np.dtype(">u2" if header.sample_bytes == 2 else "u1")
+        count = header.width * header.height * header.depth
+        samples = np.frombuffer(content, dtype, count, header.start)
+    pixels = samples.reshape(header.height, header.width, header.depth)
+    # Red, green and blue, or one of gray; transparency is behind them.
+    colours = pixels[:, :, 2::-1] if header.depth >= 3 else pixels[:, :, :1]
+    frame = np.broadcast_to(colours, (header.height, header.width, 3))
+    return np.ascontiguousarray(frame, np.uint16 if header.sample_bytes == 2 else np.uint8)
+
+
+def _bits(content: bytes, header: AnymapHeader) -> npt.NDArray[np.uint8]:
+    """Of a bitmap, 1 is black."""
+    count = header.width * header.height
+    if header.is_text:
+        # Digits need no spaces between them.
+        text = _COMMENT.sub(b"", content[header.start :]).translate(None, _SPACES)
+        digits = text[:count].rstrip(_ALL_BUT_BITS)
+        _check_count(len(digits), count, text[len(digits) :])
+        bits = np.frombuffer(digits, np.uint8) - ord("0")
+        if bits.max(initial=0) > 1:
+            raise DamagedImageError("damaged: a sample is neither 0 nor 1")
+    else:
+        rows = np.frombuffer(content, np.uint8, header.least_bytes, header.start).reshape(header.height, -1)
+        bits = np.unpackbits(rows, axis=1, count=header.width)
+    white: npt.NDArray[np.uint8] = ((1 - bits) * 255).astype(np.uint8)
+    return white
+
+
+def _numbers(content: bytes, header: AnymapHeader) -> npt.NDArray[Any]:
+    text = _COMMENT.sub(b" ", content[header.start :])
+    end = _NO_NUMBERS.search(text)
+    if end and end[0].isdigit():
+        raise DamagedImageError("damaged: a sample is larger than 65535")
+    digits, rest = (text[: end.start()], text[end.start() :]) if end else (text, b"")
+    count = header.width * header.height * header.depth
+    # Without a count, which would make NumPy fill up what is missing.
+    numbers = np.fromstring(digits, np.uint32, sep=" ")[:count] if digits.strip() else np.zeros(0, np.uint32)
+    _check_count(len(numbers), count, rest)
+    most = 255 if header.sample_bytes == 1 else 65535
+    if numbers.max(initial=0) > most:
+        raise DamagedImageError(f"damaged: it has the value {numbers.max()}, beyond {header.white}")
+    return numbers
+
+
+def _check_count(found: int, count: int, rest: bytes) -> None:
+    if rest[:1] == b"P" and rest[1:2].isdigit():
+        raise DamagedImageError("several pictures, of which one would be seen; split it into files")
+    if found < count:
+        why = f"damaged: {count} samples are needed, and behind {found} of them comes something else"
+        raise DamagedImageError(why if rest else f"cut short: {count} samples are needed, it has {found}")
