@@ -22,6 +22,8 @@ from yolact_calibration.training.training_state import Curve, TrainingState, rea
 
 __all__ = ["Objective", "Progress", "Training", "TrainingOptions", "freeze_batch_norms", "safe_memory_format"]
 
+# The largest seed that torch takes.
+_MAX_SEED = (1 << 63) - 1
 # Of the running speed from which the time left is estimated.
 _SPEED_MEMORY = 0.95
 # Input channels below which oneDNN corrupts memory; see safe_memory_format.
@@ -74,8 +76,10 @@ class TrainingOptions:
         for name in ("weight_decay", "warmup_steps", "seed"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must be 0 or more, found {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate must be above 0, found {self.learning_rate}")
+        if self.seed > _MAX_SEED:
+            raise UsageError(f"seed must be below 2^63, found {self.seed}")
+        if not 0 < self.learning_rate < math.inf:
+            raise UsageError(f"learning_rate must be above 0 and finite, found {self.learning_rate}")
         if self.optimizer not in ("sgd", "adamw"):
             raise UsageError(f'optimizer must be "sgd" or "adamw", found "{self.optimizer}"')
 

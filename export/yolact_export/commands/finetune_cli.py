@@ -17,7 +17,7 @@ from yolact_export.commands.packages import require_packages
 from yolact_export.errors import UsageError
 from yolact_export.model.config import CONFIGS
 from yolact_export.training.progress_report import ProgressReport, duration
-from yolact_plugins.files import human_size, real_path
+from yolact_plugins.files import counted, human_size, real_path
 from yolact_runtime.media.image_reader import ImageReader, add_bit_depth_option
 from yolact_runtime.terminal import (
     Terminal,
@@ -29,6 +29,7 @@ from yolact_runtime.terminal import (
 )
 
 if TYPE_CHECKING:
+    from yolact_calibration.evaluation.accuracy import Accuracy
     from yolact_calibration.training.training import TrainingOptions
     from yolact_export.training.finetune import Finetuned, FinetuneOptions
 
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="yolact-finetune",
         description="Train a YOLACT model on your own classes; the result is a checkpoint that yolact-export reads.",
         epilog="Killed or interrupted, it continues when the same command is given again. "
-        "Exit status: 0 done; 1 failed; 2 usage; 6 out of memory; 130 interrupted.",
+        "Exit status: 0 done; 1 failed; 2 usage; 6 out of memory; 130 interrupted, 143 terminated.",
     )
     parser.add_argument("source", metavar="CHECKPOINT|CONFIG", help=".pth file, or a configuration such as yolact_tiny")
     parser.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="COCO instances")
@@ -155,6 +156,8 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Cal
         raise UsageError("--validation-images is the folder of --validation-annotations, which is missing")
     if options.source in CONFIGS and (options.config or options.weights or options.assume):
         raise UsageError("--config, --weights and --assume are for a checkpoint as the source, not for a configuration")
+    with named_as_options({"expand": "--expand"}):
+        augment = AugmentOptions.none() if options.no_augment else AugmentOptions(expand=options.expand)
     device = choose_device(options.device)
     say(f"  device: {device}")
     settings = FinetuneOptions(
@@ -163,7 +166,7 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Cal
         images=options.images,
         output=options.output,
         training=_training_options(options, device, say),
-        augment=AugmentOptions.none() if options.no_augment else AugmentOptions(expand=options.expand),
+        augment=augment,
         validation_annotations=options.validation_annotations,
         validation_images=options.validation_images,
         validation_fraction=0.0 if options.validation_annotations else options.validation_fraction,
@@ -251,12 +254,17 @@ def _close(result: Finetuned, settings: FinetuneOptions, seconds: float, termina
     if result.accuracy is not None:
         box, mask = result.accuracy.bbox, result.accuracy.segm
         terminal.say(
-            f"  {result.accuracy.num_images} images that were held back: box AP {_shown(box['AP'])}, "
-            f"mask AP {_shown(mask['AP'])}, mask AP50 {_shown(mask['AP50'])}"
+            f"  {counted(result.accuracy.num_images, 'image')} that {_role(result.accuracy, settings)}: "
+            f"box AP {_shown(box['AP'])}, mask AP {_shown(mask['AP'])}, mask AP50 {_shown(mask['AP50'])}"
         )
     for path in (settings.output, settings.record_path, settings.curve_path, settings.state_path):
         terminal.say(f"  {path}  {human_size(path.stat().st_size)}")
     terminal.say(f"next:  yolact-export {shlex.quote(str(settings.output))}")
+
+
+def _role(accuracy: Accuracy, settings: FinetuneOptions) -> str:
+    was = "was" if accuracy.num_images == 1 else "were"
+    return f"{was} held back" if settings.validation_annotations is None else f"{was} given for it"
 
 
 def _shown(value: float | None) -> str:

@@ -72,6 +72,8 @@ def check_prune_options(options: argparse.Namespace) -> None:
         return
     if not 0 < options.prune < 1:
         raise UsageError(f"--prune is the share of the latency to remove, between 0 and 1; found {options.prune}")
+    if not 0 <= options.seed < 1 << 63:
+        raise UsageError(f"--seed is 0 or more and below 2^63, found {options.seed}")
     if not options.calib:
         raise UsageError("--prune needs --calib: a folder of images as the camera sees them, without labels")
     if options.recover_annotations is not None and len(options.calib) != 1:
@@ -97,7 +99,7 @@ def prune_first(
     terminal.heading(f"pruning: {options.prune:.0%} of the latency, with {len(request.images)} images")
     try:
         return prune_checkpoint(loaded, request, terminal, ProgressReport(terminal))
-    except KeyboardInterrupt:
+    except BaseException:
         if request.state_path.exists():
             terminal.say(f"state kept in {request.state_path}; the same command continues")
         raise

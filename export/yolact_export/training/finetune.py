@@ -183,7 +183,8 @@ def finetune(
     facts = _facts(options, train, validation, start.identity, on_check)
     samples = SampleSequence(train, model.config.input_spec(), options.augment, options.training.seed)
     num_held = len(validation.annotations) if validation is not None else 0
-    say(f"  {samples.epoch_length} images with instances to train on, {num_held} to measure accuracy on")
+    count = counted(samples.epoch_length, "image")
+    say(f"  {count} with instances to train on, {num_held} to measure accuracy on")
     evaluation = None if validation is None else _Evaluation(validation, train.annotations.category_names)
     training = Training(
         model,
@@ -228,6 +229,13 @@ def check_outputs(options: FinetuneOptions) -> None:
             f"-o {options.output} would overwrite {options.record_path}, which is no record of a training; name "
             f"another file"
         )
+    if not (options.record_path.exists() or options.state_path.exists()):
+        for path in (options.output, options.curve_path):
+            if path.is_file() and path.stat().st_size:
+                raise UsageError(
+                    f"-o {options.output} would overwrite {path}, which has no record or state of a training beside "
+                    f"it; name another file, or remove it"
+                )
     options.output.parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -264,10 +272,22 @@ def _data(options: FinetuneOptions, say: Callable[[str], None]) -> tuple[Annotat
         labels, options.validation_images or options.images, options.rules, options.reader
     )
     _tell(validation, say)
+    _warn_of_overlap(train, validation, say)
     # Now, and not at the first evaluation.
     for finding in match_categories(train.annotations.category_names, labels).findings:
         say(f"WARNING: {finding}")
     return train, validation
+
+
+def _warn_of_overlap(train: AnnotatedImages, validation: AnnotatedImages, say: Callable[[str], None]) -> None:
+    learned = {train.path(image).resolve() for image in train.annotations.images}
+    count = sum(validation.path(image).resolve() in learned for image in validation.annotations.images)
+    if count:
+        say(
+            f"WARNING: {count} of the {counted(len(validation.annotations), 'image')} to measure accuracy on "
+            f"{'is' if count == 1 else 'are'} trained on too, so that the accuracy flatters the model: give others, or "
+            f"leave --validation-annotations out, and some are held back"
+        )
 
 
 def _trainable(annotations: CocoAnnotations) -> CocoAnnotations:

@@ -154,7 +154,7 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def _with_input(config: YolactConfig, options: StartOptions) -> YolactConfig:
-    size = options.input_size or config.input_height
+    size = config.input_height if options.input_size is None else options.input_size
     scales = options.prior_scales
     if scales is None:
         # As upstream does for its other sizes; a training can follow, unlike an export.
@@ -167,7 +167,7 @@ def _with_input(config: YolactConfig, options: StartOptions) -> YolactConfig:
         raise CheckpointError(
             f"{config.name} has {len(config.prior_scales_px[0])} prior scales per level, {len(scales[0])} were given"
         )
-    width = size if options.input_size else config.input_width
+    width = config.input_width if options.input_size is None else size
     return dataclasses.replace(config, input_height=size, input_width=width, prior_scales_px=scales)
 
 

@@ -211,6 +211,21 @@ def test_other_images_can_judge(scenes: tuple[Path, Path], tmp_path: Path) -> No
     result = finetune(options, said.append)
     assert "  6 images with instances to train on, 3 to measure accuracy on" in said
     assert result.record["validation"]["images"] == 3
+    assert not any("trained on too" in line for line in said)
+
+
+def test_images_that_are_trained_on_judge_with_a_warning(scenes: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(scenes[1])
+    labels = json.loads(scenes[0].read_text())
+    labels["images"] = labels["images"][:2]
+    kept = {image["id"] for image in labels["images"]}
+    labels["annotations"] = [item for item in labels["annotations"] if item["image_id"] in kept]
+    (tmp_path / "some.json").write_text(json.dumps(labels))
+    more = {"validation_annotations": tmp_path / "some.json", "validation_images": tmp_path / "link"}
+    said: list[str] = []
+    finetune(options_for(scenes, tmp_path / "out.pth", **more), said.append)
+    (warning,) = [line for line in said if "trained on too" in line]
+    assert warning.startswith("WARNING: 2 of the 2 images to measure accuracy on are trained on too")
 
 
 def test_changed_data_is_another_training(tmp_path: Path) -> None:
@@ -252,5 +267,15 @@ def test_outputs_are_checked_and_their_folder_made(scenes: tuple[Path, Path], tm
     (tmp_path / "weights.pth").write_bytes(b"x")
     with pytest.raises(UsageError, match="which the training reads"):
         check_outputs(options_for(scenes, tmp_path / "weights.pth", backbone_weights=tmp_path / "." / "weights.pth"))
+    for name in ("old.pth", "old.html"):
+        (tmp_path / name).write_bytes(b"somebody's")
+        with pytest.raises(UsageError, match=f"would overwrite .*{name}, which has no record or state"):
+            check_outputs(options_for(scenes, tmp_path / "old.pth"))
+        (tmp_path / name).write_bytes(b"")
+        check_outputs(options_for(scenes, tmp_path / "old.pth"))
+    (tmp_path / "old.pth").write_bytes(b"not yet recorded")
+    (tmp_path / "old.pth.state").touch()
+    check_outputs(options_for(scenes, tmp_path / "old.pth"))
+    (tmp_path / "old.pth.state").unlink()
     (tmp_path / "old.json").write_text(json.dumps({"checkpoint": "old.pth", "curve": {}}))
     check_outputs(options_for(scenes, tmp_path / "old.pth"))

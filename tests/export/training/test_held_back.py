@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.scenes import make_instances
 from yolact_calibration.data.annotated_images import AnnotatedImages
 from yolact_calibration.evaluation.agreement import ImageAgreement
 from yolact_calibration.labels.coco import CocoAnnotations
@@ -62,6 +63,26 @@ def _data(folder: Path, num_images: int = 1) -> AnnotatedImages:
     path = folder / "labels.json"
     path.write_text(json.dumps({"images": images, "annotations": items, "categories": categories}), encoding="utf-8")
     return AnnotatedImages.open(CocoAnnotations.from_file(path), folder)
+
+
+def test_pictures_are_read_with_the_bit_depth_that_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 bits in a file of 16 were shown, and looked at by the model, as if they were black."""
+    data = dataclasses.replace(_data(tmp_path), reader=ImageReader(12))
+    write_image(tmp_path / "0.png", np.full((48, 64, 3), 2048, np.uint16))
+    frames: list[Any] = []
+
+    def draw(frame: Any, *_: Any) -> tuple[str, str]:
+        frames.append(frame)
+        return "a", "b"
+
+    def segment(frame: Any) -> Instances:
+        frames.append(frame)
+        return make_instances(48, 64, [])
+
+    monkeypatch.setattr(held_back, "side_by_side", draw)
+    monkeypatch.setattr(held_back, "make_segmenter", lambda *_: segment)
+    held_back_pictures(_model(), data, NAMES)
+    assert [int(frame.max()) for frame in frames] == [128, 128]
 
 
 def test_labels_are_those_of_classes_that_the_model_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,7 @@ def test_an_interrupted_recovery_takes_the_same_decisions_and_continues(
     [
         (["--prune", "0.4"], "--prune needs --calib"),
         (["--prune", "1.5", "--calib", "x"], "between 0 and 1"),
+        (["--prune", "0.4", "--calib", "x", "--seed", str(2**63)], "--seed is 0 or more and below 2^63"),
         (["--calib", "x"], "--calib belongs to --prune"),
         (["--prune", "0.4", "--calib", "x", "--annotations", "a.json"], "go together"),
         (["--prune", "0.4", "--calib", "x", "y", "--recover-annotations", "a.json"], "one --calib folder"),
