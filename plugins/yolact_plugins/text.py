@@ -44,6 +44,18 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# By their first bytes: what people have beside the text that they mean.
+_BINARIES = (
+    (b"\x1f\x8b", "compressed by gzip; unpack it: gunzip"),
+    (b"BZh91AY&SY", "compressed by bzip2; unpack it: bunzip2"),
+    (b"\xfd7zXZ\0", "compressed by xz; unpack it: unxz"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it: unzstd"),
+    (b"PK\3\4", "a ZIP archive; unpack it, and give the file in it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it, and give the file in it"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"%PDF-", "a PDF"),
+)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Controls (escape sequences, line ends), half characters, line and paragraph separators: what changes a terminal or a
@@ -67,6 +79,8 @@ def decode_text(content: bytes, source: str) -> str:
     Raises:
         TextError: It is not text in one of these encodings.
     """
+    if (kind := next((name for start, name in _BINARIES if content.startswith(start)), None)) is not None:
+        raise TextError(f"{source} is not text: it is {kind}")
     mark, encoding = next(((m, name) for m, name in _MARKS if content.startswith(m)), (b"", "utf-8"))
     try:
         text = content[len(mark) :].decode(encoding)
@@ -97,7 +111,7 @@ def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
     Raises:
         TextError: It cannot be read, is longer, or is not text.
     """
-    return decode_text(read_bytes(path, max_bytes=max_bytes), printable(str(path)))
+    return decode_text(read_bytes(path, max_bytes), printable(str(path)))
 
 
 def unprintable(text: str) -> str | None:
@@ -146,7 +160,7 @@ def decode_json(content: bytes, source: str, *, allow_nan: bool = False) -> Any:
     except RecursionError:
         raise TextError(f"{source}: nested too deep to be read") from None
     except json.JSONDecodeError as error:
-        raise TextError(f"{source}: not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
+        raise TextError(f"{source}: not JSON: {_no_json(text, error)}") from error
     except ValueError as error:
         raise TextError(f"{source}: not JSON: {error}") from error
     # Surrogates reach a document through escapes only: UTF-8 and UTF-16 that hold lone ones do not decode.
@@ -155,6 +169,25 @@ def decode_json(content: bytes, source: str, *, allow_nan: bool = False) -> Any:
             f"{source}: {json.dumps(lone)[:60]} holds half of a surrogate pair, which is no character; correct it"
         )
     return document
+
+
+def _no_json(text: str, error: json.JSONDecodeError) -> str:
+    """What a text is that is no JSON document, or where it stops being one."""
+    begin = text.lstrip()
+    if not begin:
+        return "it is empty"
+    if begin.startswith("version https://git-lfs"):
+        return "it is the pointer that Git LFS keeps in the place of a large file; fetch the file: git lfs pull"
+    if begin.startswith("<"):
+        return "it is XML or HTML"
+    place = f"line {error.lineno}, column {error.colno}: {error.msg}"
+    if error.msg == "Extra data" and begin[0] in "{[":
+        return f"{place}; several documents, such as the lines of JSON Lines, are not one"
+    # An open string is reported where it begins, and may go on to the end.
+    is_open = error.msg.startswith("Unterminated string") and "\n" not in text[error.pos :].rstrip("\n")
+    if is_open or not text[error.pos :].strip():
+        return f"{place}; it ends in the middle, as if it were cut short"
+    return place
 
 
 def read_json(path: Path, *, allow_nan: bool = False, max_bytes: int = MAX_BYTES) -> Any:
@@ -168,18 +201,19 @@ def read_json(path: Path, *, allow_nan: bool = False, max_bytes: int = MAX_BYTES
     Raises:
         TextError: It cannot be read, is longer, or is not such a document.
     """
-    return decode_json(read_bytes(path, max_bytes=max_bytes), printable(str(path)), allow_nan=allow_nan)
+    return decode_json(read_bytes(path, max_bytes), printable(str(path)), allow_nan=allow_nan)
 
 
-def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """The content of a file that should be text, for callers that also need its digest.
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES, *, what: str = "") -> bytes:
+    """The bytes of a file, for :func:`decode_text` or :func:`decode_json`.
 
     Args:
         path: A file, or a pipe, which is read to its end.
         max_bytes: Longest content that is read.
+        what: Words for messages that stand before the path.
 
     Raises:
-        TextError: It cannot be read, or is longer.
+        TextError: It cannot be read, is longer, or is a device other than ``/dev/null``.
     """
     too_long = TextError(f"{printable(str(path))} is longer than {human_size(max_bytes)}: that is no such file")
     try:
@@ -189,7 +223,9 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
                 if status.st_size > max_bytes:
                     raise too_long
                 return file.read()
-            # A pipe or device does not tell its length, and may have no end.
+            if not stat.S_ISFIFO(status.st_mode) and not stat.S_ISSOCK(status.st_mode) and file.read(1):
+                raise TextError(f"cannot read {what}{printable(str(path))}: it is a device and no file")
+            # A pipe does not tell its length, and may have no end.
             blocks, length = [], 0
             while block := file.read(_BLOCK):
                 blocks.append(block)
@@ -198,7 +234,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
                     raise too_long
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise TextError(f"cannot read {printable(str(path))}: {reason}") from error
+        raise TextError(f"cannot read {what}{printable(str(path))}: {reason}") from error
     return b"".join(blocks)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from yolact_benchmarks.commands.command_words import (
     FOUND,
+    check_image_folder,
     check_precisions,
     parse_fraction,
     parse_numbers,
@@ -243,8 +244,8 @@ def _check_files(options: argparse.Namespace, request: BenchRequest) -> None:
         raise UsageError("--skip-missing and --allow-outside belong to --annotations, which was not given")
     if (options.annotations or options.against) and request.is_live:
         raise UsageError("--annotations and --against need pictures: --images DIR")
-    if options.annotations and (len(options.images) != 1 or not Path(options.images[0]).is_dir()):
-        raise UsageError("with --annotations, --images is the one folder that the file names are relative to")
+    if options.annotations:
+        check_image_folder(options.images)
     for name in ("annotations", "against", "checkpoint"):
         if (path := getattr(options, name)) is not None and not path.exists():
             raise UsageError(f"--{name}: there is no {path}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yolact_runtime.errors import UsageError, YolactError
 
-__all__ = ["FOUND", "check_precisions", "parse_fraction", "parse_numbers", "parse_sizes"]
+__all__ = ["FOUND", "check_image_folder", "check_precisions", "parse_fraction", "parse_numbers", "parse_sizes"]
 
 FOUND = "found"
 """Stands for the instances that a network finds."""
@@ -52,6 +52,21 @@ def parse_fraction(option: str, text: str) -> float:
     if not 0 < value < 1:
         raise UsageError(f'{option} takes a part, such as 3% or 0.03; found "{text}"')
     return value
+
+
+def check_image_folder(words: Sequence[str]) -> None:
+    """Refuse ``--images`` of labels that are not one folder.
+
+    Raises:
+        UsageError: They are several, or no folder is there.
+    """
+    if len(words) == 1 and Path(words[0]).is_dir():
+        return
+    if len(words) > 1:
+        found = f"found {len(words)} words, {words[0]} first"
+    else:
+        found = f"{words[0]} is {'no folder' if Path(words[0]).exists() else 'not there'}"
+    raise UsageError(f"with --annotations, --images is the one folder that the file names are relative to; {found}")
 
 
 def check_precisions(model: Path, names: Sequence[str]) -> None:

@@ -148,6 +148,7 @@ def _measure_accuracy(
     options: argparse.Namespace, terminal: Terminal, settings: BootstrapSettings | None
 ) -> tuple[list[str], dict[str, Any]]:
     """Against labels: lines for people and the JSON object."""
+    from yolact_benchmarks.commands.command_words import check_image_folder
     from yolact_benchmarks.report.eval_tables import accuracy_lines
     from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.evaluation.accuracy import AccuracyMeter
@@ -155,14 +156,10 @@ def _measure_accuracy(
     from yolact_calibration.evaluation.coco_evaluator import KINDS
     from yolact_calibration.labels.coco import CocoAnnotations
 
+    check_image_folder(options.images)
     annotations = CocoAnnotations.from_file(options.annotations)
     if options.limit is not None:
         annotations = annotations.first(options.limit)
-    if len(options.images) != 1 or not Path(options.images[0]).is_dir():
-        raise UsageError(
-            f"with --annotations, --images is the one folder that the file names are relative to; found "
-            f"{' '.join(options.images)}"
-        )
     with _open(options.model, options.precision, options, terminal) as segmenter:
         reader = reader_for_model(options.bit_depth, segmenter.manifest, terminal.warn)
         data = AnnotatedImages.open(annotations, Path(options.images[0]), file_rules(options), reader)

@@ -24,6 +24,7 @@ from yolact_calibration.labels.fields import (
     shown,
 )
 from yolact_calibration.labels.instance import CocoInstance, boxes_xyxy, read_instance
+from yolact_calibration.labels.other_kinds import other_annotation, other_document, other_image
 from yolact_calibration.labels.segmentation import Segmentation, draw
 from yolact_plugins.files import counted
 from yolact_plugins.text import decode_json, read_bytes
@@ -85,7 +86,7 @@ class CocoAnnotations:
         """
         with _paused_collector():
             try:
-                content = read_bytes(path)
+                content = read_bytes(path, what="the annotations ")
                 digest = hashlib.sha256(content).hexdigest()
                 # Numbers that are not finite are found here, where the record that has them can be named.
                 document = decode_json(content, str(path), allow_nan=True)
@@ -193,6 +194,7 @@ def _lists(document: Any, source: str) -> tuple[list[Any], list[Any], list[Any]]
         found = listed([shown(key) for key in document]) if isinstance(document, dict) else shown(document)
         raise DatasetError(
             f"{source}: COCO annotations have the lists images, annotations and categories; found {found or 'none'}"
+            + (f". {kind}" if (kind := other_document(document)) else "")
         )
     for name in _LISTS:
         if not isinstance(document[name], list):
@@ -203,7 +205,10 @@ def _lists(document: Any, source: str) -> tuple[list[Any], list[Any], list[Any]]
 def _located(source: str, name: str, index: int, entry: Any, error: FieldError) -> DatasetError:
     has_id = isinstance(entry, dict) and entry.get("id") is not None
     which = f"{name}[{index}]" + (f" (id {shown(entry['id'])})" if has_id else "")
-    return DatasetError(f"{source}: {which}: {error}")
+    kind = ""
+    if isinstance(entry, dict):
+        kind = {"annotations": other_annotation, "images": other_image}.get(name, lambda _: "")(entry)
+    return DatasetError(f"{source}: {which}: {error}{kind}")
 
 
 def _read_all(
@@ -279,8 +284,7 @@ class _InstanceReader:
             try:
                 image = self._image(_record(entry))
                 item, num_stray = read_instance(entry, image.height, image.width)
-                if item.category_id not in self._category_ids:
-                    raise self._unlisted(entry)
+                self._require_category(item)
             except FieldError as error:
                 raise _located(self._source, "annotations", index, entry, error) from None
             if num_stray:
@@ -298,14 +302,12 @@ class _InstanceReader:
     def _image(self, record: Mapping[str, Any]) -> CocoImage:
         image = self._images.get(read_id(record, "image_id"))
         if image is None:
-            raise self._unlisted(record)
+            raise FieldError(f"image_id is {shown(record['image_id'])}, which no image has")
         return image
 
-    def _unlisted(self, record: Mapping[str, Any]) -> FieldError:
-        return FieldError(
-            f"it refers to image {shown(record.get('image_id'))} and category {shown(record.get('category_id'))}; at "
-            f"least one of them is not listed"
-        )
+    def _require_category(self, item: CocoInstance) -> None:
+        if item.category_id not in self._category_ids:
+            raise FieldError(f"category_id is {shown(item.category_id)}, which no category has")
 
     def _note(self, item: CocoInstance, image: CocoImage, index: int, num_stray: int) -> None:
         place = f"[{index}]" if item.annotation_id is None else str(item.annotation_id)

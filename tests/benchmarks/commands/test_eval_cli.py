@@ -488,8 +488,15 @@ def test_a_threshold_beyond_1_ends_with_2(
 
 def test_labels_need_one_folder(bundle: Path, labelled: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     labels, folder = labelled
-    assert _run(bundle, "--annotations", labels, "--images", folder / "a.png") == 2
-    assert "--images is the one folder" in capsys.readouterr().err
+    for words, found in (
+        ([folder / "a.png"], f"{folder / 'a.png'} is no folder"),
+        (["nowhere"], "nowhere is not there"),
+        ([folder, folder], f"found 2 words, {folder} first"),
+    ):
+        assert _run(bundle, "--annotations", labels, "--images", *words) == 2
+        said = capsys.readouterr().err
+        assert "--images is the one folder" in said
+        assert found in said
 
 
 def test_an_interruption_ends_with_130(

@@ -203,8 +203,8 @@ def _set(*path: Any) -> Callable[[dict[str, Any]], None]:
         (_set("categories", 1, "id", 5), "two categories have the same id, 5"),
         (_set("categories", 1, "name", ""), r"categories\[1\] \(id 2\): name is ''"),
         (_set("categories", 1, "name", "dog"), "two categories with annotations have the same name, 'dog'"),
-        (_set("annotations", 0, "image_id", 8), r"annotations\[0\] \(id 1\): it refers to image 8 and category 2"),
-        (_set("annotations", 0, "category_id", 1), "it refers to image 7 and category 1; at least one"),
+        (_set("annotations", 0, "image_id", 8), r"annotations\[0\] \(id 1\): image_id is 8, which no image has"),
+        (_set("annotations", 0, "category_id", 1), "category_id is 1, which no category has"),
         (_set("annotations", 0, "bbox", [1, 2, 3]), r"bbox is \[1, 2, 3\]; bbox has four numbers"),
         (_set("annotations", 0, "bbox", [1, 2, -3, 4]), "width and height are 0 or more"),
         (_set("annotations", 0, "bbox", [1, 2, 3, float("inf")]), r"bbox is \[1, 2, 3, inf\]"),
@@ -241,6 +241,43 @@ def test_a_file_of_another_kind_is_refused(content: bytes, message: str, tmp_pat
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=message):
         CocoAnnotations.from_file(path)
+
+
+IMAGES = '"images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 6}]'
+CATEGORIES = '"categories": [{"id": 1, "name": "cat"}]'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]', "These are results (detections)"),
+        ('[{"id": 1, "data": {"image": "a"}, "annotations": []}]', "Label Studio's own export"),
+        ('{"version": "5", "shapes": [], "imagePath": "a.png", "imageData": null}', "LabelMe's file of one image"),
+        ('{"_via_settings": {}, "_via_img_metadata": {}}', "VGG Image Annotator"),
+        ('{"a.png12": {"filename": "a.png", "size": 12, "regions": []}}', "VGG Image Annotator"),
+        (f"{{{IMAGES}, {CATEGORIES}}}", "a list of images without labels"),
+        (f'{{{IMAGES}, "annotations": [{{"id": 1, "image_id": 1, "caption": "a cat"}}]}}', "these are captions"),
+        (f'{{{IMAGES}, {CATEGORIES}, "annotations": [{{"image_id": 1, "caption": "a"}}]}}', "This is a caption"),
+        (f'{{{IMAGES}, {CATEGORIES}, "annotations": [{{"image_id": 1, "segments_info": []}}]}}', "panoptic kind"),
+        (
+            '{"images": [{"id": 1, "coco_url": "http://a/b.jpg", "height": 4, "width": 6}], "annotations": [], '
+            f"{CATEGORIES}}}",
+            "LVIS has coco_url only",
+        ),
+        ('{"a": 1}', "found 'a'"),
+        ("[[{}]]", "found a list of 1"),
+    ],
+)
+def test_files_of_other_tools_are_called_what_they_are(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"^.*x\.json: ") as caught:
+        CocoAnnotations.from_file(tmp_path / "x.json")
+    assert words in str(caught.value)
+
+
+def test_a_device_without_an_end_is_no_file() -> None:
+    with pytest.raises(DatasetError, match="cannot read the annotations /dev/zero: it is a device"):
+        CocoAnnotations.from_file(Path("/dev/zero"))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[
         (["--input-size", "16"], 1, "at least 32 x 32 is needed"),
         (["--validation-images", "x"], 2, "--validation-images is the folder of --validation-annotations"),
         (["--images", "nowhere"], 1, "nowhere, the folder of images, is not there"),
-        (["--annotations", "nowhere.json"], 1, "cannot read nowhere.json: No such file"),
+        (["--annotations", "nowhere.json"], 1, "cannot read the annotations nowhere.json"),
         (["--backbone-weights", "nowhere.pth"], 1, "nowhere.pth: cannot be read"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
