@@ -69,10 +69,10 @@ def _open_labels(request: BenchRequest, terminal: Terminal) -> AnnotatedImages |
         return None
     labels = CocoAnnotations.from_file(request.annotations)
     data = AnnotatedImages.open(labels, Path(request.images[0]), request.rules, request.reader())
-    for finding in (*labels.findings, *data.findings):
+    for finding in data.all_findings:
         terminal.warn(finding)
     if labels.has_boxes_only:
-        terminal.warn("the labels have boxes only: there is no mask AP")
+        terminal.warn(f"{request.annotations}: the labels have boxes only: there is no mask AP")
     data.check(terminal.progress)
     return data
 

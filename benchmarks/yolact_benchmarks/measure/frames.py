@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.files import counted
 from yolact_runtime.errors import MediaError
 from yolact_runtime.media.image_reader import ImageReader
 
@@ -109,7 +110,8 @@ def read_frames(
     for sentence in inputs.left_out:
         say(sentence)
     if inputs.videos:
-        say(f"{len(inputs.videos)} video(s) are left out, {inputs.videos[0]} first: only pictures are measured with")
+        count = counted(len(inputs.videos), "video")
+        say(f"left out, because only pictures are measured with: {count}, {inputs.videos[0]} first")
     paths = inputs.images[:_MAX_FRAMES]
     if len(inputs.images) > len(paths):
         say(f"the first {len(paths)} of {len(inputs.images)} pictures are used")

@@ -56,6 +56,11 @@ class AnnotatedImages:
         found, paths, findings = locate_images(annotations, folder, rules or FileRules())
         return cls(found, folder, paths, findings, reader or ImageReader())
 
+    @property
+    def all_findings(self) -> tuple[str, ...]:
+        """Sentences about everything that was left out, of the annotations too, each with the file's name."""
+        return tuple(f"{self.annotations.source}: {one}" for one in (*self.annotations.findings, *self.findings))
+
     def path(self, image: CocoImage) -> Path:
         """File of an image."""
         return self.paths[image.image_id]

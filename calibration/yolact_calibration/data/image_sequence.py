@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from yolact_calibration.data.augment import AugmentOptions, choose_window, distort_colours, normalise, sample_image
 from yolact_calibration.errors import DatasetError
+from yolact_plugins.files import counted
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.media.inputs import find_inputs
@@ -84,7 +85,8 @@ def find_unlabelled(words: Sequence[str], least: int, reader: ImageReader | None
         )
     warnings = list(found.left_out)
     if found.videos:
-        warnings.append(f"{len(found.videos)} video(s) are left out, {found.videos[0]} first: images are needed")
+        count = counted(len(found.videos), "video")
+        warnings.append(f"left out, because images are needed: {count}, {found.videos[0]} first")
     return UnlabelledImages(found.images, tuple(warnings), reader or ImageReader())
 
 

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from yolact_calibration.errors import PruningError
+from yolact_calibration.errors import PruningError, TextError
 from yolact_calibration.pruning.channel_groups import ChannelGroup
 from yolact_calibration.pruning.layer_shape import LayerCall, LayerShape
-from yolact_plugins.errors import TextError
 from yolact_plugins.files import write_atomically
 from yolact_plugins.text import read_json
 
-__all__ = ["CachedTimer", "LatencyTable", "LayerTimer", "TimedLayer", "measure_latency"]
+__all__ = ["CachedTimer", "LatencyTable", "LayerTimer", "TimedLayer", "measure_latency", "positive_ms"]
 
 Progress = Callable[[int, int], None]
 
@@ -82,7 +81,7 @@ def _read_cache(path: Path) -> dict[str, dict[str, float]]:
         document = read_json(path)
         # The name of the list carries the version of the format: an older file has no such list.
         return {
-            str(backend): {str(key): _positive(ms) for key, ms in times.items()}
+            str(backend): {str(key): positive_ms(ms) for key, ms in times.items()}
             for backend, times in document[_CACHE_FORMAT].items()
         }
     except (TextError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -91,8 +90,12 @@ def _read_cache(path: Path) -> dict[str, dict[str, float]]:
         ) from error
 
 
-def _positive(ms: Any) -> float:
-    """JSON has no NaN, but strings and numbers below zero; the search would take them for fast layers."""
+def positive_ms(ms: Any) -> float:
+    """A time of a cache, milliseconds; strings and numbers below zero would be taken for fast layers.
+
+    Raises:
+        ValueError: It is no finite number above zero.
+    """
     if isinstance(ms, bool) or not isinstance(ms, int | float) or not 0 < ms < math.inf:
         raise ValueError(f"{ms!r} is no time")
     return float(ms)

@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_calibration.errors import DatasetError, UsageError
-from yolact_plugins.errors import TextError
+from yolact_calibration.errors import DatasetError, TextError, UsageError
 from yolact_plugins.files import human_size, write_atomically
 from yolact_plugins.text import read_json
 from yolact_runtime.terminal import Terminal, add_common_options, run_command

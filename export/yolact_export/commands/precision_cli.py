@@ -209,8 +209,10 @@ def _guard(
                 f"{options.annotations}: the labels have boxes only, so that a loss of masks could not be seen; give "
                 f"labels with outlines, or leave --annotations out: the networks are then judged by agreement"
             )
-        for finding in (*data.annotations.findings, *data.findings, *find_doubts(data.annotations).findings()):
-            terminal.warn(f"{options.annotations}: {finding}")
+        for finding in data.all_findings:
+            terminal.warn(finding)
+        for doubt in find_doubts(data.annotations).findings():
+            terminal.warn(f"{options.annotations}: {doubt}")
         _warn_of_overlap(images, data, terminal)
         if options.guard_images is not None:
             data = dataclasses.replace(data, annotations=data.annotations.first(options.guard_images))

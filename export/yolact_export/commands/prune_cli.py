@@ -172,6 +172,8 @@ def _annotated(
     if annotations is None:
         return None
     data = AnnotatedImages.open(CocoAnnotations.from_file(annotations), folder, file_rules(options), reader)
-    for finding in (*data.annotations.findings, *data.findings, *find_doubts(data.annotations).findings()):
-        terminal.warn(f"{annotations}: {finding}")
+    for finding in data.all_findings:
+        terminal.warn(finding)
+    for doubt in find_doubts(data.annotations).findings():
+        terminal.warn(f"{annotations}: {doubt}")
     return data

@@ -18,7 +18,7 @@ from yolact_calibration.data.augment import AugmentOptions
 from yolact_calibration.data.batch import Batch
 from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, iterate_batches, learnable_images
 from yolact_calibration.data.image_check import Passing, pass_on
-from yolact_calibration.errors import DatasetError
+from yolact_calibration.errors import DatasetError, TextError
 from yolact_calibration.evaluation.accuracy import Accuracy
 from yolact_calibration.evaluation.categories import match_categories
 from yolact_calibration.labels.coco import CocoAnnotations
@@ -38,7 +38,6 @@ from yolact_export.training.evaluation import evaluate_model
 from yolact_export.training.held_back import held_back_pictures
 from yolact_export.training.training_start import StartOptions, start_model
 from yolact_plugins import __version__
-from yolact_plugins.errors import TextError
 from yolact_plugins.files import counted, real_path, write_atomically
 from yolact_plugins.text import read_json
 from yolact_runtime.cpu.priors import make_priors
@@ -313,8 +312,8 @@ def _tell(data: AnnotatedImages, say: Callable[[str], None]) -> None:
     """
     annotations = data.annotations
     doubts = find_doubts(annotations)
-    for finding in (*annotations.findings, *data.findings, *doubts.findings()):
-        say(f"WARNING: {annotations.source}: {finding}")
+    for finding in (*data.all_findings, *(f"{annotations.source}: {doubt}" for doubt in doubts.findings())):
+        say(f"WARNING: {finding}")
     if annotations.num_outlines and not doubts.num_drawn:
         raise DatasetError(
             f"{annotations.source}: no outline covers a pixel of its image, so that there is nothing to learn or to "

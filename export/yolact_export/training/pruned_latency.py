@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from yolact_calibration.errors import PruningError
+from yolact_calibration.errors import PruningError, TextError
+from yolact_calibration.pruning.latency import positive_ms
 from yolact_calibration.pruning.network_timer import time_networks_ms
 from yolact_calibration.pruning.prune import PruneReport
 from yolact_export.checkpoint.checkpoint import LoadedCheckpoint
 from yolact_export.graph.export import ExportOptions, export_network
 from yolact_export.graph.file import write_model
 from yolact_export.model.yolact import Yolact
-from yolact_plugins.errors import TextError
 from yolact_plugins.files import write_atomically
 from yolact_plugins.text import read_json
 
@@ -58,17 +56,11 @@ def _read_cache(cache: Path) -> dict[str, list[float]]:
         return {}
     try:
         return {
-            str(key): [_positive(ms) for _, ms in zip(_NETWORKS, times, strict=True)]
+            str(key): [positive_ms(ms) for _, ms in zip(_NETWORKS, times, strict=True)]
             for key, times in read_json(cache).items()
         }
     except (TextError, TypeError, ValueError, AttributeError) as error:
         raise PruningError(f"{cache} holds no times of networks ({error}); delete it to measure again") from error
-
-
-def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{value!r} is no time")
-    return float(value)
 
 
 def _structure_digest(model: torch.nn.Module, report: PruneReport) -> str:

@@ -118,8 +118,8 @@ def test_labels_with_boxes_only_and_a_missing_image(
     assert model["accuracy"]["box"][0] == 1.0
     assert model["accuracy"]["mask"] == [None, None, None]
     said = capsys.readouterr().err
-    assert "warning: the labels have boxes only: there is no mask AP" in said
-    assert f"warning: 1 of 2 images is not in {folder} and skipped: 2.png" in said
+    assert f"warning: {labels}: the labels have boxes only: there is no mask AP" in said
+    assert f"warning: {labels}: 1 of 2 images is not in {folder} and skipped: 2.png" in said
 
 
 def test_labels_are_judged_before_the_speed_is_measured(

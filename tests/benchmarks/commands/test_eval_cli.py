@@ -465,7 +465,6 @@ def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest
         (["--bootstrap", "-1"], "--bootstrap must be 0 or more, found -1"),
         (["--seed", "-1"], "--seed must be 0 or more, found -1"),
         (["--threads", "-3"], "--threads must lie between 0 and "),
-        (["--precision", "fp8"], 'has no network in "fp8"; it has'),
         (["--min-confidence", "0.5"], "--min-confidence belongs to --against"),
         (["--backend", "openvino"], 'no backend "openvino"'),
         (["--json", ""], "--json takes a file to write"),
@@ -477,6 +476,14 @@ def test_words_that_make_no_sense_end_with_2(
     labels, folder = labelled
     assert _run(bundle, "--annotations", labels, "--images", folder, *words) == 2
     assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_a_precision_that_the_bundle_does_not_have_ends_with_2(
+    bundle: Path, labelled: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, folder = labelled
+    assert _run(bundle, "--annotations", labels, "--images", folder, "--precision", "fp8") == 2
+    assert f'error: {bundle} has no network in "fp8"; it has fp32' in capsys.readouterr().err
 
 
 def test_a_threshold_beyond_1_ends_with_2(
