@@ -14,7 +14,6 @@ import math
 import os
 import re
 import stat
-import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
@@ -120,6 +119,10 @@ def unprintable(text: str) -> str | None:
     These are control characters, line ends of every kind, half of a surrogate pair, byte-order marks, and marks that
     reorder the text around them. They break lines of logs, steer terminals, or make two names look the same.
     """
+    if text.isprintable():
+        return None
+    import unicodedata  # Few texts need it, and it would make every import of the runtime longer.
+
     for character in text:
         if unicodedata.category(character) in _UNPRINTABLE_CATEGORIES or character in _UNPRINTABLE_FORMATS:
             return f"U+{ord(character):04X}"
@@ -129,8 +132,8 @@ def unprintable(text: str) -> str | None:
 def printable(text: str) -> str:
     r"""`text` with every character that :func:`unprintable` finds as an escape, such as ``\x1b`` or ``\udcff``.
 
-    For messages and documents that name files: a file's name may hold anything, also bytes that are no UTF-8, which
-    Python has as half surrogate pairs and refuses to encode.
+    For messages and documents that name files and classes: a file's name may hold anything, also bytes that are no
+    UTF-8, which Python has as half surrogate pairs and refuses to encode, and what a terminal would obey.
     """
     if unprintable(text) is None:
         return text

@@ -19,8 +19,9 @@ from typing import TextIO, TypeVar
 
 from yolact_plugins import __version__
 from yolact_plugins.files import write_atomically
+from yolact_plugins.text import printable
 from yolact_runtime.errors import UsageError, YolactError
-from yolact_runtime.plain_text import printable, printable_lines
+from yolact_runtime.plain_text import printable_lines
 from yolact_runtime.stop_signals import Terminated, raise_stops
 
 __all__ = [
@@ -121,7 +122,7 @@ class Terminal:
 
 
 def show_results(lines: Iterable[str]) -> None:
-    """Results for people on stdout, a line each; :func:`yolact_runtime.plain_text.printable` is applied."""
+    """Results for people on stdout, a line each; :func:`yolact_plugins.text.printable` is applied."""
     try:
         sys.stdout.write("".join(printable(line) + "\n" for line in lines))
     except BrokenPipeError:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_plugins.files import human_size, real_path
+from yolact_plugins.text import printable
 from yolact_runtime.commands.overlay_options import OverlayPainter
 from yolact_runtime.commands.picture_folder import PictureFolder
 from yolact_runtime.commands.result_sinks import FrameResult, ResultSink, RunEnd, open_sinks
 from yolact_runtime.errors import MediaError, YolactError
 from yolact_runtime.media.image_reader import reader_for_model
-from yolact_runtime.plain_text import printable
 from yolact_runtime.stop_signals import hold_stop, name_of_stop
 from yolact_runtime.terminal import Terminal, show_results
 
