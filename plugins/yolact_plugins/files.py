@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["counted", "human_size", "library_path", "real_path", "write_atomically"]
+__all__ = ["counted", "human_size", "is_utf8", "library_path", "real_path", "write_atomically"]
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -45,6 +45,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether a path is text: on Linux a name is bytes, and Python has others than UTF-8 as half surrogate pairs."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def real_path(path: Path | str) -> Path:
     """The absolute path without links, but for loops of them, at which ``Path.resolve`` raises before Python 3.13."""
     return Path(os.path.realpath(path))
@@ -54,8 +63,7 @@ def real_path(path: Path | str) -> Path:
 def library_path(path: Path) -> Iterator[str]:
     """A path to an existing file for libraries that take names in UTF-8 only, such as PyTorch and ONNX Runtime.
 
-    On Linux a name is bytes, and Python has those that are no UTF-8 as half surrogate pairs, which these libraries
-    refuse. Such a file is opened here, and named by its descriptor until the block is left.
+    A file of another name is opened here, and named by its descriptor until the block is left.
 
     Args:
         path: The file.
@@ -63,10 +71,8 @@ def library_path(path: Path) -> Iterator[str]:
     Raises:
         OSError: Its name is not UTF-8, and it cannot be opened.
     """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        with path.open("rb") as file:
-            yield f"/proc/self/fd/{file.fileno()}"
-    else:
+    if is_utf8(path):
         yield str(path)
+        return
+    with path.open("rb") as file:
+        yield f"/proc/self/fd/{file.fileno()}"

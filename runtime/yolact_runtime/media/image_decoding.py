@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.files import human_size
+from yolact_plugins.files import human_size, is_utf8
 from yolact_runtime.errors import MediaError
 from yolact_runtime.formats import file_format as formats
 from yolact_runtime.formats.file_format import HEAD_BYTES, IMAGE_SUFFIXES, FileFormat, FileKind, format_of
@@ -19,7 +19,7 @@ from yolact_runtime.formats.header_reader import read_image_header
 from yolact_runtime.formats.image_header import DamagedImageError, ImageHeader
 from yolact_runtime.media.anymap_decoding import decode_anymap
 from yolact_runtime.media.decoder_messages import decode_and_listen
-from yolact_runtime.media.opencv import is_unicode, opencv
+from yolact_runtime.media.opencv import opencv
 from yolact_runtime.media.videos import VideoReader
 
 __all__ = ["decode_image"]
@@ -194,8 +194,8 @@ def _is_left_over(message: str, content: bytes) -> bool:
 
 def _has_decoder(cv2: Any, path: Path) -> bool:
     """OpenCV knows the format of a file, which it looks up by its first bytes."""
-    # OpenCV crashes at a name that is no Unicode; then damage is likelier than a format that it does not know.
-    return not is_unicode(path) or bool(cv2.haveImageReader(str(path)))
+    # OpenCV ends the process at a name that is no UTF-8; then damage is likelier than a format that it does not know.
+    return not is_utf8(path) or bool(cv2.haveImageReader(str(path)))
 
 
 def _first_frame(path: Path) -> Frame | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from yolact_runtime.formats import file_format as formats
 from yolact_runtime.formats.file_format import FileKind
 from yolact_runtime.formats.file_probe import FileProbe, expected_kind, probe_file, why_not_regular
-from yolact_runtime.media.patterns import expand_pattern
+from yolact_runtime.media.patterns import expand_pattern, is_folder
 
 __all__ = ["Inputs", "find_inputs"]
 
@@ -141,7 +141,7 @@ class _Search:
         parent, num_used, num_folders = Path(folder), 0, 0
         left = _left_folder(parent)
         for entry in entries:
-            if _is_folder(entry):
+            if is_folder(entry):
                 num_folders += 1
             else:
                 is_regular = entry.is_file(follow_symlinks=False)
@@ -246,11 +246,3 @@ def _kind_words(kind: tuple[str, str], names: Sequence[str]) -> str:
 
 def _below(folder: str) -> str:
     return str(Path(glob.escape(folder)) / "**")
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        # A loop of links is no folder.
-        return False

@@ -6,15 +6,14 @@ The segmenter imports nothing of this room; a robot that feeds frames from its c
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from yolact_runtime.errors import MissingDependencyError
 
-__all__ = ["is_unicode", "opencv"]
+__all__ = ["opencv"]
 
 _LOG_LEVEL_SILENT = 0
-"""Of OpenCV; version 4 has no name for it in Python."""
+"""Version 4 of OpenCV has no name for it in Python."""
 _FFMPEG_QUIET = "-8"
 """AV_LOG_QUIET."""
 
@@ -38,12 +37,3 @@ def opencv() -> Any:
     set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
     set_log_level(_LOG_LEVEL_SILENT)
     return cv2
-
-
-def is_unicode(path: Path) -> bool:
-    """True where OpenCV may be given the name of a file: at bytes that are no UTF-8 it ends the process."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True

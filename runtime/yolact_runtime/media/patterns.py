@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["expand_pattern"]
+__all__ = ["expand_pattern", "is_folder"]
 
 
 def expand_pattern(pattern: str) -> list[Path]:
@@ -54,9 +54,9 @@ def _matches(base: Path, parts: list[str]) -> Iterator[Path]:
             continue
         path = base / entry.name
         if not rest:
-            if not _is_folder(entry):
+            if not is_folder(entry):
                 yield path
-        elif _is_folder(entry) and entry.name.startswith(".") <= part.startswith("."):
+        elif is_folder(entry) and entry.name.startswith(".") <= part.startswith("."):
             yield from _matches(path, rest)
 
 
@@ -75,7 +75,8 @@ def _entries(base: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a listing is a folder, or a link to one; a loop of links is none."""
     try:
         return entry.is_dir()
     except OSError:

@@ -17,6 +17,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.files import is_utf8
 from yolact_runtime.errors import MediaError
 from yolact_runtime.media.decoder_messages import messages_caught
 from yolact_runtime.media.opencv import opencv
@@ -115,16 +116,12 @@ class _OpencvEncoder:
     def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
         cv2 = opencv()
         self.codec, code = _OPENCV_CODECS[path.suffix]
-        name = str(path.absolute())
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise MediaError(
-                "OpenCV writes no file whose name is not UTF-8; install ffmpeg or choose another"
-            ) from error
+        path = path.absolute()
+        if not is_utf8(path):
+            raise MediaError("OpenCV writes no file whose name is not UTF-8; install ffmpeg or choose another")
         with messages_caught():  # VP8 in WebM has no tag, and OpenCV complains that ours is not it.
             self._writer: Any = cv2.VideoWriter(
-                name, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), fps, (width, height)
+                str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), fps, (width, height)
             )
         if not self._writer.isOpened():
             raise MediaError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,12 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.files import counted, is_utf8
 from yolact_runtime.errors import MediaError
 from yolact_runtime.formats.file_format import VIDEO_SUFFIXES
+from yolact_runtime.formats.file_probe import why_not_regular
 from yolact_runtime.formats.video_index import read_video_index
 from yolact_runtime.media.opencv import opencv
 
-__all__ = ["VIDEO_SUFFIXES", "VideoFrame", "VideoReader"]
+__all__ = ["VideoFrame", "VideoReader"]
 
 Frame = npt.NDArray[np.uint8]
 
@@ -98,8 +99,9 @@ class VideoReader:
         """
         faults = list(self._index.faults)
         if self._num_undecoded:
-            what = "frame" if self._num_undecoded == 1 else "frames"
-            faults.append(f"{self._num_undecoded} {what} could not be decoded, the first one {self._first_hole}")
+            faults.append(
+                f"{counted(self._num_undecoded, 'frame')} could not be decoded, the first one {self._first_hole}"
+            )
         promised = self._index.num_frames
         if self._ended and promised is not None and self._num_read + self._num_undecoded < promised:
             faults.append(f"its index promises {promised} frames, and {self._num_read} could be read")
@@ -161,14 +163,10 @@ class VideoReader:
     def _refuse_what_is_no_file(self) -> None:
         """Opening a FIFO would wait for ever, and a playlist would have us read what it names."""
         try:
-            mode = self._path.stat().st_mode
-            if not stat.S_ISREG(mode):
-                kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file (a FIFO, a socket or a device)"
-                raise MediaError(f"cannot read {self._path}: it is {kind}")
+            if reason := why_not_regular(self._path.stat().st_mode):
+                raise MediaError(f"cannot read {self._path}: {reason}")
             with self._path.open("rb") as file:
                 head = file.read(64)
-        except FileNotFoundError as error:
-            raise MediaError(f"cannot read {self._path}: no such file") from error
         except (OSError, ValueError) as error:
             raise MediaError(f"cannot read {self._path}: {getattr(error, 'strerror', None) or error}") from error
         if not head:
@@ -179,17 +177,13 @@ class VideoReader:
             )
 
     def _open(self, cv2: Any) -> Any:
-        name = str(self._path.absolute())  # A name such as http:a.mp4 is not an address with a slash before it.
-        try:
-            name.encode()
-            plain = "%" not in name
-        except UnicodeEncodeError:
-            plain = False
-        if not plain:
+        path = self._path.absolute()  # A name such as http:a.mp4 is not an address with a slash before it.
+        name = str(path)
+        if "%" in name or not is_utf8(path):
             # OpenCV takes a name only as text, and one with % in it as a pattern for many files.
             folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="yolact-video-"))
             link = Path(folder) / f"video{self._path.suffix if self._path.suffix in VIDEO_SUFFIXES else ''}"
-            link.symlink_to(self._path.absolute())
+            link.symlink_to(path)
             name = str(link)
         ffmpeg = cv2.CAP_FFMPEG
         backend = ffmpeg if cv2.videoio_registry.hasBackend(ffmpeg) else cv2.CAP_ANY

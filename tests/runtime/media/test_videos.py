@@ -187,7 +187,7 @@ def test_files_that_are_no_videos(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_video_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"cannot read .*missing\.mp4: no such file"):
+    with pytest.raises(MediaError, match=r"cannot read .*missing\.mp4: No such file"):
         VideoReader(tmp_path / "missing.mp4")
 
 
