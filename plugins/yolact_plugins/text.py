@@ -198,7 +198,7 @@ def read_json(path: Path, *, allow_nan: bool = False, max_bytes: int = MAX_BYTES
 
     Args:
         path: A file, or a pipe, which is read to its end.
-        allow_nan: As there.
+        allow_nan: See :func:`decode_json`.
         max_bytes: Longest content that is read.
 
     Raises:

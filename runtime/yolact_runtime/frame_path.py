@@ -63,7 +63,7 @@ class HostPath:
     """Preprocessing and post-processing on the CPU, whatever the network runs on. Stateless, hence thread-safe.
 
     Args:
-        manifest: Of the model.
+        manifest: What the model states.
         network: Open.
         postprocess: For this model.
         on_close: Called once, when the path is closed: the network has one user less.

@@ -33,7 +33,7 @@ class Segmenter:
     Thread-safe: calls share the model and nothing else, and every result belongs to its caller.
 
     Attributes:
-        manifest: Of the model.
+        manifest: What the model states.
         options: As given.
         frame_path: The way of a frame in two halves, for benchmarks and for programs with a schedule of their own.
     """

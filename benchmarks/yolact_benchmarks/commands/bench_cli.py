@@ -19,6 +19,7 @@ from yolact_benchmarks.commands.command_words import (
 )
 from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_plugins.files import human_size, write_atomically
+from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.errors import UsageError
 from yolact_runtime.media.image_reader import add_bit_depth_option
 from yolact_runtime.terminal import (
@@ -195,19 +196,7 @@ def _request(options: argparse.Namespace) -> BenchRequest:
     from yolact_benchmarks.measure.measurement import Plan
     from yolact_benchmarks.measure.request import BenchRequest
 
-    for name in ("duration", "warm_up", "stream"):
-        # Without any time there is nothing to measure; the others may be left out.
-        bounds = "above 0" if name == "duration" else "from 0"
-        seconds = getattr(options, name)
-        if not 0 <= seconds <= _MOST_S or (name == "duration" and seconds == 0):
-            raise UsageError(
-                f"--{name.replace('_', '-')} is a number of seconds, {bounds} to {_MOST_S:.0f}; found {seconds:g}"
-            )
-    for name, least in (("cold_starts", 0), ("processes", 1)):
-        if getattr(options, name) < least:
-            raise UsageError(f"--{name.replace('_', '-')} is {least} or more, found {getattr(options, name)}")
-    if options.checkpoint and not options.peers:
-        raise UsageError("--checkpoint is for the peers that run it: give --peers too")
+    _check_words(options)
     until = None if options.until_ci is None else parse_fraction("--until-ci", options.until_ci)
     request = BenchRequest(
         model=options.model,
@@ -236,6 +225,24 @@ def _request(options: argparse.Namespace) -> BenchRequest:
     check_precisions(request.model, [name for name in request.precisions if name != "all"])
     _check_files(options, request)
     return request
+
+
+def _check_words(options: argparse.Namespace) -> None:
+    """Refuse numbers that are out of range, and options that belong to others."""
+    for name in ("duration", "warm_up", "stream"):
+        # Without any time there is nothing to measure; the others may be left out.
+        bounds = "above 0" if name == "duration" else "from 0"
+        seconds = getattr(options, name)
+        if not 0 <= seconds <= _MOST_S or (name == "duration" and seconds == 0):
+            raise UsageError(
+                f"--{name.replace('_', '-')} is a number of seconds, {bounds} to {_MOST_S:.0f}; found {seconds:g}"
+            )
+    for name, least in (("cold_starts", 0), ("processes", 1)):
+        if getattr(options, name) < least:
+            raise UsageError(f"--{name.replace('_', '-')} is {least} or more, found {getattr(options, name)}")
+    if options.checkpoint and not options.peers:
+        raise UsageError("--checkpoint is for the peers that run it: give --peers too")
+    check_bit_depth(options.bit_depth, "--bit-depth")
 
 
 def _check_files(options: argparse.Namespace, request: BenchRequest) -> None:

@@ -92,7 +92,7 @@ def read_frames(
 
     Args:
         words: As on a command line.
-        reader: Of the pictures.
+        reader: Reads the pictures.
         say: Told what is left out.
 
     Returns:

@@ -68,7 +68,7 @@ class BenchRequest:
     bit_depth: int | None = None
 
     def reader(self, warn: Callable[[str], None] | None = None) -> ImageReader:
-        """Of the pictures, as the model is to see them.
+        """Return a reader of the pictures, as the model is to see them.
 
         Args:
             warn: See :class:`~yolact_runtime.media.image_reader.ImageReader`.

@@ -69,7 +69,7 @@ def measure_agreement_of(
         reference: The other model.
         paths: Pictures.
         progress: Passes pictures on, and shows how far they are.
-        reader: Of the pictures.
+        reader: Reads the pictures.
 
     Returns:
         By name, JSON objects as of :func:`measure_accuracy_of` with ``"measure": "agreement"``; the meters; and what

@@ -9,7 +9,7 @@ from yolact_benchmarks.measure.request import BenchRequest
 __all__ = ["estimate_seconds", "told_seconds", "total_line"]
 
 _PROFILE_S = 3.0
-"""Of one network, of one fresh process more for the peers: about so long on two cores."""
+"""So long the profile of one network takes on two cores, and a fresh process for the peers."""
 _NUM_PEERS = 3
 
 
@@ -20,7 +20,7 @@ def estimate_seconds(request: BenchRequest, num_cases: int, num_networks: int, o
     pictures of ``--annotations`` and ``--against``.
 
     Args:
-        request: Of all processes together.
+        request: What all processes together measure.
         num_cases: Configurations that are measured.
         num_networks: Networks among them.
         opening_s: From the start of a process to its first frame: Python, imports, frames and models.

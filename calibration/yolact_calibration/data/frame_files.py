@@ -26,7 +26,7 @@ def frames_of(path: Path, reader: ImageReader) -> Iterator[tuple[str, Frame]]:
 
     Args:
         path: An image, a video or a NumPy archive, as its content says.
-        reader: Of images.
+        reader: Reads images.
 
     Raises:
         MediaError: The file cannot be read. Frames that came before it was noticed are good.

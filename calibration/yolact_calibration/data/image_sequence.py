@@ -29,7 +29,7 @@ class UnlabelledImages:
     Attributes:
         paths: In order; no file twice.
         warnings: What was left out and why, for people.
-        reader: Of these files.
+        reader: Reads these files.
     """
 
     paths: tuple[Path, ...]
@@ -69,7 +69,7 @@ def find_unlabelled(words: Sequence[str], least: int, reader: ImageReader | None
     Args:
         words: As on a command line.
         least: Fewer images are refused.
-        reader: Of images; None takes 16-bit samples as their files state them.
+        reader: Reads images; None takes 16-bit samples as their files state them.
 
     Raises:
         DatasetError: A word stands for nothing, or there are too few images.

@@ -52,7 +52,7 @@ class CalibrationImages:
     Attributes:
         images: Those of a file one after the other, by ascending position.
         warnings: What was left out and why, for people.
-        reader: Of their files.
+        reader: Reads their files.
     """
 
     images: tuple[CalibrationImage, ...]

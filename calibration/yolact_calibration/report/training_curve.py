@@ -29,7 +29,7 @@ def draw_curve(
     Args:
         curve: What happened.
         title: Heading of the page.
-        pictures: Of images not trained on: labels beside what is found; see
+        pictures: Images not trained on: labels beside what is found; see
             :func:`yolact_calibration.report.precision_evidence.draw_images`.
         versions: Program -> version, for the foot of the page.
         made: The rest of the foot; see :func:`~yolact_calibration.report.html_page.made_with`.

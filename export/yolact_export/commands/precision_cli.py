@@ -253,7 +253,7 @@ def network_adder(
         options: Of the command line.
         terminal: For progress and talk.
         earlier_rows: Given the new networks, the rows of an earlier report on networks that stay beside them.
-        usual_bit_depth: Of the images, as an existing bundle states it.
+        usual_bit_depth: What an existing bundle states for the images.
 
     Raises:
         DatasetError: The images do not serve.

@@ -125,7 +125,7 @@ class ExistingBundle:
         Args:
             add_networks: Makes them in a folder with the float32 network; also returns their part of the report.
             say: Receives a line for whatever is removed.
-            bit_depth: Of the images that were used, for the manifest to state; None leaves what it states.
+            bit_depth: What the images had that were used, for the manifest to state; None leaves what it states.
 
         Raises:
             BundleError: The float32 network was exchanged meanwhile. The bundle is as it was, as after any error.

@@ -194,19 +194,26 @@ def finetune(
         facts,
         evaluation,
     )
+    curve = _train(training, options, say, on_progress)
+    model.eval()
+    accuracy = None if evaluation is None else evaluation.latest or evaluation.measure(model)
+    return _finish(options, model, train.annotations.category_names, accuracy, curve, facts, validation)
+
+
+def _train(
+    training: Training, options: FinetuneOptions, say: Callable[[str], None], on_progress: Callable[[Progress], None]
+) -> Curve:
+    """Train to the end, from the state on disk where there is one, and say what is kept if something ends it."""
     if options.restart:
         options.state_path.unlink(missing_ok=True)
     if done := training.resume():
         say(f"  continuing after step {done}, from {options.state_path}")
     try:
-        curve = training.run(on_progress)
+        return training.run(on_progress)
     except BaseException:
         if training.saved_step:
             say(f"state kept in {options.state_path}; the same command continues after step {training.saved_step}")
         raise
-    model.eval()
-    accuracy = None if evaluation is None else evaluation.latest or evaluation.measure(model)
-    return _finish(options, model, train.annotations.category_names, accuracy, curve, facts, validation)
 
 
 def check_outputs(options: FinetuneOptions) -> None:

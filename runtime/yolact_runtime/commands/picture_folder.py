@@ -21,7 +21,7 @@ class PictureFolder:
         inputs: Resolved paths, which no picture may overwrite.
 
     Attributes:
-        folder: As given.
+        folder: The folder.
         written: Files that are there, whole or as far as a video went.
     """
 

@@ -54,7 +54,7 @@ class ResultSink(Protocol):
     Every method raises MediaError where it cannot be written, and BrokenPipeError where whoever read it went away.
 
     Attributes:
-        name: Of the place, for messages.
+        name: What messages call the place.
         patience_s: How long a signal may wait for a method; None is as long as it takes.
     """
 

@@ -42,8 +42,8 @@ class RunJob:
     came in between.
 
     Args:
-        options: Of the command line.
-        terminal: To talk to.
+        options: What the command line says.
+        terminal: Where to talk.
     """
 
     def __init__(self, options: argparse.Namespace, terminal: Terminal) -> None:

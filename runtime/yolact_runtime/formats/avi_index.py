@@ -16,7 +16,7 @@ _PLACEHOLDER = 8
 """Bytes of a chunk that may hold no frame: empty ones repeat the frame before, and MPEG-4 Part 2 fills up with a few
 bytes where a chunk before had two frames."""
 _UNKNOWN_SIZES = frozenset({0, 0xFFFFFFFF})
-"""Of a recording that was written to a pipe, or never closed."""
+"""Sizes in a recording that was written to a pipe, or never closed."""
 _HIDES_FRAMES = frozenset({b"VP80"})
 """Codecs with coded frames that are never shown: the index cannot say how many are."""
 _HAS_INDEX = 0x10

@@ -130,7 +130,7 @@ def format_of(head: bytes, suffix: str = "") -> FileFormat | None:
 
     Args:
         head: Its first bytes, :data:`HEAD_BYTES` of them or the whole file.
-        suffix: Of its name, with the dot; it decides between formats that begin alike.
+        suffix: The end of its name, with the dot; it decides between formats that begin alike.
 
     Returns:
         None where nothing known begins so.

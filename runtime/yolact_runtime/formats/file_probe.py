@@ -35,7 +35,7 @@ class FileProbe:
 
     Attributes:
         file_format: None where it is of no known format.
-        identity: Of device and inode: the same for two names of one file.
+        identity: Numbers of device and inode: the same for two names of one file.
         not_regular: What it is instead of a regular file; empty otherwise.
     """
 
@@ -73,7 +73,7 @@ def probe_file(path: Path | str, suffix: str, is_regular: bool = False) -> FileP
 
     Args:
         path: The file; a link is followed.
-        suffix: Of its name.
+        suffix: The end of its name, with the dot.
         is_regular: The folder's listing says that it is a regular file: it is not asked again.
 
     Raises:

@@ -23,11 +23,11 @@ class ImageHeader:
     Attributes:
         width: Columns of pixels, as stored; 0 where the header does not say.
         height: Rows of pixels, as stored; 0 where the header does not say.
-        sample_bits: Of a stored sample, at most 16 of integers.
+        sample_bits: Bits of a stored sample, at most 16 for integers.
         white: The largest value that a sample can have, as the file states it; None where it states nothing beyond
             `sample_bits`.
         significant_bits: As ``sBIT`` of a PNG states it, where there are fewer than `sample_bits`; 0 otherwise.
-        packed_bits: Of samples that are stored with 9 to 15 bits, which decoders put into the high bits of 16; 0 for
+        packed_bits: Bits of samples that are stored with 9 to 15, which decoders put into the high bits of 16; 0 for
             others.
         num_pictures: Frames of an animation, or pages.
         min_bytes: Fewer bytes cannot hold so many pixels in this format; 0 where anything can.

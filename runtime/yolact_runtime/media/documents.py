@@ -49,7 +49,7 @@ class ResultDocument:
         model: Name to record.
 
     Attributes:
-        name: Of the destination, for messages.
+        name: What messages call the destination.
 
     Raises:
         MediaError: The file cannot be made.

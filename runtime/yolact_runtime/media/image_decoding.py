@@ -26,7 +26,7 @@ __all__ = ["decode_image"]
 
 Frame = npt.NDArray[np.uint8]
 _MOST_BYTES = 1 << 30
-"""Of a file: no image that OpenCV decodes needs more, except one without compression that fills its limit of pixels."""
+"""No image file that OpenCV decodes is longer, except one without compression that fills its limit of pixels."""
 _MOST_PIXELS = 1 << 30
 """OpenCV's own limit."""
 _MANY_PIXELS = 1 << 26

@@ -160,7 +160,7 @@ def reader_for_model(bit_depth: int | None, manifest: Manifest, warn: Callable[[
 
     Args:
         bit_depth: As ``--bit-depth`` says; None where it was not given.
-        manifest: Of the model.
+        manifest: What the model states.
         warn: See :class:`ImageReader`; also told where both say something, and not the same.
 
     Raises:

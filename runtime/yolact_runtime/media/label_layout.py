@@ -67,7 +67,7 @@ class LabelLayout:
         """Take the best free place for a label.
 
         Args:
-            index: Of its box.
+            index: Which box it belongs to.
             rows: Height of the label.
             columns: Width of the label.
 

@@ -16,14 +16,14 @@ from yolact_runtime.masks.instances import Instances
 __all__ = ["SCHEMA", "ResultLineWriter", "instance_entries", "result_line"]
 
 SCHEMA = "yolact-results/1"
-"""Of every line. The number grows when a field goes or changes its meaning; a field that is added leaves it alone."""
+"""Every line has it. The number grows when a field goes or changes its meaning, and not when one is added."""
 
 
 def instance_entries(instances: Instances, class_names: Sequence[str]) -> list[dict[str, Any]]:
     """The JSON objects of instances, in their order.
 
     Args:
-        instances: Of one frame; not modified.
+        instances: Those of one frame; not modified.
         class_names: Indexed by class id.
 
     Returns:
@@ -60,7 +60,7 @@ def result_line(
 
     Args:
         source: Name of the file or camera; None in a line about the whole run.
-        instances: Of the frame; None makes an empty list.
+        instances: Those of the frame; None makes an empty list.
         class_names: Indexed by class id.
         frame: Position in the stream, counted from 0; None for a picture, and where there is no frame.
         time_s: When the frame is shown, in seconds from the start of the stream; None where there is no such time.
@@ -90,7 +90,7 @@ class ResultLineWriter:
         destination: A path, or ``-`` for stdout. A file that is there is replaced.
 
     Attributes:
-        name: Of the destination, for messages.
+        name: What messages call the destination.
         is_file: It is a file on a disk, and no pipe, device or stdout.
 
     Raises:

@@ -34,7 +34,7 @@ _TAGS = {"color_primaries": "bt709", "color_trc": "bt709", "colorspace": "smpte1
 _PART_OF_FFMPEG = re.compile(r"^(\[[^\]]*\] ?)+")
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
-"""Of Linux; Python names it from 3.10 on, but not on all systems."""
+"""Linux has it; Python names it from 3.10 on, but not on all systems."""
 
 
 class Encoder(Protocol):
@@ -72,8 +72,8 @@ def open_encoder(path: Path, fps: float, width: int, height: int) -> Encoder:
     Args:
         path: What to write; ``.mp4`` is H.264 where there is an ffmpeg that encodes it and else VP9, ``.webm`` is VP8.
         fps: Frames per second.
-        width: Of the frames, even.
-        height: Of the frames, even.
+        width: Columns of a frame, an even number.
+        height: Rows of a frame, an even number.
 
     Raises:
         MediaError: There is no encoder for this suffix, or it cannot be started.

@@ -24,10 +24,10 @@ __all__ = ["VideoWriter", "incomplete_path", "video_suffix"]
 Frame = npt.NDArray[np.uint8]
 
 _STEM_BYTES = 180
-"""Of a stem in temporary names: a name may have 255 bytes, and ours are longer than the one that was asked for."""
+"""Longest stem in temporary names: a name may have 255 bytes, and ours are longer than the one that was asked for."""
 _LOW_SPACE_BYTES = 4_000_000
 _LEAST_PX = 16
-"""Of a side: smaller ones are below what codecs work with, and not every player opens them."""
+"""Shortest side: smaller ones are below what codecs work with, and not every player opens them."""
 
 
 class VideoWriter:
@@ -191,7 +191,7 @@ def incomplete_path(path: Path) -> Path:
 
 
 def _short(stem: str) -> str:
-    """As many of its characters as fit: half of one would be no UTF-8, which OpenCV does not write."""
+    """The first characters of a stem, as many as fit: half of one would be no UTF-8, which OpenCV does not write."""
     while len(os.fsencode(stem)) > _STEM_BYTES:
         stem = stem[:-1]
     return stem

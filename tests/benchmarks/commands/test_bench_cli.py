@@ -220,6 +220,7 @@ def test_json_on_stdout_is_all_that_is_there(bundle: Path, capsys: pytest.Captur
         (["--stream", "inf"], "--stream is a number of seconds, from 0 to 86400; found inf"),
         (["--threads", "-1"], "--threads must lie between 0 and "),
         (["--min-confidence", "2"], "--min-confidence must lie between 0 and 1, found 2.0"),
+        (["--bit-depth", "3"], "--bit-depth is the number of significant bits"),
         (["--precision", "fp8,fp32,all"], 'small.bundle has no network in "fp8"; it has fp32, int8-cpu, int8'),
         (["--cold-starts", "-1"], "--cold-starts is 0 or more"),
         (["--processes", "0"], "--processes is 1 or more"),

@@ -69,7 +69,7 @@ def count_outcomes(cases: Iterable[Case]) -> tuple[dict[str, Counter[Outcome]], 
 
 
 def document(counts: dict[str, Counter[Outcome]]) -> list[dict[str, Any]]:
-    """Of the record: a row for each kind."""
+    """The results of the record: a row for each kind."""
     return [
         {"kind": kind, "tries": found.total(), **{outcome.name.lower(): found[outcome] for outcome in Outcome}}
         for kind, found in counts.items()

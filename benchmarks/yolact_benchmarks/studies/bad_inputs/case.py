@@ -117,7 +117,7 @@ def read_results(path: Path) -> Any:
 
 
 def num_instances(document: Any, names: Iterable[str]) -> dict[str, int] | None:
-    """Of a ``yolact-run --json`` document: name of an input's file -> instances found; None where one is missing."""
+    """What ``yolact-run --json`` wrote: file name of an input -> instances found; None where one is missing."""
     if document is None:
         return None
     found = {Path(entry["file"]).name: len(entry["instances"]) for entry in document["images"]}

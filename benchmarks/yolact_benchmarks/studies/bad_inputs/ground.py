@@ -50,11 +50,11 @@ class Ground:
         return folder
 
     def run_words(self, *words: object) -> tuple[str, ...]:
-        """Of a ``yolact-run`` with this model."""
+        """The words of a ``yolact-run`` with this model."""
         return (str(self.bundle), *map(str, words), "--threads", "1", "--precision", "fp32")
 
     def eval_words(self, annotations: Path, result: Path, *words: object) -> tuple[str, ...]:
-        """Of a ``yolact-eval`` with this model."""
+        """The words of a ``yolact-eval`` with this model."""
         paths = ("--annotations", str(annotations), "--images", str(self.images), "--json", str(result))
         return (str(self.bundle), *paths, "--bootstrap", "0", "--threads", "1", "--precision", "fp32", *map(str, words))
 
