@@ -200,6 +200,10 @@ def _checked(
                 # Of two files to be written, the first one says it.
                 is_output = field in (*_WRITTEN[place + 1 :], "output")
                 if field not in _WRITTEN[: place + 1] and _is_same_file(Path(destination), path, is_output):
+                    if is_output:
+                        raise UsageError(
+                            f"--{written} and {name} cannot both write {destination}; name a file for each"
+                        )
                     raise UsageError(
                         f"--{written} would overwrite {destination}, which is also {name}; name another file"
                     )

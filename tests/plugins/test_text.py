@@ -7,6 +7,7 @@ import codecs
 import gzip
 import json
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,12 @@ def test_a_length_is_the_most_that_is_read(tmp_path: Path) -> None:
     assert read_json(path, max_bytes=6) == [1, 2]
     with pytest.raises(TextError, match=r"a\.json is longer than 5 B"):
         read_json(path, max_bytes=5)
+    reading, writing = os.pipe()
+    os.write(writing, b"[1, 2, 3]")
+    os.close(writing)
+    with pytest.raises(TextError, match=r"/dev/fd/[0-9]+ is longer than 6 B"):
+        read_json(Path(f"/dev/fd/{reading}"), max_bytes=6)
+    os.close(reading)
     with pytest.raises(TextError, match="cannot read /dev/zero: it is a device and no file"):
         read_text(Path("/dev/zero"), max_bytes=2_000_000)
     with pytest.raises(TextError, match="cannot read"):

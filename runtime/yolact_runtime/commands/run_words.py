@@ -6,7 +6,6 @@ import argparse
 import shlex
 from pathlib import Path
 
-from yolact_plugins.files import real_path
 from yolact_runtime.errors import UsageError
 from yolact_runtime.model.bundle import MANIFEST_NAME
 from yolact_runtime.terminal import check_json_destination
@@ -38,11 +37,8 @@ def check_words(options: argparse.Namespace) -> None:
     to_come = None if options.self_test else options.output
     check_json_destination(options.json, to_come=to_come)
     check_json_destination(options.jsonl, "--jsonl", (b'{"schema":"yolact-results/',), to_come)
-    if options.json and options.jsonl:
-        if options.json == options.jsonl == "-":
-            raise UsageError("--json and --jsonl cannot both write to stdout; name a file for one of them")
-        if options.json != "-" and real_path(options.json) == real_path(options.jsonl):
-            raise UsageError(f"--json and --jsonl cannot both write {options.json}; name a file for each")
+    if options.json == options.jsonl == "-":
+        raise UsageError("--json and --jsonl cannot both write to stdout; name a file for one of them")
 
 
 def _check_order(options: argparse.Namespace) -> None:
