@@ -81,7 +81,7 @@ def tiff(
     picture: npt.NDArray[np.generic],
     *,
     order: Literal["<", ">"] = "<",
-    tags: Sequence[tuple[int, int]] = (),
+    tags: Sequence[tuple[int, int | Sequence[int]]] = (),
     bits: int | None = None,
     pixels: bytes | None = None,
     pages: int = 1,
@@ -92,7 +92,7 @@ def tiff(
     Args:
         picture: Of any type of number.
         order: Of bytes, ``"<"`` or ``">"``.
-        tags: Further ones, each with one value of 16 bits.
+        tags: Further ones, or others, each with one value of 16 bits or several.
         bits: Of a sample, for `pixels` that are packed.
         pixels: Packed pixels, one strip.
         pages: How many times it is there.
@@ -107,7 +107,9 @@ def tiff(
         strips, rows_per_strip = [pixels], height
     bits = 8 * picture.dtype.itemsize if bits is None else bits
     values = {256: [width], 257: [height], 258: [bits] * channels, 259: [1], 262: [2 if channels == 3 else 1]}
-    values |= {277: [channels], 278: [rows_per_strip]} | {tag: [value] for tag, value in tags}
+    values |= {277: [channels], 278: [rows_per_strip]} | {
+        tag: [value] if isinstance(value, int) else list(value) for tag, value in tags
+    }
     if picture.dtype.kind == "f":
         values[339] = [3] * channels
     elif picture.dtype.kind == "i":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from yolact_runtime.formats import file_format as formats
 from yolact_runtime.formats.anymap_header import anymap_image_header
 from yolact_runtime.formats.file_format import FileFormat
 from yolact_runtime.formats.image_header import FLOAT_SAMPLES, DamagedImageError, ImageHeader
-from yolact_runtime.formats.tiff_header import read_tiff_header
+from yolact_runtime.formats.tiff_header import exif_orientation, read_tiff_header
 
 __all__ = ["count_gif_pictures", "count_png_pictures", "read_image_header"]
 
@@ -60,6 +60,8 @@ def _png(content: memoryview) -> ImageHeader:
     if bytes(content[12:16]) != b"IHDR":
         raise DamagedImageError("damaged: it does not begin with the chunk IHDR")
     significant, pictures, channels = 0, 1, {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(content[25], 1)
+    # Transparency comes last, and may have more bits than colours.
+    colours = channels - (content[25] in {4, 6})
     at = 8
     while True:
         if at + 12 > len(content):
@@ -69,7 +71,7 @@ def _png(content: memoryview) -> ImageHeader:
         if end > len(content):
             raise DamagedImageError(f"cut short: the chunk at byte {at} ends at byte {end} of {len(content)}")
         if kind == b"sBIT" and depth == 16 and length:
-            significant = max(content[at + 8 : at + 8 + min(length, channels)])
+            significant = max(content[at + 8 : at + 8 + min(length, colours)])
         elif kind == b"acTL" and length >= 4:
             (pictures,) = struct.unpack_from(">I", content, at + 8)
         elif kind == b"IEND":
@@ -178,7 +180,11 @@ def _webp(content: memoryview) -> ImageHeader:
     if kind == b"VP8X":
         width = 1 + int.from_bytes(content[24:27], "little")
         height = 1 + int.from_bytes(content[27:30], "little")
-        return ImageHeader(width, height, num_pictures=_webp_pictures(content, 8 + size) if content[20] & 2 else 1)
+        pictures = sum(kind == b"ANMF" for kind, _ in _webp_chunks(content, 8 + size)) if content[20] & 2 else 1
+        # OpenCV 4 does not look at it.
+        exif = next((part for kind, part in _webp_chunks(content, 8 + size) if kind == b"EXIF"), None)
+        orientation = 1 if exif is None else exif_orientation(exif)
+        return ImageHeader(width, height, num_pictures=max(pictures, 1), orientation=orientation)
     if kind == b"VP8L":
         (packed,) = struct.unpack_from("<I", content, 21)
         return ImageHeader(1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF))
@@ -186,13 +192,12 @@ def _webp(content: memoryview) -> ImageHeader:
     return ImageHeader(width & 0x3FFF, height & 0x3FFF)
 
 
-def _webp_pictures(content: memoryview, end: int) -> int:
-    at, pictures = 12, 0
+def _webp_chunks(content: memoryview, end: int) -> Iterator[tuple[bytes, memoryview]]:
+    at = 12
     while at + 8 <= end:
-        pictures += bytes(content[at : at + 4]) == b"ANMF"
         (length,) = struct.unpack_from("<I", content, at + 4)
+        yield bytes(content[at : at + 4]), content[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
-    return max(pictures, 1)
 
 
 def _bmp(content: memoryview) -> ImageHeader:

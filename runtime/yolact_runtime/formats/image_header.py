@@ -32,6 +32,10 @@ class ImageHeader:
         num_pictures: Frames of an animation, or pages.
         min_bytes: Fewer bytes cannot hold so many pixels in this format; 0 where anything can.
         not_read: Why samples of this kind are not read; empty where they are.
+        is_negative: Zero is white, and decoders do not turn it round.
+        exchanged: Position and bytes that are to be exchanged before the file is decoded.
+        orientation: 1 to 8 as in EXIF, where decoders of some versions do not look; 1 where all of them do.
+        variant: What else tells files of a format apart, for the message if it is not decoded; may be empty.
     """
 
     width: int = 0
@@ -43,3 +47,7 @@ class ImageHeader:
     num_pictures: int = 1
     min_bytes: int = 0
     not_read: str = ""
+    is_negative: bool = False
+    exchanged: tuple[tuple[int, bytes], ...] = ()
+    orientation: int = 1
+    variant: str = ""

@@ -9,19 +9,39 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.formats.image_header import FLOAT_SAMPLES, DamagedImageError, ImageHeader
+from yolact_runtime.formats.tiff_pixels import check_deflated, check_places
 
-__all__ = ["read_tiff_header"]
+__all__ = ["exif_orientation", "read_tiff_header"]
 
 _TYPE_CODES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 11: "f4", 12: "f8", 13: "u4"}
 _TYPE_CODES |= {16: "u8", 17: "i8", 18: "u8"}
 _MOST_PAGES = 100_000
-_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION = 254, 256, 257, 258, 259
-_STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES, _MAX_SAMPLE = 273, 277, 279, 281
-_TILE_OFFSETS, _TILE_BYTES, _SAMPLE_FORMAT, _S_MAX_SAMPLE = 324, 325, 339, 341
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS = 254, 256, 257, 258, 259, 262
+_ORIENTATION = 274
+_STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES, _MAX_SAMPLE, _PLANAR = 273, 277, 279, 281, 284
+_TILE_OFFSETS, _TILE_BYTES, _SUB_PAGES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _S_MAX_SAMPLE = 324, 325, 330, 338, 339, 341
+_DEPTH, _DNG_VERSION = 32997, 50706
 _PREVIEW_OR_MASK = 0b101
 # The most pixels' bytes that a byte of the file can hold, by compression; what is not listed has no limit here.
 _RATIO = {1: 1, 5: 4096, 8: 1032, 32946: 1032, 32773: 64}
+_DEFLATE = {8, 32946}
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_COLOUR_NAMES = {
+    _PALETTE: "those of a palette",
+    _CMYK: "CMYK",
+    _YCBCR: "YCbCr",
+    8: "CIE L*a*b*",
+    9: "ICC L*a*b*",
+    32803: "those of a colour filter, as a sensor gives them",
+    34892: "linear raw ones of a camera",
+}
+_COMPRESSION_NAMES = {34887: "LERC", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}
+_COMMON_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946})
+"""What every libtiff decodes. Of another kind that it was built without it gives black pixels, in silence."""
+_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
+
+Tags = dict[int, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -45,10 +65,10 @@ def read_tiff_header(content: memoryview) -> ImageHeader:
     Raises:
         DamagedImageError: The file is damaged or cut short.
     """
-    layout = _Layout("<" if content[0] == 0x49 else ">", 0x2B in bytes(content[2:4]))
+    layout = _layout(content)
     at = layout.offset(content, 8 if layout.is_big else 4)
     seen: set[int] = set()
-    first: dict[int, npt.NDArray[np.generic]] | None = None
+    first: Tags | None = None
     pictures = 0
     while at and at not in seen and len(seen) < _MOST_PAGES:
         seen.add(at)
@@ -57,13 +77,28 @@ def read_tiff_header(content: memoryview) -> ImageHeader:
         first = tags if first is None else first
     if first is None:
         raise DamagedImageError("damaged: it has no page")
-    return _header(first, max(pictures, 1), len(content))
+    return _header(content, first, pictures)
 
 
-def _directory(
-    content: memoryview, at: int, layout: _Layout, wanted: set[int] | None
-) -> tuple[dict[int, npt.NDArray[np.generic]], int]:
-    """Tags of a page, and where the next page's begin."""
+def exif_orientation(exif: memoryview) -> int:
+    """How a picture is to be turned, 1 to 8, as EXIF states it, which is a TIFF without pixels; 1 if it does not."""
+    if bytes(exif[:6]) == b"Exif\0\0":
+        exif = exif[6:]
+    try:
+        layout = _layout(exif)
+        tags, _ = _directory(exif, layout.offset(exif, 4), layout, {_ORIENTATION})
+    except (DamagedImageError, struct.error, IndexError):
+        return 1
+    orientation = _number(tags, _ORIENTATION, 1)
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _layout(content: memoryview) -> _Layout:
+    return _Layout("<" if content[0] == 0x49 else ">", 0x2B in bytes(content[2:4]))
+
+
+def _directory(content: memoryview, at: int, layout: _Layout, wanted: set[int] | None) -> tuple[Tags, int]:
+    """Tags of a page, as views of `content`, and where the next page's begin."""
     size, inline, count_format = (20, 8, "Q") if layout.is_big else (12, 4, "H")
     if at + 8 > len(content):
         raise DamagedImageError(f"cut short: a page is described at byte {at} of {len(content)}")
@@ -91,55 +126,106 @@ def _directory(
     return tags, layout.offset(content, at + size * entries)
 
 
-def _header(tags: dict[int, npt.NDArray[np.generic]], pictures: int, size: int) -> ImageHeader:
+def _header(content: memoryview, tags: Tags, pictures: int) -> ImageHeader:
     width, height = _number(tags, _WIDTH, 0), _number(tags, _HEIGHT, 0)
-    bits, sample_format = _number(tags, _BITS, 1), _number(tags, _SAMPLE_FORMAT, _UNSIGNED)
-    for offsets, lengths in ((_STRIP_OFFSETS, _STRIP_BYTES), (_TILE_OFFSETS, _TILE_BYTES)):
-        if offsets in tags and lengths in tags and len(tags[offsets]) == len(tags[lengths]):
-            end = max(
-                (int(a) + int(b) for a, b in zip(tags[offsets].tolist(), tags[lengths].tolist(), strict=True)),
-                default=0,
-            )
-            if end > size:
-                raise DamagedImageError(f"cut short: its pixels end at byte {end} of {size}")
+    bits = _number(tags, _BITS, 1)
     pixels_bytes = width * height * bits * _number(tags, _SAMPLES, 1) // 8
-    ratio = _RATIO.get(_number(tags, _COMPRESSION, 1), 0)
+    compression = _number(tags, _COMPRESSION, 1)
+    _check_pixels(content, tags, compression)
+    ratio = _RATIO.get(compression, 0)
     return ImageHeader(
         width,
         height,
         bits if bits <= 8 or bits > 16 else 16,
         _white(tags, bits),
-        num_pictures=pictures,
+        num_pictures=max(pictures, 1) * max(_number(tags, _DEPTH, 1), 1),
         min_bytes=pixels_bytes // ratio if ratio else 0,
         packed_bits=bits if 8 < bits < 16 else 0,
-        not_read=_not_read(bits, sample_format),
+        not_read=_not_read(tags, bits, pictures),
+        is_negative=bits > 8 and _number(tags, _COLOURS, _MIN_IS_BLACK) == _MIN_IS_WHITE,
+        exchanged=_without_darkening(content, tags) if bits == 8 else (),
+        variant=_variant(tags, bits, compression),
     )
 
 
-def _not_read(bits: int, sample_format: int) -> str:
+def _variant(tags: Tags, bits: int, compression: int) -> str:
+    name = _COMPRESSION_NAMES.get(compression, f"{compression}")
+    return f"{_number(tags, _SAMPLES, 1)} x {bits} bits a pixel, compression {name}"
+
+
+def _check_pixels(content: memoryview, tags: Tags, compression: int) -> None:
+    """Raise DamagedImageError if pixels lie beyond the end of the file, or are not what was written."""
+    for offsets, lengths in ((_STRIP_OFFSETS, _STRIP_BYTES), (_TILE_OFFSETS, _TILE_BYTES)):
+        if offsets in tags and lengths in tags and len(tags[offsets]) == len(tags[lengths]):
+            places = [*zip(map(int, tags[offsets].tolist()), map(int, tags[lengths].tolist()), strict=True)]
+            check_places(places, len(content))
+            if compression in _DEFLATE:
+                check_deflated(content, places)
+
+
+def _not_read(tags: Tags, bits: int, pictures: int) -> str:
+    """Why samples are not read: OpenCV would take them for something else, in silence."""
+    sample_format = _number(tags, _SAMPLE_FORMAT, _UNSIGNED)
+    if _DNG_VERSION in tags:
+        return "it is a camera's raw file (DNG); develop it, and give the picture"
+    if _number(tags, _SUBFILE, 0) & _PREVIEW_OR_MASK and (pictures or _SUB_PAGES in tags):
+        return (
+            "its first page is a preview or a mask, which would be seen instead of the picture; write the picture alone"
+        )
     if sample_format == _FLOAT:
         return FLOAT_SAMPLES
-    if sample_format == _SIGNED and bits > 8:
+    if sample_format == _SIGNED:
         return "its samples have a sign; write it with unsigned samples of 8 or 16 bits"
     if bits > 16:
         return f"its samples have {bits} bits; write it with 8 bits, or with 16 and --bit-depth"
+    compression = _number(tags, _COMPRESSION, 1)
+    if compression not in _COMMON_COMPRESSIONS:
+        return (
+            f"its pixels have the compression {_COMPRESSION_NAMES.get(compression, compression)}; write it with Deflate"
+        )
+    colours = _number(tags, _COLOURS, _MIN_IS_BLACK)
+    understood = {_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB} | ({_PALETTE, _CMYK, _YCBCR} if bits <= 8 else set())
+    if colours not in understood:
+        name = _COLOUR_NAMES.get(colours, f"of kind {colours}")
+        deep = f" with {bits} bits" if colours in {_PALETTE, _CMYK, _YCBCR} else ""
+        return f"its colours are {name}{deep}, which OpenCV takes for others; write it as RGB or gray"
+    if bits > 8 and _number(tags, _SAMPLES, 1) > 1 and _number(tags, _PLANAR, 1) == 2:
+        return (
+            f"it has {bits} bits and its colours one after the other (PlanarConfiguration 2), which OpenCV mixes up; "
+            f"write it with PlanarConfiguration 1"
+        )
     return ""
 
 
-def _white(tags: dict[int, npt.NDArray[np.generic]], bits: int) -> int | None:
+def _white(tags: Tags, bits: int) -> int | None:
     """The largest value, as the number of bits or the sample tags state it."""
     if 8 < bits < 16:
         return (1 << bits) - 1
     if bits != 16:
         return None
-    stated = max(_number(tags, _S_MAX_SAMPLE, 0), _number(tags, _MAX_SAMPLE, 0))
+    # Transparency comes last, and may have more bits than colours.
+    colours = max(_number(tags, _SAMPLES, 1) - len(tags.get(_EXTRA_SAMPLES, ())), 1)
+    stated = max(_number(tags, tag, 0, colours) for tag in (_S_MAX_SAMPLE, _MAX_SAMPLE))
     # The brightest value of a picture stands for the bits that it takes.
     significant = max(stated.bit_length(), 8)
     return (1 << significant) - 1 if stated and significant < bits else None
 
 
-def _number(tags: dict[int, npt.NDArray[np.generic]], tag: int, default: int) -> int:
+def _without_darkening(content: memoryview, tags: Tags) -> tuple[tuple[int, bytes], ...]:
+    """Call colours multiplied already that are not, so that libtiff does not multiply them with transparency."""
+    extra = tags.get(_EXTRA_SAMPLES)
+    if extra is None or _UNASSOCIATED_ALPHA not in extra:
+        return ()
+    start = extra.ctypes.data - np.frombuffer(content, np.uint8).ctypes.data
+    exchanged = extra.copy()
+    exchanged[extra == _UNASSOCIATED_ALPHA] = _ASSOCIATED_ALPHA
+    return ((start, exchanged.tobytes()),)
+
+
+def _number(tags: Tags, tag: int, default: int, most: int | None = None) -> int:
+    """The largest of the first `most` values of a tag."""
     values = tags.get(tag)
+    values = None if values is None else values[:most]
     if values is None or not len(values):
         return default
     largest = float(values.max())

@@ -136,7 +136,7 @@ def _free_memory() -> int:
 
 def _decode(cv2: Any, path: Path, content: bytes, file_format: FileFormat, header: ImageHeader) -> npt.NDArray[Any]:
     def decode() -> npt.NDArray[Any] | None:
-        return _decoded(cv2, path, content, file_format, header.sample_bits > 8)
+        return _decoded(cv2, path, content, file_format, header)
 
     try:
         if file_format is formats.PNM:
@@ -152,7 +152,10 @@ def _decode(cv2: Any, path: Path, content: bytes, file_format: FileFormat, heade
     if harm:
         raise MediaError(f"cannot read {path}: {file_format.name}, damaged: {harm[0]}")
     if image is None:
-        raise MediaError(f"cannot read {path}: {file_format.name}, damaged or of a kind that OpenCV does not decode")
+        variant = f" ({header.variant})" if header.variant else ""
+        raise MediaError(
+            f"cannot read {path}: {file_format.name}{variant}, damaged or of a kind that OpenCV does not decode"
+        )
     if (
         file_format is not formats.AVIF
         and header.width
@@ -162,13 +165,35 @@ def _decode(cv2: Any, path: Path, content: bytes, file_format: FileFormat, heade
             f"cannot read {path}: {file_format.name}, damaged: its header says {header.width} x {header.height} "
             f"pixels, decoded are {image.shape[1]} x {image.shape[0]}"
         )
-    return image
+    return _turned(image, header.orientation)
 
 
-def _decoded(cv2: Any, path: Path, content: bytes, file_format: FileFormat, is_deep: bool) -> npt.NDArray[Any] | None:
+def _turned(image: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Upright, by an orientation of EXIF."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    upside_down, mirrored = orientation in {3, 4, 7, 8}, orientation in {2, 3, 6, 7}
+    return np.ascontiguousarray(image[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
+
+
+def _exchanged(content: bytes, header: ImageHeader) -> bytes | bytearray:
+    """The file as decoders are to see it."""
+    if not header.exchanged:
+        return content
+    copy = bytearray(content)
+    for start, replacement in header.exchanged:
+        copy[start : start + len(replacement)] = replacement
+    return copy
+
+
+def _decoded(
+    cv2: Any, path: Path, content: bytes, file_format: FileFormat, header: ImageHeader
+) -> npt.NDArray[Any] | None:
     """The image as OpenCV decodes it; None where it cannot."""
-    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if is_deep else 0)
-    image: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if header.sample_bits > 8 else 0)
+    if header.orientation > 1:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    image: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(_exchanged(content, header), np.uint8), flags)
     if image is not None or _has_decoder(cv2, path):
         return image
     if file_format is formats.GIF:

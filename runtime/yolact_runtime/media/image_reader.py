@@ -80,7 +80,8 @@ class ImageReader:
             raise MediaError(f"cannot read {path}: its samples are {image.dtype}; write it with 8 or 16 bits")
         if header.packed_bits:
             image = image >> np.uint16(16 - header.packed_bits)
-        return scale_to_eight_bits(image, self._white(path, image, header))
+        frame = scale_to_eight_bits(image, self._white(path, image, header))
+        return np.invert(frame) if header.is_negative else frame
 
     def _white(self, path: Path, image: npt.NDArray[np.uint16], header: ImageHeader) -> int:
         """The value of white in samples of 16 bits."""
