@@ -22,6 +22,7 @@ from yolact_plugins.files import write_atomically
 from yolact_plugins.text import printable
 from yolact_runtime.errors import UsageError, YolactError
 from yolact_runtime.plain_text import printable_lines
+from yolact_runtime.standard_streams import StdoutError, abandon_stdout, open_closed_streams
 from yolact_runtime.stop_signals import Terminated, raise_stops
 
 __all__ = [
@@ -117,8 +118,14 @@ class Terminal:
     def _line(self, text: str, prefix: str = "", code: str = "") -> None:
         shown = printable_lines(text)
         cleared = "\r\033[K" if self.interactive else ""
-        self._stream.write(cleared + prefix + (self._paint(shown, code) if code else shown) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(cleared + prefix + (self._paint(shown, code) if code else shown) + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            # A log on a full disk: nobody can be told, and results go elsewhere.
+            return
 
 
 def show_results(lines: Iterable[str]) -> None:
@@ -128,7 +135,7 @@ def show_results(lines: Iterable[str]) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OSError(error.errno, error.strerror, "stdout") from error
+        raise StdoutError(error.errno, error.strerror) from error
 
 
 def _progress_line(label: str, done: int, total: int | None, elapsed: float) -> str:
@@ -159,6 +166,7 @@ def run_command(
         command: Does the work; returns the exit status. Its options have what was typed as ``command_line``.
         arguments: The words after the command's name; None takes those of this process.
     """
+    open_closed_streams()
     options = parser.parse_args(arguments)
     options.command_line = shlex.join([*parser.prog.split(), *(sys.argv[1:] if arguments is None else arguments)])
     terminal = Terminal(options.quiet)
@@ -174,7 +182,7 @@ def run_command(
         sys.stdout.flush()
     except OSError:
         # What was said about the end counts, and not that nobody listens any more.
-        _abandon_stdout()
+        abandon_stdout()
     return status
 
 
@@ -246,7 +254,7 @@ def _status(
         return _OUT_OF_MEMORY
     except BrokenPipeError:
         # The reader of our output went away (as `head` does).
-        _abandon_stdout()
+        abandon_stdout()
         return 1
     except OSError as error:
         terminal.error(str(error))
@@ -267,14 +275,9 @@ def _flushed(status: int) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _abandon_stdout()
-        raise OSError(error.errno, error.strerror, "stdout") from error
+        abandon_stdout()
+        raise StdoutError(error.errno, error.strerror) from error
     return status
-
-
-def _abandon_stdout() -> None:
-    """Nothing may be written to stdout any more, not even by the interpreter when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_json(document: object, destination: str) -> None:

@@ -320,7 +320,7 @@ def test_a_full_disk_behind_stdout_is_named() -> None:
     code += "add_common_options(p); sys.exit(run_command(p, lambda *_: show_results(['x']) or 0, []))"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, check=False)
-    assert (done.returncode, done.stderr) == (1, b"error: [Errno 28] No space left on device: 'stdout'\n")
+    assert (done.returncode, done.stderr) == (1, b"error: cannot write stdout: No space left on device\n")
 
 
 def _parser_of_files() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 from yolact_plugins.files import real_path
@@ -41,20 +42,30 @@ class PictureFolder:
         return self._destination(image, suffix if suffix in _KEPT_SUFFIXES else ".png")
 
     def video_of(self, video: Path, suffix: str) -> Path:
-        """A name with that suffix for the video with masks of a video.
+        """A name with that suffix for the video with masks of a video; its name while it is incomplete is free, too.
 
         Raises:
             MediaError: It would overwrite an input.
         """
-        return self._destination(video, suffix)
+        from yolact_runtime.media.video_writer import incomplete_path
 
-    def _destination(self, path: Path, suffix: str) -> Path:
-        """A free name; inputs of the same name get numbers."""
+        destination = self._destination(video, suffix, incomplete_path)
+        incomplete = incomplete_path(destination)
+        if real_path(incomplete) in self._inputs:
+            raise MediaError(
+                f"{incomplete} is an input, and what there is of {video}, if it is broken off, would overwrite it; "
+                f"choose another folder for -o"
+            )
+        return destination
+
+    def _destination(self, path: Path, suffix: str, second: Callable[[Path], Path] = Path) -> Path:
+        """A free name, and a free second one made of it; inputs of the same name get numbers."""
         for number in itertools.count(1):
             destination = self.folder / f"{path.stem}{'' if number == 1 else f'-{number}'}{suffix}"
-            if destination not in self._taken:
+            names = {destination, second(destination)}
+            if self._taken.isdisjoint(names):
                 break
-        self._taken.add(destination)
+        self._taken |= names
         there = real_path(destination)
         if there == real_path(path):
             raise MediaError(f"{path} would be overwritten by its own picture; choose another folder for -o")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from yolact_plugins.files import counted
 from yolact_runtime.errors import MediaError
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.media.documents import ResultDocument, image_document
@@ -107,7 +108,8 @@ class DocumentSink:
         left_out = self._document.finish(tail)
         if not left_out:
             return None
-        return f"{self._document.name} is incomplete: the disk is full, and {left_out} result(s) did not fit any more"
+        results = counted(left_out, "result")
+        return f"{self._document.name} is incomplete: the disk is full, and {results} did not fit any more"
 
 
 class LineSink:
@@ -135,7 +137,7 @@ class LineSink:
         with self._writer:
             if end.stopped_by is not None:
                 first = f", {end.not_done[0]} first" if end.not_done else ""
-                reason = f"stopped by {end.stopped_by}: {len(end.not_done)} input(s) not done{first}"
+                reason = f"stopped by {end.stopped_by}: {counted(len(end.not_done), 'input')} not done{first}"
                 self._writer.write(result_line(None, error=reason))
 
 

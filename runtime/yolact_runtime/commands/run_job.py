@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
+import stat
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_plugins.files import human_size, real_path
+from yolact_plugins.files import counted, human_size, real_path
 from yolact_plugins.text import printable
 from yolact_runtime.commands.overlay_options import OverlayPainter
 from yolact_runtime.commands.picture_folder import PictureFolder
@@ -92,7 +93,11 @@ class RunJob:
             BrokenPipeError: Whoever read the results went away.
         """
         problems = self._end(RunEnd())
-        if self._num_done and not (self._options.json or self._options.jsonl or self._options.output):
+        if (
+            self._num_done
+            and not self._failures
+            and not (self._options.json or self._options.jsonl or self._options.output)
+        ):
             command = shlex.join(["yolact-run", str(self._options.model), *self._options.inputs, "-o", "out"])
             self._terminal.say(f"to see the masks: {command}")
         for problem in problems:
@@ -100,7 +105,7 @@ class RunJob:
                 raise problem
             self._terminal.error(str(problem))
         if self._failures:
-            self._terminal.error(f"{len(self._failures)} input(s) failed, {self._num_done} done")
+            self._terminal.error(f"{counted(len(self._failures), 'input')} failed, {self._num_done} done")
         return 1 if self._failures or problems else 0
 
     def stop(self, error: BaseException) -> None:
@@ -114,7 +119,7 @@ class RunJob:
             return
         if begun:
             self._terminal.warn(
-                f"stopped before the end: {self._num_done} input(s) done, {len(self._failures)} failed, "
+                f"stopped before the end: {counted(self._num_done, 'input')} done, {len(self._failures)} failed, "
                 f"{len(end.not_done)} not done"
             )
         for problem in problems:
@@ -143,11 +148,22 @@ class RunJob:
                 problems.append(MediaError(remark))
             written += [sink.name] if sink.name != "stdout" else []
         for name in written:
-            self._terminal.say(f"wrote {name} ({human_size(Path(name).stat().st_size)})")
+            size = _sizes([Path(name)])
+            self._terminal.say(f"wrote {name} ({human_size(size[0])})" if size else f"wrote {name}")
         if self._pictures is not None and self._pictures.written:
-            size = human_size(sum(path.stat().st_size for path in self._pictures.written))
-            self._terminal.say(f"wrote {len(self._pictures.written)} file(s) to {self._pictures.folder} ({size})")
+            problems += self._say_pictures(self._pictures)
         return problems
+
+    def _say_pictures(self, pictures: PictureFolder) -> list[Exception]:
+        """Say what is in the folder of pictures, and return what is not there any more."""
+        sizes = _sizes(pictures.written)
+        there = f"{counted(len(sizes), 'file')} to {pictures.folder} ({human_size(sum(sizes))})"
+        self._terminal.say(f"wrote {there}")
+        gone = len(pictures.written) - len(sizes)
+        if not gone:
+            return []
+        what = "1 file that was" if gone == 1 else f"{gone} files that were"
+        return [MediaError(f"{what} written to {pictures.folder} cannot be found there any more")]
 
     def _attempt(self, path: Path, do: Callable[[Path], None]) -> None:
         """One input; whatever it causes is its failure."""
@@ -195,7 +211,7 @@ class RunJob:
                 num_found += len(instances)
                 if writer:
                     writer.write(self._painter.paint(frame.image, instances, self._class_names, str(path)))
-        self._report(f"{path}: {num_frames} frame(s), {num_found} instance(s) in all")
+        self._report(f"{path}: {counted(num_frames, 'frame')}, {counted(num_found, 'instance')} in all")
         if reader.faults:
             self._fail(str(path), "; ".join(reader.faults))
 
@@ -287,8 +303,23 @@ def _reason(error: Exception) -> str:
     )
 
 
+def _sizes(paths: Iterable[Path]) -> list[int]:
+    """Bytes of those that are files and there."""
+    sizes = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            sizes.append(status.st_size)
+    return sizes
+
+
 def _summary(names: Iterable[str]) -> str:
     counts = Counter(names)
     if not counts:
         return "nothing found"
-    return f"{counts.total()} instance(s): " + ", ".join(f"{count} x {name}" for name, count in counts.most_common())
+    return f"{counted(counts.total(), 'instance')}: " + ", ".join(
+        f"{count} x {name}" for name, count in counts.most_common()
+    )

@@ -6,6 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.errors import UsageError
 from yolact_runtime.model.bundle import MANIFEST_NAME
 from yolact_runtime.terminal import check_json_destination
@@ -26,6 +27,7 @@ def check_words(options: argparse.Namespace) -> None:
     _check_order(options)
     if options.top_k is not None and options.top_k < 1:
         raise UsageError(f"--top-k must be 1 or more, found {options.top_k}")
+    check_bit_depth(options.bit_depth, "--bit-depth")
     if options.output is not None and str(options.output) == "-":
         raise UsageError(
             "-o takes a folder for pictures, which do not go to stdout; results do: --json -, or --jsonl -. A folder "

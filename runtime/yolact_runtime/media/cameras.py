@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.files import counted
 from yolact_runtime.errors import MediaError
 from yolact_runtime.media.opencv import opencv
 
@@ -36,7 +37,9 @@ def read_camera(number: int, count: int, skip: int = 0) -> list[Frame]:
         for taken in range(skip + count):
             read, frame = capture.read()
             if not read:
-                raise MediaError(f"camera {number} gave {taken} frame(s) and then none; {skip + count} are needed")
+                raise MediaError(
+                    f"camera {number} gave {counted(taken, 'frame')} and then none; {skip + count} are needed"
+                )
             frames.append(frame)
         return frames[skip:]
     finally:

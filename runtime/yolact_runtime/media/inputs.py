@@ -83,6 +83,7 @@ class _Search:
     failures: list[tuple[str, str]] = field(default_factory=list)
     left_out: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     sub_folders: dict[str, int] = field(default_factory=dict)
+    passed_over: list[str] = field(default_factory=list)
     identities: set[tuple[int, int]] = field(default_factory=set)
     # As text, because a Path is slow to hash.
     paths: set[str] = field(default_factory=set)
@@ -100,7 +101,8 @@ class _Search:
         if stat.S_ISDIR(mode):
             self._look_into(word)
         elif reason := why_not_regular(mode):
-            self.failures.append((word, f"{reason}; {_LIVE}" if _CAMERA.fullmatch(word) else reason))
+            is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+            self.failures.append((word, f"{reason}; {_LIVE}" if is_device else reason))
         else:
             self._take_named(Path(word))
 
@@ -118,6 +120,7 @@ class _Search:
                 else (f"{count} sub-folders are not looked into; name them")
             )
             sentences.append(f'{folder}: {what}, or use the pattern "{_below(folder)}"')
+        sentences += self.passed_over
         images, videos, archives = (self.found[kind] for kind in (FileKind.IMAGE, FileKind.VIDEO, FileKind.ARCHIVE))
         return Inputs(tuple(images), tuple(videos), tuple(self.failures), tuple(sentences), tuple(archives))
 
@@ -153,8 +156,13 @@ class _Search:
             self.failures.append((folder, "the folder holds no image or video"))
 
     def _look_through(self, pattern: str) -> None:
-        paths = expand_pattern(pattern)
+        matches = expand_pattern(pattern)
+        paths = matches.paths
         wants_hidden = Path(pattern).name.startswith(".")
+        self.failures += [(str(folder), reason) for folder, reason in sorted(matches.unreadable.items())]
+        for folders, what in ((matches.hidden, "hidden folder"), (matches.links, "link to a folder")):
+            if folders:
+                self.passed_over.append(_passed_over(pattern, sorted(folders), what))
         if not paths:
             self.failures.append((pattern, "no file matches this pattern"))
             return
@@ -242,6 +250,13 @@ def _reason(probe: FileProbe) -> tuple[str, str]:
 def _kind_words(kind: tuple[str, str], names: Sequence[str]) -> str:
     one, many = kind
     return f"1 {one} ({names[0]})" if len(names) == 1 else f"{len(names)} {many} ({names[0]} first)"
+
+
+def _passed_over(pattern: str, folders: Sequence[Path], what: str) -> str:
+    if len(folders) == 1:
+        return f"{pattern}: 1 {what} ({folders[0]}) is not looked into; name it"
+    many = what.replace("link to a folder", "links to folders").replace("hidden folder", "hidden folders")
+    return f"{pattern}: {len(folders)} {many} ({folders[0]} first) are not looked into; name them"
 
 
 def _below(folder: str) -> str:

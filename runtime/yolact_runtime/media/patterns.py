@@ -7,13 +7,31 @@ import glob
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["expand_pattern", "is_folder"]
+__all__ = ["Matches", "expand_pattern", "is_folder"]
 
 
-def expand_pattern(pattern: str) -> list[Path]:
-    """Everything but folders that matches, sorted.
+@dataclass
+class Matches:
+    """What a pattern stands for.
+
+    Attributes:
+        paths: Everything but folders, sorted.
+        hidden: Folders that are hidden, and not looked into.
+        links: Links to folders, which ``**`` does not follow.
+        unreadable: Folders that cannot be listed, and why.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    hidden: set[Path] = field(default_factory=set)
+    links: set[Path] = field(default_factory=set)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+
+
+def expand_pattern(pattern: str) -> Matches:
+    """Everything but folders that matches.
 
     ``**`` as a whole part stands for any number of folders; at the end for everything below. Hidden folders are looked
     into only where a part says so; hidden *files* match ``*`` here, and it is up to the caller to leave them out.
@@ -30,34 +48,55 @@ def expand_pattern(pattern: str) -> list[Path]:
     parts = [part for part, before in zip(parts, ["", *parts], strict=False) if not part == before == "**"]
     if parts and parts[-1] == "**":
         parts.append("*")
-    return sorted(set(_matches(Path(path.anchor), parts)))
+    found = Matches()
+    found.paths = sorted(set(_matches(Path(path.anchor), parts, found)))
+    return found
 
 
-def _matches(base: Path, parts: list[str]) -> Iterator[Path]:
+def _matches(base: Path, parts: list[str], found: Matches) -> Iterator[Path]:
     part, rest = parts[0], parts[1:]
     if part == "**":
-        yield from _matches(base, rest)
-        for entry in _entries(base):
-            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                yield from _matches(base / entry.name, parts)
-        return
-    if not glob.has_magic(part):
+        yield from _matches(base, rest, found)
+        for folder in _folders_below(base, found):
+            yield from _matches(folder, parts, found)
+    elif glob.has_magic(part):
+        yield from _like(base, parts, found)
+    else:
         path = base / part
         if rest and _is_dir(path):
-            yield from _matches(path, rest)
+            yield from _matches(path, rest, found)
         elif not rest and (path.is_symlink() or path.exists()) and not _is_dir(path):
             yield path
-        return
+
+
+def _folders_below(base: Path, found: Matches) -> Iterator[Path]:
+    """Those that ``**`` goes into."""
+    for entry in _entries(base, found):
+        if not is_folder(entry):
+            continue
+        path = base / entry.name
+        if entry.name.startswith("."):
+            found.hidden.add(path)
+        elif entry.is_symlink():
+            found.links.add(path)
+        else:
+            yield path
+
+
+def _like(base: Path, parts: list[str], found: Matches) -> Iterator[Path]:
+    """Matches whose next part is a pattern."""
+    part, rest = parts[0], parts[1:]
     match = re.compile(fnmatch.translate(part)).match
-    for entry in _entries(base):
-        if not match(entry.name):
+    for entry in _entries(base, found):
+        if not match(entry.name) or is_folder(entry) != bool(rest):
             continue
         path = base / entry.name
         if not rest:
-            if not is_folder(entry):
-                yield path
-        elif is_folder(entry) and entry.name.startswith(".") <= part.startswith("."):
-            yield from _matches(path, rest)
+            yield path
+        elif entry.name.startswith(".") and not part.startswith("."):
+            found.hidden.add(path)
+        else:
+            yield from _matches(path, rest, found)
 
 
 def _is_dir(path: Path) -> bool:
@@ -67,11 +106,15 @@ def _is_dir(path: Path) -> bool:
         return False
 
 
-def _entries(base: Path) -> list[os.DirEntry[str]]:
+def _entries(base: Path, found: Matches) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(base) as entries:
             return list(entries)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
+        # No folder, and so nothing that matches.
+        return []
+    except OSError as error:
+        found.unreadable[base] = error.strerror or str(error)
         return []
 
 

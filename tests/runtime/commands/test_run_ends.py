@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from support.full_disk import files_of_at_most
 from support.run_command import BRIGHT, DARK, THINGS, film, lines_of, picture, program, run
 from support.scenes import write_bundle
 from yolact_runtime import Segmenter
+from yolact_runtime.commands.picture_folder import PictureFolder
 from yolact_runtime.errors import BackendError
 from yolact_runtime.media.documents import ResultDocument
+from yolact_runtime.media.video_encoders import video_suffix
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,7 @@ def test_whatever_one_input_causes_is_its_failure(
     ]
     errors = capsys.readouterr().err
     assert reason in errors
-    assert "1 input(s) failed, 3 done" in errors
+    assert "1 input failed, 3 done" in errors
 
 
 def test_an_error_of_opencv_is_its_failure(
@@ -123,7 +127,7 @@ def test_an_error_of_opencv_is_its_failure(
     assert run(bundle, *pictures) == 1
     captured = capsys.readouterr()
     assert f"error: {pictures[1]}: OpenCV: " in captured.err
-    assert captured.out.count("3 instance(s)") == 3
+    assert captured.out.count("3 instances") == 3
 
 
 def test_a_fault_of_the_program_is_shown_where_it_is_with_verbose(
@@ -234,9 +238,9 @@ def test_a_signal_keeps_the_results_so_far_and_says_what_is_missing(
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
     *done, last = lines_of(lines.read_bytes())
     assert [line["source"] for line in done] == [str(path) for path in pictures[:2]]
-    assert (last["source"], last["error"]) == (None, f"stopped by {name}: 2 input(s) not done, {pictures[2]} first")
+    assert (last["source"], last["error"]) == (None, f"stopped by {name}: 2 inputs not done, {pictures[2]} first")
     errors = capsys.readouterr().err
-    assert "warning: stopped before the end: 2 input(s) done, 0 failed, 2 not done" in errors
+    assert "warning: stopped before the end: 2 inputs done, 0 failed, 2 not done" in errors
     assert errors.endswith(f"error: {word}\n")
 
 
@@ -313,8 +317,8 @@ def test_a_signal_in_a_video(bundle: Path, tmp_path: Path, number: int, status: 
     assert [line["time_s"] for line in lines] == [pytest.approx(frame / 10) for frame in range(len(lines))]
     assert document["complete"] is False
     assert document["not_done"] == {"count": 2, "inputs": [str(clip), str(other)]}
-    assert last["error"].startswith(f"stopped by {signal.Signals(number).name}: 2 input(s) not done")
-    assert b"stopped before the end: 0 input(s) done, 0 failed, 2 not done" in errors
+    assert last["error"].startswith(f"stopped by {signal.Signals(number).name}: 2 inputs not done")
+    assert b"stopped before the end: 0 inputs done, 0 failed, 2 not done" in errors
 
 
 def test_a_pipe_that_nobody_reads_does_not_keep_a_service_from_ending(bundle: Path, tmp_path: Path) -> None:
@@ -350,6 +354,85 @@ def test_a_signal_and_a_reader_that_goes_away_with_it(bundle: Path, tmp_path: Pa
     process.stderr.close()
     assert process.wait(60) == 130
     assert errors.splitlines() == [
-        b"warning: stopped before the end: 0 input(s) done, 0 failed, 1 not done",
+        b"warning: stopped before the end: 0 inputs done, 0 failed, 1 not done",
         b"error: interrupted",
     ]
+
+
+# --- streams and folders that are not what they were ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_standard_stream_that_is_closed(bundle: Path, tmp_path: Path, pictures: list[Path], number: int) -> None:
+    damaged = pictures[0].with_name("e.jpg")
+    damaged.write_bytes(cv2.imencode(".jpg", np.zeros((90, 90, 3), np.uint8))[1].tobytes()[:-40] + b"\xff\xd9")
+    out = tmp_path / "r.jsonl"
+    words = (bundle, damaged.parent, "--jsonl", out)
+    with program(*words, preexec_fn=lambda: os.close(number), stdin=None) as process:
+        _, errors = process.communicate(timeout=60)
+    # What decoders say of the damaged picture is not in the file of results, whose number would be that of the stream.
+    lines = lines_of(out.read_bytes())
+    assert [line["error"] is None for line in lines] == [True] * 4 + [False]
+    assert process.returncode == 1
+    if number != 2:
+        assert b"error: 1 input failed, 4 done" in errors
+
+
+def test_results_for_a_stdout_that_is_closed(bundle: Path, pictures: list[Path]) -> None:
+    with program(bundle, *pictures, preexec_fn=lambda: os.close(1)) as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1] == b"error: cannot write stdout: Bad file descriptor"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is Linux's")
+def test_a_log_on_a_full_disk_costs_no_result(bundle: Path, tmp_path: Path, pictures: list[Path]) -> None:
+    out = tmp_path / "r.json"
+    with Path("/dev/full").open("w") as full, program(bundle, *pictures, "--json", out, stderr=full) as process:
+        process.communicate(timeout=60)
+    assert len(_document(out)["images"]) == 4
+    assert process.returncode == 0
+
+
+def test_pictures_that_are_removed_meanwhile(
+    bundle: Path, tmp_path: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out, results = tmp_path / "out", tmp_path / "r.json"
+    _at_call(monkeypatch, 3, lambda: [path.unlink() for path in out.iterdir()])
+    assert run(bundle, *pictures, "-o", out, "--json", results) == 1
+    errors = capsys.readouterr().err
+    assert f"wrote 2 files to {out} (" in errors
+    assert f"error: 2 files that were written to {out} cannot be found there any more" in errors
+    assert _document(results)["complete"] is True
+
+
+def test_a_device_for_results_has_no_size(bundle: Path, pictures: list[Path], capsys: Any) -> None:
+    assert run(bundle, *pictures, "--json", os.devnull) == 0
+    assert f"wrote {os.devnull}\n" in capsys.readouterr().err
+
+
+def test_a_video_that_is_broken_off_overwrites_no_input_and_no_result(
+    bundle: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    there = film(out / f"a.incomplete{video_suffix()}", [0, 128])
+    other = film(tmp_path / f"a{video_suffix()}", [0, 128])
+    assert run(bundle, other, there, "-o", out) == 1
+    assert f"{there} is an input, and what there is of {other}, if it is broken off, would overwrite it" in (
+        capsys.readouterr().err
+    )
+    # The name of one while it is incomplete is that of another when it is done.
+    second = there.rename(tmp_path / there.name)
+    folder = PictureFolder(tmp_path / "new", frozenset())
+    names = [folder.video_of(path, ".mp4").name for path in (other, second)]
+    assert names == ["a.mp4", "a.incomplete-2.mp4"]
+
+
+def test_the_hint_at_pictures_is_for_those_who_lack_nothing_else(
+    bundle: Path, tmp_path: Path, pictures: list[Path], capsys: Any
+) -> None:
+    assert run(bundle, *pictures) == 0
+    assert "to see the masks: " in capsys.readouterr().err
+    assert run(bundle, *pictures, tmp_path / "missing.png") == 1
+    assert "to see the masks: " not in capsys.readouterr().err

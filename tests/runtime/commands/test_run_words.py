@@ -81,7 +81,7 @@ def test_what_is_no_file_is_named_as_it_was_typed(
     assert run(bundle, word, picture(tmp_path / "a.png")) == 1
     captured = capsys.readouterr()
     assert f"error: {word}: it is no file, folder or pattern, and only these are read here; live frames" in captured.err
-    assert "3 instance(s)" in captured.out
+    assert "3 instances" in captured.out
 
 
 def test_a_file_may_be_called_like_a_camera(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_escapes_in_names_of_files_are_shown_and_not_sent(
     for text in (captured.out, captured.err):
         assert all(line.isprintable() for line in text.split("\n"))
         assert "\nerror: another" not in text
-    assert "x\\x1b[2Jy.png: 3 instance(s): 1 x cat, " in captured.out
+    assert "x\\x1b[2Jy.png: 3 instances: 1 x cat, " in captured.out
 
 
 # --- JSON Lines -------------------------------------------------------------------------------------------------------

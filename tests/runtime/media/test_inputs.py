@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +151,36 @@ def test_words_for_nothing(tmp_path: Path) -> None:
     assert not inputs.images
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
+def test_devices_are_answered_like_cameras() -> None:
+    ((_, reason),) = find_inputs(["/dev/zero"]).failures
+    assert reason.startswith("it is a device, and only files are read; live frames go through yolact_runtime.Segmenter")
+
+
+def test_folders_that_a_pattern_passes_over_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("a", ".git", ".cache", "a/.thumbs", "locked"):
+        (tmp_path / folder).mkdir()
+        _touch(tmp_path / folder, "x.png")
+    (tmp_path / "link").symlink_to("a")
+    scandir = os.scandir
+
+    def locked(path: Path) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    everything = find_inputs([f"{tmp_path}/**"])
+    assert everything.images == (tmp_path / "a/x.png",)
+    assert everything.failures == ((f"{tmp_path}/locked", "Permission denied"),)
+    assert everything.left_out == (
+        f"{tmp_path}/**: 3 hidden folders ({tmp_path}/.cache first) are not looked into; name them",
+        f"{tmp_path}/**: 1 link to a folder ({tmp_path}/link) is not looked into; name it",
+    )
+    some = find_inputs([f"{tmp_path}/*a*/*.png"])
+    assert some.left_out == (f"{tmp_path}/*a*/*.png: 1 hidden folder ({tmp_path}/.cache) is not looked into; name it",)
+
+
 def test_archives_where_they_are_wanted(tmp_path: Path) -> None:
     _touch(tmp_path, "a.npz", "b.png")
     inputs = find_inputs([str(tmp_path)], archives=True)
@@ -220,12 +251,16 @@ def test_patterns_never_enter_a_loop(tmp_path: Path) -> None:
     for name in ("p", "q", "r"):
         (tmp_path / "x" / name).symlink_to(tmp_path)
     started = time.monotonic()
-    assert _names(tuple(expand_pattern(f"{tmp_path}/**")), tmp_path) == ["x/a.png", "x/y/.c.png"]
-    assert _names(tuple(expand_pattern(f"{tmp_path}/**/**/*.png")), tmp_path) == ["x/a.png", "x/y/.c.png"]
+    assert _names(tuple(expand_pattern(f"{tmp_path}/**").paths), tmp_path) == ["x/a.png", "x/y/.c.png"]
+    assert _names(tuple(expand_pattern(f"{tmp_path}/**/**/*.png").paths), tmp_path) == ["x/a.png", "x/y/.c.png"]
     assert time.monotonic() - started < 1
     inputs = find_inputs([f"{tmp_path}/**/*.png"])
     assert _names(inputs.images, tmp_path) == ["x/a.png"]
-    assert inputs.left_out == ("1 file is left out: 1 hidden file (.c.png)",)
+    assert inputs.left_out == (
+        "1 file is left out: 1 hidden file (.c.png)",
+        f"{tmp_path}/**/*.png: 1 hidden folder ({tmp_path}/x/.hidden) is not looked into; name it",
+        f"{tmp_path}/**/*.png: 3 links to folders ({tmp_path}/x/p first) are not looked into; name them",
+    )
     assert _names(find_inputs([f"{tmp_path}/x/.hidden/*"]).images, tmp_path) == ["x/.hidden/b.png"]
     assert _names(find_inputs([f"{tmp_path}/**/.*.png"]).images, tmp_path) == ["x/y/.c.png"]
 

@@ -81,7 +81,7 @@ def test_it_is_still_a_bundle_that_runs(bundle: Path, tmp_path: Path, capsys: py
     picture = tmp_path / "bright.png"
     cv2.imwrite(str(picture), np.full((40, 60, 3), 255, np.uint8))
     assert run_cli.main([str(bundle), str(picture), "--backend", "onnxruntime-cpu"]) == 0
-    assert "1 instance(s): 1 x cat" in capsys.readouterr().out
+    assert "1 instance: 1 x cat" in capsys.readouterr().out
 
 
 def test_files_that_the_index_does_not_name_are_never_read(bundle: Path) -> None:
