@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["counted", "human_size", "is_utf8", "library_path", "real_path", "write_atomically"]
+__all__ = ["counted", "human_size", "is_utf8", "library_path", "real_path", "temporary_path", "write_atomically"]
+
+_NAME_BYTES = 200
+"""Of a name in a temporary one: a name may have 255, and ours is longer than the one that was asked for."""
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -31,9 +34,15 @@ def human_size(size_bytes: int) -> str:
     return f"{size:.1f} GB"
 
 
+def temporary_path(path: Path) -> Path:
+    """Return the name of a file beside `path` while it is written: hidden, of this process, as long as names may be."""
+    name = os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])
+    return path.with_name(f".{name}.{os.getpid()}.tmp")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a whole file or nothing: to a temporary name beside it, flushed to disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -31,6 +31,12 @@ def test_counted() -> None:
     assert [counted(count, "class", "classes") for count in (1, 3)] == ["1 class", "3 classes"]
 
 
+@pytest.mark.parametrize("name", ["x" * 251 + ".png", "ä" * 125 + ".png", "x" * 255])
+def test_names_as_long_as_names_may_be_are_written(tmp_path: Path, name: str) -> None:
+    write_atomically(tmp_path / name, b"content")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"content")]
+
+
 def test_write_atomically_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for content in (b"one", b"two"):

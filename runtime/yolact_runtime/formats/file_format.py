@@ -118,6 +118,7 @@ _MAGIC: tuple[tuple[bytes, FileFormat], ...] = (
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), AVIF),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), HEIC),
+    **dict.fromkeys((b"M4A ", b"M4B ", b"M4P "), FileFormat("an MP4 with sound alone", FileKind.OTHER)),
     b"crx ": RAW_PHOTO,
 }
 _STREAM_SUFFIXES = frozenset({".264", ".265", ".h264", ".h265", ".hevc"})

@@ -56,7 +56,7 @@ def read_mp4_index(file: ContainerFile) -> VideoIndex:
     time_scale = _time_scale(file, _needed(file, moov, b"mvhd"))
     track = next(_video_tracks(file, moov), None)
     if track is None:
-        return VideoIndex(faults=("the file's index is damaged: it names no video track",))
+        return VideoIndex(faults=("its index names no video, only sound or something else",))
     mvex = child(file, moov, b"mvex")
     if mvex is None:
         return _index(file, track, track_samples(file, track.stbl), time_scale)
@@ -170,9 +170,9 @@ def _shown(times: Int64, edit: _Edit, scale: int, movie_scale: int) -> Int64:
     begin = np.searchsorted(times, edit.start)
     if edit.duration is None:
         return times[begin:]
-    # A tick of the movie is coarser than one of the track: a frame within the last one may be shown or not.
+    # A tick of the movie is coarser than one of the track: a frame that begins within the last one may be shown or not.
     length = (edit.duration - 1) * scale // movie_scale
-    return times[begin : np.searchsorted(times, edit.start + max(length, 0))]
+    return times[begin : np.searchsorted(times, edit.start + max(length, 0), side="right")]
 
 
 def _seconds(times: Int64, scale: int) -> npt.NDArray[np.float64] | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from yolact_plugins.files import real_path
+from yolact_plugins.files import real_path, temporary_path
 from yolact_runtime.errors import MediaError
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.media.result_lines import instance_entries
@@ -138,7 +138,7 @@ class ResultDocument:
             self._file = path.open("wb", buffering=0)
             return
         self._path = real_path(path)
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_path(self._path)
         self._file = self._temporary.open("wb", buffering=0)
 
     def _append(self, text: str) -> None:

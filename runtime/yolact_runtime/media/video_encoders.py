@@ -30,6 +30,8 @@ _H264_ENCODERS = {"libx264": ("-preset", "veryfast", "-crf", "20"), "libopenh264
 """Encoders of ffmpeg that need no special hardware, best first, with their options. With this preset 1080p takes twice
 the time of OpenCV's MPEG-4, and a third of the space."""
 _OPENCV_CODECS = {".mp4": ("VP9", "vp09"), ".webm": ("VP8", "VP80")}
+_LEAST_RATE = 1.0
+"""Of OpenCV's encoders, in frames per second: a second gets so many bits, and in a slower video a frame far too few."""
 _TAGS = {"color_primaries": "bt709", "color_trc": "bt709", "colorspace": "smpte170m"}
 _PART_OF_FFMPEG = re.compile(r"^(\[[^\]]*\] ?)+")
 _PIPE_BYTES = 1 << 20
@@ -121,7 +123,7 @@ class _OpencvEncoder:
             raise MediaError("OpenCV writes no file whose name is not UTF-8; install ffmpeg or choose another")
         with messages_caught():  # VP8 in WebM has no tag, and OpenCV complains that ours is not it.
             self._writer: Any = cv2.VideoWriter(
-                str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), fps, (width, height)
+                str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), max(fps, _LEAST_RATE), (width, height)
             )
         if not self._writer.isOpened():
             raise MediaError(
@@ -203,6 +205,7 @@ class _FfmpegEncoder:
             try:
                 self._process.wait()
             except (KeyboardInterrupt, SystemExit):
+                # It must not write on when we are gone.
                 self._process.kill()
                 self._process.wait()
             raise

@@ -46,7 +46,7 @@ class VideoWriter:
     Args:
         path: With the suffix ``.mp4`` or ``.webm``; :func:`video_suffix` says which is better on this machine. Its
             folder exists.
-        fps: Frames per second, positive.
+        fps: Frames per second, positive; brought into the range from 0.001 to 1000, without ffmpeg from 1.
 
     Raises:
         MediaError: From all methods, and on leaving: the video cannot be written, as with a full disk, or what was
@@ -116,7 +116,12 @@ class VideoWriter:
                 raise MediaError(f"cannot write {self._path}: {reason}{self._space()}{self._keep()}") from failure
         finally:
             # After Ctrl-C and every other exception, those of ours included, of the caller or while finishing.
-            self._keep()
+            try:
+                self._keep()
+            except (KeyboardInterrupt, SystemExit):
+                # It takes no longer than looking at a frame, and nobody finds what has no name.
+                self._keep()
+                raise
 
     def _fitted(self, image: Frame) -> Frame:
         """The image at the video's size: as it is, with its last row or column repeated, or scaled between borders."""

@@ -133,8 +133,11 @@ class VideoReader:
         self._ended = True
         if not self._num_read:
             faults = "".join(f"; {fault}" for fault in self._index.faults)
+            codec = int(self._capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
+            named = f" (its codec is {codec.decode()})" if codec.isalnum() else ""
             raise MediaError(
-                f"cannot read {self._path}: it opens as a video but holds no frame that can be decoded{faults}"
+                f"cannot read {self._path}: it opens as a video but holds no frame that this OpenCV can "
+                f"decode{named}{faults}"
             )
 
     def __enter__(self) -> VideoReader:

@@ -14,6 +14,7 @@ KINDS = [
     (b"\xff\xd8\xff\xe0\0\x10JFIF", ".mjpeg", "a Motion JPEG stream", "video"),
     (b"II+\0\x08\0\0\0" + bytes(8), "", "a TIFF image", "image"),
     (b"MM\0+\0\x08\0\0" + bytes(8), "", "a TIFF image", "image"),
+    (b"\0\0\0\x1cftypM4A \0\0\0\0", "", "an MP4 with sound alone", "other"),
     (b"P7\nWIDTH 2\n", "", "a portable anymap (PBM, PGM, PPM or PAM)", "image"),
     (b"P1 # bits\n2 2 1 0 0 1\n", "", "a portable anymap (PBM, PGM, PPM or PAM)", "image"),
     (b"PF\n2 2\n-1.0\n", "", "a portable float map", "image"),

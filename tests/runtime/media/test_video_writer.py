@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -360,6 +361,52 @@ def test_ctrl_c_at_the_terminal_leaves_a_video_that_plays(tmp_path: Path, name: 
     assert "KeyboardInterrupt" in errors
     assert _names(tmp_path) == [incomplete_path(tmp_path / name).name]
     assert 20 < len(_read(incomplete_path(tmp_path / name))) < 1000
+
+
+@pytest.mark.skipif(video_suffix() != ".mp4", reason="there is no ffmpeg that encodes H.264")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("place", [(subprocess.Popen, "wait"), (VideoReader, "__init__")])
+def test_signals_while_a_video_is_finished_leave_nothing_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], times: int, error: type[BaseException]
+) -> None:
+    where, name = place
+    original, left = getattr(where, name), [None] * times
+    processes: list[Any] = []
+
+    def act(self: Any, *words: Any, **options: Any) -> Any:
+        processes.append(self)
+        if left:
+            left.pop()
+            raise error
+        return original(self, *words, **options)
+
+    writer = VideoWriter(tmp_path / "clip.mp4", 12)
+
+    def write() -> None:
+        with writer:
+            for frame in _levels(8):
+                writer.write(frame)
+            monkeypatch.setattr(where, name, act)
+
+    with pytest.raises(error):
+        write()
+    monkeypatch.undo()
+    assert not left
+    given_up = name == "wait" and times == 2
+    assert _names(tmp_path) == ([] if given_up else ["clip.incomplete.mp4"])
+    assert given_up or len(_read(tmp_path / "clip.incomplete.mp4")) == 8
+    if name == "wait":
+        assert processes[0].poll() is not None
+
+
+@pytest.mark.parametrize("fps", [0.001, 0.05, 0.5, 30, 999, 1000, 1e6])
+def test_every_rate_is_written(tmp_path: Path, name: str, fps: float) -> None:
+    with VideoWriter(tmp_path / name, fps) as writer:
+        for frame in _levels(5):
+            writer.write(frame)
+    assert writer.written == tmp_path / name
+    assert [frame[0, 0, 0] for frame in _read(writer.written)] == pytest.approx([f[0, 0, 0] for f in _levels(5)], abs=8)
 
 
 def test_ffmpeg_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

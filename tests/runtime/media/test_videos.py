@@ -64,6 +64,13 @@ def test_a_video_comes_back_frame_by_frame(tmp_path: Path) -> None:
     assert not np.shares_memory(frames[0].image, frames[1].image)
 
 
+def test_a_file_with_sound_alone_is_called_that(tmp_path: Path) -> None:
+    made = write_with_opencv(tmp_path / "a.mp4", "mp4v").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(made.replace(b"vide", b"soun").replace(b"mp4v", b"mp4a"))
+    with pytest.raises(MediaError, match="its index names no video, only sound or something else"):
+        _read(tmp_path / "a.mp4")
+
+
 def test_times_are_those_of_the_container(tmp_path: Path) -> None:
     made = write_with_opencv(tmp_path / "a.mp4", "mp4v", fps=12, num_frames=6).read_bytes()
     (tmp_path / "b.mp4").write_bytes(containers.set_durations(made, [1024, 4096, 1024, 12288, 512, 512]))
