@@ -1,4 +1,4 @@
-"""The root of the project's error tree, and the errors of array arithmetic, of kernels and of the CUDA driver."""
+"""The root of the project's error tree, and errors of command lines, of arrays, of kernels and of the CUDA driver."""
 
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ __all__ = [
     "NoDriverError",
     "ShapeError",
     "TextError",
+    "UsageError",
     "YolactError",
 ]
 
@@ -24,6 +25,12 @@ class YolactError(Exception):
     """
 
     exit_status: ClassVar[int] = 1
+
+
+class UsageError(YolactError):
+    """The words of a command line do not make sense together."""
+
+    exit_status: ClassVar[int] = 2
 
 
 class ShapeError(YolactError):

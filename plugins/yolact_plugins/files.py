@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["counted", "human_size", "is_utf8", "library_path", "real_path", "temporary_path", "write_atomically"]
+from yolact_plugins.errors import UsageError
+
+__all__ = [
+    "check_words",
+    "counted",
+    "human_size",
+    "is_utf8",
+    "library_path",
+    "real_path",
+    "temporary_path",
+    "typed_folder",
+    "write_atomically",
+]
 
 _NAME_BYTES = 200
 """Of a name in a temporary one: a name may have 255, and ours is longer than the one that was asked for."""
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuse empty words of a command line: as a path each would be the current folder, which nobody meant.
+
+    Args:
+        words: What stands behind the command's name.
+
+    Raises:
+        UsageError: One is empty, or is an option with nothing behind ``=``.
+    """
+    for i, word in enumerate(words):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            place = word or (f"behind {words[i - 1]}" if i else "at the beginning")
+            raise UsageError(
+                f"there is an empty word {place}: name something, or leave the option out. A shell makes one of "
+                f'"$NAME" where NAME is not set'
+            )
+
+
+def typed_folder(text: str) -> Path:
+    """A folder to write, as somebody typed it; for ``argparse``.
+
+    Raises:
+        UsageError: It is ``-``, which means stdout elsewhere.
+    """
+    if text == "-":
+        raise UsageError("-o takes a folder, which does not go to stdout. A folder of that name is -o ./-")
+    return Path(text)
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

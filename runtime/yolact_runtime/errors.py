@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from yolact_plugins.errors import MissingDependencyError, ShapeError, TextError, YolactError
+from yolact_plugins.errors import MissingDependencyError, ShapeError, TextError, UsageError, YolactError
 
 __all__ = [
     "BackendError",
@@ -24,12 +24,6 @@ __all__ = [
     "UsageError",
     "YolactError",
 ]
-
-
-class UsageError(YolactError):
-    """The words of a command line do not make sense together."""
-
-    exit_status: ClassVar[int] = 2
 
 
 class ManifestError(YolactError):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from yolact_plugins import __version__
-from yolact_plugins.files import write_atomically
+from yolact_plugins.files import check_words, write_atomically
 from yolact_plugins.text import printable
 from yolact_runtime.errors import UsageError, YolactError
 from yolact_runtime.plain_text import printable_lines
@@ -167,8 +167,15 @@ def run_command(
         arguments: The words after the command's name; None takes those of this process.
     """
     open_closed_streams()
-    options = parser.parse_args(arguments)
-    options.command_line = shlex.join([*parser.prog.split(), *(sys.argv[1:] if arguments is None else arguments)])
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        check_words(words)
+        options = parser.parse_args(words)
+    except YolactError as error:
+        # Of a word alone, before it is known whether to be quiet; without argparse's lines of usage.
+        Terminal().error(str(error))
+        return error.exit_status
+    options.command_line = shlex.join([*parser.prog.split(), *words])
     terminal = Terminal(options.quiet)
     level = logging.INFO if options.verbose else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    # Of pytest.
-    import tomli as tomllib
+from support.commands import COMMANDS, PROJECT, ROOT, entry_point
 
-ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = ("yolact_plugins", "yolact_runtime", "yolact_calibration", "yolact_export", "yolact_benchmarks")
-COMMANDS = {
-    **PROJECT["project"]["scripts"],
-    "python -m yolact_calibration.shapes": "yolact_calibration.shapes:main",
-    "python -m yolact_plugins.compile": "yolact_plugins.compile.precompile:main",
-}
 
 
 def test_the_build_takes_the_version_from_the_lowest_package() -> None:
@@ -42,10 +29,8 @@ def test_every_package_says_the_same() -> None:
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_says_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    module, _, function = COMMANDS[command].partition(":")
-    main = getattr(importlib.import_module(module), function)
     with pytest.raises(SystemExit) as ended:
-        main(["--version"])
+        entry_point(command)(["--version"])
     assert ended.value.code == 0
     version = importlib.import_module("yolact_plugins").__version__
     assert capsys.readouterr().out == f"{command} {version}\n"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from yolact_plugins.files import counted, human_size, library_path, write_atomically
+from yolact_plugins.errors import UsageError
+from yolact_plugins.files import check_words, counted, human_size, library_path, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,24 @@ from yolact_plugins.files import counted, human_size, library_path, write_atomic
 )
 def test_human_size(size: int, text: str) -> None:
     assert human_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ([""], "at the beginning"),
+        (["x", ""], "behind x"),
+        (["--images", ""], "behind --images"),
+        (["--json="], "--json="),
+    ],
+)
+def test_empty_words_are_refused(words: list[str], place: str) -> None:
+    with pytest.raises(UsageError, match=f"there is an empty word {place}: name something"):
+        check_words(words)
+
+
+def test_other_words_are_not() -> None:
+    check_words(["x", "--json", "-", "-o", "a=", "--", " ", "--json=a"])
 
 
 def test_counted() -> None:

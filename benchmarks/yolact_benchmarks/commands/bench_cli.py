@@ -272,7 +272,10 @@ def _check_destinations(options: argparse.Namespace) -> None:
         if path.suffix.lower() not in suffixes:
             raise UsageError(f"{option} writes {' or '.join(sorted(suffixes))} files; found {path}")
         if not path.absolute().parent.is_dir():
-            raise UsageError(f"{option} cannot write {path}: there is no folder {path.absolute().parent}")
+            raise UsageError(
+                f"{option} cannot write {path}: there is no folder {path.parent}. Correct the path, or make "
+                f"the folder: mkdir -p {shlex.quote(str(path.parent))}"
+            )
 
 
 def _show(record: dict[str, Any], options: argparse.Namespace, terminal: Terminal) -> None:

@@ -82,7 +82,7 @@ def camera_frames(number: int, count: int = _MAX_FRAMES) -> FrameSet:
 
     frames = tuple(read_camera(number, count, _SETTLE))
     height, width = frames[0].shape[:2]
-    return FrameSet(f"{width}x{height}", f"camera {number}, {count} frames", frames)
+    return FrameSet(f"{width}x{height}", f"camera {number}, {counted(count, 'frame')}", frames)
 
 
 def read_frames(
@@ -118,7 +118,7 @@ def read_frames(
     if not paths:
         raise MediaError(f"--images {' '.join(words)}: no picture there; name a folder of pictures, or synthetic")
     frames = tuple(reader.read(path) for path in paths)
-    frame_set = FrameSet("", f"{len(paths)} pictures of {' '.join(words)}", frames)
+    frame_set = FrameSet("", f"{counted(len(paths), 'picture')} of {' '.join(words)}", frames)
     sizes = frame_set.sizes
     name = f"{sizes[0][0]}x{sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes"
     return dataclasses.replace(frame_set, name=name), paths

@@ -167,13 +167,14 @@ def read_record(path: Path) -> dict[str, Any]:
         document = read_json(path)
     except TextError as error:
         raise BenchRecordError(
-            f"cannot read {path} as a record ({error}); yolact-bench MODEL --json {path} writes one"
+            f"cannot read {path} as a record ({error}); yolact-bench MODEL --json NEW.json writes one"
         ) from error
     is_record = isinstance(document, dict) and document.get("benchmark") == BENCHMARK
     if not is_record or document.get("schema") != SCHEMA:
         found = document.get("schema") if is_record else "something else"
         raise BenchRecordError(
-            f"{path} is no record of yolact-bench of schema {SCHEMA} (found {found}); measure again with --json {path}"
+            f"{path} is no record of yolact-bench of schema {SCHEMA} (found {found}); measure again with --json "
+            f"NEW.json"
         )
     record: dict[str, Any] = document
     return record

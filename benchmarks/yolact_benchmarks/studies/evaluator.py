@@ -23,6 +23,7 @@ from yolact_benchmarks.studies.timing import time_interleaved
 from yolact_calibration.evaluation.accuracy import Accuracy, measure_accuracy
 from yolact_calibration.evaluation.coco_evaluator import KINDS
 from yolact_calibration.labels.coco import CocoAnnotations
+from yolact_plugins.files import counted
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
 
@@ -46,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     rows = [_compare(options.images, options.detections, classes, options.repeats) for classes in _NUM_CLASSES]
     for row in rows:
         print(
-            f"{row['images']} images, {row['classes']} class(es), {row['instances']} instances, {row['detections']} "
+            f"{row['images']} images, {counted(row['classes'], 'class', 'classes')}, "
+            f"{row['instances']} instances, {row['detections']} "
             f"detections: ours {row['ours']['median_ms'] / 1e3:.2f} s, pycocotools "
             f"{row['pycocotools']['median_ms'] / 1e3:.2f} s, ratio {row['ratio']:.1f}; largest difference "
             f"{row['max_difference']:.0e}"

@@ -80,8 +80,8 @@ def find_unlabelled(words: Sequence[str], least: int, reader: ImageReader | None
         raise DatasetError(f'"{word}": {reason}')
     if len(found.images) < least:
         raise DatasetError(
-            f"{' '.join(words)}: {len(found.images)} images found, {least} are the least that says something about a "
-            f"model; give more, as the camera sees them. Labels are not needed"
+            f"{' '.join(words)}: {counted(len(found.images), 'image')} found, {least} are the least that says "
+            f"something about a model; give more, as the camera sees them. Labels are not needed"
         )
     warnings = list(found.left_out)
     if found.videos:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_calibration.errors import DatasetError, TextError, UsageError
-from yolact_plugins.files import human_size, write_atomically
+from yolact_plugins.files import counted, human_size, typed_folder, write_atomically
 from yolact_plugins.text import read_json
 from yolact_runtime.terminal import Terminal, add_common_options, run_command
 
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first picture (default 0)")
     parser.add_argument("--count", type=int, required=True, metavar="N", help="how many pictures")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("-o", "--output", type=typed_folder, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--size", type=_size, default=(256, 256), metavar="WxH", help="pixels (default 256x256)")
     add_common_options(parser)
     return parser
@@ -78,7 +78,9 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     write_atomically(folder / _ANNOTATIONS, content)
     size = human_size(size_bytes + len(content))
     num_instances = len(document["annotations"])
-    terminal.say(f"wrote {len(seeds)} picture(s) with {num_instances} instance(s) to {folder} ({size})")
+    terminal.say(
+        f"wrote {counted(len(seeds), 'picture')} with {counted(num_instances, 'instance')} to {folder} ({size})"
+    )
     return 0
 
 
@@ -108,8 +110,8 @@ def _prepare(folder: Path, seeds: range) -> None:
         ) from error
     if foreign:
         raise DatasetError(
-            f"{folder} holds {len(foreign)} file(s) that this command would not write, {min(foreign)} for one; "
-            "they are left alone: name a new folder with -o"
+            f"{folder} holds {counted(len(foreign), 'file')} that this command would not write, {min(foreign)} for "
+            "one: name a new folder with -o"
         )
 
 

@@ -19,6 +19,7 @@ from yolact_calibration.data.batch import Batch
 from yolact_calibration.data.dataset import told_of_dead_workers
 from yolact_calibration.errors import TrainingError, UsageError
 from yolact_calibration.training.training_state import Curve, TrainingState, read_state, write_state
+from yolact_runtime.errors import OutputError
 
 __all__ = ["Objective", "Progress", "Training", "TrainingOptions", "freeze_batch_norms", "safe_memory_format"]
 
@@ -280,7 +281,14 @@ class Training:
         if self._evaluate is None or self._step == 0 or not is_due or is_done:
             return None
         self.model.eval()
-        accuracy = dict(self._evaluate(self.model))
+        try:
+            accuracy = dict(self._evaluate(self.model))
+        except OutputError as error:
+            self._is_whole = False
+            raise TrainingError(
+                f"the outputs of the model are not finite after step {self._step}. A lower learning rate (now "
+                f"{self.options.learning_rate:g}) or a longer warm-up helps; a state on disk is from before"
+            ) from error
         self.curve.add_accuracy(self._step, accuracy)
         return accuracy
 

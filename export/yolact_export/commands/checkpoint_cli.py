@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_export.commands.class_names import read_class_names
 from yolact_export.errors import UsageError
+from yolact_export.model.config import CONFIGS, LEAST_SIDE_PX, NUM_LEVELS
 
 if TYPE_CHECKING:
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
 
-__all__ = ["add_checkpoint_options", "add_source_options", "parse_scales", "read_checkpoint_options"]
+__all__ = [
+    "add_checkpoint_options",
+    "add_source_options",
+    "check_config_name",
+    "check_side",
+    "parse_scales",
+    "read_checkpoint_options",
+]
 
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +62,7 @@ def read_checkpoint_options(options: argparse.Namespace) -> CheckpointOptions:
     """
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
 
+    check_config_name(options.config)
     return CheckpointOptions(
         config=options.config,
         input_size=_parse_size(options.input_size),
@@ -70,15 +80,49 @@ def _parse_size(text: str | None) -> int | tuple[int, int] | None:
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if match is None:
         raise UsageError(f'--input-size is a number or WIDTHxHEIGHT, such as 550 or 960x544; found "{text}"')
-    width, height = match.groups()
-    return int(width) if height is None else (int(height), int(width))
+    sides = [int(side) for side in match.groups() if side is not None]
+    for side in sides:
+        check_side(side)
+    return sides[0] if len(sides) == 1 else (sides[1], sides[0])
+
+
+def check_side(side: int) -> None:
+    """Refuse an input that no model can have.
+
+    Raises:
+        UsageError: It is too small.
+    """
+    if side < LEAST_SIDE_PX:
+        raise UsageError(f"--input-size is {LEAST_SIDE_PX} pixels or more on each side, found {side}")
+
+
+def check_config_name(name: str | None) -> None:
+    """Refuse a ``--config`` that there is not.
+
+    Raises:
+        UsageError: The message lists those there are.
+    """
+    if name is not None and name not in CONFIGS:
+        raise UsageError(f'--config: no configuration is called "{name}"; there are: {", ".join(CONFIGS)}')
 
 
 def parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
-    """Levels are separated by commas, several scales of a level by slashes."""
+    """Levels are separated by commas, several scales of a level by slashes.
+
+    Raises:
+        UsageError: They are no pixels above 0, or not as many as a model has.
+    """
     if text is None:
         return None
     try:
-        return tuple(tuple(float(scale) for scale in level.split("/")) for level in text.split(","))
+        scales = tuple(tuple(float(scale) for scale in level.split("/")) for level in text.split(","))
     except ValueError as error:
         raise UsageError(f'--prior-scales are numbers such as 24,48,96,192,384; found "{text}"') from error
+    if not all(0 < scale < math.inf for level in scales for scale in level):
+        raise UsageError(f'--prior-scales are pixels above 0, such as 24,48,96,192,384; found "{text}"')
+    if len(scales) != NUM_LEVELS or len({len(level) for level in scales}) != 1:
+        raise UsageError(
+            f"--prior-scales has one level for each of P3 to P7, with equally many scales, such as 24,48,96,192,384 or "
+            f'24/30,48/60,96/120,192/240,384/480; found "{text}"'
+        )
+    return scales

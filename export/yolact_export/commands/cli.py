@@ -34,7 +34,7 @@ from yolact_export.commands.precision_cli import (
 )
 from yolact_export.commands.prune_cli import add_prune_options, check_prune_options, prune_first
 from yolact_export.errors import CheckpointError, YolactError
-from yolact_plugins.files import human_size
+from yolact_plugins.files import human_size, typed_folder
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
 from yolact_runtime.errors import BundleError
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=typed_folder,
         metavar="BUNDLE",
         help="folder to write (default NAME.bundle, in the current folder)",
     )

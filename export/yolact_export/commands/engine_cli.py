@@ -15,7 +15,7 @@ from yolact_export.engine.onnx_outline import read_outline
 from yolact_export.engine.options import EngineOptions
 from yolact_export.engine.progress import ProgressLine
 from yolact_export.errors import UsageError
-from yolact_plugins.files import human_size
+from yolact_plugins.files import counted, human_size
 from yolact_runtime.backends.cuda_driver import find_gpu
 from yolact_runtime.backends.tensorrt_library import LIBRARIES, module_name
 from yolact_runtime.errors import BackendUnavailableError
@@ -254,7 +254,7 @@ def sign_if_asked(options: argparse.Namespace, bundle: Path, terminal: Terminal)
 def _close(
     bundle: Path, written: list[WrittenEngine], seconds: float, options: argparse.Namespace, terminal: Terminal
 ) -> None:
-    terminal.heading(f"{len(written)} engine(s) in {seconds:.1f} s")
+    terminal.heading(f"{counted(len(written), 'engine')} in {seconds:.1f} s")
     for engine in written:
         size, sha256 = human_size(engine.artefact.size_bytes), engine.artefact.sha256
         terminal.say(f"  {engine.path}  {size}  sha256 {sha256[:16]}…")

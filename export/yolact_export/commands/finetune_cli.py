@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_calibration.labels.options import add_file_rules, file_rules
-from yolact_export.commands.checkpoint_cli import add_source_options, parse_scales
+from yolact_export.commands.checkpoint_cli import add_source_options, check_config_name, check_side, parse_scales
 from yolact_export.commands.packages import require_packages
 from yolact_export.errors import UsageError
 from yolact_export.model.config import CONFIGS
@@ -29,6 +29,7 @@ from yolact_runtime.terminal import (
 )
 
 if TYPE_CHECKING:
+    from yolact_calibration.data.augment import AugmentOptions
     from yolact_calibration.evaluation.accuracy import Accuracy
     from yolact_calibration.training.training import TrainingOptions
     from yolact_export.training.finetune import Finetuned, FinetuneOptions
@@ -143,7 +144,6 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Callable[[str], None]) -> FinetuneOptions:
-    from yolact_calibration.data.augment import AugmentOptions
     from yolact_calibration.training.torch_device import choose_device
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
     from yolact_export.training.finetune import FinetuneOptions, check_outputs
@@ -156,8 +156,9 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Cal
         raise UsageError("--validation-images is the folder of --validation-annotations, which is missing")
     if options.source in CONFIGS and (options.config or options.weights or options.assume):
         raise UsageError("--config, --weights and --assume are for a checkpoint as the source, not for a configuration")
-    with named_as_options({"expand": "--expand"}):
-        augment = AugmentOptions.none() if options.no_augment else AugmentOptions(expand=options.expand)
+    check_config_name(options.config)
+    if options.input_size is not None:
+        check_side(options.input_size)
     device = choose_device(options.device)
     say(f"  device: {device}")
     settings = FinetuneOptions(
@@ -166,7 +167,7 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Cal
         images=options.images,
         output=options.output,
         training=_training_options(options, device, say),
-        augment=augment,
+        augment=_augment(options),
         validation_annotations=options.validation_annotations,
         validation_images=options.validation_images,
         validation_fraction=0.0 if options.validation_annotations else options.validation_fraction,
@@ -192,6 +193,14 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Cal
 def _other_outputs(settings: FinetuneOptions) -> set[Path]:
     """What a copy of the record must not replace; the record itself has the same content."""
     return {real_path(path) for path in (settings.output, settings.curve_path, settings.state_path)}
+
+
+def _augment(options: argparse.Namespace) -> AugmentOptions:
+    from yolact_calibration.data.augment import AugmentOptions
+
+    with named_as_options({"expand": "--expand"}):
+        given = AugmentOptions(expand=options.expand)
+    return AugmentOptions.none() if options.no_augment else given
 
 
 def _training_options(options: argparse.Namespace, device: str, say: Callable[[str], None]) -> TrainingOptions:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_calibration.labels.options import file_rules
 from yolact_export.errors import UsageError
 from yolact_runtime.media.image_reader import ImageReader
-from yolact_runtime.terminal import Terminal, named_as_options
+from yolact_runtime.terminal import Terminal
 
 if TYPE_CHECKING:
     from yolact_calibration.data.annotated_images import AnnotatedImages
@@ -22,6 +23,7 @@ __all__ = ["add_prune_options", "check_prune_options", "prune_first"]
 # Fewer say nothing about which channels matter.
 _LEAST_IMAGES = 16
 _WITH_PRUNE = ("recover_annotations", "recover_steps", "importance")
+_LEAST = {"recover_steps": 0, "recover_batch": 1, "round_to": 1, "seed": 0, "workers": 0, "threads": 1}
 _WITH_IMAGES = ("calib", "annotations", "images", "threads")
 
 
@@ -47,14 +49,6 @@ def add_prune_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--restart", action="store_true", help="discard an unfinished recovery of the same bundle")
 
 
-_OPTIONS = {
-    "num_steps": "--recover-steps",
-    "batch_size": "--recover-batch",
-    "learning_rate": "--recover-rate",
-    "seed": "--seed",
-}
-
-
 def check_prune_options(options: argparse.Namespace) -> None:
     """Refuse what makes no sense before anything heavy is imported.
 
@@ -78,6 +72,12 @@ def check_prune_options(options: argparse.Namespace) -> None:
         raise UsageError("--prune needs --calib: a folder of images as the camera sees them, without labels")
     if options.recover_annotations is not None and len(options.calib) != 1:
         raise UsageError("--recover-annotations are the labels of one --calib folder; several were given")
+    for name, least in _LEAST.items():
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} must be {least} or more, found {value}")
+    if not 0 < options.recover_rate < math.inf:
+        raise UsageError(f"--recover-rate must be above 0, found {options.recover_rate}")
 
 
 def prune_first(
@@ -147,19 +147,18 @@ def _recovery(options: argparse.Namespace, device: str, coarsest_size: tuple[int
     num_steps = 1000 if options.recover_steps is None else options.recover_steps
     if num_steps == 0:
         return None
-    with named_as_options(_OPTIONS):
-        return TrainingOptions(
-            num_steps=num_steps,
-            batch_size=options.recover_batch,
-            learning_rate=options.recover_rate,
-            optimizer="adamw",
-            warmup_steps=min(100, max(1, num_steps // 10)),
-            freeze_batch_norm=options.recover_batch < 6,
-            autocast=has_fast_bfloat16(device) and has_safe_bfloat16(device, coarsest_size),
-            seed=options.seed,
-            save_every=100,
-            evaluate_every=max(num_steps // 5, 1),
-        )
+    return TrainingOptions(
+        num_steps=num_steps,
+        batch_size=options.recover_batch,
+        learning_rate=options.recover_rate,
+        optimizer="adamw",
+        warmup_steps=min(100, max(1, num_steps // 10)),
+        freeze_batch_norm=options.recover_batch < 6,
+        autocast=has_fast_bfloat16(device) and has_safe_bfloat16(device, coarsest_size),
+        seed=options.seed,
+        save_every=100,
+        evaluate_every=max(num_steps // 5, 1),
+    )
 
 
 def _annotated(

@@ -29,6 +29,7 @@ from yolact_export.engine.onnx_outline import OnnxOutline, read_outline
 from yolact_export.engine.options import EngineOptions
 from yolact_export.engine.progress import BuildProgress
 from yolact_export.errors import EngineBuildError, EngineMemoryError
+from yolact_plugins.files import counted
 from yolact_runtime.backends.cuda_driver import Gpu, find_gpu
 from yolact_runtime.backends.engine_file import machine_facts
 from yolact_runtime.backends.tensorrt_library import LogLine, TensorRtLibrary, load_tensorrt
@@ -173,8 +174,8 @@ def check_model(outline: OnnxOutline, options: EngineOptions) -> None:
     """
     if outline.external:
         raise EngineBuildError(
-            f"the model keeps {len(outline.external)} tensor(s) in other files (first: {outline.external[0]}), which "
-            f"are not followed: a link there could lead anywhere. Export again; yolact-export writes the weights inside"
+            f"the model keeps {counted(len(outline.external), 'tensor')} in other files, {outline.external[0]} first; "
+            f"they are not read: a link could lead anywhere. Export again; yolact-export writes the weights inside"
         )
     deformable = outline.named("DeformConv")
     if deformable and options.target == "rtx":

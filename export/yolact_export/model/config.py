@@ -13,6 +13,8 @@ from yolact_runtime.model.manifest import InputSpec, PriorSpec
 
 __all__ = [
     "CONFIGS",
+    "LEAST_SIDE_PX",
+    "NUM_LEVELS",
     "OWN",
     "PUBLISHED",
     "YOLACT_EDGE",
@@ -27,7 +29,10 @@ __all__ = [
     "find_config",
 ]
 
-_NUM_LEVELS = 5
+NUM_LEVELS = 5
+"""P3 to P7."""
+LEAST_SIDE_PX = 32
+"""Of an input."""
 _ASPECT_RATIOS = (1.0, 0.5, 2.0)
 
 
@@ -129,14 +134,15 @@ class YolactConfig:
             raise ConfigError(
                 f"{self.name}: num_classes counts the background and is at least 2, not {self.num_classes}"
             )
-        if self.input_height < 32 or self.input_width < 32:
+        if min(self.input_height, self.input_width) < LEAST_SIDE_PX:
             raise ConfigError(
-                f"{self.name}: input of {self.input_height} x {self.input_width}; at least 32 x 32 is needed"
+                f"{self.name}: input of {self.input_height} x {self.input_width}; at least {LEAST_SIDE_PX} x "
+                f"{LEAST_SIDE_PX} is needed"
             )
         counts = {len(scales) for scales in self.prior_scales_px}
-        if len(self.prior_scales_px) != _NUM_LEVELS or len(counts) != 1 or 0 in counts:
+        if len(self.prior_scales_px) != NUM_LEVELS or len(counts) != 1 or 0 in counts:
             raise ConfigError(
-                f"{self.name}: prior_scales_px needs {_NUM_LEVELS} levels with equally many scales, "
+                f"{self.name}: prior_scales_px needs {NUM_LEVELS} levels with equally many scales, "
                 f"found {self.prior_scales_px}"
             )
         if any(scale <= 0 for scales in self.prior_scales_px for scale in scales):
@@ -154,7 +160,7 @@ class YolactConfig:
         Every layer of stride 2 of every backbone, and of the pyramid, halves and rounds up.
         """
         sizes = [(self.input_height, self.input_width)]
-        for _ in range(2 + _NUM_LEVELS):
+        for _ in range(2 + NUM_LEVELS):
             height, width = sizes[-1]
             sizes.append(((height + 1) // 2, (width + 1) // 2))
         return tuple(sizes[3:])

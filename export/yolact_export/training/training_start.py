@@ -17,6 +17,7 @@ from yolact_export.model.config import CONFIGS, EfficientNetLite0Config, YolactC
 from yolact_export.model.prediction_head import PredictionHead
 from yolact_export.model.yolact import Yolact, create_model
 from yolact_plugins.text import unprintable
+from yolact_runtime.model.bundle import MANIFEST_NAME
 
 __all__ = ["Start", "StartOptions", "has_trained_backbone", "start_model"]
 
@@ -80,6 +81,11 @@ def start_model(options: StartOptions) -> Start:
     elif Path(options.source).is_file():
         start = _from_checkpoint(Path(options.source), options)
     else:
+        if (Path(options.source) / MANIFEST_NAME).is_file():
+            raise ConfigError(
+                f"{options.source} is a bundle, which holds no weights to train; name the checkpoint (.pth) that it "
+                "was exported from"
+            )
         raise ConfigError(
             f'"{options.source}" is neither a file nor a configuration; the configurations are: {", ".join(CONFIGS)}'
         )

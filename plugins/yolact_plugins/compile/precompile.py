@@ -10,11 +10,12 @@ from pathlib import Path
 from yolact_plugins import __version__
 from yolact_plugins.compile import compiler
 from yolact_plugins.compile.cache import CubinCache
-from yolact_plugins.compile.cubin_folder import find_bundle, write_cubins
+from yolact_plugins.compile.cubin_folder import MANIFEST_NAME, find_bundle, write_cubins
 from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT, SIGNATURE_NAME, check_manifest, put_kernels
 from yolact_plugins.compile.sources import KernelSource, families, read_source
-from yolact_plugins.driver.cubin import Cubin
-from yolact_plugins.errors import KernelCompileError, YolactError
+from yolact_plugins.driver.cubin import Cubin, check_arch
+from yolact_plugins.errors import KernelCompileError, UsageError, YolactError
+from yolact_plugins.files import check_words, counted, typed_folder
 
 __all__ = ["main"]
 
@@ -23,14 +24,15 @@ _INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status. Results go to stdout, errors and what else to know to stderr."""
-    options = _parser().parse_args(arguments)
     try:
-        return _run(options)
+        check_words(sys.argv[1:] if arguments is None else arguments)
+        return _run(_parser().parse_args(arguments))
     except YolactError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one place where this package talks
         return error.exit_status
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"error: {named}{error.strerror or error}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -54,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=typed_folder,
         metavar="DIR",
         help="a bundle, which gets a folder cubins/ and lists it in its manifest (a signature is removed: sign again), "
         "or any other folder; cubins that are there are replaced (default: this machine's cache)",
@@ -65,12 +67,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     names = options.family or families()
-    sources = [read_source(name) for name in names]
+    if options.output is not None:
+        _check_output(options.output)
+    try:
+        sources = [read_source(name) for name in names]
+        archs = [check_arch(arch) for arch in dict.fromkeys(options.arch)]
+    except KernelCompileError as error:
+        raise UsageError(str(error)) from error
     if not sources:
         raise KernelCompileError(
             "this installation has no kernels: the folder yolact_plugins/kernels is missing; reinstall it"
         )
-    archs = list(dict.fromkeys(options.arch))
     if options.output is None:
         cache = CubinCache()
         cubins = [cache.get(source, arch) for source in sources for arch in archs]
@@ -82,8 +89,23 @@ def _run(options: argparse.Namespace) -> int:
     size = sum(len(cubin.code) for cubin in cubins)
     # All are of one NVRTC; the robot's driver may be older than this machine's compiler.
     drivers = f"for drivers of CUDA {cubins[0].nvrtc_version.split('.')[0]} and newer"
-    print(f"{where}: {len(cubins)} cubin(s), {size / 1000:.0f} kB, {drivers}")  # noqa: T201
+    print(f"{where}: {counted(len(cubins), 'cubin')}, {size / 1000:.0f} kB, {drivers}")  # noqa: T201
     return 0
+
+
+def _check_output(output: Path) -> None:
+    """Refuse a bundle that is not there: cubins in a new folder of its name would help no robot.
+
+    Raises:
+        UsageError: It has a bundle's name and is none, or is a file.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"-o takes a bundle or another folder; {output} is a file")
+    if output.suffix == ".bundle" and find_bundle(output) is None:
+        raise UsageError(
+            f"no bundle at {output}: there is no {output / MANIFEST_NAME}. Correct the path; yolact-export writes "
+            "bundles, and cubins alone go to a folder that is not called .bundle"
+        )
 
 
 def _compile_into(output: Path, sources: list[KernelSource], archs: list[str]) -> tuple[list[Cubin], Path]:

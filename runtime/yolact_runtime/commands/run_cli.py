@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_runtime.commands.overlay_options import add_overlay_options, check_overlay_options
+from yolact_runtime.commands.run_words import check_words, typed_output
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import SelfTestError, UsageError
 from yolact_runtime.media.image_reader import add_bit_depth_option
@@ -39,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image, video, folder or glob")
     add_bit_depth_option(parser)
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT_DIR", help="write pictures with masks here")
+    parser.add_argument("-o", "--output", type=typed_output, metavar="OUT_DIR", help="write pictures with masks here")
     parser.add_argument(
         "--json", metavar="PATH|-", help="write results as JSON (masks as COCO RLE) to a file or stdout"
     )
@@ -91,7 +92,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     from yolact_runtime.commands.run_job import RunJob
-    from yolact_runtime.commands.run_words import check_words
 
     check_words(options)
     check_overlay_options(options)

@@ -11,9 +11,23 @@ from yolact_runtime.errors import UsageError
 from yolact_runtime.model.bundle import MANIFEST_NAME
 from yolact_runtime.terminal import check_json_destination
 
-__all__ = ["check_words"]
+__all__ = ["check_words", "typed_output"]
 
 _MODEL_SUFFIXES = frozenset({".onnx", ".plan", ".engine"})
+
+
+def typed_output(text: str) -> Path:
+    """The folder for pictures, as somebody typed it; for ``argparse``.
+
+    Raises:
+        UsageError: It is ``-``.
+    """
+    if text == "-":
+        raise UsageError(
+            "-o takes a folder for pictures, which do not go to stdout; results do: --json -, or --jsonl -. A folder "
+            "of that name is -o ./-"
+        )
+    return Path(text)
 
 
 def check_words(options: argparse.Namespace) -> None:
@@ -28,11 +42,6 @@ def check_words(options: argparse.Namespace) -> None:
     if options.top_k is not None and options.top_k < 1:
         raise UsageError(f"--top-k must be 1 or more, found {options.top_k}")
     check_bit_depth(options.bit_depth, "--bit-depth")
-    if options.output is not None and str(options.output) == "-":
-        raise UsageError(
-            "-o takes a folder for pictures, which do not go to stdout; results do: --json -, or --jsonl -. A folder "
-            "of that name is -o ./-"
-        )
     if options.output and options.output.exists() and not options.output.is_dir():
         raise UsageError(f"-o wants a folder for the pictures: {options.output} is not a folder")
     # A self-test that fails writes its document before any folder is made.

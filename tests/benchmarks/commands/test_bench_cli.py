@@ -232,7 +232,9 @@ def test_json_on_stdout_is_all_that_is_there(bundle: Path, capsys: pytest.Captur
         (["--html", "out.txt"], "--html writes .htm or .html files"),
         (["--html", "nowhere/out.html"], "there is no folder"),
         (["--json", "-", "--markdown", "-"], "would both write to stdout"),
-        (["--json", ""], "--json takes a file"),
+        (["--json", ""], "an empty word behind --json"),
+        (["--html", ""], "an empty word behind --html"),
+        (["--html", "nowhere/x.html"], "mkdir -p nowhere"),
         (["--backend", "coffee"], 'no backend "coffee"'),
     ],
 )

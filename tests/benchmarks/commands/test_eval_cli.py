@@ -467,7 +467,7 @@ def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest
         (["--threads", "-3"], "--threads must lie between 0 and "),
         (["--min-confidence", "0.5"], "--min-confidence belongs to --against"),
         (["--backend", "openvino"], 'no backend "openvino"'),
-        (["--json", ""], "--json takes a file to write"),
+        (["--json", ""], "there is an empty word behind --json"),
     ],
 )
 def test_words_that_make_no_sense_end_with_2(

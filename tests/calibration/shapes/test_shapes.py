@@ -145,7 +145,7 @@ def test_quiet_says_nothing_and_otherwise_it_says_what_was_written(
     _write(tmp_path, "--quiet", count=1)
     assert capsys.readouterr().err == ""
     _write(tmp_path, count=1)
-    assert f"1 picture(s) with {len(make_scene(5, SIZE))} instance(s) to {tmp_path}" in capsys.readouterr().err
+    assert f"1 picture with {len(make_scene(5, SIZE))} instances to {tmp_path}" in capsys.readouterr().err
 
 
 def test_help_needs_no_image_library() -> None:

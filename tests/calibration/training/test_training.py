@@ -26,6 +26,7 @@ from yolact_calibration.training.training import (
     safe_memory_format,
 )
 from yolact_calibration.training.training_state import Curve, read_state, write_state
+from yolact_runtime.errors import OutputError
 
 
 def options(**changes: Any) -> TrainingOptions:
@@ -231,6 +232,22 @@ def test_a_diverging_training_stops_and_keeps_its_last_good_state(kind: str, tmp
     assert state.step == 6
     assert all(torch.isfinite(value).all() for value in state.model.values())
     assert len(state.curve.terms["size"]) == 6
+
+
+def test_a_model_that_diverged_in_the_last_step_is_not_kept(tmp_path: Path) -> None:
+    evaluations = itertools.count(1)
+
+    def evaluate(model: nn.Module) -> Mapping[str, float]:
+        if next(evaluations) == 2:
+            raise OutputError('the network output "x" holds NaN or infinity')
+        return {"AP": 0.5}
+
+    run = training(tmp_path / "x", options(save_every=2, evaluate_every=3), evaluate=evaluate)
+    with pytest.raises(TrainingError, match=r"not finite after step 6\. A lower learning rate \(now 0.05\)"):
+        run.run()
+    state = read_state(tmp_path / "x")
+    assert state is not None
+    assert state.step == 4
 
 
 def test_frozen_batch_norms_do_not_change_by_a_bit(tmp_path: Path) -> None:

@@ -106,7 +106,14 @@ def test_what_only_a_checkpoint_needs_is_refused_for_a_bundle(
 
 
 def test_scales_are_numbers() -> None:
-    assert parse_scales("24,48/60") == ((24.0,), (48.0, 60.0))
+    assert parse_scales("24,48,96,192,384") == ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,))
+    assert parse_scales("1/2,3/4,5/6,7/8,9/10.5") == ((1.0, 2.0), (3.0, 4.0), (5.0, 6.0), (7.0, 8.0), (9.0, 10.5))
     assert parse_scales(None) is None
     with pytest.raises(UsageError, match='such as 24,48,96,192,384; found "a,b"'):
         parse_scales("a,b")
+    for text in ("0,48,96,192,384", "nan,48,96,192,384", "24,48,96,192,-1", "24,48,96,192,inf"):
+        with pytest.raises(UsageError, match="are pixels above 0"):
+            parse_scales(text)
+    for text in ("24", "24,48,96,192", "24/30,48,96,192,384"):
+        with pytest.raises(UsageError, match="one level for each of P3 to P7"):
+            parse_scales(text)

@@ -259,5 +259,5 @@ def test_external_data_never_reaches_tensorrt(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     model = small_graph("fp32")
     onnx.save(model, "model.onnx", save_as_external_data=True, size_threshold=0, location="weights.bin")
-    with pytest.raises(EngineBuildError, match=r"tensor\(s\) in other files"):
+    with pytest.raises(EngineBuildError, match="6 tensors in other files"):
         build_in_process(Path("model.onnx").read_bytes(), MANIFEST, RTX)

@@ -230,6 +230,12 @@ def test_a_source_that_is_nothing_is_refused() -> None:
         start_model(StartOptions("yolact_huge", NAMES))
 
 
+def test_a_bundle_is_no_source(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(ConfigError, match="is a bundle, which holds no weights to train; name the checkpoint"):
+        start_model(StartOptions(str(tmp_path), NAMES))
+
+
 def test_backbone_weights_do_not_go_with_a_checkpoint(tmp_path: Path) -> None:
     tiny_checkpoint(tmp_path / "a.pth")
     with pytest.raises(ConfigError, match="--backbone-weights is for fresh models"):

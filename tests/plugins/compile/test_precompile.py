@@ -37,7 +37,7 @@ def test_a_bundle_gets_a_folder_that_the_cache_reads(
     output = capsys.readouterr().out
     assert "sm_90   mixed" in output
     assert "128 B shared" in output
-    assert output.splitlines()[-1].startswith(f"{tmp_path / 'cubins' / 'cubins.json'}: 2 cubin(s), ")
+    assert output.splitlines()[-1].startswith(f"{tmp_path / 'cubins' / 'cubins.json'}: 2 cubins, ")
     assert output.endswith(f" kB, for drivers of CUDA {compiler.nvrtc_version().split('.')[0]} and newer\n")
     monkeypatch.setenv("YOLACT_FORBID_JIT", "1")
     cache = CubinCache(tmp_path / "cache", tmp_path)
@@ -143,7 +143,7 @@ def test_the_documented_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "yolact_plugins.compile", "--arch", "87"], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == 'error: "87" is no GPU architecture; write it as sm_87 for compute capability 8.7\n'
 
 
@@ -156,3 +156,25 @@ def test_the_former_name_still_works_and_says_where_it_went() -> None:
     done = subprocess.run([sys.executable, "-c", imported], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "yolact_plugins.compile.compiler"
     assert "DeprecationWarning" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--arch", "sm_87", "-o", "nope.bundle"], "error: no bundle at nope.bundle: "),
+        (["--arch", "sm_87", "-o", "photo.jpg"], "error: -o takes a bundle or another folder; photo.jpg is a file"),
+        (["--arch", "87", "-o", "new"], 'error: "87" is no GPU architecture; write it as sm_87'),
+    ],
+)
+def test_words_that_cannot_be_meant_are_answered_and_nothing_is_written(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").touch()
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(message)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]

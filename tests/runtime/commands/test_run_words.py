@@ -65,7 +65,7 @@ def test_no_folder_is_made_for_results(
     assert not (tmp_path / "missing").exists()
 
 
-@pytest.mark.parametrize("precision", ["fp8", "int8", ""])
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
 def test_a_precision_that_is_not_there(bundle: Path, capsys: pytest.CaptureFixture[str], precision: str) -> None:
     assert run(bundle, bundle.parent / "a.png", "--precision", precision) == 2
     said = f'small.bundle has no network in "{precision}"; it has fp32'

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from yolact_benchmarks.studies.bad_inputs.case import Answer, Case, Ending, num_instances, read_results
 from yolact_benchmarks.studies.bad_inputs.ground import Ground
+from yolact_plugins.files import counted
 
 __all__ = ["ending_cases", "neighbour_cases"]
 
@@ -75,7 +76,7 @@ def ending_cases(ground: Ground) -> Iterator[Case]:
             folder = ground.new_folder()
             lines, result = folder / "r.jsonl", folder / "r.json"
             words = ground.run_words(video, "--jsonl", lines, "--json", result, "-o", folder / "out")
-            name = f"{number.name} after {num_lines} frame(s)"
+            name = f"{number.name} after {counted(num_lines, 'frame')}"
             kept = _keeps_what_was_done(result, folder / "out", num_lines)
             yield Case(
                 "a run ended by a signal",

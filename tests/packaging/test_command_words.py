@@ -1,0 +1,59 @@
+"""What every command does with words that nobody means, and how every message counts."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from support.commands import COMMANDS, ROOT, entry_point
+
+MODULES = sorted(path for path in ROOT.glob("*/yolact_*/**/*.py") if path.parts[len(ROOT.parts)] != "runtime")
+# What the command needs besides.
+WRITES_A_FOLDER = {
+    "python -m yolact_calibration.shapes": ["--count", "1"],
+    "python -m yolact_plugins.compile": ["--arch", "sm_87"],
+    "yolact-export": ["x.pth"],
+    "yolact-run": ["x.bundle", "x.png"],
+}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+@pytest.mark.parametrize("words", [[""], ["x", ""], ["--json", ""], ["--images="], ["x", "-o", "", "y"]], ids=" ".join)
+def test_an_empty_word_is_not_the_current_folder(
+    command: str,
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert entry_point(command)(words) == 2
+    assert capsys.readouterr().err.startswith("error: there is an empty word ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", sorted(WRITES_A_FOLDER))
+def test_a_folder_does_not_go_to_stdout(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert entry_point(command)([*WRITES_A_FOLDER[command], "-o", "-"]) == 2
+    assert "of that name is -o ./-" in capsys.readouterr().err.replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_that_name_can_be_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert entry_point("python -m yolact_calibration.shapes")(["--count", "1", "-o", "./-"]) == 0
+    assert (tmp_path / "-" / "instances.json").is_file()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_messages_count_in_words(path: Path) -> None:
+    """``1 file(s)`` is a form to fill in; :func:`yolact_plugins.files.counted` knows the plural."""
+    texts = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)]
+    found = [(text.lineno, text.value) for text in texts if isinstance(text.value, str)]
+    assert [line for line, text in found if re.search(r"[a-z]\((s|es|ies)\)", text)] == []
