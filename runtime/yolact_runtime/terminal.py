@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -93,8 +93,11 @@ class Terminal:
         """An error; shown even when quiet."""
         self._line(text, self._paint("error: ", "31"))
 
-    def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
-        """Yield `items` and show how far they are: a line that redraws itself, or nothing when not on a terminal."""
+    def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Generator[Item, None, None]:
+        """Yield `items` and show how far they are: a line that redraws itself, or nothing when not on a terminal.
+
+        Close it where ending `items` is work: after an exception in a loop Python does it, and drops signals meanwhile.
+        """
         if self.quiet or not self.interactive:
             yield from items
             return

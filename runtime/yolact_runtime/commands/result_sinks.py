@@ -74,6 +74,9 @@ class ResultSink(Protocol):
     def end(self, end: RunEnd) -> str | None:
         """Complete what is there. Returns what has to be said about it, if anything."""
 
+    def abandon(self) -> None:
+        """Leave nothing behind that has no name. May be called at any time."""
+
 
 class DocumentSink:
     """``--json``."""
@@ -111,6 +114,10 @@ class DocumentSink:
         results = counted(left_out, "result")
         return f"{self._document.name} is incomplete: the disk is full, and {results} did not fit any more"
 
+    def abandon(self) -> None:
+        """Remove a document that is not complete."""
+        self._document.discard()
+
 
 class LineSink:
     """``--jsonl``."""
@@ -139,6 +146,10 @@ class LineSink:
                 first = f", {end.not_done[0]} first" if end.not_done else ""
                 reason = f"stopped by {end.stopped_by}: {counted(len(end.not_done), 'input')} not done{first}"
                 self._writer.write(result_line(None, error=reason))
+
+    def abandon(self) -> None:
+        """Close the file; every line in it is whole."""
+        self._writer.close()
 
 
 def open_sinks(options: argparse.Namespace, class_names: Sequence[str]) -> list[ResultSink]:

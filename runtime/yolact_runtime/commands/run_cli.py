@@ -111,7 +111,11 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         # Nothing was begun; the self-test wrote what it has to say.
         raise
     except BaseException as error:
-        job.stop(error)
+        try:
+            job.stop(error)
+        except BaseException:
+            job.abandon()
+            raise
         raise
     return 0
 

@@ -126,6 +126,11 @@ class RunJob:
             if not isinstance(problem, BrokenPipeError) and str(problem) != str(error):
                 self._terminal.error(str(problem))
 
+    def abandon(self) -> None:
+        """A second signal came while the results were completed."""
+        for sink in self._sinks or ():
+            sink.abandon()
+
     def _end(self, end: RunEnd) -> list[Exception]:
         """Complete all results, and say where they are; what did not work is returned."""
         problems: list[Exception] = []
@@ -205,7 +210,8 @@ class RunJob:
             writer = stack.enter_context(self._written_video(path, reader.fps))
             # Closed before the reader: the stream's thread must not decode from a video that is closed.
             results = stack.enter_context(closing(self._stream(reader)))
-            for frame, found in self._terminal.progress(results, path.name, reader.num_frames):
+            shown = stack.enter_context(closing(self._terminal.progress(results, path.name, reader.num_frames)))
+            for frame, found in shown:
                 instances = self._record(str(path), found, frame.number, frame.time_s)
                 num_frames += 1
                 num_found += len(instances)

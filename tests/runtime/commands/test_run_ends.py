@@ -19,6 +19,7 @@ from support.run_command import BRIGHT, DARK, THINGS, film, lines_of, picture, p
 from support.scenes import write_bundle
 from yolact_runtime import Segmenter
 from yolact_runtime.commands.picture_folder import PictureFolder
+from yolact_runtime.commands.run_job import RunJob
 from yolact_runtime.errors import BackendError
 from yolact_runtime.media.documents import ResultDocument
 from yolact_runtime.media.video_encoders import video_suffix
@@ -357,6 +358,18 @@ def test_a_signal_and_a_reader_that_goes_away_with_it(bundle: Path, tmp_path: Pa
         b"warning: stopped before the end: 0 inputs done, 0 failed, 1 not done",
         b"error: interrupted",
     ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_before_the_end_is_written_leaves_no_hidden_file(
+    bundle: Path, tmp_path: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, sigint: None, number: int
+) -> None:
+    monkeypatch.setattr(RunJob, "_end", lambda *_: os.kill(os.getpid(), number))
+    _at_call(monkeypatch, 2, lambda: os.kill(os.getpid(), number))
+    words = ["--json", tmp_path / "r.json", "--jsonl", tmp_path / "r.jsonl"]
+    assert run(bundle, *pictures, *words) == 128 + number
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "r.jsonl"]
+    assert len(lines_of((tmp_path / "r.jsonl").read_bytes())) == 1
 
 
 # --- streams and folders that are not what they were ------------------------------------------------------------------
