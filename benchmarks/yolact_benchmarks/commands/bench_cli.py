@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure what a robot feels: from a frame in memory to its instances, by stages, with the machine "
         "watched meanwhile. `yolact-bench compare OLD.json NEW.json` compares two runs.",
         epilog="Exit status: 0 done; 1 failed; 2 usage; 5 the model does not fit this machine; 6 out of memory; "
-        "7 unstable, with --strict; 130 interrupted. compare: 4 slower than allowed.",
+        "7 unstable, with --strict; 130 interrupted, 143 terminated. compare: 4 slower than allowed.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="bundle folder, .onnx file or engine")
     _add_frames(parser)

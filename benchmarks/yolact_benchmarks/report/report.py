@@ -20,6 +20,18 @@ from yolact_calibration.report.precision_evidence import SHEET_STYLE, draw_image
 
 __all__ = ["draw_bench_report"]
 
+_SAMPLED = {
+    "other_load": "the load of others",
+    "stolen": "the hypervisor's share",
+    "clock_mhz": "the clock",
+    "yardstick_ms": "a fixed piece of work",
+    "temperature_c": "the temperature",
+    "throttle_events": "throttling",
+    "quota_events": "a container's quota",
+    "gpu": "the GPU",
+    "parallel_yardstick_ms": "a fixed piece of work on all cores",
+}
+"""Fields of :class:`yolact_benchmarks.machine.machine_state.MachineSample`, for people."""
 _STYLE = """
 .note { font-size: .85rem; }
 .callout details { font-size: .95rem; }
@@ -117,7 +129,7 @@ def _blocks(tables: Sequence[Table], layers: Mapping[str, Any]) -> str:
 
 
 def _machine(machine: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> str:
-    silent = [name.replace("_", " ") for name in machine["not_measured"]]
+    silent = [_SAMPLED.get(name, name.replace("_", " ")) for name in machine["not_measured"]]
     energy = sorted({reason for case in cases if (reason := case["energy"].get("not_measured"))})
     lines = [f"Not measured, because this machine does not tell it: {text(', '.join(silent))}."] if silent else []
     lines += [f"Energy was not measured: {text(reason)}." for reason in energy]

@@ -37,6 +37,8 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LARGEST = 1e30
 _PHONE_PX, _LETTER_PX, _GAP_PX = 360, 8.5, 9
 """Room for a table on a phone; width of a letter of a table; room between two columns."""
+_FIRST_PX, _LAST_PX = 104, 144
+"""What the style below gives the first column, and a last column of words."""
 _TAG = re.compile(r"<[^>]*>")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Blue, vermilion, green, purple, orange and sky of Okabe and Ito, which colour-blind eyes tell apart; in the dark their
@@ -191,7 +193,7 @@ def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]
 
 
 def _least_width_px(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> float:
-    """About the width below which a table has to scroll: that of the longest words, figures being one word."""
+    """About the width below which a table has to scroll: of the longest words (a figure is one), or of the style."""
     total = 0.0
     for i, column in enumerate(columns):
         cells = [piece for row in rows for piece in _TAG.split(row[i])]
@@ -199,7 +201,12 @@ def _least_width_px(columns: Sequence[Column], rows: Sequence[Sequence[str]]) ->
             *column.title.split(),
             *(cells if column.is_number else (word for one in cells for word in one.split())),
         ]
-        total += _LETTER_PX * max((len(html.unescape(piece)) for piece in pieces), default=0) + _GAP_PX
+        widest = _LETTER_PX * max((len(html.unescape(piece)) for piece in pieces), default=0)
+        if i == 0:
+            widest = max(widest, _FIRST_PX)
+        elif i == len(columns) - 1 and not column.is_number:
+            widest = max(widest, _LAST_PX)
+        total += widest + _GAP_PX
     return total
 
 

@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m yolact_calibration.shapes",
         description="Write pictures of shapes with exact masks: DIR/images/*.png and DIR/instances.json (COCO). "
         "Picture i has the seed S + i, and the seed is its name; the same seed and size always give the same picture.",
-        epilog="Exit status: 0 written; 1 something failed; 2 usage; 130 interrupted.",
+        epilog="Exit status: 0 written; 1 something failed; 2 usage; 130 interrupted, 143 terminated.",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first picture (default 0)")
     parser.add_argument("--count", type=int, required=True, metavar="N", help="how many pictures")

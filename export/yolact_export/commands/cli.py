@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Turn a YOLACT, YOLACT++ or YolactEdge checkpoint into a bundle that yolact-run runs.",
         epilog="Exit status: 0 done; 1 failed, nothing written; 2 usage; 3 a network lost too much accuracy and was "
         "rejected, the others stand; 5 wrong machine or version for an engine; 6 out of memory; 130 interrupted, "
-        "nothing written.",
+        "143 terminated: nothing written.",
     )
     parser.add_argument(
         "checkpoint",

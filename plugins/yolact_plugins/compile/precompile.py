@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m yolact_plugins.compile",
         description="Compile the CUDA kernels for the GPUs of your robots; needs no GPU. Then YOLACT_FORBID_JIT=1 on "
         "the robot makes sure that nothing is compiled there.",
+        epilog="Exit status: 0 done; 1 failed; 2 usage; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="say it and stop")
     parser.add_argument(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from support.bench_records import bench_record, steady_ms
 from support.html_checker import read_page
 from support.scenes import make_instances
+from yolact_benchmarks.machine.machine_state import MachineSample
 from yolact_benchmarks.report.charts import draw_history, draw_machine
 from yolact_benchmarks.report.report import draw_bench_report
 from yolact_benchmarks.report.waterfall import draw_waterfall
@@ -89,12 +91,21 @@ def test_an_unstable_measurement_cannot_be_overlooked() -> None:
     assert "others <were> busy" in callout.text
 
 
+def test_what_the_machine_does_not_tell_is_named_for_people() -> None:
+    fields = [field.name for field in dataclasses.fields(MachineSample) if field.name != "seconds"]
+    record = bench_record({("fp32", 1): steady_ms(1)})
+    record["results"]["machine"]["not_measured"] = fields
+    told = " ".join(read_page(draw_bench_report(record)).texts("main"))
+    assert "the hypervisor's share, the clock, a fixed piece of work, the temperature, throttling, a container" in told
+    assert not [name for name in fields if "_" in name and name.replace("_", " ") in told]
+
+
 def test_what_was_not_measured_has_no_section_and_a_reason() -> None:
     page = read_page(draw_bench_report(bench_record({("fp32", 1): steady_ms(1)})))
     assert "Accuracy beside speed" not in page.texts("h2")
     told = " ".join(page.texts("main"))
     assert "Energy was not measured: no meter." in told
-    assert "temperature c" in told
+    assert "the temperature" in told
 
 
 def test_the_waterfall_begins_each_stage_where_the_one_before_ends() -> None:

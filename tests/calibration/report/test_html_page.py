@@ -117,6 +117,10 @@ def _hints(columns: int, cell: str) -> int:
 def test_a_table_too_wide_for_a_phone_says_so_there() -> None:
     assert _hints(2, "1.25") == 0
     assert _hints(9, "1.25") == 1
+    # The style gives a last column of words more room than its longest word.
+    reasons = [Column("group"), Column("convolutions"), Column("why", is_number=False)]
+    assert "aside" in table("caption", reasons, [["stem", "1", "it is no faster there"]])
+    assert "aside" not in table("caption", reasons[::2], [["stem", "it is no faster there"]])
     # Tags take no room, and nor do the letters of an entity.
     assert _hints(2, f"1.25<small class='{'x' * 90}'>&minus;&minus;&minus;</small>") == 0
     assert _hints(2, "a figure is not broken into words") == 1
