@@ -50,7 +50,7 @@ class Camera:
 
 
 @pytest.mark.parametrize(
-    ("left", "message"), [(0, "there is no camera 1"), (9, r"camera 1 gave 9 frame\(s\) and then none; 37 are needed")]
+    ("left", "message"), [(0, "there is no camera 1"), (9, r"camera 1 gave 9 frames and then none; 37 are needed")]
 )
 def test_a_camera_that_gives_nothing(monkeypatch: pytest.MonkeyPatch, left: int, message: str) -> None:
     camera = Camera(left)

@@ -18,7 +18,7 @@ def test_the_comparison_runs_and_checks_that_both_sides_agree(
 ) -> None:
     words = ["--images", "6", "--detections", "20", "--repeats", "1", "--results", str(tmp_path)]
     assert evaluator.main(words) == 0
-    assert capsys.readouterr().out.startswith("6 images, 80 class(es), ")
+    assert capsys.readouterr().out.startswith("6 images, 80 classes, ")
     record = json.loads((tmp_path / device_name() / "evaluator.json").read_text())
     assert [row["classes"] for row in record["results"]] == [80, 1]
     for row in record["results"]:

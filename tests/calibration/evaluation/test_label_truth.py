@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.properties import examples
-from yolact_calibration.evaluation.label_truth import _overlaps, truth_objects
+from yolact_calibration.evaluation.label_truth import truth_objects
 from yolact_calibration.labels.coco import CocoAnnotations
+from yolact_calibration.labels.doubts import _overlaps
 
 BOX = st.tuples(*[st.integers(0, 40)] * 4)
 
@@ -44,15 +45,14 @@ def test_labels_as_people_draw_them(changes: dict[str, object]) -> None:
 @pytest.mark.parametrize("box", [[5, 5, 15, 15], [0, 0, 10, 10], [0.1, 0.1, 0.4, 0.4], [5, 5, 0, 0], [-1, 5, 10, 10]])
 def test_a_box_somewhere_else(box: list[float]) -> None:
     """Corners in place of sizes, a box without its place, fractions of the image."""
-    (finding,) = _findings(bbox=box)
-    assert finding.startswith("1 annotation with a box that is not around the outline")
+    (finding,) = (text for text in _findings(bbox=box) if text.startswith("1 annotation with a box "))
     assert finding.endswith(": 9 in a.png")
 
 
 @pytest.mark.parametrize("area", [0, 0.1, 24, 401, 1e6])
 def test_an_area_of_something_else(area: float) -> None:
-    (finding,) = _findings(area=area)
-    assert finding.startswith("1 annotation with an area that is not that of the outline (by more than a factor of 4)")
+    start = "1 annotation with an area that is not that of the outline (by more than a factor of 4)"
+    (finding,) = (text for text in _findings(area=area) if text.startswith(start))
     assert finding.endswith(": 9 in a.png")
 
 

@@ -377,7 +377,8 @@ def test_outputs_never_overwrite_what_is_read(scenes: Set, tmp_path: Path, capsy
     for name in ("out.pth", "out.html", "out.pth.state"):
         status, said = _refused(words(data, tmp_path / "out.pth", "--json", tmp_path / name), capsys)
         assert status == 2
-        assert f"--json would overwrite {tmp_path / name}" in said
+        assert str(tmp_path / name) in said
+        assert "--json would overwrite" in said or "--json and --output cannot both write" in said
     source = tmp_path / "start.pth"
     source.write_bytes(b"checkpoint")
     status, said = _refused(words(data, source, source=source), capsys)

@@ -304,8 +304,13 @@ def _write_and_signal(path: Path, number: signal.Signals) -> None:
 def test_a_signal_while_ffmpeg_finishes_waits_for_the_file(tmp_path: Path, number: signal.Signals) -> None:
     if video_suffix() != ".mp4":
         pytest.skip("there is no ffmpeg that encodes H.264")
-    with raise_stops(), pytest.raises((KeyboardInterrupt, Terminated)):
-        _write_and_signal(tmp_path / "clip.mp4", number)
+    # A shell that starts the tests in the background has SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with raise_stops(), pytest.raises((KeyboardInterrupt, Terminated)):
+            _write_and_signal(tmp_path / "clip.mp4", number)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert _names(tmp_path) == ["clip.incomplete.mp4"]
     assert len(_read(tmp_path / "clip.incomplete.mp4")) == 40
 

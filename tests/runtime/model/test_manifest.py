@@ -118,10 +118,10 @@ def test_the_number_of_priors() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not JSON: line 1, column 1.*it should be a manifest"),
+        ("", "not JSON: it is empty; it should be a manifest"),
         ("{", "not JSON"),
         (b"\xff\xfe\x00", "is not text in UTF-16-LE"),
-        (b"\x89PNG\r\n", "is not text in UTF-8"),
+        (b"\x89PNG\r\n", "is not text: it is a PNG image"),
         ("[" * 100000, "nested too deep"),
         ('{"schema_version": ' + "1" * 5000 + "}", "not JSON"),
         ('{"schema_version": 2, "schema_version": 2}', 'the key "schema_version" twice'),
