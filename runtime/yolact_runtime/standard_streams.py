@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["StdoutError", "abandon_stdout", "open_closed_streams"]
+__all__ = ["StdoutError", "abandon_stderr_if_full", "abandon_stdout", "open_closed_streams"]
 
 
 class StdoutError(OSError):
@@ -36,3 +36,11 @@ def open_closed_streams() -> None:
 def abandon_stdout() -> None:
     """Let nothing be written to stdout any more, not even by the interpreter when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def abandon_stderr_if_full() -> None:
+    """Drop what cannot be written to stderr: the interpreter would try again when it ends, and make it status 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -22,7 +22,7 @@ from yolact_plugins.files import check_words, write_atomically
 from yolact_plugins.text import printable
 from yolact_runtime.errors import UsageError, YolactError
 from yolact_runtime.plain_text import printable_lines
-from yolact_runtime.standard_streams import StdoutError, abandon_stdout, open_closed_streams
+from yolact_runtime.standard_streams import StdoutError, abandon_stderr_if_full, abandon_stdout, open_closed_streams
 from yolact_runtime.stop_signals import Terminated, raise_stops
 
 __all__ = [
@@ -193,6 +193,7 @@ def run_command(
     except OSError:
         # What was said about the end counts, and not that nobody listens any more.
         abandon_stdout()
+    abandon_stderr_if_full()
     return status
 
 

@@ -80,6 +80,8 @@ class VideoReader:
         self._stack = ExitStack()
         self._capture = self._open(cv2)
         self._stack.callback(self._capture.release)
+        # Of OpenCV 5 the default; 4.11 hands out what the camera saw lying on its side.
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = float(fps) if 0 < fps < 1000 else 30.0
         estimate = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)

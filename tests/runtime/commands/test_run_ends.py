@@ -401,7 +401,10 @@ def test_results_for_a_stdout_that_is_closed(bundle: Path, pictures: list[Path])
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is Linux's")
 def test_a_log_on_a_full_disk_costs_no_result(bundle: Path, tmp_path: Path, pictures: list[Path]) -> None:
     out = tmp_path / "r.json"
-    with Path("/dev/full").open("w") as full, program(bundle, *pictures, "--json", out, stderr=full) as process:
+    # Where Python buffers, it tries once more to write its log when it ends.
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    words = (bundle, *pictures, "--json", out)
+    with Path("/dev/full").open("w") as full, program(*words, stderr=full, env=buffered) as process:
         process.communicate(timeout=60)
     assert len(_document(out)["images"]) == 4
     assert process.returncode == 0
