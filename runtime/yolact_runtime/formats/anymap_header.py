@@ -52,7 +52,7 @@ class AnymapHeader:
 
     @property
     def sample_bytes(self) -> int:
-        """Of a sample that is written in binary and is no bit."""
+        """The bytes of a sample that is written in binary and is no bit."""
         return 2 if self.white > 255 else 1
 
     @property

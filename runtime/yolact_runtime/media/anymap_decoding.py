@@ -52,7 +52,7 @@ def decode_anymap(content: bytes) -> npt.NDArray[Any]:
 
 
 def _bits(content: bytes, header: AnymapHeader) -> npt.NDArray[np.uint8]:
-    """Of a bitmap, 1 is black."""
+    """Black and white of a bitmap, in which 1 is black."""
     count = header.width * header.height
     if header.is_text:
         # Digits need no spaces between them.

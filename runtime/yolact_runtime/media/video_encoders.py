@@ -31,7 +31,7 @@ _H264_ENCODERS = {"libx264": ("-preset", "veryfast", "-crf", "20"), "libopenh264
 the time of OpenCV's MPEG-4, and a third of the space."""
 _OPENCV_CODECS = {".mp4": ("VP9", "vp09"), ".webm": ("VP8", "VP80")}
 _LEAST_RATE = 1.0
-"""Of OpenCV's encoders, in frames per second: a second gets so many bits, and in a slower video a frame far too few."""
+"""The least rate of OpenCV's encoders, frames per second: in slower videos a frame gets far too few bits."""
 _TAGS = {"color_primaries": "bt709", "color_trc": "bt709", "colorspace": "smpte170m"}
 _PART_OF_FFMPEG = re.compile(r"^(\[[^\]]*\] ?)+")
 _PIPE_BYTES = 1 << 20

@@ -20,7 +20,7 @@ from yolact_benchmarks.studies.bad_inputs.pictures import picture_cases
 from yolact_benchmarks.studies.bad_inputs.texts import text_cases
 from yolact_benchmarks.studies.bad_inputs.trial import preload, run_case
 
-__all__ = ["SOURCES", "main"]
+__all__ = ["SOURCES", "count_outcomes", "document", "main"]
 
 SOURCES: dict[str, Callable[[Ground], Iterator[Case]]] = {
     "labels": label_cases,

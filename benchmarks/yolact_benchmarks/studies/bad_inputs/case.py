@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Answer", "Case", "Ending", "Outcome", "judge"]
+__all__ = ["Answer", "Case", "Ending", "Outcome", "judge", "num_instances", "read_results"]
 
 
 class Outcome(Enum):

@@ -48,12 +48,12 @@ def _sparse(path: Path, picture: Path) -> None:
     os.truncate(path, 40 << 30)
 
 
-def _unreadable_link(path: Path, _: Path) -> None:
+def _loop_of_links(path: Path, _: Path) -> None:
     path.symlink_to(path.name)
 
 
 _NEIGHBOURS: dict[str, Callable[[Path, Path], object]] = {
-    "a loop of links": _unreadable_link,
+    "a loop of links": _loop_of_links,
     "a link to nothing": lambda path, _: path.symlink_to("nowhere.png"),
     "a FIFO": lambda path, _: os.mkfifo(path),
     "a device": lambda path, _: path.symlink_to("/dev/zero"),

@@ -12,7 +12,7 @@ from typing import Any
 from yolact_benchmarks.studies.bad_inputs.case import Answer, Case, num_instances, read_results
 from yolact_benchmarks.studies.bad_inputs.ground import ROOT, Ground
 
-__all__ = ["text_cases"]
+__all__ = ["evaluated", "same_figures", "text_cases"]
 
 _NAMES = ("disc", "ring", "square", "triangle", "star", "cross")
 _SOUND: dict[str, Callable[[str], bytes]] = {
