@@ -14,7 +14,13 @@ from yolact_export.errors import ExportError, ManifestError
 from yolact_plugins.compile.cubin_folder import FOLDER_NAME as CUBIN_FOLDER_NAME
 from yolact_plugins.files import write_atomically
 from yolact_runtime.errors import BundleError
-from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha256, read_manifest
+from yolact_runtime.model.bundle import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    SIGNATURE_RECORD_NAME,
+    file_sha256,
+    read_manifest,
+)
 from yolact_runtime.model.manifest import Artefact, Manifest
 
 __all__ = [
@@ -69,7 +75,15 @@ def check_destination(bundle: Path) -> None:
     except (BundleError, ManifestError) as error:
         raise ExportError(f"{bundle} is no bundle of ours and is left alone: {error}. Choose another -o") from error
     # Kernels that were precompiled into a bundle are made again by the command that made them.
-    ours = {MANIFEST_NAME, SIGNATURE_NAME, REPORT_NAME, REPORT_PAGE_NAME, CUBIN_FOLDER_NAME, *manifest.artefacts}
+    ours = {
+        MANIFEST_NAME,
+        SIGNATURE_NAME,
+        SIGNATURE_RECORD_NAME,
+        REPORT_NAME,
+        REPORT_PAGE_NAME,
+        CUBIN_FOLDER_NAME,
+        *manifest.artefacts,
+    }
     foreign = sorted(name for name in present - ours if not name.endswith((REJECTED_SUFFIX, REJECTED_ENGINE_SUFFIX)))
     if foreign:
         raise ExportError(

@@ -42,12 +42,20 @@ class TextError(YolactError):
 
 
 class MissingDependencyError(YolactError):
-    """An optional package is needed and not installed; the message names the extra that brings it."""
+    """An optional package is needed and not installed; the message names the extra that brings it.
 
-    def __init__(self, package: str, purpose: str, extra: str) -> None:
+    Args:
+        package: Its name.
+        purpose: What needs it.
+        extra: Of this project.
+        distribution: Name of Debian's and Ubuntu's package, where that one will do.
+    """
+
+    def __init__(self, package: str, purpose: str, extra: str, distribution: str = "") -> None:
+        system = f", or the system's own package: apt install {distribution}" if distribution else ""
         super().__init__(
             f'{purpose} needs the package "{package}", which is not installed: pip install "yolact-deploy[{extra}]" '
-            f'(in a clone of the project: pip install ".[{extra}]")'
+            f'(in a clone of the project: pip install ".[{extra}]"){system}'
         )
         self.package = package
         self.extra = extra

@@ -20,7 +20,7 @@ from yolact_runtime.backends.cuda_driver import find_gpu
 from yolact_runtime.backends.tensorrt_library import LIBRARIES, module_name
 from yolact_runtime.errors import BackendUnavailableError
 from yolact_runtime.model.bundle import NETWORK_ROLE, read_manifest
-from yolact_runtime.model.engine_signature import require_own_signature, sign_bundle, verify_bundle
+from yolact_runtime.model.bundle_signature import require_own_signature, sign_bundle, verify_bundle
 from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
 __all__ = [

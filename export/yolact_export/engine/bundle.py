@@ -6,7 +6,6 @@ no engine: it stays in ONNX and is run by ONNX Runtime, because the number of it
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from yolact_runtime.model.bundle import (
     MANIFEST_NAME,
     NETWORK_ROLE,
     SIGNATURE_NAME,
+    SIGNATURE_RECORD_NAME,
     artefact_path,
     read_manifest,
 )
@@ -243,6 +243,6 @@ def _list_artefact(bundle: Path, name: str, artefact: Artefact) -> bool:
     signature = bundle / SIGNATURE_NAME
     signed = signature.exists()
     write_atomically(bundle / MANIFEST_NAME, changed.to_json().encode())
-    with contextlib.suppress(FileNotFoundError):
-        signature.unlink()
+    for path in (signature, bundle / SIGNATURE_RECORD_NAME):
+        path.unlink(missing_ok=True)
     return signed

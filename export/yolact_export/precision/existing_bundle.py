@@ -24,6 +24,7 @@ from yolact_runtime.model.bundle import (
     MANIFEST_NAME,
     NETWORK_ROLE,
     SIGNATURE_NAME,
+    SIGNATURE_RECORD_NAME,
     artefact_path,
     file_sha256,
     read_manifest,
@@ -141,7 +142,11 @@ class ExistingBundle:
             manifest = replace(manifest, artefacts={**others, GOLDEN_NAME: golden})
             if bit_depth is not None:
                 manifest = replace(manifest, input=replace(manifest.input, bit_depth=bit_depth))
-            carry_over(self._place, folder, {MANIFEST_NAME, SIGNATURE_NAME, *gone, *_old_rejects(result)})
+            carry_over(
+                self._place,
+                folder,
+                {MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME, *gone, *_old_rejects(result)},
+            )
             write_atomically(folder / MANIFEST_NAME, manifest.to_json().encode())
             document = {**self._report, **self._earlier_documents(result), "precision": report}
             write_atomically(folder / REPORT_NAME, (json.dumps(document, indent=2) + "\n").encode())

@@ -31,6 +31,7 @@ __all__ = [
     "KERNELS_ROLE",
     "SCHEMA_VERSION",
     "SIGNATURE_NAME",
+    "SIGNATURE_RECORD_NAME",
     "ManifestEntryError",
     "check_manifest",
     "put_kernels",
@@ -41,7 +42,7 @@ KERNELS_ARTEFACT = f"{FOLDER_NAME}/{INDEX_NAME}"
 KERNELS_ROLE = "kernels"
 SCHEMA_VERSION = 2
 """Of the manifests that can take the entry; the runtime's own number, which a test compares."""
-SIGNATURE_NAME = "manifest.json.sig"
+SIGNATURE_NAME, SIGNATURE_RECORD_NAME = "manifest.json.sig", "signature.json"
 
 
 class ManifestEntryError(YolactError):
@@ -87,7 +88,8 @@ def put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> bool:
         raise
     signature = bundle / SIGNATURE_NAME
     signed = signature.exists()
-    signature.unlink(missing_ok=True)
+    for path in (signature, bundle / SIGNATURE_RECORD_NAME):
+        path.unlink(missing_ok=True)
     prune_cubins(folder)
     return signed
 

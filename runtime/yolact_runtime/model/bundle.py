@@ -12,6 +12,7 @@ from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT
 from yolact_plugins.files import human_size
 from yolact_runtime.errors import BundleError, ManifestError, NoNetworkError
 from yolact_runtime.model.manifest import MAX_MANIFEST_BYTES, METADATA_KEY, Artefact, Manifest
+from yolact_runtime.model.manifest_signature import SIGNATURE_NAME, SIGNATURE_RECORD_NAME
 from yolact_runtime.model.onnx_metadata import read_metadata
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MANIFEST_NAME",
     "NETWORK_ROLE",
     "SIGNATURE_NAME",
+    "SIGNATURE_RECORD_NAME",
     "Bundle",
     "artefact_path",
     "checked_artefact",
@@ -33,7 +35,6 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
-SIGNATURE_NAME = "manifest.json.sig"
 NETWORK_ROLE, ENGINE_ROLE = "network", "engine"
 _MASK_IOU = "mask_iou"
 CPU_PRECISIONS, CUDA_PRECISIONS = ("int8-cpu", "fp32"), ("fp16", "fp32")

@@ -27,7 +27,7 @@ from yolact_export.precision import document as document_module
 from yolact_export.precision import precision
 from yolact_runtime.media.images import write_image
 from yolact_runtime.model.bundle import open_bundle, read_manifest
-from yolact_runtime.model.engine_signature import sign_bundle, verify_bundle
+from yolact_runtime.model.bundle_signature import sign_bundle, verify_bundle
 
 
 @pytest.fixture(scope="module", autouse=True)

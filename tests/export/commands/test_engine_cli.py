@@ -16,7 +16,7 @@ from yolact_export.commands.engine_cli import add_engine_options, engine_options
 from yolact_export.engine.options import EngineOptions
 from yolact_export.errors import UsageError
 from yolact_runtime.errors import SignatureError
-from yolact_runtime.model.engine_signature import verify_bundle
+from yolact_runtime.model.bundle_signature import verify_bundle
 from yolact_runtime.terminal import Terminal
 
 

@@ -23,6 +23,7 @@ from yolact_plugins.compile.manifest_entry import (
     KERNELS_ROLE,
     SCHEMA_VERSION,
     SIGNATURE_NAME,
+    SIGNATURE_RECORD_NAME,
     ManifestEntryError,
     check_manifest,
     put_kernels,
@@ -54,6 +55,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_runtime_means_the_same() -> None:
     assert SCHEMA_VERSION == runtime_manifest.SCHEMA_VERSION
     assert (MANIFEST_NAME, SIGNATURE_NAME) == (runtime_bundle.MANIFEST_NAME, runtime_bundle.SIGNATURE_NAME)
+    assert SIGNATURE_RECORD_NAME == runtime_bundle.SIGNATURE_RECORD_NAME
 
 
 def test_the_entry(bundle: Path) -> None:
@@ -131,8 +133,10 @@ def test_kernels_that_are_compiled_again_replace_the_entry_and_the_files(bundle:
 
 def test_a_signature_goes_and_that_is_said(bundle: Path) -> None:
     (bundle / SIGNATURE_NAME).write_bytes(bytes(64))
+    (bundle / SIGNATURE_RECORD_NAME).write_text("{}")
     assert put_kernels(bundle, CUBINS) is True
     assert not (bundle / SIGNATURE_NAME).exists()
+    assert not (bundle / SIGNATURE_RECORD_NAME).exists()
     assert put_kernels(bundle, CUBINS) is False
 
 

@@ -9,26 +9,32 @@ The signature file holds the 64 bytes as they are, so that OpenSSL 3 makes and c
     openssl genpkey -algorithm ed25519 -out sign.pem
     openssl pkey -in sign.pem -pubout -out verify.pem
     openssl pkeyutl -verify -pubin -inkey verify.pem -rawin -in manifest.json -sigfile manifest.json.sig
+
+Beside it ``signature.json`` names the key and the manifest that was signed, see
+:mod:`yolact_runtime.model.manifest_signature`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from yolact_plugins.files import write_atomically
-from yolact_runtime.errors import BundleError, MissingDependencyError, SignatureError
+from yolact_runtime.errors import BundleError, SignatureError
 from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, artefact_path, file_sha256
 from yolact_runtime.model.kernel_folder import check_kernels
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.manifest_signature import SIGNATURE_RECORD_NAME, SignatureFiles, encode_record
+from yolact_runtime.model.signing_keys import fingerprint, read_private_key
 
 __all__ = ["require_own_signature", "sign_bundle", "verify_bundle"]
-
-_NUM_BYTES = 64
 
 
 def sign_bundle(bundle: Path, key_path: Path) -> Path:
     """Sign a bundle's manifest, once every file is what it says; an earlier signature is replaced.
+
+    ``signature.json`` is written beside it, and before it: whoever is stopped in between leaves no signature, or one
+    that does not fit.
 
     Args:
         bundle: The folder.
@@ -43,20 +49,21 @@ def sign_bundle(bundle: Path, key_path: Path) -> Path:
         SignatureError: The key cannot be read.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
-    key = _read_key(key_path, private=True)
+    key = read_private_key(key_path)
     content = _read(bundle / MANIFEST_NAME)
     _check_files(bundle, Manifest.from_json(content, str(bundle / MANIFEST_NAME)))
+    write_atomically(bundle / SIGNATURE_RECORD_NAME, encode_record(fingerprint(key.public_key()), content))
     path = bundle / SIGNATURE_NAME
     write_atomically(path, key.sign(content))
     return path
 
 
-def verify_bundle(bundle: Path, public_key_path: Path) -> Manifest:
+def verify_bundle(bundle: Path, public_keys: Path | Sequence[Path]) -> Manifest:
     """Check the signature of a bundle's manifest, every file that it lists, and the cubins of compiled kernels.
 
     Args:
         bundle: The folder.
-        public_key_path: Ed25519 public key, PEM.
+        public_keys: Ed25519 public keys, PEM; one of them has to fit.
 
     Returns:
         The manifest that is vouched for.
@@ -64,17 +71,12 @@ def verify_bundle(bundle: Path, public_key_path: Path) -> Manifest:
     Raises:
         BundleError: The folder has no manifest, a file is not what the manifest says, or there are kernels
             that it does not list.
-        SignatureError: There is no signature, it does not fit, or the key cannot be read.
+        SignatureError: There is no signature, it fits none of the keys, or a key cannot be read.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
-    key = _read_key(public_key_path, private=False)
+    keys = (public_keys,) if isinstance(public_keys, Path) else tuple(public_keys)
     content = _read(bundle / MANIFEST_NAME)
-    if not _fits(key, bundle, content):
-        raise SignatureError(
-            f"the signature of {bundle / MANIFEST_NAME} does not fit: the manifest was changed after it was signed, or "
-            f"{public_key_path} does not belong to the key that signed it. Do not run this bundle; get it again from "
-            f"where it was made"
-        )
+    _signature_files(bundle).verify(content, keys)
     manifest = Manifest.from_json(content, str(bundle / MANIFEST_NAME))
     _check_files(bundle, manifest)
     return manifest
@@ -94,10 +96,11 @@ def require_own_signature(bundle: Path, key_path: Path) -> None:
         SignatureError: The signature does not fit, or the key cannot be read.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
-    key = _read_key(key_path, private=True)
-    if not (bundle / SIGNATURE_NAME).exists():
+    key = read_private_key(key_path)
+    files = _signature_files(bundle)
+    if files.signature is None:
         return
-    if not _fits(key.public_key(), bundle, _read(bundle / MANIFEST_NAME)):
+    if not files.fits(key.public_key(), _read(bundle / MANIFEST_NAME)):
         raise SignatureError(
             f"{bundle} is signed, and its signature does not fit {key_path}: {MANIFEST_NAME} was changed after it was "
             f"signed, or another key signed it. Nothing is changed. Get the bundle again from where it was made; or, "
@@ -105,32 +108,17 @@ def require_own_signature(bundle: Path, key_path: Path) -> None:
         )
 
 
-def _fits(key: Any, bundle: Path, content: bytes) -> bool:
-    """Whether the signature in a bundle is one of this content.
+def _signature_files(bundle: Path) -> SignatureFiles:
+    return SignatureFiles(bundle, *(_read_if_there(bundle / name) for name in (SIGNATURE_NAME, SIGNATURE_RECORD_NAME)))
 
-    Raises:
-        SignatureError: There is none, or it is none.
-    """
+
+def _read_if_there(path: Path) -> bytes | None:
     try:
-        signature = (bundle / SIGNATURE_NAME).read_bytes()
-    except FileNotFoundError as error:
-        raise SignatureError(
-            f"{bundle} is not signed: it has no {SIGNATURE_NAME}. Sign it where it was made: yolact-export … --sign "
-            f"KEY; a bundle changes, and loses its signature, when engines are built or kernels compiled into it"
-        ) from error
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        raise SignatureError(f"cannot read {bundle / SIGNATURE_NAME}: {error.strerror or error}") from error
-    if len(signature) != _NUM_BYTES:
-        raise SignatureError(
-            f"{bundle / SIGNATURE_NAME} is no signature: it has {len(signature)} bytes, not {_NUM_BYTES}; copy it again"
-        )
-    from cryptography.exceptions import InvalidSignature
-
-    try:
-        key.verify(signature, content)
-    except InvalidSignature:
-        return False
-    return True
+        raise SignatureError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _check_files(bundle: Path, manifest: Manifest) -> None:
@@ -147,30 +135,3 @@ def _read(path: Path) -> bytes:
         raise BundleError(
             f"{path.parent} is not a bundle: cannot read {path.name}: {error.strerror or error}"
         ) from error
-
-
-def _read_key(path: Path, private: bool) -> Any:
-    try:
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
-    except ImportError as error:
-        raise MissingDependencyError("cryptography", "Signing and verifying bundles", "sign") from error
-    kind = "private" if private else "public"
-    make = "openssl genpkey -algorithm ed25519 -out KEY" if private else "openssl pkey -in KEY -pubout -out PUBLIC_KEY"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SignatureError(f"cannot read the {kind} key {path}: {error.strerror or error}") from error
-    wanted: Any = ed25519.Ed25519PrivateKey if private else ed25519.Ed25519PublicKey
-    try:
-        key = load_pem_private_key(content, password=None) if private else load_pem_public_key(content)
-    except TypeError as error:
-        raise SignatureError(
-            f"the private key {path} has a password, which is not asked for here; use one without"
-        ) from error
-    except Exception as error:  # cryptography has several errors for what is no key, without a common base
-        other = " (it is a private key, which does not belong on a robot)" if b"PRIVATE KEY" in content else ""
-        raise SignatureError(f"{path} is no {kind} key in PEM form{other}; make one: {make}") from error
-    if not isinstance(key, wanted):
-        raise SignatureError(f"{path} is a {kind} key, but not of Ed25519; make one: {make}")
-    return key

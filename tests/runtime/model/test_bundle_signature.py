@@ -24,7 +24,7 @@ from support.scenes import Thing, write_bundle
 from yolact_plugins.compile.cubin_folder import write_cubins
 from yolact_runtime.errors import BundleError, MissingDependencyError, SignatureError
 from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME
-from yolact_runtime.model.engine_signature import require_own_signature, sign_bundle, verify_bundle
+from yolact_runtime.model.bundle_signature import require_own_signature, sign_bundle, verify_bundle
 
 
 def write_keys(folder: Path, key: Any = None, password: bytes | None = None) -> tuple[Path, Path]:
