@@ -34,6 +34,7 @@ __all__ = [
     "Golden",
     "Inspection",
     "Tolerance",
+    "decode_golden",
     "encode_golden",
     "expectation_name",
     "read_golden",
@@ -194,6 +195,15 @@ def read_golden(path: Path) -> Golden:
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    return decode_golden(content, path)
+
+
+def decode_golden(content: bytes, path: Path) -> Golden:
+    """As :func:`read_golden`, of bytes that were read already; `path` is for messages.
+
+    Raises:
+        BundleError: They are not a golden frame of this release.
+    """
     try:
         return _decode(_unpack(content))
     # NumPy and zipfile have no error of their own for a damaged file.

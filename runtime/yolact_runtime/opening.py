@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from yolact_plugins.compile.cache import CubinCache
 from yolact_runtime.backends import Backend, DeviceBackend, create_backend
-from yolact_runtime.backends.engine_file import find_engine
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_runtime.backends.tensorrt import TARGETS, TensorRtBackend
 from yolact_runtime.cpu.camera_frame import FrameLayout, PixelFormat
@@ -21,32 +20,21 @@ from yolact_runtime.cpu.postprocess import MaskIou, Postprocessor
 from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.cuda.frame_model import FrameModel
-from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError
+from yolact_runtime.errors import BackendError, BackendUnavailableError, BundleError, UsageError
 from yolact_runtime.frame_path import FramePath, HostPath
-from yolact_runtime.model.bundle import (
-    CPU_PRECISIONS,
-    CUDA_PRECISIONS,
-    ENGINE_ROLE,
-    MANIFEST_NAME,
-    NETWORK_ROLE,
-    Bundle,
-    mask_iou_file,
-    open_bundle,
-    read_manifest,
-    require_precision,
-)
+from yolact_runtime.model.bundle import Bundle
 from yolact_runtime.model.kernel_folder import bundle_kernels
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.model_file import ModelFile
 from yolact_runtime.model.network_outputs import check_output_types, require_float
+from yolact_runtime.model.signing_keys import REQUIRE_VARIABLE
+from yolact_runtime.model_files import ModelFiles, Origin
 from yolact_runtime.segmenter_options import SegmenterOptions
 
 __all__ = ["OpenModel", "SharedNetwork", "frame_path", "open_model"]
 
 _log = logging.getLogger(__name__)
-_ENGINE_PRECISIONS = ("int8", "fp16", "fp32")
-"""What a robot runs, best first: an INT8 network is in a bundle only if its accuracy was found to hold."""
 _ORT = ("onnxruntime-cuda", "onnxruntime-cpu")
-_PLANS = {".plan", ".engine"}
 
 
 class SharedNetwork:
@@ -88,52 +76,86 @@ class OpenModel:
     Attributes:
         manifest: With the precision that runs.
         shared: The network.
-        folder: The bundle, where there is one: compiled kernels and the golden frame lie there.
+        origin: The bundle folder, where there is one: compiled kernels and the golden frame lie there.
         file: Of the network; None where backends were given instead of a path.
     """
 
     manifest: Manifest
     shared: SharedNetwork
-    folder: Path | None = None
+    origin: Origin | None = None
     file: Path | None = None
 
+    @property
+    def folder(self) -> Path | None:
+        """The bundle, where there is one."""
+        return None if self.origin is None else self.origin.folder
 
-def open_model(path: Path | str | Bundle, backend: str, options: SegmenterOptions, precision: str | None) -> OpenModel:
+
+def open_model(
+    path: Path | str | Bundle,
+    backend: str,
+    options: SegmenterOptions,
+    precision: str | None,
+    keys: Sequence[Path] = (),
+    trust_engine: bool = False,
+) -> OpenModel:
     """Choose file and backend, and load them.
+
+    Args:
+        path: Of the model.
+        backend: ``"auto"`` or a backend's name.
+        options: Of the segmenter.
+        precision: Which network; None takes what the backend runs best.
+        keys: Ed25519 public keys, PEM; one has to have signed the bundle that all of it comes from. None are given to
+            look at no signature.
+        trust_engine: Run a plan that no bundle lists, by the manifest that it carries.
 
     Raises:
         BundleError, ManifestError: The model is missing, damaged, or not of this project.
+        SignatureError: `keys` were given, and not all of it comes from a bundle that one of them signed.
         BackendUnavailableError: No backend can run here; the message says why for each.
         EngineMismatchError: There is an engine, for another machine.
         BackendError: The backend refuses the model.
         NoNetworkError: The bundle has nothing of that precision.
+        UsageError: An engine is to be trusted, and signatures are to be verified.
     """
-    _require_precision(path, precision)
-    files = _Files(path, precision)
-    network = create_backend(backend, files.choose, options.num_threads)
-    try:
-        mask_iou = None
-        if files.mask_iou is not None and options.mask_rescoring:
-            mask_iou = _open_mask_iou(network, files.mask_iou, options.num_threads)
-        manifest = files.manifest
-        if isinstance(network, TensorRtBackend):
-            # What the engine itself says counts, where it has room to say it.
-            manifest = replace(network.manifest, precision=manifest.precision, artefacts=manifest.artefacts)
-        if isinstance(network, OnnxRuntimeBackend):
-            # An engine's tensors are looked at with the kernels that read them.
-            check_output_types(network.outputs, manifest)
-        return OpenModel(manifest, SharedNetwork(network, mask_iou), files.folder, files.network)
-    except BaseException:
-        network.close()
-        raise
+    if trust_engine and keys:
+        raise UsageError(
+            f"an engine that is trusted as it is, and a signature that has to fit, contradict each other: leave out "
+            f"trust_engine (--trust-engine), or verify_key (--verify-key, {REQUIRE_VARIABLE})"
+        )
+    with ModelFiles(path, precision, keys, trust_engine) as files:
+        network = create_backend(backend, files.choose, options.num_threads)
+        try:
+            mask_iou = None
+            if files.mask_iou is not None and options.mask_rescoring:
+                mask_iou = _open_mask_iou(network, files.mask_iou, options.num_threads)
+            manifest = _manifest_of(network, files, options)
+            return OpenModel(manifest, SharedNetwork(network, mask_iou), files.origin(), files.file)
+        except BaseException:
+            network.close()
+            raise
 
 
-def _require_precision(path: Path | str | Bundle, precision: str | None) -> None:
-    folder = path.path if isinstance(path, Bundle) else Path(path)
-    folder = folder.parent if folder.name == MANIFEST_NAME else folder
-    if precision is None or not (folder / MANIFEST_NAME).is_file():
-        return
-    require_precision(folder, read_manifest(folder).artefacts, precision, {NETWORK_ROLE, ENGINE_ROLE})
+def _manifest_of(network: Backend, files: ModelFiles, options: SegmenterOptions) -> Manifest:
+    manifest = files.manifest
+    if isinstance(network, TensorRtBackend):
+        # What the engine itself says counts, where it has room to say it.
+        inside = network.manifest
+        if manifest is not None:
+            return replace(inside, precision=manifest.precision, artefacts=manifest.artefacts)
+        if inside.mask_rescoring and options.mask_rescoring:
+            raise BundleError(
+                f"{files.file} is the engine of a YOLACT++ model that re-scores masks with a second network, which an "
+                f"engine does not hold: open its bundle folder, or leave re-scoring out (--no-mask-rescoring)"
+            )
+        return inside
+    if manifest is None:
+        raise BackendError(f"{network.name}: {files.file} has no manifest")
+    if isinstance(network, OnnxRuntimeBackend):
+        # An engine's tensors are looked at with the kernels that read them.
+        check_output_types(network.outputs, manifest)
+    return manifest
 
 
 def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
@@ -174,8 +196,10 @@ def _device_path(
     )
     network.device.make_current()
     cache = None
-    if model.folder is not None:
-        cache = CubinCache(precompiled=bundle_kernels(model.folder), bundle=model.folder)
+    if model.origin is not None:
+        origin = model.origin
+        precompiled = bundle_kernels(origin.folder, origin.manifest, signed=origin.verified_by is not None)
+        cache = CubinCache(precompiled=precompiled, bundle=origin.folder)
     kernels = DeviceKernels(network.device, cache)
     path = DevicePath(network, frame_model, kernels, options.frames_in_flight, rescore)
     try:
@@ -188,71 +212,7 @@ def _device_path(
     return path
 
 
-class _Files:
-    """Which file of a model each backend runs; what was chosen last is what is open."""
-
-    def __init__(self, path: Path | str | Bundle, precision: str | None) -> None:
-        self._path = path
-        self._precision = precision
-        self.manifest: Manifest
-        self.network: Path | None = None
-        self.mask_iou: Path | None = None
-        self.folder: Path | None = None
-
-    def choose(self, backend: str) -> Path:
-        """The file for a backend.
-
-        Raises:
-            BackendUnavailableError: The model has none for it.
-        """
-        if backend in TARGETS:
-            return self._choose_engine(backend, TARGETS[backend])
-        if not isinstance(self._path, Bundle) and Path(self._path).suffix in _PLANS:
-            raise BackendUnavailableError(
-                f"{backend}: {self._path} is an engine, which ONNX Runtime does not run; name its bundle folder or an "
-                f".onnx file"
-            )
-        preferred = CUDA_PRECISIONS if backend == "onnxruntime-cuda" else CPU_PRECISIONS
-        bundle = self._path
-        if not isinstance(bundle, Bundle):
-            bundle = open_bundle(bundle, self._precision, preferred)
-        self.manifest, self.network, self.mask_iou = bundle.manifest, bundle.network, bundle.mask_iou
-        self.folder = bundle.path if bundle.path.is_dir() else None
-        return bundle.network
-
-    def _choose_engine(self, backend: str, target: str) -> Path:
-        path = self._path.path if isinstance(self._path, Bundle) else Path(self._path)
-        folder = path.parent if path.name == MANIFEST_NAME or path.suffix in _PLANS else path
-        if not folder.is_dir():
-            raise NoEngineError(f"{backend}: engines are built into bundle folders, and {path} is none")
-        file = find_engine(path, "", target) if path.suffix in _PLANS else None
-        if file is None:
-            precision = self._engine_precision(backend, target, folder)
-            file = find_engine(folder, precision, target)
-        if file.target != target:
-            raise NoEngineError(f"{backend}: {file.path} was built for {file.target}")
-        self.manifest, self.network, self.folder = file.manifest, file.path, folder
-        self.mask_iou = mask_iou_file(folder, file.manifest)
-        return file.path
-
-    def _engine_precision(self, backend: str, target: str, folder: Path) -> str:
-        there = [
-            artefact.precision
-            for artefact in read_manifest(folder).artefacts.values()
-            if artefact.role == ENGINE_ROLE and artefact.build.get("target", "tensorrt") == target
-        ]
-        wanted: Sequence[str] = _ENGINE_PRECISIONS if self._precision is None else (self._precision,)
-        for precision in wanted:
-            if precision in there:
-                return precision
-        option = "" if target == "tensorrt" else f" --target {target}"
-        raise NoEngineError(
-            f"{backend}: {folder} has no engine for it{f' in {self._precision}' if self._precision else ''}; build one "
-            f"on this machine: yolact-export {folder} --engine{option}"
-        )
-
-
-def _open_mask_iou(network: Backend, model: Path, num_threads: int) -> Backend:
+def _open_mask_iou(network: Backend, model: ModelFile, num_threads: int) -> Backend:
     """On the same backend; beside an engine on ONNX Runtime, because the number of masks changes."""
     if network.name not in TARGETS:
         return create_backend(network.name, model, num_threads)
@@ -263,8 +223,8 @@ def _open_mask_iou(network: Backend, model: Path, num_threads: int) -> Backend:
         except BackendUnavailableError as error:
             reasons.append(f"\n  {error}")
     raise BackendUnavailableError(
-        f"{model.name} re-scores masks in ONNX Runtime, also beside an engine, and that cannot run here; install it, "
-        f"or leave re-scoring out (--no-mask-rescoring, SegmenterOptions(mask_rescoring=False)):{''.join(reasons)}"
+        f"{model.path.name} re-scores masks in ONNX Runtime, also beside an engine, and that cannot run here; install "
+        f"it, or leave re-scoring out (--no-mask-rescoring, SegmenterOptions(mask_rescoring=False)):{''.join(reasons)}"
     )
 
 

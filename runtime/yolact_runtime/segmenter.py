@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,8 +17,11 @@ from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.errors import BackendError
 from yolact_runtime.frame_stream import stream_frames
 from yolact_runtime.masks.instances import Instances
-from yolact_runtime.model.bundle import Bundle
+from yolact_runtime.model.bundle import Bundle, folder_of
+from yolact_runtime.model.bundle_exchange import read_whole
+from yolact_runtime.model.bundle_folder import WATCHED
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.signing_keys import key_paths
 from yolact_runtime.opening import OpenModel, SharedNetwork, frame_path, open_model
 from yolact_runtime.segmenter_options import SegmenterOptions
 from yolact_runtime.self_test import SelfTest, compare_manifests, run_self_test
@@ -52,6 +55,8 @@ class Segmenter:
         options: SegmenterOptions | None = None,
         precision: str | None = None,
         self_test: bool = False,
+        verify_key: Path | str | Sequence[Path | str] | None = None,
+        trust_engine: bool = False,
     ) -> Segmenter:
         """Open a bundle folder or a model file.
 
@@ -63,19 +68,33 @@ class Segmenter:
                 ``"int8"``, ``"fp16"``, ``"fp32"`` in this order; ``"int8-cpu"`` before ``"fp32"`` in ONNX Runtime on
                 the CPU, ``"fp16"`` before ``"fp32"`` on CUDA.
             self_test: Run :meth:`self_test` before anything else, and open nothing that fails it.
+            verify_key: Ed25519 public keys, PEM: everything that is loaded comes from a bundle that one of them signed,
+                or nothing is. None takes those of the environment variable ``YOLACT_REQUIRE_SIGNATURE``; where there
+                are none either, a signature is not looked at, and a signed bundle says so once in the log.
+            trust_engine: Run a ``.plan`` that lies in no bundle by the manifest that it carries. It is executable code,
+                and nothing but the caller vouches for it; never together with `verify_key`.
 
         Raises:
             BundleError, ManifestError: The model is missing, damaged, or not of this project.
+            SignatureError: A signature was asked for, and is missing or fits none of the keys; or the manifest of a
+                signed bundle is not the one that was signed.
             BackendUnavailableError: No backend can run here; the message says why for each.
             EngineMismatchError: The engine was built for another machine.
-            MissingCubinError, MissingDependencyError: The GPU's kernels are not compiled and cannot be, here.
+            MissingCubinError, MissingDependencyError: The GPU's kernels are not compiled and cannot be, here; or a
+                signature is to be verified without the package ``cryptography``.
             UsageError: The GPU's post-processing cannot do what the options ask for, or the bundle has nothing of that
                 precision.
             BackendError: The backend refuses the model.
             SelfTestError: See :meth:`self_test`.
         """
         options = options or SegmenterOptions()
-        segmenter = cls._of(open_model(path, backend, options, precision), options)
+        keys, settings = key_paths(verify_key), options
+
+        def load() -> Segmenter:
+            return cls._of(open_model(path, backend, settings, precision, keys, trust_engine), settings)
+
+        # The kernels and their index come later than the network, and belong to the same bundle.
+        segmenter = read_whole(folder_of(path.path if isinstance(path, Bundle) else Path(path)), WATCHED, load)
         if self_test:
             try:
                 segmenter.self_test()

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.cpu.priors import make_priors
-from yolact_runtime.errors import BackendError, NoGoldenFrameError, SelfTestError
-from yolact_runtime.golden import GOLDEN_ROLE, Expectation, Golden, Inspection, Tolerance, read_golden, sample
+from yolact_runtime.errors import BackendError, BundleError, NoGoldenFrameError, SelfTestError
+from yolact_runtime.golden import Expectation, Golden, Inspection, Tolerance, decode_golden, sample
 from yolact_runtime.masks.instances import Instances
-from yolact_runtime.model.bundle import MANIFEST_NAME, checked_artefact, read_manifest
-from yolact_runtime.model.manifest import METADATA_KEY, Manifest
-from yolact_runtime.model.onnx_metadata import read_metadata
+from yolact_runtime.model.bundle import MANIFEST_NAME
+from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model_files import Origin
 from yolact_runtime.opening import OpenModel, frame_path
 from yolact_runtime.segmenter_options import SegmenterOptions
 
@@ -119,7 +118,7 @@ def compare_manifests(model: OpenModel) -> None:
         SelfTestError: They differ in the input or in the priors.
         NoGoldenFrameError: The model was opened without its bundle.
     """
-    manifest, inside = read_manifest(_folder_of(model)), _embedded(model)
+    manifest, inside = _origin_of(model).manifest, _embedded(model)
     if inside is None:
         return
     # The bit depth concerns frames before they are a network's business, and came with a later calibration perhaps.
@@ -161,31 +160,32 @@ def match_instances(expected: Instances, found: Instances, tolerance: Tolerance)
     return count
 
 
-def _folder_of(model: OpenModel) -> Path:
-    if model.folder is None:
+def _origin_of(model: OpenModel) -> Origin:
+    if model.origin is None:
         raise NoGoldenFrameError(
             f"the self-test compares with the golden frame of a bundle folder; {model.file or 'this model'} was opened "
             f"without one: open the folder"
         )
-    return model.folder
+    return model.origin
 
 
 def _golden_of(model: OpenModel) -> Golden:
-    folder = _folder_of(model)
-    manifest = read_manifest(folder)
-    names = [name for name, artefact in manifest.artefacts.items() if artefact.role == GOLDEN_ROLE]
-    if not names:
+    origin = _origin_of(model)
+    if origin.golden is None:
         raise NoGoldenFrameError(
-            f"{folder} has no golden frame to compare with: it was exported by a release before there was one. Export "
-            f"the checkpoint again; adding a network (yolact-export {folder} --int8 --calib DIR) draws one, too"
+            f"{origin.folder} has no golden frame to compare with: it was exported by a release before there was one. "
+            f"Export the checkpoint again; adding a network (yolact-export {origin.folder} --int8 --calib DIR) draws "
+            f"one, too"
         )
-    return read_golden(checked_artefact(folder, names[0], manifest.artefacts[names[0]]))
+    if isinstance(origin.golden, BundleError):
+        raise origin.golden
+    return decode_golden(origin.golden.content, origin.golden.path)
 
 
 def _compare_with_golden(model: OpenModel, golden: Golden) -> list[str]:
     """The manifest against the golden frame's classes and priors."""
     failures = []
-    classes = read_manifest(_folder_of(model)).class_names
+    classes = _origin_of(model).manifest.class_names
     if classes != golden.class_names:
         failures.append(_first_difference(golden.class_names, classes))
     spec = model.manifest.input
@@ -197,10 +197,10 @@ def _compare_with_golden(model: OpenModel, golden: Golden) -> list[str]:
 
 def _embedded(model: OpenModel) -> Manifest | None:
     """The manifest inside the network's file; an engine's is the one that is open."""
-    file: Path | None = model.file
+    file = model.file
     if file is None or file.suffix != ".onnx":
         return model.manifest
-    text = read_metadata(file).get(METADATA_KEY)
+    text = _origin_of(model).embedded
     return None if text is None else Manifest.from_json(text, str(file))
 
 

@@ -14,11 +14,12 @@ import pytest
 import yolact_runtime.opening as opening_module
 from support.scenes import Thing, fake_segmenter, raw_outputs, small_manifest, with_precisions, write_bundle
 from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions, open_bundle
-from yolact_runtime.backends import BACKENDS, FakeBackend
+from yolact_runtime.backends import BACKENDS, FakeBackend, ModelSource
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.errors import BackendError, FrameError, UsageError
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.manifest import DetectionSpec
+from yolact_runtime.model.model_file import ModelFile
 
 THINGS = [
     Thing((0.25, 0.25, 0.75, 0.75), class_id=0, confidence=0.9),
@@ -264,9 +265,9 @@ def test_the_network_is_closed_when_the_mask_iou_network_does_not_load(
 ) -> None:
     network = FakeBackend([raw_outputs(small_manifest(), THINGS)])
 
-    def create(name: str, model: Path | Callable[[str], Path], num_threads: int = 0) -> FakeBackend:
-        if isinstance(model, Path):
-            assert model.name.startswith("mask_iou")
+    def create(name: str, model: ModelFile | Callable[[str], ModelSource], num_threads: int = 0) -> FakeBackend:
+        if isinstance(model, ModelFile):
+            assert model.path.name.startswith("mask_iou")
             raise BackendError("does not load")
         model(name)
         return network
@@ -294,8 +295,8 @@ def test_each_backend_gets_the_precision_that_it_runs_best(
     with_precisions(folder, "fp32", "fp16", "int8-cpu", "int8")
     files: list[str] = []
 
-    def factory(model: Path, num_threads: int) -> FakeBackend:
-        files.append(model.name)
+    def factory(model: ModelFile, num_threads: int) -> FakeBackend:
+        files.append(model.path.name)
         return FakeBackend([raw_outputs(small_manifest(), THINGS)])
 
     monkeypatch.setitem(BACKENDS, backend, factory)

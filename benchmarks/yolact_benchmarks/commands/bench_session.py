@@ -121,7 +121,7 @@ def _peers(
 def _layers(request: BenchRequest, model: OpenedModel) -> dict[str, Any]:
     engine = model.source.segmenter.network if isinstance(model.source, DeviceModel) else None
     if isinstance(engine, TensorRtBackend):
-        operations = convolution_operations(_float_network(request).network)
+        operations = convolution_operations(_float_network(request).network.path)
         return profile_document(profile_engine(engine, operations), copy_gigabytes_per_second(engine.device))
     if model.backend != "onnxruntime-cpu":
         return {"not_measured": f"{model.backend} has no profiler here yet"}

@@ -124,7 +124,7 @@ def open_model(path: Path, backend: str, precision: str | None, options: Segment
             stack.pop_all()
             return OpenedModel(path, file or path, manifest.precision, name, manifest, segmenter)
     bundle = open_bundle(path, manifest.precision if path.is_dir() else None)
-    return OpenedModel(path, bundle.network, manifest.precision, name, manifest, HostModel(bundle, name, options))
+    return OpenedModel(path, bundle.network.path, manifest.precision, name, manifest, HostModel(bundle, name, options))
 
 
 def choose_precisions(path: Path, asked: Sequence[str], backend: str) -> tuple[list[str | None], list[str]]:

@@ -126,12 +126,12 @@ def _black(bundle: Bundle) -> Frame:
 def _network_of(bundle: Bundle, precision: str) -> Path:
     if bundle.path.is_dir():
         try:
-            return open_bundle(bundle.path, precision).network
+            return open_bundle(bundle.path, precision).network.path
         except YolactError as error:
             raise PeerMissingError(f"the bundle has no {precision} network") from error
     if bundle.manifest.precision != precision:
         raise PeerMissingError(f"{bundle.path} is {bundle.manifest.precision}; give the bundle folder")
-    return bundle.network
+    return bundle.network.path
 
 
 def onnxruntime_segment(bundle: Bundle, count: int | None, options: SegmenterOptions, device: str = "cpu") -> Segment:

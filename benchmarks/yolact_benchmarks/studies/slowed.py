@@ -54,7 +54,7 @@ def measure_slowed(request: BenchRequest, extra_ms: float, report: Report) -> Pr
     network = SlowedBackend(create_backend(_BACKEND, bundle.network, request.num_threads), extra_ms)
     source = HostModel(bundle, _BACKEND, request.options, network)
     precision = bundle.manifest.precision
-    model = OpenedModel(request.model, bundle.network, precision, _BACKEND, bundle.manifest, source)
+    model = OpenedModel(request.model, bundle.network.path, precision, _BACKEND, bundle.manifest, source)
     try:
         return measure_models(request, [model], find_frames(request)[0], report)
     finally:

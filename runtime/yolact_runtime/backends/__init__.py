@@ -1,6 +1,6 @@
 """Inference libraries behind one face. Each library is imported inside its own file, when a model is loaded."""
 
-from yolact_runtime.backends.base import Backend, DeviceBackend, DeviceContext, TensorSpec
+from yolact_runtime.backends.base import Backend, DeviceBackend, DeviceContext, ModelSource, TensorSpec
 from yolact_runtime.backends.fake import FakeBackend
 from yolact_runtime.backends.select import BACKENDS, create_backend
 
@@ -10,6 +10,7 @@ __all__ = [
     "DeviceBackend",
     "DeviceContext",
     "FakeBackend",
+    "ModelSource",
     "TensorSpec",
     "create_backend",
 ]

@@ -11,8 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_plugins.driver.driver import Device, Stream
+from yolact_runtime.backends.engine_file import EngineFile
+from yolact_runtime.model.model_file import ModelFile
 
-__all__ = ["Backend", "BackendFactory", "DeviceBackend", "DeviceContext", "TensorSpec"]
+__all__ = ["Backend", "BackendFactory", "DeviceBackend", "DeviceContext", "ModelSource", "TensorSpec", "path_of"]
+
+ModelSource = Path | ModelFile | EngineFile
+"""What a backend loads: a file that it reads itself, one that was read, or an engine that was found in its bundle."""
+
+
+def path_of(model: ModelSource) -> Path:
+    """Where a model lies, for messages."""
+    return model if isinstance(model, Path) else model.path
 
 
 class Backend(Protocol):
@@ -51,7 +61,7 @@ class BackendFactory(Protocol):
         BackendError: The library is here and refuses the file.
     """
 
-    def __call__(self, model: Path, num_threads: int) -> Backend: ...
+    def __call__(self, model: ModelSource, num_threads: int) -> Backend: ...
 
 
 @dataclass(frozen=True)

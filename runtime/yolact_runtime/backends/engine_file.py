@@ -28,7 +28,14 @@ from yolact_runtime.errors import (
     EngineMismatchError,
     MissingDependencyError,
 )
-from yolact_runtime.model.bundle import ENGINE_ROLE, artefact_path, read_manifest, refuse_writable_by_all
+from yolact_runtime.model.bundle import (
+    ENGINE_ROLE,
+    artefact_path,
+    file_sha256,
+    read_manifest,
+    refuse_writable_by_all,
+)
+from yolact_runtime.model.bundle_folder import BundleFolder
 from yolact_runtime.model.engine_name import manifest_from_name
 from yolact_runtime.model.manifest import Artefact, Manifest
 
@@ -37,10 +44,12 @@ __all__ = [
     "LoadedEngine",
     "check_engine",
     "engine_file_name",
+    "engine_in",
     "find_engine",
     "load_engine",
     "machine_facts",
     "read_engine",
+    "trusted_engine",
 ]
 
 _log = logging.getLogger(__name__)
@@ -51,17 +60,24 @@ _SUFFIXES = {"tensorrt": ".plan", "rtx": ".rtx.plan"}
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine of a bundle.
+    """An engine of a bundle, or one that lies in none and is trusted.
 
     Attributes:
         path: The plan.
-        manifest: Of the bundle, with the precision of the engine.
+        manifest: Of the bundle, with the precision of the engine; None for one in no bundle, which has its own only.
         artefact: Hash, size and facts of the build.
+        signed: A verified signature vouches for the hash, or the caller does: who may write the file does not matter.
     """
 
     path: Path
-    manifest: Manifest
+    manifest: Manifest | None
     artefact: Artefact
+    signed: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """Of the path: ``".plan"`` or ``".engine"``."""
+        return self.path.suffix
 
     @property
     def target(self) -> str:
@@ -109,7 +125,45 @@ def find_engine(path: Path, precision: str, target: str = "tensorrt") -> EngineF
         ManifestError: The manifest cannot be understood.
     """
     folder, name = (path, engine_file_name(precision, target)) if path.is_dir() else (path.parent, path.name)
-    manifest = read_manifest(folder)
+    return _listed_engine(folder, read_manifest(folder), name, target)
+
+
+def engine_in(folder: BundleFolder, name: str, target: str) -> EngineFile:
+    """An engine of an open bundle.
+
+    Args:
+        folder: The bundle.
+        name: Of the plan in it.
+        target: ``"tensorrt"`` or ``"rtx"``, for the message.
+
+    Raises:
+        BundleError: There is no such engine.
+    """
+    file = _listed_engine(folder.path, folder.manifest, name, target)
+    return replace(file, signed=folder.verified_by is not None)
+
+
+def trusted_engine(path: Path) -> EngineFile:
+    """A plan that lies in no bundle, or in one that does not list it; its manifest is the one that it carries.
+
+    Nothing vouches for it but whoever names it, and it is executable code. What it was built for is not known either:
+    TensorRT finds out.
+
+    Raises:
+        BundleError: It cannot be read.
+    """
+    try:
+        artefact = Artefact(ENGINE_ROLE, "", file_sha256(path), path.stat().st_size, {"target": _target_of(path)})
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    return EngineFile(path, None, artefact, signed=True)
+
+
+def _target_of(plan: Path) -> str:
+    return "rtx" if plan.name.endswith(_SUFFIXES["rtx"]) else "tensorrt"
+
+
+def _listed_engine(folder: Path, manifest: Manifest, name: str, target: str) -> EngineFile:
     artefact = manifest.artefacts.get(name)
     if artefact is None or artefact.role != ENGINE_ROLE:
         there = ", ".join(key for key, item in manifest.artefacts.items() if item.role == ENGINE_ROLE) or "none"
@@ -119,13 +173,18 @@ def find_engine(path: Path, precision: str, target: str = "tensorrt") -> EngineF
     return EngineFile(artefact_path(folder, name), replace(manifest, precision=artefact.precision), artefact)
 
 
-def read_engine(file: EngineFile) -> bytes:
+def read_engine(file: EngineFile, signed: bool = False) -> bytes:
     """The plan's bytes, verified. The bytes that were checked are those that are returned: nobody can swap them.
+
+    Args:
+        file: The engine.
+        signed: A verified signature vouches for its hash, so that who may write the file does not matter.
 
     Raises:
         BundleError: Others may write the file, it cannot be read, or it is not what the manifest lists.
     """
-    refuse_writable_by_all(file.path, "an engine is")
+    if not signed:
+        refuse_writable_by_all(file.path, "an engine is")
     try:
         plan = file.path.read_bytes()
     except OSError as error:
@@ -177,7 +236,7 @@ def load_engine(file: EngineFile, lean_runtime: Path | None = None) -> LoadedEng
         EngineMismatchError: The engine was built for another machine.
         BackendError: TensorRT refuses the engine; the message has its log.
     """
-    plan = read_engine(file)
+    plan = read_engine(file, file.signed)
     try:
         library = load_tensorrt(file.target)
     except MissingDependencyError as error:
@@ -202,6 +261,8 @@ def _manifest_of(engine: Any, file: EngineFile) -> Manifest:
     try:
         return manifest_from_name(str(engine.name), str(file.path))
     except BundleError:
+        if file.manifest is None:
+            raise
         # No room in the plan; the bundle's own is of the same export.
         return file.manifest
 

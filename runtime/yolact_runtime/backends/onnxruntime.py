@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.files import library_path
 from yolact_plugins.text import decode_json
-from yolact_runtime.errors import BackendError, BackendUnavailableError, MissingDependencyError, YolactError
+from yolact_runtime.backends.base import ModelSource, path_of
+from yolact_runtime.errors import (
+    BackendError,
+    BackendUnavailableError,
+    BundleError,
+    MissingDependencyError,
+    YolactError,
+)
 from yolact_runtime.model.manifest import METADATA_KEY
+from yolact_runtime.model.model_file import ModelFile
 from yolact_runtime.model.network_outputs import OutputType
-from yolact_runtime.model.onnx_metadata import read_metadata
 
 __all__ = ["OnnxRuntimeBackend", "float16_note"]
 
@@ -30,7 +36,7 @@ class OnnxRuntimeBackend:
     """A model in ONNX Runtime. Outputs are new host arrays that the caller owns; calls from several threads are safe.
 
     Args:
-        model: The ``.onnx`` file.
+        model: The ``.onnx`` file, which is read once; or one that was read. Its bytes are not kept.
         name: ``"onnxruntime-cpu"`` or ``"onnxruntime-cuda"``.
         num_threads: CPU threads of one call; 0 leaves the choice to ONNX Runtime.
 
@@ -39,10 +45,11 @@ class OnnxRuntimeBackend:
 
     Raises:
         BackendUnavailableError: onnxruntime is not installed, or this build or machine lacks the provider.
-        BackendError: ONNX Runtime refuses the model.
+        BackendError: The file cannot be read, is not an ONNX model or has tensors in other files; or ONNX Runtime
+            refuses it.
     """
 
-    def __init__(self, model: Path, name: str = "onnxruntime-cpu", num_threads: int = 0) -> None:
+    def __init__(self, model: ModelSource, name: str = "onnxruntime-cpu", num_threads: int = 0) -> None:
         self.name = name
         runtime = _import_onnxruntime()
         provider = _PROVIDERS[name]
@@ -54,21 +61,26 @@ class OnnxRuntimeBackend:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3
-        if _is_for_tensorrt(model):
+        # Bytes could be taken for ONNX Runtime's own format, whose tensors nobody looked at.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        file = model if isinstance(model, ModelFile) else _read(name, path_of(model))
+        if _is_for_tensorrt(file):
             # ONNX Runtime 1.32 rewrites float16 graphs with Q/DQ into ones that compute something else: the masks of
             # balloons.pth agreed with those of its float32 network at an AP of 0.10, unfused at 0.93. As they are
             # written they are slow here, and right.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
-            with library_path(model) as path:
-                session = runtime.InferenceSession(path, options, providers=[provider])
+            session = runtime.InferenceSession(file.content, options, providers=[provider])
         except Exception as error:  # ONNX Runtime has no common base class for its errors
-            raise BackendError(f"{name}: ONNX Runtime {runtime.__version__} cannot load {model}: {error}") from error
+            raise BackendError(
+                f"{name}: ONNX Runtime {runtime.__version__} cannot load {file.path}: {error}"
+            ) from error
         if session.get_providers()[0] != provider:
             # ONNX Runtime falls back to the CPU with a log line only; a robot must not be slow in silence.
             raise BackendUnavailableError(
                 f"{name}: {provider} does not start on this machine (driver or CUDA missing?)"
             )
+        _forget_model(session)
         self._session: Any = session
         self._input_name: str = session.get_inputs()[0].name
         self.outputs = {output.name: _output_type(output) for output in session.get_outputs()}
@@ -111,10 +123,24 @@ def float16_note(backend: str, precision: str) -> str | None:
     )
 
 
-def _is_for_tensorrt(model: Path) -> bool:
+def _read(name: str, path: Path) -> ModelFile:
+    try:
+        return ModelFile.read(path)
+    except BundleError as error:
+        raise BackendError(f"{name}: cannot load {path}: {error}") from error
+
+
+def _forget_model(session: Any) -> None:
+    """Let the model's bytes go. ONNX Runtime keeps them to fall back to another provider, which here is refused."""
+    session.disable_fallback()
+    if hasattr(session, "_model_bytes"):
+        session._model_bytes = None
+
+
+def _is_for_tensorrt(model: ModelFile) -> bool:
     """The graph is INT8 in TensorRT's form; a file without our manifest is not."""
     try:
-        manifest = decode_json(read_metadata(model).get(METADATA_KEY, "{}").encode(), str(model))
+        manifest = decode_json(model.metadata().get(METADATA_KEY, "{}").encode(), str(model.path))
     except YolactError:
         # Whatever is wrong with the file, loading it says so.
         return False

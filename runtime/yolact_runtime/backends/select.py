@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 from yolact_plugins.errors import NoDriverError
-from yolact_runtime.backends.base import Backend, BackendFactory
+from yolact_runtime.backends.base import Backend, BackendFactory, ModelSource
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_runtime.backends.tensorrt import TARGETS, TensorRtBackend
 from yolact_runtime.errors import BackendUnavailableError, NoEngineError, UsageError
@@ -24,14 +23,15 @@ BACKENDS: Mapping[str, BackendFactory] = {
 """Factories by name, fastest first: the order in which ``"auto"`` tries them."""
 
 
-def create_backend(name: str, model: Path | Callable[[str], Path], num_threads: int = 0) -> Backend:
+def create_backend(name: str, model: ModelSource | Callable[[str], ModelSource], num_threads: int = 0) -> Backend:
     """Load a model.
 
     Args:
         name: A key of :data:`BACKENDS`, or ``"auto"`` for the first that is available. Each one that is passed over is
             logged with its reason: an engine that does not run as a warning, unless the machine shows no sign of an
             NVIDIA GPU.
-        model: The model file; or a function of a backend's name, where backends run different files best.
+        model: The model file, or what was read of it; or a function of a backend's name, where backends run different
+            files best.
         num_threads: CPU threads of one call; 0 leaves the choice to the library.
 
     Raises:
@@ -42,11 +42,11 @@ def create_backend(name: str, model: Path | Callable[[str], Path], num_threads: 
     if name != "auto":
         if name not in BACKENDS:
             raise UsageError(f'no backend "{name}"; there are auto, {", ".join(BACKENDS)}')
-        return BACKENDS[name](model if isinstance(model, Path) else model(name), num_threads=num_threads)
+        return BACKENDS[name](model(name) if callable(model) else model, num_threads=num_threads)
     reasons: dict[str, BackendUnavailableError] = {}
     for key, factory in BACKENDS.items():
         try:
-            backend = factory(model if isinstance(model, Path) else model(key), num_threads=num_threads)
+            backend = factory(model(key) if callable(model) else model, num_threads=num_threads)
         except BackendUnavailableError as error:
             reasons[key] = error
             continue

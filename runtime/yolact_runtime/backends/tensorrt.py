@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from yolact_plugins.driver.device_array import DeviceArray
 from yolact_plugins.driver.driver import Device, Stream
 from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_plugins.errors import CudaError, CudaUnavailableError, MissingDependencyError
-from yolact_runtime.backends.base import TensorSpec
-from yolact_runtime.backends.engine_file import LoadedEngine, find_engine, load_engine
+from yolact_runtime.backends.base import ModelSource, TensorSpec, path_of
+from yolact_runtime.backends.engine_file import EngineFile, LoadedEngine, find_engine, load_engine
 from yolact_runtime.backends.runtime_cache import RuntimeCache
 from yolact_runtime.backends.tensorrt_context import TensorRtContext, configure_contexts, create_context
 from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError
@@ -37,7 +36,7 @@ class TensorRtBackend:
     """An engine on the GPU.
 
     Args:
-        model: A plan inside its bundle.
+        model: A plan inside its bundle, or one that was found in an open bundle.
         name: ``"tensorrt"`` or ``"tensorrt-rtx"``.
         num_threads: Ignored: the network runs on the GPU.
         device: Where; None opens the first GPU. Owned.
@@ -53,17 +52,20 @@ class TensorRtBackend:
         tensors: Inputs and outputs.
     """
 
-    def __init__(self, model: Path, name: str = "tensorrt", num_threads: int = 0, device: Device | None = None) -> None:
+    def __init__(
+        self, model: ModelSource, name: str = "tensorrt", num_threads: int = 0, device: Device | None = None
+    ) -> None:
         del num_threads  # a factory gets it
         if model.suffix not in {".plan", ".engine"}:
-            raise NoEngineError(f"{name}: {model} is no engine; build one: yolact-export BUNDLE --engine")
+            raise NoEngineError(f"{name}: {path_of(model)} is no engine; build one: yolact-export BUNDLE --engine")
+        file = model if isinstance(model, EngineFile) else find_engine(path_of(model), "", TARGETS[name])
         self.name = name
         self._lock = threading.Lock()
         with ExitStack() as stack:
             # Errors first that need no driver's library: the engine, TensorRT itself, and whether there is a GPU.
-            self._loaded: LoadedEngine | None = load_engine(find_engine(model, "", TARGETS[name]))
+            self._loaded: LoadedEngine | None = load_engine(file)
             self.device = stack.enter_context(device or _open_device(name))
-            self._cache = RuntimeCache.of(self._loaded.engine, model)
+            self._cache = RuntimeCache.of(self._loaded.engine, file.path)
             if self._cache is not None:
                 configure_contexts(self.module, self._cache.config)
             self.tensors = _read_tensors(self._loaded, self._create_context())

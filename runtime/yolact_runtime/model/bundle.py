@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import shlex
 import stat
-from collections.abc import Collection, Mapping
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT
-from yolact_plugins.files import human_size
-from yolact_runtime.errors import BundleError, ManifestError, NoNetworkError
-from yolact_runtime.model.manifest import MAX_MANIFEST_BYTES, METADATA_KEY, Artefact, Manifest
+from yolact_plugins.files import real_path
+from yolact_runtime.errors import BundleError, NoNetworkError, SignatureError
+from yolact_runtime.model.bundle_exchange import earlier_bundles, read_whole
+from yolact_runtime.model.bundle_folder import MANIFEST_NAME, WATCHED, BundleFolder, artefact_path, read_manifest
+from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest
 from yolact_runtime.model.manifest_signature import SIGNATURE_NAME, SIGNATURE_RECORD_NAME
-from yolact_runtime.model.onnx_metadata import read_metadata
+from yolact_runtime.model.model_file import ModelFile
+from yolact_runtime.model.signing_keys import REQUIRE_VARIABLE, key_paths
 
 __all__ = [
     "CPU_PRECISIONS",
@@ -25,16 +30,20 @@ __all__ = [
     "SIGNATURE_RECORD_NAME",
     "Bundle",
     "artefact_path",
+    "bundle_in",
     "checked_artefact",
     "file_sha256",
-    "mask_iou_file",
+    "folder_of",
+    "mask_iou_of",
     "open_bundle",
+    "open_file",
+    "open_folder",
     "read_manifest",
     "refuse_writable_by_all",
     "require_precision",
 ]
 
-MANIFEST_NAME = "manifest.json"
+_log = logging.getLogger(__name__)
 NETWORK_ROLE, ENGINE_ROLE = "network", "engine"
 _MASK_IOU = "mask_iou"
 CPU_PRECISIONS, CUDA_PRECISIONS = ("int8-cpu", "fp32"), ("fp16", "fp32")
@@ -42,54 +51,141 @@ CPU_PRECISIONS, CUDA_PRECISIONS = ("int8-cpu", "fp32"), ("fp16", "fp32")
 placement make it slow and no better there; a CPU converts ``"fp16"`` back and forth."""
 # There is one mask-IoU network, whatever the precision of the main one: it is small, and nothing is gained by another.
 _MASK_IOU_PRECISION = "fp32"
+# What was said to be signed and not checked, by place and manifest: once is enough.
+_warned: set[tuple[Path, bytes]] = set()
+_warned_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A model that is complete and is what its manifest says.
 
+    It holds the bytes of its networks, so that what was checked is what is loaded; let it go once they are.
+
     Attributes:
         path: The folder or file it was opened from.
         manifest: How to feed the network and read its outputs; its precision is that of `network`.
-        network: The network's file.
-        mask_iou: The mask-IoU network's file (YOLACT++), or None.
+        network: The network.
+        mask_iou: The mask-IoU network (YOLACT++), or None.
+        verified_by: Fingerprint of the key that vouches for all of it; None where no signature was checked.
     """
 
     path: Path
     manifest: Manifest
-    network: Path
-    mask_iou: Path | None = None
+    network: ModelFile
+    mask_iou: ModelFile | None = None
+    verified_by: str | None = None
 
 
-def open_bundle(path: Path | str, precision: str | None = None, preferred: tuple[str, ...] = CPU_PRECISIONS) -> Bundle:
+def open_bundle(
+    path: Path | str,
+    precision: str | None = None,
+    preferred: tuple[str, ...] = CPU_PRECISIONS,
+    verify_key: Path | str | Sequence[Path | str] | None = None,
+) -> Bundle:
     """Find the files of a model and check them.
 
     Args:
         path: A bundle folder, or an ``.onnx`` file that the exporter wrote.
         precision: Which network of a folder, such as ``"fp16"``; None takes the first of `preferred` that is there.
         preferred: Precisions, best first. Engines are opened by :mod:`yolact_runtime.backends.engine_file`.
+        verify_key: Ed25519 public keys, PEM; one of them has to have signed the bundle, also of an ``.onnx`` file in
+            it. None takes those of the environment variable ``YOLACT_REQUIRE_SIGNATURE``, and where there are none a
+            signature is not looked at, which is said once.
 
     Raises:
         BundleError: Something is missing, damaged, or not a model of this project.
+        SignatureError: There is no signature of one of the keys, or the manifest was changed since it was signed.
         NoNetworkError: The bundle has no network in this precision; a BundleError and a UsageError.
         ManifestError: The manifest cannot be understood.
+        MissingDependencyError: A signature is to be verified, and the package ``cryptography`` is not installed.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _open_folder(path, precision, preferred)
+    path, keys = Path(path), key_paths(verify_key)
+
+    def read() -> Bundle:
+        if path.suffix == ".onnx" and not path.is_dir():
+            return open_file(path, keys)
+        with open_folder(path, keys) as folder:
+            return bundle_in(folder, precision, preferred)
+
+    return read_whole(folder_of(path), WATCHED, read)
+
+
+def folder_of(path: Path) -> Path:
+    """The folder that a bundle would be, given its own path, or one of its manifest or of a model file in it."""
+    return path.parent if path.name == MANIFEST_NAME or path.suffix in {".onnx", ".plan", ".engine"} else path
+
+
+def open_folder(path: Path, keys: Sequence[Path]) -> BundleFolder:
+    """Open a bundle folder to run what is in it; the caller closes it.
+
+    Args:
+        path: The folder, or the manifest in it.
+        keys: Ed25519 public keys, PEM, one of which has to fit; none leaves a signature alone and says so once.
+
+    Raises:
+        BundleError, SignatureError, ManifestError, MissingDependencyError: See :func:`open_bundle`.
+    """
     if not path.exists():
-        raise BundleError(f"no model at {path}: expected a bundle folder or an .onnx file; yolact-export writes them")
-    if path.name == MANIFEST_NAME:
-        return _open_folder(path.parent, precision, preferred)
-    if path.suffix == ".onnx":
-        return _open_onnx(path)
-    if path.suffix in {".pth", ".pt"}:
-        raise BundleError(f"{path} is a checkpoint; export it first: yolact-export {path}")
-    if path.suffix in {".plan", ".engine"}:
-        raise BundleError(
-            f"{path} is an engine, which ONNX Runtime does not run; name its bundle folder or an .onnx file"
-        )
-    raise BundleError(f"{path} is neither a bundle folder nor an .onnx file")
+        raise BundleError(f"no model at {path}: {_expected(path)}")
+    if path.name == MANIFEST_NAME and not path.is_dir():
+        path = path.parent
+    if not path.is_dir():
+        raise _not_a_bundle(path)
+    folder = BundleFolder(path)
+    try:
+        if keys:
+            folder.verify(keys)
+        elif folder.is_signed:
+            _warn_unchecked(folder)
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def bundle_in(folder: BundleFolder, precision: str | None, preferred: tuple[str, ...]) -> Bundle:
+    """A network of an open folder, with what belongs to it.
+
+    Raises:
+        BundleError, NoNetworkError: See :func:`open_bundle`.
+    """
+    name = _choose_network(folder.path, folder.manifest.artefacts, precision, preferred)
+    manifest = replace(folder.manifest, precision=folder.manifest.artefacts[name].precision)
+    return Bundle(folder.path, manifest, folder.model(name), mask_iou_of(folder), folder.verified_by)
+
+
+def open_file(path: Path, keys: Sequence[Path]) -> Bundle:
+    """Open a lone ``.onnx`` file that the exporter wrote; with keys, as a part of the signed bundle that it lies in.
+
+    Raises:
+        BundleError, SignatureError, ManifestError, MissingDependencyError: See :func:`open_bundle`.
+    """
+    if not path.exists():
+        raise BundleError(f"no model at {path}: {_expected(path)}")
+    if not keys:
+        return _bundle_of(path, ModelFile.read(path), _mask_iou_beside)
+    if not (path.parent / MANIFEST_NAME).is_file():
+        raise SignatureError(f"{path} lies in no bundle, so that no signature vouches for it: name its bundle folder")
+    with open_folder(path.parent, keys) as folder:
+        if path.name not in folder.manifest.artefacts:
+            raise SignatureError(
+                f"{path} is no part of the signed bundle that it lies in: the manifest does not list it. Name the "
+                f"bundle folder"
+            )
+        found = _bundle_of(path, folder.model(path.name), lambda _: mask_iou_of(folder))
+        return replace(found, verified_by=folder.verified_by)
+
+
+def mask_iou_of(folder: BundleFolder) -> ModelFile | None:
+    """The mask-IoU network of an open folder (YOLACT++), checked; None for a model without one.
+
+    Raises:
+        BundleError: The manifest speaks of one, and it is missing or damaged.
+    """
+    if not folder.manifest.mask_rescoring:
+        return None
+    return folder.model(_the_only(folder.path, folder.manifest.artefacts, _MASK_IOU, _MASK_IOU_PRECISION))
 
 
 def file_sha256(path: Path) -> str:
@@ -99,43 +195,6 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle folder; its artefacts are not looked at.
-
-    Raises:
-        BundleError: There is none.
-        ManifestError: It cannot be understood.
-    """
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
-        kind = "its manifest.json is no file" if path.exists() else f"it has no {MANIFEST_NAME}"
-        raise BundleError(f"{folder} is not a bundle: {kind}")
-    try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ManifestError(f"{path} is longer than {human_size(MAX_MANIFEST_BYTES)}: it is no manifest")
-        text = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
-    return Manifest.from_json(text, str(path))
-
-
-def artefact_path(folder: Path, name: str) -> Path:
-    """Where a file that the manifest lists is. The file's content is not looked at.
-
-    Raises:
-        BundleError: It is missing, or its name leads out of the folder, or into one inside it. The index of compiled
-            kernels is the one file in a folder of its own.
-    """
-    # The manifest is data, not code: it must not reach outside its own folder. "..", which is its own name, and what
-    # another system takes for a path are not plain either.
-    if name != KERNELS_ARTEFACT and (Path(name).name != name or name in {"", ".."} or "\\" in name):
-        raise BundleError(f'{folder}: the manifest names the artefact "{name}", which is not a plain file name')
-    path = folder / name
-    if not path.is_file():
-        raise BundleError(f"{folder} is incomplete: {name} is missing; export again, or copy the whole folder")
-    return path
 
 
 def refuse_writable_by_all(path: Path, subject: str) -> None:
@@ -158,18 +217,6 @@ def refuse_writable_by_all(path: Path, subject: str) -> None:
             )
 
 
-def mask_iou_file(folder: Path, manifest: Manifest) -> Path | None:
-    """The mask-IoU network of a bundle (YOLACT++), checked; None for a model without one.
-
-    Raises:
-        BundleError: The manifest speaks of one, and it is missing or damaged.
-    """
-    if not manifest.mask_rescoring:
-        return None
-    name = _the_only(folder, manifest.artefacts, _MASK_IOU, _MASK_IOU_PRECISION)
-    return checked_artefact(folder, name, manifest.artefacts[name])
-
-
 def require_precision(
     folder: Path, artefacts: Mapping[str, Artefact], precision: str, roles: Collection[str] = (NETWORK_ROLE,)
 ) -> None:
@@ -187,14 +234,6 @@ def require_precision(
     there = dict.fromkeys(artefact.precision for artefact in artefacts.values() if artefact.role in roles)
     if precision not in there:
         raise NoNetworkError(f'{folder} has no network in "{precision}"; it has {", ".join(there) or "none"}')
-
-
-def _open_folder(folder: Path, precision: str | None, preferred: tuple[str, ...]) -> Bundle:
-    manifest = read_manifest(folder)
-    name = _choose_network(folder, manifest.artefacts, precision, preferred)
-    network = checked_artefact(folder, name, manifest.artefacts[name])
-    precision = manifest.artefacts[name].precision
-    return Bundle(folder, replace(manifest, precision=precision), network, mask_iou_file(folder, manifest))
 
 
 def _choose_network(
@@ -241,20 +280,58 @@ def checked_artefact(folder: Path, name: str, artefact: Artefact) -> Path:
     return path
 
 
-def _open_onnx(path: Path) -> Bundle:
-    metadata = read_metadata(path)
+def _bundle_of(path: Path, network: ModelFile, find_mask_iou: Callable[[Path], ModelFile | None]) -> Bundle:
+    """A bundle whose manifest is the one inside its network."""
+    metadata = network.metadata()
     if METADATA_KEY not in metadata:
         raise BundleError(
             f"{path} carries no manifest (metadata property {METADATA_KEY}): it was not written by yolact-export, or "
             f"another tool dropped its metadata. Run the bundle folder, or export the checkpoint again"
         )
     manifest = Manifest.from_json(metadata[METADATA_KEY], str(path))
-    mask_iou = None
-    if manifest.mask_rescoring:
-        mask_iou = path.parent / f"{_MASK_IOU}.{_MASK_IOU_PRECISION}.onnx"
-        if not mask_iou.is_file():
-            raise BundleError(
-                f"{path} is a YOLACT++ network that re-scores masks with a second network, and {mask_iou.name} is not "
-                f"beside it. Run the bundle folder, or copy that file too"
-            )
-    return Bundle(path, manifest, path, mask_iou)
+    return Bundle(path, manifest, network, find_mask_iou(path) if manifest.mask_rescoring else None)
+
+
+def _mask_iou_beside(path: Path) -> ModelFile:
+    beside = path.parent / f"{_MASK_IOU}.{_MASK_IOU_PRECISION}.onnx"
+    if not beside.is_file():
+        raise BundleError(
+            f"{path} is a YOLACT++ network that re-scores masks with a second network, and {beside.name} is not "
+            f"beside it. Run the bundle folder, or copy that file too"
+        )
+    return ModelFile.read(beside)
+
+
+def _warn_unchecked(folder: BundleFolder) -> None:
+    """Say once per bundle and process that nobody asked whether its signature fits."""
+    bundle = (real_path(folder.path), hashlib.sha256(folder.content).digest())
+    with _warned_lock:
+        if bundle in _warned:
+            return
+        _warned.add(bundle)
+    _log.warning(
+        "%s is signed, and the signature was not checked: give --verify-key KEY (verify_key= of Segmenter.open), or "
+        "set %s",
+        folder.path,
+        REQUIRE_VARIABLE,
+    )
+
+
+def _expected(path: Path) -> str:
+    left = earlier_bundles(path)
+    if left:
+        return (
+            f"it was being exchanged when its writer was stopped, and the earlier one is {left[0]}: repeat the command "
+            f"that wrote it, or mv {shlex.quote(str(left[0]))} {shlex.quote(str(path))}"
+        )
+    return "expected a bundle folder or an .onnx file; yolact-export writes them"
+
+
+def _not_a_bundle(path: Path) -> BundleError:
+    if path.suffix in {".pth", ".pt"}:
+        return BundleError(f"{path} is a checkpoint; export it first: yolact-export {path}")
+    if path.suffix in {".plan", ".engine"}:
+        return BundleError(
+            f"{path} is an engine, which ONNX Runtime does not run; name its bundle folder or an .onnx file"
+        )
+    return BundleError(f"{path} is neither a bundle folder nor an .onnx file")

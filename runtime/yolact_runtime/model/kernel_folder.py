@@ -15,7 +15,7 @@ from pathlib import Path
 from yolact_plugins.compile.cubin_folder import FOLDER_NAME, CubinFolderError, named_cubins
 from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT, KERNELS_ROLE
 from yolact_runtime.errors import BundleError
-from yolact_runtime.model.bundle import file_sha256, read_manifest, refuse_writable_by_all
+from yolact_runtime.model.bundle import file_sha256, refuse_writable_by_all
 from yolact_runtime.model.manifest import Artefact, Manifest
 
 __all__ = ["bundle_kernels", "check_kernels"]
@@ -23,7 +23,7 @@ __all__ = ["bundle_kernels", "check_kernels"]
 _ARCH = re.compile(r"\bsm_\d{2,3}[af]?\b")
 
 
-def bundle_kernels(folder: Path) -> Path | None:
+def bundle_kernels(folder: Path, manifest: Manifest, signed: bool = False) -> Path | None:
     """The compiled kernels of a bundle.
 
     Cubins are compared with the index when they are read, by :class:`yolact_plugins.compile.cache.CubinCache`; those of
@@ -31,6 +31,8 @@ def bundle_kernels(folder: Path) -> Path | None:
 
     Args:
         folder: The bundle.
+        manifest: Its manifest, as it was read when the bundle was opened.
+        signed: Its signature was verified, so that who may write the files does not matter.
 
     Returns:
         The folder for ``CubinCache(precompiled=…)``; None where the manifest lists no kernels and none are there.
@@ -38,14 +40,17 @@ def bundle_kernels(folder: Path) -> Path | None:
     Raises:
         BundleError: The index is not the one that the manifest lists, kernels are there that it does not list, or
             others may write them.
-        ManifestError: The manifest cannot be understood.
     """
-    artefact = _entry(folder, read_manifest(folder))
+    artefact = _entry(folder, manifest)
     if artefact is None:
         return None
     cubins = _listed_cubins(folder, artefact)
     # The bundle's folder too: who may write it may exchange the whole of cubins/.
-    for path in (folder / FOLDER_NAME, folder / KERNELS_ARTEFACT, *(path for path, _ in cubins if path.is_file())):
+    for path in (
+        ()
+        if signed
+        else (folder / FOLDER_NAME, folder / KERNELS_ARTEFACT, *(path for path, _ in cubins if path.is_file()))
+    ):
         refuse_writable_by_all(path, "kernels are")
     return folder / FOLDER_NAME
 

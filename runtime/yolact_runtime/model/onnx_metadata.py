@@ -1,76 +1,72 @@
-"""The ``metadata_props`` of an ONNX file, read without the onnx package.
+"""The ``metadata_props`` of an ONNX model, read without the onnx package.
 
-An ONNX file is a protobuf message. Only its top-level fields are walked, and the graph is skipped with a seek, so that
-the size of the model does not matter. Field numbers: onnx.proto, ``ModelProto.metadata_props`` = 14,
-``StringStringEntryProto`` key = 1, value = 2.
+Only top-level fields are walked, so that the size of the model does not matter. Field numbers: onnx.proto,
+``ModelProto.metadata_props`` = 14, ``StringStringEntryProto`` key = 1, value = 2.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import os
 from pathlib import Path
-from typing import BinaryIO
 
+from yolact_plugins.files import human_size
 from yolact_runtime.errors import BundleError
+from yolact_runtime.model.protobuf import fields
 
-__all__ = ["read_metadata"]
+__all__ = ["metadata_of", "read_metadata", "read_onnx"]
 
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
-# Protobuf wire types.
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MAX_BYTES = 1 << 31
+"""A protobuf message is no longer, whatever reads it."""
+
+
+def read_onnx(path: Path) -> bytes:
+    """The content of an ONNX file, whatever it is, up to what one can hold.
+
+    Raises:
+        BundleError: The file cannot be read, or is longer than any ONNX model.
+    """
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > _MAX_BYTES:
+                raise BundleError(f"{path} is longer than {human_size(_MAX_BYTES)}: it is no ONNX model")
+            return file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Key -> value of the model's metadata properties.
+    """Key -> value of a file's metadata properties; see :func:`metadata_of`.
 
     Raises:
         BundleError: The file cannot be read, or is not an ONNX model.
     """
+    return metadata_of(read_onnx(path), path)
+
+
+def metadata_of(content: bytes, path: Path) -> dict[str, str]:
+    """Key -> value of a model's metadata properties.
+
+    Args:
+        content: The model.
+        path: Where it came from, for messages.
+
+    Raises:
+        BundleError: It is not an ONNX model.
+    """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            entries = [_entry(content) for content in _fields(file, size, _METADATA_PROPS)]
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+        return dict(
+            _entry(value)
+            for number, value in fields(memoryview(content))
+            if number == _METADATA_PROPS and isinstance(value, memoryview)
+        )
     except (ValueError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not an ONNX model ({error}); was its copy or download cut short?") from error
-    return dict(entries)
 
 
-def _entry(content: bytes) -> tuple[str, str]:
-    key, value = (
-        b"".join(_fields(io.BytesIO(content), len(content), number)).decode("utf-8") for number in (_KEY, _VALUE)
-    )
-    return key, value
-
-
-def _fields(file: BinaryIO, end: int, wanted: int) -> Iterator[bytes]:
-    """Contents of the length-delimited fields numbered `wanted`; the others are skipped."""
-    while file.tell() < end:
-        number, kind = divmod(_varint(file), 8)
-        if number == 0:
-            raise ValueError("field number 0")
-        if kind == _VARINT:
-            _varint(file)
-            continue
-        lengths = {_FIXED64: 8, _FIXED32: 4}
-        length = _varint(file) if kind == _BYTES else lengths.get(kind, -1)
-        if length < 0 or file.tell() + length > end:
-            raise ValueError(f"field {number} does not fit into the file")
-        if number == wanted and kind == _BYTES:
-            yield file.read(length)
-        else:
-            file.seek(length, io.SEEK_CUR)
-
-
-def _varint(file: BinaryIO) -> int:
-    value = shift = 0
-    while True:
-        byte = file.read(1)
-        if not byte or shift > 63:
-            raise ValueError("cut-off number")
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-        shift += 7
+def _entry(content: memoryview) -> tuple[str, str]:
+    texts = {_KEY: b"", _VALUE: b""}
+    for number, value in fields(content):
+        if number in texts and isinstance(value, memoryview):
+            texts[number] = bytes(value)  # of a field that comes twice the last one counts
+    return texts[_KEY].decode("utf-8"), texts[_VALUE].decode("utf-8")

@@ -102,7 +102,7 @@ def test_an_input_the_model_does_not_take(model: Path) -> None:
 def test_a_file_that_is_no_model(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "wrong.onnx"
     path.write_bytes(content)
-    with pytest.raises(BackendError, match=r"onnxruntime-cpu: ONNX Runtime .* cannot load .*wrong\.onnx") as raised:
+    with pytest.raises(BackendError, match=r"onnxruntime-cpu: .*cannot load .*wrong\.onnx") as raised:
         OnnxRuntimeBackend(path)
     assert not isinstance(raised.value, BackendUnavailableError)
     assert raised.value.__cause__ is not None

@@ -46,7 +46,7 @@ def test_a_folder(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
     for path in (folder, str(folder), folder / MANIFEST_NAME):
         bundle = open_bundle(path)
-        assert bundle.network == folder / "model.fp32.onnx"
+        assert bundle.network.path == folder / "model.fp32.onnx"
         assert bundle.mask_iou is None
         assert dataclasses.replace(bundle.manifest, artefacts={}) == small_manifest()
 
@@ -54,7 +54,8 @@ def test_a_folder(tmp_path: Path) -> None:
 def test_a_yolact_plus_folder_has_its_mask_iou_network(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS, mask_iou=[1, 1, 1])
     bundle = open_bundle(folder)
-    assert bundle.mask_iou == folder / "mask_iou.fp32.onnx"
+    assert bundle.mask_iou is not None
+    assert bundle.mask_iou.path == folder / "mask_iou.fp32.onnx"
     assert bundle.manifest.mask_rescoring
 
 
@@ -62,13 +63,15 @@ def test_a_model_file_carries_its_manifest(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
     alone = Path(shutil.copy(folder / "model.fp32.onnx", tmp_path / "renamed.onnx"))
     bundle = open_bundle(alone)
-    assert bundle.network == bundle.path == alone
+    assert bundle.network.path == bundle.path == alone
     assert bundle.manifest == small_manifest()
 
 
 def test_a_yolact_plus_model_file_finds_its_mask_iou_network_beside_it(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS, mask_iou=[1, 1, 1])
-    assert open_bundle(folder / "model.fp32.onnx").mask_iou == folder / "mask_iou.fp32.onnx"
+    mask_iou = open_bundle(folder / "model.fp32.onnx").mask_iou
+    assert mask_iou is not None
+    assert mask_iou.path == folder / "mask_iou.fp32.onnx"
 
 
 @pytest.mark.parametrize("mask_iou", [None, [1, 1, 1]], ids=["YOLACT", "YOLACT++"])
@@ -77,9 +80,10 @@ def test_a_precision_chooses_among_several_networks(tmp_path: Path, mask_iou: li
     with_precisions(folder, "fp32", "fp16", "int8")
     for precision in ("fp16", "fp32", "int8"):
         bundle = open_bundle(folder, precision)
-        assert bundle.network == folder / f"model.{precision}.onnx"
+        assert bundle.network.path == folder / f"model.{precision}.onnx"
         assert bundle.manifest.precision == precision
-        assert bundle.mask_iou == (None if mask_iou is None else folder / "mask_iou.fp32.onnx")
+        assert (bundle.mask_iou is None) == (mask_iou is None)
+        assert bundle.mask_iou is None or bundle.mask_iou.path == folder / "mask_iou.fp32.onnx"
     _refused(folder, r'has no network in "int4"; it has fp32, fp16, int8$', "int4")
     with pytest.raises(UsageError, match="int4") as error:
         open_bundle(folder, "int4")
@@ -99,7 +103,7 @@ def test_without_a_precision_the_best_network_for_a_cpu_is_taken(tmp_path: Path,
     folder = write_bundle(tmp_path / "b", THINGS)
     with_precisions(folder, *there)
     bundle = open_bundle(folder)
-    assert bundle.network == folder / f"model.{taken}.onnx"
+    assert bundle.network.path == folder / f"model.{taken}.onnx"
     assert bundle.manifest.precision == taken
 
 
@@ -108,13 +112,13 @@ def test_networks_that_are_not_for_a_cpu_are_not_taken_unasked(tmp_path: Path, t
     folder = write_bundle(tmp_path / "b", THINGS)
     with_precisions(folder, *there)
     _refused(folder, f"no network for this backend .int8-cpu or fp32., only {', '.join(there)}; name one of its")
-    assert open_bundle(folder / f"model.{there[0]}.onnx").network.name == f"model.{there[0]}.onnx"
+    assert open_bundle(folder / f"model.{there[0]}.onnx").network.path.name == f"model.{there[0]}.onnx"
 
 
 def test_kernels_beside_the_network_are_passed_over(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
     with_kernels(folder, "sm_87")
-    assert open_bundle(folder).network.name == "model.fp32.onnx"
+    assert open_bundle(folder).network.path.name == "model.fp32.onnx"
     _refused(folder, r'has no network in "fp16"; it has fp32$', "fp16")
 
 
@@ -122,7 +126,7 @@ def test_engines_beside_the_network_are_passed_over(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
     engine = dataclasses.asdict(Artefact("engine", "fp32", "0" * 64, 1, {"library": "tensorrt"}))
     _edit(folder, artefacts={**_artefacts(folder), "model.fp32.plan": engine})
-    assert open_bundle(folder).network.name == "model.fp32.onnx"
+    assert open_bundle(folder).network.path.name == "model.fp32.onnx"
 
 
 # --- what does not ----------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def relist(bundle: Path, **changes: object) -> None:
 def refused(bundle: Path, message: str) -> None:
     """By the robot and by the check of a signature."""
     with pytest.raises(BundleError, match=message):
-        bundle_kernels(bundle)
+        bundle_kernels(bundle, read_manifest(bundle))
     with pytest.raises(BundleError, match=message):
         check_kernels(bundle, read_manifest(bundle))
 
@@ -62,13 +62,13 @@ def cubin(bundle: Path, arch: str = "sm_87") -> Path:
 
 
 def test_a_bundle_without_kernels(bundle: Path) -> None:
-    assert bundle_kernels(bundle) is None
+    assert bundle_kernels(bundle, read_manifest(bundle)) is None
     check_kernels(bundle, read_manifest(bundle))
 
 
 def test_a_bundle_with_kernels(bundle: Path, tmp_path: Path) -> None:
     with_kernels(bundle, "sm_87", "sm_90")
-    folder = bundle_kernels(bundle)
+    folder = bundle_kernels(bundle, read_manifest(bundle))
     assert folder == bundle / "cubins"
     cache = CubinCache(tmp_path / "cache", folder)
     assert cache.get(SAMPLE, "sm_90") == made_up_cubin("sm_90")
@@ -77,7 +77,7 @@ def test_a_bundle_with_kernels(bundle: Path, tmp_path: Path) -> None:
 
 def test_it_is_still_a_bundle_that_runs(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with_kernels(bundle, "sm_87")
-    assert open_bundle(bundle).network == bundle / "model.fp32.onnx"
+    assert open_bundle(bundle).network.path == bundle / "model.fp32.onnx"
     picture = tmp_path / "bright.png"
     cv2.imwrite(str(picture), np.full((40, 60, 3), 255, np.uint8))
     assert run_cli.main([str(bundle), str(picture), "--backend", "onnxruntime-cpu"]) == 0
@@ -88,7 +88,7 @@ def test_files_that_the_index_does_not_name_are_never_read(bundle: Path) -> None
     with_kernels(bundle, "sm_87")
     (bundle / "cubins" / "stray.cubin").write_bytes(b"evil")
     (bundle / "cubins" / "stray.cubin").chmod(0o666)
-    assert bundle_kernels(bundle)
+    assert bundle_kernels(bundle, read_manifest(bundle))
     check_kernels(bundle, read_manifest(bundle))
 
 
@@ -97,7 +97,7 @@ def test_a_bundle_inside_the_folder_does_not_replace_it(bundle: Path, tmp_path: 
     with_kernels(bundle, "sm_87")
     (bundle / "cubins" / "manifest.json").write_text("{}")
     write_cubins(bundle / "cubins" / "cubins", [made_up_cubin("sm_87", b"evil")])
-    cache = CubinCache(tmp_path / "cache", bundle_kernels(bundle))
+    cache = CubinCache(tmp_path / "cache", bundle_kernels(bundle, read_manifest(bundle)))
     assert cache.get(SAMPLE, "sm_87") == made_up_cubin("sm_87")
 
 
@@ -144,7 +144,7 @@ def test_a_cubin_that_was_exchanged(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"sample\.sm_87\..*\.cubin is not the file that .*cubins\.json describes"):
         check_kernels(bundle, read_manifest(bundle))
     # Loading needs no check of all: each is checked when it is read.
-    cache = CubinCache(tmp_path / "cache", bundle_kernels(bundle))
+    cache = CubinCache(tmp_path / "cache", bundle_kernels(bundle, read_manifest(bundle)))
     assert cache.get(SAMPLE, "sm_90") == made_up_cubin("sm_90")
     with pytest.raises(MissingCubinError, match="is damaged: its SHA-256 is"):
         cache.get(SAMPLE, "sm_87")
@@ -160,7 +160,7 @@ def test_a_cubin_that_is_missing(bundle: Path, instead: str) -> None:
     with pytest.raises(BundleError, match=r"sample\.sm_90\..*\.cubin is missing.*copy the whole folder, or compile"):
         check_kernels(bundle, read_manifest(bundle))
     # A robot may leave out what other GPUs run.
-    assert bundle_kernels(bundle)
+    assert bundle_kernels(bundle, read_manifest(bundle))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_what_to_type_holds_architectures_and_nothing_else_of_a_manifest(bundle:
 
 def test_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json"):
-        bundle_kernels(tmp_path)
+        bundle_kernels(tmp_path, read_manifest(tmp_path))
 
 
 WRITABLE: dict[str, Callable[[Path], Path]] = {
@@ -217,11 +217,11 @@ def test_what_everybody_may_write_is_not_run(bundle: Path, place: Callable[[Path
     with pytest.raises(
         BundleError, match=rf"^{path} can be written by every user .*kernels are executable code: chmod o-w {path}, "
     ):
-        bundle_kernels(bundle)
+        bundle_kernels(bundle, read_manifest(bundle))
     # Signing and checking a signature run nothing.
     check_kernels(bundle, read_manifest(bundle))
     path.chmod(mode)
-    assert bundle_kernels(bundle)
+    assert bundle_kernels(bundle, read_manifest(bundle))
 
 
 def test_the_manifest_of_a_bundle_with_kernels_reads_as_any_other(bundle: Path) -> None:
