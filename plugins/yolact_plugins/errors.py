@@ -13,6 +13,7 @@ __all__ = [
     "NoDriverError",
     "ShapeError",
     "TextError",
+    "UntrustedFileError",
     "UsageError",
     "YolactError",
 ]
@@ -39,6 +40,10 @@ class ShapeError(YolactError):
 
 class TextError(YolactError):
     """A file that should be text or JSON is not, or says what no reader should guess about."""
+
+
+class UntrustedFileError(YolactError):
+    """A file that would be executed belongs to another user, or others may write it; the message says who and where."""
 
 
 class MissingDependencyError(YolactError):

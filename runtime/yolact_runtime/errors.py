@@ -2,7 +2,14 @@
 
 from typing import ClassVar
 
-from yolact_plugins.errors import MissingDependencyError, ShapeError, TextError, UsageError, YolactError
+from yolact_plugins.errors import (
+    MissingDependencyError,
+    ShapeError,
+    TextError,
+    UntrustedFileError,
+    UsageError,
+    YolactError,
+)
 
 __all__ = [
     "BackendError",
@@ -21,6 +28,7 @@ __all__ = [
     "ShapeError",
     "SignatureError",
     "TextError",
+    "UntrustedFileError",
     "UsageError",
     "YolactError",
 ]

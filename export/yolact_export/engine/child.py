@@ -49,6 +49,9 @@ class _Reporter:
     def log(self, line: LogLine) -> None:
         self.send("log", severity=line.severity, text=line.text[:_MOST_OF_A_LINE])
 
+    def warn(self, text: str) -> None:
+        self.send("warning", text=text)
+
     def progress(self, progress: BuildProgress) -> bool:
         now = time.monotonic()
         if progress.kind != "step" or now - self._last_step > _SECONDS_BETWEEN_STEPS:
@@ -95,7 +98,7 @@ def _build(header: dict[str, Any], model: bytes, reporter: _Reporter) -> None:
             header["manifest"],
             options,
             reporter.progress,
-            None if caches is None else lambda facts: read_timing_cache(Path(caches), facts),
+            None if caches is None else lambda facts: read_timing_cache(Path(caches), facts, reporter.warn),
         )
     _send(built, reporter)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import signal
@@ -32,6 +33,7 @@ from yolact_export.engine.progress import BuildProgress
 from yolact_export.engine.timing_cache import write_timing_cache
 from yolact_export.errors import EngineBuildError, EngineMemoryError, YolactError
 from yolact_runtime import errors as runtime_errors
+from yolact_runtime.errors import UntrustedFileError
 
 __all__ = ["build_in_process"]
 
@@ -42,6 +44,7 @@ sys.path[:] = json.loads(sys.argv[1])
 from yolact_export.engine.child import main
 main(int(sys.argv[2]))
 """
+_log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LOOKS = 0.05
 _GRACE_S = 5.0
 _NO_MEMORY = ("bad_alloc", "MemoryError", "annot allocate memory", "out of memory")
@@ -120,6 +123,8 @@ class _Received:
             self.on_progress(BuildProgress(**header["progress"]))
         elif kind == "log":
             self.log.append(header["text"])
+        elif kind == "warning":
+            _log.warning("%s", header["text"])
         elif kind == "timing_cache":
             self.timing_cache = payload
         elif kind == "error":
@@ -187,9 +192,11 @@ class _Child:
             raise self._failure(received)
         header, plan = received.result
         if received.timing_cache is not None and caches is not None:
-            # A build is worth more than the time that its cache would save.
-            with contextlib.suppress(OSError):
+            try:
                 write_timing_cache(caches, header["facts"], received.timing_cache)
+            except (OSError, UntrustedFileError) as error:
+                # A build is worth more than the time that its cache would save.
+                _log.warning("the timings of this build are not kept: %s", error)
         layers = tuple(EngineLayer.from_document(layer) for layer in header["layers"])
         return BuiltEngine(plan, layers, header["facts"], tuple(header["log_tail"]), received.timing_cache)
 

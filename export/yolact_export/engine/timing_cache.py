@@ -1,31 +1,30 @@
 """Timings of kernels that TensorRT measured in earlier builds, on disk: the next build takes a fraction of the time.
 
 A cache fits one GPU, one TensorRT and one driver, which its name says; TensorRT checks the rest. TensorRT-RTX measures
-nothing while it builds, so it has none.
+nothing while it builds, so it has none. A cache decides which kernels an engine is made of, so it is used by the rule
+of :mod:`yolact_plugins.trusted_files` only.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
 import re
-import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from yolact_plugins.files import write_atomically
+from yolact_plugins.trusted_files import cache_home, read_trusted, write_private
+from yolact_runtime.errors import UntrustedFileError
 
 __all__ = ["default_folder", "read_timing_cache", "timing_cache_path", "write_timing_cache"]
 
+_log = logging.getLogger(__name__)
 _KEYS = ("library", "library_version", "gpu", "compute_capabilities", "cuda_version", "arch")
 
 
 def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/yolact-deploy/timing``, by default below ``~/.cache``."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    # By the XDG specification, a relative path is to be ignored.
-    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
-    return base / "yolact-deploy" / "timing"
+    """``$XDG_CACHE_HOME/yolact-deploy/timing``, by default below ``~/.cache``; see :func:`cache_home`."""
+    return cache_home() / "yolact-deploy" / "timing"
 
 
 def timing_cache_path(folder: Path, facts: Mapping[str, str]) -> Path:
@@ -36,25 +35,33 @@ def timing_cache_path(folder: Path, facts: Mapping[str, str]) -> Path:
     return folder / f"{readable}-{digest}.timing"
 
 
-def read_timing_cache(folder: Path, facts: Mapping[str, str]) -> bytes:
-    """The cache; empty when there is none, or when others than its owner may write it."""
+def read_timing_cache(folder: Path, facts: Mapping[str, str], warn: Callable[[str], None] = _log.warning) -> bytes:
+    """The cache; empty when there is none.
+
+    Args:
+        folder: Of the caches.
+        facts: Of the build.
+        warn: Is told why a cache that is there is not used: others own or may write it, or it cannot be read.
+    """
     path = timing_cache_path(folder, facts)
     try:
-        if path.stat().st_mode & (stat.S_IWOTH | stat.S_IWGRP) or path.stat().st_uid != os.geteuid():
-            return b""
-        return path.read_bytes()
-    except OSError:
+        return read_trusted(path, folder, "what builds an engine is")
+    except FileNotFoundError:
         return b""
+    except UntrustedFileError as error:
+        warn(f"the timing cache is not used: {error}")
+    except OSError as error:
+        warn(f"cannot read the timing cache {path}: {error.strerror or error}")
+    return b""
 
 
 def write_timing_cache(folder: Path, facts: Mapping[str, str], content: bytes) -> Path:
     """Replace the cache, whole or not at all.
 
     Raises:
+        UntrustedFileError: Others own the folder or may write it.
         OSError: The folder cannot be made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = timing_cache_path(folder, facts)
-    write_atomically(path, content)
-    path.chmod(0o600)
+    write_private(path, content)
     return path

@@ -13,11 +13,12 @@ import os
 from pathlib import Path
 
 from yolact_plugins.compile import compiler
-from yolact_plugins.compile.cubin_folder import INDEX_NAME, CubinFolderError, cubin_folder, find_cubin, write_cubins
+from yolact_plugins.compile.cubin_folder import CubinFolderError, CubinIndex, cubin_folder, find_bundle, write_cubins
 from yolact_plugins.compile.cuda_headers import find_headers
 from yolact_plugins.compile.sources import KernelSource
 from yolact_plugins.driver.cubin import Cubin, check_arch
-from yolact_plugins.errors import KernelCompileError, MissingCubinError, MissingDependencyError
+from yolact_plugins.errors import KernelCompileError, MissingCubinError, MissingDependencyError, UntrustedFileError
+from yolact_plugins.trusted_files import cache_home, private_folder
 
 __all__ = ["CubinCache", "default_cache_folder", "jit_is_forbidden"]
 
@@ -26,11 +27,8 @@ _SWITCH = "YOLACT_FORBID_JIT"
 
 
 def default_cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/yolact-deploy/cubins``, by default below ``~/.cache``."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    # By the XDG specification, a relative path is to be ignored.
-    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
-    return base / "yolact-deploy" / "cubins"
+    """``$XDG_CACHE_HOME/yolact-deploy/cubins``, by default below ``~/.cache``; see :func:`cache_home`."""
+    return cache_home() / "yolact-deploy" / "cubins"
 
 
 def jit_is_forbidden() -> bool:
@@ -41,15 +39,20 @@ def jit_is_forbidden() -> bool:
 class CubinCache:
     """Gives the machine code of a source for an architecture.
 
-    Several processes may use one cache: entries appear whole, and a damaged one is built again.
+    Several processes may use one cache: entries appear whole, and a damaged one is built again. A cache that others
+    own or may write is neither used nor written, which a warning says.
 
     Args:
         folder: The cache; None is :func:`default_cache_folder`. It is made when something is first kept in it.
-        precompiled: A bundle, or a folder that ``python -m yolact_plugins.compile -o`` wrote, to look into first.
+        precompiled: What to look into first: the index of a bundle's kernels, whose hash somebody has compared; or a
+            bundle, or a folder that ``python -m yolact_plugins.compile -o`` wrote, used as far as nobody else may
+            write it.
         bundle: The bundle that has nothing precompiled yet, for the advice in an error.
     """
 
-    def __init__(self, folder: Path | None = None, precompiled: Path | None = None, bundle: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, precompiled: CubinIndex | Path | None = None, bundle: Path | None = None
+    ) -> None:
         self.folder = folder or default_cache_folder()
         self.precompiled = precompiled
         self.bundle = bundle
@@ -63,6 +66,7 @@ class CubinCache:
 
         Raises:
             MissingCubinError: It is nowhere, and ``YOLACT_FORBID_JIT`` is set.
+            UntrustedFileError: A bundle whose index was given has it, and others may have written it since.
             KernelCompileError: It does not compile.
             MissingDependencyError: It is nowhere, and there is no compiler.
         """
@@ -70,7 +74,7 @@ class CubinCache:
         reasons = []
         try:
             if self.precompiled is not None:
-                return find_cubin(cubin_folder(self.precompiled), source, arch, compiler.OPTIONS)
+                return self._precompiled(self.precompiled).find(source, arch, compiler.OPTIONS)
         except CubinFolderError as error:
             reasons.append(str(error))
         try:
@@ -83,10 +87,10 @@ class CubinCache:
                 )
                 raise MissingCubinError(self._what_to_do(source, arch, reasons)) from error
             raise
-        if (entry / INDEX_NAME).exists():
+        if entry.exists():
             try:
-                return find_cubin(entry, source, arch, compiler.OPTIONS)
-            except CubinFolderError as error:
+                return CubinIndex.read(entry, self.folder).find(source, arch, compiler.OPTIONS)
+            except (CubinFolderError, UntrustedFileError) as error:
                 reasons.append(str(error))
         if jit_is_forbidden():
             raise MissingCubinError(self._what_to_do(source, arch, reasons))
@@ -101,16 +105,23 @@ class CubinCache:
         key = json.dumps([source.digest, arch, compiler.OPTIONS, nvrtc_version, headers_digest])
         return self.folder / f"{source.family}.{arch}.{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
+    @staticmethod
+    def _precompiled(place: CubinIndex | Path) -> CubinIndex:
+        if isinstance(place, CubinIndex):
+            return place
+        return CubinIndex.read(cubin_folder(place), find_bundle(place) or place)
+
     def _keep(self, entry: Path, cubin: Cubin) -> None:
         try:
             # Machine code that this user will run: nobody else may put some here.
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_cubins(entry, [cubin])
-        except OSError as error:
+            private_folder(self.folder)
+            write_cubins(entry, [cubin], private=True)
+        except (OSError, UntrustedFileError) as error:
             _log.warning("%s is not kept and will be compiled again at the next start: %s", cubin.family, error)
 
     def _what_to_do(self, source: KernelSource, arch: str, reasons: list[str]) -> str:
-        target = self.precompiled or self.bundle or "MODEL.bundle"
+        given = self.precompiled.root if isinstance(self.precompiled, CubinIndex) else self.precompiled
+        target = given or self.bundle or "MODEL.bundle"
         found = "; ".join(reasons) or f"it is not in {self.folder}"
         return (
             f"{source.family} is not compiled for this GPU ({arch}), and {_SWITCH} forbids compiling here: {found}. "

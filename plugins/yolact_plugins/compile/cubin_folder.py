@@ -15,18 +15,20 @@ from typing import Any
 
 from yolact_plugins.compile.sources import KernelSource
 from yolact_plugins.driver.cubin import Cubin, KernelFigures
-from yolact_plugins.errors import TextError
+from yolact_plugins.errors import TextError, UntrustedFileError
 from yolact_plugins.files import write_atomically
 from yolact_plugins.text import decode_json
+from yolact_plugins.trusted_files import check_trusted, private_folder, read_regular, read_trusted, write_private
 
 __all__ = [
     "FOLDER_NAME",
     "INDEX_NAME",
     "MANIFEST_NAME",
+    "SUBJECT",
     "CubinFolderError",
+    "CubinIndex",
     "cubin_folder",
     "find_bundle",
-    "find_cubin",
     "named_cubins",
     "prune_cubins",
     "write_cubins",
@@ -37,6 +39,8 @@ FOLDER_NAME = "cubins"
 INDEX_NAME = "cubins.json"
 MANIFEST_NAME = "manifest.json"
 """What makes a folder a bundle."""
+SUBJECT = "kernels are"
+"""For :mod:`yolact_plugins.trusted_files`."""
 _FORMAT_VERSION = 1
 
 
@@ -59,27 +63,36 @@ def find_bundle(path: Path) -> Path | None:
     return path if (path / MANIFEST_NAME).is_file() else None
 
 
-def write_cubins(folder: Path, cubins: Iterable[Cubin], *, prune: bool = False) -> Path:
+def write_cubins(folder: Path, cubins: Iterable[Cubin], *, prune: bool = False, private: bool = False) -> Path:
     """Write cubins, then the index that names them; a reader finds the old state or the new one.
 
     Args:
         folder: Made if missing.
         cubins: All that the folder shall hold.
         prune: Remove the cubin files that the new index does not name.
+        private: Only this user may enter the folder and read what is in it, whatever the umask; for caches.
 
     Returns:
         The index.
+
+    Raises:
+        UntrustedFileError: It should be private, and others own the folder or may write it.
+        OSError: It cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    write = write_private if private else write_atomically
+    if private:
+        private_folder(folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for cubin in cubins:
         # The hash in the name: another build never overwrites a file that an older index still names.
         name = f"{cubin.family}.{cubin.arch}.{cubin.sha256[:12]}.cubin"
-        write_atomically(folder / name, cubin.code)
+        write(folder / name, cubin.code)
         entries.append(_entry(cubin, name))
     index = folder / INDEX_NAME
     document = {"format_version": _FORMAT_VERSION, "cubins": entries}
-    write_atomically(index, (json.dumps(document, indent=1) + "\n").encode())
+    write(index, (json.dumps(document, indent=1) + "\n").encode())
     if prune:
         prune_cubins(folder)
     return index
@@ -112,25 +125,91 @@ def named_cubins(folder: Path, index: bytes) -> list[tuple[Path, str]]:
         return [(_path(folder, entry), str(entry["sha256"])) for entry in _entries(folder, index)]
 
 
-def find_cubin(folder: Path, source: KernelSource, arch: str, options: tuple[str, ...]) -> Cubin:
-    """Read the cubin of a source, and check that it is whole and made of this very source.
+@dataclasses.dataclass(frozen=True)
+class CubinIndex:
+    """An index that was read once: what was checked is what is used, and cubins are read, hashed and used in one go.
 
-    Args:
-        folder: With an index.
-        source: What shall run.
-        arch: Such as ``"sm_87"``.
-        options: That it must have been compiled with.
-
-    Raises:
-        CubinFolderError: Not there, of another source or other options, or damaged; the message says which.
+    Attributes:
+        folder: Where the cubins are.
+        content: Of the index.
+        root: The bundle or cache that `folder` is or is in. A cubin is used only if it and the folders up to this one
+            are this user's or root's, and nobody else may write them.
+        signed: A verified signature covers the index, so that the hashes in it are enough, whoever owns the files.
     """
-    with _explained(folder):
-        entries = _entries(folder, (folder / INDEX_NAME).read_bytes())
-        same_name = [entry for entry in entries if (entry["family"], entry["arch"]) == (source.family, arch)]
-        matching = [e for e in same_name if e["source_digest"] == source.digest and tuple(e["options"]) == options]
-        if not matching:
-            raise CubinFolderError(_why_not(folder, entries, source.family, arch))
-        return _read(folder, matching[0])
+
+    folder: Path
+    content: bytes
+    root: Path
+    signed: bool = False
+
+    @classmethod
+    def read(cls, folder: Path, root: Path) -> CubinIndex:
+        """Read the index of a folder.
+
+        Raises:
+            CubinFolderError: There is none, or others may have written it.
+        """
+        with _explained(folder):
+            try:
+                return cls(folder, read_trusted(folder / INDEX_NAME, root, SUBJECT), root)
+            except UntrustedFileError as error:
+                raise CubinFolderError(f"it is not used: {error}") from error
+
+    def named(self) -> list[tuple[Path, str]]:
+        """Path and SHA-256 of every cubin, as :func:`named_cubins` has them.
+
+        Raises:
+            CubinFolderError: The index cannot be understood.
+        """
+        return named_cubins(self.folder, self.content)
+
+    def check_cubins(self) -> None:
+        """Ask of every cubin that is there whether others may have written it; none is read.
+
+        Raises:
+            CubinFolderError: The index cannot be understood.
+            UntrustedFileError: Somebody may have.
+        """
+        for path, _ in self.named():
+            with contextlib.suppress(FileNotFoundError):
+                if not self.signed:
+                    check_trusted(path, self.root, SUBJECT)
+
+    def find(self, source: KernelSource, arch: str, options: tuple[str, ...]) -> Cubin:
+        """Read the cubin of a source, and check that it is whole and made of this very source.
+
+        Args:
+            source: What shall run.
+            arch: Such as ``"sm_87"``.
+            options: That it must have been compiled with.
+
+        Raises:
+            CubinFolderError: Not there, of another source or other options, or damaged; the message says which.
+            UntrustedFileError: Others may have written it.
+        """
+        with _explained(self.folder):
+            entries = _entries(self.folder, self.content)
+            same_name = [entry for entry in entries if (entry["family"], entry["arch"]) == (source.family, arch)]
+            matching = [e for e in same_name if e["source_digest"] == source.digest and tuple(e["options"]) == options]
+            if not matching:
+                raise CubinFolderError(_why_not(self.folder, entries, source.family, arch))
+            return self._load(matching[0])
+
+    def _load(self, entry: Mapping[str, Any]) -> Cubin:
+        path = _path(self.folder, entry)
+        code = read_regular(path) if self.signed else read_trusted(path, self.root, SUBJECT)
+        found = hashlib.sha256(code).hexdigest()
+        if found != entry["sha256"]:
+            raise CubinFolderError(f"{path} is damaged: its SHA-256 is {found[:12]}…, not {entry['sha256'][:12]}…")
+        return Cubin(
+            family=entry["family"],
+            arch=entry["arch"],
+            source_digest=entry["source_digest"],
+            options=tuple(entry["options"]),
+            nvrtc_version=entry["nvrtc_version"],
+            code=code,
+            figures={kernel: KernelFigures(**figures) for kernel, figures in entry["kernels"].items()},
+        )
 
 
 @contextlib.contextmanager
@@ -168,23 +247,6 @@ def _path(folder: Path, entry: Mapping[str, Any]) -> Path:
         # An index is data from elsewhere; it may not point out of its folder.
         raise CubinFolderError(f'{folder / INDEX_NAME} names "{name}", which is not in this folder')
     return folder / name
-
-
-def _read(folder: Path, entry: Mapping[str, Any]) -> Cubin:
-    path = _path(folder, entry)
-    code = path.read_bytes()
-    found = hashlib.sha256(code).hexdigest()
-    if found != entry["sha256"]:
-        raise CubinFolderError(f"{path} is damaged: its SHA-256 is {found[:12]}…, not {entry['sha256'][:12]}…")
-    return Cubin(
-        family=entry["family"],
-        arch=entry["arch"],
-        source_digest=entry["source_digest"],
-        options=tuple(entry["options"]),
-        nvrtc_version=entry["nvrtc_version"],
-        code=code,
-        figures={kernel: KernelFigures(**figures) for kernel, figures in entry["kernels"].items()},
-    )
 
 
 def _entry(cubin: Cubin, name: str) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from yolact_plugins.files import real_path
+from yolact_plugins.trusted_files import check_trusted, read_regular, read_trusted
 from yolact_runtime.backends.cuda_driver import Gpu, find_gpu
 from yolact_runtime.backends.tensorrt_library import TensorRtLibrary, covers, load_tensorrt, version_numbers
 from yolact_runtime.errors import (
@@ -27,14 +29,9 @@ from yolact_runtime.errors import (
     BundleError,
     EngineMismatchError,
     MissingDependencyError,
+    UntrustedFileError,
 )
-from yolact_runtime.model.bundle import (
-    ENGINE_ROLE,
-    artefact_path,
-    file_sha256,
-    read_manifest,
-    refuse_writable_by_all,
-)
+from yolact_runtime.model.bundle import ENGINE_ROLE, artefact_path, file_sha256, read_manifest
 from yolact_runtime.model.bundle_folder import BundleFolder
 from yolact_runtime.model.engine_name import manifest_from_name
 from yolact_runtime.model.manifest import Artefact, Manifest
@@ -94,12 +91,14 @@ class LoadedEngine:
         engine: ``ICudaEngine``.
         runtime: ``Runtime``.
         manifest: How to feed the engine and read its outputs; from inside the engine where it has room for it.
+        sha256: Of the plan that was loaded.
     """
 
     library: TensorRtLibrary
     engine: Any
     runtime: Any
     manifest: Manifest
+    sha256: str
 
 
 def engine_file_name(precision: str, target: str) -> str:
@@ -178,15 +177,19 @@ def read_engine(file: EngineFile, signed: bool = False) -> bytes:
 
     Args:
         file: The engine.
-        signed: A verified signature vouches for its hash, so that who may write the file does not matter.
+        signed: The signature of the manifest that `file` is of was verified, so that its hash is enough, whoever owns
+            the file.
 
     Raises:
-        BundleError: Others may write the file, it cannot be read, or it is not what the manifest lists.
+        BundleError: Others own or may write the file or its folder, it cannot be read, or it is not what the manifest
+            lists.
     """
-    if not signed:
-        refuse_writable_by_all(file.path, "an engine is")
     try:
-        plan = file.path.read_bytes()
+        plan = read_regular(file.path) if signed else read_trusted(file.path, file.path.parent, "an engine is")
+    except UntrustedFileError as error:
+        raise BundleError(
+            f"{error}. Or have the bundle signed and verified (--verify-key KEY): then its hash is enough"
+        ) from error
     except OSError as error:
         raise BundleError(f"cannot read {file.path}: {error.strerror or error}") from error
     found = hashlib.sha256(plan).hexdigest()
@@ -228,7 +231,8 @@ def load_engine(file: EngineFile, lean_runtime: Path | None = None) -> LoadedEng
     Args:
         file: The engine.
         lean_runtime: The lean runtime library of the TensorRT release that built a version-compatible engine; None for
-            all other engines. It is loaded as it is: give only a path of your system's own packages.
+            all other engines. Give the path of your system's own package: it and its folder, without links, must be
+            root's or this user's, and writable by nobody else.
 
     Raises:
         BundleError: The file is not what the manifest says.
@@ -237,6 +241,7 @@ def load_engine(file: EngineFile, lean_runtime: Path | None = None) -> LoadedEng
         BackendError: TensorRT refuses the engine; the message has its log.
     """
     plan = read_engine(file, file.signed)
+    lean_path = None if lean_runtime is None else _checked_library(lean_runtime)
     try:
         library = load_tensorrt(file.target)
     except MissingDependencyError as error:
@@ -246,15 +251,27 @@ def load_engine(file: EngineFile, lean_runtime: Path | None = None) -> LoadedEng
     check_engine(file, library, gpu)
     with library.collect() as log:
         runtime = library.module.Runtime(library.logger)
-        if lean_runtime is not None:
-            runtime = runtime.load_runtime(str(lean_runtime))
+        if lean_path is not None:
+            runtime = runtime.load_runtime(lean_path)
         if runtime is None:
             raise BackendError(f"TensorRT cannot load the lean runtime {lean_runtime}{log.tail()}")
         runtime.engine_host_code_allowed = False
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BackendError(f"TensorRT {library.version} refuses {file.path} on {gpu.name}{log.tail()}")
-    return LoadedEngine(library, engine, runtime, _manifest_of(engine, file))
+    return LoadedEngine(library, engine, runtime, _manifest_of(engine, file), hashlib.sha256(plan).hexdigest())
+
+
+def _checked_library(path: Path) -> str:
+    """The path without links of a library that TensorRT will load by its name; packages link to it by version."""
+    real = real_path(path)
+    try:
+        check_trusted(real, real.parent, "the lean runtime is")
+    except UntrustedFileError as error:
+        raise BackendError(str(error)) from error
+    except OSError as error:
+        raise BackendError(f"cannot read the lean runtime {path}: {error.strerror or error}") from error
+    return str(real)
 
 
 def _manifest_of(engine: Any, file: EngineFile) -> Manifest:

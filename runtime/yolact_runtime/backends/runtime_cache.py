@@ -1,6 +1,6 @@
 """What TensorRT-RTX compiled for this GPU, kept on disk: without it every start compiles for seconds.
 
-The file is code that will run: it lies in a folder that only its owner can enter, and anything else is not read.
+The file is code that will run, so it is used by the rule of :mod:`yolact_plugins.trusted_files` only.
 TensorRT-RTX itself refuses a cache of another GPU, driver or version.
 """
 
@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
-from yolact_plugins.compile.cache import default_cache_folder
-from yolact_plugins.files import write_atomically
-from yolact_runtime.model.bundle import file_sha256
+from yolact_plugins.trusted_files import cache_home, read_trusted, write_private
+from yolact_runtime.errors import UntrustedFileError
 
 __all__ = ["RuntimeCache", "cache_folder"]
 
@@ -23,8 +20,8 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/yolact-deploy/rtx``, by default below ``~/.cache``."""
-    return default_cache_folder().with_name("rtx")
+    """``$XDG_CACHE_HOME/yolact-deploy/rtx``, by default below ``~/.cache``; see :func:`cache_home`."""
+    return cache_home() / "yolact-deploy" / "rtx"
 
 
 class RuntimeCache:
@@ -48,13 +45,13 @@ class RuntimeCache:
         self.config.set_runtime_cache(self._cache)
 
     @classmethod
-    def of(cls, engine: Any, plan: Path) -> RuntimeCache | None:
-        """For an engine; None for TensorRT proper, whose engines are compiled when they are built."""
+    def of(cls, engine: Any, sha256: str) -> RuntimeCache | None:
+        """For an engine and the hash of its plan; None for TensorRT proper, which compiles when engines are built."""
         if not hasattr(engine, "create_runtime_config"):
             return None
         if not hasattr(type(engine.create_runtime_config()), "create_runtime_cache"):
             return None
-        return cls(engine, cache_folder() / f"{file_sha256(plan)[:32]}.cache")
+        return cls(engine, cache_folder() / f"{sha256[:32]}.cache")
 
     def store(self) -> None:
         """Write what has been compiled since it was last written."""
@@ -63,23 +60,19 @@ class RuntimeCache:
             digest = hashlib.sha256(content).digest()
             if digest == self._kept:
                 return
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_atomically(self._path, content)
+            write_private(self._path, content)
             self._kept = digest
-        except (OSError, RuntimeError, TypeError) as error:
+        except (UntrustedFileError, OSError, RuntimeError, TypeError) as error:
             _log.warning("what TensorRT-RTX compiled is not kept, the next start compiles again: %s", error)
 
 
 def _read(path: Path) -> bytes | None:
     try:
-        for place in (path, path.parent):
-            found = place.stat()
-            if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid != os.getuid():
-                _log.warning("%s can be written by others; it is not used: chmod go-w %s", place, place)
-                return None
-        return path.read_bytes()
+        return read_trusted(path, path.parent, "what TensorRT-RTX compiled is")
     except FileNotFoundError:
         return None
+    except UntrustedFileError as error:
+        _log.warning("the cache of TensorRT-RTX is not used: %s", error)
     except OSError as error:
         _log.warning("cannot read %s: %s", path, error)
-        return None
+    return None

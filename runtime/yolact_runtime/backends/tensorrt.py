@@ -65,7 +65,7 @@ class TensorRtBackend:
             # Errors first that need no driver's library: the engine, TensorRT itself, and whether there is a GPU.
             self._loaded: LoadedEngine | None = load_engine(file)
             self.device = stack.enter_context(device or _open_device(name))
-            self._cache = RuntimeCache.of(self._loaded.engine, file.path)
+            self._cache = RuntimeCache.of(self._loaded.engine, self._loaded.sha256)
             if self._cache is not None:
                 configure_contexts(self.module, self._cache.config)
             self.tensors = _read_tensors(self._loaded, self._create_context())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import shlex
-import stat
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +38,6 @@ __all__ = [
     "open_file",
     "open_folder",
     "read_manifest",
-    "refuse_writable_by_all",
     "require_precision",
 ]
 
@@ -195,26 +193,6 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def refuse_writable_by_all(path: Path, subject: str) -> None:
-    """Refuse code from a place that every user of the machine may change.
-
-    Args:
-        path: A file or folder; the folder that it is in is looked at too.
-        subject: What it is, for the message: ``"an engine is"``.
-
-    Raises:
-        BundleError: Everybody may write it.
-    """
-    for place in (path, path.parent):
-        mode = place.stat().st_mode
-        # Anybody may add files to a sticky folder such as /tmp, but not replace those of others.
-        if mode & stat.S_IWOTH and not (place.is_dir() and mode & stat.S_ISVTX):
-            raise BundleError(
-                f"{place} can be written by every user of this machine, and {subject} executable code: "
-                f"chmod o-w {place}, and make sure that what is there is yours"
-            )
 
 
 def require_precision(

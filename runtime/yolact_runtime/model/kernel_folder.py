@@ -12,47 +12,46 @@ import re
 import shlex
 from pathlib import Path
 
-from yolact_plugins.compile.cubin_folder import FOLDER_NAME, CubinFolderError, named_cubins
+from yolact_plugins.compile.cubin_folder import FOLDER_NAME, SUBJECT, CubinFolderError, CubinIndex
 from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT, KERNELS_ROLE
-from yolact_runtime.errors import BundleError
-from yolact_runtime.model.bundle import file_sha256, refuse_writable_by_all
+from yolact_plugins.trusted_files import read_regular, read_trusted
+from yolact_runtime.errors import BundleError, UntrustedFileError
+from yolact_runtime.model.bundle import file_sha256
 from yolact_runtime.model.manifest import Artefact, Manifest
 
 __all__ = ["bundle_kernels", "check_kernels"]
 
+_SIGNED_INSTEAD = "Or have the bundle signed and verified (--verify-key KEY): then its hashes are enough"
 _ARCH = re.compile(r"\bsm_\d{2,3}[af]?\b")
 
 
-def bundle_kernels(folder: Path, manifest: Manifest, signed: bool = False) -> Path | None:
+def bundle_kernels(folder: Path, manifest: Manifest, signed: bool = False) -> CubinIndex | None:
     """The compiled kernels of a bundle.
 
-    Cubins are compared with the index when they are read, by :class:`yolact_plugins.compile.cache.CubinCache`; those of
-    GPUs that are not here may be missing.
+    The index is read once: what was compared with the manifest is what is used. Cubins are read, compared with it and
+    used by :class:`yolact_plugins.compile.cache.CubinCache`; those of GPUs that are not here may be missing.
 
     Args:
         folder: The bundle.
-        manifest: Its manifest, as it was read when the bundle was opened.
-        signed: Its signature was verified, so that who may write the files does not matter.
+        manifest: Its manifest, as it was read or verified.
+        signed: The manifest's signature was verified, so that its hashes are enough, whoever owns the files.
 
     Returns:
-        The folder for ``CubinCache(precompiled=…)``; None where the manifest lists no kernels and none are there.
+        The index for ``CubinCache(precompiled=…)``; None where the manifest lists no kernels and none are there.
 
     Raises:
         BundleError: The index is not the one that the manifest lists, kernels are there that it does not list, or
-            others may write them.
+            others own or may write them.
     """
     artefact = _entry(folder, manifest)
     if artefact is None:
         return None
-    cubins = _listed_cubins(folder, artefact)
-    # The bundle's folder too: who may write it may exchange the whole of cubins/.
-    for path in (
-        ()
-        if signed
-        else (folder / FOLDER_NAME, folder / KERNELS_ARTEFACT, *(path for path, _ in cubins if path.is_file()))
-    ):
-        refuse_writable_by_all(path, "kernels are")
-    return folder / FOLDER_NAME
+    try:
+        index = _listed_index(folder, artefact, trusted=not signed, signed=signed)
+        index.check_cubins()
+    except (UntrustedFileError, OSError) as error:
+        raise BundleError(f"{error}. {_SIGNED_INSTEAD}") from error
+    return index
 
 
 def check_kernels(folder: Path, manifest: Manifest) -> None:
@@ -68,7 +67,7 @@ def check_kernels(folder: Path, manifest: Manifest) -> None:
     artefact = _entry(folder, manifest)
     if artefact is None:
         return
-    for path, sha256 in _listed_cubins(folder, artefact):
+    for path, sha256 in _listed_index(folder, artefact, trusted=False).named():
         if not path.is_file():
             raise BundleError(f"{path} is missing; copy the whole folder, or {_compile_again(folder, artefact)}")
         if file_sha256(path) != sha256:
@@ -96,27 +95,36 @@ def _entry(folder: Path, manifest: Manifest) -> Artefact | None:
     return artefact
 
 
-def _listed_cubins(folder: Path, artefact: Artefact) -> list[tuple[Path, str]]:
-    """Path and sha256 of each cubin that the index names. What is parsed are the bytes whose hash was compared."""
+def _listed_index(folder: Path, artefact: Artefact, *, trusted: bool, signed: bool = False) -> CubinIndex:
+    """The index, which can be understood. What is parsed are the bytes whose hash was compared.
+
+    Args:
+        folder: The bundle.
+        artefact: What the manifest says of it.
+        trusted: Refuse what others own or may write.
+        signed: For the result.
+    """
     path = folder / KERNELS_ARTEFACT
     try:
-        index = path.read_bytes()
+        content = read_trusted(path, folder, SUBJECT) if trusted else read_regular(path)
     except OSError as error:
         raise BundleError(
             f"cannot read {path}: {error.strerror or error}; copy the whole folder, or "
             f"{_compile_again(folder, artefact)}"
         ) from error
-    found = hashlib.sha256(index).hexdigest()
+    found = hashlib.sha256(content).hexdigest()
     if found != artefact.sha256:
         raise BundleError(
             f"{path} is not the one that the manifest lists: sha256 {found[:12]}…, expected {artefact.sha256[:12]}…. "
             f"It is not loaded, because kernels are executable code. Copy the folder again, or "
             f"{_compile_again(folder, artefact)}"
         )
+    index = CubinIndex(path.parent, content, folder, signed)
     try:
-        return named_cubins(path.parent, index)
+        index.named()
     except CubinFolderError as error:
         raise BundleError(f"{error}; {_compile_again(folder, artefact)}") from error
+    return index
 
 
 def _compile_again(folder: Path, artefact: Artefact | None = None) -> str:

@@ -15,6 +15,7 @@ from yolact_export.engine.timing_cache import (
     write_timing_cache,
 )
 from yolact_runtime.backends.tensorrt_library import TensorRtLibrary, load_tensorrt
+from yolact_runtime.errors import UntrustedFileError
 
 FACTS = {
     "library": "tensorrt",
@@ -38,10 +39,29 @@ def test_a_cache_comes_back_for_the_same_device_and_tensorrt_only(tmp_path: Path
     assert [path.name for path in folder.iterdir()] == [path.name]
 
 
-def test_a_cache_that_others_may_write_is_not_used(tmp_path: Path) -> None:
-    path = write_timing_cache(tmp_path, FACTS, b"timings")
-    path.chmod(0o666)
-    assert read_timing_cache(tmp_path, FACTS) == b""
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_a_cache_that_others_may_write_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    path = write_timing_cache(tmp_path / "timing", FACTS, b"timings")
+    changed = path if place == "file" else path.parent
+    changed.chmod(0o777)
+    assert read_timing_cache(path.parent, FACTS) == b""
+    assert "the timing cache is not used: " in caplog.text
+    assert f"chmod go-w {changed}" in caplog.text
+    said: list[str] = []
+    assert read_timing_cache(path.parent, FACTS, said.append) == b""
+    assert len(said) == 1
+    if place == "folder":
+        with pytest.raises(UntrustedFileError):
+            write_timing_cache(path.parent, FACTS, b"other")
+
+
+def test_a_cache_that_is_a_link_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_timing_cache(tmp_path / "timing", FACTS, b"timings")
+    path.symlink_to(path.rename(tmp_path / "elsewhere"))
+    assert read_timing_cache(path.parent, FACTS) == b""
+    assert f"{path} is a link" in caplog.text
 
 
 def test_the_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -122,6 +122,53 @@ def test_a_damaged_entry_is_built_again_and_said(
     assert (len(compilations), caplog.text) == (2, "")
 
 
+@pytest.mark.parametrize("place", ["cache", "entry", "index", "cubin"])
+def test_a_cache_that_others_may_write_is_not_used(
+    tmp_path: Path, compilations: list[str], caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    folder = tmp_path / "cache"
+    cache = CubinCache(folder)
+    good = cache.get(SAMPLE, "sm_87")
+    (entry,) = folder.iterdir()
+    (file,) = entry.glob("*.cubin")
+    path = {"cache": folder, "entry": entry, "index": entry / INDEX_NAME, "cubin": file}[place]
+    path.chmod(0o777)
+    assert cache.get(SAMPLE, "sm_87") == good
+    assert compilations == ["sm_87", "sm_87"]
+    assert f"chmod go-w {path}" in caplog.text
+    # What others may write is not written to; a file of a folder that is ours is replaced, and is ours again.
+    assert ("is not kept" in caplog.text) is path.is_dir()
+    caplog.clear()
+    path.chmod(0o700)
+    assert cache.get(SAMPLE, "sm_87") == good
+    assert (len(compilations), caplog.text) == (2, "")
+
+
+def test_an_entry_that_is_a_link_out_of_the_cache(
+    tmp_path: Path, compilations: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = CubinCache(tmp_path / "cache")
+    good = cache.get(SAMPLE, "sm_87")
+    (entry,) = (tmp_path / "cache").iterdir()
+    (file,) = entry.glob("*.cubin")
+    file.symlink_to(file.rename(tmp_path / "elsewhere.cubin"))
+    assert cache.get(SAMPLE, "sm_87") == good
+    assert compilations == ["sm_87", "sm_87"]
+    assert f"{file} is a link" in caplog.text
+
+
+def test_no_umask_makes_a_cache_that_is_not_used(tmp_path: Path, compilations: list[str]) -> None:
+    before = os.umask(0)
+    try:
+        CubinCache(tmp_path / "cache").get(SAMPLE, "sm_87")
+    finally:
+        os.umask(before)
+    CubinCache(tmp_path / "cache").get(SAMPLE, "sm_87")
+    assert compilations == ["sm_87"]
+    for path in (tmp_path / "cache").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
 def _get(folder: str) -> str:
     return CubinCache(Path(folder)).get(SAMPLE, "sm_87").sha256
 

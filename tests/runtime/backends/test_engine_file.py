@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,14 +103,58 @@ def test_an_engine_that_was_exchanged(tmp_path: Path) -> None:
 def test_an_engine_or_a_folder_that_everybody_may_write(tmp_path: Path) -> None:
     file = write_engine(tmp_path / "b", JETSON)
     file.path.chmod(0o646)
-    with pytest.raises(BundleError, match=r"int8\.plan can be written by every user.*chmod o-w "):
+    message = (
+        r"int8\.plan belongs to .* written by every user.*an engine is executable code.*chmod go-w .*--verify-key KEY"
+    )
+    with pytest.raises(BundleError, match=message):
         read_engine(file)
+    assert read_engine(file, signed=True) == b"plan"
     file.path.chmod(0o644)
-    file.path.parent.chmod(0o757)
-    with pytest.raises(BundleError, match="/b can be written by every user"):
-        read_engine(file)
-    file.path.parent.chmod(0o1777)
+    for mode in (0o757, 0o1777):
+        file.path.parent.chmod(mode)
+        with pytest.raises(
+            BundleError, match=rf"/b belongs to .* has mode {mode:04o}: it can be written by every user"
+        ):
+            read_engine(file)
+        assert read_engine(file, signed=True) == b"plan"
+    file.path.parent.chmod(0o755)
     assert read_engine(file) == b"plan"
+
+
+def test_a_verified_signature_needs_the_hash_all_the_same(tmp_path: Path) -> None:
+    file = write_engine(tmp_path / "b", JETSON)
+    file.path.write_bytes(b"evil")
+    with pytest.raises(BundleError, match="is not the engine that the manifest lists"):
+        read_engine(file, signed=True)
+
+
+def test_an_engine_behind_a_link_or_in_a_pipe(tmp_path: Path) -> None:
+    file = write_engine(tmp_path / "b", JETSON)
+    elsewhere = file.path.rename(tmp_path / "elsewhere.plan")
+    file.path.symlink_to(elsewhere)
+    with pytest.raises(BundleError, match=r"int8\.plan is a link.*cp -r --remove-destination .*elsewhere\.plan"):
+        read_engine(file)
+    assert read_engine(file, signed=True) == b"plan"
+    file.path.unlink()
+    os.mkfifo(file.path)
+    with pytest.raises(BundleError, match=r"int8\.plan is no regular file"):
+        read_engine(file)
+    with pytest.raises(BundleError, match=r"int8\.plan: it is no regular file"):
+        read_engine(file, signed=True)
+
+
+def test_a_lean_runtime_that_others_may_write_is_not_loaded(tmp_path: Path) -> None:
+    file = write_engine(tmp_path / "b", JETSON)
+    library = tmp_path / "lib" / "libnvinfer_lean.so.10"
+    library.parent.mkdir()
+    library.write_bytes(b"")
+    library.chmod(0o666)
+    with pytest.raises(
+        BackendError, match=r"lean\.so\.10 belongs to .*the lean runtime is executable code.*chmod go-w"
+    ):
+        load_engine(file, library)
+    with pytest.raises(BackendError, match=r"cannot read the lean runtime .*none: No such file"):
+        load_engine(file, tmp_path / "none")
 
 
 @pytest.mark.usefixtures("on_a_jetson")

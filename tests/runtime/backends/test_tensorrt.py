@@ -424,7 +424,22 @@ def test_a_cache_that_others_may_write_is_not_read(
     (cache / "yolact-deploy" / "rtx").chmod(0o777)
     TensorRtBackend(plan, "tensorrt-rtx").close()
     assert fake.caches == []
-    assert "can be written by others; it is not used: chmod go-w" in caplog.text
+    assert "the cache of TensorRT-RTX is not used: " in caplog.text
+    assert "it can be written by every user of this machine" in caplog.text
+
+
+def test_a_cache_that_others_may_write_is_not_written_either(
+    bundle: Path, install: Callable[..., FakeTensorRt], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = add_engine(bundle, "rtx")
+    install(rtx=True)
+    folder = cache / "yolact-deploy" / "rtx"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    with TensorRtBackend(plan, "tensorrt-rtx") as backend:
+        backend.infer(np.zeros((1, 3, 32, 48), np.float32))
+    assert not list(folder.iterdir())
+    assert f"chmod go-w {folder}" in caplog.text
 
 
 def test_a_cache_that_cannot_be_kept_is_only_said(

@@ -16,10 +16,10 @@ from support.kernels import SAMPLE
 from support.precompiled import made_up_cubin, with_kernels
 from support.scenes import Thing, write_bundle
 from yolact_plugins.compile.cache import CubinCache
-from yolact_plugins.compile.cubin_folder import write_cubins
+from yolact_plugins.compile.cubin_folder import CubinIndex, write_cubins
 from yolact_plugins.errors import MissingCubinError
 from yolact_runtime.commands import run_cli
-from yolact_runtime.errors import BundleError
+from yolact_runtime.errors import BundleError, UntrustedFileError
 from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256, open_bundle, read_manifest
 from yolact_runtime.model.kernel_folder import bundle_kernels, check_kernels
 from yolact_runtime.model.manifest import Artefact
@@ -45,10 +45,14 @@ def relist(bundle: Path, **changes: object) -> None:
     (bundle / MANIFEST_NAME).write_text(changed.to_json(), encoding="utf-8")
 
 
+def kernels_of(bundle: Path, signed: bool = False) -> CubinIndex | None:
+    return bundle_kernels(bundle, read_manifest(bundle), signed)
+
+
 def refused(bundle: Path, message: str) -> None:
     """By the robot and by the check of a signature."""
     with pytest.raises(BundleError, match=message):
-        bundle_kernels(bundle, read_manifest(bundle))
+        kernels_of(bundle)
     with pytest.raises(BundleError, match=message):
         check_kernels(bundle, read_manifest(bundle))
 
@@ -62,15 +66,16 @@ def cubin(bundle: Path, arch: str = "sm_87") -> Path:
 
 
 def test_a_bundle_without_kernels(bundle: Path) -> None:
-    assert bundle_kernels(bundle, read_manifest(bundle)) is None
+    assert kernels_of(bundle) is None
     check_kernels(bundle, read_manifest(bundle))
 
 
 def test_a_bundle_with_kernels(bundle: Path, tmp_path: Path) -> None:
     with_kernels(bundle, "sm_87", "sm_90")
-    folder = bundle_kernels(bundle, read_manifest(bundle))
-    assert folder == bundle / "cubins"
-    cache = CubinCache(tmp_path / "cache", folder)
+    index = kernels_of(bundle)
+    assert index is not None
+    assert (index.folder, index.root) == (bundle / "cubins", bundle)
+    cache = CubinCache(tmp_path / "cache", index)
     assert cache.get(SAMPLE, "sm_90") == made_up_cubin("sm_90")
     check_kernels(bundle, read_manifest(bundle))
 
@@ -88,7 +93,7 @@ def test_files_that_the_index_does_not_name_are_never_read(bundle: Path) -> None
     with_kernels(bundle, "sm_87")
     (bundle / "cubins" / "stray.cubin").write_bytes(b"evil")
     (bundle / "cubins" / "stray.cubin").chmod(0o666)
-    assert bundle_kernels(bundle, read_manifest(bundle))
+    assert kernels_of(bundle)
     check_kernels(bundle, read_manifest(bundle))
 
 
@@ -97,7 +102,7 @@ def test_a_bundle_inside_the_folder_does_not_replace_it(bundle: Path, tmp_path: 
     with_kernels(bundle, "sm_87")
     (bundle / "cubins" / "manifest.json").write_text("{}")
     write_cubins(bundle / "cubins" / "cubins", [made_up_cubin("sm_87", b"evil")])
-    cache = CubinCache(tmp_path / "cache", bundle_kernels(bundle, read_manifest(bundle)))
+    cache = CubinCache(tmp_path / "cache", kernels_of(bundle))
     assert cache.get(SAMPLE, "sm_87") == made_up_cubin("sm_87")
 
 
@@ -144,7 +149,7 @@ def test_a_cubin_that_was_exchanged(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"sample\.sm_87\..*\.cubin is not the file that .*cubins\.json describes"):
         check_kernels(bundle, read_manifest(bundle))
     # Loading needs no check of all: each is checked when it is read.
-    cache = CubinCache(tmp_path / "cache", bundle_kernels(bundle, read_manifest(bundle)))
+    cache = CubinCache(tmp_path / "cache", kernels_of(bundle))
     assert cache.get(SAMPLE, "sm_90") == made_up_cubin("sm_90")
     with pytest.raises(MissingCubinError, match="is damaged: its SHA-256 is"):
         cache.get(SAMPLE, "sm_87")
@@ -159,8 +164,12 @@ def test_a_cubin_that_is_missing(bundle: Path, instead: str) -> None:
         path.mkdir()
     with pytest.raises(BundleError, match=r"sample\.sm_90\..*\.cubin is missing.*copy the whole folder, or compile"):
         check_kernels(bundle, read_manifest(bundle))
+    if instead == "a folder":
+        with pytest.raises(BundleError, match=r"\.cubin is no regular file"):
+            kernels_of(bundle)
+        return
     # A robot may leave out what other GPUs run.
-    assert bundle_kernels(bundle, read_manifest(bundle))
+    assert kernels_of(bundle)
 
 
 @pytest.mark.parametrize(
@@ -195,11 +204,6 @@ def test_what_to_type_holds_architectures_and_nothing_else_of_a_manifest(bundle:
     refused(bundle, f"{COMMAND}sm_XY -o")
 
 
-def test_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json"):
-        bundle_kernels(tmp_path, read_manifest(tmp_path))
-
-
 WRITABLE: dict[str, Callable[[Path], Path]] = {
     "bundle": lambda bundle: bundle,
     "folder": lambda bundle: bundle / "cubins",
@@ -215,13 +219,36 @@ def test_what_everybody_may_write_is_not_run(bundle: Path, place: Callable[[Path
     mode = path.stat().st_mode
     path.chmod(mode | 0o002)
     with pytest.raises(
-        BundleError, match=rf"^{path} can be written by every user .*kernels are executable code: chmod o-w {path}, "
+        BundleError,
+        match=rf"^{path} belongs to .*written by every user .*kernels are executable code.*chmod go-w {path}\. Or have "
+        rf"the bundle signed",
     ):
-        bundle_kernels(bundle, read_manifest(bundle))
+        kernels_of(bundle)
     # Signing and checking a signature run nothing.
     check_kernels(bundle, read_manifest(bundle))
+    # And the hashes of a verified manifest are enough.
+    signed = kernels_of(bundle, signed=True)
+    assert CubinCache(precompiled=signed).get(SAMPLE, "sm_87") == made_up_cubin("sm_87")
     path.chmod(mode)
-    assert bundle_kernels(bundle, read_manifest(bundle))
+    assert kernels_of(bundle)
+
+
+def test_what_was_compared_is_what_is_used(bundle: Path, tmp_path: Path) -> None:
+    """Everything is exchanged, hashes too, after the index was compared: nothing of it is looked at."""
+    with_kernels(bundle, "sm_87")
+    index = kernels_of(bundle)
+    write_cubins(bundle / "cubins", [made_up_cubin("sm_87", b"evil")])
+    assert CubinCache(tmp_path / "cache", index).get(SAMPLE, "sm_87") == made_up_cubin("sm_87")
+    (bundle / MANIFEST_NAME).write_text("{}")
+    assert CubinCache(tmp_path / "cache", index).get(SAMPLE, "sm_87") == made_up_cubin("sm_87")
+
+
+def test_a_cubin_that_others_may_write_since_the_bundle_was_opened(bundle: Path, tmp_path: Path) -> None:
+    with_kernels(bundle, "sm_87")
+    index = kernels_of(bundle)
+    cubin(bundle).chmod(0o666)
+    with pytest.raises(UntrustedFileError, match="kernels are executable code"):
+        CubinCache(tmp_path / "cache", index).get(SAMPLE, "sm_87")
 
 
 def test_the_manifest_of_a_bundle_with_kernels_reads_as_any_other(bundle: Path) -> None:

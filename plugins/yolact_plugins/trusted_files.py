@@ -1,0 +1,317 @@
+"""Files whose content will run on this machine: read once, and only where nobody else could have put it.
+
+Engines, compiled kernels, and what TensorRT keeps between builds are code, or decide which code runs. One rule is for
+all of them: the file, and every folder from it up to the one that somebody named, belongs to this user or to root, and
+nobody else may write it. It is asked of the opened file itself, below that folder no link is followed, and what is
+returned are the bytes of that same file: whoever exchanges a name meanwhile exchanges nothing.
+
+A folder that is writable by its group passes where the group is its owner's own and has no other member, which is how
+Ubuntu makes folders. Access-control lists are respected. What lies above the named folder is not asked: who may write
+there can move folders, but cannot make one that belongs to this user.
+
+Caches of data (calibration, observations, latencies) hold numbers that are checked where they are read, and are not
+read by this rule.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from yolact_plugins.errors import UntrustedFileError
+from yolact_plugins.files import write_atomically
+from yolact_plugins.text import printable
+
+__all__ = ["cache_home", "check_trusted", "private_folder", "read_regular", "read_trusted", "write_private"]
+
+_log = logging.getLogger(__name__)
+# Opening a pipe that nobody writes would wait for ever; it is refused once it is open.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+_WRITE_BITS = stat.S_IWGRP | stat.S_IWOTH
+_ACCESS_LIST = "system.posix_acl_access"
+_passed_over: set[str] = set()
+
+
+def read_trusted(path: Path, root: Path, subject: str) -> bytes:
+    """Read a file whose content will run here, if nobody but its owner and root could have written it.
+
+    Args:
+        path: The file, below `root`.
+        root: The folder that somebody named: a bundle, a cache. It may be a link itself; nothing below it may.
+        subject: What the file is, with its verb, for the message: ``"an engine is"``.
+
+    Returns:
+        The whole content, of the very file that was checked.
+
+    Raises:
+        UntrustedFileError: Others own or may write the file or a folder from it up to `root`, it is or lies behind a
+            link, or it is no regular file; the message says the place, its owner and mode, and what to type.
+        FileNotFoundError: It is not there.
+        OSError: It cannot be read; the error has its name.
+    """
+    with _opened(path, root, subject) as descriptor, _named(path):
+        return _content(descriptor)
+
+
+def check_trusted(path: Path, root: Path, subject: str) -> None:
+    """As :func:`read_trusted`, without reading: for files that are read later, and checked again then.
+
+    Raises:
+        UntrustedFileError, OSError: As for :func:`read_trusted`.
+    """
+    with _opened(path, root, subject):
+        pass
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a file that a signed hash will be compared with, whoever owns it. Links are followed, pipes are refused.
+
+    Raises:
+        OSError: It is not there, cannot be read, or is no regular file; the error has its name.
+    """
+    with _named(path):
+        descriptor = os.open(path, _READ)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file")
+            return _content(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder for code that this user will run, which nobody else may enter; one that is there is checked.
+
+    Args:
+        path: The folder; missing folders above it are made, too.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UntrustedFileError: It is there, and others own it or may write it.
+        OSError: It cannot be made; the error has its name.
+    """
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _folder(path, None, path) as descriptor:
+        _judge(descriptor, path, "what is kept there is")
+    return path
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, into a :func:`private_folder`, for its owner alone, whatever the umask is.
+
+    Raises:
+        UntrustedFileError: Others own the folder or may write it.
+        OSError: It cannot be written.
+    """
+    private_folder(path.parent)
+    write_atomically(path, content)
+    path.chmod(0o600)
+
+
+def cache_home() -> Path:
+    """``$XDG_CACHE_HOME`` where it is an absolute path, else ``~/.cache``.
+
+    A folder that every user may write and exchange things in is passed over, with one warning. One such as ``/tmp``,
+    where everybody may add but not exchange, serves: what others have put there is not theirs to hide.
+    """
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    usual = Path.home() / ".cache"
+    # By the XDG specification, a relative path is to be ignored.
+    if not Path(named).is_absolute():
+        return usual
+    with suppress(OSError):
+        mode = Path(named).stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            if named not in _passed_over:
+                _passed_over.add(named)
+                _log.warning(
+                    "XDG_CACHE_HOME is %s, which every user of this machine may write (mode %04o); caches of code go "
+                    "to %s instead: chmod o-w %s",
+                    printable(named),
+                    stat.S_IMODE(mode),
+                    usual,
+                    printable(shlex.quote(named)),
+                )
+            return usual
+    return Path(named)
+
+
+@contextmanager
+def _opened(path: Path, root: Path, subject: str) -> Iterator[int]:
+    """The descriptor of a regular file, once it and every folder up to `root` have been judged."""
+    parts = path.relative_to(root).parts
+    if not parts or ".." in parts:
+        raise ValueError(f"{path} is not below {root}")
+    with _descend(root, parts[:-1], subject) as folder:
+        descriptor = _open(parts[-1], folder, path, _READ | os.O_NOFOLLOW)
+        try:
+            if not stat.S_ISREG(_fstat(descriptor).st_mode):
+                raise UntrustedFileError(f"{_shown(path)} is no regular file, and {subject} read from files only")
+            _judge(descriptor, path, subject)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _descend(root: Path, parts: tuple[str, ...], subject: str) -> Iterator[int]:
+    """The descriptor of a folder below `root`, each on the way opened in the one before it and judged."""
+    with _folder(root, None, root) as descriptor:
+        _judge(descriptor, root, subject)
+        if not parts:
+            yield descriptor
+            return
+        place, held = root, os.dup(descriptor)
+        try:
+            for name in parts:
+                place = place / name
+                lower = _open(name, held, place, _READ | os.O_DIRECTORY | os.O_NOFOLLOW)
+                os.close(held)
+                held = lower
+                _judge(held, place, subject)
+            yield held
+        finally:
+            os.close(held)
+
+
+@contextmanager
+def _folder(path: Path, above: int | None, place: Path) -> Iterator[int]:
+    descriptor = _open(str(path), above, place, _READ | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open(name: str, folder: int | None, place: Path, flags: int) -> int:
+    try:
+        with _named(place):
+            return os.open(name, flags, dir_fd=folder)
+    except OSError as error:
+        # A link where none may be is one of these two, by whether a folder was asked for.
+        if flags & os.O_NOFOLLOW and error.errno in {errno.ELOOP, errno.ENOTDIR} and _is_link(name, folder):
+            raise UntrustedFileError(
+                f"{_shown(place)} is a link, and what will be executed is not read through links: put there what it "
+                f"leads to: cp -r --remove-destination {_word(Path(os.path.realpath(place)))} {_word(place)}"
+            ) from error
+        raise
+
+
+def _is_link(name: str, folder: int | None) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def _judge(descriptor: int, place: Path, subject: str) -> None:
+    """Refuse what others own or may write."""
+    found = _fstat(descriptor)
+    user = _euid()
+    seen = f"{_shown(place)} belongs to {_user_name(found.st_uid)} and has mode {stat.S_IMODE(found.st_mode):04o}"
+    if found.st_uid not in {user, 0}:
+        raise UntrustedFileError(
+            f"{seen}; {subject} executable code, and only what belongs to {_user_name(user)}, who would run it, or to "
+            f"root is executed. If you know where it comes from: chown {_user_name(user, plain=True)} {_word(place)}"
+        )
+    writers = found.st_mode & _WRITE_BITS
+    if not writers & stat.S_IWOTH and (
+        not writers or (_is_private_group(found.st_uid, found.st_gid) and not _has_access_list(descriptor))
+    ):
+        return
+    who = "every user of this machine" if writers & stat.S_IWOTH else f"the group {_group_name(found.st_gid)}"
+    raise UntrustedFileError(
+        f"{seen}: it can be written by {who}, and {subject} executable code. Make sure that what is there is yours, "
+        f"then: chmod go-w {_word(place)}"
+    )
+
+
+def _fstat(descriptor: int) -> os.stat_result:
+    return os.fstat(descriptor)
+
+
+def _euid() -> int:
+    return os.geteuid()
+
+
+def _is_private_group(owner: int, group: int) -> bool:
+    """Whether a group is the one that a user has alone, by what this machine knows of users and groups."""
+    import grp  # Not on every system, and rarely needed.
+    import pwd
+
+    others = any(entry.pw_gid == group and entry.pw_uid != owner for entry in pwd.getpwall())
+    try:
+        user = pwd.getpwuid(owner)
+    except KeyError:
+        user = None
+    try:
+        members = grp.getgrgid(group)
+    except KeyError:
+        members = None
+    if user is None and members is None:
+        # A container that knows neither: private groups have their owner's number.
+        return owner == group and not others
+    if user is None or members is None or others:
+        return False
+    # Of a directory's users only some are listed; a group that is everybody's does not have one user's name.
+    return user.pw_gid == group and members.gr_name == user.pw_name and set(members.gr_mem) <= {user.pw_name}
+
+
+def _has_access_list(descriptor: int) -> bool:
+    """Whether the bits of the group are in truth the most that a list of users and groups allows."""
+    try:
+        os.getxattr(descriptor, _ACCESS_LIST)
+    except OSError:
+        return False
+    return True
+
+
+def _user_name(uid: int, *, plain: bool = False) -> str:
+    import pwd
+
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid) if plain else f"uid {uid}"
+    return name if plain else f"{name} (uid {uid})"
+
+
+def _group_name(gid: int) -> str:
+    import grp
+
+    try:
+        return f"{grp.getgrgid(gid).gr_name} (gid {gid})"
+    except KeyError:
+        return f"with gid {gid}"
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the file system carry the whole path: in the folder of a descriptor the system knows the last name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _content(descriptor: int) -> bytes:
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read()
+
+
+def _shown(path: Path) -> str:
+    return printable(str(path))
+
+
+def _word(path: Path) -> str:
+    return printable(shlex.quote(str(path)))
