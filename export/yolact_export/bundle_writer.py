@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -12,7 +11,9 @@ from pathlib import Path
 
 from yolact_export.errors import ExportError, ManifestError
 from yolact_plugins.compile.cubin_folder import FOLDER_NAME as CUBIN_FOLDER_NAME
+from yolact_plugins.file_errors import naming
 from yolact_plugins.files import write_atomically
+from yolact_plugins.staging import staged_folder
 from yolact_runtime.errors import BundleError
 from yolact_runtime.model.bundle import (
     MANIFEST_NAME,
@@ -32,7 +33,6 @@ __all__ = [
     "check_destination",
     "link_file",
     "staged_bundle",
-    "staged_change",
     "write_manifest",
 ]
 
@@ -40,9 +40,6 @@ REPORT_NAME, REPORT_PAGE_NAME = "report.json", "report.html"
 REJECTED_SUFFIX, REJECTED_ENGINE_SUFFIX = ".onnx.rejected", ".plan.rejected"
 """Of networks that lost too much accuracy, and of engines that failed their self-test: kept to be looked at, in no
 manifest."""
-
-# linux/fcntl.h and linux/fs.h
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def check_destination(bundle: Path) -> None:
@@ -106,37 +103,17 @@ def _is_bundle(folder: Path) -> bool:
 def staged_bundle(bundle: Path) -> Iterator[Path]:
     """A hidden folder beside `bundle` to write into; it takes the bundle's name only when the block ends well.
 
-    A failure, an interrupt or a kill leaves an earlier bundle of that name as it was.
+    A failure, an interrupt or a kill leaves an earlier bundle of that name as it was; what a kill leaves beside it is
+    removed by the next export there. A link is followed, and stays. See :func:`yolact_plugins.staging.staged_folder`.
 
     Yields:
         The empty folder.
     """
     check_destination(bundle)
-    bundle.parent.mkdir(parents=True, exist_ok=True)
-    with staged_change(bundle) as staging:
+    with naming(bundle):
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+    with staged_folder(bundle) as staging:
         yield staging
-
-
-@contextmanager
-def staged_change(bundle: Path) -> Iterator[Path]:
-    """As :func:`staged_bundle`, but whatever is in `bundle` may be replaced: :func:`carry_over` keeps it.
-
-    Yields:
-        The empty folder.
-    """
-    staging = bundle.with_name(f".{bundle.name}.{os.getpid()}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    try:
-        yield staging
-        for path in staging.iterdir():
-            if not path.is_symlink():
-                _flush(path)
-        _take_place(staging, bundle)
-        _flush(bundle.parent)
-    finally:
-        # After an exchange this is the earlier bundle.
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def carry_over(bundle: Path, folder: Path, left_out: Collection[str] = ()) -> None:
@@ -193,34 +170,3 @@ def write_manifest(
     complete = replace(manifest, artefacts=artefacts)
     write_atomically(folder / MANIFEST_NAME, complete.to_json().encode())
     return complete
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _take_place(staging: Path, bundle: Path) -> None:
-    """Give `staging` the name `bundle`; an earlier bundle ends up under the staging name."""
-    if not bundle.exists():
-        staging.rename(bundle)
-        return
-    if _exchange(staging, bundle):
-        return
-    # No atomic exchange on this system or file system: for an instant only the two hidden names exist.
-    earlier = bundle.with_name(f".{bundle.name}.{os.getpid()}.earlier")
-    bundle.rename(earlier)
-    staging.rename(bundle)
-    shutil.rmtree(earlier, ignore_errors=True)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Swap two names in one step (Linux 3.15, glibc 2.28); False where that does not exist."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    if rename is None:
-        return False
-    done: int = rename(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE)
-    return done == 0

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from yolact_plugins.errors import UsageError
+from yolact_plugins.staging import staged_file
 
 __all__ = [
     "check_words",
@@ -16,13 +17,9 @@ __all__ = [
     "is_utf8",
     "library_path",
     "real_path",
-    "temporary_path",
     "typed_folder",
     "write_atomically",
 ]
-
-_NAME_BYTES = 200
-"""Of a name in a temporary one: a name may have 255, and ours is longer than the one that was asked for."""
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -75,24 +72,14 @@ def human_size(size_bytes: int) -> str:
     return f"{size:.1f} GB"
 
 
-def temporary_path(path: Path) -> Path:
-    """Return the name of a file beside `path` while it is written: hidden, of this process, as long as names may be."""
-    name = os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])
-    return path.with_name(f".{name}.{os.getpid()}.tmp")
-
-
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: to a temporary name beside it, flushed to disk, then renamed."""
-    temporary = temporary_path(path)
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write a whole file or nothing, flushed to disk; see :func:`yolact_plugins.staging.staged_file`.
+
+    Raises:
+        OSError: The file system failed; the error names `path`, and an earlier file there is as it was.
+    """
+    with staged_file(path) as staged:
+        staged.file.write(content)
 
 
 def is_utf8(path: Path) -> bool:

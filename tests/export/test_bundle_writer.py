@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.precompiled import with_kernels
-from yolact_export import bundle_writer
+from yolact_plugins import staging
 from yolact_export.bundle_writer import check_destination, staged_bundle, write_manifest
 from yolact_export.errors import ExportError
 from yolact_runtime.model.bundle import open_bundle, read_manifest
@@ -39,7 +39,7 @@ def test_a_written_bundle_opens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
 def test_a_bundle_replaces_an_earlier_one(tmp_path: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not exchange:
-        monkeypatch.setattr(bundle_writer, "_exchange", lambda a, b: False)
+        monkeypatch.setattr(staging, "_exchange", lambda a, b: False)
     bundle = tmp_path / "a.bundle"
     write(bundle, b"old")
     write(bundle, b"new")
@@ -94,7 +94,7 @@ def test_a_bundle_with_precompiled_kernels_may_be_replaced(
 ) -> None:
     """The kernels go with the manifest that lists them: what is left is a bundle without any."""
     if not exchange:
-        monkeypatch.setattr(bundle_writer, "_exchange", lambda a, b: False)
+        monkeypatch.setattr(staging, "_exchange", lambda a, b: False)
     bundle = tmp_path / "a.bundle"
     write(bundle, b"old")
     if listed:

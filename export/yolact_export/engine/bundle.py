@@ -22,6 +22,7 @@ from yolact_export.engine.self_test import try_engine
 from yolact_export.engine.timing_cache import default_folder
 from yolact_export.errors import EngineBuildError, UsageError
 from yolact_plugins.files import human_size, write_atomically
+from yolact_plugins.locks import locked_folder
 from yolact_runtime.backends.engine_file import engine_file_name
 from yolact_runtime.errors import BundleError, YolactError
 from yolact_runtime.model.bundle import (
@@ -118,6 +119,10 @@ def build_engines(
     the bundle's golden frame, where a GPU is here that it is for. A signature no
     longer fits the changed manifest and is removed.
 
+    The bundle is locked while a plan and its entry are written, so builders and exports that run at the same time lose
+    nothing of each other's. Readers do not wait: who reads between the two writes sees the earlier manifest, and if it
+    lists an earlier engine of that name, refuses that engine because its hash does not fit.
+
     Args:
         bundle: The folder.
         precisions: Of :data:`ENGINE_PRECISIONS`; None for all that the bundle has.
@@ -180,22 +185,23 @@ def _build_one(
     built = build_in_process(model, manifest_json, options, on_progress, caches)
     del model
     path = bundle / name
-    write_atomically(path, built.plan)
     artefact = Artefact(
         ENGINE_ROLE, source.precision, hashlib.sha256(built.plan).hexdigest(), len(built.plan), built.facts
     )
-    try:
-        was_signed = _list_artefact(bundle, name, artefact)
-    except BaseException:
-        # A plan that the manifest does not list would be refused; better none.
-        path.unlink(missing_ok=True)
-        raise
+    with locked_folder(bundle):
+        write_atomically(path, built.plan)
+        try:
+            was_signed = _list_artefact(bundle, name, artefact)
+        except BaseException:
+            # A plan that the manifest does not list would be refused; better none.
+            path.unlink(missing_ok=True)
+            raise
     if was_signed:
         say(f"{bundle / SIGNATURE_NAME} no longer fits and is removed; sign again with --sign KEY")
     try:
         try_engine(bundle, name, source.precision, options.target, say)
     except YolactError:
-        _reject(bundle, name, say)
+        _reject(bundle, name, artefact, say)
         raise
     written = _written(path, source, artefact, replace(built, plan=b""), outline)
     kinds = ", ".join(f"{count} {kind}" for kind, count in written.arithmetic().items())
@@ -226,18 +232,22 @@ def _read_model(source: _Source) -> tuple[bytes, str]:
     return model, metadata[METADATA_KEY]
 
 
-def _reject(bundle: Path, name: str, say: Say) -> None:
+def _reject(bundle: Path, name: str, artefact: Artefact, say: Say) -> None:
     """Take an engine out of the manifest; the file is kept beside it, to be looked at."""
-    manifest = read_manifest(bundle)
-    others = {other: artefact for other, artefact in manifest.artefacts.items() if other != name}
-    write_atomically(bundle / MANIFEST_NAME, replace(manifest, artefacts=others).to_json().encode())
-    rejected = bundle / (name.removesuffix(".plan") + REJECTED_ENGINE_SUFFIX)
-    (bundle / name).replace(rejected)
+    with locked_folder(bundle):
+        manifest = read_manifest(bundle)
+        if manifest.artefacts.get(name) != artefact:
+            # Somebody else has built it again meanwhile, and looks after that one.
+            return
+        others = {other: listed for other, listed in manifest.artefacts.items() if other != name}
+        write_atomically(bundle / MANIFEST_NAME, replace(manifest, artefacts=others).to_json().encode())
+        rejected = bundle / (name.removesuffix(".plan") + REJECTED_ENGINE_SUFFIX)
+        (bundle / name).replace(rejected)
     say(f"{name} is not used; it is kept as {rejected.name}")
 
 
 def _list_artefact(bundle: Path, name: str, artefact: Artefact) -> bool:
-    """Put an artefact into the manifest; whether a signature had to go."""
+    """Put an artefact into the manifest, while the bundle is locked; whether a signature had to go."""
     manifest: Manifest = read_manifest(bundle)
     changed = replace(manifest, artefacts={**manifest.artefacts, name: artefact})
     signature = bundle / SIGNATURE_NAME

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yolact_export.bundle_writer import REJECTED_SUFFIX, REPORT_NAME, carry_over, link_file, staged_change
+from yolact_export.bundle_writer import REJECTED_SUFFIX, REPORT_NAME, carry_over, link_file
 from yolact_export.golden import write_golden
 from yolact_export.precision.precision import PrecisionResult, network_name
 from yolact_plugins.files import write_atomically
+from yolact_plugins.locks import locked_folder
+from yolact_plugins.staging import staged_folder
 from yolact_plugins.text import read_json
 from yolact_runtime.errors import BundleError, NoGoldenFrameError, TextError
 from yolact_runtime.golden import GOLDEN_NAME
@@ -131,11 +134,13 @@ class ExistingBundle:
         Raises:
             BundleError: The float32 network was exchanged meanwhile. The bundle is as it was, as after any error.
         """
-        with staged_change(self._place) as folder:
+        with ExitStack() as held, staged_folder(self._place) as folder:
             for name in self._sources:
                 link_file(artefact_path(self.path, name), folder / name)
             self._check(folder, self._sources)
             result, report = add_networks(folder, replace(self.manifest, precision="fp32", artefacts={}))
+            # From here until the new bundle is in its place nobody else changes this one.
+            held.enter_context(locked_folder(self._place))
             golden, now = self._draw_golden(folder, result, say)
             manifest, gone = _with_networks(now, result)
             others = {name: artefact for name, artefact in manifest.artefacts.items() if name != GOLDEN_NAME}
@@ -158,7 +163,8 @@ class ExistingBundle:
     def _draw_golden(self, folder: Path, result: PrecisionResult, say: Say) -> tuple[Artefact, Manifest]:
         """A golden frame that knows every network which the bundle will have; and the bundle's manifest as it is now.
 
-        Others may have built engines or added networks while the search ran, and may do so while the frame is drawn.
+        Others may have built engines or added networks while the search ran. On a file system without locks they may
+        do so while the frame is drawn, too.
         """
         now = read_manifest(self.path)
         for _ in range(_MAX_DRAWINGS):

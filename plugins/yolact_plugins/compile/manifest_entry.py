@@ -24,6 +24,7 @@ from yolact_plugins.compile.cubin_folder import (
 from yolact_plugins.driver.cubin import Cubin
 from yolact_plugins.errors import TextError, YolactError
 from yolact_plugins.files import write_atomically
+from yolact_plugins.locks import locked_folder
 from yolact_plugins.text import read_json
 
 __all__ = [
@@ -62,7 +63,8 @@ def put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> bool:
     """Write ``cubins/`` and list it; kernels that are there are replaced. A signature no longer fits and is removed.
 
     After a failure or an interrupt the earlier kernels are there, or none. Readers find files and manifest of different
-    states only while this runs, or after the process was killed; they refuse them then.
+    states only while this runs, or after the process was killed; they refuse them then. The bundle is locked meanwhile,
+    so nothing is lost of what engine builders and exports write into it at the same time.
 
     Args:
         bundle: The folder.
@@ -76,6 +78,11 @@ def put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> bool:
         OSError: The disk is full, or the folder does not take files.
     """
     _read_manifest(bundle)
+    with locked_folder(bundle):
+        return _put_kernels(bundle, cubins)
+
+
+def _put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> bool:
     folder = bundle / FOLDER_NAME
     earlier = _content(folder / INDEX_NAME)
     try:

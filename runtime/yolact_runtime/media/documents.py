@@ -9,9 +9,10 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
-from yolact_plugins.files import real_path, temporary_path
+from yolact_plugins.files import real_path
+from yolact_plugins.staging import StagedFile
 from yolact_runtime.errors import MediaError
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.media.result_lines import instance_entries
@@ -58,8 +59,8 @@ class ResultDocument:
     def __init__(self, destination: str, model: str) -> None:
         self.name = "stdout" if destination == "-" else destination
         self._path: Path | None = None
-        self._temporary: Path | None = None
-        self._file: BinaryIO | None = None
+        self._staged: StagedFile | None = None
+        self._file: IO[bytes] | None = None
         self._end = 0
         self._num_entries = 0
         self._starts: deque[int] = deque(maxlen=_MAX_TAKEN_BACK)
@@ -128,18 +129,18 @@ class ResultDocument:
 
     def discard(self) -> None:
         """Leave nothing behind that :meth:`finish` did not name. May be called again."""
-        if self._file is not None:
+        if self._staged is not None:
+            self._staged.discard()
+        elif self._file is not None:
             self._file.close()
-        if self._temporary is not None:
-            self._temporary.unlink(missing_ok=True)
 
     def _open(self, path: Path) -> None:
         if path.exists() and not path.is_file():
             self._file = path.open("wb", buffering=0)
             return
         self._path = real_path(path)
-        self._temporary = temporary_path(self._path)
-        self._file = self._temporary.open("wb", buffering=0)
+        self._staged = StagedFile(self._path)
+        self._file = self._staged.file
 
     def _append(self, text: str) -> None:
         try:
@@ -174,18 +175,19 @@ class ResultDocument:
     def _seal(self, end: str) -> None:
         before = self._end
         self._write(end)
-        if self._path is None or self._temporary is None or self._file is None:
+        if self._staged is None:
             return
         try:
-            os.fsync(self._file.fileno())
+            self._staged.commit()
         except OSError:
-            self._cut(before)
+            if self._staged.is_open:
+                self._cut(before)
             raise
-        self._temporary.replace(self._path)
-        self._temporary = None
 
     def _make_room(self, tail: dict[str, Any], error: OSError) -> bool:
         """Shorten the document on a full disk; False where nothing more can go."""
+        if self._staged is None or not self._staged.is_open:
+            return False
         tail["complete"] = False
         tail.setdefault("stopped_by", f"cannot write {self.name}: {error.strerror}")
         if tail.get("not_done", {}).get("inputs"):

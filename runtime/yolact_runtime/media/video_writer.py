@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +11,9 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.file_errors import describe
 from yolact_plugins.files import human_size
+from yolact_plugins.staging import StagedFile
 from yolact_runtime.errors import MediaError
 from yolact_runtime.formats.video_index import read_video_index
 from yolact_runtime.media.opencv import opencv
@@ -59,7 +60,7 @@ class VideoWriter:
             raise MediaError(f"cannot write {path}: {fps} frames per second")
         self._path = path
         self._fps = min(max(fps, 0.001), 1000.0)
-        self._partial = path.with_name(f".{_short(path.stem)}.{os.getpid()}.partial{path.suffix.lower()}")
+        self._staged: StagedFile | None = None
         self._encoder: Encoder | None = None
         self._first = self._size = (0, 0)
         self.written: Path | None = None
@@ -88,11 +89,12 @@ class VideoWriter:
         try:
             if self._encoder is None:
                 self._first, self._size = image.shape[:2], _padded(image.shape[0], image.shape[1])
-                self._remove_stale()
-                self._encoder = open_encoder(self._partial, self._fps, self._size[1], self._size[0])
+                # Encoders open it again, by its name, and go by the suffix.
+                self._staged = StagedFile(self._path, self._path.suffix.lower())
+                self._encoder = open_encoder(self._staged.path, self._fps, self._size[1], self._size[0])
             self._encoder.write(np.ascontiguousarray(self._fitted(image)))
-        except MediaError as error:
-            raise MediaError(f"cannot write {self._path}: {error}{self._space()}") from error
+        except (MediaError, OSError) as error:
+            raise MediaError(f"cannot write {self._path}: {_reason(error)}{self._space()}") from error
         self.num_frames += 1
 
     def __enter__(self) -> VideoWriter:
@@ -101,26 +103,28 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._encoder is None:
-            self._partial.unlink(missing_ok=True)
+        if self._staged is None:
             return
         try:
+            if self._encoder is None:
+                return
             self._encoder.finish()
             if kind is None:
-                self._check()
-                self._partial.replace(self._path)
+                self._check(self._staged.path)
+                self._staged.commit()
                 self.written = self._path
         except (MediaError, OSError) as failure:
             if kind is None:
-                reason = failure.strerror or failure if isinstance(failure, OSError) else failure
-                raise MediaError(f"cannot write {self._path}: {reason}{self._space()}{self._keep()}") from failure
+                raise MediaError(
+                    f"cannot write {self._path}: {_reason(failure)}{self._space()}{self._keep(self._staged)}"
+                ) from failure
         finally:
             # After Ctrl-C and every other exception, those of ours included, of the caller or while finishing.
             try:
-                self._keep()
+                self._keep(self._staged)
             except (KeyboardInterrupt, SystemExit):
                 # It takes no longer than looking at a frame, and nobody finds what has no name.
-                self._keep()
+                self._keep(self._staged)
                 raise
 
     def _fitted(self, image: Frame) -> Frame:
@@ -143,30 +147,31 @@ class VideoWriter:
         )
         return fitted
 
-    def _check(self) -> None:
+    def _check(self, path: Path) -> None:
         """Read the file back.
 
         Raises:
             MediaError: It is not what was written.
         """
-        num_frames, faults = _playable(self._partial)
+        num_frames, faults = _playable(path)
         if num_frames != self.num_frames or faults:
             found = f"has {num_frames} that can be read back" if num_frames else "cannot be read back"
             raise MediaError("; ".join([f"{self.num_frames} frames were written, but the file {found}", *faults]))
 
-    def _keep(self) -> str:
+    def _keep(self, staged: StagedFile) -> str:
         """Give a file that is not complete its name if it plays, and remove it otherwise; say what there is."""
-        if not self._partial.exists():
+        if not staged.is_open:
             return ""
-        num_frames, _ = _playable(self._partial)
+        num_frames, _ = _playable(staged.path)
         if not num_frames:
-            self._partial.unlink(missing_ok=True)
+            staged.discard()
             return "; nothing is kept"
         place = incomplete_path(self._path)
         try:
-            self._partial.replace(place)
+            staged.commit(place, flush=False)
         except OSError as error:
-            return f"; {num_frames} frames are in {self._partial}, which cannot be renamed ({error.strerror or error})"
+            staged.discard()
+            return f"; its first {num_frames} frames are lost: {describe(error)}"
         self.written = place
         return f"; its first {num_frames} frames are in {place}"
 
@@ -177,17 +182,6 @@ class VideoWriter:
         except OSError:
             return ""
         return f" (the disk is full: {human_size(free)} are free)" if free < _LOW_SPACE_BYTES else ""
-
-    def _remove_stale(self) -> None:
-        """Remove what a process that was killed has left of the same video."""
-        pattern = re.compile(re.escape(f".{_short(self._path.stem)}.") + r"(\d+)\.partial\.(mp4|webm)")
-        try:
-            for path in self._path.parent.iterdir():
-                match = pattern.fullmatch(path.name)
-                if match and not _is_running(int(match[1])):
-                    path.unlink(missing_ok=True)
-        except OSError as error:
-            raise MediaError(str(error.strerror or error)) from error
 
 
 def incomplete_path(path: Path) -> Path:
@@ -202,14 +196,8 @@ def _short(stem: str) -> str:
     return stem
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def _padded(height: int, width: int) -> tuple[int, int]:
