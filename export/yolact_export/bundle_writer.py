@@ -13,6 +13,7 @@ from yolact_export.errors import ExportError, ManifestError
 from yolact_plugins.compile.cubin_folder import FOLDER_NAME as CUBIN_FOLDER_NAME
 from yolact_plugins.file_errors import naming
 from yolact_plugins.files import write_atomically
+from yolact_plugins.leftovers import written_name
 from yolact_plugins.staging import staged_folder
 from yolact_runtime.errors import BundleError
 from yolact_runtime.model.bundle import (
@@ -81,12 +82,19 @@ def check_destination(bundle: Path) -> None:
         CUBIN_FOLDER_NAME,
         *manifest.artefacts,
     }
-    foreign = sorted(name for name in present - ours if not name.endswith((REJECTED_SUFFIX, REJECTED_ENGINE_SUFFIX)))
+    foreign = sorted(name for name in present if written_name(name) not in ours and not _is_by_product(name))
     if foreign:
         raise ExportError(
             f"{bundle} is a bundle with other files in it ({', '.join(foreign[:5])}), which replacing it would delete; "
             f"move them away, or choose another folder with -o"
         )
+
+
+def _is_by_product(name: str) -> bool:
+    """A file that no manifest lists: rejected, or an engine whose builder was killed before it was listed."""
+    name = written_name(name)
+    is_engine = name.startswith("model.") and name.endswith(".plan")
+    return is_engine or name.endswith((REJECTED_SUFFIX, REJECTED_ENGINE_SUFFIX))
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -126,7 +134,8 @@ def carry_over(bundle: Path, folder: Path, left_out: Collection[str] = ()) -> No
     """
     for path in bundle.iterdir():
         target = folder / path.name
-        if path.name in left_out or target.exists():
+        # What a killed process has left is nobody's.
+        if path.name in left_out or target.exists() or written_name(path.name) != path.name:
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, target, symlinks=True, copy_function=link_file)

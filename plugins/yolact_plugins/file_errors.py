@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["DISK_ERRORS", "describe", "naming"]
+__all__ = ["DISK_ERRORS", "describe", "explain", "naming"]
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 """What writing to a file that is open ends with; Python does not know its name then."""
@@ -36,13 +36,18 @@ _ADVICE = {
 
 def describe(error: OSError) -> str:
     """One line: the file, what the system says, and what to do about it, as far as that is known."""
-    reason = error.strerror or str(error)
     if error.errno is None or error.filename is None or isinstance(error.filename, int):
         return str(error)
     name = os.fsdecode(error.filename)
-    advice = _ADVICE.get(error.errno, "")
-    folder = shlex.quote(str(Path(name).parent))
-    return f"{name}: {reason}" + (f"; {advice.format(folder=folder, path=shlex.quote(name))}" if advice else "")
+    return f"{name}: {explain(error, Path(name))}"
+
+
+def explain(error: OSError, path: Path) -> str:
+    """What the system says about a file, and what to type; without the name, for messages that begin with it."""
+    reason = error.strerror or str(error)
+    advice = _ADVICE.get(error.errno or 0, "")
+    folder = shlex.quote(str(path.parent))
+    return f"{reason}; {advice.format(folder=folder, path=shlex.quote(str(path)))}" if advice else reason
 
 
 @contextmanager

@@ -20,7 +20,17 @@ from pathlib import Path
 
 from yolact_plugins.locks import Lock, leads_to, open_folder, try_lock
 
-__all__ = ["EARLIER", "FILE", "FOLDER", "hidden_path", "is_being_replaced", "remove_leftovers", "remove_scratch"]
+__all__ = [
+    "EARLIER",
+    "FILE",
+    "FOLDER",
+    "hidden_path",
+    "is_being_replaced",
+    "remove_leftovers",
+    "remove_leftovers_in",
+    "remove_scratch",
+    "written_name",
+]
 
 FILE, FOLDER, EARLIER = "tmp", "partial", "earlier"
 """Kinds: a file, a folder, and a folder that made room for the next one and is put back if that never came."""
@@ -29,6 +39,7 @@ _NAME_BYTES = 160
 _EARLIER_NAME_BYTES, _EARLIER_STEM_BYTES = 200, 180
 """The same of earlier releases, for files and for videos."""
 _HIDDEN = re.compile(r"\.(.+)\.([0-9a-f]{16}|[0-9]{1,7})\.(tmp|partial|earlier)(\.[0-9A-Za-z]{1,8})?", re.DOTALL)
+_NO_NAME = "/"
 _SCRATCH = re.compile(r"yolact-[a-z]+-[0-9a-f]{16}")
 _VIDEO_SUFFIXES = (".mp4", ".webm")
 _ENTRIES_A_CALL = 256
@@ -77,12 +88,27 @@ def remove_leftovers(path: Path) -> None:
     Reading a folder takes long where there are many files, so a large one is not read for each of them again.
     """
     for name in _leftovers_of(path):
-        _settle(path.with_name(name), path)
+        _settle(path.parent / name, path)
+
+
+def written_name(name: str) -> str:
+    """The name that a hidden one is to become, or its beginning where it is long; other names as they are."""
+    match = _HIDDEN.fullmatch(name)
+    return match[1] if match else name
+
+
+def remove_leftovers_in(folder: Path) -> None:
+    """:func:`remove_leftovers` of all files of a folder that belongs to this project alone, such as a bundle."""
+    for names in list(_read(folder, fresh=True).hidden.values()):
+        for name in names:
+            match = _HIDDEN.fullmatch(name)
+            if match and match[3] == FILE:
+                _settle(folder / name, folder / match[1])
 
 
 def remove_scratch(folder: Path) -> None:
     """Remove scratch folders (``yolact-PURPOSE-TOKEN``) of this user that nobody holds, such as in ``/tmp``."""
-    for name in _read(folder).hidden.get("", ()):
+    for name in _read(folder).hidden.get(_NO_NAME, ()):
         place = folder / name
         with contextlib.suppress(OSError):
             if place.lstat().st_uid == os.geteuid():
@@ -140,7 +166,7 @@ def _read(folder: Path, fresh: bool = False) -> _Seen:
         for name in names:
             match = _HIDDEN.fullmatch(name)
             if match or _SCRATCH.fullmatch(name):
-                seen.hidden.setdefault(match[1] if match else "", []).append(name)
+                seen.hidden.setdefault(match[1] if match else _NO_NAME, []).append(name)
         while len(_seen) >= _MAX_FOLDERS:
             del _seen[next(iter(_seen))]
         _seen[key] = seen

@@ -54,7 +54,7 @@ class StagedFile:
             _check_name(path)
             remove_leftovers(path)
             self.path, descriptor = _create(lambda: hidden_path(path, FILE, suffix), _new_file)
-        self.file: IO[bytes] = os.fdopen(descriptor, "wb")
+            self.file: IO[bytes] = os.fdopen(descriptor, "wb")
         self.is_open = True
 
     def commit(self, path: Path | None = None, *, flush: bool = True) -> None:
@@ -217,9 +217,11 @@ def _flush_tree(folder: Path) -> None:
     for root, _, names in os.walk(folder):
         for name in names:
             path = Path(root, name)
-            if not path.is_symlink():
-                _flush(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-        _flush_folder(Path(root))
+            with naming(path):
+                if not path.is_symlink():
+                    _flush(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        with naming(Path(root)):
+            _flush_folder(Path(root))
 
 
 def _flush_folder(folder: Path) -> None:

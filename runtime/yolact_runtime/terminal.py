@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from yolact_plugins import __version__
-from yolact_plugins.files import check_words, write_atomically
+from yolact_plugins.file_errors import describe, naming
+from yolact_plugins.files import check_words, real_path, write_atomically
 from yolact_plugins.text import printable
 from yolact_runtime.errors import UsageError, YolactError
 from yolact_runtime.plain_text import printable_lines
@@ -268,7 +269,7 @@ def _status(
         abandon_stdout()
         return 1
     except OSError as error:
-        terminal.error(str(error))
+        terminal.error(describe(error))
         return 1
 
 
@@ -302,11 +303,12 @@ def write_json(document: object, destination: str) -> None:
         sys.stdout.flush()
         return
     path = Path(destination)
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        # A device, a pipe or a link stays what it is.
-        path.write_bytes(text.encode())
-    else:
-        write_atomically(path, text.encode())
+    with naming(path):
+        if path.exists() and not path.is_file():
+            # A device or a pipe stays what it is, and so does a link.
+            path.write_bytes(text.encode())
+        else:
+            write_atomically(real_path(path), text.encode())
 
 
 def check_json_destination(

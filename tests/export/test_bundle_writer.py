@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from support.precompiled import with_kernels
-from yolact_plugins import staging
 from yolact_export.bundle_writer import check_destination, staged_bundle, write_manifest
 from yolact_export.errors import ExportError
+from yolact_plugins import staging
 from yolact_runtime.model.bundle import open_bundle, read_manifest
 from yolact_runtime.model.kernel_folder import bundle_kernels
 from yolact_runtime.model.manifest import InputSpec, Manifest, PriorSpec

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import re
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from yolact_benchmarks.layers.network_operations import kernel_operations
+from yolact_plugins.staging import scratch_folder
 from yolact_runtime.errors import BackendError
 from yolact_runtime.model.manifest import InputSpec
 
@@ -110,12 +110,12 @@ def profile_network(model: Path, spec: InputSpec, num_threads: int = 0) -> list[
     import onnxruntime
 
     tensor = np.random.default_rng(0).normal(size=(1, 3, spec.height, spec.width)).astype(np.float32)
-    with tempfile.TemporaryDirectory(prefix="yolact-profile-") as folder:
+    with scratch_folder("profile") as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder, "profile"))
+        options.profile_file_prefix = str(folder / "profile")
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         for _ in range(_WARM_UP + _RUNS):
             session.run(None, {session.get_inputs()[0].name: tensor})

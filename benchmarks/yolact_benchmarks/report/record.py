@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from yolact_plugins.file_errors import naming
 from yolact_plugins.files import write_atomically
 
 __all__ = ["device_name", "environment", "write_record"]
@@ -51,7 +52,8 @@ def write_record(folder: Path, name: str, results: Any, command: str, device: st
         device: Folder name; None takes :func:`device_name`, that of this machine's processor.
     """
     path = folder / (device or device_name()) / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     document = {"benchmark": name, "command": command, "environment": environment(), "results": results}
     write_atomically(path, (json.dumps(document, indent=2) + "\n").encode())
     return path

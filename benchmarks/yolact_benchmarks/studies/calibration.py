@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import multiprocessing
 import statistics
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.observer import load_model
 from yolact_calibration.quantisation.qdq_placement import quantisable_tensors
 from yolact_calibration.quantisation.trial import GraphBackend
+from yolact_plugins.staging import scratch_folder
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.model.bundle import open_bundle
 
@@ -75,7 +75,7 @@ def _images(words: list[str], count: int) -> CalibrationImages:
 def _calibrate(model: Path, images: CalibrationImages, num_threads: int) -> float:
     spec = open_bundle(model).manifest.input
     tensors = quantisable_tensors(NetworkGraph(load_model(model)))
-    with tempfile.TemporaryDirectory(prefix="yolact-calibration-") as folder:
+    with scratch_folder("calibration") as folder:
         started = time.perf_counter()
         calibrate(model, tensors, images, spec, num_threads=num_threads, cache=Path(folder))
         return time.perf_counter() - started

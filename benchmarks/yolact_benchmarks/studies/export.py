@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from yolact_benchmarks.machine.memory import peak_extra_bytes
 from yolact_benchmarks.report.record import write_record
+from yolact_plugins.staging import scratch_folder
 
 __all__ = ["main"]
 
@@ -41,7 +41,7 @@ def _measure(checkpoint: Path) -> dict[str, Any]:
     from yolact_export.pipeline import export_checkpoint
 
     seconds = 0.0
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("export") as folder:
 
         def export() -> None:
             nonlocal seconds

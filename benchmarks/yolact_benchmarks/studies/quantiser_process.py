@@ -14,13 +14,13 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from yolact_benchmarks.machine.memory import peak_extra_bytes, peak_resident_bytes
+from yolact_plugins.staging import scratch_folder
 
 __all__ = ["Request", "Work", "child_main", "run_quantiser"]
 
@@ -107,7 +107,7 @@ def run_quantiser(request: Request, python: str = sys.executable, memory_limit_m
         python: Interpreter that has the tool.
         memory_limit_mb: The process is ended when it holds more; None sets no limit.
     """
-    with tempfile.TemporaryDirectory(prefix="yolact-quantiser-") as folder:
+    with scratch_folder("quantiser") as folder:
         answer, talk = Path(folder, "answer.json"), Path(folder, "talk")
         asked = Path(folder, "request.json")
         asked.write_text(json.dumps({**dataclasses.asdict(request), "answer": str(answer)}))
@@ -207,7 +207,7 @@ def _ours(request: Request) -> Callable[[], None]:
         manifest = {prop.key: prop.value for prop in model.metadata_props}[METADATA_KEY]
         spec = Manifest.from_json(manifest, request.model).input
         tensors = quantisable_tensors(NetworkGraph(model))
-        with tempfile.TemporaryDirectory() as cache:
+        with scratch_folder("quantiser") as cache:
             seen = calibrate(model, tensors, images, spec, num_threads=0, cache=Path(cache))
         ranges = choose_ranges(seen.histograms, method, dialect)
         write_model(quantise(model, ranges, request.int8, dialect), Path(request.output))

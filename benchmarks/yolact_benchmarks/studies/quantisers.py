@@ -28,6 +28,7 @@ from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
 from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph
 from yolact_export.precision.guard_images import GuardImages
+from yolact_plugins.staging import scratch_folder
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.model.manifest import METADATA_KEY, InputSpec, Manifest
 
@@ -85,7 +86,7 @@ def contenders() -> tuple[Contender, ...]:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; prints a line for each network and writes a record."""
     options = _parser().parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="yolact-quantisers-") as folder:
+    with scratch_folder("quantisers") as folder:
         results = _Comparison(options, Path(folder)).run()
     if options.results:
         name = results["model"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import tempfile
 import time
 import warnings
 from collections import Counter
@@ -22,6 +21,7 @@ import numpy as np
 
 from yolact_benchmarks.report.record import write_record
 from yolact_benchmarks.studies.timing import time_interleaved
+from yolact_plugins.staging import scratch_folder
 
 __all__ = ["main"]
 
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("simplifiers") as folder:
         rows = _compare(options.checkpoint, Path(folder), options.repeats)
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()))

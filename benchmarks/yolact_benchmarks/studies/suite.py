@@ -11,13 +11,13 @@ import importlib.metadata
 import re
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from yolact_benchmarks.report.record import write_record
+from yolact_plugins.staging import scratch_folder
 
 __all__ = ["count_outcomes", "installed_versions", "main"]
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     parser.add_argument("tests", nargs="+", help="arguments for pytest, after --")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("suite") as folder:
         report = Path(folder, "report.xml")
         command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *options.tests]
         status = subprocess.run(command, check=False).returncode

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from yolact_calibration.errors import MissingDependencyError, PruningError
 from yolact_calibration.pruning.layer_shape import LayerShape
+from yolact_plugins.staging import scratch_folder
 
 __all__ = ["OnnxRuntimeTimer"]
 
@@ -71,8 +71,8 @@ class OnnxRuntimeTimer:
         return times
 
     def _time_some(self, layers: Sequence[LayerShape]) -> list[float]:
-        with tempfile.TemporaryDirectory(prefix="yolact-layers-") as folder:
-            sessions = [self._session(layer, Path(folder, str(index))) for index, layer in enumerate(layers)]
+        with scratch_folder("layers") as folder:
+            sessions = [self._session(layer, folder / str(index)) for index, layer in enumerate(layers)]
             feeds = [_feed(layer) for layer in layers]
             for _ in range(self.warm_up + self.repeats):
                 for session, feed in zip(sessions, feeds, strict=True):

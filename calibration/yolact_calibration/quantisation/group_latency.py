@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import onnx
 
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.quantisation.network_graph import NetworkGraph
+from yolact_plugins.staging import scratch_folder
 
 __all__ = ["GroupTimes", "time_groups"]
 
@@ -53,9 +53,9 @@ def time_groups(
         CalibrationError: The profiler's events do not name the convolutions.
     """
     tensor = np.random.default_rng(0).normal(size=graph.shape(graph.model.graph.input[0].name)).astype(np.float32)
-    with tempfile.TemporaryDirectory(prefix="yolact-profile-") as folder:
+    with scratch_folder("profile") as folder:
         sessions = {
-            name: _session(model, Path(folder, str(i)), num_threads) for i, (name, model) in enumerate(variants.items())
+            name: _session(model, folder / str(i), num_threads) for i, (name, model) in enumerate(variants.items())
         }
         for _ in range(_WARM_UP + _ROUNDS):
             for session in sessions.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from yolact_calibration.quantisation.graph_segments import (
     place_tensors,
     segment_model,
 )
+from yolact_plugins.staging import scratch_folder
 from yolact_runtime.model.manifest import InputSpec
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class SegmentedNetwork:
         self._num_threads = num_threads
         segments = cut_graph(model.graph, set(tensors), _BYTES_AT_ONCE)
         types = {feed: TensorType("float32", shape)}
-        with tempfile.TemporaryDirectory(prefix="yolact-segments-") as folder:
-            sessions = [self._session(model, segment, types, Path(folder, "segment.onnx")) for segment in segments]
+        with scratch_folder("segments") as folder:
+            sessions = [self._session(model, segment, types, folder / "segment.onnx") for segment in segments]
         for name in tensors:
             if types[name].dtype != "float32":
                 raise CalibrationError(f'"{name}" holds {types[name].dtype}; only float32 tensors have a range')

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from yolact_calibration.errors import DatasetError, TextError, UsageError
 from yolact_plugins.files import counted, human_size, typed_folder, write_atomically
+from yolact_plugins.leftovers import written_name
 from yolact_plugins.text import read_json
 from yolact_runtime.terminal import Terminal, add_common_options, run_command
 
@@ -98,8 +99,9 @@ def _prepare(folder: Path, seeds: range) -> None:
     own = {_image_name(seed) for seed in seeds}
     try:
         inside = list(folder.iterdir()) if folder.exists() else []
-        foreign = [path for path in inside if path not in {images, annotations}]
-        foreign += [path for path in images.iterdir() if path.name not in own] if images.exists() else []
+        # What a killed run has left is written again, and removed then.
+        foreign = [path for path in inside if written_name(path.name) not in {_IMAGES, _ANNOTATIONS}]
+        foreign += [path for path in images.iterdir() if written_name(path.name) not in own] if images.exists() else []
         if annotations.exists() and not _is_own(annotations):
             foreign.append(annotations)
         if not foreign:

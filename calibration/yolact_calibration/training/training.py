@@ -19,6 +19,7 @@ from yolact_calibration.data.batch import Batch
 from yolact_calibration.data.dataset import told_of_dead_workers
 from yolact_calibration.errors import TrainingError, UsageError
 from yolact_calibration.training.training_state import Curve, TrainingState, read_state, write_state
+from yolact_plugins.file_errors import explain
 from yolact_runtime.errors import OutputError
 
 __all__ = ["Objective", "Progress", "Training", "TrainingOptions", "freeze_batch_norms", "safe_memory_format"]
@@ -301,8 +302,8 @@ class Training:
         except OSError as error:
             kept = f"the state of step {self.saved_step} is still there" if self.saved_step else "no state was kept"
             raise TrainingError(
-                f"cannot write {self._state_path} after step {self._step}: {error.strerror or error}; {kept}. Make "
-                f"room and give the same command again"
+                f"cannot write {self._state_path} after step {self._step}: {explain(error, self._state_path)}. Then "
+                f"give the same command again: {kept}"
             ) from error
         self.saved_step = self._step
 

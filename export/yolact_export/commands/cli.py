@@ -35,6 +35,7 @@ from yolact_export.commands.precision_cli import (
 from yolact_export.commands.prune_cli import add_prune_options, check_prune_options, prune_first
 from yolact_export.errors import CheckpointError, YolactError
 from yolact_plugins.files import human_size, typed_folder
+from yolact_plugins.leftovers import remove_leftovers
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
 from yolact_runtime.errors import BundleError
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
@@ -93,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    if not options.checkpoint.exists():
+        # A bundle whose replacement was killed between two renames is put back.
+        remove_leftovers(options.checkpoint)
     if options.checkpoint.is_dir() or options.checkpoint.suffix == ".onnx":
         return run_on_bundle(options, terminal)
     check_prune_options(options)

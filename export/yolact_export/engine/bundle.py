@@ -22,6 +22,7 @@ from yolact_export.engine.self_test import try_engine
 from yolact_export.engine.timing_cache import default_folder
 from yolact_export.errors import EngineBuildError, UsageError
 from yolact_plugins.files import human_size, write_atomically
+from yolact_plugins.leftovers import remove_leftovers_in
 from yolact_plugins.locks import locked_folder
 from yolact_runtime.backends.engine_file import engine_file_name
 from yolact_runtime.errors import BundleError, YolactError
@@ -137,6 +138,7 @@ def build_engines(
         SelfTestError: An engine does not compute here what its network does; it is kept as ``*.rejected``.
     """
     options = options or EngineOptions()
+    remove_leftovers_in(bundle)
     sources = [_source(bundle, precision) for precision in _checked_precisions(bundle, precisions)]
     return [_build_one(bundle, source, options, on_progress, say) for source in sources]
 

@@ -38,6 +38,7 @@ from yolact_export.training.evaluation import evaluate_model
 from yolact_export.training.held_back import held_back_pictures
 from yolact_export.training.training_start import StartOptions, start_model
 from yolact_plugins import __version__
+from yolact_plugins.file_errors import naming
 from yolact_plugins.files import counted, real_path, write_atomically
 from yolact_plugins.text import read_json
 from yolact_runtime.cpu.priors import make_priors
@@ -242,7 +243,8 @@ def check_outputs(options: FinetuneOptions) -> None:
                     f"-o {options.output} would overwrite {path}, which has no record or state of a training beside "
                     f"it; name another file, or remove it"
                 )
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with naming(options.output):
+        options.output.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _is_record(path: Path) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import tempfile
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from yolact_export.graph.export import ExportOptions, export_network
 from yolact_export.graph.file import write_model
 from yolact_export.model.yolact import Yolact
 from yolact_plugins.files import write_atomically
+from yolact_plugins.staging import scratch_folder
 from yolact_plugins.text import read_json
 
 __all__ = ["measure_network", "report_lines"]
@@ -71,12 +71,12 @@ def _structure_digest(model: torch.nn.Module, report: PruneReport) -> str:
 def _time_networks(loaded: LoadedCheckpoint, model: torch.nn.Module, num_threads: int) -> list[float]:
     """Milliseconds of the dense and of the pruned network."""
     device = next(model.parameters()).device
-    with tempfile.TemporaryDirectory(prefix="yolact-prune-") as folder:
+    with scratch_folder("prune") as folder:
         paths: dict[str, Path] = {}
         for name, network in zip(_NETWORKS, (loaded.model, model), strict=True):
             assert isinstance(network, Yolact)
             exported = export_network(dataclasses.replace(loaded, model=network.cpu()), ExportOptions())
-            write_model(exported, paths.setdefault(name, Path(folder, f"{name}.onnx")))
+            write_model(exported, paths.setdefault(name, folder / f"{name}.onnx"))
             network.to(device)
         times = time_networks_ms(paths, loaded.config.input_spec(), num_threads=num_threads)
     return [round(times["dense"], 3), round(times["pruned"], 3)]

@@ -24,6 +24,7 @@ from yolact_plugins.compile.cubin_folder import (
 from yolact_plugins.driver.cubin import Cubin
 from yolact_plugins.errors import TextError, YolactError
 from yolact_plugins.files import write_atomically
+from yolact_plugins.leftovers import remove_leftovers_in
 from yolact_plugins.locks import locked_folder
 from yolact_plugins.text import read_json
 
@@ -79,6 +80,8 @@ def put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> bool:
     """
     _read_manifest(bundle)
     with locked_folder(bundle):
+        for folder in (bundle, bundle / FOLDER_NAME):
+            remove_leftovers_in(folder)
         return _put_kernels(bundle, cubins)
 
 

@@ -16,6 +16,7 @@ from yolact_plugins.compile.sources import KernelSource, families, read_source
 from yolact_plugins.driver.cubin import Cubin, check_arch
 from yolact_plugins.errors import KernelCompileError, UsageError, YolactError
 from yolact_plugins.files import check_words, counted, typed_folder
+from yolact_plugins.leftovers import remove_leftovers
 
 __all__ = ["main"]
 
@@ -102,6 +103,8 @@ def _check_output(output: Path) -> None:
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o takes a bundle or another folder; {output} is a file")
+    # A bundle whose replacement was killed between two renames is put back first.
+    remove_leftovers(output)
     if output.suffix == ".bundle" and find_bundle(output) is None:
         raise UsageError(
             f"no bundle at {output}: there is no {output / MANIFEST_NAME}. Correct the path; yolact-export writes "

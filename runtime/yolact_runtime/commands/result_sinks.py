@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from yolact_plugins.file_errors import explain
 from yolact_plugins.files import counted
 from yolact_runtime.errors import MediaError
 from yolact_runtime.masks.instances import Instances
@@ -162,7 +163,7 @@ def open_sinks(options: argparse.Namespace, class_names: Sequence[str]) -> list[
         try:
             options.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MediaError(f"cannot make the folder {options.output}: {error.strerror or error}") from error
+            raise MediaError(f"cannot make the folder {options.output}: {explain(error, options.output)}") from error
     sinks: list[ResultSink] = []
     if options.json:
         sinks.append(DocumentSink(options.json, str(options.model), class_names))

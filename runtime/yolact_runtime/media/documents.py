@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from yolact_plugins.file_errors import explain
 from yolact_plugins.files import real_path
 from yolact_plugins.staging import StagedFile
 from yolact_runtime.errors import MediaError
@@ -68,7 +69,7 @@ class ResultDocument:
             try:
                 self._open(Path(destination))
             except OSError as error:
-                raise self._failure(error) from error
+                raise MediaError(f"cannot write {destination}: {explain(error, Path(destination))}") from error
         try:
             self._append(f'{{"model":{json.dumps(model)},"images":[')
         except BaseException:
@@ -200,7 +201,8 @@ class ResultDocument:
         return True
 
     def _failure(self, error: OSError) -> MediaError:
-        return MediaError(f"cannot write {self.name}: {error.strerror or error}")
+        reason = explain(error, Path(self.name)) if self._file is not None else error.strerror or error
+        return MediaError(f"cannot write {self.name}: {reason}")
 
 
 def _dumps(value: object) -> str:

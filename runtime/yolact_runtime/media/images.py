@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.file_errors import explain
 from yolact_plugins.files import write_atomically
 from yolact_runtime.errors import MediaError
 from yolact_runtime.media.image_reader import ImageReader
@@ -67,4 +68,4 @@ def write_image(path: Path, image: Frame) -> None:
     except MediaError as error:
         raise MediaError(f"cannot write {path}: {error}") from error
     except OSError as error:
-        raise MediaError(f"cannot write {path}: {error.strerror or error}") from error
+        raise MediaError(f"cannot write {path}: {explain(error, path)}") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from yolact_plugins.file_errors import explain
 from yolact_runtime.errors import MediaError
 from yolact_runtime.masks.instances import Instances
 
@@ -105,7 +106,7 @@ class ResultLineWriter:
                 # Without a buffer: a line that is written is the operating system's.
                 self._file = Path(destination).open("wb", buffering=0)  # noqa: SIM115 - closed by close()
             except OSError as error:
-                raise MediaError(f"cannot write {destination}: {error.strerror or error}") from error
+                raise MediaError(f"cannot write {destination}: {explain(error, Path(destination))}") from error
         self.is_file = self._file is not None and Path(destination).is_file()
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -129,7 +130,8 @@ class ResultLineWriter:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise MediaError(f"cannot write {self.name}: {error.strerror or error}") from error
+            reason = explain(error, Path(self.name)) if self._file is not None else error.strerror or error
+            raise MediaError(f"cannot write {self.name}: {reason}") from error
 
     def close(self) -> None:
         """Close the file; stdout stays open. May be called again."""

@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.file_errors import describe
+from yolact_plugins.file_errors import describe, explain
 from yolact_plugins.files import human_size
 from yolact_plugins.staging import StagedFile
 from yolact_runtime.errors import MediaError
@@ -94,7 +94,7 @@ class VideoWriter:
                 self._encoder = open_encoder(self._staged.path, self._fps, self._size[1], self._size[0])
             self._encoder.write(np.ascontiguousarray(self._fitted(image)))
         except (MediaError, OSError) as error:
-            raise MediaError(f"cannot write {self._path}: {_reason(error)}{self._space()}") from error
+            raise MediaError(f"cannot write {self._path}: {self._reason(error)}") from error
         self.num_frames += 1
 
     def __enter__(self) -> VideoWriter:
@@ -116,7 +116,7 @@ class VideoWriter:
         except (MediaError, OSError) as failure:
             if kind is None:
                 raise MediaError(
-                    f"cannot write {self._path}: {_reason(failure)}{self._space()}{self._keep(self._staged)}"
+                    f"cannot write {self._path}: {self._reason(failure)}{self._keep(self._staged)}"
                 ) from failure
         finally:
             # After Ctrl-C and every other exception, those of ours included, of the caller or while finishing.
@@ -175,13 +175,15 @@ class VideoWriter:
         self.written = place
         return f"; its first {num_frames} frames are in {place}"
 
-    def _space(self) -> str:
-        """Say so if the disk is full: the likeliest reason, which encoders report badly or not at all."""
+    def _reason(self, error: Exception) -> str:
+        """What happened, and whether the disk is full: likely, and encoders report it badly or not at all."""
+        if isinstance(error, OSError):
+            return explain(error, self._path)
         try:
             free = shutil.disk_usage(self._path.parent).free
         except OSError:
-            return ""
-        return f" (the disk is full: {human_size(free)} are free)" if free < _LOW_SPACE_BYTES else ""
+            return str(error)
+        return f"{error} (the disk is full: {human_size(free)} are free)" if free < _LOW_SPACE_BYTES else str(error)
 
 
 def incomplete_path(path: Path) -> Path:
@@ -194,10 +196,6 @@ def _short(stem: str) -> str:
     while len(os.fsencode(stem)) > _STEM_BYTES:
         stem = stem[:-1]
     return stem
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def _padded(height: int, width: int) -> tuple[int, int]:

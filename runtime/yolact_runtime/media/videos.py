@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_plugins.files import counted, is_utf8
+from yolact_plugins.staging import scratch_folder
 from yolact_runtime.errors import MediaError
 from yolact_runtime.formats.file_format import VIDEO_SUFFIXES
 from yolact_runtime.formats.file_probe import why_not_regular
@@ -186,8 +186,8 @@ class VideoReader:
         name = str(path)
         if "%" in name or not is_utf8(path):
             # OpenCV takes a name only as text, and one with % in it as a pattern for many files.
-            folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="yolact-video-"))
-            link = Path(folder) / f"video{self._path.suffix if self._path.suffix in VIDEO_SUFFIXES else ''}"
+            folder = self._stack.enter_context(scratch_folder("video"))
+            link = folder / f"video{self._path.suffix if self._path.suffix in VIDEO_SUFFIXES else ''}"
             link.symlink_to(path)
             name = str(link)
         ffmpeg = cv2.CAP_FFMPEG

@@ -1,0 +1,79 @@
+"""The steps at which code touches the file system, one by one: a kill before any of them, or an error instead of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+
+__all__ = ["in_a_child", "steps_of"]
+
+_EVENTS = {
+    *("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.scandir", "os.listdir"),
+    *("fcntl.flock", "ctypes.dlsym", "os.truncate", "os.chmod", "fsync"),
+}
+
+
+def in_a_child(work: Callable[[], object]) -> int:
+    """Run in a forked process; returns 0, 1 after an exception, or the signal as a negative number."""
+    with warnings.catch_warnings():
+        # The tests have threads that wait; the child touches nothing of theirs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def steps_of(work: Callable[[], object], number: int, error: int | None = None) -> bool:
+    """Do something in this process, which should be a child, up to its step of that number; False if it has fewer.
+
+    Args:
+        work: Touches the file system from Python: opens, renames, locks and so on.
+        number: From 0. A step that was not done is the last one.
+        error: None kills the process by SIGKILL before the step; else the step fails with this ``errno``, once.
+
+    Raises:
+        OSError: What `work` made of the error.
+    """
+    count = 0
+    is_over = False
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        if event not in _EVENTS or is_over:
+            return
+        count += 1
+        if count != number + 1:
+            return
+        if error is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            names = [name for name in arguments[:2] if isinstance(name, str | bytes | os.PathLike)]
+            # As the system's own errors: with the first name, and of two with both.
+            more = (names[0], None, names[1]) if len(names) == 2 and event != "open" else names[:1]
+            raise OSError(error, os.strerror(error), *more)
+
+    fsync = os.fsync
+
+    def audited(descriptor: int) -> None:
+        sys.audit("fsync")
+        fsync(descriptor)
+
+    os.fsync = audited  # type: ignore[assignment]
+    sys.addaudithook(hook)
+    try:
+        work()
+    finally:
+        is_over = True
+    return count > number
