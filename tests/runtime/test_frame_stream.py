@@ -149,6 +149,39 @@ def test_a_consumer_that_stops_discards_what_is_under_way() -> None:
     assert len([1 for what, _ in path.events if what == "start"]) < 100
 
 
+class SlowStart(Recorder):
+    """Does not come back from beginning with one frame before it is let go: a network that takes its time."""
+
+    def __init__(self, slow: int) -> None:
+        super().__init__()
+        self._slow = slow
+        self.entered, self.let_go = threading.Event(), threading.Event()
+
+    def start(self, frame: int) -> int:
+        ticket = super().start(frame)
+        if frame == self._slow:
+            self.entered.set()
+            assert self.let_go.wait(TIMEOUT_S)
+        return ticket
+
+    def discard(self, ticket: int) -> None:
+        super().discard(ticket)
+        self.let_go.set()
+
+
+def test_a_frame_that_is_just_being_begun_when_the_consumer_stops_is_discarded() -> None:
+    """Its buffers and its place on the device would be lost for good."""
+    path = SlowStart(2)
+    stream = stream_frames(path, range(100), 3)
+    assert next(stream) == 0
+    assert path.entered.wait(TIMEOUT_S)
+    stream.close()
+    path.let_go.set()
+    _wait_until_idle(path)
+    assert sorted(number for what, number in path.events if what == "discard") == [1, 2]
+    assert [number for what, number in path.events if what == "start"] == [0, 1, 2]
+
+
 def test_a_stream_that_is_never_read_takes_no_frame() -> None:
     path = Recorder()
     stream_frames(path, range(3), 2).close()

@@ -78,7 +78,7 @@ class FakeTensorRt:
 
     Attributes:
         module: To be imported.
-        refuse: Names of what fails: "deserialize", "context", "shape", "memory", "address", "execute".
+        refuse: Names of what fails: "load_runtime", "deserialize", "context", "shape", "memory", "address", "execute".
         before_call: Called before a context is bound or run, with the name of what is asked: for tests with threads.
         caches: Contents that were given to the runtime cache of RTX.
         num_contexts: Made so far.
@@ -86,6 +86,8 @@ class FakeTensorRt:
         requires_user_allocation: Of RTX: the engine was built with this flag.
         memory_bytes: What a context needs for what lies between the layers.
         contexts: All that were made and have memory of their caller.
+        host_code_allowed: Of every plan that was deserialised: whether it might have run code on the host just then.
+        lean_runtimes: Paths of the lean runtimes that were loaded.
     """
 
     def __init__(
@@ -108,6 +110,8 @@ class FakeTensorRt:
         self.capturable = True
         self.requires_user_allocation, self.memory_bytes = rtx, 4096
         self.contexts: list[Context] = []
+        self.host_code_allowed: list[bool] = []
+        self.lean_runtimes: list[str] = []
         self.before_call: Callable[[str], None] = lambda _: None
         self.module = SimpleNamespace(
             __version__="1.7.1" if rtx else "10.3.0",
@@ -137,14 +141,22 @@ class FakeTensorRt:
 
     def _runtime(self, logger: Any) -> Any:
         self.logger = logger
-        return SimpleNamespace(
-            deserialize_cuda_engine=self._deserialize,
+        # Careless until it is told otherwise, so that nothing is owed to a default.
+        runtime = SimpleNamespace(
             engine_host_code_allowed=True,
             get_engine_validity=lambda plan: ("VALID" if plan else "INVALID", 0),
+            load_runtime=self._load_lean_runtime,
         )
+        runtime.deserialize_cuda_engine = lambda plan: self._deserialize(plan, runtime)
+        return runtime
 
-    def _deserialize(self, plan: bytes) -> Any:
+    def _load_lean_runtime(self, path: str) -> Any:
+        self.lean_runtimes.append(path)
+        return self._runtime(self.logger) if self.may("load_runtime") else None
+
+    def _deserialize(self, plan: bytes, runtime: Any) -> Any:
         assert plan
+        self.host_code_allowed.append(runtime.engine_host_code_allowed)
         return (RtxEngine if self.rtx else Engine)(self) if self.may("deserialize") else None
 
 

@@ -143,6 +143,25 @@ def test_we_read_the_layout_of_dlpack_1(flags: int) -> None:
     assert deleted == [ctypes.addressof(managed)]
 
 
+@pytest.mark.parametrize("versioned", [False, True])
+@pytest.mark.parametrize("strides", [True, False])
+def test_a_tensor_begins_at_its_offset(versioned: bool, strides: bool) -> None:
+    """A producer may give the allocation as the pointer, and say by an offset where in it the tensor begins."""
+    array = np.arange(24, dtype=np.float32).reshape(4, 6)
+    producer = Producer(array, versioned=versioned)
+    capsule = producer.__dlpack__()
+    managed, *_ = next(iter(dlpack._exported.values()))
+    managed.tensor.byte_offset = 24
+    managed.tensor.shape[0] = 3
+    if not strides:
+        managed.tensor.strides = None
+    layout = import_capsule(capsule).layout
+    assert layout.pointer == array[1:].ctypes.data
+    assert (layout.shape, layout.strides_bytes) == ((3, 6), (24, 4))
+    content = np.frombuffer(ctypes.string_at(layout.pointer, 72), np.float32)
+    np.testing.assert_array_equal(content.reshape(3, 6), array[1:])
+
+
 def test_a_tensor_without_strides_is_in_c_order() -> None:
     array = np.zeros((2, 3, 4), np.int16)
     capsule = Producer(array).__dlpack__()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.fake_tensorrt import ILogger
+from support.fake_tensorrt import FakeTensorRt, ILogger, put_in_place
 from support.scenes import small_manifest
 from yolact_runtime.backends import engine_file
 from yolact_runtime.backends.cuda_driver import Gpu, find_gpu
@@ -241,6 +241,58 @@ def test_a_gpu_that_rtx_does_not_know_is_refused_before_it_is_tried(
 def test_another_gpu_of_the_same_kind_is_worth_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     check_engine(write_engine(tmp_path / "b", JETSON), tensorrt("10.3.0"), Gpu("Orin NX", "8.7", "12.6"))
     assert "was built on Orin; this is Orin NX" in caplog.text
+
+
+# --- loading, with a TensorRT that notes what is asked of it ---------------------------------------------------------
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
+    """A TensorRT that nothing is computed with, so that it needs no device."""
+    made = FakeTensorRt(SimpleNamespace(driver=None), (), lambda _: {})  # type: ignore[arg-type]
+    return put_in_place(monkeypatch, made)
+
+
+def loadable_engine(folder: Path) -> EngineFile:
+    return write_engine(folder, JETSON | machine_facts())
+
+
+@pytest.mark.parametrize("lean_runtime", [None, Path("/opt/libnvinfer_lean.so.10")])
+def test_no_plan_may_run_code_on_the_host(tmp_path: Path, fake: FakeTensorRt, lean_runtime: Path | None) -> None:
+    """Forbidden before TensorRT sees the plan, of the runtime that gets it: a lean one is another object."""
+    loaded = load_engine(loadable_engine(tmp_path / "b"), lean_runtime)
+    assert fake.host_code_allowed == [False]
+    assert loaded.runtime.engine_host_code_allowed is False
+    assert fake.lean_runtimes == ([] if lean_runtime is None else [str(lean_runtime)])
+
+
+def test_a_plan_that_is_not_the_listed_one_is_not_given_to_tensorrt(tmp_path: Path, fake: FakeTensorRt) -> None:
+    file = loadable_engine(tmp_path / "b")
+    file.path.write_bytes(b"evil")
+    with pytest.raises(BundleError, match="is not the engine that the manifest lists"):
+        load_engine(file)
+    assert fake.host_code_allowed == []
+    assert fake.logger is None
+
+
+def test_a_plan_for_another_machine_is_not_given_to_tensorrt(tmp_path: Path, fake: FakeTensorRt) -> None:
+    with pytest.raises(EngineMismatchError, match="engines fit one version only"):
+        load_engine(write_engine(tmp_path / "b", JETSON | machine_facts() | {"library_version": "10.2.0"}))
+    assert fake.host_code_allowed == []
+    assert fake.logger is None
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        ("load_runtime", r"cannot load the lean runtime /opt/lean\.so:\n  .*load_runtime is refused"),
+        ("deserialize", r"TensorRT 10\.3\.0 refuses .*int8\.plan on Host:\n  .*deserialize is refused"),
+    ],
+)
+def test_what_tensorrt_says_is_in_the_error(tmp_path: Path, fake: FakeTensorRt, refused: str, message: str) -> None:
+    fake.refuse.add(refused)
+    with pytest.raises(BackendError, match=f"(?s){message}"):
+        load_engine(loadable_engine(tmp_path / "b"), Path("/opt/lean.so"))
 
 
 # --- loading, with the real TensorRT-RTX ------------------------------------------------------------------------------
