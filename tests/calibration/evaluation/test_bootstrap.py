@@ -21,7 +21,7 @@ from yolact_calibration.evaluation.bootstrap import (
     bootstrap_ratio,
     resample_weights,
 )
-from yolact_calibration.evaluation.matches import IOU_THRESHOLDS, ClassMatches, Matches, Overlap, match_overlap
+from yolact_calibration.evaluation.matches import ClassMatches, Matches, Overlap, match_overlap
 from yolact_calibration.labels.coco import CocoAnnotations
 
 CATEGORY_IDS = [7, 3, 12, 1, 5]
@@ -36,7 +36,7 @@ def _accuracy(seed: int, num_images: int = 5, **options: Any) -> tuple[Accuracy,
 def _matches(correct: npt.ArrayLike, image: npt.ArrayLike, num_truth: npt.ArrayLike) -> Matches:
     """One class; the same at every IoU threshold."""
     truth = np.asarray(num_truth)
-    hits = np.tile(np.asarray(correct, bool), (len(IOU_THRESHOLDS), 1))
+    hits = np.tile(np.asarray(correct, bool), (10, 1))
     score = np.linspace(1, 0.5, hits.shape[1])
     return Matches(len(truth), (ClassMatches(np.asarray(image), score, hits, np.zeros_like(hits), truth),))
 

@@ -14,7 +14,7 @@ from support.training_data import square, write_set
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.agreement import Agreement, measure_agreement
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings, Interval
-from yolact_calibration.evaluation.judge import AGREEMENT_LIMIT, LABELLED_LIMIT, Judge, Judgement, agreement_loss
+from yolact_calibration.evaluation.judge import Judge, Judgement, agreement_loss
 from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
@@ -82,6 +82,7 @@ def test_without_labels_every_change_is_a_loss() -> None:
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_original_loses_nothing_against_itself(labelled: bool, labels: CocoAnnotations) -> None:
     judge = judge_of(everywhere(BOX, OTHER), labels if labelled else None)
+    assert set(judge.reference.drop) == {"bbox", "segm"}
     for interval in judge.reference.drop.values():
         assert (interval.estimate, interval.low, interval.high) == (0.0, 0.0, 0.0)
         # Not minus zero, which people would see.
@@ -94,6 +95,7 @@ def test_the_original_loses_nothing_against_itself(labelled: bool, labels: CocoA
 def test_intervals_are_in_order_and_hold_the_estimate(labelled: bool, labels: CocoAnnotations) -> None:
     candidate = {**everywhere(BOX, OTHER), "0.png": see(BOX), "1.png": see()}
     found = judge_of(everywhere(BOX, OTHER), labels if labelled else None).judge(candidate)
+    assert set(found.drop) == {"bbox", "segm"}
     for interval in found.drop.values():
         assert interval.low is not None
         assert interval.high is not None
@@ -133,10 +135,9 @@ def test_rounding_does_not_cross_the_limit(labels: CocoAnnotations) -> None:
 
 
 def test_limits_by_default(labels: CocoAnnotations) -> None:
-    assert judge_of(everywhere(BOX, OTHER), labels).default_limit == LABELLED_LIMIT == 0.5
-    assert judge_of(everywhere(BOX)).default_limit == AGREEMENT_LIMIT
+    assert judge_of(everywhere(BOX, OTHER), labels).default_limit == 0.5
     # Agreement counts changes to the better too.
-    assert AGREEMENT_LIMIT > LABELLED_LIMIT
+    assert judge_of(everywhere(BOX)).default_limit == 8.0
 
 
 def test_the_measure_says_what_and_on_how_many_images(labels: CocoAnnotations) -> None:

@@ -11,7 +11,7 @@ from support.precision_trials import MANIFEST, histograms, multiply_weight, tria
 from support.quantised import float_network
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
-from yolact_calibration.evaluation.judge import AGREEMENT_LIMIT, Judge, Judgement, Predictions
+from yolact_calibration.evaluation.judge import Judge, Judgement, Predictions
 from yolact_calibration.quantisation import int8 as int8_module
 from yolact_calibration.quantisation.histogram import Histogram
 from yolact_calibration.quantisation.int8 import Int8Model, Int8Options, choose_ranges, make_int8
@@ -82,7 +82,7 @@ def test_the_graph_is_the_plan_that_the_search_returned() -> None:
 
 
 def test_the_judges_own_limit_is_taken_where_none_is_given() -> None:
-    assert make(everything=True, max_drop=None).max_drop == AGREEMENT_LIMIT
+    assert make(everything=True, max_drop=None).max_drop == 8.0
 
 
 def test_a_search_that_fails_gives_a_reason_for_every_group() -> None:

@@ -106,6 +106,7 @@ def test_the_cpu_leaves_no_way_around_an_integer_kernel(family: str, seed: int) 
     chosen = set(random.Random(seed).sample(names, len(names) // 2))
     placement = place(graph, chosen, Dialect.CPU)
     made = {name for name in placement.tensors if name in graph.producer and graph.producer[name].name in chosen}
+    assert made
     for tensor in made:
         assert {(reader.name, tensor) for reader in graph.consumers.get(tensor, ())} <= placement.reads
 

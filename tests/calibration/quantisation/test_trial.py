@@ -131,7 +131,14 @@ def test_a_candidate_that_overflows_on_one_image_finds_nothing_on_any() -> None:
 
 
 def test_a_sound_candidate_is_left_alone() -> None:
-    frames = [("dark", DARK), ("bright", BRIGHT)]
-    trial = Trial(SCENE, frames)
+    """Two things in the bright frame and none in the dark one, as without the question whether it is sound."""
+    trial = Trial(SCENE, [("dark", DARK), ("bright", BRIGHT)])
     found, expected = trial.find_if_sound(scene_network()), trial.find(scene_network())
-    assert {name: len(i) for name, i in found.items()} == {name: len(i) for name, i in expected.items()}
+    assert {name: i.class_id[i.confidence > 0.5].tolist() for name, i in found.items()} == {
+        "dark": [],
+        "bright": [0, 1],
+    }
+    for name, instances in found.items():
+        np.testing.assert_array_equal(instances.xyxy, expected[name].xyxy)
+        np.testing.assert_array_equal(instances.confidence, expected[name].confidence)
+        assert instances.mask == expected[name].mask

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from yolact_calibration.errors import UsageError
-from yolact_calibration.shapes.layout import MIN_VISIBLE_AREA_PX, MIN_VISIBLE_FRACTION, draw_layout
+from yolact_calibration.shapes.layout import draw_layout
 from yolact_calibration.shapes.material import PATTERNS, draw_material
 from yolact_calibration.shapes.outline import CLASS_NAMES, Window
 from yolact_calibration.shapes.scene import Scene, SceneOptions, make_clip, make_scene
@@ -74,7 +74,7 @@ def test_the_truth_is_what_the_outlines_say(scenes: list[Scene]) -> None:
         assert scene.class_id.tolist() == [shape.placement.class_id for shape in shapes]
         for shape, mask in zip(shapes, visible, strict=True):
             whole = shape.placement.level(*shape.placement.window().pixel_centres()) < 0
-            assert mask.sum() >= max(MIN_VISIBLE_AREA_PX, MIN_VISIBLE_FRACTION * whole.sum())
+            assert mask.sum() >= max(60, 0.35 * whole.sum())
 
 
 def test_masks_are_disjoint_and_boxes_tight(scenes: list[Scene]) -> None:
@@ -147,7 +147,13 @@ def test_materials_of_all_patterns_stay_between_their_two_colours() -> None:
         high = np.maximum(material.first, material.second)[:, None, None]
         assert (colour >= low - 1e-6).all()
         assert (colour <= high + 1e-6).all()
-        assert (colour.std() < 1e-6 + np.std(material.first)) == (material.pattern == "plain") or colour.std() > 0
+        if material.pattern == "plain":
+            assert (colour == material.first[:, None, None]).all()
+        else:
+            # Most of the way from one colour to the other is there, in every channel alike.
+            share = (colour - material.first[:, None, None]) / (material.second - material.first)[:, None, None]
+            assert np.ptp(share, axis=(1, 2)).min() > 0.6
+            assert np.ptp(share, axis=0).max() < 1e-3
         seen.add(material.pattern)
     assert seen == set(PATTERNS)
 

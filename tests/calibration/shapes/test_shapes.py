@@ -55,7 +55,9 @@ def test_the_reference_implementation_reads_the_annotations(tmp_path: Path) -> N
     from pycocotools import mask as coco
 
     _write(tmp_path)
-    for item in json.loads((tmp_path / "instances.json").read_bytes())["annotations"]:
+    annotations = json.loads((tmp_path / "instances.json").read_bytes())["annotations"]
+    assert len(annotations) > 4
+    for item in annotations:
         assert int(coco.area(item["segmentation"])) == item["area"]
         assert coco.toBbox(item["segmentation"]).tolist() == item["bbox"]
 

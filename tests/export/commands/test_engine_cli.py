@@ -15,7 +15,7 @@ from support.engine_graphs import write_engine_bundle
 from yolact_export.commands.engine_cli import add_engine_options, engine_options, parse_size_bytes, run_engine
 from yolact_export.engine.options import EngineOptions
 from yolact_export.errors import UsageError
-from yolact_runtime.errors import SignatureError
+from yolact_runtime.errors import BundleError, SignatureError
 from yolact_runtime.model.bundle_signature import verify_bundle
 from yolact_runtime.terminal import Terminal
 
@@ -79,7 +79,7 @@ def test_a_build_signs_and_a_later_one_verifies_first(tmp_path: Path, keys: tupl
 
     options.verify_key, options.json = public, None
     (bundle / "model.fp32.rtx.plan").write_bytes(b"swapped")
-    with pytest.raises(Exception, match="not the file that the manifest describes"):
+    with pytest.raises(BundleError, match="not the file that the manifest describes"):
         run_engine(options, Terminal(stream=stream))
     (bundle / "manifest.json").write_text((bundle / "manifest.json").read_text() + " ")
     with pytest.raises(SignatureError, match="was changed after it was signed"):

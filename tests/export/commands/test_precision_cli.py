@@ -15,7 +15,6 @@ import pytest
 
 from support.training_data import square, write_scenes, write_set
 from yolact_calibration.errors import DatasetError
-from yolact_calibration.evaluation.judge import AGREEMENT_LIMIT, LABELLED_LIMIT
 from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_calibration.quantisation.ranges import RangeMethod
 from yolact_export.commands import cli
@@ -143,7 +142,7 @@ def test_options_of_pruning_are_not_shared(precision: str) -> None:
 
 def test_the_help_states_the_limits_that_are_held() -> None:
     words = " ".join(cli._parser().format_help().split())
-    assert f"default {LABELLED_LIMIT:g} with --annotations, {AGREEMENT_LIMIT:g} of agreement without" in words
+    assert "default 0.5 with --annotations, 8 of agreement without" in words
 
 
 # --- what is asked for ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from support.scenes import make_instances
 from yolact_calibration.evaluation.agreement import measure_agreement
 from yolact_calibration.evaluation.bootstrap import Interval
 from yolact_calibration.evaluation.judge import Judgement
-from yolact_calibration.float16.conversion import TOO_COARSE, HalfModel
+from yolact_calibration.float16.conversion import HalfModel
 from yolact_calibration.quantisation.calibration_images import find_calibration_images
 from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_calibration.quantisation.ranges import RangeMethod
@@ -107,7 +107,10 @@ def test_without_a_limit_nothing_is_praised(tmp_path: Path) -> None:
 
 def test_layers_beyond_float16_are_named(tmp_path: Path) -> None:
     result = make(tmp_path, {"fp16": 0.0, "int8": 0.1, "int8-cpu": 0.1})
-    kept = {"tanh": TOO_COARSE, **{f"layer{number}": "its values reach 1e+05" for number in range(6)}}
+    kept = {
+        "tanh": "float16 is too coarse for it",
+        **{f"layer{number}": "its values reach 1e+05" for number in range(6)},
+    }
     half = HalfModel(onnx.ModelProto(), kept, 0)
     variants = [
         dataclasses.replace(variant, half=half if variant.precision in {"fp16", "int8"} else None)

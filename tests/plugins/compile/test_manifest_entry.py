@@ -53,9 +53,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_runtime_means_the_same() -> None:
-    assert SCHEMA_VERSION == runtime_manifest.SCHEMA_VERSION
-    assert (MANIFEST_NAME, SIGNATURE_NAME) == (runtime_bundle.MANIFEST_NAME, runtime_bundle.SIGNATURE_NAME)
-    assert SIGNATURE_RECORD_NAME == runtime_bundle.SIGNATURE_RECORD_NAME
+    assert SCHEMA_VERSION == runtime_manifest.SCHEMA_VERSION == 2
+    assert MANIFEST_NAME == runtime_bundle.MANIFEST_NAME == "manifest.json"
+    assert SIGNATURE_NAME == runtime_bundle.SIGNATURE_NAME == "manifest.json.sig"
+    assert SIGNATURE_RECORD_NAME == runtime_bundle.SIGNATURE_RECORD_NAME == "signature.json"
 
 
 def test_the_entry(bundle: Path) -> None:
