@@ -14,8 +14,8 @@ from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.golden_bundles import PRECISIONS, GoldenBundle, file_of
 from support.host_gpu import host_gpu, share_kernels
-from support.kernel_host import COMPILER
 from support.scenes import Thing, raw_outputs, small_manifest, write_bundle
+from support.tools import needs_tool
 from yolact_export.engine.self_test import try_engine
 from yolact_export.golden import write_golden
 from yolact_runtime import Segmenter, SegmenterOptions
@@ -180,7 +180,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         yield put
 
 
-needs_kernels = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+needs_kernels = needs_tool("g++")
 
 
 @needs_kernels

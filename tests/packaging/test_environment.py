@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from support.ci_scripts import load_script
+from support.tools import needs_tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +51,7 @@ def _plan(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@needs_tool("make")
 @pytest.mark.parametrize(
     ("words", "extras"),
     [
@@ -66,7 +66,7 @@ def test_make_installs_the_extras_of_the_chosen_cuda(tmp_path: Path, words: list
     assert "rm -rf" not in done.stdout
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@needs_tool("make")
 @pytest.mark.parametrize("stamp", [".ready-cuda13", ".ready"])
 def test_an_environment_of_the_other_cuda_is_made_anew(tmp_path: Path, stamp: str) -> None:
     (tmp_path / stamp).touch()

@@ -25,6 +25,7 @@ SKIPS = ("there is no NVIDIA driver here",)
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, with one integration, whose environment is this one and whose tests are those that a test writes."""
     module = load_script("integrations")
+    monkeypatch.delenv("CI", raising=False)
     monkeypatch.setattr(module, "OUT", tmp_path / "out")
     monkeypatch.setattr(
         module, "INTEGRATIONS", (module.Integration("tiny", "3", (), ("-p", "no:randomly", str(tmp_path)), SKIPS),)
@@ -87,7 +88,7 @@ def test_a_suite_that_was_stopped_is_a_failure_whatever_has_passed(
     assert line.endswith(", but pytest did not come to its end: exit status 2")
 
 
-def test_what_cannot_be_installed_is_told_and_is_a_failure_where_it_was_named(
+def test_what_cannot_be_installed_is_told_and_is_a_failure_in_ci_or_where_it_was_named(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: Any) -> None:
@@ -97,6 +98,9 @@ def test_what_cannot_be_installed_is_told_and_is_a_failure_where_it_was_named(
     line = "tiny: not installed: there is no Python 3 here: install it"
     assert run(script, capsys) == (0, line)
     assert run(script, capsys, "tiny") == (1, line)
+    # Nobody reads what a green run has passed over.
+    monkeypatch.setenv("CI", "true")
+    assert run(script, capsys) == (1, line)
 
 
 def test_the_time_is_for_all_together(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -23,6 +22,7 @@ import numpy.typing as npt
 import pytest
 
 import yolact_plugins
+from support.tools import find_tool, needs_tool
 
 __all__ = [
     "COMPILER",
@@ -41,7 +41,7 @@ __all__ = [
 
 SHIM = Path(__file__).parent / "cuda_host"
 KERNELS = Path(yolact_plugins.__file__).parent / "kernels"
-COMPILER = shutil.which("g++")
+COMPILER = find_tool("g++")
 # Set for a process that was started with the sanitizer's library in front of every other.
 SANITIZE = os.environ.get("YOLACT_KERNEL_SANITIZE") == "1"
 # Compiled once for all processes of a run, and of the next ones; git ignores the folder.
@@ -145,8 +145,7 @@ def run_kernels_by(find: Callable[[str], KernelRunner]) -> None:
 
 def needs_kernels() -> pytest.MarkDecorator:
     """Marks tests that call :func:`kernels_of`."""
-    nowhere = COMPILER is None and len(_runners) == 1
-    return pytest.mark.skipif(nowhere, reason="no g++: the kernels cannot be run on the host")
+    return needs_tool("g++") if len(_runners) == 1 else pytest.mark.skipif(False, reason="they run elsewhere")
 
 
 def entry_points(source: Path) -> dict[str, tuple[bool, ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from support import containers
+from support.tools import use_tool
 from yolact_runtime.media.opencv import opencv
 
 __all__ = ["MadeVideo", "damaged_videos", "healthy_videos", "moving_scene", "write_with_opencv"]
@@ -137,7 +137,7 @@ def healthy_videos(folder: Path) -> Iterator[MadeVideo]:
         path = folder / f"operated-{number}.{suffix}"
         path.write_bytes(content)
         yield MadeVideo(f"{suffix}: {kind}", path, count)
-    if shutil.which("ffmpeg"):
+    if use_tool("ffmpeg"):
         yield from _videos_of_ffmpeg(folder)
 
 
@@ -226,7 +226,7 @@ def _sources(folder: Path) -> Iterator[tuple[str, bytes]]:
         yield f"{codec}.{suffix}", plain[suffix, codec]
     yield "front-mp4v.mp4", containers.move_index_to_front(plain["mp4", "mp4v"])
     yield "fragments-mp4v.mp4", containers.fragment(plain["mp4", "mp4v"], 4)
-    if shutil.which("ffmpeg"):
+    if use_tool("ffmpeg"):
         for name in ("h264.mp4", "h264.mkv"):
             _ffmpeg(*_SCENE, "-c:v", "libx264", "-bf", "2", "-g", "8", folder / name)
             yield name, (folder / name).read_bytes()

@@ -13,8 +13,8 @@ import pytest
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.host_gpu import HostDriver, host_gpu, share_kernels
-from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, fake_segmenter, raw_outputs, small_manifest, write_bundle
+from support.tools import needs_tool
 from yolact_benchmarks.commands import bench_cli
 from yolact_benchmarks.layers.engine_profile import profile_engine, read_layers
 from yolact_benchmarks.layers.layer_profile import CONVERSIONS, profile_document
@@ -30,7 +30,7 @@ from yolact_runtime.backends.tensorrt import TensorRtBackend
 from yolact_runtime.errors import BackendError, UsageError
 from yolact_runtime.model.bundle import Bundle, open_bundle
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+pytestmark = needs_tool("g++")
 
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
 PICTURES = SegmenterOptions(min_confidence=0.3)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ import pytest
 from support.bench_records import bench_record, steady_ms
 from support.html_checker import read_page
 from support.scenes import make_instances
+from support.tools import require_tool
 from yolact_benchmarks.machine.machine_state import MachineSample
 from yolact_benchmarks.report.charts import draw_history, draw_machine
 from yolact_benchmarks.report.report import draw_bench_report
 from yolact_benchmarks.report.waterfall import draw_waterfall
 from yolact_calibration.report.contact_sheet import side_by_side
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def full_record() -> dict[str, Any]:
@@ -135,10 +133,9 @@ def test_lines_over_time_are_broken_between_processes() -> None:
     assert len(read_page(draw_machine(samples[:4])).corners()) == 1
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, to see the report as a reader does")
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_browser_shows_it_without_a_complaint_and_without_scrolling_aside(tmp_path: Path, width: int) -> None:
-    report = tmp_path / "report.html"
+    chromium, report = require_tool("Chromium"), tmp_path / "report.html"
     # The page itself runs nothing; the question about its width is asked by this copy.
     content = draw_bench_report(full_record(), pictures())
     asked = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", content)
@@ -149,7 +146,7 @@ def test_a_browser_shows_it_without_a_complaint_and_without_scrolling_aside(tmp_
     def browse(name: str) -> subprocess.CompletedProcess[str]:
         words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
         words += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", f"file://{tmp_path / name}"]
-        return subprocess.run([str(CHROMIUM), *words], capture_output=True, text=True, timeout=120)
+        return subprocess.run([chromium, *words], capture_output=True, text=True, timeout=120)
 
     done = browse("report.html")
     assert ":CONSOLE" not in done.stderr

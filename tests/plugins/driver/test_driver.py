@@ -9,7 +9,6 @@ that everything is given back. It shows nothing about timing, asynchrony, or ker
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from support.kernels import SAMPLE
+from support.tools import require_tool
 from yolact_plugins.compile.compiler import compile_cubin
 from yolact_plugins.compile.cubin_folder import write_cubins
 from yolact_plugins.driver.driver import load_driver
@@ -45,9 +45,7 @@ def test_a_failure_is_not_remembered() -> None:
 
 @pytest.fixture(scope="module")
 def driver_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler for the driver without a GPU")
+    compiler = require_tool("C compiler")
     folder = tmp_path_factory.mktemp("driver")
     library, source = str(folder / "libcuda.so.1"), str(FAKE / "libcuda.c")
     command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", library, source, "-ldl"]

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pytest
 
 from support.host_gpu import Counts, HostDriver, host_cubins, host_gpu, share_kernels
-from support.kernel_host import COMPILER, KERNELS, SHIM, entry_points
+from support.kernel_host import KERNELS, SHIM, entry_points
+from support.tools import needs_tool
 from yolact_plugins import reference
 from yolact_plugins.compile.cache import CubinCache
 from yolact_plugins.compile.sources import families, read_source
@@ -27,7 +28,7 @@ from yolact_plugins.driver.memory import DeviceBuffer, MappedBuffer, PinnedBuffe
 from yolact_plugins.driver.module import Launch, Module
 from yolact_plugins.errors import CudaError, CudaOutOfMemoryError
 
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+needs_compiler = needs_tool("g++")
 REFUSED = "not permitted when stream is capturing"
 
 

@@ -12,14 +12,16 @@ import pytest
 
 import yolact_plugins
 from support.kernel_host import COMPILER, SANITIZE, SHIM, HostKernelError, HostKernels, poisoned
+from support.tools import needs_tool, tool_is_missing
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+pytestmark = needs_tool("g++")
 TESTS = Path(__file__).parents[2]
 # A process that loads an instrumented library needs the sanitizer's own library before any other.
 _PLANTED = """
 import sys
 import numpy as np
 from support.kernel_host import SHIM, HostKernels, poisoned
+from support.tools import needs_tool, tool_is_missing
 out = poisoned(64, np.int32)
 arguments = [out, np.int32(64)] if sys.argv[1] == "one_element_too_far" else [out]
 HostKernels(SHIM / "planted_bugs.cu")(sys.argv[1], (1,), (int(sys.argv[2]),), arguments)
@@ -36,7 +38,7 @@ def sanitized(*command: str) -> subprocess.CompletedProcess[str]:
     found = subprocess.run([COMPILER or "", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     library = found.stdout.strip()
     if not Path(library).is_absolute():
-        pytest.skip("g++ has no address sanitizer here")
+        tool_is_missing("needs g++ with its address sanitizer, libasan.so")
     environment = os.environ | {
         "LD_PRELOAD": library,
         # Python itself leaks at exit; fibers change stacks, which the check of returned frames does not follow.

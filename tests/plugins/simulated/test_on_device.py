@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from support.host_gpu import host_gpu, share_kernels
-from support.kernel_host import COMPILER, poisoned
+from support.kernel_host import poisoned
 from support.on_device import DeviceKernels, byte_span
+from support.tools import needs_tool
 from yolact_plugins.driver.driver import Stream
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+pytestmark = needs_tool("g++")
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.host_gpu import HostDriver, host_gpu, share_kernels
-from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, mask_iou_model, raw_outputs, small_manifest, write_bundle
+from support.tools import needs_tool
 from yolact_plugins.compile import precompile
 from yolact_plugins.driver.driver import Device, Stream
 from yolact_plugins.driver.memory import DeviceBuffer
@@ -69,7 +69,7 @@ def bundle(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "m.bundle", THINGS)
 
 
-needs_kernels = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+needs_kernels = needs_tool("g++")
 
 
 # --- from a bundle to instances ---------------------------------------------------------------------------------------

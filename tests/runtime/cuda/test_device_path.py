@@ -14,8 +14,8 @@ import pytest
 
 from support.device_network import HostNetwork, replay, tensor_specs
 from support.host_gpu import HostDriver, host_gpu, share_kernels
-from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, camera_frames, raw_outputs, small_manifest
+from support.tools import needs_tool
 from yolact_plugins.driver.driver import Device
 from yolact_plugins.errors import CudaOutOfMemoryError
 from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions
@@ -24,7 +24,7 @@ from yolact_runtime.errors import BackendError, FrameError, OutputError, UsageEr
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.network_outputs import RawOutputs
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+pytestmark = needs_tool("g++")
 
 THINGS = [
     Thing((0.25, 0.25, 0.75, 0.75), class_id=0, confidence=0.9),

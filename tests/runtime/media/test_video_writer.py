@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from support.tools import require_tool, tool_is_missing
 from support.videos import moving_scene
 from yolact_runtime.errors import MediaError
 from yolact_runtime.formats.video_index import read_video_index
@@ -30,12 +31,23 @@ _WAYS = ["ffmpeg.mp4", "opencv.mp4", "opencv.webm"]
 _CODECS = {"ffmpeg.mp4": "H.264", "opencv.mp4": "VP9", "opencv.webm": "VP8"}
 
 
+def require_h264() -> None:
+    require_tool("ffmpeg")
+    if video_suffix() != ".mp4":
+        tool_is_missing("needs ffmpeg with an encoder of H.264")
+
+
+@pytest.fixture
+def h264() -> None:
+    require_h264()
+
+
 @pytest.fixture(params=_WAYS)
 def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A file name for each encoder. Where there is no ffmpeg, that one is skipped: OpenCV's write the same files."""
     program, suffix = request.param.split(".")
-    if program == "ffmpeg" and video_suffix() != ".mp4":
-        pytest.skip("there is no ffmpeg that encodes H.264")
+    if program == "ffmpeg":
+        require_h264()
     if program == "opencv":
         monkeypatch.setenv("PATH", "/nowhere")
     return f"clip.{suffix}"
@@ -302,8 +314,7 @@ def _write_and_signal(path: Path, number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_ffmpeg_finishes_waits_for_the_file(tmp_path: Path, number: signal.Signals) -> None:
-    if video_suffix() != ".mp4":
-        pytest.skip("there is no ffmpeg that encodes H.264")
+    require_h264()
     # A shell that starts the tests in the background has SIGINT ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -368,7 +379,7 @@ def test_ctrl_c_at_the_terminal_leaves_a_video_that_plays(tmp_path: Path, name: 
     assert 20 < len(_read(incomplete_path(tmp_path / name))) < 1000
 
 
-@pytest.mark.skipif(video_suffix() != ".mp4", reason="there is no ffmpeg that encodes H.264")
+@pytest.mark.usefixtures("h264")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("place", [(subprocess.Popen, "wait"), (VideoReader, "__init__")])

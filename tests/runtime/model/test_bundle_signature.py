@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from support.precompiled import made_up_cubin, with_kernels
 from support.scenes import Thing, write_bundle
+from support.tools import require_tool, tool_is_missing
 from yolact_plugins.compile.cubin_folder import write_cubins
 from yolact_runtime.errors import BundleError, MissingDependencyError, SignatureError
 from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME
@@ -50,12 +50,9 @@ def test_what_was_signed_is_verified(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_openssl_understands_the_signature(bundle: Path, tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if (
-        openssl is None
-        or "OpenSSL 3" not in subprocess.run([openssl, "version"], capture_output=True, text=True).stdout
-    ):
-        pytest.skip("needs the openssl 3 command")
+    openssl = require_tool("openssl")
+    if "OpenSSL 3" not in subprocess.run([openssl, "version"], capture_output=True, text=True).stdout:
+        tool_is_missing("needs openssl of version 3")
     private, public = write_keys(tmp_path / "keys")
     command = [openssl, "pkeyutl", "-verify", "-pubin", "-inkey", str(public), "-rawin"]
     command += ["-in", str(bundle / MANIFEST_NAME), "-sigfile", str(sign_bundle(bundle, private))]

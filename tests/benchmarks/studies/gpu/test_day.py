@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from support.kernel_host import _BUILT, COMPILER
+from support.kernel_host import _BUILT
+from support.tools import needs_tool
 from yolact_benchmarks.studies.gpu import cli, day
 from yolact_benchmarks.studies.gpu.day import Outcome, run_stages, table
 from yolact_benchmarks.studies.gpu.record import ROWS_NAME, Rows, gpu_folder, read_rows
@@ -353,7 +354,7 @@ COPIED = ("runtime", "plugins", "calibration", "export", "benchmarks", "tests", 
 UNNEEDED = shutil.ignore_patterns("__pycache__", "results", "goldens", ".hypothesis", "*.html", "*.pruned.*")
 
 
-@pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+@needs_tool("g++")
 def test_a_dry_run_in_a_checkout_where_nothing_is_installed(tmp_path: Path) -> None:
     """Both halves end, everything that this machine has is run, and nothing is written outside of its folders."""
     checkout, home = tmp_path / "checkout", tmp_path / "home"

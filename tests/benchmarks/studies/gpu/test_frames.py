@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from support.host_gpu import host_gpu, share_kernels
-from support.kernel_host import COMPILER
 from support.scenes import Thing, raw_outputs, small_manifest
+from support.tools import needs_tool
 from yolact_benchmarks.measure import gpu_stages
 from yolact_benchmarks.measure.gpu_stages import moved_bytes, time_replays
 from yolact_benchmarks.measure.replay_network import ReplayNetwork
@@ -25,7 +25,7 @@ from yolact_runtime.cuda import DevicePath
 from yolact_runtime.errors import UsageError
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+pytestmark = needs_tool("g++")
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
 SMALL = Scale(0.001)
 

@@ -16,7 +16,6 @@ import pytest
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.host_gpu import host_gpu, share_kernels
-from support.kernel_host import COMPILER
 from support.scenes import (
     DEFAULT_PROTOTYPE,
     Thing,
@@ -26,13 +25,14 @@ from support.scenes import (
     with_precisions,
     write_bundle,
 )
+from support.tools import needs_tool
 from yolact_benchmarks.studies.gpu import rtx
 from yolact_benchmarks.studies.gpu.stage_options import NOT_MEASURED
 from yolact_plugins.driver.driver import Device
 from yolact_runtime.backends import engine_file
 from yolact_runtime.errors import MissingDependencyError
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+pytestmark = needs_tool("g++")
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
 
 
