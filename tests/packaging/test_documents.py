@@ -104,13 +104,6 @@ def test_commands_of_the_documents_parse() -> None:
         parsers[name].parse_args(list(takewhile(lambda word: word not in {">", "|"}, words)))
 
 
-def test_python_blocks_of_the_readme_compile() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        compile(block, "README.md", "exec")
-
-
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_no_table_is_broken_by_a_blank_line(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,163 @@
+"""Python in README and docs does what it shows: every block is run, those of a document in order, in one namespace.
+
+A block finds a scratch folder with the bundles that documents name, made small, and `camera`, `frame` and what else a
+reader has at hand. The simulated GPU stands in for a real one, and a stand-in for PyTorch on CUDA, where a block needs
+them. A block that cannot run on this machine is listed in `NOT_RUN`, with the reason.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.device_network import replay, tensor_specs
+from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
+from support.host_gpu import HostDriver, host_gpu, share_kernels
+from support.scenes import DEFAULT_PROTOTYPE, Thing, raw_outputs, small_manifest, write_bundle
+from support.tools import require_tool
+from yolact_plugins.driver.device_array import DeviceArray
+from yolact_plugins.driver.dlpack import CUDA, import_capsule
+from yolact_plugins.driver.driver import Device
+from yolact_plugins.driver.memory import DeviceBuffer
+from yolact_runtime.commands import run_cli
+from yolact_runtime.media.images import write_image
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+# (document, a line of the block) -> why it cannot run here. There is none at present.
+NOT_RUN: dict[tuple[str, str], str] = {}
+BUNDLES = ("base", "mine", "shapes")
+THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
+FRAME = np.full((40, 60, 3), 250, np.uint8)
+
+Namespace = dict[str, Any]
+
+
+def blocks_of(path: Path) -> list[tuple[int, str]]:
+    """Line number and text of each Python block."""
+    text = path.read_text(encoding="utf-8")
+    found = re.finditer(r"^```(?:python|py)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [(text[: match.start(1)].count("\n"), match[1]) for match in found]
+
+
+WITH_BLOCKS = [path for path in DOCUMENTS if blocks_of(path)]
+
+
+@contextmanager
+def gpu_at_hand(patch: pytest.MonkeyPatch) -> Iterator[Namespace]:
+    """A robot with a GPU and an engine; PyTorch's part is to own a frame there, and to take an array by DLPack."""
+    require_tool("g++")
+    share_kernels(patch)
+    with host_gpu() as device:
+        tensors = tensor_specs(small_manifest(), DEFAULT_PROTOTYPE.shape)  # type: ignore[arg-type]  # three numbers
+        put_in_place(patch, FakeTensorRt(device, tensors, replay([raw_outputs(small_manifest(), THINGS)])))
+        add_engine(Path("mine.bundle"))
+        buffer = DeviceBuffer(device, FRAME.nbytes)
+        _memory(device, buffer.pointer, FRAME.shape)[...] = FRAME
+        at_hand = {
+            "torch_cuda_frame": DeviceArray(device, buffer.pointer, FRAME.shape, np.uint8, owner=buffer),
+            "nv12": np.full((60, 60), 128, np.uint8),
+            "torch": SimpleNamespace(from_dlpack=lambda array: _taken_by_dlpack(device, array)),
+        }
+        try:
+            yield at_hand
+        finally:
+            buffer.close()
+
+
+def _memory(device: Device, pointer: int, shape: tuple[int, ...], dtype: Any = np.uint8) -> np.ndarray[Any, Any]:
+    assert isinstance(device.driver, HostDriver)
+    return device.driver.view(pointer, shape, dtype)
+
+
+def _taken_by_dlpack(device: Device, array: Any) -> np.ndarray[Any, Any]:
+    assert array.__dlpack_device__() == (CUDA, 0)
+    layout = import_capsule(array.__dlpack__(stream=1)).layout
+    device.synchronize()
+    return _memory(device, layout.pointer, layout.shape, layout.dtype).copy()
+
+
+def lines_of_a_run(capsys: pytest.CaptureFixture[str]) -> io.StringIO:
+    """What ``yolact-run … --jsonl -`` writes for a picture and one that is missing."""
+    write_image(Path("photo.png"), FRAME)
+    words = ["shapes.bundle", "photo.png", "missing.png", "--jsonl", "-", "-q", "--backend", "onnxruntime-cpu"]
+    assert run_cli.main(words) == 1
+    return io.StringIO(capsys.readouterr().out)
+
+
+def check_readme(namespace: Namespace, said: str) -> None:
+    assert len(namespace["instances"]) == 2
+    assert namespace["i"] == 1
+
+
+def check_runtime(namespace: Namespace, said: str) -> None:
+    assert namespace["segmenter"].postprocessing == "gpu"
+    labels = namespace["labels"]
+    assert (labels.shape, labels.dtype) == (FRAME.shape[:2], np.int32)
+    assert len(np.unique(labels)) == 3  # two things, and the background
+    assert said.splitlines()[0].startswith("photo.png None cat [")
+    assert "missing.png: " in said
+    assert namespace["line"]["schema"] == "yolact-results/1"
+
+
+# What shows that the blocks of a document did something.
+CHECKS: dict[str, Callable[[Namespace, str], None]] = {"README.md": check_readme, "runtime.md": check_runtime}
+
+
+@pytest.mark.parametrize("path", WITH_BLOCKS, ids=lambda path: path.name)
+def test_python_blocks_run(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in BUNDLES:
+        write_bundle(tmp_path / f"{name}.bundle", THINGS)
+    namespace: Namespace = {"__name__": "__main__", "frame": FRAME, "camera": [FRAME, FRAME[:20]]}
+    blocks = [(line, text) for line, text in blocks_of(path) if not reason_not_to_run(path, text)]
+    assert blocks
+    on_a_gpu = any("cuda" in text or "on_device" in text for _, text in blocks)
+    if any("sys.stdin" in text for _, text in blocks):
+        monkeypatch.setattr(sys, "stdin", lines_of_a_run(capsys))
+    with monkeypatch.context() as patch, gpu_at_hand(patch) if on_a_gpu else no_more() as at_hand:
+        namespace |= at_hand
+        for line, text in blocks:
+            # With its place in the document, which a traceback then shows.
+            exec(compile("\n" * line + text, str(path), "exec"), namespace)
+    said = capsys.readouterr()
+    if path.name in CHECKS:
+        CHECKS[path.name](namespace, said.out + said.err)
+
+
+@contextmanager
+def no_more() -> Iterator[Namespace]:
+    yield {}
+
+
+def reason_not_to_run(path: Path, text: str) -> str | None:
+    return next((why for (name, line), why in NOT_RUN.items() if name == path.name and line in text.splitlines()), None)
+
+
+def test_the_documents_have_blocks_and_every_exception_is_one() -> None:
+    assert {"README.md", "runtime.md"} <= {path.name for path in WITH_BLOCKS}
+    texts = {path.name: [text for _, text in blocks_of(path)] for path in WITH_BLOCKS}
+    for name, line in NOT_RUN:
+        assert sum(line in text.splitlines() for text in texts[name]) == 1, (name, line)
+
+
+def test_a_block_that_is_wrong_is_found(tmp_path: Path) -> None:
+    document = tmp_path / "x.md"
+    document.write_text("a\n\n```python\nb = 1\nraise KeyError\n```\n\n```console\n$ c\n```\n\n```python\nd = b\n```\n")
+    (first, wrong), (second, _) = blocks_of(document)
+    assert (first, second) == (3, 12)
+    with pytest.raises(KeyError) as raised:
+        exec(compile("\n" * first + wrong, str(document), "exec"), {})
+    assert raised.traceback[-1].lineno == 4  # counted from 0
