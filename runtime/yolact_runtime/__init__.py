@@ -9,7 +9,8 @@ with Segmenter.open("model.bundle") as segmenter:
 from yolact_plugins import __version__
 from yolact_runtime.cpu.camera_frame import CameraFrame, PixelFormat
 from yolact_runtime.cpu.nms import NmsMethod
-from yolact_runtime.errors import YolactError
+from yolact_runtime.errors import SourceTimeoutError, YolactError
+from yolact_runtime.frame_stream import FrameStream
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
 from yolact_runtime.model.bundle import Bundle, open_bundle
@@ -20,6 +21,7 @@ from yolact_runtime.self_test import SelfTest
 __all__ = [
     "Bundle",
     "CameraFrame",
+    "FrameStream",
     "Instances",
     "Manifest",
     "Masks",
@@ -28,6 +30,7 @@ __all__ = [
     "Segmenter",
     "SegmenterOptions",
     "SelfTest",
+    "SourceTimeoutError",
     "YolactError",
     "__version__",
     "open_bundle",

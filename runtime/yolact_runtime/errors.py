@@ -27,6 +27,7 @@ __all__ = [
     "SelfTestError",
     "ShapeError",
     "SignatureError",
+    "SourceTimeoutError",
     "TextError",
     "UntrustedFileError",
     "UsageError",
@@ -86,6 +87,10 @@ class NoGoldenFrameError(SelfTestError):
 
 class FrameError(YolactError):
     """A frame is not an image that the runtime understands."""
+
+
+class SourceTimeoutError(YolactError, TimeoutError):
+    """The source of a stream gave no frame for longer than the caller waits."""
 
 
 class MediaError(YolactError):

@@ -2,120 +2,144 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Generator, Iterable
-from typing import Any, NamedTuple
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any
 
+from yolact_runtime.errors import SourceTimeoutError, UsageError
 from yolact_runtime.frame_path import FramePath
+from yolact_runtime.frame_reader import Ended, FrameReader
 from yolact_runtime.masks.instances import Instances
 
-__all__ = ["stream_frames"]
+__all__ = ["FrameStream"]
 
+_log = logging.getLogger(__name__)
+# How long `close` waits for a source that is just giving a frame.
 _PATIENCE_S = 1.0
+# Longer than any camera is waited for; what is beyond was meant in another unit, and None waits for ever.
+_MAX_TIMEOUT_S = 86400.0
 
 
-class _Started(NamedTuple):
-    ticket: Any
+class FrameStream(Iterator[Instances]):
+    """Instances of each frame, in order; get it from ``Segmenter.stream``.
 
-
-class _Ended(NamedTuple):
-    """No more frames: the source is exhausted, or failed with an error."""
-
-    error: BaseException | None
-
-
-def stream_frames(path: FramePath, frames: Iterable[Any], frames_in_flight: int) -> Generator[Instances, None, None]:
-    """Instances of each frame, in order.
+    Use it in a ``for``, and as a context manager where the loop may end early. It is a plain iterator: after its last
+    result, after an error and after :meth:`close` it gives nothing more.
 
     A thread takes frames from the source, one only when there is room to begin with it at once, so that a camera's
     frame is fresh when it is taken: at most `frames_in_flight` are begun and not yet delivered. A result is delivered
-    as soon as it is there, not when the next frame comes.
-
-    When the consumer stops early and closes the generator, frames in flight are discarded, and the thread is given a
-    second to end; a source that blocks for longer, such as a camera without frames, is left alone when it returns.
+    as soon as it is there, not when the next frame comes. A source that is a generator is closed when the stream ends
+    before it, in the thread that iterates it and as soon as it is back from its frame. Any other source stays its
+    maker's.
 
     Args:
-        path: Of the model.
-        frames: Iterated in another thread. A frame in host memory may be changed once the next one is asked for.
+        path: The frame pipeline.
+        frames: Iterated in another thread, from the first ``next()`` on. A frame in host memory may be changed once the
+            next one is asked for.
         frames_in_flight: At least 1, which overlaps nothing.
+        timeout_s: Longest time that the source may take for a frame, in seconds, more than 0 and up to a day; None
+            waits for ever.
 
     Raises:
-        Exception: Whatever the source raises, after the results of the frames before; and what the path raises.
-    """
-    reader = _Reader(path, frames, frames_in_flight)
-    reader.begin()
-    try:
-        while True:
-            event = reader.events.get()
-            if isinstance(event, _Ended):
-                if event.error is not None:
-                    raise event.error
-                return
-            instances = path.collect(event.ticket)
-            reader.room.release()
-            yield instances
-    finally:
-        reader.stop()
-
-
-class _Reader:
-    """The thread that takes frames and begins with them.
-
-    Attributes:
-        events: In order: what was started, and the end.
-        room: How many more frames may be begun.
+        UsageError: `timeout_s` is no such number.
     """
 
-    def __init__(self, path: FramePath, frames: Iterable[Any], frames_in_flight: int) -> None:
-        self._path = path
-        self._frames = frames
-        self.events: queue.SimpleQueue[_Started | _Ended] = queue.SimpleQueue()
-        self.room = threading.Semaphore(frames_in_flight)
-        self._stopped = False
-        self._lock = threading.Lock()
-        # A daemon: it may be waiting for a camera that gives no frame any more, and must not keep the process alive.
-        self._thread = threading.Thread(target=self._run, name="yolact-stream", daemon=True)
+    def __init__(
+        self, path: FramePath, frames: Iterable[Any], frames_in_flight: int, timeout_s: float | None = None
+    ) -> None:
+        self._timeout_s = _checked_timeout(timeout_s)
+        self._reader = FrameReader(path, frames, frames_in_flight)
 
-    def begin(self) -> None:
-        self._thread.start()
+    def __iter__(self) -> FrameStream:
+        return self
 
-    def stop(self) -> None:
-        """Discard what is in flight; the thread discards what it may still begin with."""
-        with self._lock:
-            self._stopped = True
-            while not self.events.empty():
-                event = self.events.get()
-                if isinstance(event, _Started):
-                    self._path.discard(event.ticket)
-        self.room.release()
-        self._thread.join(_PATIENCE_S)
+    def __next__(self) -> Instances:
+        """Wait for the next frame's instances, which the caller owns.
 
-    def _run(self) -> None:
-        error: BaseException | None = None
+        Raises:
+            StopIteration: The source is exhausted, or the stream was closed, maybe while this call was waiting.
+            SourceTimeoutError: The source gave no frame for `timeout_s`; frames that were begun are delivered before.
+            Exception: What the source raises, after the results of the frames before it, and what the frame pipeline
+                raises. The stream ends with it.
+        """
+        reader = self._reader
         try:
-            self._read()
-        except BaseException as raised:  # handed to the consumer, whose thread raises it
-            error = raised
-        self.events.put(_Ended(error))
+            reader.begin()
+            while True:
+                event = reader.wait(self._timeout_s)
+                if isinstance(event, Ended):
+                    break
+                instances = _collect(reader, event.collect)
+                if instances is not None:
+                    return instances
+        except SourceTimeoutError:
+            # The stream has ended; waiting for the thread would be waiting for the source.
+            raise
+        except BaseException:
+            self.close()
+            raise
+        try:
+            if event.error is not None:
+                raise event.error
+        finally:
+            # The error's traceback leads here: what it refers to must not lead back to the error.
+            del event
+        raise StopIteration
 
-    def _read(self) -> None:
-        source = iter(self._frames)
-        while True:
-            self.room.acquire()
-            if self._stopped:
-                return
-            try:
-                frame = next(source)
-            except StopIteration:
-                return
-            if self._stopped:
-                return
-            self._hand_over(self._path.start(frame))
+    def close(self) -> None:
+        """End the stream; may be called from any thread, also while another one waits in ``next()``, and again.
 
-    def _hand_over(self, ticket: Any) -> None:
-        with self._lock:
-            if not self._stopped:
-                self.events.put(_Started(ticket))
-                return
-        self._path.discard(ticket)
+        Frames in flight are discarded, and a consumer that waits gets StopIteration, whatever became of the frame that
+        it was waiting for. The thread that takes frames is given a second to end; where the source blocks for longer,
+        as a camera without frames does, it is left alone, takes no further frame and ends when the source returns.
+        """
+        self._reader.end()
+        self._reader.join(_PATIENCE_S)
+
+    def end(self, error: BaseException) -> None:
+        """As :meth:`close`, without waiting; a consumer that waits, or comes later, gets the error once."""
+        self._reader.end(error)
+
+    def __enter__(self) -> FrameStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # Whoever breaks out of a loop over a stream without a name cannot close it. No waiting here: the garbage
+        # collector runs on any thread.
+        reader = getattr(self, "_reader", None)
+        if reader is not None and not _is_finalizing():
+            reader.end()
+
+
+def _collect(reader: FrameReader, collect: Callable[[], Instances]) -> Instances | None:
+    """The frame's instances; None where the stream was closed meanwhile, whose end is the next event."""
+    try:
+        instances = collect()
+    except Exception as error:
+        if not reader.stopped:
+            raise
+        _log.debug("a frame of a stream that was closed meanwhile failed: %s", error)
+        return None
+    return None if reader.stopped else instances
+
+
+def _checked_timeout(timeout_s: float | None) -> float | None:
+    if timeout_s is None:
+        return None
+    try:
+        seconds = None if isinstance(timeout_s, bool | str | bytes) else float(timeout_s)
+    except (TypeError, ValueError, OverflowError):
+        seconds = None
+    if seconds is None or not 0 < seconds <= _MAX_TIMEOUT_S:
+        raise UsageError(
+            f"timeout_s must be a number of seconds above 0 and at most {_MAX_TIMEOUT_S:.0f}, or None to wait for "
+            f"ever; found {timeout_s!r}"
+        )
+    return seconds

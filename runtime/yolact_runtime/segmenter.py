@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +17,7 @@ from yolact_runtime.cpu.camera_frame import CameraFrame
 from yolact_runtime.cuda.device_instances import DeviceInstances
 from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.errors import BackendError
-from yolact_runtime.frame_stream import stream_frames
+from yolact_runtime.frame_stream import FrameStream
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.bundle import Bundle, folder_of
 from yolact_runtime.model.bundle_exchange import read_whole
@@ -27,6 +29,8 @@ from yolact_runtime.segmenter_options import SegmenterOptions
 from yolact_runtime.self_test import SelfTest, compare_manifests, run_self_test
 
 __all__ = ["Segmenter", "SegmenterOptions"]
+
+_CLOSED = "the segmenter was closed; open the model again"
 
 
 class Segmenter:
@@ -116,7 +120,7 @@ class Segmenter:
             BackendError: This segmenter is closed.
         """
         if self._closed:
-            raise BackendError("the segmenter was closed; open the model again")
+            raise BackendError(_CLOSED)
         return run_self_test(self._model, self.options)
 
     def share(self, options: SegmenterOptions | None = None) -> Segmenter:
@@ -129,7 +133,7 @@ class Segmenter:
             UsageError, CudaOutOfMemoryError: See :meth:`open`.
         """
         if self._closed:
-            raise BackendError("the segmenter was closed; open the model again")
+            raise BackendError(_CLOSED)
         return self._of(self._model, options or self.options)
 
     @property
@@ -184,19 +188,37 @@ class Segmenter:
         """
         return self.frame_path.collect(self.frame_path.start(frame))
 
-    def stream(self, frames: Iterable[npt.NDArray[np.uint8] | CameraFrame | Any]) -> Generator[Instances, None, None]:
+    def stream(
+        self, frames: Iterable[npt.NDArray[np.uint8] | CameraFrame | Any], timeout_s: float | None = None
+    ) -> FrameStream:
         """Instances of each frame, in order, while the next frames are already on their way.
 
         `frames` is iterated in a thread of its own, and a frame is asked for only when it can be begun with at once, so
         that a camera's frame is fresh: at most ``options.frames_in_flight`` are begun and not delivered. A frame in
         host memory may be changed once the next one is asked for; one on the GPU must stay until its result is there.
-        Whoever stops before the end closes the generator (``contextlib.closing``) before the source of the frames.
+        Whoever stops before the end closes the stream (``with segmenter.stream(...) as results``) before the source of
+        the frames; :meth:`FrameStream.close` may be called from any thread, and wakes a consumer that waits.
+
+        Args:
+            frames: The source.
+            timeout_s: Longest time that the source may take for a frame, in seconds; None waits for ever.
+
+        Returns:
+            An iterator and context manager.
 
         Raises:
-            Exception: Whatever `frames` raises, after the results of the frames before.
-            FrameError, BackendError: As for a single frame; the stream ends there.
+            UsageError: `timeout_s` is not above 0, or more than a day.
+            SourceTimeoutError: From ``next()``: the source gave no frame for `timeout_s`.
+            Exception: From ``next()``: whatever `frames` raises, after the results of the frames before.
+            FrameError, BackendError: From ``next()``, as for a single frame; the stream ends there. Also where this
+                segmenter is closed meanwhile.
         """
-        return stream_frames(self.frame_path, frames, self.options.frames_in_flight)
+        stream = FrameStream(self.frame_path, frames, self.options.frames_in_flight, timeout_s)
+        with self._streams_lock:
+            self._streams.add(stream)
+        if self._closed:
+            stream.end(BackendError(_CLOSED))
+        return stream
 
     def on_device(self, frame: npt.NDArray[np.uint8] | CameraFrame | Any) -> DeviceInstances:
         """As a call, with results that stay on the GPU. Close them, or use them as a context manager.
@@ -212,8 +234,20 @@ class Segmenter:
         return self.frame_path.collect_on_device(self.frame_path.start(frame))
 
     def close(self) -> None:
-        """Free the backends. May be called again; a later frame raises BackendError."""
+        """Free the backends; may be called again, and from any thread. A later frame raises BackendError.
+
+        Streams end: whoever waits for a result of one gets a BackendError. A frame that another thread waits for in a
+        call is finished first, and its memory is freed then. After the loss of the GPU's context what can be freed is
+        freed, and nothing is raised: the frame that met the loss has said it.
+
+        Raises:
+            CudaError: Something could not be freed; all else was.
+        """
         self._closed = True
+        with self._streams_lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.end(BackendError(_CLOSED))
         self.frame_path.close()
 
     def __enter__(self) -> Segmenter:
@@ -235,4 +269,6 @@ class Segmenter:
         self.options = options
         self._model = model
         self._closed = False
+        self._streams: weakref.WeakSet[FrameStream] = weakref.WeakSet()
+        self._streams_lock = threading.RLock()
         self.frame_path = frame_path(model, options)

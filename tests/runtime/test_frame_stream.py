@@ -17,7 +17,7 @@ from support.properties import examples
 from support.scenes import Thing, fake_segmenter
 from yolact_runtime import SegmenterOptions
 from yolact_runtime.errors import BackendError, FrameError
-from yolact_runtime.frame_stream import stream_frames
+from yolact_runtime.frame_stream import FrameStream
 
 TIMEOUT_S = 30  # of waits that end at once when the code is right
 
@@ -67,14 +67,14 @@ class Recorder:
 @given(st.integers(0, 12), st.integers(1, 4))
 def test_every_frame_once_in_order_and_never_too_many(count: int, frames_in_flight: int) -> None:
     path = Recorder()
-    assert list(stream_frames(path, range(count), frames_in_flight)) == list(range(count))
+    assert list(FrameStream(path, range(count), frames_in_flight)) == list(range(count))
     assert path.most_in_flight <= frames_in_flight
     assert not path.in_flight
 
 
 def test_the_next_frame_is_begun_before_the_one_before_is_asked_for() -> None:
     path = Recorder()
-    stream = stream_frames(path, range(9), frames_in_flight=2)
+    stream = FrameStream(path, range(9), frames_in_flight=2)
     assert next(stream) == 0
     # Nobody asks for the second result; frames 1 and 2 are under way all the same, and no more than these.
     assert [path.started.get(timeout=TIMEOUT_S) for _ in range(3)] == [0, 1, 2]
@@ -91,7 +91,7 @@ def test_a_frame_is_taken_from_the_camera_only_when_there_is_room() -> None:
             yield number
 
     path = Recorder()
-    stream = stream_frames(path, camera(), frames_in_flight=1)
+    stream = FrameStream(path, camera(), frames_in_flight=1)
     assert next(stream) == 0
     path.started.get(timeout=TIMEOUT_S)
     assert path.started.get(timeout=TIMEOUT_S) == 1
@@ -107,7 +107,7 @@ def test_a_result_does_not_wait_for_the_next_frame() -> None:
         assert gate.wait(TIMEOUT_S)
         yield 1
 
-    stream = stream_frames(Recorder(), slow_camera(), frames_in_flight=2)
+    stream = FrameStream(Recorder(), slow_camera(), frames_in_flight=2)
     assert next(stream) == 0  # would never come if the second frame had to come first
     gate.set()
     assert list(stream) == [1]
@@ -120,7 +120,7 @@ def test_what_the_source_raises_comes_after_the_frames_before() -> None:
 
     path, results = Recorder(), []
     with pytest.raises(OSError, match="unplugged"):
-        results.extend(stream_frames(path, camera(), 2))
+        results.extend(FrameStream(path, camera(), 2))
     seen = [number for what, number in path.events if what == "collect"]
     assert seen == [0, 1, 2]
     assert not path.in_flight
@@ -129,7 +129,7 @@ def test_what_the_source_raises_comes_after_the_frames_before() -> None:
 @pytest.mark.parametrize("fails_at", [("start", 2), ("collect", 2)])
 def test_what_the_path_raises_ends_the_stream(fails_at: tuple[str, int]) -> None:
     path, results = Recorder(fails_at), []
-    stream = stream_frames(path, range(9), 3)
+    stream = FrameStream(path, range(9), 3)
     results.extend(itertools.islice(stream, 2))
     with pytest.raises(BackendError, match=f"{fails_at[0]} 2"):
         next(stream)
@@ -140,7 +140,7 @@ def test_what_the_path_raises_ends_the_stream(fails_at: tuple[str, int]) -> None
 
 def test_a_consumer_that_stops_discards_what_is_under_way() -> None:
     path = Recorder()
-    for result in stream_frames(path, range(100), 3):
+    for result in FrameStream(path, range(100), 3):
         if result == 4:
             break
     _wait_until_idle(path)
@@ -184,13 +184,13 @@ def test_a_frame_that_is_just_being_begun_when_the_consumer_stops_is_discarded()
 
 def test_a_stream_that_is_never_read_takes_no_frame() -> None:
     path = Recorder()
-    stream_frames(path, range(3), 2).close()
+    FrameStream(path, range(3), 2).close()
     assert path.events == []
 
 
 def test_two_streams_at_once() -> None:
     path = Recorder()
-    first, second = stream_frames(path, range(10), 2), stream_frames(path, range(10, 20), 2)
+    first, second = FrameStream(path, range(10), 2), FrameStream(path, range(10, 20), 2)
     assert list(zip(first, second, strict=True)) == [(i, i + 10) for i in range(10)]
 
 

@@ -250,7 +250,7 @@ class RunJob:
                 under_way.append(frame)
                 yield frame.image
 
-        with closing(self._segmenter.stream(source())) as results:
+        with self._segmenter.stream(source()) as results:
             for instances in results:
                 yield under_way.popleft(), instances
 

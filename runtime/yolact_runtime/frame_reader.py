@@ -1,0 +1,208 @@
+"""The thread of a stream: it takes frames from a source and begins with them."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from yolact_runtime.errors import SourceTimeoutError
+from yolact_runtime.frame_path import FramePath
+from yolact_runtime.masks.instances import Instances
+
+__all__ = ["Ended", "FrameReader", "Started"]
+
+_log = logging.getLogger(__name__)
+
+
+class Started(NamedTuple):
+    """A frame was begun: it is collected, or discarded, once."""
+
+    collect: Callable[[], Instances]
+    discard: Callable[[], None]
+
+
+class Ended(NamedTuple):
+    """No more frames: the source is exhausted, or failed with an error, or the stream was ended."""
+
+    error: BaseException | None
+
+
+class FrameReader:
+    """Begins with the frames of a source, in a thread of its own.
+
+    Everything here may be called from any thread, from a signal's handler and from the garbage collector, which can
+    come in the middle of a method of the same object: hence a lock that its holder may take again, and SimpleQueue,
+    whose ``put`` is made for that; a Semaphore is not.
+
+    Args:
+        path: The frame pipeline.
+        frames: The source.
+        frames_in_flight: How many frames may be begun and not collected.
+    """
+
+    def __init__(self, path: FramePath, frames: Iterable[Any], frames_in_flight: int) -> None:
+        # Both are let go when the stream ends, also while the thread still waits for the source.
+        self._path: FramePath | None = path
+        self._frames: Iterable[Any] | None = frames
+        self._events: queue.SimpleQueue[Started | Ended] = queue.SimpleQueue()
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(frames_in_flight):
+            self._room.put(None)
+        self._asked_at: float | None = None
+        self._stopped = self._finished = False
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """The stream was ended from outside."""
+        return self._stopped
+
+    def begin(self) -> None:
+        """Start the thread, once, unless the stream has ended."""
+        with self._lock:
+            if self._thread is None and not self._stopped:
+                # A daemon: it may wait for a camera that gives no frame any more, and must not keep the process alive.
+                self._thread = threading.Thread(target=self._run, name="yolact-stream", daemon=True)
+                self._thread.start()
+
+    def wait(self, timeout_s: float | None) -> Started | Ended:
+        """The next event; an end is told of once with its error, and ever after without.
+
+        Raises:
+            SourceTimeoutError: Nothing is in flight, and the source has been asked for a frame for so long.
+        """
+        with self._lock:
+            if self._finished:
+                return Ended(None)
+        event = self._next_event(timeout_s)
+        if isinstance(event, Ended):
+            with self._lock:
+                self._finished = True
+            # For whoever else waits.
+            self._events.put(Ended(None))
+            return event
+        return Started(partial(self._collected, event.collect), event.discard)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Discard what is in flight, and tell the consumer; what the thread may still begin with, it discards."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+            self._path = self._frames = None
+            waiting = self._drain()
+            self._events.put(Ended(error))
+        self._room.put(None)
+        for event in waiting:
+            _discard(event)
+
+    def join(self, patience_s: float) -> None:
+        """Give the thread some time to end, unless this is the thread."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(patience_s)
+
+    def _next_event(self, timeout_s: float | None) -> Started | Ended:
+        if timeout_s is None:
+            return self._events.get()
+        while True:
+            asked_at = self._asked_at
+            left_s = timeout_s if asked_at is None else asked_at + timeout_s - time.monotonic()
+            try:
+                return self._events.get(timeout=max(left_s, 0.0))
+            except queue.Empty:
+                # Still the same question: the clock of another frame began later.
+                if asked_at is not None and self._asked_at == asked_at and time.monotonic() >= asked_at + timeout_s:
+                    self.end()
+                    raise SourceTimeoutError(
+                        f"the source of this stream gave no frame for {timeout_s:g} s. Look whether the camera is "
+                        f"connected and sends; its thread is left alone, and takes no further frame"
+                    ) from None
+
+    def _collected(self, collect: Callable[[], Instances]) -> Instances:
+        instances = collect()
+        self._room.put(None)
+        return instances
+
+    def _drain(self) -> list[Started]:
+        waiting = []
+        while not self._events.empty():
+            event = self._events.get()
+            if isinstance(event, Started):
+                waiting.append(event)
+        return waiting
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        source: Iterator[Any] | None = None
+        try:
+            frames, self._frames = self._frames, None
+            if frames is not None:
+                self._asked_at = time.monotonic()
+                source = iter(frames)
+                del frames
+                self._read(source)
+        except BaseException as raised:  # handed to the consumer, whose thread raises it
+            error = raised
+        self._asked_at = None
+        with self._lock:
+            self._path = None
+            if not self._stopped:
+                self._events.put(Ended(error))
+            elif error is not None:
+                _log.debug("a stream that was closed ended with %s: %s", type(error).__name__, error)
+        # The error's traceback leads here: what it refers to must not lead back to the error.
+        error = None
+        _close_source(source)
+
+    def _read(self, source: Iterator[Any]) -> None:
+        while True:
+            self._asked_at = None
+            self._room.get()
+            if self._stopped:
+                return
+            self._asked_at = time.monotonic()
+            try:
+                frame = next(source)
+            except StopIteration:
+                return
+            path = self._path
+            if path is None:
+                return
+            self._asked_at = None
+            ticket = path.start(frame)
+            # While the source is asked for the next frame, this one is nobody's.
+            del frame
+            self._hand_over(Started(partial(path.collect, ticket), partial(path.discard, ticket)))
+            del path, ticket
+
+    def _hand_over(self, event: Started) -> None:
+        with self._lock:
+            if not self._stopped:
+                self._events.put(event)
+                return
+        _discard(event)
+
+
+def _discard(event: Started) -> None:
+    """Nobody wants the frame: that it failed is no news for anybody but the log."""
+    try:
+        event.discard()
+    except Exception as error:
+        _log.warning("a frame of a stream that was closed failed: %s", error)
+
+
+def _close_source(source: Iterator[Any] | None) -> None:
+    """End a generator on the thread that iterated it, where its ``with`` and ``finally`` blocks belong."""
+    if not isinstance(source, Generator):
+        return
+    try:
+        source.close()
+    except BaseException as error:  # of another's code, on a thread where nobody could catch it
+        _log.warning("the source of a stream failed when it was closed: %s: %s", type(error).__name__, error)
