@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 __all__ = [
+    "CudaContextLostError",
     "CudaError",
     "CudaOutOfMemoryError",
     "CudaUnavailableError",
@@ -68,6 +69,13 @@ class MissingDependencyError(YolactError):
 
 class CudaError(YolactError):
     """A call of the CUDA driver failed; the message names the call and carries the driver's own words."""
+
+
+class CudaContextLostError(CudaError):
+    """The GPU's context is lost: every later call of the driver fails in this process, which has to be started again.
+
+    The message carries the first error that said so.
+    """
 
 
 class CudaOutOfMemoryError(CudaError):

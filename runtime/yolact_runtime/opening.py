@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_plugins.compile.cache import CubinCache
+from yolact_plugins.driver.ownership import close_after_failure, close_all
 from yolact_runtime.backends import Backend, DeviceBackend, create_backend
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_runtime.backends.tensorrt import TARGETS, TensorRtBackend
@@ -64,9 +65,7 @@ class SharedNetwork:
             if self._users:
                 return
             self._users = -1
-        self.network.close()
-        if self.mask_iou is not None:
-            self.mask_iou.close()
+        close_all(self.network.close, *([] if self.mask_iou is None else [self.mask_iou.close]))
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def open_model(
             manifest = _manifest_of(network, files, options)
             return OpenModel(manifest, SharedNetwork(network, mask_iou), files.origin(), files.file)
         except BaseException:
-            network.close()
+            close_after_failure(network.close)
             raise
 
 
@@ -183,7 +182,7 @@ def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
         postprocess = Postprocessor.of(manifest, settings, options.crop_margin, rescore)
         return HostPath(manifest, network, postprocess, shared.drop)
     except BaseException:
-        shared.drop()
+        close_after_failure(shared.drop)
         raise
 
 
@@ -206,7 +205,7 @@ def _device_path(
         if options.frame_size is not None:
             path.warm_up(FrameLayout(*options.frame_size, PixelFormat.BGR))
     except BaseException:
-        path.close()
+        close_after_failure(path.close)
         raise
     path.on_close = model.shared.drop
     return path

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.driver.ownership import close_after_failure
 from yolact_runtime.backends import Backend
 from yolact_runtime.cpu.camera_frame import CameraFrame
 from yolact_runtime.cuda.device_instances import DeviceInstances
@@ -103,7 +104,7 @@ class Segmenter:
             try:
                 segmenter.self_test()
             except BaseException:
-                segmenter.close()
+                close_after_failure(segmenter.close)
                 raise
         return segmenter
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from yolact_plugins.driver.driver import Stream
-from yolact_plugins.driver.ownership import Owned
+from yolact_plugins.driver.ownership import Owned, close_after_failure
 from yolact_plugins.errors import CudaError
 
 __all__ = ["Graph"]
@@ -28,11 +29,18 @@ class Graph(Owned):
         self.device = stream.device
         call = self.device.driver.call
         graph = _capture(stream, enqueue)
+        destroy = partial(call, "cuGraphDestroy", graph)
         try:
             self._executable = call("cuGraphInstantiate", graph, 0)
-        finally:
-            call("cuGraphDestroy", graph)
-        super().__init__(self.device)
+            super().__init__(self.device)
+        except BaseException:
+            close_after_failure(destroy)
+            raise
+        try:
+            destroy()
+        except BaseException:
+            close_after_failure(self.close)
+            raise
 
     def upload(self, stream: Stream) -> None:
         """Do beforehand what the first launch would do."""
@@ -60,11 +68,11 @@ def _capture(stream: Stream, enqueue: Callable[[Stream], None]) -> object:
     driver.call("cuStreamBeginCapture", stream.handle, mode)
     try:
         enqueue(stream)
+        graph: object = driver.call("cuStreamEndCapture", stream.handle)
     except BaseException:
         # The stream must leave the capture, or it is useless from now on; the first error is the one to report.
         _abandon(stream)
         raise
-    graph: object = driver.call("cuStreamEndCapture", stream.handle)
     return graph
 
 
@@ -75,4 +83,4 @@ def _abandon(stream: Stream) -> None:
     except CudaError:
         # An invalidated capture ends with an error and gives no graph.
         return
-    driver.call("cuGraphDestroy", graph)
+    close_after_failure(partial(driver.call, "cuGraphDestroy", graph))

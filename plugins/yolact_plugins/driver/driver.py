@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,11 +19,18 @@ from typing import Any
 from yolact_plugins.driver.cubin import arch_name
 from yolact_plugins.driver.gpu import LIBRARY, Gpu, cuda_extra, find_gpu
 from yolact_plugins.driver.launch import DeviceLimits
-from yolact_plugins.driver.ownership import Owned
-from yolact_plugins.errors import CudaError, CudaOutOfMemoryError, CudaUnavailableError, MissingDependencyError
+from yolact_plugins.driver.ownership import Owned, close_after_failure
+from yolact_plugins.errors import (
+    CudaContextLostError,
+    CudaError,
+    CudaOutOfMemoryError,
+    CudaUnavailableError,
+    MissingDependencyError,
+)
 
 __all__ = ["Device", "Driver", "Event", "Stream", "load_driver"]
 
+_log = logging.getLogger(__name__)
 _SUCCESS, _NOT_READY, _OUT_OF_MEMORY = 0, 600, 2
 _NON_BLOCKING, _BLOCKING_SYNC, _DISABLE_TIMING, _RECORD_EXTERNAL = 1, 1, 2, 1
 _HINTS = {
@@ -30,9 +38,13 @@ _HINTS = {
     200: "; the cubin is damaged, or was compiled with a newer CUDA than this driver knows",
     209: "; the cubin is not for this GPU: compile it for the architecture of the device",
     222: "; the code was compiled with a newer CUDA than this driver knows: use an NVRTC that is no newer than it",
-    700: "; a kernel left its memory, and this process can use the GPU no more: compute-sanitizer shows which",
+    214: "; the GPU's memory is damaged: nvidia-smi -q -d ECC shows how often",
+    700: "; a kernel left its memory: compute-sanitizer shows which",
+    702: "; a kernel ran for longer than the display's watchdog allows",
 }
 """By number in cuda.h, for the errors that users meet."""
+# After these "the process must be terminated and relaunched", cuda.h: every later call fails.
+_CONTEXT_LOST = frozenset({4, 214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719})
 
 
 class Driver:
@@ -40,11 +52,13 @@ class Driver:
 
     Attributes:
         gpu: The first GPU, and the newest CUDA that the driver knows.
+        context_lost: The first error after which nothing works in this process; None while all is well.
     """
 
     def __init__(self, module: Any, gpu: Gpu) -> None:
         self._module = module
         self.gpu = gpu
+        self.context_lost: str | None = None
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Call a function of the driver.
@@ -58,6 +72,7 @@ class Driver:
 
         Raises:
             CudaOutOfMemoryError: The GPU, or pinned memory, is used up.
+            CudaContextLostError: The process can use the GPU no more.
             CudaError: Any other failure.
         """
         status, values = self._call(function, arguments)
@@ -100,7 +115,18 @@ class Driver:
             if int(known) == _SUCCESS and text:
                 words.append(text.decode("utf-8", "replace"))
         kind = CudaOutOfMemoryError if status == _OUT_OF_MEMORY else CudaError
-        return kind(f"{function} failed: {': '.join(words)}{_HINTS.get(status, '')}")
+        text = f"{function} failed: {': '.join(words)}{_HINTS.get(status, '')}"
+        return self._lost(text) if status in _CONTEXT_LOST else kind(text)
+
+    def _lost(self, text: str) -> CudaContextLostError:
+        if self.context_lost is None:
+            self.context_lost = text
+            # Here, because the first call that meets it may be one of closing something, which raises nothing.
+            _log.error("the GPU's context is lost: %s", text)
+            return CudaContextLostError(f"{text}. The GPU's context is lost; start the process again")
+        return CudaContextLostError(
+            f"the GPU's context is lost (first error: {self.context_lost}); start the process again"
+        )
 
 
 @functools.lru_cache(maxsize=1)
@@ -169,7 +195,11 @@ class Device(Owned):
         self.limits = self._read_limits()
         self._context = call("cuDevicePrimaryCtxRetain", self._device)
         super().__init__()
-        self.make_current()
+        try:
+            self.make_current()
+        except BaseException:
+            close_after_failure(self.close)
+            raise
 
     def make_current(self) -> None:
         """Make this the device of the calling thread; each thread that gives work to it needs that once."""
@@ -182,8 +212,13 @@ class Device(Owned):
         self.driver.call("cuCtxPushCurrent", self._context)
         try:
             yield
-        finally:
-            self.driver.call("cuCtxPopCurrent")
+        except BaseException:
+            close_after_failure(self._pop)
+            raise
+        self._pop()
+
+    def _pop(self) -> None:
+        self.driver.call("cuCtxPopCurrent")
 
     def synchronize(self) -> None:
         """Wait for everything that was given to this device. Not for the path of a frame."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from yolact_plugins.driver.device_array import DeviceArray
 from yolact_plugins.driver.driver import Device, Stream
-from yolact_plugins.driver.ownership import Owned
+from yolact_plugins.driver.ownership import Owned, close_after_failure
 from yolact_plugins.errors import ShapeError
 
 __all__ = ["DeviceBuffer", "MappedBuffer", "PinnedBuffer"]
@@ -133,7 +133,7 @@ class MappedBuffer(PinnedBuffer):
             with device.current():
                 self.pointer = int(device.driver.call("cuMemHostGetDevicePointer", self.address, 0))
         except BaseException:
-            self.close()
+            close_after_failure(self.close)
             raise
 
     def device_array(

@@ -43,7 +43,8 @@ class Module(Owned):
             try:
                 self._module = device.driver.call("cuModuleLoadData", code.ctypes.data)
             except CudaError as error:
-                raise CudaError(
+                # Its kind stays: out of memory, or the context is lost.
+                raise type(error)(
                     f"{cubin.family} for {cubin.arch}, compiled by NVRTC {cubin.nvrtc_version}, does not load on "
                     f"{device.name} ({device.arch}, driver for CUDA {device.driver.gpu.cuda_version}): {error}"
                 ) from error
@@ -168,4 +169,4 @@ class Launch:
                 0,
             )
         except CudaError as error:
-            raise CudaError(f"{self._kernel.name} with {config}: {error}") from error
+            raise type(error)(f"{self._kernel.name} with {config}: {error}") from error

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TypeVar
 
-from yolact_plugins.errors import CudaError
+from yolact_plugins.errors import CudaContextLostError, CudaError
 
-__all__ = ["Owned"]
+__all__ = ["Owned", "close_after_failure", "close_all"]
 
+_log = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="Owned")
 # Reentrant: the garbage collector may close one object while another is being closed on the same thread.
 _lock = threading.RLock()
@@ -89,8 +91,49 @@ class Owned:
         raise NotImplementedError
 
     def _finish(self) -> None:
+        close_all(self._try_release, *(other.drop for other in self._held))
+
+    def _try_release(self) -> None:
         try:
             self._release()
+        except CudaContextLostError:
+            # The driver has freed it, or will when the process ends; whoever lost the context was told.
+            _log.debug("a %s went with the GPU's context", type(self).__name__)
+
+
+def close_all(*steps: Callable[[], object]) -> None:
+    """Take every step of closing something, whatever becomes of those before.
+
+    Raises:
+        Exception: What the first step raised that failed; what later ones raise is logged. The loss of the GPU's
+            context is nothing that closing something could report: it was reported when it was met.
+    """
+    first = _failure_of(steps)
+    if first is not None:
+        try:
+            raise first
         finally:
-            for other in self._held:
-                other.drop()
+            # The error's traceback leads here: it must not lead back to the error.
+            del first
+
+
+def close_after_failure(*steps: Callable[[], object]) -> None:
+    """As :func:`close_all`, inside of an ``except`` block: raises nothing, because its error is the one to report."""
+    error = _failure_of(steps)
+    if error is not None:
+        _log.warning("after another failure, something could not be freed: %s", error)
+
+
+def _failure_of(steps: Iterable[Callable[[], object]]) -> Exception | None:
+    first: Exception | None = None
+    for step in steps:
+        try:
+            step()
+        except CudaContextLostError:
+            continue
+        except Exception as error:
+            if first is None:
+                first = error
+            else:
+                _log.warning("something else could not be freed: %s", error)
+    return first

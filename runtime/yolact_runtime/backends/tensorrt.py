@@ -17,6 +17,7 @@ import numpy.typing as npt
 from yolact_plugins.driver.device_array import DeviceArray
 from yolact_plugins.driver.driver import Device, Stream
 from yolact_plugins.driver.memory import DeviceBuffer
+from yolact_plugins.driver.ownership import close_all
 from yolact_plugins.errors import CudaError, CudaUnavailableError, MissingDependencyError
 from yolact_runtime.backends.base import ModelSource, TensorSpec, path_of
 from yolact_runtime.backends.engine_file import EngineFile, LoadedEngine, find_engine, load_engine
@@ -116,12 +117,12 @@ class TensorRtBackend:
         with self._lock:
             if self._loaded is None:
                 return
-            if self._host_face is not None:
-                self._host_face.close()
-            if self._cache is not None:
-                self._cache.store()
+            host_face, cache, lost = self._host_face, self._cache, self.device.driver.context_lost
+            steps = [] if host_face is None else [host_face.close]
+            if cache is not None and lost is None:
+                steps.append(cache.store)
             self._cache = self._host_face = self._loaded = None
-            self._owned.close()
+            close_all(*steps, self._owned.close)
 
     def layers_json(self) -> str:
         """What the engine is made of, as TensorRT's inspector writes it: a JSON object with ``"Layers"``.
@@ -178,8 +179,7 @@ class _HostFace:
 
     def close(self) -> None:
         # After a run that failed, its upload may still be waiting.
-        self._stream.synchronize()
-        self._owned.close()
+        close_all(self._stream.synchronize, self._owned.close)
 
 
 def _open_device(name: str) -> Device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from yolact_plugins.driver.device_array import DeviceArray
 from yolact_plugins.driver.driver import Stream
 from yolact_plugins.driver.memory import DeviceBuffer
+from yolact_plugins.driver.ownership import close_all
 from yolact_runtime.cuda.frame_slot import FrameSlot
 from yolact_runtime.errors import BackendError
 
@@ -87,10 +89,8 @@ class DeviceInstances:
         slot, self._slot = self._slot, None
         if slot is None:
             return
-        slot.stream.synchronize()
-        while self._made:
-            self._made.pop().close()
-        self._owner.give_back(slot)
+        made, self._made = self._made, []
+        close_all(slot.stream.synchronize, *(buffer.close for buffer in made), partial(self._owner.give_back, slot))
 
     def __enter__(self) -> DeviceInstances:
         return self

@@ -6,7 +6,7 @@ from yolact_plugins.compile.cache import CubinCache
 from yolact_plugins.compile.sources import read_source
 from yolact_plugins.driver.driver import Device
 from yolact_plugins.driver.module import Kernel, Module
-from yolact_plugins.driver.ownership import Owned
+from yolact_plugins.driver.ownership import Owned, close_after_failure, close_all
 
 __all__ = ["DeviceKernels"]
 
@@ -34,7 +34,7 @@ class DeviceKernels(Owned):
             for family in _FAMILIES:
                 self._modules[family] = Module(device, cache.get(read_source(family), device.arch))
         except BaseException:
-            self._release()
+            close_after_failure(self._release)
             raise
         super().__init__(device)
 
@@ -47,5 +47,4 @@ class DeviceKernels(Owned):
         raise KeyError(name)
 
     def _release(self) -> None:
-        for module in self._modules.values():
-            module.close()
+        close_all(*(module.close for module in self._modules.values()))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy.typing as npt
 from yolact_plugins.driver.driver import Device
 from yolact_plugins.driver.foreign_array import is_device_array
 from yolact_plugins.driver.memory import DeviceBuffer
+from yolact_plugins.driver.ownership import close_after_failure, close_all
 from yolact_runtime.backends.base import DeviceBackend
 from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat
 from yolact_runtime.cpu.postprocess import MaskIou, to_pixels
@@ -61,15 +64,16 @@ class DevicePath:
     ) -> None:
         self.model, self._backend, self._kernels, self._mask_iou = model, backend, kernels, mask_iou
         self.on_close: Callable[[], None] | None = None
-        self._lock = threading.Lock()
+        # The garbage collector may give a frame back in the middle of a method that holds it.
+        self._lock = threading.RLock()
         self._free: list[FrameSlot] = []
         self._slots: list[FrameSlot] = []
         self._closed = False
         self._priors: DeviceBuffer | None = None
         device = backend.device
-        device.make_current()
-        priors = model.priors()
         try:
+            device.make_current()
+            priors = model.priors()
             self._priors = DeviceBuffer(device, priors.nbytes)
             self._prior_array = self._priors.array(priors.shape, np.float32)
             for _ in range(frames_in_flight):
@@ -78,7 +82,7 @@ class DevicePath:
             self._prior_array.upload(priors, self._slots[0].stream)
             self._slots[0].stream.synchronize()
         except BaseException:
-            self._free_memory()
+            close_after_failure(self._free_memory)
             raise
 
     def warm_up(self, layout: FrameLayout) -> None:
@@ -111,7 +115,7 @@ class DevicePath:
         try:
             slot.start(camera_frame)
         except BaseException:
-            self.give_back(slot)
+            close_after_failure(partial(self.give_back, slot))
             raise
         return slot
 
@@ -122,11 +126,8 @@ class DevicePath:
             BackendError: The network's outputs are not finite, or its library failed.
             CudaError: Something failed on the GPU.
         """
-        try:
-            count = ticket.finish()
-            return self.read(ticket, count)
-        finally:
-            self.give_back(ticket)
+        with self._lent(ticket):
+            return self.read(ticket, ticket.finish())
 
     def read(self, slot: FrameSlot, count: int) -> Instances:
         """Instances from what a frame brought back to the host; copied, so that the slot may go on.
@@ -160,25 +161,21 @@ class DevicePath:
         try:
             return DeviceInstances(self, ticket, ticket.finish())
         except BaseException:
-            self.give_back(ticket)
+            close_after_failure(partial(self.give_back, ticket))
             raise
 
     def inspect(self, frame: Any) -> Inspection:
         """A frame's instances, and what led to them, downloaded; see :class:`yolact_runtime.frame_path.FramePath`."""
         slot = self.start(frame)
-        try:
+        with self._lent(slot):
             instances = self.read(slot, slot.finish())
             arrays = {name: slot.memory.arrays[name].numpy(slot.stream) for name in self.model.tensors}
             return Inspection(arrays.pop(slot.input_name), arrays, instances)
-        finally:
-            self.give_back(slot)
 
     def discard(self, ticket: FrameSlot) -> None:
         """Nobody wants the frame any more."""
-        try:
+        with self._lent(ticket):
             ticket.abandon()
-        finally:
-            self.give_back(ticket)
 
     def give_back(self, slot: FrameSlot) -> None:
         """The slot may take another frame."""
@@ -186,21 +183,34 @@ class DevicePath:
             if not self._closed:
                 self._free.append(slot)
                 return
-        slot.close()
-        self._free_memory_when_done(slot)
+        close_all(slot.close, partial(self._free_memory_when_done, slot))
+
+    @contextmanager
+    def _lent(self, slot: FrameSlot) -> Iterator[None]:
+        """Give the slot back after the block; an error of the block is the one to report."""
+        try:
+            yield
+        except BaseException:
+            close_after_failure(partial(self.give_back, slot))
+            raise
+        self.give_back(slot)
 
     def close(self) -> None:
-        """Free everything but frames that are in flight, which free theirs when they are collected."""
+        """Free everything but frames that are in flight, which free theirs when they are collected.
+
+        After the loss of the GPU's context, which is not reported again, what can be freed is freed.
+
+        Raises:
+            CudaError: Something could not be freed; all else was.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             free, self._free = self._free, []
-        for slot in free:
-            slot.close()
-            self._slots.remove(slot)
-        if not self._slots:
-            self._free_memory()
+            self._slots = [slot for slot in self._slots if slot not in free]
+            done = not self._slots
+        close_all(*(slot.close for slot in free), *([self._free_memory] if done else []))
 
     def _free_memory_when_done(self, slot: FrameSlot) -> None:
         with self._lock:
@@ -210,15 +220,14 @@ class DevicePath:
             self._free_memory()
 
     def _free_memory(self) -> None:
-        for slot in self._slots:
-            slot.close()
-        self._slots.clear()
-        self._free.clear()
+        slots, self._slots, self._free = self._slots, [], []
+        steps: list[Callable[[], None]] = [slot.close for slot in slots]
         if self._priors is not None:
-            self._priors.close()
-        self._kernels.close()
+            steps.append(self._priors.close)
+        steps.append(self._kernels.close)
         if self.on_close is not None:
-            self.on_close()
+            steps.append(self.on_close)
+        close_all(*steps)
 
     def _take(self) -> FrameSlot:
         with self._lock:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from yolact_plugins.driver.device_array import DeviceArray
 from yolact_plugins.driver.driver import Device
 from yolact_plugins.driver.memory import DeviceBuffer, MappedBuffer, PinnedBuffer
-from yolact_plugins.driver.ownership import Owned
+from yolact_plugins.driver.ownership import Owned, close_after_failure, close_all
 from yolact_runtime.cpu.camera_frame import FrameLayout
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.cuda.frame_model import FrameModel
@@ -60,7 +60,7 @@ class FrameMemory:
             self.download = pinned.host_array((results.num_bytes,), np.uint8)
             self.arrays["results"] = self._buffer("results").array((results.num_bytes,), np.uint8)
         except BaseException:
-            self.close()
+            close_after_failure(self.close)
             raise
 
     def fit(self, layout: FrameLayout, arena_words: int = 0, run_capacity: int = 0) -> bool:
@@ -96,9 +96,8 @@ class FrameMemory:
 
     def close(self) -> None:
         """Give everything back; the work that uses it is done. May be called again."""
-        while self._buffers:
-            _, buffer = self._buffers.popitem()
-            buffer.close()
+        buffers, self._buffers = self._buffers, {}
+        close_all(*(buffer.close for buffer in reversed(buffers.values())))
 
     def _fit_frame(self, num_bytes: int) -> None:
         # What is given up before there is more must not be used, should there be no more.

@@ -8,7 +8,7 @@ piece by piece; from the second on it is one launch of a CUDA graph, where the b
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from yolact_plugins.driver.cuda_graph import Graph
 from yolact_plugins.driver.device_array import DeviceArray, contiguous_strides
 from yolact_plugins.driver.driver import Device, Event, Stream
 from yolact_plugins.driver.foreign_array import take_array
-from yolact_plugins.errors import CudaError, ShapeError
+from yolact_plugins.driver.ownership import close_after_failure, close_all
+from yolact_plugins.errors import CudaContextLostError, CudaError, ShapeError
 from yolact_runtime.backends.base import DeviceBackend
 from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat
 from yolact_runtime.cuda.device_kernels import DeviceKernels
@@ -70,16 +71,21 @@ class FrameSlot:
         self._foreign: tuple[DeviceArray, ...] = ()
         self.layout: FrameLayout | None = None
         self.launches: FrameLaunches
-        with ExitStack() as stack:
-            self.stream = stack.enter_context(Stream(self._device))
-            self._done = stack.enter_context(Event(self._device))
+        made: list[Callable[[], None]] = []
+        try:
+            self.stream = Stream(self._device)
+            made.append(self.stream.close)
+            self._done = Event(self._device)
+            made.append(self._done.close)
             self.memory = FrameMemory(self._device, model)
-            stack.callback(self.memory.close)
+            made.append(self.memory.close)
             self._context = backend.new_context()
-            stack.callback(self._context.close)
+            made.append(self._context.close)
             for tensor in model.tensors.values():
                 self._context.bind(tensor.name, self.memory.arrays[tensor.name].pointer)
-            self._owned = stack.pop_all()
+        except BaseException:
+            close_after_failure(*reversed(made))
+            raise
 
     def warm_up(self, layout: FrameLayout) -> None:
         """Take memory for frames in host memory of a layout, and run twice with an empty one: no later frame has to.
@@ -172,10 +178,15 @@ class FrameSlot:
 
     def close(self) -> None:
         """Wait for what is under way, and give everything back."""
-        self._device.make_current()
-        self.stream.synchronize()
-        self._forget_graphs()
-        self._owned.close()
+        close_all(
+            self._device.make_current,
+            self.stream.synchronize,
+            self._forget_graphs,
+            self._context.close,
+            self.memory.close,
+            self._done.close,
+            self.stream.close,
+        )
 
     def _prepare(self, layout: FrameLayout) -> None:
         if self.memory.fit(layout) or layout != self.layout:
@@ -257,6 +268,8 @@ class FrameSlot:
             return
         try:
             self._graphs[name] = Graph(self.stream, enqueue)
+        except CudaContextLostError:
+            raise
         except (CudaError, BackendError) as error:
             self._uses_graphs = False
             _log.warning("no CUDA graph, kernels are launched one by one, which costs time: %s", error)
@@ -271,8 +284,8 @@ class FrameSlot:
 
     def _forget_graphs(self) -> None:
         self._was_run.clear()
-        while self._graphs:
-            self._graphs.popitem()[1].close()
+        graphs, self._graphs = self._graphs, {}
+        close_all(*(graph.close for graph in graphs.values()))
 
 
 def _require_valid(status: int) -> None:

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from yolact_plugins.driver.ownership import Owned
-from yolact_plugins.errors import CudaError
+from yolact_plugins.driver.ownership import Owned, close_after_failure, close_all
+from yolact_plugins.errors import CudaContextLostError, CudaError
 
 
 class Resource(Owned):
@@ -17,7 +17,7 @@ class Resource(Owned):
     def _release(self) -> None:
         self.log.append(self.name)
         if self.fails:
-            raise CudaError("the driver refuses")
+            raise CudaError(f"the driver refuses {self.name}")
 
 
 def test_released_once() -> None:
@@ -62,6 +62,36 @@ def test_a_release_that_fails_still_lets_go_of_what_was_held() -> None:
     with pytest.raises(CudaError, match="the driver refuses"):
         b.close()
     assert log == ["b", "a"]
+
+
+def test_closing_takes_every_step_and_tells_of_the_first_that_failed(caplog: pytest.LogCaptureFixture) -> None:
+    log: list[str] = []
+    resources = [Resource(log, name, fails=name in "bc") for name in "abcd"]
+    with pytest.raises(CudaError, match="the driver refuses b"):
+        close_all(*(resource.close for resource in resources))
+    assert log == ["a", "b", "c", "d"]
+    assert "something else could not be freed: the driver refuses c" in caplog.text
+
+
+def test_closing_after_a_failure_leaves_its_error_alone(caplog: pytest.LogCaptureFixture) -> None:
+    log: list[str] = []
+    close_after_failure(Resource(log, "b", fails=True).close, Resource(log, "a").close)
+    assert log == ["b", "a"]
+    assert "something could not be freed: the driver refuses b" in caplog.text
+
+
+def test_what_goes_with_the_context_is_no_failure_of_closing() -> None:
+    class Lost(Resource):
+        def _release(self) -> None:
+            super()._release()
+            raise CudaContextLostError("lost")
+
+    log: list[str] = []
+    held = Resource(log, "held")
+    lost = Lost(log, "lost", held)
+    held.close()
+    lost.close()
+    assert log == ["lost", "held"]
 
 
 def test_forgetting_to_close_is_said_and_done() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -369,6 +370,28 @@ def test_frames_from_many_threads(pair: Callable[..., Pair]) -> None:
     with ThreadPoolExecutor(6) as pool:
         for instances in pool.map(both.gpu, itertools.repeat(FRAME, 30)):
             same(instances, expected)
+
+
+@pytest.mark.parametrize("results", [0, 1, 5])
+def test_a_segmenter_that_is_closed_while_streams_run_frees_everything(
+    pair: Callable[..., Pair], device: Device, results: int
+) -> None:
+    both = pair([scene()])
+    streams = [both.gpu.stream(itertools.repeat(FRAME), timeout_s=60) for _ in range(2)]
+    for stream in streams:
+        assert len(list(itertools.islice(stream, results))) == results
+    both.gpu.close()
+    for stream in streams:
+        with pytest.raises(BackendError, match="the segmenter was closed"):
+            next(stream)
+        stream.close()
+        assert list(stream) == []
+    # The streams' threads may have been about to begin with one more frame, which they discard.
+    for thread in threading.enumerate():
+        if thread.name == "yolact-stream":
+            thread.join(30)
+    assert both.network.closed
+    assert driver_of(device).live_memory() == {}
 
 
 def test_segmenters_share_an_engine(pair: Callable[..., Pair]) -> None:

@@ -28,7 +28,7 @@ from yolact_plugins.driver.gpu import Gpu
 from yolact_plugins.driver.launch import LaunchConfig
 from yolact_plugins.driver.memory import DeviceBuffer, MappedBuffer, PinnedBuffer
 from yolact_plugins.driver.module import Module
-from yolact_plugins.errors import CudaError, CudaOutOfMemoryError, LaunchError, ShapeError
+from yolact_plugins.errors import CudaContextLostError, CudaError, CudaOutOfMemoryError, LaunchError, ShapeError
 
 FAKE = ctypes.CDLL("libcuda.so.1")
 FAKE.fake_journal.restype = ctypes.c_char_p
@@ -52,6 +52,7 @@ def calls() -> list[str]:
 @pytest.fixture(autouse=True)
 def everything_is_given_back() -> Iterator[None]:
     FAKE.fake_clear()
+    load_driver().context_lost = None
     depth = FAKE.fake_depth()
     yield
     gc.collect()
@@ -110,10 +111,15 @@ def test_failures_carry_the_call_and_the_words_of_the_driver(device: Device) -> 
         Stream(device)
     assert str(caught.value) == (
         "cuStreamCreate failed: CUDA error 700: CUDA_ERROR_ILLEGAL_ADDRESS: in the driver's words; a kernel left its "
-        "memory, and this process can use the GPU no more: compute-sanitizer shows which"
+        "memory: compute-sanitizer shows which. The GPU's context is lost; start the process again"
     )
     fail("cuMemAlloc", 719)
-    with pytest.raises(CudaError, match="cuMemAlloc failed: CUDA error 719: "):
+    with pytest.raises(
+        CudaContextLostError, match=r"^the GPU's context is lost \(first error: cuStreamCreate failed: "
+    ):
+        DeviceBuffer(device, 16)
+    fail("cuMemAlloc", 201)
+    with pytest.raises(CudaError, match=r"^cuMemAlloc failed: CUDA error 201: "):
         DeviceBuffer(device, 16)
 
 

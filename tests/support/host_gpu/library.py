@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from support.host_gpu.contexts import HostContexts
-from support.host_gpu.faults import HostGpuError
+from support.host_gpu.faults import HostGpuError, Status
 from support.host_gpu.handles import Handles
 from support.host_gpu.kernel_calls import KernelCalls
 from support.host_gpu.memory import HostMemory
@@ -24,6 +24,7 @@ __all__ = ["HostLibrary"]
 _WITHOUT_CONTEXT = ("cuInit", "cuDriver", "cuDevice", "cuCtxSetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent")
 # What may not be called by a thread that captures.
 _NOT_WHILE_CAPTURING = ("Alloc", "Free", "Synchronize", "Query", "cuModule", "cuStreamCreate", "cuStreamDestroy")
+_MISUSES = (Status.INVALID_HANDLE, Status.INVALID_VALUE, Status.INVALID_CONTEXT, Status.ILLEGAL_ADDRESS)
 
 
 class HostLibrary:
@@ -45,6 +46,8 @@ class HostLibrary:
         kernel_calls: With theirs.
         num_calls: How often each function was called, whatever it answered.
         recordings: Lists to which the name of every function is added that is called.
+        inject: Asked with the name of every function before it is called; a status other than None is its answer.
+        misuses: Functions that were called with what is no handle, or no memory, or no more.
     """
 
     def __init__(self, integrated: bool, order: int, memory_bytes: int, strict_free: bool) -> None:
@@ -58,6 +61,8 @@ class HostLibrary:
         self.kernel_calls = KernelCalls(self.memory, self.streams, self.handles)
         self.num_calls: Counter[str] = Counter()
         self.recordings: list[list[str]] = []
+        self.inject: Callable[[str], int | None] = lambda _name: None
+        self.misuses: list[str] = []
         parts = (self.contexts, self.memory_calls, StreamCalls(self.streams, self.handles), self.kernel_calls)
         self._functions: dict[str, Callable[..., Any]] = {}
         for part in parts:
@@ -85,6 +90,9 @@ class HostLibrary:
             self.num_calls[name] += 1
             for calls in self.recordings:
                 calls.append(name)
+            if (injected := self.inject(name)) is not None:
+                self._thread.said = "injected"
+                return (injected,)
             try:
                 if not name.startswith(_WITHOUT_CONTEXT):
                     self.contexts.require_current(name)
@@ -93,6 +101,8 @@ class HostLibrary:
                 values = function(*arguments)
             except HostGpuError as error:
                 self._thread.said = str(error)
+                if error.status in _MISUSES:
+                    self.misuses.append(f"{name}: {error}")
                 return (int(error.status),)
         if values is None:
             return (0,)
