@@ -12,7 +12,7 @@ from yolact_benchmarks.studies.bad_inputs.case import Answer, Case, Ending, num_
 from yolact_benchmarks.studies.bad_inputs.ground import Ground
 from yolact_plugins.files import counted
 
-__all__ = ["ending_cases", "neighbour_cases"]
+__all__ = ["ending_cases", "film_of", "neighbour_cases"]
 
 _FRAMES = 400
 
@@ -70,7 +70,7 @@ _NEIGHBOURS: dict[str, Callable[[Path, Path], object]] = {
 
 def ending_cases(ground: Ground) -> Iterator[Case]:
     """A video whose run is ended by a signal early, in the middle and late, and disks that are full after so much."""
-    video = _film(ground)
+    video = film_of(ground, _FRAMES)
     for number in (signal.SIGINT, signal.SIGTERM):
         for num_lines in (1, 7, 60, 150, 290):
             folder = ground.new_folder()
@@ -101,15 +101,15 @@ def ending_cases(ground: Ground) -> Iterator[Case]:
         )
 
 
-def _film(ground: Ground) -> Path:
-    """All scenes, again and again."""
+def film_of(ground: Ground, num_frames: int) -> Path:
+    """A video of all scenes, again and again."""
     from yolact_runtime.media.images import read_image
     from yolact_runtime.media.video_writer import VideoWriter
 
     path = ground.new_folder() / "film.mp4"
     pictures = [read_image(path) for path in ground.paths]
     with VideoWriter(path, 25) as writer:
-        for number in range(_FRAMES):
+        for number in range(num_frames):
             writer.write(pictures[number // 10 % len(pictures)])
     (written,) = path.parent.iterdir()
     return written

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import dataclasses
 import importlib
 import os
 import resource
+import select
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from yolact_benchmarks.studies.bad_inputs.case import Answer, Case
+from yolact_benchmarks.studies.bad_inputs.case import Answer, Case, Ending
 
-__all__ = ["COMMANDS", "preload", "run_case"]
+__all__ = ["COMMANDS", "Limits", "call_command", "preload", "run_case", "run_forked"]
 
 COMMANDS = {
+    "yolact-bench": "yolact_benchmarks.commands.bench_cli",
     "yolact-eval": "yolact_benchmarks.commands.eval_cli",
     "yolact-export": "yolact_export.commands.cli",
     "yolact-finetune": "yolact_export.commands.finetune_cli",
@@ -26,6 +32,23 @@ COMMANDS = {
 _TIME_LIMIT_S = 60.0
 _MEMORY_LIMIT_BYTES = 12 << 30
 _POLL_S = 0.01
+# linux/prctl.h
+_SET_PARENT_DEATH_SIGNAL = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a forked process may take.
+
+    Attributes:
+        seconds: It is killed after them; None is a minute.
+        memory_bytes: Of address space.
+        largest_file_bytes: Writing beyond it fails, as on a full disk; None: no limit.
+    """
+
+    seconds: float | None = None
+    memory_bytes: int = _MEMORY_LIMIT_BYTES
+    largest_file_bytes: int | None = None
 
 
 def preload() -> None:
@@ -36,31 +59,61 @@ def preload() -> None:
 
 def run_case(case: Case) -> Answer:
     """Run one try to its end, or for a minute."""
+    limits = Limits(largest_file_bytes=case.largest_file_bytes)
+    return run_forked(partial(call_command, case.command, case.words), limits, case.ending)
+
+
+def call_command(command: str, words: tuple[str, ...]) -> int:
+    """Run a command in this process; returns its exit status."""
+    status: int = importlib.import_module(COMMANDS[command]).main(list(words))
+    return status
+
+
+def run_forked(action: Callable[[], int], limits: Limits | None = None, ending: Ending | None = None) -> Answer:
+    """Run a function in a process of its own, whose exit status it returns, and wait for its end.
+
+    Args:
+        action: What is run; its output goes to files.
+        limits: What it may take.
+        ending: How it is ended from outside, or None.
+    """
+    limits = limits or Limits()
     with tempfile.TemporaryDirectory() as folder:
         stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become(case, stdout, stderr)
-        status = _wait(pid, case)
-        return Answer(status, *(path.read_text(errors="replace") for path in (stdout, stderr)))
+            _become(action, limits, parent, stdout, stderr)
+        status = _wait(pid, _TIME_LIMIT_S if limits.seconds is None else limits.seconds, ending)
+        return Answer(status, *(_read(path) for path in (stdout, stderr)))
 
 
-def _become(case: Case, stdout: Path, stderr: Path) -> NoReturn:
-    """The child: the command, with files for its output and limits on what it may take."""
+def _read(path: Path) -> str:
+    """What was printed; nothing where the process ended before it could print."""
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _become(action: Callable[[], int], limits: Limits, parent: int, stdout: Path, stderr: Path) -> NoReturn:
+    """The child: files for its output and limits on what it may take; it does not outlive its parent."""
     status = 1
     try:
         os.setsid()
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() not in (parent, 0):  # 0: it lives in another process namespace
+            os._exit(status)
         for number, path in ((1, stdout), (2, stderr)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT_BYTES, _MEMORY_LIMIT_BYTES))
-        if case.largest_file_bytes is not None:
+        _limit_memory(limits.memory_bytes)
+        if limits.largest_file_bytes is not None:
             # Then write() fails, as it does on a full disk, instead of ending the process.
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (case.largest_file_bytes, case.largest_file_bytes))
-        main = importlib.import_module(COMMANDS[case.command]).main
-        status = main(list(case.words))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limits.largest_file_bytes, limits.largest_file_bytes))
+        status = action()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     except BaseException:
@@ -74,19 +127,32 @@ def _become(case: Case, stdout: Path, stderr: Path) -> NoReturn:
         os._exit(status)
 
 
-def _wait(pid: int, case: Case) -> int | None:
-    deadline = time.monotonic() + _TIME_LIMIT_S
-    ending = case.ending
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if ending is not None and _num_lines(ending.file) >= ending.num_lines:
-            os.kill(pid, ending.signal)
-            ending = None
-        time.sleep(_POLL_S)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+def _limit_memory(num_bytes: int) -> None:
+    """Limit the address space, to less where that is the limit already: in a try of a try."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    least = num_bytes if hard == resource.RLIM_INFINITY else min(num_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (least, least))
+
+
+def _wait(pid: int, seconds: float, ending: Ending | None) -> int | None:
+    deadline = time.monotonic() + seconds
+    ended = select.poll()
+    descriptor = os.pidfd_open(pid)
+    try:
+        ended.register(descriptor, select.POLLIN)
+        while (left := deadline - time.monotonic()) > 0:
+            if ended.poll((_POLL_S if ending is not None else left) * 1000):
+                return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if ending is not None and _num_lines(ending.file) >= ending.num_lines:
+                os.kill(pid, ending.signal)
+                ending = None
+        # Its group is there once it has called setsid().
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    finally:
+        os.close(descriptor)
     return None
 
 

@@ -1,0 +1,121 @@
+"""SIGKILL at random moments of every command that writes, and before random steps of what it does to files.
+
+A try is a command that is killed, alone or over results of an earlier run, and then the same command again. Torn: what
+lies under a visible name is neither old and whole, nor new and whole, nor absent (which it may be only if nothing was
+there). Left over: after the second run the folder has other names than after a run that nobody killed, or the folder of
+temporary files is not empty.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+from yolact_benchmarks.studies.bad_inputs.trial import run_forked
+from yolact_benchmarks.studies.storm.attempt import Attempt, Campaign
+from yolact_benchmarks.studies.storm.faults import count_steps, kill_at
+from yolact_benchmarks.studies.storm.leftovers import find_leftovers
+from yolact_benchmarks.studies.storm.outcome import Finding, Outcome, judge_answer, ok, silent
+from yolact_benchmarks.studies.storm.stage import Stage
+from yolact_benchmarks.studies.storm.writers import WRITERS, Writer, film, names_in, torn_files
+
+__all__ = ["CAMPAIGN", "choose_writer", "clean_run", "prepare_clean_runs"]
+
+
+def prepare_clean_runs(stage: Stage) -> None:
+    """Run the quick commands once, undisturbed, for all tries; a try of a slow one does that itself."""
+    film(stage)
+    for writer in WRITERS:
+        if writer.is_quick:
+            clean_run(stage, writer)
+
+
+@cache
+def clean_run(stage: Stage, writer: Writer) -> tuple[Path, int, float]:
+    """What an undisturbed run wrote, in how many steps and seconds.
+
+    Raises:
+        RuntimeError: It fails, so that no try would say anything.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="clean-", dir=stage.folder))
+    counts = folder.with_suffix(".steps")
+
+    def counted() -> int:
+        steps = count_steps(folder)
+        status = writer.call(stage, folder)
+        counts.write_text(str(len(steps)), encoding="utf-8")
+        return status
+
+    started = time.monotonic()
+    answer = run_forked(counted)
+    if answer.status != 0:
+        raise RuntimeError(f"{writer.name} fails undisturbed: {answer.stderr}")
+    return folder, int(counts.read_text(encoding="utf-8")), time.monotonic() - started
+
+
+def choose_writer(rng: random.Random) -> Writer:
+    """By their shares."""
+    return rng.choices(WRITERS, [writer.share for writer in WRITERS])[0]
+
+
+def _attempt(stage: Stage, attempt: Attempt) -> Finding:
+    rng = attempt.rng
+    writer = choose_writer(rng)
+    whole, num_steps, seconds = clean_run(stage, writer)
+    folder = attempt.folder / "results"
+    over = rng.random() < 0.5
+    if over:
+        shutil.copytree(whole, folder)
+    else:
+        folder.mkdir()
+    if rng.random() < 0.6:
+        step = rng.randrange(num_steps)
+        what = f"{writer.name} killed before step {step} of {num_steps}"
+        answer = run_forked(lambda: kill_at(folder, step) or writer.call(stage, folder))  # type: ignore[func-returns-value]
+    else:
+        share = rng.random()
+        what = f"{writer.name} killed after {share:.0%} of its time"
+        answer = run_forked(lambda: _kill_after(share * seconds) or writer.call(stage, folder))  # type: ignore[func-returns-value]
+    what += ", over earlier results" if over else ""
+    if answer.status not in (0, -signal.SIGKILL):
+        return judge_answer(answer, what)
+    missing = sorted(set(names_in(whole)) - set(names_in(folder))) if over else []
+    if torn := torn_files(folder):
+        return Finding(Outcome.TORN, f"{what}: not whole: {', '.join(torn)}")
+    if missing:
+        return Finding(Outcome.TORN, f"{what}: the earlier {', '.join(missing)} is gone")
+    return _again(stage, writer, whole, folder, what)
+
+
+def _again(stage: Stage, writer: Writer, whole: Path, folder: Path, what: str) -> Finding:
+    answer = writer.run(stage, folder)
+    finding = judge_answer(answer, f"{what}, run again")
+    if finding.outcome is Outcome.REFUSED:
+        return Finding(Outcome.LEFTOVER, f"{finding.what}: the next run does not succeed")
+    if finding.outcome is not Outcome.OK:
+        return finding
+    if torn := torn_files(folder):
+        return silent(f"{what}, run again: not whole: {', '.join(torn)}")
+    if names_in(folder) != names_in(whole):
+        strange = sorted(set(names_in(folder)) ^ set(names_in(whole)))
+        return Finding(Outcome.LEFTOVER, f"{what}, run again: {', '.join(strange)}")
+    left = find_leftovers(folder, Path(os.environ["TMPDIR"]))
+    return Finding(Outcome.LEFTOVER, f"{what}, run again: {', '.join(left)}") if left else ok(what)
+
+
+def _kill_after(seconds: float) -> None:
+    """This process gets SIGKILL so many seconds from now, from a process that waits for nothing else."""
+    victim = os.getpid()
+    if os.fork() == 0:
+        time.sleep(seconds)
+        os.kill(victim, signal.SIGKILL)
+        os._exit(0)
+
+
+CAMPAIGN = Campaign("kills", _attempt, 30, 1, prepare_clean_runs, seconds=120)

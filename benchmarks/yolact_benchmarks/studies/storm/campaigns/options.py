@@ -1,0 +1,93 @@
+"""Words for the parser of every command: numbers out of every range, other kinds, options that contradict each other.
+
+The words of a command that works are changed at one to three places. Silently wrong: a number that is none, or is below
+every sensible one, is accepted with exit status 0; or a number is refused without the name of its option.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import random
+from typing import Any
+
+from yolact_benchmarks.studies.bad_inputs.trial import COMMANDS
+from yolact_benchmarks.studies.storm.attempt import Attempt, Campaign
+from yolact_benchmarks.studies.storm.outcome import Finding, Outcome, judge_answer, silent
+from yolact_benchmarks.studies.storm.stage import Stage
+
+__all__ = ["CAMPAIGN"]
+
+_NEVER = ("nan", "-inf", "-1e308", "-99999999999999999999")
+"""What no option that takes a number means."""
+_NUMBERS = (
+    "inf", "1e308", "1e-320", "0", "-1", "-0", "1", "0.5", "1e400", "9" * 40, "9223372036854775808", "2147483648",
+    "1_000", "0x10", " 1", "\u0661", "1e5", "+1", "1,", "true",
+)  # fmt: skip
+_WORDS = ("a\x1b[2Jb", "-", "--", "nowhere", "/dev/null", "/proc/self/mem", "x" * 5000, "\udcff", "é", "a b", "%s", "*")
+_LONG = frozenset(
+    {"--steps", "--epochs", "--duration", "--until-ci", "--warm-up", "--processes", "--bootstrap", "--seed"}
+)
+"""A large number of these is a long run that was asked for, or any number serves: only what is never meant is tried."""
+
+
+def _attempt(stage: Stage, attempt: Attempt) -> Finding:
+    rng = attempt.rng
+    command = rng.choice(sorted(COMMANDS))
+    words = _sound_words(stage, attempt, command)
+    never = []
+    changed = []
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        action = rng.choice(_options_of(command))
+        name = action.option_strings[-1]
+        value = _value(action, rng)
+        words += [name] if value is None else [f"{name}={value}"]
+        changed.append(f"{name} {value!s:.30}")
+        if value in _NEVER and action.type in (int, float):
+            never.append(name)
+    what = f"{command} {'; '.join(changed)!a}"
+    answer = attempt.run(command, tuple(words))
+    finding = judge_answer(answer, what)
+    if never and finding.outcome is Outcome.OK:
+        return silent(f"{what}: accepted")
+    if len(changed) == 1 and never and finding.outcome is Outcome.REFUSED and never[0] not in answer.stderr:
+        return silent(f"{what}: refused without the option's name: {finding.what}")
+    return finding
+
+
+def _options_of(command: str) -> list[argparse.Action]:
+    parser = importlib.import_module(COMMANDS[command])._parser()
+    left_out = {"--help", "--version"}
+    return [action for action in parser._actions if action.option_strings and not left_out & {*action.option_strings}]
+
+
+def _value(action: argparse.Action, rng: random.Random) -> Any:
+    if action.nargs == 0:
+        return None
+    if action.choices is not None and rng.random() < 0.5:
+        return rng.choice([*action.choices])
+    if action.type in (int, float):
+        return rng.choice(_NEVER if _LONG & {*action.option_strings} else (*_NEVER, *_NUMBERS))
+    return rng.choice((*_WORDS, *_NUMBERS, *_NEVER))
+
+
+def _sound_words(stage: Stage, attempt: Attempt, command: str) -> list[str]:
+    """Words that work, and take little time."""
+    ground, folder = stage.ground, attempt.folder
+    few: dict[str, tuple[object, ...]] = {
+        "yolact-run": ground.run_words(stage.picture, "--json", folder / "r.json"),
+        "yolact-eval": ground.eval_words(ground.annotations, folder / "r.json", "--limit", 2),
+        "yolact-export": (stage.checkpoint, "-o", folder / "b", "--no-engine", "-q"),
+        "yolact-finetune": (
+            stage.checkpoint, "--annotations", ground.annotations, "--images", ground.images, "-o", folder / "n.pth",
+            "--steps", 1, "--batch-size", 2, "--workers", 0, "--validation-fraction", 0, "-q",
+        ),
+        "yolact-bench": (
+            stage.bundle, "--duration", 0.1, "--warm-up", 0, "--processes", 1, "--threads", 1, "--size", "64x64",
+            "--instances", "found", "-q",
+        ),
+    }  # fmt: skip
+    return [str(word) for word in few[command]]
+
+
+CAMPAIGN = Campaign("options", _attempt, 80, 2, seconds=90)

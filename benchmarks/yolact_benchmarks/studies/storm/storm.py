@@ -1,0 +1,151 @@
+"""The storm: tries of all campaigns in forked workers, counted; every failure with the line that repeats it."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from yolact_benchmarks.report.record import write_record
+from yolact_benchmarks.studies.bad_inputs.trial import preload
+from yolact_benchmarks.studies.storm.attempt import run_attempt
+from yolact_benchmarks.studies.storm.outcome import Finding, Outcome
+from yolact_benchmarks.studies.storm.registry import CAMPAIGNS, num_tries
+from yolact_benchmarks.studies.storm.stage import Stage, prepare_stage
+
+__all__ = ["Task", "count_findings", "document", "main", "run_tasks"]
+
+_COMMAND = "python -m yolact_benchmarks.studies.storm"
+_TRIES = 10_000
+Task = tuple[str, int, int]
+"""Campaign, seed, number of the try."""
+_shared: list[Stage] = []
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; exit status 1 where a try failed."""
+    options = _parser().parse_args(arguments)
+    started = time.monotonic()
+    tasks = _tasks(options)
+    # Threads do not survive a fork, and every try is one.
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    preload()
+    with tempfile.TemporaryDirectory(prefix="storm-") as folder:
+        stage = prepare_stage(Path(folder))
+        for name in dict.fromkeys(task[0] for task in tasks):
+            CAMPAIGNS[name].prepare(stage)
+        findings = _until(run_tasks(stage, tasks, options.workers), started, options.seconds)
+        if options.replay:
+            return _show(findings)
+        counts, failures = count_findings(findings)
+    seconds = time.monotonic() - started
+    for name, found in counts.items():
+        print(f"{name}: {found.total()} tries, {', '.join(f'{n} {outcome.value}' for outcome, n in found.items())}")
+    print(f"{sum(found.total() for found in counts.values())} tries in {seconds:.0f} s, {len(failures)} failed")
+    if options.results:
+        results = document(counts, failures, options.seed, options.release, seconds)
+        name = f"storm-{options.release}" if options.release else "storm"
+        write_record(options.results, name, results, f"{_COMMAND} {' '.join(_words(arguments))}".rstrip())
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=_COMMAND, description=__doc__)
+    parser.add_argument("--campaigns", metavar="NAME,NAME", help=f"some of {', '.join(CAMPAIGNS)} (default: all)")
+    parser.add_argument("--tries", type=int, default=_TRIES, metavar="N", help=f"in all (default {_TRIES})")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="other tries with another one (default 0)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="begin no try after so many seconds")
+    parser.add_argument("--quick", action="store_true", help="a few tries of each campaign, 20 seconds")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="tries at the same time (default 2)")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="folder for the record: benchmarks/results")
+    parser.add_argument("--release", default="", metavar="TEXT", help="what is tested, for the record")
+    parser.add_argument("--replay", metavar="CAMPAIGN:SEED:N", help="make one try again, and say what came of it")
+    return parser
+
+
+def _words(arguments: list[str] | None) -> list[str]:
+    return sys.argv[1:] if arguments is None else arguments
+
+
+def _tasks(options: argparse.Namespace) -> list[Task]:
+    if options.replay:
+        name, seed, number = options.replay.split(":")
+        return [(name, int(seed), int(number))]
+    names = options.campaigns.split(",") if options.campaigns else list(CAMPAIGNS)
+    if unknown := set(names) - set(CAMPAIGNS):
+        raise SystemExit(f"no campaign {', '.join(sorted(unknown))}; there are {', '.join(CAMPAIGNS)}")
+    if options.quick:
+        counts = [(name, CAMPAIGNS[name].quick) for name in names]
+    else:
+        counts = list(num_tries(names, options.tries))
+    # Interleaved, so that a storm that is ended early has tried everything.
+    numbered = [
+        ((number + 0.5) / count, (name, options.seed, number)) for name, count in counts for number in range(count)
+    ]
+    return [task for _, task in sorted(numbered)]
+
+
+def run_tasks(stage: Stage, tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, Finding]]:
+    """Make tries in workers that are forked from this process, which has everything imported."""
+    _shared[:] = [stage]
+    context = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), context)
+    try:
+        yield from zip(tasks, pool.map(_run, tasks), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _run(task: Task) -> Finding:
+    name, seed, number = task
+    return run_attempt(CAMPAIGNS[name], _shared[0], seed, number)
+
+
+def _until(
+    findings: Iterator[tuple[Task, Finding]], started: float, seconds: float | None
+) -> Iterator[tuple[Task, Finding]]:
+    for found in findings:
+        yield found
+        if seconds is not None and time.monotonic() - started > seconds:
+            return
+
+
+def count_findings(findings: Iterator[tuple[Task, Finding]]) -> tuple[dict[str, Counter[Outcome]], list[str]]:
+    """Outcomes by campaign; and for each failure, which is printed at once, what repeats it and what was found."""
+    counts: dict[str, Counter[Outcome]] = {}
+    failures = []
+    for (name, seed, number), finding in findings:
+        counts.setdefault(name, Counter())[finding.outcome] += 1
+        if finding.is_failure:
+            failures.append(f"--replay {name}:{seed}:{number}  # {finding.outcome.value}: {finding.what}")
+            print(f"{_COMMAND} {ascii(failures[-1])[1:-1]}", flush=True)
+    return counts, failures
+
+
+def _show(findings: Iterator[tuple[Task, Finding]]) -> int:
+    (((name, seed, number), finding),) = findings
+    print(f"{name}:{seed}:{number}: {finding.outcome.value}: {ascii(finding.what)[1:-1]}")
+    return 1 if finding.is_failure else 0
+
+
+def document(
+    counts: dict[str, Counter[Outcome]], failures: list[str], seed: int, release: str, seconds: float
+) -> dict[str, Any]:
+    """The results of the record: a row for each campaign."""
+    rows = [
+        {"campaign": name, "tries": found.total(), **{each.name.lower(): found[each] for each in Outcome}}
+        for name, found in counts.items()
+    ]
+    return {"release": release, "seed": seed, "seconds": round(seconds), "rows": rows, "failures": failures}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
