@@ -16,10 +16,13 @@ _CHANGES = frozenset({"os.rename", "os.mkdir", "os.link", "os.symlink", "os.trun
 _REMOVALS = frozenset({"os.remove", "os.rmdir", "shutil.rmtree", "shutil.copyfile"})
 
 
-def _watch(folder: Path, act: Callable[[str], None]) -> None:
+Act = Callable[[str, "tuple[Any, ...]"], None]
+
+
+def _watch(folder: Path, act: Act) -> None:
     """Call a function before every change of a file, in this process alone.
 
-    Files that are opened count below `folder` only; the function is told the event, and may raise.
+    Files that are opened count below `folder` only; the function is told the event and its arguments, and may raise.
     """
     own, below, busy = os.getpid(), os.fsencode(folder), [False]
 
@@ -36,7 +39,7 @@ def _watch(folder: Path, act: Callable[[str], None]) -> None:
             return
         busy[0] = True
         try:
-            act(event)
+            act(event, arguments)
         finally:
             busy[0] = False
 
@@ -47,7 +50,7 @@ def _watch(folder: Path, act: Callable[[str], None]) -> None:
 def count_steps(folder: Path) -> list[str]:
     """A list that grows by every change of a file from now on."""
     steps: list[str] = []
-    _watch(folder, steps.append)
+    _watch(folder, lambda event, _: steps.append(event))
     return steps
 
 
@@ -55,7 +58,7 @@ def kill_at(folder: Path, step: int) -> None:
     """This process kills itself before the step of that number."""
     steps: list[str] = []
 
-    def act(event: str) -> None:
+    def act(event: str, _: tuple[Any, ...]) -> None:
         steps.append(event)
         if len(steps) > step:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -74,10 +77,11 @@ def fail_from(folder: Path, step: int, number: int, lasting: bool) -> None:
     """
     steps: list[str] = []
 
-    def act(event: str) -> None:
+    def act(event: str, arguments: tuple[Any, ...]) -> None:
         steps.append(event)
         if event not in _REMOVALS and (len(steps) - 1 == step or (lasting and len(steps) > step)):
-            raise OSError(number, os.strerror(number))
+            # With the name that the operation itself would give.
+            raise OSError(number, os.strerror(number), arguments[0])
 
     assert number in errno.errorcode
     _watch(folder, act)

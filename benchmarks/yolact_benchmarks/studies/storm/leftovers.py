@@ -9,14 +9,14 @@ from pathlib import Path
 __all__ = ["contents", "find_leftovers", "is_whole_bundle"]
 
 _SHOWN = 4
-_OF_LIBRARIES = frozenset({".ses"})
-"""ONNX Runtime's own, one for all processes of a machine."""
+_OF_LIBRARIES = (".ses", "torchinductor_")
+"""How names of ONNX Runtime and PyTorch begin that are made once for all processes of a machine."""
 
 
 def find_leftovers(folder: Path, temporary: Path) -> list[str]:
     """Names of hidden entries below a folder, and of everything in the folder of temporary files; at most a few."""
     hidden = [str(path.relative_to(folder)) for path in folder.rglob(".*")]
-    stray = [f"TMPDIR/{path.relative_to(temporary)}" for path in temporary.iterdir() if path.name not in _OF_LIBRARIES]
+    stray = [f"TMPDIR/{path.name}" for path in temporary.iterdir() if not path.name.startswith(_OF_LIBRARIES)]
     return sorted([*hidden, *stray])[:_SHOWN]
 
 

@@ -70,7 +70,7 @@ def mutate_json(document: Any, rng: random.Random) -> tuple[str, Any]:
     for step in path[:-1]:
         parent = parent[step]
     key = path[-1]
-    value = rng.choice([_MISSING, *HOSTILE_VALUES, *_neighbours(parent[key])])
+    value = rng.choice(_neighbours(parent[key]) if rng.random() < 0.5 else [_MISSING, *HOSTILE_VALUES])
     shown = "/".join(map(str, path))
     if value is _MISSING:
         del parent[key]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import re
+import shlex
 import sys
 import tempfile
 import time
@@ -25,6 +27,8 @@ __all__ = ["Task", "count_findings", "document", "main", "run_tasks"]
 
 _COMMAND = "python -m yolact_benchmarks.studies.storm"
 _TRIES = 10_000
+_RECORDED = 100
+"""Failures that a record names; it counts all."""
 Task = tuple[str, int, int]
 """Campaign, seed, number of the try."""
 _shared: list[Stage] = []
@@ -52,8 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{sum(found.total() for found in counts.values())} tries in {seconds:.0f} s, {len(failures)} failed")
     if options.results:
         results = document(counts, failures, options.seed, options.release, seconds)
-        name = f"storm-{options.release}" if options.release else "storm"
-        write_record(options.results, name, results, f"{_COMMAND} {' '.join(_words(arguments))}".rstrip())
+        name = "-".join(["storm", *re.findall(r"[\w.]+", options.release)])
+        words = sys.argv[1:] if arguments is None else arguments
+        write_record(options.results, name, results, shlex.join([*_COMMAND.split(), *words]))
     return 1 if failures else 0
 
 
@@ -69,10 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--release", default="", metavar="TEXT", help="what is tested, for the record")
     parser.add_argument("--replay", metavar="CAMPAIGN:SEED:N", help="make one try again, and say what came of it")
     return parser
-
-
-def _words(arguments: list[str] | None) -> list[str]:
-    return sys.argv[1:] if arguments is None else arguments
 
 
 def _tasks(options: argparse.Namespace) -> list[Task]:
@@ -139,12 +140,12 @@ def _show(findings: Iterator[tuple[Task, Finding]]) -> int:
 def document(
     counts: dict[str, Counter[Outcome]], failures: list[str], seed: int, release: str, seconds: float
 ) -> dict[str, Any]:
-    """The results of the record: a row for each campaign."""
+    """The results of the record: a row for each campaign, and the first failures."""
     rows = [
         {"campaign": name, "tries": found.total(), **{each.name.lower(): found[each] for each in Outcome}}
         for name, found in counts.items()
     ]
-    return {"release": release, "seed": seed, "seconds": round(seconds), "rows": rows, "failures": failures}
+    return {"release": release, "seed": seed, "seconds": round(seconds), "rows": rows, "failures": failures[:_RECORDED]}
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from yolact_benchmarks.studies.bad_inputs.case import Answer
 from yolact_benchmarks.studies.bad_inputs.endings import film_of
-from yolact_benchmarks.studies.bad_inputs.trial import call_command, run_forked
+from yolact_benchmarks.studies.bad_inputs.trial import Limits, call_command, run_forked
 from yolact_benchmarks.studies.storm.leftovers import is_whole_bundle
 from yolact_benchmarks.studies.storm.stage import Stage
+from yolact_calibration import shapes
 
-__all__ = ["WRITERS", "Writer", "film", "names_in", "torn_files"]
+__all__ = ["LIMITS", "WRITERS", "Writer", "calibration_images", "film", "names_in", "torn_files"]
 
 _FILM_FRAMES = 30
+LIMITS = Limits(seconds=150)
+"""Of a command: the slowest take ten seconds on a machine that does nothing else."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +46,7 @@ class Writer:
 
     def run(self, stage: Stage, folder: Path) -> Answer:
         """Run it in a process of its own."""
-        return run_forked(lambda: self.call(stage, folder))
+        return run_forked(lambda: self.call(stage, folder), LIMITS)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -119,6 +121,15 @@ def film(stage: Stage) -> Path:
     return film_of(stage.ground, _FILM_FRAMES)
 
 
+@cache
+def calibration_images(stage: Stage) -> Path:
+    """A folder of the fewest scenes that a calibration takes."""
+    folder = stage.ground.new_folder() / "scenes"
+    if shapes.main(["--seed", "20000", "--count", "8", "-o", str(folder), "-q"]) != 0:
+        raise RuntimeError("the scenes cannot be drawn")
+    return folder / "images"
+
+
 def _export(stage: Stage, folder: Path) -> tuple[object, ...]:
     return stage.checkpoint, "-o", folder / "b", "--json", folder / "r.json", "--no-engine", "-q"
 
@@ -129,7 +140,7 @@ def _int8(stage: Stage, folder: Path) -> tuple[object, ...]:
         "--int8-all",
         "--no-guard",
         "--calib",
-        stage.ground.images,
+        calibration_images(stage),
         "--guard-images",
         2,
         "--target",
@@ -139,7 +150,7 @@ def _int8(stage: Stage, folder: Path) -> tuple[object, ...]:
     return (*_export(stage, folder), *more, *cache)
 
 
-def _finetune(stage: Stage, folder: Path) -> tuple[Any, ...]:
+def _finetune(stage: Stage, folder: Path) -> tuple[object, ...]:
     ground = stage.ground
     data = (stage.checkpoint, "--annotations", ground.annotations, "--images", ground.images, "-o", folder / "n.pth")
     length = ("--steps", 2, "--batch-size", 2, "--workers", 0, "--save-every", 1, "--validation-fraction", 0, "-q")
@@ -168,7 +179,7 @@ def _bench(stage: Stage, folder: Path) -> tuple[object, ...]:
 
 WRITERS = (
     Writer("export", "yolact-export", _export, 30),
-    Writer("export --int8", "yolact-export", _int8, 6, is_quick=False),
+    Writer("export --int8", "yolact-export", _int8, 2, is_quick=False),
     Writer("finetune", "yolact-finetune", _finetune, 4, is_quick=False),
     Writer("run on pictures", "yolact-run", _pictures, 30),
     Writer("run on a video", "yolact-run", _video, 20),

@@ -8,6 +8,7 @@ lies under a visible name, or results of an earlier run are gone. A refusal has 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import errno
 import os
 import random
@@ -17,14 +18,14 @@ from functools import partial
 from pathlib import Path
 
 from yolact_benchmarks.studies.bad_inputs.case import Answer
-from yolact_benchmarks.studies.bad_inputs.trial import Limits, run_forked
+from yolact_benchmarks.studies.bad_inputs.trial import run_forked
 from yolact_benchmarks.studies.storm.attempt import Attempt, Campaign
 from yolact_benchmarks.studies.storm.campaigns.kills import choose_writer, clean_run, prepare_clean_runs
 from yolact_benchmarks.studies.storm.faults import fail_from
 from yolact_benchmarks.studies.storm.leftovers import find_leftovers
 from yolact_benchmarks.studies.storm.outcome import Finding, Outcome, judge_answer, ok, silent
 from yolact_benchmarks.studies.storm.stage import Stage
-from yolact_benchmarks.studies.storm.writers import Writer, names_in, torn_files
+from yolact_benchmarks.studies.storm.writers import LIMITS, Writer, names_in, torn_files
 
 __all__ = ["CAMPAIGN"]
 
@@ -58,8 +59,9 @@ def _over(stage: Stage, writer: Writer, folder: Path, rng: random.Random) -> tup
 
 
 def _limited(stage: Stage, writer: Writer, folder: Path, rng: random.Random) -> tuple[str, Answer]:
-    size = int(10 ** rng.uniform(0, 6.7))
-    limits = Limits(largest_file_bytes=size)
+    # Less, and the command could not say what is wrong: its words go to a file, too.
+    size = int(10 ** rng.uniform(3.3, 6.7))
+    limits = dataclasses.replace(LIMITS, largest_file_bytes=size)
     return f"files of at most {size} B", run_forked(partial(writer.call, stage, folder), limits)
 
 
@@ -72,14 +74,14 @@ def _injected(stage: Stage, writer: Writer, folder: Path, rng: random.Random) ->
         return writer.call(stage, folder)
 
     how = "from" if lasting else "at"
-    return f"{errno.errorcode[number]} {how} step {step} of {num_steps}", run_forked(disturbed)
+    return f"{errno.errorcode[number]} {how} step {step} of {num_steps}", run_forked(disturbed, LIMITS)
 
 
 def _small_disk(stage: Stage, writer: Writer, folder: Path, rng: random.Random) -> tuple[str, Answer]:
     size = int(10 ** rng.uniform(4, 7))
     if not _mount(folder, f"size={size}"):
         return _limited(stage, writer, folder, rng)
-    return f"a disk of {size} B", run_forked(partial(writer.call, stage, folder))
+    return f"a disk of {size} B", run_forked(partial(writer.call, stage, folder), LIMITS)
 
 
 def _read_only(stage: Stage, writer: Writer, folder: Path, rng: random.Random) -> tuple[str, Answer]:
@@ -87,7 +89,7 @@ def _read_only(stage: Stage, writer: Writer, folder: Path, rng: random.Random) -
         folder.chmod(0o555)
     elif not _mount(folder, "size=1m", read_only=True):
         return _injected(stage, writer, folder, rng)
-    return "a read-only folder", run_forked(partial(writer.call, stage, folder))
+    return "a read-only folder", run_forked(partial(writer.call, stage, folder), LIMITS)
 
 
 _KINDS: dict[str, Disturbed] = {
@@ -137,4 +139,4 @@ def _names_a_file(answer: Answer, folder: Path) -> bool:
     return any(place in line for line in answer.stderr.splitlines() for place in places)
 
 
-CAMPAIGN = Campaign("disks", _attempt, 60, 1, prepare_clean_runs, seconds=120)
+CAMPAIGN = Campaign("disks", _attempt, 60, 1, prepare_clean_runs, seconds=400)

@@ -23,14 +23,22 @@ from yolact_benchmarks.studies.storm.faults import count_steps, kill_at
 from yolact_benchmarks.studies.storm.leftovers import find_leftovers
 from yolact_benchmarks.studies.storm.outcome import Finding, Outcome, judge_answer, ok, silent
 from yolact_benchmarks.studies.storm.stage import Stage
-from yolact_benchmarks.studies.storm.writers import WRITERS, Writer, film, names_in, torn_files
+from yolact_benchmarks.studies.storm.writers import (
+    LIMITS,
+    WRITERS,
+    Writer,
+    calibration_images,
+    film,
+    names_in,
+    torn_files,
+)
 
 __all__ = ["CAMPAIGN", "choose_writer", "clean_run", "prepare_clean_runs"]
 
 
 def prepare_clean_runs(stage: Stage) -> None:
     """Run the quick commands once, undisturbed, for all tries; a try of a slow one does that itself."""
-    film(stage)
+    film(stage), calibration_images(stage)
     for writer in WRITERS:
         if writer.is_quick:
             clean_run(stage, writer)
@@ -53,7 +61,7 @@ def clean_run(stage: Stage, writer: Writer) -> tuple[Path, int, float]:
         return status
 
     started = time.monotonic()
-    answer = run_forked(counted)
+    answer = run_forked(counted, LIMITS)
     if answer.status != 0:
         raise RuntimeError(f"{writer.name} fails undisturbed: {answer.stderr}")
     return folder, int(counts.read_text(encoding="utf-8")), time.monotonic() - started
@@ -74,14 +82,19 @@ def _attempt(stage: Stage, attempt: Attempt) -> Finding:
         shutil.copytree(whole, folder)
     else:
         folder.mkdir()
-    if rng.random() < 0.6:
-        step = rng.randrange(num_steps)
-        what = f"{writer.name} killed before step {step} of {num_steps}"
-        answer = run_forked(lambda: kill_at(folder, step) or writer.call(stage, folder))  # type: ignore[func-returns-value]
-    else:
-        share = rng.random()
-        what = f"{writer.name} killed after {share:.0%} of its time"
-        answer = run_forked(lambda: _kill_after(share * seconds) or writer.call(stage, folder))  # type: ignore[func-returns-value]
+    step, share = rng.randrange(num_steps), rng.random()
+    by_step = rng.random() < 0.6
+
+    def killed() -> int:
+        if by_step:
+            kill_at(folder, step)
+        else:
+            _kill_after(share * seconds)
+        return writer.call(stage, folder)
+
+    answer = run_forked(killed, LIMITS)
+    when = f"before step {step} of {num_steps}" if by_step else f"after {share:.0%} of its time"
+    what = f"{writer.name} killed {when}"
     what += ", over earlier results" if over else ""
     if answer.status not in (0, -signal.SIGKILL):
         return judge_answer(answer, what)
@@ -118,4 +131,4 @@ def _kill_after(seconds: float) -> None:
         os._exit(0)
 
 
-CAMPAIGN = Campaign("kills", _attempt, 30, 1, prepare_clean_runs, seconds=120)
+CAMPAIGN = Campaign("kills", _attempt, 30, 1, prepare_clean_runs, seconds=400)
