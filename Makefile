@@ -23,7 +23,7 @@ CHECKPOINT ?=
 IMAGE ?=
 BENCH_CHECKPOINT := $(or $(CHECKPOINT),out/yolact_resnet50.pth)
 
-.PHONY: demo test check format bench gpu gpu-pack integrations jetpack6 jetpack7 tables clean
+.PHONY: demo test check format bench storm gpu gpu-pack integrations jetpack6 jetpack7 tables clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py --output out/demo $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(if $(IMAGE),--image "$(IMAGE)")
@@ -50,6 +50,12 @@ bench: $(READY) $(BENCH_CHECKPOINT)
 	$(BIN)/python -m yolact_benchmarks.studies.kernels --results benchmarks/results
 	$(BIN)/python -m yolact_benchmarks.studies.evaluator --results benchmarks/results
 	$(BIN)/python -m yolact_benchmarks.studies.export "$(BENCH_CHECKPOINT)" --results benchmarks/results
+
+# Tries to break the project, 10,000 times: twenty minutes on two cores. STORM are further options, such as --seed 7.
+STORM ?=
+
+storm: $(READY)
+	$(BIN)/python -m yolact_benchmarks.studies.storm $(STORM)
 
 out/yolact_resnet50.pth: $(READY)
 	$(BIN)/python examples/made_up_checkpoint.py yolact_resnet50 $@

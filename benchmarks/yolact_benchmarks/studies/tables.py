@@ -17,7 +17,16 @@ DOCUMENTS = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("bad-inputs", "benchmarks", "decisions", "kernels", "precision", "runtime", "training")
+        for name in (
+            "bad-inputs",
+            "benchmarks",
+            "decisions",
+            "kernels",
+            "precision",
+            "reliability",
+            "runtime",
+            "training",
+        )
     ),
 )
 RESULTS, MODELS = Path("benchmarks", "results"), Path("examples", "models")
@@ -268,6 +277,18 @@ def _bad_inputs(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def _storm(record: dict[str, Any]) -> list[str]:
+    """A row for each campaign, and one of all."""
+    results = record["results"]
+    outcomes = ("ok", "refused", "visible", "traceback", "hang", "crash", "silent", "torn", "leftover")
+    rows = sorted(results["rows"], key=lambda row: str(row["campaign"]))
+    total = {name: sum(row[name] for row in rows) for name in ("tries", *outcomes)}
+    return [
+        f"| {results['release']} | {row['campaign']} | {row['tries']} | {' | '.join(str(row[n]) for n in outcomes)} |"
+        for row in (*rows, {"campaign": "**all**", **total})
+    ]
+
+
 _OF_MODELS = {"models", "pruning"}
 # Tables whose records have another name.
 _RECORDS = {"frames": "bench", "bad_inputs": "bad-inputs"}
@@ -289,6 +310,8 @@ _HEADERS = {
     "| made in (processor time) | extra memory | TensorRT-RTX | time over float32 |",
     "suite": "| environment | Python | NumPy | cuda-bindings | NVRTC | ONNX Runtime | OpenCV | passed | failed "
     "| skipped | date |",
+    "storm": "| release | campaign | tries | ok | refused | visible | traceback | hang | crash | silently wrong | torn "
+    "| leftover |",
     "simplifiers": "| graph | made in | nodes | debris | file | largest difference to torch | time over written |",
 }
 _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
@@ -304,6 +327,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "pruning": _pruning,
     "quantisers": _quantisers,
     "simplifiers": _simplifiers,
+    "storm": _storm,
     "suite": _suite,
 }
 

@@ -57,6 +57,7 @@ def _outputs(rng: random.Random) -> Finding:
     flat = outputs[name].reshape(-1)
     flat[noise.integers(0, flat.size, rng.choice((1, 3, 20)))] = value
     dtype = rng.choice((np.float32, np.float32, np.float16))
+    given: dict[str, npt.NDArray[Any]]
     with np.errstate(over="ignore"):
         given = {key: array.astype(dtype) for key, array in outputs.items()}
     method = rng.choice(list(NmsMethod))

@@ -8,10 +8,12 @@ opened. A release that cannot be given a key has no way to refuse, and is judged
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import json
 import shutil
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from yolact_benchmarks.studies.storm.attempt import Attempt, Campaign
@@ -27,13 +29,11 @@ _NETWORK, _MANIFEST = "model.fp32.onnx", "manifest.json"
 
 @cache
 def _signed(stage: Stage) -> Path:
-    """The intact bundle, signed by its command or, before there was one, by the library."""
+    """The intact bundle, signed."""
     bundle = stage.copy_bundle(stage.folder / "signed.bundle")
-    try:
-        from yolact_runtime.model.bundle_signature import sign_bundle
-    except ImportError:
-        from yolact_runtime.model.engine_signature import sign_bundle
-    sign_bundle(bundle, stage.keys[0])
+    # Its former name, so that earlier releases can be tried.
+    name = next(name for name in ("bundle_signature", "engine_signature") if find_spec(f"yolact_runtime.model.{name}"))
+    importlib.import_module(f"yolact_runtime.model.{name}").sign_bundle(bundle, stage.keys[0])
     return bundle
 
 
