@@ -172,7 +172,7 @@ class SlowStart(Recorder):
 def test_a_frame_that_is_just_being_begun_when_the_consumer_stops_is_discarded() -> None:
     """Its buffers and its place on the device would be lost for good."""
     path = SlowStart(2)
-    stream = stream_frames(path, range(100), 3)
+    stream = FrameStream(path, range(100), 3)
     assert next(stream) == 0
     assert path.entered.wait(TIMEOUT_S)
     stream.close()

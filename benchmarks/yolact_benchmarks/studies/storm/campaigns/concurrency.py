@@ -146,7 +146,7 @@ def _cubins(_: Stage, attempt: Attempt) -> Finding:
     from support.kernels import SAMPLE  # type: ignore[import-not-found, unused-ignore]
     from support.precompiled import made_up_cubin  # type: ignore[import-not-found, unused-ignore]
     from yolact_plugins.compile import compiler
-    from yolact_plugins.compile.cubin_folder import CubinFolderError, find_cubin, write_cubins
+    from yolact_plugins.compile.cubin_folder import CubinFolderError, CubinIndex, write_cubins
 
     entry = attempt.folder / "cache" / "sample"
     entry.parent.mkdir(mode=0o700)
@@ -157,7 +157,7 @@ def _cubins(_: Stage, attempt: Attempt) -> Finding:
         for _ in range(10):
             write_cubins(entry, [cubin])
             try:
-                found = find_cubin(entry, SAMPLE, "sm_87", compiler.OPTIONS)
+                found = CubinIndex.read(entry, entry.parent).find(SAMPLE, "sm_87", compiler.OPTIONS)
             except (CubinFolderError, YolactError) as error:
                 print(f"error: {error}")
                 return 3
