@@ -12,7 +12,7 @@ from pathlib import Path
 
 from yolact_plugins.files import real_path
 from yolact_runtime.errors import BundleError, NoNetworkError, SignatureError
-from yolact_runtime.model.bundle_exchange import earlier_bundles, read_whole
+from yolact_runtime.model.bundle_exchange import AbsentError, earlier_bundles, read_whole
 from yolact_runtime.model.bundle_folder import MANIFEST_NAME, WATCHED, BundleFolder, artefact_path, read_manifest
 from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest
 from yolact_runtime.model.manifest_signature import SIGNATURE_NAME, SIGNATURE_RECORD_NAME
@@ -124,21 +124,20 @@ def open_folder(path: Path, keys: Sequence[Path]) -> BundleFolder:
     Raises:
         BundleError, SignatureError, ManifestError, MissingDependencyError: See :func:`open_bundle`.
     """
-    if not path.exists():
-        raise BundleError(f"no model at {path}: {_expected(path)}")
     if path.name == MANIFEST_NAME and not path.is_dir():
         path = path.parent
-    if not path.is_dir():
-        raise _not_a_bundle(path)
-    folder = BundleFolder(path)
     try:
-        if keys:
-            folder.verify(keys)
-        elif folder.is_signed:
-            _warn_unchecked(folder)
-    except BaseException:
-        folder.close()
-        raise
+        folder = BundleFolder(path, keys)
+    except AbsentError as error:
+        if error.path != path:
+            raise
+        raise _no_model(path) from error
+    except BundleError as error:
+        if not isinstance(error.__cause__, NotADirectoryError):
+            raise
+        raise _not_a_bundle(path) from error
+    if folder.is_signed and not keys:
+        _warn_unchecked(folder)
     return folder
 
 
@@ -159,10 +158,14 @@ def open_file(path: Path, keys: Sequence[Path]) -> Bundle:
     Raises:
         BundleError, SignatureError, ManifestError, MissingDependencyError: See :func:`open_bundle`.
     """
-    if not path.exists():
-        raise BundleError(f"no model at {path}: {_expected(path)}")
     if not keys:
-        return _bundle_of(path, ModelFile.read(path), _mask_iou_beside)
+        try:
+            network = ModelFile.read(path)
+        except BundleError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise _no_model(path) from error
+        return _bundle_of(path, network, _mask_iou_beside)
     if not (path.parent / MANIFEST_NAME).is_file():
         raise SignatureError(f"{path} lies in no bundle, so that no signature vouches for it: name its bundle folder")
     with open_folder(path.parent, keys) as folder:
@@ -295,14 +298,17 @@ def _warn_unchecked(folder: BundleFolder) -> None:
     )
 
 
-def _expected(path: Path) -> str:
+def _no_model(path: Path) -> AbsentError:
     left = earlier_bundles(path)
     if left:
-        return (
-            f"it was being exchanged when its writer was stopped, and the earlier one is {left[0]}: repeat the command "
-            f"that wrote it, or mv {shlex.quote(str(left[0]))} {shlex.quote(str(path))}"
+        return AbsentError(
+            f"no model at {path}: it was being exchanged when its writer was stopped, and the earlier one is "
+            f"{left[0]}. Repeat the command that wrote it, or mv {shlex.quote(str(left[0]))} {shlex.quote(str(path))}",
+            path,
         )
-    return "expected a bundle folder or an .onnx file; yolact-export writes them"
+    return AbsentError(
+        f"no model at {path}: expected a bundle folder or an .onnx file; yolact-export writes them", path
+    )
 
 
 def _not_a_bundle(path: Path) -> BundleError:

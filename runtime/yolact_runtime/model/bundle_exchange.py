@@ -15,8 +15,9 @@ from typing import TypeVar
 
 from yolact_plugins.errors import YolactError
 from yolact_plugins.files import real_path
+from yolact_runtime.errors import BundleError
 
-__all__ = ["FOLDER_FLAGS", "earlier_bundles", "read_whole"]
+__all__ = ["FOLDER_FLAGS", "AbsentError", "earlier_bundles", "read_whole"]
 
 _MAX_ATTEMPTS = 50
 _WAIT_S, _PAUSE_S = 2.0, 0.005
@@ -30,6 +31,19 @@ FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 """How a folder is opened to be held: what is in it needs no more rights than by its name."""
 
 T = TypeVar("T")
+
+
+class AbsentError(BundleError):
+    """A bundle, or a file of one, was looked for and was not there.
+
+    Args:
+        message: What was tried, and what to type.
+        path: What was not there.
+    """
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 def read_whole(folder: Path, watched: tuple[str, ...], attempt: Callable[[], T]) -> T:
@@ -50,6 +64,10 @@ def read_whole(folder: Path, watched: tuple[str, ...], attempt: Callable[[], T])
         before = _Look(folder, watched)
         try:
             return attempt()
+        except AbsentError as error:
+            # It may have been there before and be there again: by a name one cannot tell.
+            if not before.has_changed() and not error.path.exists():
+                raise
         except (YolactError, OSError):
             if not before.has_changed():
                 raise

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT
 from yolact_plugins.files import human_size
 from yolact_runtime.errors import BundleError, ManifestError, SignatureError
-from yolact_runtime.model.bundle_exchange import FOLDER_FLAGS, read_whole
+from yolact_runtime.model.bundle_exchange import FOLDER_FLAGS, AbsentError, read_whole
 from yolact_runtime.model.manifest import MAX_MANIFEST_BYTES, Manifest
 from yolact_runtime.model.manifest_signature import (
     MAX_SIGNATURE_BYTES,
@@ -44,26 +44,31 @@ class BundleFolder:
 
     Args:
         path: The folder.
-        any_digest: Open it also where the manifest is not the one that was signed, to sign it, or to verify it.
+        keys: Ed25519 public keys, PEM: one of them has to have signed the manifest, which is not parsed before that is
+            known. None are given to look at no signature.
+        any_digest: Open it also where the manifest is not the one that was signed, to sign it.
 
     Raises:
         BundleError: There is no manifest.
         ManifestError: It cannot be understood.
-        SignatureError: It is not the one that was signed: found without a key, so only an accident is found.
+        SignatureError: No key fits; or, without keys, it is not the manifest that was signed, which finds accidents.
+        MissingDependencyError: There are keys, and the package ``cryptography`` is not installed.
 
     Attributes:
         path: As given.
         content: Bytes of ``manifest.json``.
         manifest: What they say.
         signature: What lies beside it.
-        verified_by: Fingerprint of the key whose signature fits; None until :meth:`verify` found one.
+        verified_by: Fingerprint of the key whose signature fits; None where none was asked for.
     """
 
-    def __init__(self, path: Path, any_digest: bool = False) -> None:
+    def __init__(self, path: Path, keys: Sequence[Path] = (), any_digest: bool = False) -> None:
         self.path = path
         self.verified_by: str | None = None
         try:
             self._descriptor: int | None = os.open(path, FOLDER_FLAGS)
+        except FileNotFoundError as error:
+            raise AbsentError(f"{path} is not a bundle: it has no {MANIFEST_NAME}; it is not there", path) from error
         except OSError as error:
             raise BundleError(
                 f"{path} is not a bundle: cannot read {MANIFEST_NAME}: {error.strerror or error}"
@@ -72,7 +77,9 @@ class BundleFolder:
             self.content = self._read_manifest()
             signature, record = (self._read_signature(name) for name in (SIGNATURE_NAME, SIGNATURE_RECORD_NAME))
             self.signature = SignatureFiles(path, signature, record)
-            if not any_digest:
+            if keys:
+                self.verified_by = self.signature.verify(self.content, keys)
+            elif not any_digest:
                 self.signature.check_digest(self.content)
             self.manifest = Manifest.from_json(self.content, str(path / MANIFEST_NAME))
         except BaseException:
@@ -83,18 +90,6 @@ class BundleFolder:
     def is_signed(self) -> bool:
         """There is a signature; whether it fits is not said."""
         return self.signature.signature is not None
-
-    def verify(self, public_keys: Sequence[Path]) -> None:
-        """Check the signature of the manifest that was read.
-
-        Args:
-            public_keys: Ed25519 public keys, PEM; one of them has to fit.
-
-        Raises:
-            SignatureError, MissingDependencyError: As
-                :meth:`yolact_runtime.model.manifest_signature.SignatureFiles.verify`.
-        """
-        self.verified_by = self.signature.verify(self.content, public_keys)
 
     def read(self, name: str) -> bytes:
         """The content of a file that the manifest lists, once it is what the manifest says.
@@ -159,7 +154,7 @@ class BundleFolder:
         try:
             content = self._read(MANIFEST_NAME, MAX_MANIFEST_BYTES + 1)
         except FileNotFoundError as error:
-            raise BundleError(f"{self.path} is not a bundle: it has no {MANIFEST_NAME}") from error
+            raise AbsentError(f"{self.path} is not a bundle: it has no {MANIFEST_NAME}", path) from error
         except IsADirectoryError as error:
             raise BundleError(f"{self.path} is not a bundle: its {MANIFEST_NAME} is no file") from error
         except OSError as error:
@@ -248,6 +243,8 @@ def artefact_path(folder: Path, name: str) -> Path:
     return path
 
 
-def missing(folder: Path, name: str) -> BundleError:
+def missing(folder: Path, name: str) -> AbsentError:
     """An artefact is not there."""
-    return BundleError(f"{folder} is incomplete: {name} is missing; export again, or copy the whole folder")
+    return AbsentError(
+        f"{folder} is incomplete: {name} is missing; export again, or copy the whole folder", folder / name
+    )

@@ -85,9 +85,11 @@ def verify_bundle(bundle: Path, public_keys: Path | Sequence[Path]) -> Manifest:
     """
     keys = (public_keys,) if isinstance(public_keys, Path) else tuple(public_keys)
 
+    if not keys:
+        raise SignatureError(f"no key was given to verify {bundle} with")
+
     def verify() -> Manifest:
-        with BundleFolder(bundle, any_digest=True) as folder:
-            folder.verify(keys)
+        with BundleFolder(bundle, keys) as folder:
             _check_files(folder)
             return folder.manifest
 

@@ -43,7 +43,7 @@ def public_keys_required() -> tuple[Path, ...]:
     names = text.split(os.pathsep)
     if not all(name.strip() for name in names):
         raise SignatureError(
-            f'{REQUIRE_VARIABLE} is set to "{text}", which names no key in one place: name a public key, several with '
+            f'{REQUIRE_VARIABLE} is set, and there is an empty name in "{text}": name a public key, several with '
             f"{os.pathsep} between them, or unset it to run what nobody signed"
         )
     return tuple(Path(name) for name in names)

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import builtins
+import dataclasses
+import hashlib
+import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from hypothesis import given
+from hypothesis import strategies as st
 
+from support.fake_tensorrt import add_engine
 from support.precompiled import made_up_cubin, with_kernels
+from support.properties import examples
 from support.scenes import Thing, write_bundle
+from support.signing_keys import write_keys
 from support.tools import require_tool, tool_is_missing
 from yolact_plugins.compile.cubin_folder import write_cubins
-from yolact_runtime.errors import BundleError, MissingDependencyError, SignatureError
-from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME
+from yolact_runtime import Segmenter, open_bundle
+from yolact_runtime.errors import BundleError, SignatureError
+from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME, file_sha256, read_manifest
 from yolact_runtime.model.bundle_signature import require_own_signature, sign_bundle, verify_bundle
-
-
-def write_keys(folder: Path, key: Any = None, password: bytes | None = None) -> tuple[Path, Path]:
-    folder.mkdir(exist_ok=True)
-    key = key or Ed25519PrivateKey.generate()
-    private, public = folder / "sign.pem", folder / "verify.pem"
-    encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
-    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    return private, public
+from yolact_runtime.model.manifest import Artefact
 
 
 @pytest.fixture
@@ -163,39 +155,178 @@ def test_a_signature_that_is_none(bundle: Path, tmp_path: Path) -> None:
 def test_no_bundle(tmp_path: Path) -> None:
     private, public = write_keys(tmp_path / "keys")
     for work, key in ((sign_bundle, private), (verify_bundle, public)):
-        with pytest.raises(BundleError, match=r"is not a bundle: cannot read manifest\.json"):
+        with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json; it is not there"):
             work(tmp_path / "nothing", key)
 
 
-def test_keys_that_are_none(bundle: Path, tmp_path: Path) -> None:
+def test_any_one_of_several_keys_fits(bundle: Path, tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path / "mine")
+    _, other = write_keys(tmp_path / "other")
+    sign_bundle(bundle, private)
+    assert verify_bundle(bundle, [other, public]) == verify_bundle(bundle, [public, other])
+    with pytest.raises(SignatureError, match=r"other.verify\.pem or .*third.verify\.pem does not belong to the key"):
+        verify_bundle(bundle, [other, write_keys(tmp_path / "third")[1]])
+    with pytest.raises(SignatureError, match="no key was given"):
+        verify_bundle(bundle, [])
+
+
+def test_a_key_that_cannot_be_read_is_said_where_another_one_fits(bundle: Path, tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path / "mine")
+    sign_bundle(bundle, private)
+    with pytest.raises(SignatureError, match=r"cannot read the public key .*missing"):
+        verify_bundle(bundle, [public, tmp_path / "missing"])
+
+
+def test_the_record_names_key_and_manifest_as_other_programs_find_them(bundle: Path, tmp_path: Path) -> None:
     private, public = write_keys(tmp_path / "keys")
     sign_bundle(bundle, private)
-    other_private, other_public = write_keys(tmp_path / "ec", ec.generate_private_key(ec.SECP256R1()))
-    locked, _ = write_keys(tmp_path / "locked", password=b"secret")
-    text = tmp_path / "key.txt"
-    text.write_text("my key")
-    for work, key, message in (
-        (sign_bundle, tmp_path / "missing", "cannot read the private key"),
-        (sign_bundle, text, r"is no private key in PEM form; make one: openssl genpkey"),
-        (sign_bundle, public, "is no private key in PEM form"),
-        (sign_bundle, other_private, "but not of Ed25519"),
-        (sign_bundle, locked, "has a password"),
-        (verify_bundle, private, "is a private key, which does not belong on a robot.; make one: openssl pkey"),
-        (verify_bundle, other_public, "but not of Ed25519"),
-    ):
-        with pytest.raises(SignatureError, match=message):
-            work(bundle, key)
+    key = load_pem_public_key(public.read_bytes())
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert json.loads((bundle / SIGNATURE_RECORD_NAME).read_text()) == {
+        "format_version": 1,
+        "algorithm": "ed25519",
+        "key_fingerprint": f"SHA256:{hashlib.sha256(der).hexdigest()}",
+        "manifest_sha256": hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest(),
+    }
 
 
-def test_without_the_package(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    private, _ = write_keys(tmp_path / "keys")
-    original = builtins.__import__
+def test_a_changed_manifest_is_refused_without_a_key_too(bundle: Path, tmp_path: Path) -> None:
+    sign_bundle(bundle, write_keys(tmp_path / "keys")[0])
+    manifest = bundle / MANIFEST_NAME
+    manifest.write_text(manifest.read_text().replace("bird", "brid"))
+    for read in (read_manifest, open_bundle, Segmenter.open):
+        with pytest.raises(SignatureError, match=r"is signed, and its manifest\.json is not the one that was signed"):
+            read(bundle)
+    # Signing is how somebody says that it was meant.
+    sign_bundle(bundle, write_keys(tmp_path / "keys")[0])
+    assert "brid" in read_manifest(bundle).class_names
 
-    def refuse(name: str, *arguments: Any) -> Any:
-        if name.startswith("cryptography"):
-            raise ModuleNotFoundError(name)
-        return original(name, *arguments)
 
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(MissingDependencyError, match=r'pip install "yolact-deploy\[sign\]"'):
-        sign_bundle(bundle, private)
+def test_a_bundle_of_an_earlier_release_has_no_record(bundle: Path, tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path / "keys")
+    sign_bundle(bundle, private)
+    (bundle / SIGNATURE_RECORD_NAME).unlink()
+    assert verify_bundle(bundle, public) == read_manifest(bundle)
+    (bundle / MANIFEST_NAME).write_bytes((bundle / MANIFEST_NAME).read_bytes() + b"\n")
+    assert read_manifest(bundle).name  # nothing can tell
+    with pytest.raises(SignatureError, match="does not fit"):
+        verify_bundle(bundle, public)
+
+
+def test_a_record_without_a_signature_says_nothing(bundle: Path, tmp_path: Path) -> None:
+    sign_bundle(bundle, write_keys(tmp_path / "keys")[0])
+    (bundle / SIGNATURE_NAME).unlink()
+    (bundle / MANIFEST_NAME).write_bytes((bundle / MANIFEST_NAME).read_bytes() + b"\n")
+    assert read_manifest(bundle).name
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"format_version": 2, "algorithm": "ed25519"}',
+        b'{"format_version": 1, "algorithm": "rot13"}',
+        b'{"format_version": 1, "algorithm": "ed25519"}',
+        b'{"format_version": 1, "algorithm": "ed25519", "manifest_sha256": "abc"}',
+        b'{"format_version": 1, "algorithm": "ed25519", "manifest_sha256": 7}',
+        b"\xff\xfe\x00",
+        b"[" * 10**5,
+    ],
+)
+def test_a_record_that_is_none(bundle: Path, tmp_path: Path, content: bytes) -> None:
+    private, public = write_keys(tmp_path / "keys")
+    sign_bundle(bundle, private)
+    (bundle / SIGNATURE_RECORD_NAME).write_bytes(content)
+    for read in (lambda: read_manifest(bundle), lambda: verify_bundle(bundle, public)):
+        with pytest.raises(SignatureError, match=r"signature\.json"):
+            read()
+
+
+# --- whatever is changed ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A bundle with a file of every kind, and the key that verifies it."""
+    folder = tmp_path_factory.mktemp("signed")
+    bundle = write_bundle(folder / "b", [Thing((0.25, 0.25, 0.75, 0.75))], mask_iou=[1, 1, 1])
+    with_kernels(bundle, "sm_87")
+    add_engine(bundle)
+    _put_golden(bundle)
+    private, public = write_keys(folder / "keys")
+    sign_bundle(bundle, private)
+    return bundle, public
+
+
+def _put_golden(bundle: Path) -> None:
+    """A file that is listed as the golden frame: nobody looks into it here."""
+    (bundle / "golden.npz").write_bytes(bytes(range(200)))
+    manifest = read_manifest(bundle)
+    golden = Artefact("golden", "", file_sha256(bundle / "golden.npz"), 200)
+    changed = dataclasses.replace(manifest, artefacts={**manifest.artefacts, "golden.npz": golden})
+    (bundle / MANIFEST_NAME).write_text(changed.to_json(), encoding="utf-8")
+
+
+FILES = [
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    SIGNATURE_RECORD_NAME,
+    "model.fp32.onnx",
+    "mask_iou.fp32.onnx",
+    "golden.npz",
+    "cubins/cubins.json",
+    "model.fp16.plan",
+]
+
+
+@contextmanager
+def changed(path: Path, content: bytes) -> Iterator[None]:
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+def refused(bundle: Path, public: Path, name: str) -> None:
+    with pytest.raises((SignatureError, BundleError)):
+        verify_bundle(bundle, public)
+    if name == MANIFEST_NAME:
+        with pytest.raises(SignatureError):
+            read_manifest(bundle)
+    if name not in {"cubins/cubins.json", "model.fp16.plan"}:
+        # Everything that a CPU loads; the others are looked at where they are loaded.
+        with pytest.raises((SignatureError, BundleError)):
+            Segmenter.open(bundle, "onnxruntime-cpu", verify_key=public)
+
+
+@examples(100)
+@given(st.sampled_from(FILES), st.integers(0, 2**31), st.integers(1, 255))
+def test_a_flipped_byte_is_refused(signed: tuple[Path, Path], name: str, place: int, change: int) -> None:
+    bundle, public = signed
+    content = bytearray((bundle / name).read_bytes())
+    content[place % len(content)] ^= change
+    with changed(bundle / name, bytes(content)):
+        refused(bundle, public, name)
+
+
+@examples(50)
+@given(st.sampled_from(FILES), st.integers(0, 2**31), st.binary(max_size=3))
+def test_what_was_cut_off_or_lengthened_is_refused(
+    signed: tuple[Path, Path], name: str, place: int, added: bytes
+) -> None:
+    bundle, public = signed
+    content = (bundle / name).read_bytes()
+    other = content[: place % len(content)] if place % 2 else content + added + b"."
+    with changed(bundle / name, other):
+        refused(bundle, public, name)
+
+
+def test_what_was_not_changed_is_verified_and_runs(signed: tuple[Path, Path]) -> None:
+    bundle, public = signed
+    verify_bundle(bundle, public)
+    Segmenter.open(bundle, "onnxruntime-cpu", verify_key=public).close()
