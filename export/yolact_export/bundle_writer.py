@@ -11,18 +11,13 @@ from pathlib import Path
 
 from yolact_export.errors import ExportError, ManifestError
 from yolact_plugins.compile.cubin_folder import FOLDER_NAME as CUBIN_FOLDER_NAME
+from yolact_plugins.compile.manifest_entry import SIGNATURE_NAMES
 from yolact_plugins.file_errors import naming
 from yolact_plugins.files import write_atomically
 from yolact_plugins.leftovers import written_name
 from yolact_plugins.staging import staged_folder
 from yolact_runtime.errors import BundleError
-from yolact_runtime.model.bundle import (
-    MANIFEST_NAME,
-    SIGNATURE_NAME,
-    SIGNATURE_RECORD_NAME,
-    file_sha256,
-    read_manifest,
-)
+from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256, read_manifest
 from yolact_runtime.model.manifest import Artefact, Manifest
 
 __all__ = [
@@ -73,15 +68,7 @@ def check_destination(bundle: Path) -> None:
     except (BundleError, ManifestError) as error:
         raise ExportError(f"{bundle} is no bundle of ours and is left alone: {error}. Choose another -o") from error
     # Kernels that were precompiled into a bundle are made again by the command that made them.
-    ours = {
-        MANIFEST_NAME,
-        SIGNATURE_NAME,
-        SIGNATURE_RECORD_NAME,
-        REPORT_NAME,
-        REPORT_PAGE_NAME,
-        CUBIN_FOLDER_NAME,
-        *manifest.artefacts,
-    }
+    ours = {MANIFEST_NAME, *SIGNATURE_NAMES, REPORT_NAME, REPORT_PAGE_NAME, CUBIN_FOLDER_NAME, *manifest.artefacts}
     foreign = sorted(name for name in present if written_name(name) not in ours and not _is_by_product(name))
     if foreign:
         raise ExportError(

@@ -89,6 +89,7 @@ def export_checkpoint(
     say: Say = lambda _: None,
     more_report: Mapping[str, object] | None = None,
     add_networks: AddNetworks | None = None,
+    finish: Callable[[Path], None] = lambda _: None,
 ) -> ExportResult:
     """Read a checkpoint, write its models as ONNX, verify them against torch, and put the bundle in place.
 
@@ -100,6 +101,7 @@ def export_checkpoint(
         say: Receives a line for each step.
         more_report: Entries for the bundle's report, such as how the checkpoint was pruned.
         add_networks: Writes networks of other precisions, once the float32 one is verified.
+        finish: Receives the complete folder before it takes its place, to sign it.
 
     Raises:
         CheckpointError, ExportError, VerificationError: Nothing was written.
@@ -131,6 +133,7 @@ def export_checkpoint(
         say("drawing the golden frame")
         manifest = write_golden(folder, manifest, say)
         write_atomically(folder / REPORT_NAME, (json.dumps(report, indent=2) + "\n").encode())
+        finish(folder)
     return ExportResult(bundle, manifest, findings, verification, added, added_report)
 
 

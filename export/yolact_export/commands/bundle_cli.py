@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING
 from yolact_export.checkpoint.formats import describe_folder
 from yolact_export.commands.engine_cli import (
     check_engine_options,
-    check_signature,
     engine_targets,
     run_engine,
     say_what_is_left_out,
-    sign_if_asked,
     write_engines,
 )
 from yolact_export.commands.packages import require_packages
@@ -28,10 +26,11 @@ from yolact_export.commands.precision_cli import (
     say_precisions,
     wants_precision,
 )
+from yolact_export.commands.signing_cli import open_seal, sign_existing
 from yolact_export.errors import UsageError, YolactError
 from yolact_plugins.files import human_size
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
-from yolact_runtime.model.bundle import MANIFEST_NAME, NETWORK_ROLE, SIGNATURE_NAME, read_manifest
+from yolact_runtime.model.bundle import MANIFEST_NAME, NETWORK_ROLE, read_manifest
 from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
 if TYPE_CHECKING:
@@ -95,9 +94,12 @@ def run_on_bundle(options: argparse.Namespace, terminal: Terminal) -> int:
         raise UsageError(f"--deform-conv: {bundle} is a bundle, and the graph is written from a .pth checkpoint")
     if not wants_precision(options):
         _refuse(options, _FOR_PRECISION, "that belongs to --int8 or --fp16; add one of them")
-        if not options.engine:
+        if options.engine:
+            return run_engine(options, terminal)
+        _refuse(options, _FOR_ENGINES, "that belongs to --engine; add it")
+        if options.sign is None:
             raise UsageError(_what_can_be_done(bundle))
-        return run_engine(options, terminal)
+        return sign_existing(options, terminal)
     if not options.engine:
         _refuse(options, _FOR_ENGINES, "that belongs to --engine; add it")
     return _add_precisions(options, bundle, terminal)
@@ -120,8 +122,8 @@ def _what_can_be_done(bundle: Path) -> str:
     words = f"yolact-export {shlex.quote(str(bundle))}"
     return (
         f"{bundle} is a bundle ({has or 'no network'}), and it was not said what to do with it. To add networks: "
-        f"{words} --int8 --fp16 --calib DIR. To build its engines: {words} --engine. To make a new one, name a .pth "
-        f"checkpoint"
+        f"{words} --int8 --fp16 --calib DIR. To build its engines: {words} --engine. To sign it: {words} --sign KEY. "
+        f"To make a new one, name a .pth checkpoint"
     )
 
 
@@ -133,7 +135,7 @@ def _add_precisions(options: argparse.Namespace, bundle: Path, terminal: Termina
     require_packages("yolact-export BUNDLE --int8", "precision", "onnx", "onnxruntime", "faster_coco_eval", "cv2")
     from yolact_export.precision.existing_bundle import ExistingBundle
 
-    check_signature(options, bundle, terminal)
+    seal = open_seal(options, bundle, terminal)
     started = time.monotonic()
     existing = ExistingBundle(bundle)
     existing.require_sound(options.threads or 0)
@@ -141,15 +143,14 @@ def _add_precisions(options: argparse.Namespace, bundle: Path, terminal: Termina
     adder = network_adder(options, terminal, existing.earlier_rows, usual)
     if None not in (usual, options.bit_depth) and usual != options.bit_depth:
         terminal.warn(f"{bundle} states {usual} bits; it states {options.bit_depth} from now on, as --bit-depth says")
-    extended = existing.extend(adder, terminal.tell, options.bit_depth)
-    if extended.was_signed and options.sign is None:
-        terminal.say(f"{bundle / SIGNATURE_NAME} no longer fits and is removed; sign again with --sign KEY")
     engines: list[WrittenEngine] = []
-    if options.engine:
-        say_what_is_left_out(options, terminal)
-        # Without any library the first one's error says what to install.
-        engines = write_engines(bundle, engine_targets(options) or tuple(LIBRARIES)[:1], options, terminal)
-    sign_if_asked(options, bundle, terminal)
+    with seal.reported():
+        extended = existing.extend(adder, terminal.tell, options.bit_depth, seal.finish)
+        if options.engine:
+            say_what_is_left_out(options, terminal)
+            # Without any library the first one's error says what to install.
+            targets = engine_targets(options) or tuple(LIBRARIES)[:1]
+            engines = write_engines(bundle, targets, options, terminal, seal)
     _close(options, bundle, extended, engines, time.monotonic() - started, terminal)
     return guard_status(extended.precisions, terminal)
 

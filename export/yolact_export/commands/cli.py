@@ -19,7 +19,6 @@ from yolact_export.commands.engine_cli import (
     engine_targets,
     has_deform_conv,
     say_what_is_left_out,
-    sign_if_asked,
     write_engines,
 )
 from yolact_export.commands.packages import require_packages
@@ -33,6 +32,7 @@ from yolact_export.commands.precision_cli import (
     wants_precision,
 )
 from yolact_export.commands.prune_cli import add_prune_options, check_prune_options, prune_first
+from yolact_export.commands.signing_cli import BundleSeal, add_signing_options, open_new_seal
 from yolact_export.errors import CheckpointError, YolactError
 from yolact_plugins.files import human_size, typed_folder
 from yolact_plugins.leftovers import remove_leftovers
@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help=".pth file; or a bundle, with --int8 or --fp16 to add networks to it, with --engine to build its engines",
+        help=".pth file; or a bundle, with --int8 or --fp16 to add networks to it, with --engine to build its engines, "
+        "with --sign to sign it",
     )
     parser.add_argument(
         "-o",
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_precision_options(parser)
     add_engine_options(parser)
+    add_signing_options(parser)
     add_image_options(parser)
     add_prune_options(parser)
     add_common_options(parser)
@@ -143,6 +145,7 @@ def _export(options: argparse.Namespace, terminal: Terminal) -> int:
     bundle = options.output or Path(f"{options.checkpoint.stem}.bundle")
     checkpoint, pruned = options.checkpoint, None
     check_destination(bundle)
+    seal = open_new_seal(options, bundle, terminal)
     # Before anything that takes long: images that do not serve end an export at once.
     add_networks = network_adder(options, terminal) if wants_precision(options) else None
     if options.prune is not None:
@@ -159,16 +162,19 @@ def _export(options: argparse.Namespace, terminal: Terminal) -> int:
         terminal.tell,
         {} if pruned is None else {"pruning": pruned.record},
         add_networks,
+        seal.finish_new,
     )
     for line in result.verification.table():
         terminal.say(f"  {line}")
-    engines = _build_engines(options, result, terminal)
-    sign_if_asked(options, result.bundle, terminal)
+    with seal.reported():
+        engines = _build_engines(options, result, terminal, seal)
     _close(result, time.monotonic() - started, options, terminal, pruned, engines)
     return guard_status(result.precisions, terminal)
 
 
-def _build_engines(options: argparse.Namespace, result: ExportResult, terminal: Terminal) -> list[WrittenEngine]:
+def _build_engines(
+    options: argparse.Namespace, result: ExportResult, terminal: Terminal, seal: BundleSeal
+) -> list[WrittenEngine]:
     if options.no_engine or options.target == "cpu" or not (options.engine or wants_precision(options)):
         return []
     targets = engine_targets(options)
@@ -182,7 +188,7 @@ def _build_engines(options: argparse.Namespace, result: ExportResult, terminal: 
             terminal.say(f"no engine: no TensorRT that could build one is here. On the robot: {words}")
             return []
     # Asked for, and without a library, the error of the first says what to install.
-    return write_engines(result.bundle, targets or tuple(LIBRARIES)[:1], options, terminal)
+    return write_engines(result.bundle, targets or tuple(LIBRARIES)[:1], options, terminal, seal)
 
 
 def _close(

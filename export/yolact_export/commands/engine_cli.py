@@ -9,6 +9,7 @@ import shlex
 import time
 from pathlib import Path
 
+from yolact_export.commands.signing_cli import BundleSeal, open_seal
 from yolact_export.engine.bundle import WrittenEngine, build_engines
 from yolact_export.engine.gpus import check_rtx, objection_to_rtx
 from yolact_export.engine.onnx_outline import read_outline
@@ -20,20 +21,17 @@ from yolact_runtime.backends.cuda_driver import find_gpu
 from yolact_runtime.backends.tensorrt_library import LIBRARIES, module_name
 from yolact_runtime.errors import BackendUnavailableError
 from yolact_runtime.model.bundle import NETWORK_ROLE, read_manifest
-from yolact_runtime.model.bundle_signature import require_own_signature, sign_bundle, verify_bundle
 from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
 __all__ = [
     "add_engine_options",
     "check_engine_options",
-    "check_signature",
     "engine_options",
     "engine_targets",
     "has_deform_conv",
     "parse_size_bytes",
     "run_engine",
     "say_what_is_left_out",
-    "sign_if_asked",
     "write_engines",
 ]
 
@@ -61,10 +59,6 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="rtx: GPUs to build for, such as 8.6,8.9 (default: all that it knows from 8.0 on; not Jetson Orin, 8.7)",
     )
     _add_build_options(group)
-    group.add_argument("--sign", type=Path, metavar="KEY", help="sign the bundle (Ed25519 private key, PEM)")
-    group.add_argument(
-        "--verify-key", type=Path, metavar="KEY", help="build only if the bundle's signature fits this public key"
-    )
 
 
 def _add_build_options(group: argparse._ArgumentGroup) -> None:
@@ -204,33 +198,23 @@ def run_engine(options: argparse.Namespace, terminal: Terminal) -> int:
     check_engine_options(options)
     check_json_destination(options.json)
     bundle: Path = options.checkpoint
-    check_signature(options, bundle, terminal)
+    seal = open_seal(options, bundle, terminal)
     started = time.monotonic()
     say_what_is_left_out(options, terminal)
-    # Without any library the first one's error says what to install.
-    written = write_engines(bundle, engine_targets(options) or tuple(LIBRARIES)[:1], options, terminal)
-    sign_if_asked(options, bundle, terminal)
+    with seal.reported():
+        # Without any library the first one's error says what to install.
+        written = write_engines(bundle, engine_targets(options) or tuple(LIBRARIES)[:1], options, terminal, seal)
     _close(bundle, written, time.monotonic() - started, options, terminal)
     return 0
 
 
-def check_signature(options: argparse.Namespace, bundle: Path, terminal: Terminal) -> None:
-    """``--verify-key KEY``, and before ``--sign KEY`` that nobody changed what is signed, before anything is done.
-
-    Raises:
-        SignatureError: The signature does not fit.
-    """
-    if options.verify_key is not None:
-        verify_bundle(bundle, options.verify_key)
-        terminal.say(f"the signature of {bundle} fits {options.verify_key}")
-    if options.sign is not None:
-        require_own_signature(bundle, options.sign)
-
-
 def write_engines(
-    bundle: Path, targets: tuple[str, ...], options: argparse.Namespace, terminal: Terminal
+    bundle: Path, targets: tuple[str, ...], options: argparse.Namespace, terminal: Terminal, seal: BundleSeal
 ) -> list[WrittenEngine]:
-    """Build engines of all that TensorRT takes in a bundle, with each of the libraries, and show how far it is."""
+    """Build engines of all that TensorRT takes in a bundle, with each of the libraries, and show how far it is.
+
+    With a key in `seal` the bundle is signed after each of them.
+    """
     written = []
     for target in targets:
         terminal.heading(f"building engines of {bundle} for {LIBRARIES[target]}")
@@ -241,14 +225,9 @@ def write_engines(
             engine_options(options, target),
             lambda progress, line=line: terminal.status(line.update(progress)),  # type: ignore[misc]
             terminal.say,
+            seal.changed,
         )
     return written
-
-
-def sign_if_asked(options: argparse.Namespace, bundle: Path, terminal: Terminal) -> None:
-    """``--sign KEY``, after the last change to the bundle."""
-    if options.sign is not None:
-        terminal.say(f"signed: {sign_bundle(bundle, options.sign)}")
 
 
 def _close(

@@ -7,7 +7,7 @@ no engine: it stays in ONNX and is run by ONNX Runtime, because the number of it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from yolact_export.engine.progress import BuildProgress
 from yolact_export.engine.self_test import try_engine
 from yolact_export.engine.timing_cache import default_folder
 from yolact_export.errors import EngineBuildError, UsageError
+from yolact_plugins.compile.manifest_entry import without_signature
 from yolact_plugins.files import human_size, write_atomically
 from yolact_plugins.leftovers import remove_leftovers_in
 from yolact_plugins.locks import locked_folder
@@ -30,19 +31,19 @@ from yolact_runtime.model.bundle import (
     ENGINE_ROLE,
     MANIFEST_NAME,
     NETWORK_ROLE,
-    SIGNATURE_NAME,
-    SIGNATURE_RECORD_NAME,
     artefact_path,
     read_manifest,
 )
 from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest
 from yolact_runtime.model.onnx_metadata import read_metadata
 
-__all__ = ["ENGINE_PRECISIONS", "WrittenEngine", "build_engines", "engine_precisions"]
+__all__ = ["ENGINE_PRECISIONS", "Seal", "WrittenEngine", "build_engines", "engine_precisions"]
 
 ENGINE_PRECISIONS = ("fp32", "fp16", "int8")
 """Precisions whose ONNX file TensorRT takes. ``"int8-cpu"`` is quantised by other rules, for ONNX Runtime."""
 Say = Callable[[str], None]
+Seal = Callable[[Manifest, Manifest], None]
+"""Is told of every change to a bundle, the manifest before and after it, and signs it if it is to be signed."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,13 @@ def build_engines(
     options: EngineOptions | None = None,
     on_progress: Callable[[BuildProgress], None] = lambda _: None,
     say: Say = lambda _: None,
+    seal: Seal = lambda *_: None,
 ) -> list[WrittenEngine]:
     """Build engines into a bundle, beside its ONNX files; earlier ones of the same name are replaced.
 
     Each engine is in the manifest as soon as it is finished, so an interrupt keeps those before it. It is tried once on
-    the bundle's golden frame, where a GPU is here that it is for. A signature no
-    longer fits the changed manifest and is removed.
+    the bundle's golden frame, where a GPU is here that it is for. A signature is taken away before anything that it
+    covers is changed, and is `seal`'s to make anew, for each engine.
 
     The bundle is locked while a plan and its entry are written, so builders and exports that run at the same time lose
     nothing of each other's. Readers do not wait: who reads between the two writes sees the earlier manifest, and if it
@@ -130,9 +132,11 @@ def build_engines(
         options: How to build.
         on_progress: Of the build that is running.
         say: Receives a line for each step.
+        seal: See :data:`Seal`.
 
     Raises:
         BundleError, ManifestError: The bundle is not complete, or not what its manifest says.
+        SignatureError: Of `seal`; the bundle is not signed.
         UsageError: A precision that no engine is built of.
         EngineBuildError, EngineMemoryError: A build failed; engines before it are in the bundle.
         SelfTestError: An engine does not compute here what its network does; it is kept as ``*.rejected``.
@@ -140,7 +144,7 @@ def build_engines(
     options = options or EngineOptions()
     remove_leftovers_in(bundle)
     sources = [_source(bundle, precision) for precision in _checked_precisions(bundle, precisions)]
-    return [_build_one(bundle, source, options, on_progress, say) for source in sources]
+    return [_build_one(bundle, source, options, on_progress, say, seal) for source in sources]
 
 
 def _checked_precisions(bundle: Path, precisions: Sequence[str] | None) -> tuple[str, ...]:
@@ -176,7 +180,12 @@ def _source(bundle: Path, precision: str) -> _Source:
 
 
 def _build_one(
-    bundle: Path, source: _Source, options: EngineOptions, on_progress: Callable[[BuildProgress], None], say: Say
+    bundle: Path,
+    source: _Source,
+    options: EngineOptions,
+    on_progress: Callable[[BuildProgress], None],
+    say: Say,
+    seal: Seal,
 ) -> WrittenEngine:
     model, manifest_json = _read_model(source)
     outline = read_outline(model)
@@ -190,20 +199,11 @@ def _build_one(
     artefact = Artefact(
         ENGINE_ROLE, source.precision, hashlib.sha256(built.plan).hexdigest(), len(built.plan), built.facts
     )
-    with locked_folder(bundle):
-        write_atomically(path, built.plan)
-        try:
-            was_signed = _list_artefact(bundle, name, artefact)
-        except BaseException:
-            # A plan that the manifest does not list would be refused; better none.
-            path.unlink(missing_ok=True)
-            raise
-    if was_signed:
-        say(f"{bundle / SIGNATURE_NAME} no longer fits and is removed; sign again with --sign KEY")
+    _put_engine(bundle, name, artefact, built.plan, seal)
     try:
         try_engine(bundle, name, source.precision, options.target, say)
     except YolactError:
-        _reject(bundle, name, artefact, say)
+        _reject(bundle, name, artefact, say, seal)
         raise
     written = _written(path, source, artefact, replace(built, plan=b""), outline)
     kinds = ", ".join(f"{count} {kind}" for kind, count in written.arithmetic().items())
@@ -234,27 +234,40 @@ def _read_model(source: _Source) -> tuple[bytes, str]:
     return model, metadata[METADATA_KEY]
 
 
-def _reject(bundle: Path, name: str, artefact: Artefact, say: Say) -> None:
-    """Take an engine out of the manifest; the file is kept beside it, to be looked at."""
+def _put_engine(bundle: Path, name: str, artefact: Artefact, plan: bytes, seal: Seal) -> None:
+    """Write an engine, list it in the manifest, and have the bundle signed."""
+    path = bundle / name
     with locked_folder(bundle):
-        manifest = read_manifest(bundle)
-        if manifest.artefacts.get(name) != artefact:
+        with without_signature(bundle):
+            write_atomically(path, plan)
+            try:
+                # Read now: others may have changed it while the engine was built.
+                before = read_manifest(bundle)
+                after = _write_artefacts(bundle, before, {**before.artefacts, name: artefact})
+            except BaseException:
+                # A plan that the manifest does not list would be refused; better none.
+                path.unlink(missing_ok=True)
+                raise
+        seal(before, after)
+
+
+def _reject(bundle: Path, name: str, artefact: Artefact, say: Say, seal: Seal) -> None:
+    """Take an engine out of the manifest; the file is kept beside it, to be looked at."""
+    rejected = bundle / (name.removesuffix(".plan") + REJECTED_ENGINE_SUFFIX)
+    with locked_folder(bundle):
+        before = read_manifest(bundle)
+        if before.artefacts.get(name) != artefact:
             # Somebody else has built it again meanwhile, and looks after that one.
             return
-        others = {other: listed for other, listed in manifest.artefacts.items() if other != name}
-        write_atomically(bundle / MANIFEST_NAME, replace(manifest, artefacts=others).to_json().encode())
-        rejected = bundle / (name.removesuffix(".plan") + REJECTED_ENGINE_SUFFIX)
-        (bundle / name).replace(rejected)
+        with without_signature(bundle):
+            others = {other: listed for other, listed in before.artefacts.items() if other != name}
+            after = _write_artefacts(bundle, before, others)
+            (bundle / name).replace(rejected)
+        seal(before, after)
     say(f"{name} is not used; it is kept as {rejected.name}")
 
 
-def _list_artefact(bundle: Path, name: str, artefact: Artefact) -> bool:
-    """Put an artefact into the manifest, while the bundle is locked; whether a signature had to go."""
-    manifest: Manifest = read_manifest(bundle)
-    changed = replace(manifest, artefacts={**manifest.artefacts, name: artefact})
-    signature = bundle / SIGNATURE_NAME
-    signed = signature.exists()
+def _write_artefacts(bundle: Path, manifest: Manifest, artefacts: Mapping[str, Artefact]) -> Manifest:
+    changed = replace(manifest, artefacts=artefacts)
     write_atomically(bundle / MANIFEST_NAME, changed.to_json().encode())
-    for path in (signature, bundle / SIGNATURE_RECORD_NAME):
-        path.unlink(missing_ok=True)
-    return signed
+    return changed

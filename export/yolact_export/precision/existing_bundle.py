@@ -16,6 +16,7 @@ from typing import Any
 from yolact_export.bundle_writer import REJECTED_SUFFIX, REPORT_NAME, carry_over, link_file
 from yolact_export.golden import write_golden
 from yolact_export.precision.precision import PrecisionResult, network_name
+from yolact_plugins.compile.manifest_entry import SIGNATURE_NAMES
 from yolact_plugins.files import write_atomically
 from yolact_plugins.locks import locked_folder
 from yolact_plugins.staging import staged_folder
@@ -26,8 +27,6 @@ from yolact_runtime.model.bundle import (
     ENGINE_ROLE,
     MANIFEST_NAME,
     NETWORK_ROLE,
-    SIGNATURE_NAME,
-    SIGNATURE_RECORD_NAME,
     artefact_path,
     file_sha256,
     read_manifest,
@@ -38,6 +37,7 @@ from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 __all__ = ["ExistingBundle", "ExtendedBundle"]
 
 Say = Callable[[str], None]
+Finish = Callable[[Manifest, Path], None]
 # Of a golden frame, while others add networks.
 _MAX_DRAWINGS = 3
 _NETWORK, _MASK_IOU = network_name("fp32"), "mask_iou.fp32.onnx"
@@ -52,14 +52,12 @@ class ExtendedBundle:
         precisions: The networks that were made, and the float32 one.
         report: What was found about them.
         removed: Files that were made of networks which are no longer there.
-        was_signed: There was a signature, which no longer fitted and is gone.
     """
 
     manifest: Manifest
     precisions: PrecisionResult
     report: Mapping[str, Any]
     removed: tuple[str, ...]
-    was_signed: bool
 
 
 class ExistingBundle:
@@ -120,6 +118,7 @@ class ExistingBundle:
         add_networks: Callable[[Path, Manifest], tuple[PrecisionResult, dict[str, Any]]],
         say: Say,
         bit_depth: int | None = None,
+        finish: Finish = lambda *_: None,
     ) -> ExtendedBundle:
         """Make networks and put them into the bundle, all at once at the end.
 
@@ -130,6 +129,8 @@ class ExistingBundle:
             add_networks: Makes them in a folder with the float32 network; also returns their part of the report.
             say: Receives a line for whatever is removed.
             bit_depth: What the images had that were used, for the manifest to state; None leaves what it states.
+            finish: Receives the manifest of the bundle that is replaced, and the folder that takes its place, complete
+                but for a signature.
 
         Raises:
             BundleError: The float32 network was exchanged meanwhile. The bundle is as it was, as after any error.
@@ -147,18 +148,14 @@ class ExistingBundle:
             manifest = replace(manifest, artefacts={**others, GOLDEN_NAME: golden})
             if bit_depth is not None:
                 manifest = replace(manifest, input=replace(manifest.input, bit_depth=bit_depth))
-            carry_over(
-                self._place,
-                folder,
-                {MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME, *gone, *_old_rejects(result)},
-            )
+            carry_over(self._place, folder, {MANIFEST_NAME, *SIGNATURE_NAMES, *gone, *_old_rejects(result)})
             write_atomically(folder / MANIFEST_NAME, manifest.to_json().encode())
             document = {**self._report, **self._earlier_documents(result), "precision": report}
             write_atomically(folder / REPORT_NAME, (json.dumps(document, indent=2) + "\n").encode())
-            was_signed = (self.path / SIGNATURE_NAME).exists()
+            finish(now, folder)
         for name in gone:
             say(f"{name} is removed: the network that it was made of is no longer there")
-        return ExtendedBundle(manifest, result, report, gone, was_signed)
+        return ExtendedBundle(manifest, result, report, gone)
 
     def _draw_golden(self, folder: Path, result: PrecisionResult, say: Say) -> tuple[Artefact, Manifest]:
         """A golden frame that knows every network which the bundle will have; and the bundle's manifest as it is now.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,14 @@ __all__ = [
     "KERNELS_ROLE",
     "SCHEMA_VERSION",
     "SIGNATURE_NAME",
+    "SIGNATURE_NAMES",
     "SIGNATURE_RECORD_NAME",
     "ManifestEntryError",
+    "SignedBundleError",
     "check_manifest",
+    "is_signed",
     "put_kernels",
+    "without_signature",
 ]
 
 KERNELS_ARTEFACT = f"{FOLDER_NAME}/{INDEX_NAME}"
@@ -45,27 +50,79 @@ KERNELS_ROLE = "kernels"
 SCHEMA_VERSION = 2
 """Of the manifests that can take the entry; the runtime's own number, which a test compares."""
 SIGNATURE_NAME, SIGNATURE_RECORD_NAME = "manifest.json.sig", "signature.json"
+SIGNATURE_NAMES = (SIGNATURE_RECORD_NAME, SIGNATURE_NAME)
+"""What signing writes, in the order in which it is removed: the signature itself goes last."""
 
 
 class ManifestEntryError(YolactError):
     """The manifest of a bundle cannot list kernels: it cannot be read, or is of another schema version."""
 
 
-def check_manifest(bundle: Path) -> None:
+class SignedBundleError(YolactError):
+    """A bundle is signed, and would lose its signature although nobody asked for that."""
+
+
+def check_manifest(bundle: Path, drop_signature: bool = False) -> None:
     """Make sure that the manifest can take the entry; to be called before anything that takes long.
+
+    Args:
+        bundle: The folder.
+        drop_signature: It may lose its signature.
 
     Raises:
         ManifestEntryError: It cannot.
+        SignedBundleError: It is signed, and may not lose its signature.
     """
     _read_manifest(bundle)
+    if drop_signature or not is_signed(bundle):
+        return
+    words = shlex.quote(str(bundle))
+    raise SignedBundleError(
+        f"{bundle} is signed, and its signature would not fit kernels that are compiled into it; nothing is changed. "
+        f"Who has a key adds --drop-signature here and signs afterwards: yolact-export {words} --sign KEY. Without a "
+        f"key, --drop-signature leaves a bundle that is not signed; or compile into another place with -o, or into "
+        f"this machine's cache without -o"
+    )
+
+
+def is_signed(bundle: Path) -> bool:
+    """Whether a bundle has a signature; whose it is, and whether it fits, is not looked at."""
+    return (bundle / SIGNATURE_NAME).exists()
+
+
+@contextlib.contextmanager
+def without_signature(bundle: Path) -> Iterator[bool]:
+    """A bundle whose files and manifest may be changed, because its signature is not there meanwhile.
+
+    The signature goes first: a process that is killed at any moment leaves a bundle without one, never with one that
+    does not fit. A block that fails and leaves the manifest as it was gets the signature back.
+
+    Yields:
+        Whether there was a signature.
+
+    Raises:
+        OSError: It cannot be removed; nothing was changed.
+    """
+    earlier = {name: found for name in SIGNATURE_NAMES if (found := _content(bundle / name)) is not None}
+    manifest = _content(bundle / MANIFEST_NAME)
+    try:
+        for name in earlier:
+            (bundle / name).unlink(missing_ok=True)
+        yield SIGNATURE_NAME in earlier
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if earlier and _content(bundle / MANIFEST_NAME) == manifest:
+                for name, content in earlier.items():
+                    write_atomically(bundle / name, content)
+        raise
 
 
 def put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> bool:
     """Write ``cubins/`` and list it; kernels that are there are replaced. A signature no longer fits and is removed.
 
-    After a failure or an interrupt the earlier kernels are there, or none. Readers find files and manifest of different
-    states only while this runs, or after the process was killed; they refuse them then. The bundle is locked meanwhile,
-    so nothing is lost of what engine builders and exports write into it at the same time.
+    After a failure or an interrupt the earlier kernels are there, or none, and the signature with them. Readers find
+    files and manifest of different states only while this runs, or after the process was killed; they refuse them then.
+    The bundle is locked meanwhile, so nothing is lost of what engine builders and exports write into it.
 
     Args:
         bundle: The folder.
@@ -82,10 +139,13 @@ def put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> bool:
     with locked_folder(bundle):
         for folder in (bundle, bundle / FOLDER_NAME):
             remove_leftovers_in(folder)
-        return _put_kernels(bundle, cubins)
+        with without_signature(bundle) as was_signed:
+            _put_kernels(bundle, cubins)
+        prune_cubins(bundle / FOLDER_NAME)
+    return was_signed
 
 
-def _put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> bool:
+def _put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> None:
     folder = bundle / FOLDER_NAME
     earlier = _content(folder / INDEX_NAME)
     try:
@@ -96,12 +156,6 @@ def _put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> bool:
         with contextlib.suppress(OSError, CubinFolderError):
             _put_back(folder, earlier)
         raise
-    signature = bundle / SIGNATURE_NAME
-    signed = signature.exists()
-    for path in (signature, bundle / SIGNATURE_RECORD_NAME):
-        path.unlink(missing_ok=True)
-    prune_cubins(folder)
-    return signed
 
 
 def _content(path: Path) -> bytes | None:

@@ -11,7 +11,7 @@ from yolact_plugins import __version__
 from yolact_plugins.compile import compiler
 from yolact_plugins.compile.cache import CubinCache
 from yolact_plugins.compile.cubin_folder import MANIFEST_NAME, find_bundle, write_cubins
-from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT, SIGNATURE_NAME, check_manifest, put_kernels
+from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT, check_manifest, put_kernels
 from yolact_plugins.compile.sources import KernelSource, families, read_source
 from yolact_plugins.driver.cubin import Cubin, check_arch
 from yolact_plugins.errors import KernelCompileError, UsageError, YolactError
@@ -60,8 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=typed_folder,
         metavar="DIR",
-        help="a bundle, which gets a folder cubins/ and lists it in its manifest (a signature is removed: sign again), "
-        "or any other folder; cubins that are there are replaced (default: this machine's cache)",
+        help="a bundle, which gets a folder cubins/ and lists it in its manifest, or any other folder; cubins that are "
+        "there are replaced (default: this machine's cache)",
+    )
+    parser.add_argument(
+        "--drop-signature",
+        action="store_true",
+        help="with -o of a signed bundle: take its signature away, which would no longer fit; sign afterwards with "
+        "yolact-export BUNDLE --sign KEY",
     )
     parser.add_argument("--family", nargs="+", metavar="NAME", help="only these families of kernels (default: all)")
     return parser
@@ -85,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
         cubins = [cache.get(source, arch) for source in sources for arch in archs]
         where = cache.folder
     else:
-        cubins, where = _compile_into(options.output, sources, archs)
+        cubins, where = _compile_into(options.output, sources, archs, options.drop_signature)
     for cubin in cubins:
         _report(cubin)
     size = sum(len(cubin.code) for cubin in cubins)
@@ -112,18 +118,20 @@ def _check_output(output: Path) -> None:
         )
 
 
-def _compile_into(output: Path, sources: list[KernelSource], archs: list[str]) -> tuple[list[Cubin], Path]:
+def _compile_into(
+    output: Path, sources: list[KernelSource], archs: list[str], drop_signature: bool
+) -> tuple[list[Cubin], Path]:
     """The cubins, and the index that names them; everything compiles before the first file is written."""
     bundle = find_bundle(output)
     if bundle is not None:
-        check_manifest(bundle)
+        check_manifest(bundle, drop_signature)
     cubins = [compiler.compile_cubin(source, arch) for source in sources for arch in archs]
     if bundle is None:
         return cubins, write_cubins(output, cubins, prune=True)
     if put_kernels(bundle, cubins):
         print(  # noqa: T201
-            f"{bundle / SIGNATURE_NAME} no longer fits and is removed; sign again: "
-            f"yolact-export {shlex.quote(str(bundle))} --engine --sign KEY",
+            f"the signature of {bundle} is taken away, because it does not fit the new kernels; sign it: "
+            f"yolact-export {shlex.quote(str(bundle))} --sign KEY",
             file=sys.stderr,
         )
     return cubins, bundle / KERNELS_ARTEFACT

@@ -119,8 +119,9 @@ def require_own_signature(bundle: Path, key_path: Path) -> Manifest:
             return folder.manifest
     raise SignatureError(
         f"{bundle} is signed, and its signature does not fit {key_path}: {MANIFEST_NAME} was changed after it was "
-        f"signed, or another key signed it. Nothing is changed. Get the bundle again from where it was made; or, "
-        f"if you know what was changed, remove {bundle / SIGNATURE_NAME} first"
+        f"signed, or another key signed it. Nothing is changed. Get the bundle again from where it was made. Where "
+        f"another key signed it, add --verify-key with its public key; if you know what was changed, add "
+        f"--drop-signature, and this signature is not looked at"
     )
 
 

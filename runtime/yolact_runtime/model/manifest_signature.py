@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -76,7 +77,8 @@ class SignatureFiles(NamedTuple):
             raise SignatureError(
                 f"{self.folder} is signed, and its manifest.json is not the one that was signed: sha256 {found[:12]}…, "
                 f"signed was {expected[:12]}…. Get the bundle again from where it was made; or, if you know what was "
-                f"changed, sign it again, or remove {SIGNATURE_NAME} and {SIGNATURE_RECORD_NAME}"
+                f"changed, sign it again: yolact-export {shlex.quote(str(self.folder))} --sign KEY --drop-signature; "
+                f"or remove {SIGNATURE_NAME} and {SIGNATURE_RECORD_NAME}"
             )
 
     def verify(self, manifest: bytes, public_keys: Sequence[Path]) -> str:

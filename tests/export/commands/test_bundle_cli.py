@@ -230,9 +230,13 @@ def test_a_signature_is_removed_with_a_word_or_made_anew(
     assert export(*words, "--sign", private) == 0
     verify_bundle(bundle, public)
     capsys.readouterr()
-    assert export(*words, "--verify-key", public) == 0
-    assert "manifest.json.sig no longer fits and is removed; sign again with --sign KEY" in capsys.readouterr().err
-    assert "manifest.json.sig" not in files(bundle)
+    before = files(bundle)
+    assert export(*words, "--verify-key", public) == 1
+    assert "its signature would not fit what is to be done; nothing is changed" in capsys.readouterr().err
+    assert files(bundle) == before
+    assert export(*words, "--verify-key", public, "--drop-signature") == 0
+    assert f"{bundle} is not signed now: sign it with yolact-export {bundle} --sign KEY" in capsys.readouterr().err
+    assert not {"manifest.json.sig", "signature.json"} & set(files(bundle))
 
 
 def test_an_engine_is_built_of_what_was_added(bundle: Path, photos: Path, cache: Path) -> None:

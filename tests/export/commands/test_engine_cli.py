@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from support.engine_graphs import write_engine_bundle
 from yolact_export.commands.engine_cli import add_engine_options, engine_options, parse_size_bytes, run_engine
+from yolact_export.commands.signing_cli import add_signing_options
 from yolact_export.engine.options import EngineOptions
 from yolact_export.errors import UsageError
 from yolact_runtime.errors import BundleError, SignatureError
@@ -25,6 +26,7 @@ def parse(*words: str) -> argparse.Namespace:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--json")
     add_engine_options(parser)
+    add_signing_options(parser)
     return parser.parse_args(["b", *words])
 
 
@@ -77,7 +79,7 @@ def test_a_build_signs_and_a_later_one_verifies_first(tmp_path: Path, keys: tupl
     assert engine["build"]["target"] == "rtx"
     assert {found["arithmetic"] for found in engine["convolutions"].values()} == {"Float"}
 
-    options.verify_key, options.json = public, None
+    options.verify_key, options.json = [public], None
     (bundle / "model.fp32.rtx.plan").write_bytes(b"swapped")
     with pytest.raises(BundleError, match="not the file that the manifest describes"):
         run_engine(options, Terminal(stream=stream))

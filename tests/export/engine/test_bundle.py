@@ -20,8 +20,16 @@ from yolact_export.engine.progress import BuildProgress
 from yolact_export.errors import EngineBuildError, UsageError
 from yolact_runtime.backends.engine_file import find_engine, read_engine
 from yolact_runtime.errors import BundleError, SelfTestError
-from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, file_sha256, open_bundle, read_manifest
+from yolact_runtime.model.bundle import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    SIGNATURE_RECORD_NAME,
+    file_sha256,
+    open_bundle,
+    read_manifest,
+)
 from yolact_runtime.model.kernel_folder import bundle_kernels
+from yolact_runtime.model.manifest_signature import encode_record
 
 RTX = EngineOptions("rtx")
 
@@ -48,7 +56,7 @@ def test_every_precision_gets_its_engine(tmp_path: Path) -> None:
     assert "model.int8.rtx.plan: " in said[-1]
     assert said[-1].endswith("convolutions: 3 Int8")
     # It is still a bundle for ONNX Runtime, and may be replaced by an export.
-    assert open_bundle(bundle).network.name == "model.int8-cpu.onnx"
+    assert open_bundle(bundle).network.path.name == "model.int8-cpu.onnx"
     check_destination(bundle)
 
 
@@ -56,13 +64,17 @@ def test_a_second_build_replaces_the_first_and_removes_a_signature(tmp_path: Pat
     bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
     first = build_engines(bundle, ["fp32"], RTX)
     (bundle / SIGNATURE_NAME).write_bytes(bytes(64))
+    (bundle / SIGNATURE_RECORD_NAME).write_bytes(encode_record("SHA256:0", (bundle / MANIFEST_NAME).read_bytes()))
     check_destination(bundle)
-    said: list[str] = []
-    second = build_engines(bundle, ["fp32"], EngineOptions("rtx", compute_capabilities=("8.6",)), say=said.append)
+    changes = []
+    options = EngineOptions("rtx", compute_capabilities=("8.6",))
+    second = build_engines(bundle, ["fp32"], options, seal=lambda *change: changes.append(change))
     assert first[0].artefact.sha256 != second[0].artefact.sha256
     assert read_manifest(bundle).artefacts["model.fp32.rtx.plan"].build["compute_capabilities"] == "8.6"
-    assert not (bundle / SIGNATURE_NAME).exists()
-    assert any("no longer fits and is removed; sign again" in line for line in said)
+    assert not {SIGNATURE_NAME, SIGNATURE_RECORD_NAME} & set(names(bundle))
+    ((before, after),) = changes
+    assert before.artefacts["model.fp32.rtx.plan"] == first[0].artefact
+    assert after == read_manifest(bundle)
 
 
 def test_an_engine_that_cannot_be_tried_here_says_where_it_can(tmp_path: Path) -> None:

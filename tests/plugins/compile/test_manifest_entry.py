@@ -23,6 +23,7 @@ from yolact_plugins.compile.manifest_entry import (
     KERNELS_ROLE,
     SCHEMA_VERSION,
     SIGNATURE_NAME,
+    SIGNATURE_NAMES,
     SIGNATURE_RECORD_NAME,
     ManifestEntryError,
     check_manifest,
@@ -185,7 +186,8 @@ def test_a_failure_puts_back_what_was_there(
 ) -> None:
     if earlier:
         put_kernels(bundle, CUBINS)
-    (bundle / SIGNATURE_NAME).write_bytes(bytes(64))
+    for name in SIGNATURE_NAMES:
+        (bundle / name).write_bytes(bytes(64))
     before = contents(bundle)
     replace = Path.replace
     failed = []

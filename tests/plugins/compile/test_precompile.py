@@ -63,15 +63,33 @@ def test_the_manifest_of_a_bundle_lists_the_kernels(bundle: Path, capsys: pytest
     assert capsys.readouterr().err == ""
 
 
-def test_a_signed_bundle_loses_its_signature_and_that_is_said(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (bundle / "manifest.json.sig").write_bytes(bytes(64))
-    assert main(["--arch", "sm_87", "-o", str(bundle)]) == 0
-    assert not (bundle / "manifest.json.sig").exists()
+def test_a_signed_bundle_keeps_its_signature_unless_that_is_given_up(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("manifest.json.sig", "signature.json"):
+        (bundle / name).write_bytes(bytes(64))
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    words = ["--arch", "sm_87", "-o", str(bundle)]
+    with monkeypatch.context() as patch:
+        patch.setattr(compiler, "compile_cubin", lambda *_: pytest.fail("compiled"))
+        assert main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {bundle} is signed, and its signature would not fit kernels that are compiled into")
+    assert "nothing is changed" in line
+    assert "--drop-signature" in line
+    assert f"signs afterwards: yolact-export {bundle} --sign KEY" in line
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+    assert main([*words, "--drop-signature"]) == 0
+    assert sorted(path.name for path in bundle.iterdir()) == ["cubins", "manifest.json"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        f"{bundle / 'manifest.json.sig'} no longer fits and is removed; sign again: "
-        f"yolact-export {bundle} --engine --sign KEY"
+        f"the signature of {bundle} is taken away, because it does not fit the new kernels; sign it: "
+        f"yolact-export {bundle} --sign KEY"
     )
+    # The second time there is none, and nothing to say.
+    assert main(words) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -104,7 +122,7 @@ def test_a_manifest_that_cannot_list_kernels_is_refused_before_anything_is_compi
 def test_what_does_not_compile_leaves_a_bundle_as_it_was(bundle: Path) -> None:
     before = (bundle / "manifest.json").read_bytes()
     (bundle / "manifest.json.sig").write_bytes(bytes(64))
-    assert main(["--arch", "sm_87", "sm_20", "-o", str(bundle)]) == 1
+    assert main(["--arch", "sm_87", "sm_20", "-o", str(bundle), "--drop-signature"]) == 1
     assert sorted(path.name for path in bundle.iterdir()) == ["manifest.json", "manifest.json.sig"]
     assert (bundle / "manifest.json").read_bytes() == before
 

@@ -1,0 +1,120 @@
+"""Whom a command trusts: the options about signatures and lone engines, and what a record says of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from yolact_runtime.errors import BundleError, ManifestError, SignatureError, UsageError
+from yolact_runtime.model.bundle import MANIFEST_NAME, read_manifest
+from yolact_runtime.model.manifest_signature import SIGNATURE_NAME, SIGNATURE_RECORD_NAME, SignatureFiles
+from yolact_runtime.model.signing_keys import REQUIRE_VARIABLE, key_paths
+
+__all__ = ["add_trust_options", "add_verify_key_option", "check_trust", "signature_document", "signature_words"]
+
+_PLANS = {".plan", ".engine"}
+
+
+def add_verify_key_option(parser: argparse._ActionsContainer) -> None:
+    """The option of every command that opens a bundle."""
+    parser.add_argument(
+        "--verify-key",
+        type=Path,
+        action="append",
+        metavar="KEY",
+        help="refuse a bundle whose signature does not fit this public key (Ed25519, PEM); given again: one of them "
+        f"has to fit (default: the keys that {REQUIRE_VARIABLE} names; without both, no signature is checked)",
+    )
+
+
+def add_trust_options(parser: argparse._ActionsContainer) -> None:
+    """``--verify-key``, and the option of commands that run an engine without its bundle."""
+    add_verify_key_option(parser)
+    parser.add_argument(
+        "--trust-engine",
+        action="store_true",
+        help="run a .plan that was copied off its bundle, as the manifest in its name says: an engine is code, and you "
+        "vouch for it",
+    )
+
+
+def check_trust(options: argparse.Namespace) -> None:
+    """Refuse options about signatures that cannot be meant, before anything is opened.
+
+    Args:
+        options: With ``model``, and both options.
+
+    Raises:
+        UsageError: The options contradict each other, or the model.
+        SignatureError: This machine runs only what is signed, or the variable that says so is of no use.
+    """
+    model: Path = options.model
+    if not options.trust_engine:
+        key_paths(options.verify_key)
+        return
+    if model.suffix not in _PLANS or model.is_dir():
+        raise UsageError(f"--trust-engine is for an engine, a .plan without its bundle; {model} is none: leave it out")
+    if options.verify_key:
+        raise UsageError(
+            "--trust-engine and --verify-key contradict each other: a lone engine has no signature. Name the bundle "
+            "folder it was built in to have it verified"
+        )
+    if keys := key_paths(None):
+        raise SignatureError(
+            f"--trust-engine: {REQUIRE_VARIABLE} says that this machine runs only what is signed "
+            f"({', '.join(map(str, keys))}), and a lone engine has no signature. Name the bundle folder it was built in"
+        )
+
+
+def signature_document(model: Path, verify_key: Sequence[Path] | None, trusted: bool = False) -> dict[str, str]:
+    """What a record says of the signature of a model that is open.
+
+    Args:
+        model: As it was opened: a folder, or a file in one.
+        verify_key: As it was opened with.
+        trusted: It is an engine that the caller vouched for.
+
+    Returns:
+        ``"signature"``: ``"verified"``, with the key's ``"key_fingerprint"``; ``"signed, not checked"``; ``"none"``; or
+        ``"trusted"`` of an engine without a bundle.
+
+    Raises:
+        SignatureError: It does not fit any more.
+    """
+    folder = model if model.is_dir() else model.parent
+    if trusted and not _lists(folder, model.name):
+        return {"signature": "trusted"}
+    keys = key_paths(verify_key)
+    if not keys:
+        return {"signature": "signed, not checked" if (folder / SIGNATURE_NAME).exists() else "none"}
+    files = SignatureFiles(folder, *(_content(folder / name) for name in (SIGNATURE_NAME, SIGNATURE_RECORD_NAME)))
+    fingerprint = files.verify(_content(folder / MANIFEST_NAME) or b"", keys)
+    return {"signature": "verified", "key_fingerprint": fingerprint}
+
+
+def signature_words(document: Mapping[str, str]) -> str:
+    """What is said beside a model's name, with the comma before it; nothing where no signature was looked at.
+
+    Args:
+        document: Of :func:`signature_document`.
+    """
+    signature = document["signature"]
+    if signature == "verified":
+        return f", signature verified ({document['key_fingerprint'][:23]}…)"
+    return f", {signature}" if signature == "trusted" else ""
+
+
+def _lists(folder: Path, name: str) -> bool:
+    """Whether a folder is a bundle with such a file: then it is not its user who vouches for it."""
+    try:
+        return name in read_manifest(folder).artefacts
+    except (BundleError, ManifestError):
+        return False
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
