@@ -19,6 +19,7 @@ from yolact_benchmarks.commands.command_words import (
 )
 from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_plugins.files import human_size, write_atomically
+from yolact_runtime.commands.signature_options import add_trust_options, check_trust
 from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.errors import UsageError
 from yolact_runtime.media.image_reader import add_bit_depth_option
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         help="networks of a bundle, side by side: fp32,int8-cpu, or all (default: what the backend runs best)",
     )
     machine.add_argument("--threads", type=int, metavar="N", help="CPU threads; 0 lets the backend choose (default 0)")
+    add_trust_options(machine)
     output = parser.add_argument_group("output")
     output.add_argument("--json", metavar="PATH|-", help="write the record, with every sample, to a file or stdout")
     output.add_argument("--html", type=Path, metavar="PATH", help="write a report that stands alone")
@@ -197,6 +199,7 @@ def _request(options: argparse.Namespace) -> BenchRequest:
     from yolact_benchmarks.measure.request import BenchRequest
 
     _check_words(options)
+    check_trust(options)
     until = None if options.until_ci is None else parse_fraction("--until-ci", options.until_ci)
     request = BenchRequest(
         model=options.model,
@@ -219,6 +222,8 @@ def _request(options: argparse.Namespace) -> BenchRequest:
         checkpoint=options.checkpoint,
         rules=file_rules(options),
         bit_depth=options.bit_depth,
+        verify_keys=tuple(options.verify_key or ()),
+        trust_engine=options.trust_engine,
     )
     with named_as_options({"min_confidence": "--min-confidence", "num_threads": "--threads"}):
         _ = request.options  # made now: a word that does not fit need not wait for the models

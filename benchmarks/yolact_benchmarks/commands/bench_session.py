@@ -17,7 +17,7 @@ from yolact_benchmarks.measure.frames import FrameSet
 from yolact_benchmarks.measure.fresh_process import Kind
 from yolact_benchmarks.measure.gpu_stages import copy_gigabytes_per_second
 from yolact_benchmarks.measure.host_timer import HostModel
-from yolact_benchmarks.measure.opened_model import OpenedModel
+from yolact_benchmarks.measure.opened_model import OpenedModel, open_same_bundle
 from yolact_benchmarks.measure.process_run import ProcessRun, find_frames, join_runs, open_gpu, open_models
 from yolact_benchmarks.measure.repeated_runs import run_processes
 from yolact_benchmarks.measure.request import BenchRequest
@@ -29,7 +29,8 @@ from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.backends.tensorrt import TensorRtBackend
 from yolact_runtime.errors import UsageError
 from yolact_runtime.media.image_reader import ImageReader
-from yolact_runtime.model.bundle import Bundle, open_bundle
+from yolact_runtime.model.bundle import Bundle
+from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 from yolact_runtime.terminal import Terminal
 
@@ -92,11 +93,15 @@ def run_results(run: ProcessRun) -> dict[str, Any]:
 def _add_peers_and_layers(request: BenchRequest, results: dict[str, Any], terminal: Terminal) -> None:
     if not (request.with_peers or request.with_layers):
         return
+    if request.trust_engine and request.with_peers:
+        terminal.warn("--peers is left out: peers run the network of a bundle, and an engine alone has none")
     with ExitStack() as stack:
         models = open_models(request, lambda *_: None, stack)
-        if request.with_peers:
+        if request.with_peers and not request.trust_engine:
             results["peers"] = _peers(request, models, find_frames(request)[0][-1], terminal)
         if request.with_layers:
+            if request.trust_engine:
+                terminal.warn("--layers counts no operations: they are those of a bundle's network")
             results["layers"] = {model.precision: _layers(request, model) for model in models}
 
 
@@ -107,9 +112,9 @@ def _peers(
     ours = {model.precision: source for model in models if not isinstance(source := model.source, Segmenter)}
     if len(ours) < len(models):
         raise UsageError(f"--peers needs numbers of instances that can be planted, which {models[0].backend} does not")
-    first = models[0].source
+    first, manifest = models[0].source, models[0].manifest
     # An engine's peers run the network that it was built from.
-    bundle = first.bundle if isinstance(first, HostModel) else _float_network(request)
+    bundle = first.bundle if isinstance(first, HostModel) else _float_network(request, manifest)
     terminal.status("preparing peers")
     count = request.instances[-1]
     peers = find_peers(request.checkpoint)
@@ -121,16 +126,19 @@ def _peers(
 def _layers(request: BenchRequest, model: OpenedModel) -> dict[str, Any]:
     engine = model.source.segmenter.network if isinstance(model.source, DeviceModel) else None
     if isinstance(engine, TensorRtBackend):
-        operations = convolution_operations(_float_network(request).network.path)
+        operations = {}
+        if not request.trust_engine:
+            operations = convolution_operations(_float_network(request, model.manifest).network.path)
         return profile_document(profile_engine(engine, operations), copy_gigabytes_per_second(engine.device))
     if model.backend != "onnxruntime-cpu":
         return {"not_measured": f"{model.backend} has no profiler here yet"}
     return profile_document(profile_network(model.file, model.manifest.input, request.num_threads))
 
 
-def _float_network(request: BenchRequest) -> Bundle:
+def _float_network(request: BenchRequest, manifest: Manifest) -> Bundle:
     """That an engine was built from, or that its quantised network was made of: nodes have the same names in all."""
-    return open_bundle(request.model if request.model.is_dir() else request.model.parent, "fp32")
+    folder = request.model if request.model.is_dir() else request.model.parent
+    return open_same_bundle(request, folder, "fp32", manifest)
 
 
 def _add_cold_starts(request: BenchRequest, results: dict[str, Any], terminal: Terminal) -> None:
@@ -142,7 +150,14 @@ def _add_cold_starts(request: BenchRequest, results: dict[str, Any], terminal: T
         terminal.status(f"cold start: {document['precision']}")
         precision = document["precision"] if request.model.is_dir() else None
         found = measure_cold_start(
-            request.model, document["backend"], precision, request.num_threads, size, request.num_cold_starts
+            request.model,
+            document["backend"],
+            precision,
+            request.num_threads,
+            size,
+            request.num_cold_starts,
+            request.verify_keys,
+            request.trust_engine,
         )
         document["cold_start"] = {**found, "frame": list(size)}
 
@@ -162,7 +177,7 @@ def _add_accuracy(
     with ExitStack() as stack:
 
         def opened(path: Path, precision: str | None) -> Segmenter:
-            return stack.enter_context(Segmenter.open(path, documents[0]["backend"], options, precision))
+            return stack.enter_context(request.open_segmenter(path, documents[0]["backend"], options, precision))
 
         is_folder = request.model.is_dir()
         segmenters = {name: opened(request.model, name if is_folder else None) for name in precisions}

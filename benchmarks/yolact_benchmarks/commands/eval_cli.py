@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any
 from yolact_calibration.errors import DatasetError, UsageError
 from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_plugins.files import counted, human_size
+from yolact_runtime.commands.signature_options import (
+    add_trust_options,
+    check_trust,
+    signature_document,
+    signature_words,
+)
 from yolact_runtime.errors import BackendError, FrameError
 from yolact_runtime.media.image_reader import ImageReader, add_bit_depth_option, reader_for_model
 from yolact_runtime.terminal import (
@@ -91,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         help="which network of a bundle: fp32, fp16, int8, int8-cpu (default: what the backend runs best)",
     )
     machine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 lets the backend choose")
+    add_trust_options(machine)
     add_common_options(parser)
     return parser
 
@@ -113,6 +120,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         raise UsageError(f"--seed must be 0 or more, found {options.seed}")
     with named_as_options({"num_threads": "--threads"}):
         SegmenterOptions(num_threads=options.threads)
+    check_trust(options)
     check_precisions(options.model, [options.precision] if options.precision else [])
     settings = _bootstrap_settings(options)
     require_evaluator()
@@ -171,7 +179,7 @@ def _measure_accuracy(
         for image in terminal.progress(annotations.images, "images", len(annotations)):
             path = data.path(image)
             meter.add(image.image_id, _segment(segmenter, path, reader.read(path)))
-        model = _describe(options.model, segmenter)
+        model = _describe(options.model, segmenter, options)
     accuracy = meter.measure()
     document = {
         **accuracy.document(),
@@ -205,8 +213,8 @@ def _measure_agreement(
             frame = reader.read(path)
             meter.add(str(path), _segment(reference, path, frame), _segment(candidate, path, frame))
         models = {
-            "model": _describe(options.model, candidate),
-            "reference": _describe(options.against, reference),
+            "model": _describe(options.model, candidate, options),
+            "reference": _describe(options.against, reference, options),
         }
     agreement = meter.measure()
     if not agreement.num_instances:
@@ -226,12 +234,22 @@ def _open(path: Path, precision: str | None, options: argparse.Namespace, termin
     # No second threshold, as in the published evaluation: AP counts the low scores too.
     with named_as_options({"num_threads": "--threads"}):
         settings = SegmenterOptions(min_confidence=0.0, num_threads=options.threads)
-    segmenter = Segmenter.open(path, options.backend, settings, precision)
-    manifest = segmenter.manifest
-    terminal.say(f"{path}: {manifest.name} ({manifest.precision}) on {segmenter.backend_name}")
+    trusted = _is_trusted(path, options)
+    segmenter = Segmenter.open(
+        path, options.backend, settings, precision, verify_key=options.verify_key, trust_engine=trusted
+    )
+    manifest, signature = segmenter.manifest, signature_document(path, options.verify_key, trusted)
+    terminal.say(
+        f"{path}: {manifest.name} ({manifest.precision}) on {segmenter.backend_name}{signature_words(signature)}"
+    )
     if note := float16_note(segmenter.backend_name, manifest.precision):
         terminal.warn(note)
     return segmenter
+
+
+def _is_trusted(path: Path, options: argparse.Namespace) -> bool:
+    """``--trust-engine`` is for the model, and not for what it is compared with."""
+    return bool(options.trust_engine and path == options.model)
 
 
 def _reader_for_both(
@@ -247,7 +265,7 @@ def _reader_for_both(
     return reader_for_model(options.bit_depth, stated.manifest, terminal.warn)
 
 
-def _describe(path: Path, segmenter: Segmenter) -> dict[str, str]:
+def _describe(path: Path, segmenter: Segmenter, options: argparse.Namespace) -> dict[str, str]:
     from yolact_runtime.backends.onnxruntime import float16_note
 
     note = float16_note(segmenter.backend_name, segmenter.manifest.precision)
@@ -256,6 +274,7 @@ def _describe(path: Path, segmenter: Segmenter) -> dict[str, str]:
         "name": segmenter.manifest.name,
         "precision": segmenter.manifest.precision,
         "backend": segmenter.backend_name,
+        **signature_document(path, options.verify_key, _is_trusted(path, options)),
         **({} if note is None else {"note": note}),
     }
 

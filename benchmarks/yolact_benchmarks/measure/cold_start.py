@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def measure_cold_start(
     num_threads: int,
     size: tuple[int, int],
     repeats: int = 3,
+    verify_keys: Sequence[Path] = (),
+    trust_engine: bool = False,
 ) -> dict[str, Any]:
     """Medians of fresh processes, one after the other.
 
@@ -40,6 +43,8 @@ def measure_cold_start(
         num_threads: 0 leaves the choice to the backend.
         size: (width, height) of the frame.
         repeats: Processes.
+        verify_keys: Public keys, one of which signed the bundle; none checks no signature.
+        trust_engine: It is an engine without its bundle, which the caller vouches for.
 
     Returns:
         JSON object: milliseconds ``"python"`` (the interpreter starts), ``"import"``, ``"open"``, ``"first_frame"``,
@@ -49,16 +54,17 @@ def measure_cold_start(
     Raises:
         BackendError: The process failed.
     """
-    runs = [_run(model, backend, precision, num_threads, size) for _ in range(repeats)]
+    trust = json.dumps({"verify_key": [str(key) for key in verify_keys] or None, "trust_engine": trust_engine})
+    runs = [_run(model, backend, precision, num_threads, size, trust) for _ in range(repeats)]
     known = {name: [value for run in runs if (value := run[name]) is not None] for name in runs[0]}
     figures = {name: round(statistics.median(values), 2) if values else None for name, values in known.items()}
     return {**figures, "processes": repeats}
 
 
 def _run(
-    model: Path, backend: str, precision: str | None, num_threads: int, size: tuple[int, int]
+    model: Path, backend: str, precision: str | None, num_threads: int, size: tuple[int, int], trust: str
 ) -> dict[str, float | None]:
-    words = [str(model), backend, precision or "", str(num_threads), str(size[0]), str(size[1])]
+    words = [str(model), backend, precision or "", str(num_threads), str(size[0]), str(size[1]), trust]
     command = [sys.executable, "-m", "yolact_benchmarks.measure.cold_start", *words, str(time.time_ns())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
     if done.returncode:
@@ -70,7 +76,7 @@ def _run(
 
 def main(words: list[str] | None = None) -> int:
     """The fresh process: prints one JSON object."""
-    model, backend, precision, threads, width, height, started_ns = words if words is not None else sys.argv[1:]
+    model, backend, precision, threads, width, height, trust, started_ns = words if words is not None else sys.argv[1:]
     python_ms = (time.time_ns() - int(started_ns)) / 1e6
     marks = [time.perf_counter()]
     import numpy as np
@@ -80,7 +86,7 @@ def main(words: list[str] | None = None) -> int:
     frame = np.random.default_rng(0).integers(0, 256, (int(height), int(width), 3), np.uint8)
     marks.append(time.perf_counter())
     options = SegmenterOptions(min_confidence=0.3, num_threads=int(threads))
-    with Segmenter.open(Path(model), backend, options, precision or None) as segmenter:
+    with Segmenter.open(Path(model), backend, options, precision or None, **json.loads(trust)) as segmenter:
         for _ in range(2 + _LATER_FRAMES):
             marks.append(time.perf_counter())
             segmenter(frame)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,24 @@ import numpy.typing as npt
 
 from yolact_benchmarks.measure.device_timer import DeviceModel
 from yolact_benchmarks.measure.host_timer import HostModel
+from yolact_benchmarks.measure.request import BenchRequest
 from yolact_benchmarks.measure.stages import FrameTimer, FrameTimes, Stage
 from yolact_runtime.backends import BACKENDS
 from yolact_runtime.backends.tensorrt import TARGETS
-from yolact_runtime.errors import UsageError
+from yolact_runtime.errors import BundleError, UsageError
 from yolact_runtime.model.bundle import (
     CPU_PRECISIONS,
     CUDA_PRECISIONS,
     ENGINE_ROLE,
     NETWORK_ROLE,
+    Bundle,
     open_bundle,
     read_manifest,
 )
 from yolact_runtime.model.manifest import Manifest
-from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+from yolact_runtime.segmenter import Segmenter
 
-__all__ = ["OpenedModel", "WholeTimer", "choose_precisions", "open_model"]
+__all__ = ["OpenedModel", "WholeTimer", "choose_precisions", "open_model", "open_same_bundle"]
 
 
 class WholeTimer:
@@ -58,6 +60,7 @@ class OpenedModel:
         backend: Its name.
         manifest: Of the network.
         source: Makes timers; a :class:`HostModel`, a :class:`DeviceModel`, or a segmenter that is timed as a whole.
+        signature: What a record says of its signature.
     """
 
     path: Path
@@ -66,6 +69,7 @@ class OpenedModel:
     backend: str
     manifest: Manifest
     source: HostModel | DeviceModel | Segmenter
+    signature: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def timer(self, num_instances: int | None = None) -> FrameTimer:
         """A timer of frames.
@@ -93,6 +97,7 @@ class OpenedModel:
             "backend": self.backend,
             "file": self.file.name,
             "size_bytes": self.file.stat().st_size,
+            **self.signature,
             "input": [self.manifest.input.width, self.manifest.input.height],
         }
 
@@ -101,30 +106,51 @@ class OpenedModel:
         self.source.close()
 
 
-def open_model(path: Path, backend: str, precision: str | None, options: SegmenterOptions) -> OpenedModel:
-    """Open a model as the runtime would, and find out what it is.
+def open_model(request: BenchRequest, backend: str, precision: str | None) -> OpenedModel:
+    """Open the model of a run as the runtime would, and find out what it is.
 
     Args:
-        path: Bundle folder, ``.onnx`` file or engine.
+        request: What is measured.
         backend: ``"auto"`` or a backend's name.
         precision: Of a folder's networks; None takes what the backend runs best.
-        options: Of the segmenter.
 
     Raises:
         YolactError: As :meth:`yolact_runtime.segmenter.Segmenter.open`.
     """
+    path, options = request.model, request.options
     with ExitStack() as stack:
-        segmenter = stack.enter_context(Segmenter.open(path, backend, options, precision))
+        segmenter = stack.enter_context(request.open_segmenter(path, backend, options, precision))
         manifest, name, file = segmenter.manifest, segmenter.backend_name, segmenter.network_file
+        signature = request.signature(path)
         if segmenter.postprocessing == "gpu":
             source: DeviceModel | Segmenter = DeviceModel(segmenter)
             stack.pop_all()
-            return OpenedModel(path, file or path, manifest.precision, name, manifest, source)
+            return OpenedModel(path, file or path, manifest.precision, name, manifest, source, signature)
         if name not in BACKENDS or name in TARGETS:
             stack.pop_all()
-            return OpenedModel(path, file or path, manifest.precision, name, manifest, segmenter)
-    bundle = open_bundle(path, manifest.precision if path.is_dir() else None)
-    return OpenedModel(path, bundle.network.path, manifest.precision, name, manifest, HostModel(bundle, name, options))
+            return OpenedModel(path, file or path, manifest.precision, name, manifest, segmenter, signature)
+    bundle = open_same_bundle(request, path, manifest.precision if path.is_dir() else None, manifest)
+    host = HostModel(bundle, name, options)
+    return OpenedModel(path, bundle.network.path, manifest.precision, name, manifest, host, signature)
+
+
+def open_same_bundle(request: BenchRequest, path: Path, precision: str | None, manifest: Manifest) -> Bundle:
+    """Open once more what a segmenter has opened: by the same keys, and the files that its manifest lists.
+
+    Args:
+        request: What is measured.
+        path: Bundle folder or ``.onnx`` file.
+        precision: Of a folder's networks.
+        manifest: The segmenter's.
+
+    Raises:
+        BundleError: It was changed meanwhile, or has nothing of this precision.
+        SignatureError: As :func:`~yolact_runtime.model.bundle.open_bundle`.
+    """
+    bundle = open_bundle(path, precision, verify_key=request.verify_keys or None)
+    if bundle.manifest.artefacts != manifest.artefacts:
+        raise BundleError(f"{path} was changed while it was opened: start again")
+    return bundle
 
 
 def choose_precisions(path: Path, asked: Sequence[str], backend: str) -> tuple[list[str | None], list[str]]:

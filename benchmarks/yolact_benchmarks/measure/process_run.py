@@ -21,8 +21,8 @@ from yolact_benchmarks.measure.stages import Stage
 from yolact_benchmarks.measure.streaming import join_streaming, measure_streaming
 from yolact_plugins.files import counted
 from yolact_runtime.backends.onnxruntime import float16_note
+from yolact_runtime.commands.signature_options import signature_words
 from yolact_runtime.errors import UsageError
-from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["ProcessRun", "find_frames", "join_runs", "measure_models", "measure_request", "open_gpu", "open_models"]
 
@@ -159,17 +159,18 @@ def open_models(request: BenchRequest, report: Report, stack: ExitStack) -> list
         YolactError: As :func:`~yolact_benchmarks.measure.opened_model.open_model`.
     """
     first_named = next((name for name in request.precisions if name != "all"), None)
-    with Segmenter.open(request.model, request.backend, request.options, first_named) as segmenter:
+    with request.open_segmenter(request.model, request.backend, request.options, first_named) as segmenter:
         backend = segmenter.backend_name
-    chosen, told = choose_precisions(request.model, request.precisions, backend)
-    for line in told:
+    chosen, left_out = choose_precisions(request.model, request.precisions, backend)
+    for line in left_out:
         report("say", line)
     models = []
     for precision in chosen:
-        model = open_model(request.model, backend, precision, request.options)
+        model = open_model(request, backend, precision)
         stack.callback(model.close)
         models.append(model)
-        report("say", f"{request.model}: {model.manifest.name} ({model.precision}) on {model.backend}")
+        told = signature_words(model.signature)
+        report("say", f"{request.model}: {model.manifest.name} ({model.precision}) on {model.backend}{told}")
         if note := float16_note(model.backend, model.precision):
             report("say", note)
     return models

@@ -9,9 +9,10 @@ from typing import Any
 
 from yolact_benchmarks.measure.measurement import Plan
 from yolact_calibration.labels.options import FileRules
+from yolact_runtime.commands.signature_options import signature_document
 from yolact_runtime.media.image_reader import ImageReader, reader_for_model
 from yolact_runtime.model.bundle import read_manifest
-from yolact_runtime.segmenter import SegmenterOptions
+from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
 __all__ = ["CAMERA", "SYNTHETIC", "BenchRequest"]
 
@@ -44,6 +45,8 @@ class BenchRequest:
         bit_depth: Significant bits of pictures with 16 bits a sample; None takes what they, or the model, state.
         checkpoint: That the model was exported from, for the peers that need it.
         rules: What is done about annotated images that are absent or outside of their folder.
+        verify_keys: Public keys, one of which signed every bundle that is opened; none checks no signature.
+        trust_engine: The model is an engine without its bundle, which the user vouches for.
     """
 
     model: Path
@@ -66,6 +69,27 @@ class BenchRequest:
     checkpoint: Path | None = None
     rules: FileRules = dataclasses.field(default_factory=FileRules)
     bit_depth: int | None = None
+    verify_keys: tuple[Path, ...] = ()
+    trust_engine: bool = False
+
+    def open_segmenter(self, path: Path, backend: str, options: SegmenterOptions, precision: str | None) -> Segmenter:
+        """Open the model, or one to compare it with, by the keys of this run.
+
+        Args:
+            path: Bundle folder or file.
+            backend: Its name, or ``"auto"``.
+            options: Of the segmenter.
+            precision: Of a folder's networks; None takes what the backend runs best.
+
+        Raises:
+            YolactError: As :meth:`yolact_runtime.segmenter.Segmenter.open`.
+        """
+        keys, trusted = self.verify_keys or None, self.trust_engine and path == self.model
+        return Segmenter.open(path, backend, options, precision, verify_key=keys, trust_engine=trusted)
+
+    def signature(self, path: Path) -> dict[str, str]:
+        """What the record says of the signature of a model that is open, as a JSON object."""
+        return signature_document(path, self.verify_keys or None, self.trust_engine and path == self.model)
 
     def reader(self, warn: Callable[[str], None] | None = None) -> ImageReader:
         """Return a reader of the pictures, as the model is to see them.

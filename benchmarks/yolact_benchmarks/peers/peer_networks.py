@@ -19,7 +19,7 @@ from yolact_benchmarks.measure.host_timer import HostTimer
 from yolact_benchmarks.measure.planted import PlantedBackend, planted_outputs
 from yolact_benchmarks.peers.dense_numpy import dense_numpy_postprocess, opencv_preprocess
 from yolact_runtime.cpu.postprocess import Postprocessor
-from yolact_runtime.errors import BackendError, YolactError
+from yolact_runtime.errors import BackendError, BundleError, YolactError
 from yolact_runtime.model.bundle import Bundle, open_bundle
 from yolact_runtime.segmenter import SegmenterOptions
 
@@ -126,9 +126,13 @@ def _black(bundle: Bundle) -> Frame:
 def _network_of(bundle: Bundle, precision: str) -> Path:
     if bundle.path.is_dir():
         try:
-            return open_bundle(bundle.path, precision).network.path
+            found = open_bundle(bundle.path, precision)
         except YolactError as error:
             raise PeerMissingError(f"the bundle has no {precision} network") from error
+        if found.manifest.artefacts != bundle.manifest.artefacts:
+            # The first one is that whose signature may have been looked at.
+            raise BundleError(f"{bundle.path} was changed while it was measured: start again")
+        return found.network.path
     if bundle.manifest.precision != precision:
         raise PeerMissingError(f"{bundle.path} is {bundle.manifest.precision}; give the bundle folder")
     return bundle.network.path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,7 +82,8 @@ class ResultSink(Protocol):
 class DocumentSink:
     """``--json``."""
 
-    def __init__(self, destination: str, model: str, class_names: Sequence[str]) -> None:
+    def __init__(self, destination: str, model: str, class_names: Sequence[str], signature: Mapping[str, str]) -> None:
+        self._signature = signature
         self._document = ResultDocument(destination, model)
         self._class_names = class_names
         self._failures: list[dict[str, str]] = []
@@ -101,8 +102,8 @@ class DocumentSink:
         self._failures.append({"file": source, "error": reason})
 
     def end(self, end: RunEnd) -> str | None:
-        """Write ``failed`` and how the run ended."""
-        tail: dict[str, object] = {}
+        """Write what is known of the model's signature, ``failed``, and how the run ended."""
+        tail: dict[str, object] = dict(self._signature)
         if self._failures:
             tail["failed"] = self._failures
         tail["complete"] = end.stopped_by is None
@@ -153,8 +154,15 @@ class LineSink:
         self._writer.close()
 
 
-def open_sinks(options: argparse.Namespace, class_names: Sequence[str]) -> list[ResultSink]:
+def open_sinks(
+    options: argparse.Namespace, class_names: Sequence[str], signature: Mapping[str, str]
+) -> list[ResultSink]:
     """The sinks that ``--json`` and ``--jsonl`` ask for, and the folder of ``-o``, in which they may be.
+
+    Args:
+        options: Of the command.
+        class_names: Of the model; none where it was not opened.
+        signature: What a document says of the model's; nothing where it was not opened.
 
     Raises:
         MediaError: One of them cannot be opened or made.
@@ -166,7 +174,7 @@ def open_sinks(options: argparse.Namespace, class_names: Sequence[str]) -> list[
             raise MediaError(f"cannot make the folder {options.output}: {explain(error, options.output)}") from error
     sinks: list[ResultSink] = []
     if options.json:
-        sinks.append(DocumentSink(options.json, str(options.model), class_names))
+        sinks.append(DocumentSink(options.json, str(options.model), class_names, signature))
     if options.jsonl:
         sinks.append(LineSink(options.jsonl, class_names))
     # Files first: they are never kept waiting by a pipe.

@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 
 from yolact_runtime.commands.overlay_options import add_overlay_options, check_overlay_options
 from yolact_runtime.commands.run_words import check_words, typed_output
+from yolact_runtime.commands.signature_options import (
+    add_trust_options,
+    check_trust,
+    signature_document,
+    signature_words,
+)
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import SelfTestError, UsageError
 from yolact_runtime.media.image_reader import add_bit_depth_option
@@ -86,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         help="first compare what the model makes here of its bundle's golden frame with what it made at export; "
         "without INPUT do only that",
     )
+    add_trust_options(machine)
     add_common_options(parser)
     return parser
 
@@ -95,6 +102,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
     check_words(options)
     check_overlay_options(options)
+    check_trust(options)
     with named_as_options(_OPTION_OF_FIELD):
         segmenter_options = SegmenterOptions(
             nms=NmsMethod(options.nms),
@@ -129,14 +137,18 @@ def _run_job(job: RunJob, options: argparse.Namespace, terminal: Terminal, segme
     for sentence in inputs.left_out:
         terminal.warn(sentence)
     with open_model(options, segmenter_options) as segmenter:
-        terminal.say(f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}")
+        signature = signature_document(options.model, options.verify_key, options.trust_engine)
+        terminal.say(
+            f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}"
+            f"{signature_words(signature)}"
+        )
         if options.self_test:
             tested = check_model(segmenter, options)
             if not options.inputs:
-                show_result(tested, options)
+                show_result(tested, options, signature)
                 return False
             terminal.say(str(tested))
-        job.run(segmenter, inputs)
+        job.run(segmenter, inputs, signature)
     return True
 
 

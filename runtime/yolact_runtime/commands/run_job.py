@@ -7,7 +7,7 @@ import logging
 import shlex
 import stat
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ class RunJob:
         self._segmenter: Segmenter
         self._reader: ImageReader
         self._class_names: tuple[str, ...] = ()
+        self._signature: Mapping[str, str] = {}
         self._pictures: PictureFolder | None = None
         self._sinks: list[ResultSink] | None = None
         self._not_done: deque[str] = deque(options.inputs)
@@ -62,14 +63,19 @@ class RunJob:
         self._num_done = 0
         self._ended = False
 
-    def run(self, segmenter: Segmenter, inputs: Inputs) -> None:
+    def run(self, segmenter: Segmenter, inputs: Inputs, signature: Mapping[str, str]) -> None:
         """All inputs, images first.
+
+        Args:
+            segmenter: Open.
+            inputs: What there is to do.
+            signature: What the results say of the model's.
 
         Raises:
             MediaError: Results cannot be written any more.
             BrokenPipeError: Whoever read them went away.
         """
-        self._segmenter = segmenter
+        self._segmenter, self._signature = segmenter, signature
         self._class_names = segmenter.class_names
         self._reader = reader_for_model(self._options.bit_depth, segmenter.manifest, self._terminal.warn)
         files = inputs.images + inputs.videos
@@ -77,7 +83,7 @@ class RunJob:
         if self._options.output:
             self._pictures = PictureFolder(self._options.output, frozenset(map(real_path, files)))
         try:
-            self._sinks = open_sinks(self._options, self._class_names)
+            self._sinks = self._open_sinks()
             for word, reason in inputs.failures:
                 self._fail(word, reason)
             for path in self._terminal.progress(inputs.images, "images", len(inputs.images)):
@@ -132,12 +138,15 @@ class RunJob:
         for sink in self._sinks or ():
             sink.abandon()
 
+    def _open_sinks(self) -> list[ResultSink]:
+        return open_sinks(self._options, self._class_names, self._signature)
+
     def _end(self, end: RunEnd) -> list[Exception]:
         """Complete all results, and say where they are; what did not work is returned."""
         problems: list[Exception] = []
         written: list[str] = []
         try:
-            sinks = open_sinks(self._options, self._class_names) if self._sinks is None else self._sinks
+            sinks = self._open_sinks() if self._sinks is None else self._sinks
         except MediaError as error:
             sinks = []
             problems.append(error)

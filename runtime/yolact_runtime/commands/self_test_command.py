@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 
-from yolact_runtime.errors import BackendError, BundleError, ManifestError, SelfTestError, YolactError
+from yolact_runtime.errors import BackendError, BundleError, ManifestError, SelfTestError, SignatureError, YolactError
 from yolact_runtime.segmenter import Segmenter
 from yolact_runtime.segmenter_options import SegmenterOptions
 from yolact_runtime.self_test import SelfTest
@@ -18,14 +19,22 @@ def open_model(options: argparse.Namespace, segmenter_options: SegmenterOptions)
     """Open the model of ``yolact-run``.
 
     Raises:
-        SelfTestError: With ``--self-test``, where it cannot be opened; an engine of another machine and a full GPU keep
-            the statuses of their own.
+        SelfTestError: With ``--self-test``, where it cannot be opened; an engine of another machine, a full GPU and a
+            signature that does not fit keep the statuses of their own.
         YolactError: Without, as for :meth:`yolact_runtime.Segmenter.open`.
     """
     try:
-        return Segmenter.open(options.model, options.backend, segmenter_options, options.precision)
+        return Segmenter.open(
+            options.model,
+            options.backend,
+            segmenter_options,
+            options.precision,
+            verify_key=options.verify_key,
+            trust_engine=options.trust_engine,
+        )
     except (BackendError, BundleError, ManifestError) as error:
-        if options.self_test and error.exit_status == 1:
+        # Whom to trust is no question of the self-test.
+        if options.self_test and error.exit_status == 1 and not isinstance(error, SignatureError):
             raise _record_failure(error, options) from error
         raise
 
@@ -42,10 +51,11 @@ def check_model(segmenter: Segmenter, options: argparse.Namespace) -> SelfTest:
         raise _record_failure(error, options) from error
 
 
-def show_result(tested: SelfTest, options: argparse.Namespace) -> None:
+def show_result(tested: SelfTest, options: argparse.Namespace, signature: Mapping[str, str]) -> None:
     """The self-test alone is the result: on stdout, or where ``--json`` wants it."""
     if options.json:
-        write_json({"model": str(options.model), "self_test": dataclasses.asdict(tested)}, options.json)
+        document = {"model": str(options.model), **signature, "self_test": dataclasses.asdict(tested)}
+        write_json(document, options.json)
     else:
         show_results([str(tested)])
 

@@ -23,6 +23,7 @@ from yolact_benchmarks.measure.device_timer import DeviceModel, DeviceTimer
 from yolact_benchmarks.measure.frames import FrameSet
 from yolact_benchmarks.measure.measurement import Plan
 from yolact_benchmarks.measure.opened_model import choose_precisions, open_model
+from yolact_benchmarks.measure.request import BenchRequest
 from yolact_benchmarks.peers.peer_networks import PeerMissingError
 from yolact_benchmarks.peers.peers import Peer, measure_peers
 from yolact_runtime import Segmenter, SegmenterOptions
@@ -113,7 +114,7 @@ def test_post_processing_on_the_cpu_has_no_stages_on_the_gpu() -> None:
 
 def test_an_engine_is_opened_by_its_file_and_by_its_bundle(bundle: Path) -> None:
     for path in (bundle, bundle / "model.fp16.plan"):
-        model = open_model(path, "auto", None, PICTURES)
+        model = open_model(BenchRequest(path), "auto", None)
         assert (model.backend, model.precision, model.file.name) == ("tensorrt", "fp16", "model.fp16.plan")
         assert model.document()["size_bytes"] == model.file.stat().st_size
         model.close()
@@ -176,7 +177,7 @@ def test_an_engine_that_tells_nothing(bundle: Path) -> None:
 
 def test_peers_of_an_engine_run_its_network(bundle: Path) -> None:
     def ours_again(network: Bundle, count: int | None, options: SegmenterOptions) -> Segmenter:
-        assert network.network.name == "model.fp32.onnx"
+        assert network.network.path.name == "model.fp32.onnx"
         assert count == 3
         return Segmenter.open(network, "onnxruntime-cpu", options)
 

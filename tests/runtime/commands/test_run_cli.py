@@ -92,6 +92,7 @@ def test_the_json_document(bundle: Path, tmp_path: Path) -> None:
             },
             {"file": str(dark), "height": 7, "width": 5, "instances": []},
         ],
+        "signature": "none",
         "complete": True,
     }
     assert Masks.from_rle([entry["mask"] for entry in document["images"][0]["instances"]]) == instances.mask
