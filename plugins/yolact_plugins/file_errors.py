@@ -25,9 +25,9 @@ _ADVICE = {
     errno.ENOENT: "correct the path, or make the folder (mkdir -p {folder})",
     errno.ENOTDIR: "a part of the path is a file (ls -ld {folder}); name another place",
     errno.EISDIR: "it is a folder; name a file",
-    errno.EBUSY: "it is a mount point, which nothing can replace in one step; name a place inside a mounted folder",
-    errno.EXDEV: "a folder of a container's image cannot be replaced; copy it first (cp -a {path} {path}.copy && rm -r "
-    "{path} && mv {path}.copy {path}), or name another place",
+    errno.EBUSY: "it is a mount point, which cannot be replaced in one step; name a place inside a mounted folder",
+    errno.EXDEV: "a folder of a container's image cannot be replaced; make it one of the container first (cp -a {path} "
+    "{path}.copy && rm -r {path} && mv {path}.copy {path}), or name another place",
     errno.EIO: "the disk does not work as it should (dmesg | tail); name a place on another one",
     errno.EMFILE: "this process has too many open files (ulimit -n)",
     errno.ELOOP: "links lead in a circle; name another place",

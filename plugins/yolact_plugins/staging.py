@@ -69,14 +69,12 @@ class StagedFile:
                 flushed, the new file is in its place, whole.
         """
         place = path or self.destination
-        with naming(place):
+        with naming(place), _flushed(place.parent) if flush else contextlib.nullcontext():
             if flush:
                 self.file.flush()
                 os.fsync(self.file.fileno())
             self.path.replace(place)
             self._close()
-            if flush:
-                _flush_folder(place.parent)
 
     def discard(self) -> None:
         """Remove what :meth:`commit` did not name. May be called again."""
@@ -139,13 +137,14 @@ def staged_folder(path: Path) -> Iterator[Path]:
         remove_leftovers(place)
         staging, descriptor = _create(lambda: hidden_path(place, FOLDER), _new_folder)
     try:
+        with naming(path):
+            _require_movable(place, staging)
         with named_as_held(descriptor), naming(path, staging):
             yield staging
             _flush_tree(staging)
-        with naming(path):
+        with naming(path), _flushed(place.parent):
             _take_place(staging, place)
             unlock(descriptor)
-            _flush_folder(place.parent)
     finally:
         # After an exchange this is the earlier folder.
         shutil.rmtree(staging, ignore_errors=True)
@@ -213,6 +212,30 @@ def _new_private_folder(path: Path) -> int:
     return _new_folder(path, 0o700)
 
 
+def _require_movable(place: Path, staging: Path) -> None:
+    """Find now, and not after hours of work, that the system will not let a folder be replaced.
+
+    Reasons are mount points, folders of a container's image (overlayfs), and those of others in a sticky folder. A
+    folder that is not empty cannot be replaced, so this tries to move `place` there, and looks at why it fails.
+    """
+    if not os.path.lexists(place):
+        return
+    if not place.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    obstacle = staging / "obstacle"
+    obstacle.mkdir()
+    try:
+        place.rename(staging)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+            raise
+        obstacle.rmdir()
+    else:
+        # No file system should do that; what was moved goes back.
+        staging.rename(place)
+        raise OSError(errno.ENOTSUP, "the file system does not keep folders from being overwritten")
+
+
 def _flush_tree(folder: Path) -> None:
     for root, _, names in os.walk(folder):
         for name in names:
@@ -220,17 +243,29 @@ def _flush_tree(folder: Path) -> None:
             with naming(path):
                 if not path.is_symlink():
                     _flush(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-        with naming(Path(root)):
-            _flush_folder(Path(root))
+        with naming(Path(root)), _flushed(Path(root)):
+            pass
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make names durable, where the file system can."""
+@contextmanager
+def _flushed(folder: Path) -> Iterator[None]:
+    """Make the names that the block changes durable, where the file system can. The folder is opened before."""
     try:
-        _flush(open_folder(folder))
+        descriptor = open_folder(folder)
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
+        yield
+        return
+    try:
+        yield
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER_SYNC:
+                raise
+    finally:
+        os.close(descriptor)
 
 
 def _flush(descriptor: int) -> None:

@@ -102,7 +102,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("first", [0, 4, 8])
+@pytest.mark.parametrize("first", [0, 5])
 @pytest.mark.parametrize("is_file", [False, True], ids=["folder", "file"])
 def test_an_error_at_every_step(tmp_path: Path, is_file: bool, first: int, exchange: bool) -> None:
     """It names the destination, what was there stays, and nothing is left after the next run."""
@@ -210,6 +210,28 @@ def test_links_are_followed_for_folders_and_replaced_for_files(tmp_path: Path) -
     assert not (tmp_path / "file").is_symlink()
     assert (tmp_path / "target").read_bytes() == b"old"
     assert names(tmp_path) == ["dangling", "file", "link", "other", "real", "target"]
+
+
+@pytest.mark.parametrize("code", [errno.EXDEV, errno.EBUSY, errno.EPERM])
+def test_a_folder_that_cannot_be_replaced_is_found_before_any_work(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of a container's image, a mount point, or one of somebody else in a sticky folder."""
+    path = tmp_path / "it"
+    write_folder(path, b"old")
+    rename = Path.rename
+
+    def refuse(source: Path, target: Path) -> Path:
+        if source == path:
+            raise OSError(code, os.strerror(code), str(source), None, str(target))
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match=r"/it'$") as caught, staged_folder(path):
+        raise AssertionError
+    assert caught.value.errno == code
+    assert folder_content(path) == b"old"
+    assert names(tmp_path) == ["it"]
 
 
 def test_what_is_no_folder_is_not_replaced_by_one(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 __all__ = ["in_a_child", "steps_of"]
 
@@ -35,13 +36,14 @@ def in_a_child(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def steps_of(work: Callable[[], object], number: int, error: int | None = None) -> bool:
+def steps_of(work: Callable[[], object], number: int, error: int | None = None, within: Path | None = None) -> bool:
     """Do something in this process, which should be a child, up to its step of that number; False if it has fewer.
 
     Args:
         work: Touches the file system from Python: opens, renames, locks and so on.
         number: From 0. A step that was not done is the last one.
         error: None kills the process by SIGKILL before the step; else the step fails with this ``errno``, once.
+        within: Only steps that name something in this folder are counted, and those of open files.
 
     Raises:
         OSError: What `work` made of the error.
@@ -51,7 +53,10 @@ def steps_of(work: Callable[[], object], number: int, error: int | None = None) 
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal count
+        names = [os.fsdecode(name) for name in arguments[:2] if isinstance(name, str | bytes | os.PathLike)]
         if event not in _EVENTS or is_over:
+            return
+        if within is not None and event not in {"fsync", "fcntl.flock"} and str(within) not in "\0".join(names):
             return
         count += 1
         if count != number + 1:
@@ -59,7 +64,6 @@ def steps_of(work: Callable[[], object], number: int, error: int | None = None) 
         if error is None:
             os.kill(os.getpid(), signal.SIGKILL)
         else:
-            names = [name for name in arguments[:2] if isinstance(name, str | bytes | os.PathLike)]
             # As the system's own errors: with the first name, and of two with both.
             more = (names[0], None, names[1]) if len(names) == 2 and event != "open" else names[:1]
             raise OSError(error, os.strerror(error), *more)
