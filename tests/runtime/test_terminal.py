@@ -118,7 +118,11 @@ def test_progress_cleans_up_after_an_error() -> None:
         (UsageError("words"), 2, "error: words\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (MemoryError("8 GB"), 6, "error: out of memory (8 GB); try smaller inputs, or a machine with more\n"),
-        (OSError(28, "No space left on device", "out.json"), 1, "No space left on device: 'out.json'\n"),
+        (
+            OSError(28, "No space left on device", "o/out.json"),
+            1,
+            "error: o/out.json: No space left on device; free some space (df -h o), or name a place on another disk\n",
+        ),
     ],
 )
 def test_errors_become_one_message_and_a_status(

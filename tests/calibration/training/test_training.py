@@ -476,7 +476,10 @@ def test_a_full_disk_is_told_and_leaves_the_earlier_state(
         write_state(path, state)
 
     monkeypatch.setattr("yolact_calibration.training.training.write_state", write)
-    with pytest.raises(TrainingError, match=r"after step 10: No space left on device; the state of step 5 is still"):
+    told = (
+        r"after step 10: No space left on device; free some space \(df -h .*Then give .*: the state of step 5 is still"
+    )
+    with pytest.raises(TrainingError, match=told):
         training(tmp_path / "x").run()
     assert written == [5, 10, 10]
     # Something else ends the training, and the disk is full as well: the first is what is told.
