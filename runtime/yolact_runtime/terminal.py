@@ -20,9 +20,8 @@ from typing import TextIO, TypeVar
 from yolact_plugins import __version__
 from yolact_plugins.file_errors import describe, naming
 from yolact_plugins.files import check_words, real_path, write_atomically
-from yolact_plugins.text import printable
+from yolact_plugins.plain_text import GuardedStream, guarded_stderr, printable_line, printable_lines
 from yolact_runtime.errors import UsageError, YolactError
-from yolact_runtime.plain_text import printable_lines
 from yolact_runtime.standard_streams import StdoutError, abandon_stderr_if_full, abandon_stdout, open_closed_streams
 from yolact_runtime.stop_signals import Terminated, raise_stops
 
@@ -56,7 +55,10 @@ class Terminal:
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
         self.quiet = quiet
-        self._stream = stream or sys.stderr
+        if stream is None:
+            # What is written here is made fit here, and has colours.
+            stream = sys.stderr.unguarded if isinstance(sys.stderr, GuardedStream) else sys.stderr
+        self._stream = stream
         self.interactive = self._stream.isatty()
         self._colour = self.interactive and "NO_COLOR" not in os.environ
 
@@ -78,7 +80,7 @@ class Terminal:
         """A line that the next one replaces, where the stream is a terminal; nothing elsewhere, or when quiet."""
         if self.interactive and not self.quiet:
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write("\r\033[K" + printable(text)[:width])
+            self._stream.write("\r\033[K" + printable_line(text)[:width])
             self._stream.flush()
 
     def heading(self, text: str) -> None:
@@ -111,7 +113,7 @@ class Terminal:
                 now = time.monotonic()
                 if now - drawn > 0.1 or done == total:
                     drawn = now
-                    self._stream.write("\r\033[K" + _progress_line(printable(label), done, total, now - started))
+                    self._stream.write("\r\033[K" + _progress_line(printable_line(label), done, total, now - started))
                     self._stream.flush()
         finally:
             self._stream.write("\r\033[K")
@@ -133,9 +135,9 @@ class Terminal:
 
 
 def show_results(lines: Iterable[str]) -> None:
-    """Results for people on stdout, a line each; :func:`yolact_plugins.text.printable` is applied."""
+    """Results for people on stdout, a line each; :func:`yolact_plugins.plain_text.printable_line` is applied."""
     try:
-        sys.stdout.write("".join(printable(line) + "\n" for line in lines))
+        sys.stdout.write("".join(printable_line(line) + "\n" for line in lines))
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -171,6 +173,15 @@ def run_command(
         arguments: The words after the command's name; None takes those of this process.
     """
     open_closed_streams()
+    with guarded_stderr():
+        return _run(parser, command, arguments)
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace, Terminal], int],
+    arguments: list[str] | None,
+) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     try:
         check_words(words)

@@ -288,7 +288,7 @@ def _show(record: dict[str, Any], options: argparse.Namespace, terminal: Termina
 
     tables = bench_tables(record["results"])
     if options.markdown == "-":
-        sys.stdout.write(render_markdown(tables))
+        show_results(render_markdown(tables).removesuffix("\n").split("\n"))
     lines = render_text(tables)
     if options.json == "-" or options.markdown == "-":
         for line in lines:

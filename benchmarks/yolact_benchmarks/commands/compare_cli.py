@@ -45,7 +45,14 @@ def compare_command(options: argparse.Namespace, terminal: Terminal) -> int:
 
     check_json_destination(options.json)
     limit = parse_fraction("--max-regress", options.max_regress)
-    comparison = compare_records(read_record(options.old), read_record(options.new), limit, options.any_machine)
+    old, new = read_record(options.old), read_record(options.new)
+    try:
+        comparison = compare_records(old, new, limit, options.any_machine)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise BenchRecordError(
+            f"cannot compare {options.old} and {options.new}: one of them is not as yolact-bench wrote it "
+            f"({type(error).__name__}: {error}); measure again with --json NEW.json"
+        ) from error
     if not comparison.cases:
         raise BenchRecordError(
             f"{options.old} and {options.new} have no configuration in common; the same networks, sizes and numbers of "

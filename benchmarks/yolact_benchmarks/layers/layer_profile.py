@@ -113,7 +113,7 @@ def profile_network(model: Path, spec: InputSpec, num_threads: int = 0) -> list[
     with scratch_folder("profile") as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         options.enable_profiling = True
         options.profile_file_prefix = str(folder / "profile")
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

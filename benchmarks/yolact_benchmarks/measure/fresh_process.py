@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO, Literal, TypeVar
 
+from yolact_plugins.plain_text import guarded_stderr
 from yolact_runtime.errors import BackendError, YolactError
 
 __all__ = ["Report", "call_in_fresh_process", "main"]
@@ -118,8 +119,9 @@ def main(answer: int) -> int:
 
         try:
             level, function, arguments = pickle.load(sys.stdin.buffer)
-            logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-            send("result", function(*arguments, send))
+            with guarded_stderr():
+                logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+                send("result", function(*arguments, send))
         except (YolactError, MemoryError) as error:
             send("error", (type(error), str(error)))
         except (KeyboardInterrupt, BrokenPipeError):

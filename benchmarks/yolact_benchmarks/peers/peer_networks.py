@@ -147,7 +147,7 @@ def onnxruntime_segment(bundle: Bundle, count: int | None, options: SegmenterOpt
         raise PeerMissingError(f"this build of ONNX Runtime {onnxruntime.__version__} has no {provider}")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.num_threads
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4
     path = _network_of(bundle, "fp32")
     session = onnxruntime.InferenceSession(str(path), settings, providers=[provider])
     if session.get_providers()[0] != provider:

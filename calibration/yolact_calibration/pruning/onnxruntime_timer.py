@@ -83,7 +83,7 @@ class OnnxRuntimeTimer:
     def _session(self, layer: LayerShape, profile: Path) -> Any:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self.num_threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
         content = self._graph(layer).SerializeToString()

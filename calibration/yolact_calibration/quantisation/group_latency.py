@@ -70,7 +70,7 @@ def _session(model: onnx.ModelProto, profile: Path, num_threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.enable_profiling = True
     options.profile_file_prefix = str(profile)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -96,7 +96,7 @@ class SegmentedNetwork:
             raise MissingDependencyError("onnxruntime", "Calibrating", "export") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._num_threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         # An arena for each segment would keep what all of them ever needed.
         options.enable_cpu_mem_arena = False
         # The blocked layout beyond needs a second copy of each map that is shown, which takes what it saves in time.

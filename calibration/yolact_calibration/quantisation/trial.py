@@ -51,7 +51,7 @@ class GraphBackend:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         if simulate:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:

@@ -40,7 +40,8 @@ _PHONE_PX, _LETTER_PX, _GAP_PX = 360, 8.5, 9
 _FIRST_PX, _LAST_PX = 104, 144
 """What the style below gives the first column, and a last column of words."""
 _TAG = re.compile(r"<[^>]*>")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Of the format characters those that reorder what stands around them, as in yolact_plugins.text.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 # Blue, vermilion, green, purple, orange and sky of Okabe and Ito, which colour-blind eyes tell apart; in the dark their
 # lighter ones come first. Paper is white whatever the screen is.
 _STYLE = """

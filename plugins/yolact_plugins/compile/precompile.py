@@ -17,6 +17,7 @@ from yolact_plugins.driver.cubin import Cubin, check_arch
 from yolact_plugins.errors import KernelCompileError, UsageError, YolactError
 from yolact_plugins.files import check_words, counted, typed_folder
 from yolact_plugins.leftovers import remove_leftovers
+from yolact_plugins.plain_text import GuardedStream, guarded_stderr, printable_line, printable_lines
 
 __all__ = ["main"]
 
@@ -25,18 +26,29 @@ _INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status. Results go to stdout, errors and what else to know to stderr."""
+    with guarded_stderr():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     try:
         check_words(sys.argv[1:] if arguments is None else arguments)
         return _run(_parser().parse_args(arguments))
     except YolactError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one place where this package talks
+        _complain(str(error))
         return error.exit_status
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
-        print(f"error: {named}{error.strerror or error}", file=sys.stderr)  # noqa: T201
+        _complain(f"{named}{error.strerror or error}")
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _complain(text: str) -> None:
+    # Around the guard, which lets nobody begin a line like this.
+    stream = sys.stderr.unguarded if isinstance(sys.stderr, GuardedStream) else sys.stderr
+    print(f"error: {printable_lines(text)}", file=stream)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
     size = sum(len(cubin.code) for cubin in cubins)
     # All are of one NVRTC; the robot's driver may be older than this machine's compiler.
     drivers = f"for drivers of CUDA {cubins[0].nvrtc_version.split('.')[0]} and newer"
-    print(f"{where}: {counted(len(cubins), 'cubin')}, {size / 1000:.0f} kB, {drivers}")  # noqa: T201
+    print(f"{printable_line(str(where))}: {counted(len(cubins), 'cubin')}, {size / 1000:.0f} kB, {drivers}")  # noqa: T201
     return 0
 
 

@@ -60,7 +60,8 @@ class OnnxRuntimeBackend:
             )
         options = runtime.SessionOptions()
         options.intra_op_num_threads = num_threads
-        options.log_severity_level = 3
+        # What it would print itself, names of nodes with whatever is in them, is in its exceptions, too.
+        options.log_severity_level = 4
         # Bytes could be taken for ONNX Runtime's own format, whose tensors nobody looked at.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         file = model if isinstance(model, ModelFile) else _read(name, path_of(model))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from yolact_plugins.file_errors import describe
 from yolact_plugins.files import counted, human_size, real_path
-from yolact_plugins.text import printable
 from yolact_runtime.commands.overlay_options import OverlayPainter
 from yolact_runtime.commands.picture_folder import PictureFolder
 from yolact_runtime.commands.result_sinks import FrameResult, ResultSink, RunEnd, open_sinks
@@ -273,7 +272,7 @@ class RunJob:
     def _report(self, line: str) -> None:
         """A result for people: on stdout, unless JSON was asked for; then it is talk."""
         if self._options.json or self._options.jsonl:
-            self._terminal.say(printable(line))
+            self._terminal.say(line)
             return
         with _results_go_out():
             show_results([line])
