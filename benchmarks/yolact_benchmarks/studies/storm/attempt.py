@@ -78,8 +78,9 @@ def run_attempt(campaign: Campaign, stage: Stage, seed: int, number: int) -> Fin
         answer = run_forked(partial(_make, campaign, stage, attempt, folder), limits)
         finding = _read_finding(answer, folder / _FINDING)
         if not finding.is_failure and (left := find_leftovers(folder / "try", folder / "tmp")):
-            return Finding(Outcome.LEFTOVER, f"{finding.what}: left behind: {', '.join(left)}")
-        return finding
+            finding = Finding(Outcome.LEFTOVER, f"{finding.what}: left behind: {', '.join(left)}")
+        # Where the storm's folder is differs from run to run, and is nobody's business.
+        return dataclasses.replace(finding, what=finding.what.replace(f"{folder}/", "").replace(f"{stage.folder}/", ""))
 
 
 def _make(campaign: Campaign, stage: Stage, attempt: Attempt, folder: Path) -> int:

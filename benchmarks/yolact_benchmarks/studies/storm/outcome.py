@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from enum import Enum
 
 from yolact_benchmarks.studies.bad_inputs.case import Answer
@@ -10,6 +11,8 @@ from yolact_benchmarks.studies.bad_inputs.case import Answer
 __all__ = ["FAILURES", "Finding", "Outcome", "judge_answer", "ok", "refused", "silent", "visible"]
 
 _LONGEST = 200
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""What a terminal acts on, but for tabs and ends of lines."""
 
 
 class Outcome(Enum):
@@ -91,6 +94,8 @@ def judge_answer(answer: Answer, what: str) -> Finding:
         return Finding(Outcome.CRASH, f"{what}: ended by signal {-answer.status}; last words: {last}")
     if "Traceback (most recent call last)" in answer.stderr:
         return Finding(Outcome.TRACEBACK, f"{what}: {last}")
+    if raw := _CONTROLS.search(answer.stderr + answer.stdout):
+        return silent(f"{what}: the character {raw[0]!a} reached the terminal")
     if answer.status == 0:
         return ok(what)
     if not answer.explains:

@@ -57,9 +57,17 @@ def main(arguments: list[str] | None = None) -> int:
     if options.results:
         results = document(counts, failures, options.seed, options.release, seconds)
         name = "-".join(["storm", *re.findall(r"[\w.]+", options.release)])
-        words = sys.argv[1:] if arguments is None else arguments
-        write_record(options.results, name, results, shlex.join([*_COMMAND.split(), *words]))
+        write_record(options.results, name, results, _what_was_typed(options))
     return 1 if failures else 0
+
+
+def _what_was_typed(options: argparse.Namespace) -> str:
+    """The command line, without where the record went."""
+    words = _COMMAND.split()
+    for name in ("campaigns", "tries", "seed", "seconds", "release"):
+        if (value := getattr(options, name)) not in (None, ""):
+            words += [f"--{name}", str(value)]
+    return shlex.join([*words, "--quick"] if options.quick else words)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -130,6 +130,8 @@ def test_unknown_campaigns_are_named() -> None:
         (1, "Traceback (most recent call last):\nValueError", Outcome.TRACEBACK),
         (-11, "", Outcome.CRASH),
         (None, "", Outcome.HANG),
+        (1, "error: no picture: a\x1b[2Jb", Outcome.SILENT),
+        (0, "a\tb\r\n", Outcome.OK),
     ],
 )
 def test_commands_are_judged_by_their_end(status: int | None, stderr: str, outcome: Outcome) -> None:

@@ -1,7 +1,8 @@
 """Words for the parser of every command: numbers out of every range, other kinds, options that contradict each other.
 
 The words of a command that works are changed at one to three places. Silently wrong: a number that is none, or is below
-every sensible one, is accepted with exit status 0; or a number is refused without the name of its option.
+every sensible one, is accepted with exit status 0; a number is refused without the name of its option; or what was
+written is not whole, or is a bundle that does not open.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 from yolact_benchmarks.studies.bad_inputs.trial import COMMANDS
 from yolact_benchmarks.studies.storm.attempt import Attempt, Campaign
 from yolact_benchmarks.studies.storm.outcome import Finding, Outcome, judge_answer, silent
-from yolact_benchmarks.studies.storm.stage import Stage
+from yolact_benchmarks.studies.storm.stage import Stage, open_model
+from yolact_benchmarks.studies.storm.writers import torn_files
+from yolact_plugins.errors import YolactError
 
 __all__ = ["CAMPAIGN"]
 
@@ -52,6 +55,19 @@ def _attempt(stage: Stage, attempt: Attempt) -> Finding:
         return silent(f"{what}: accepted")
     if len(changed) == 1 and never and finding.outcome is Outcome.REFUSED and never[0] not in answer.stderr:
         return silent(f"{what}: refused without the option's name: {finding.what}")
+    return _written(attempt, finding) if finding.outcome is Outcome.OK else finding
+
+
+def _written(attempt: Attempt, finding: Finding) -> Finding:
+    """What a command wrote with these options has to be read by those that come after it."""
+    if torn := torn_files(attempt.folder):
+        return silent(f"{finding.what}: not whole: {', '.join(torn)}")
+    bundle = attempt.folder / "b"
+    if bundle.exists():
+        try:
+            open_model(bundle).close()
+        except YolactError as error:
+            return silent(f"{finding.what}: a bundle was written that does not open: {error}")
     return finding
 
 
@@ -68,6 +84,8 @@ def _value(action: argparse.Action, rng: random.Random) -> Any:
         return rng.choice([*action.choices])
     if action.type in (int, float):
         return rng.choice(_NEVER if _LONG & {*action.option_strings} else (*_NEVER, *_NUMBERS))
+    if "," in str(action.metavar):
+        return ",".join(rng.choice((*_NEVER, *_NUMBERS)) for _ in range(rng.choice((1, 2, 5))))
     return rng.choice((*_WORDS, *_NUMBERS, *_NEVER))
 
 
