@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +26,13 @@ __all__ = [
 def check_words(words: Sequence[str]) -> None:
     """Refuse empty words of a command line: as a path each would be the current folder, which nobody meant.
 
+    Also ``--`` as the value of an option, of which ``argparse`` makes a list.
+
     Args:
         words: What stands behind the command's name.
 
     Raises:
-        UsageError: One is empty, or is an option with nothing behind ``=``.
+        UsageError: One is empty, or is an option with nothing behind ``=``, or with ``--``.
     """
     for i, word in enumerate(words):
         if not word or (word.startswith("--") and word.endswith("=")):
@@ -38,6 +41,9 @@ def check_words(words: Sequence[str]) -> None:
                 f"there is an empty word {place}: name something, or leave the option out. A shell makes one of "
                 f'"$NAME" where NAME is not set'
             )
+        if option := re.fullmatch(r"(--[^=]+)=--|(-[^-])=?--", word):
+            name = option[1] or option[2]
+            raise UsageError(f"{name} cannot be given --, which ends the options; a file of that name is ./--")
 
 
 def typed_folder(text: str) -> Path:

@@ -41,8 +41,15 @@ def test_empty_words_are_refused(words: list[str], place: str) -> None:
         check_words(words)
 
 
+@pytest.mark.parametrize("word", ["--json=--", "-o--", "-o=--"])
+def test_the_end_of_options_is_no_value(word: str) -> None:
+    """``argparse`` would hand out a list, and the command would end in a traceback."""
+    with pytest.raises(UsageError, match=r"^(--json|-o) cannot be given --"):
+        check_words(["x", word])
+
+
 def test_other_words_are_not() -> None:
-    check_words(["x", "--json", "-", "-o", "a=", "--", " ", "--json=a"])
+    check_words(["x", "--json", "-", "-o", "a=", "--", " ", "--json=a", "a=--", "--json=a--", "a--"])
 
 
 def test_counted() -> None:
