@@ -1,0 +1,254 @@
+"""Every small fault that a module's source can be given: one change of one expression or statement each.
+
+Docstrings, annotations, decorators, ``__all__``, messages of errors and of the log stay as they are: what people read
+is held by other tests, and a type is not executed.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+__all__ = ["Mutation", "apply", "find_mutations"]
+
+_COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
+    ast.Lt: (ast.LtE, ast.GtE),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Gt: (ast.GtE, ast.LtE),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+}
+_ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+    ast.BitXor: ast.BitAnd,
+}
+_COMMUTATIVE = {"max", "min", "maximum", "minimum"}
+_LOG_METHODS = {"debug", "info", "warning", "error", "exception"}
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One change of a module's text.
+
+    Attributes:
+        line: Where it begins, counted from 1.
+        kind: ``comparison``, ``boolean``, ``arithmetic``, ``constant``, ``condition``, ``removed``, ``returned`` or
+            ``swapped``.
+        start: Offset of the first byte that is replaced, in UTF-8.
+        end: Offset behind the last one.
+        before: What stood there, on one line.
+        after: What is put there.
+    """
+
+    line: int
+    kind: str
+    start: int
+    end: int
+    before: str
+    after: str
+
+    @property
+    def told(self) -> str:
+        """The change, for people; the same wherever in the module the line is."""
+        return f"{self.kind}: {self.before} -> {self.after}"
+
+
+def apply(source: str, mutation: Mutation) -> str:
+    """The module with this fault."""
+    content = source.encode()
+    return (content[: mutation.start] + mutation.after.encode() + content[mutation.end :]).decode()
+
+
+def find_mutations(source: str) -> list[Mutation]:
+    """All faults, in the order of the text."""
+    finder = _Finder(source)
+    finder.visit(ast.parse(source))
+    return sorted(finder.found, key=lambda mutation: (mutation.start, mutation.end, mutation.after))
+
+
+class _Finder(ast.NodeVisitor):
+    """Walks through a module and notes what can be changed."""
+
+    def __init__(self, source: str) -> None:
+        self.found: list[Mutation] = []
+        self._content = source.encode()
+        self._starts = [0]
+        for line in self._content.splitlines(keepends=True):
+            self._starts.append(self._starts[-1] + len(line))
+
+    def _note(self, kind: str, node: ast.expr | ast.stmt, new: ast.AST | str) -> None:
+        start = self._starts[node.lineno - 1] + node.col_offset
+        end = self._starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
+        after = new if isinstance(new, str) else ast.unparse(ast.fix_missing_locations(new))
+        # In brackets, because what stands around it may bind more tightly.
+        if isinstance(new, ast.expr) and not isinstance(new, (ast.Constant, ast.Name, ast.Call)):
+            after = f"({after})"
+        before = " ".join(self._content[start:end].decode().split())
+        self.found.append(Mutation(node.lineno, kind, start, end, before, after))
+
+    # --- what is passed over ---
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        """Defaults and the body, without decorators and annotations."""
+        for default in (*node.args.defaults, *node.args.kw_defaults):
+            if default is not None:
+                self.visit(default)
+        self._visit_all(node.body)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        """The body alone."""
+        self._visit_all(node.body)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        """The value alone."""
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        """Text for people."""
+
+    def visit_Import(self, node: ast.Import) -> None:
+        """Names only."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        """Names only."""
+
+    def _visit_all(self, body: list[ast.stmt]) -> None:
+        for statement in body:
+            is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+            if not is_text:
+                self.visit(statement)
+
+    def visit_Module(self, node: ast.Module) -> None:
+        """All but the docstring."""
+        self._visit_all(node.body)
+
+    # --- statements ---
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        """What is stored in an object may be left out; a name has to be there."""
+        target = node.targets[0]
+        if isinstance(target, ast.Name) and target.id == "__all__":
+            return
+        if isinstance(target, (ast.Subscript, ast.Attribute)):
+            self._note("removed", node, "pass")
+        self.generic_visit(node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        """``a += b``."""
+        self._note("removed", node, "pass")
+        self.visit(node.value)
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        """A call for its effect; not of the log."""
+        call = node.value
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _LOG_METHODS:
+            return
+        if isinstance(call, ast.Call):
+            self._note("removed", node, "pass")
+        self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        """The error is not raised. Its words are left alone."""
+        self._note("removed", node, "pass")
+
+    def visit_Continue(self, node: ast.Continue) -> None:
+        """The other way of leaving."""
+        self._note("removed", node, "break")
+
+    def visit_Break(self, node: ast.Break) -> None:
+        """The other way of leaving."""
+        self._note("removed", node, "continue")
+
+    def visit_Return(self, node: ast.Return) -> None:
+        """None in place of a value."""
+        if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
+            self._note("returned", node, "return None")
+        self.generic_visit(node)
+
+    # --- expressions ---
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        """The boundary, and the opposite."""
+        for position, operator in enumerate(node.ops):
+            for other in _COMPARISONS[type(operator)]:
+                operators = [*node.ops[:position], other(), *node.ops[position + 1 :]]
+                self._note("comparison", node, ast.Compare(node.left, operators, node.comparators))
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        """``and`` for ``or``."""
+        other = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        self._note("boolean", node, ast.BoolOp(other, node.values))
+        self.generic_visit(node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
+        """Without the sign, or the ``not``."""
+        self._note("boolean" if isinstance(node.op, ast.Not) else "arithmetic", node, node.operand)
+        self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        """The opposite operator."""
+        other = _ARITHMETIC.get(type(node.op))
+        if other is not None:
+            self._note("arithmetic", node, ast.BinOp(node.left, other(), node.right))
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        """Another number, another text, the other truth."""
+        value = node.value
+        if isinstance(value, bool):
+            self._note("constant", node, ast.Constant(not value))
+        elif isinstance(value, int):
+            self._note("constant", node, ast.Constant(value + 1))
+        elif isinstance(value, float):
+            for factor in (2, 0.5):
+                self._note("constant", node, ast.Constant(value * factor if value else factor))
+        elif isinstance(value, str) and " " not in value:  # with a space it is text for people
+            self._note("constant", node, ast.Constant(f"{value}_"))
+
+    def visit_Call(self, node: ast.Call) -> None:
+        """The first two arguments, exchanged."""
+        first_two = node.args[:2]
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        differ = len({ast.dump(argument) for argument in first_two}) == 2
+        if differ and name not in _COMMUTATIVE and not any(isinstance(each, ast.Starred) for each in first_two):
+            swapped = ast.Call(node.func, [first_two[1], first_two[0], *node.args[2:]], node.keywords)
+            self._note("swapped", node, swapped)
+        self.generic_visit(node)
+
+    def _negate(self, test: ast.expr) -> None:
+        """A condition that no other change turns round."""
+        if not isinstance(test, (ast.Compare, ast.BoolOp, ast.UnaryOp)):
+            self._note("condition", test, ast.UnaryOp(ast.Not(), test))
+
+    def visit_If(self, node: ast.If) -> None:
+        """Its condition; and what is in it."""
+        self._negate(node.test)
+        self.generic_visit(node)
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        """Its condition; and what is in it."""
+        self._negate(node.test)
+        self.generic_visit(node)
+
+    def visit_comprehension(self, node: ast.comprehension) -> None:
+        """Its conditions; and what is in it."""
+        for test in node.ifs:
+            self._negate(test)
+        self.generic_visit(node)

@@ -1,0 +1,56 @@
+"""The modules whose faults would be wrong results, and the tests that have to notice."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["TARGETS", "Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A module, and its tests.
+
+    Attributes:
+        name: For people, and to type.
+        module: Its path in the repository.
+        tests: Files, from ``tests/``; the first one to fail is enough.
+    """
+
+    name: str
+    module: str
+    tests: tuple[str, ...]
+
+    def source(self, root: Path) -> str:
+        """The module's text."""
+        return (root / self.module).read_text(encoding="utf-8")
+
+    def digests(self, root: Path) -> tuple[str, str]:
+        """Of the module, and of its tests: what an outcome holds for."""
+        tests = b"".join((root / "tests" / name).read_bytes() for name in self.tests)
+        return hashlib.sha256(self.source(root).encode()).hexdigest(), hashlib.sha256(tests).hexdigest()
+
+
+def _calibration(name: str) -> str:
+    return f"calibration/yolact_calibration/{name}.py"
+
+
+def _runtime(name: str) -> str:
+    return f"runtime/yolact_runtime/{name}.py"
+
+
+TARGETS = (
+    Target("verify", "export/yolact_export/verify.py", ("export/test_verify.py",)),
+    Target("guard", _calibration("evaluation/judge"), ("calibration/evaluation/test_judge.py",)),
+    Target("nms", _runtime("cpu/nms"), ("runtime/cpu/test_nms.py",)),
+    Target("mask-assembly", _runtime("cpu/mask_assembly"), ("runtime/cpu/test_mask_assembly.py",)),
+    Target("qdq", _calibration("quantisation/qdq"), ("calibration/quantisation/test_qdq.py",)),
+    Target(
+        "qdq-placement", _calibration("quantisation/qdq_placement"), ("calibration/quantisation/test_qdq_placement.py",)
+    ),
+    Target("engine-file", _runtime("backends/engine_file"), ("runtime/backends/test_engine_file.py",)),
+    Target("bundle", _runtime("model/bundle"), ("runtime/model/test_bundle.py", "runtime/test_opening.py")),
+    Target("signature", _runtime("model/engine_signature"), ("runtime/model/test_engine_signature.py",)),
+)

@@ -1,0 +1,122 @@
+"""One mutant in a copy of the repository: written, tried by the tests in a child of this process, taken out again.
+
+The child is forked from a process that has imported what takes long (pytest, NumPy, ONNX, PyTorch), so that a mutant
+costs little more than its tests. The fault is in a file, so that processes which a test starts have it, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["Scratch", "preload"]
+
+_SLOW_IMPORTS = (
+    "pytest", "hypothesis", "numpy", "onnx", "onnx.helper", "onnxruntime", "torch", "cv2", "pycocotools.mask",
+    "faster_coco_eval",
+)  # fmt: skip
+_ROOTS = ("benchmarks", "calibration", "export", "plugins", "runtime")
+_WORDS = (
+    *("-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist", "--hypothesis-seed=0"),
+    *("-W", "ignore:Module already imported"),
+)
+_PASSED, _FAILED, _INTERRUPTED = 0, 1, 2
+
+
+def preload() -> None:
+    """Import what tests import and no mutant changes; what is not installed is left to the tests."""
+    for name in _SLOW_IMPORTS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+class Scratch:
+    """A copy of the repository's files, in which one file at a time has a fault.
+
+    Args:
+        root: The repository.
+        folder: Where the copy is made; it exists, and is empty.
+    """
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.folder = folder
+        self._clock = int(time.time())
+        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(listing, cwd=root, check=True, capture_output=True).stdout.decode().split("\0")
+        for name in filter(None, names):
+            if (root / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, folder / name)
+
+    @contextlib.contextmanager
+    def changed(self, module: str, text: str) -> Iterator[None]:
+        """Give a file another text while the block runs."""
+        path = self.folder / module
+        before = path.read_text(encoding="utf-8")
+        try:
+            self._write(path, text)
+            yield
+        finally:
+            self._write(path, before)
+
+    def _write(self, path: Path, text: str) -> None:
+        # Python compares whole seconds to tell whether its compiled file is old: each text gets one of its own.
+        self._clock += 1
+        path.write_text(text, encoding="utf-8")
+        os.utime(path, (self._clock, self._clock))
+
+    def run_tests(self, tests: tuple[str, ...], limit_s: float) -> str:
+        """``"passed"``, ``"failed"``, ``"time"`` (no end) or ``"broken"`` (no test was run, or pytest failed)."""
+        child = os.fork()
+        if child == 0:
+            self._be_the_tests(tests)
+        deadline = time.monotonic() + limit_s
+        while True:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            if time.monotonic() > deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return "time"
+            time.sleep(0.01)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        if os.WIFSIGNALED(status):
+            return "failed"
+        names = {_PASSED: "passed", _FAILED: "failed", _INTERRUPTED: "failed"}
+        return names.get(os.WEXITSTATUS(status), "broken")
+
+    def _be_the_tests(self, tests: tuple[str, ...]) -> None:
+        """In the child; does not return."""
+        status = 99
+        try:
+            os.setpgid(0, 0)
+            os.chdir(self.folder)
+            roots = [str(self.folder / name) for name in _ROOTS]
+            for name in [name for name in sys.modules if name.partition(".")[0].startswith("yolact_")]:
+                del sys.modules[name]
+            sys.path[:0] = roots
+            os.environ["PYTHONPATH"] = os.pathsep.join(roots)
+            log = os.open(self.folder / "tests.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            for stream in (1, 2):
+                os.dup2(log, stream)
+            import pytest
+
+            status = int(pytest.main([*_WORDS, *(f"tests/{name}" for name in tests)]))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
