@@ -234,3 +234,128 @@ def test_outputs_that_are_not_finite_are_the_networks_fault() -> None:
     require_finite({"a": np.ones(3, np.float32)})
     with pytest.raises(VerificationError, match=r"gives b \(1 NaN and 2 infinite of 4 values\); no bundle was written"):
         require_finite({"a": np.ones(3, np.float32), "b": np.array([np.nan, np.inf, -np.inf, 1], np.float32)})
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    assert OutputAgreement("a", (1,), 1.0, 1e-3).passed
+    assert not OutputAgreement("a", (1,), 1.0, float(np.nextafter(1e-3, 1))).passed
+    assert not OutputAgreement("a", (1,), float("nan"), float("nan")).passed
+
+
+def test_nothing_in_common_is_no_difference() -> None:
+    """Without a pair there is nothing to measure; the count says what is wrong."""
+    assert compare_instances(instances(3), instances(0)) == DetectionAgreement(3, 0, 0, 0.0, 0.0, 1.0)
+    assert DetectionAgreement(3, 0, 0) == DetectionAgreement(3, 0, 0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "detections", "passed"),
+    [
+        ((1e-4, 2e-4), DetectionAgreement(10, 10, 10), True),
+        ((1e-4, 2e-3), DetectionAgreement(10, 10, 10), False),
+        ((1e-4, 2e-4), DetectionAgreement(10, 10, 9), False),
+    ],
+)
+def test_every_output_and_the_detections_have_to_pass(
+    outputs: tuple[float, float], detections: DetectionAgreement, passed: bool
+) -> None:
+    both = (agreement("a", outputs[0]), agreement("b", outputs[1]))
+    verification = Verification(both, detections)
+    assert verification.passed == passed
+    assert Rounding(both, detections, 1.0, "a").passed == passed
+    if passed:
+        verification.require()
+    else:
+        with pytest.raises(VerificationError, match="does not do what the checkpoint does"):
+            verification.require()
+
+
+def test_the_table_and_the_document_say_what_was_found() -> None:
+    outputs = OutputAgreement("prototype", (1, 2, 3), 1e-4, 5e-4), OutputAgreement("mask_iou", (1,), 0.2, 0.3)
+    failed = Verification(outputs, DetectionAgreement(10, 11, 9, 1e-3, 0.5, 0.995))
+    assert failed.table() == [
+        "output                           shape   max |a-b|    relative  limit 1e-03",
+        "prototype                    1 x 2 x 3     1.0e-04     5.0e-04  ok",
+        "mask_iou                             1     2.0e-01     3.0e-01  FAILED",
+        "detections                     9 of 10  confidence 1e-03, mask IoU 0.995  FAILED",
+    ]
+    assert failed.document() == {
+        "passed": False,
+        "outputs": [
+            {"name": "prototype", "shape": (1, 2, 3), "max_absolute": 1e-4, "max_relative": 5e-4, "passed": True},
+            {"name": "mask_iou", "shape": (1,), "max_absolute": 0.2, "max_relative": 0.3, "passed": False},
+        ],
+        "detections": {
+            "expected": 10,
+            "found": 11,
+            "matched": 9,
+            "max_confidence_change": 1e-3,
+            "max_corner_change_px": 0.5,
+            "min_mask_iou": 0.995,
+            "passed": False,
+        },
+    }
+    passed = Verification(outputs[:1], DetectionAgreement(10, 10, 10))
+    assert passed.table()[-1] == "detections                    10 of 10  confidence 0e+00, mask IoU 1.000  ok"
+    assert passed.document()["passed"] is True
+
+
+def test_the_worst_output_of_an_exploded_network_is_named() -> None:
+    outputs = (agreement("a", 0.5), agreement("b", 0.7), agreement("c", 0.6))
+    told = Rounding(outputs, BAD, 1.25e6, "head").describe()
+    assert "its own b in float32 is up to 7.0e-01 off that in float64 (relative), and 6 of 10 detections agree" in told
+    # No number at all is worse than any.
+    assert "its own c in" in Rounding((*outputs[:2], agreement("c", float("nan"))), BAD, 1.0, "head").describe()
+
+
+def test_an_output_without_values_and_one_of_zeros_are_equal_to_themselves() -> None:
+    empty, zeros = np.zeros((0, 4), np.float32), np.zeros((1, 4), np.float32)
+    found = compare_outputs({"a": empty, "b": zeros}, {"a": empty, "b": zeros})
+    assert [(one.max_absolute, one.max_relative, one.passed) for one in found] == [(0.0, 0.0, True)] * 2
+    # Next to nothing is infinitely more than nothing.
+    (wrong,) = compare_outputs({"b": zeros}, {"b": zeros + np.float32(1e-20)})
+    assert not wrong.passed
+
+
+def test_a_value_is_judged_by_itself_where_it_is_larger_than_the_outputs_scale() -> None:
+    array = np.array([[10.0, 0.1, 0.1, 0.1]], np.float32)
+    (agreement,) = compare_outputs({"a": array}, {"a": array + np.array([[0.005, 0, 0, 0]], np.float32)})
+    assert agreement.max_relative == pytest.approx(0.0005, rel=1e-3)
+
+
+def test_differences_are_computed_in_float64() -> None:
+    """The checkpoint's values in float64, where a float32 has no digits left."""
+    reference = np.full((1, 2), 1.0 + 1e-9)
+    (agreement,) = compare_outputs({"a": reference}, {"a": np.ones((1, 2), np.float32)})
+    assert agreement.max_absolute == pytest.approx(1e-9, rel=1e-3)
+
+
+def test_the_nearest_of_several_partners_is_taken() -> None:
+    """Both fit; the mask counts first, and what is left over has to find the other one."""
+    near, far = one_instance(missing_px=1), one_instance(missing_px=6)
+    both = Instances(
+        np.concatenate([far.xyxy, near.xyxy]),
+        Masks.from_dense(np.concatenate([far.mask.dense(), near.mask.dense()])),
+        np.concatenate([far.confidence, near.confidence]),
+        np.concatenate([far.class_id, near.class_id]),
+    )
+    assert compare_instances(one_instance(), both).min_mask_iou == pytest.approx(0.999)
+    moved = one_instance(moved_px=(0.5, 0, 0, 0))
+    pair = Instances(
+        np.concatenate([moved.xyxy, one_instance().xyxy]),
+        Masks.from_dense(np.concatenate([one_instance().mask.dense()] * 2)),
+        np.array([0.5, 0.5], np.float32),
+        np.ones(2, np.int32),
+    )
+    assert compare_instances(one_instance(), pair).max_corner_change_px == 0
+    unsure = one_instance(confidence=0.501)
+    pair = Instances(
+        pair.xyxy[[1, 1]], pair.mask, np.concatenate([unsure.confidence, [0.5]]).astype(np.float32), pair.class_id
+    )
+    assert compare_instances(one_instance(), pair).max_confidence_change == 0
+
+
+def test_an_empty_mask_is_not_equal_to_a_full_one() -> None:
+    full = one_instance()
+    empty = Instances(full.xyxy, Masks.empty(1, 40, 50), full.confidence, full.class_id)
+    assert compare_instances(full, empty).matched == compare_instances(empty, full).matched == 0
