@@ -23,7 +23,7 @@ CHECKPOINT ?=
 IMAGE ?=
 BENCH_CHECKPOINT := $(or $(CHECKPOINT),out/yolact_resnet50.pth)
 
-.PHONY: demo test check format bench storm gpu gpu-pack integrations jetpack6 jetpack7 tables clean
+.PHONY: demo test check format bench storm gpu gpu-pack integrations jetpack6 jetpack7 mutants tables clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py --output out/demo $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(if $(IMAGE),--image "$(IMAGE)")
@@ -84,6 +84,13 @@ integrations:
 # that name must be here; no Jetson and no GPU is needed.
 jetpack6 jetpack7:
 	$(PYTHON) .ci/integrations.py $@ --results benchmarks/results
+
+# Do the tests notice? Small faults, one at a time, in modules whose errors would be wrong results: docs/mutants.md. It
+# takes hours, and goes on where it was stopped; MUTANTS="nms --sample 40" is some of one module's.
+MUTANTS ?=
+
+mutants: $(READY)
+	OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python -m yolact_benchmarks.studies.mutants $(MUTANTS)
 
 # Writes the tables of README.md and docs/ from the records.
 tables: $(READY)

@@ -22,6 +22,7 @@ DOCUMENTS = (
             "benchmarks",
             "decisions",
             "kernels",
+            "mutants",
             "precision",
             "reliability",
             "runtime",
@@ -289,9 +290,39 @@ def _storm(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def _mutants(record: dict[str, Any]) -> list[str]:
+    """A row for each module: what was tried, and what the tests noticed."""
+    lines = []
+    for row in record["results"]["modules"]:
+        excused = sum("reason" in survivor for survivor in row["survivors"])
+        lines.append(
+            f"| {row['name']} (`{Path(row['module']).name}`) | {record['results']['tests']} "
+            f"| {row['tried']} of {row['of']} | {row['noticed']} (**{row['noticed'] / row['tried']:.0%}**) "
+            f"| {excused} | {len(row['survivors']) - excused} |"
+        )
+    return lines
+
+
+def _mutant_survivors(record: dict[str, Any]) -> list[str]:
+    """A row for each survivor of the present tests."""
+    if record["results"]["tests"] != "now":
+        return []
+    return [
+        f"| {row['name']}, line {survivor['line']} | `{_in_a_cell(survivor['change'])}` "
+        f"| {survivor.get('reason', '')} |"
+        for row in record["results"]["modules"]
+        for survivor in row["survivors"]
+    ]
+
+
+def _in_a_cell(code: str) -> str:
+    short = code if len(code) <= 160 else f"{code[:78]} … {code[-78:]}"
+    return short.replace("|", "\\|").replace("`", "'")
+
+
 _OF_MODELS = {"models", "pruning"}
 # Tables whose records have another name.
-_RECORDS = {"frames": "bench", "bad_inputs": "bad-inputs"}
+_RECORDS = {"frames": "bench", "bad_inputs": "bad-inputs", "mutant_survivors": "mutants"}
 _HEADERS = {
     "bad_inputs": "| kind of bad input | tries | right | done, with a warning | refused, with the reason | others lost "
     "| wrong in silence | broken |",
@@ -305,6 +336,8 @@ _HEADERS = {
     "kernels": "| kernel | registers of a thread | shared memory, bytes | stack and spills, bytes | architectures "
     "| compiler |",
     "models": "| checkpoint | configuration | classes | steps x batch | judged on | box AP | mask AP | mask AP50 |",
+    "mutants": "| module | tests | tried | noticed | survive, with a reason | survive |",
+    "mutant_survivors": "| module | change | why it may survive |",
     "pruning": "| checkpoint | parameters | GFLOPs | network | dense mask AP | pruned | recovered | measured on |",
     "quantisers": "| network, measure | quantiser, for | ranges | lost, all in INT8 | lost, final heads in float "
     "| made in (processor time) | extra memory | TensorRT-RTX | time over float32 |",
@@ -324,6 +357,8 @@ _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "export": _export,
     "kernels": _kernels,
     "models": _models,
+    "mutants": _mutants,
+    "mutant_survivors": _mutant_survivors,
     "pruning": _pruning,
     "quantisers": _quantisers,
     "simplifiers": _simplifiers,

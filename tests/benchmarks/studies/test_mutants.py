@@ -83,7 +83,8 @@ def test_every_fault_of_every_module_is_python_and_another_module(target: Target
 
 
 def test_every_reason_is_of_a_fault_that_can_be_made() -> None:
-    made = {(target.name, mutation.told) for target in TARGETS for mutation in find_mutations(target.source(ROOT))}
+    found = [(target.name, mutation) for target in TARGETS for mutation in find_mutations(target.source(ROOT))]
+    made = {(name, mutation.text, mutation.told) for name, mutation in found}
     assert set(REASONS) - made == set()
     assert all(len(reason) > 20 for reason in REASONS.values())
 
@@ -158,8 +159,11 @@ def test_what_is_noticed_and_what_survives(root: Path) -> None:
         "small: 6 mutants, 4 noticed, 0 with a reason, 2 survive",
     ]
     (record,) = root.with_name("kept").rglob("mutants.json")
-    (row,) = json.loads(record.read_text())["results"]
-    assert (row["tried"], row["noticed"], [item["line"] for item in row["survivors"]]) == (6, 4, [6, 6])
+    results = json.loads(record.read_text())["results"]
+    (row,) = results["modules"]
+    assert results["tests"] == "now"
+    assert (row["of"], row["tried"], row["noticed"]) == (6, 6, 4)
+    assert [item["line"] for item in row["survivors"]] == [6, 6]
     assert (root / "runtime" / "yolact_small.py").read_text() == MODULE
     # Outcomes are kept; what survived is tried again once there are other tests.
     kept = root.with_name("kept") / "small.jsonl"

@@ -95,3 +95,19 @@ def test_peers_and_planted_regressions_have_tables(tmp_path: Path) -> None:
 def test_an_unknown_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         tables.render("<!-- table: nothing --><!-- end -->", tmp_path)
+
+
+def test_mutants_have_a_row_for_each_module_and_one_for_each_survivor(tmp_path: Path) -> None:
+    folder = tmp_path / tables.RESULTS / "a"
+    folder.mkdir(parents=True)
+    survivors = [{"line": 7, "change": "boolean: a | b -> c", "reason": "no difference"}, {"line": 8, "change": "d"}]
+    row = {"name": "nms", "module": "x/nms.py", "of": 90, "tried": 20, "noticed": 18, "survivors": survivors}
+    for name, tests in (("mutants", "now"), ("mutants-before", "before")):
+        (folder / f"{name}.json").write_text(json.dumps({"results": {"tests": tests, "modules": [row]}}))
+    text = "<!-- table: mutants -->\n<!-- end -->\n<!-- table: mutant_survivors -->\n<!-- end -->"
+    lines = tables.render(text, tmp_path).splitlines()
+    assert "| nms (`nms.py`) | now | 20 of 90 | 18 (**90%**) | 1 | 1 |" in lines
+    assert "| nms (`nms.py`) | before | 20 of 90 | 18 (**90%**) | 1 | 1 |" in lines
+    assert "| nms, line 7 | `boolean: a \\| b -> c` | no difference |" in lines
+    assert "| nms, line 8 | `d` |  |" in lines
+    assert sum(line.startswith("| nms, line") for line in lines) == 2

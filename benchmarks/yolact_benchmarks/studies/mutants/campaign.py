@@ -34,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="so many of each module's mutants, drawn by the seed")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default 0)")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
+    parser.add_argument(
+        "--tests", default="now", metavar="WHEN", help="what the record calls these tests (default now)"
+    )
     options = parser.parse_args(arguments)
     if options.sample is not None and options.sample < 1:
         parser.error(f"--sample is at least 1, found {options.sample}")
@@ -47,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
                 print(_line(rows[-1]), flush=True)
     if options.results:
         sample = "" if options.sample is None else f" --sample {options.sample} --seed {options.seed}"
-        write_record(options.results, "mutants", rows, _COMMAND + sample)
+        name = "mutants" if options.tests == "now" else f"mutants-{options.tests}"
+        write_record(options.results, name, {"tests": options.tests, "modules": rows}, _COMMAND + sample)
     return int(any("reason" not in survivor for row in rows for survivor in row["survivors"]))
 
 
@@ -117,12 +121,14 @@ def row_of(target: Target, outcomes: Iterator[tuple[Mutation, str]]) -> dict[str
             noticed += 1
             continue
         survivor = {"line": mutation.line, "change": mutation.told}
-        if reason := REASONS.get((target.name, mutation.told)):
+        if reason := REASONS.get((target.name, mutation.text, mutation.told)):
             survivor["reason"] = reason
         else:
             print(f"  {target.module}:{mutation.line}: {mutation.told}", flush=True)
         survivors.append(survivor)
-    return {"name": target.name, "module": target.module, "tried": tried, "noticed": noticed, "survivors": survivors}
+    total = len(find_mutations(target.source(ROOT)))
+    row = {"name": target.name, "module": target.module, "of": total, "tried": tried, "noticed": noticed}
+    return row | {"survivors": survivors}
 
 
 def _line(row: dict[str, Any]) -> str:

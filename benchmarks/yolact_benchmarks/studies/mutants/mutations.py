@@ -47,6 +47,7 @@ class Mutation:
 
     Attributes:
         line: Where it begins, counted from 1.
+        text: That line, without the spaces around it.
         kind: ``comparison``, ``boolean``, ``arithmetic``, ``constant``, ``condition``, ``removed``, ``returned`` or
             ``swapped``.
         start: Offset of the first byte that is replaced, in UTF-8.
@@ -56,6 +57,7 @@ class Mutation:
     """
 
     line: int
+    text: str
     kind: str
     start: int
     end: int
@@ -87,6 +89,7 @@ class _Finder(ast.NodeVisitor):
     def __init__(self, source: str) -> None:
         self.found: list[Mutation] = []
         self._content = source.encode()
+        self._lines = [line.strip() for line in source.splitlines()]
         self._starts = [0]
         for line in self._content.splitlines(keepends=True):
             self._starts.append(self._starts[-1] + len(line))
@@ -99,7 +102,7 @@ class _Finder(ast.NodeVisitor):
         if isinstance(new, ast.expr) and not isinstance(new, (ast.Constant, ast.Name, ast.Call)):
             after = f"({after})"
         before = " ".join(self._content[start:end].decode().split())
-        self.found.append(Mutation(node.lineno, kind, start, end, before, after))
+        self.found.append(Mutation(node.lineno, self._lines[node.lineno - 1], kind, start, end, before, after))
 
     # --- what is passed over ---
 

@@ -4,5 +4,14 @@ from __future__ import annotations
 
 __all__ = ["REASONS"]
 
-REASONS: dict[tuple[str, str], str] = {}
-"""(module's name, the change as :attr:`Mutation.told` says it) -> reason."""
+_NO_VALUES = "the number is that of an output without values, whose differences are none whatever they are divided by"
+_TINY = "keeps a division by zero away; which tiny number does so makes no difference"
+_RMS = "rms = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64)))) if reference.size else 0.0"
+_SCALE = "scale = np.maximum(np.abs(reference), max(rms, 1e-30))"
+REASONS: dict[tuple[str, str, str], str] = {
+    ("verify", _RMS, "constant: 0.0 -> 0.5"): _NO_VALUES,
+    ("verify", _RMS, "constant: 0.0 -> 2"): _NO_VALUES,
+    ("verify", _SCALE, "constant: 1e-30 -> 2e-30"): _TINY,
+    ("verify", _SCALE, "constant: 1e-30 -> 5e-31"): _TINY,
+}
+"""(module's name, the line without its indentation, the change as :attr:`Mutation.told` says it) -> reason."""
