@@ -22,7 +22,6 @@ from yolact_runtime import Segmenter
 from yolact_runtime.commands import run_cli
 from yolact_runtime.model.bundle import open_bundle
 from yolact_runtime.model.manifest import METADATA_KEY, Manifest
-from yolact_runtime.model.onnx_metadata import read_metadata
 
 Narrow = Callable[[str], dict[str, torch.Tensor]]
 Save = Callable[..., Path]
@@ -52,7 +51,7 @@ def test_a_checkpoint_becomes_a_bundle_that_runs(
     opened = open_bundle(bundle)
     assert (opened.manifest.input.height, opened.manifest.input.width) == (256, 288)
     assert opened.manifest.provenance["config"] == name
-    embedded = Manifest.from_json(read_metadata(opened.network)[METADATA_KEY], "model")
+    embedded = Manifest.from_json(opened.network.metadata()[METADATA_KEY], "model")
     assert embedded.artefacts == {}
     assert embedded.priors == opened.manifest.priors
     assert json.loads(report.read_text())["verification"]["passed"] is True
