@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from support.precompiled import with_kernels
+from support.staged import TOKEN
 from yolact_export.bundle_writer import check_destination, staged_bundle, write_manifest
+from yolact_export.commands.cli import main as yolact_export
 from yolact_export.errors import ExportError
 from yolact_plugins import staging
 from yolact_runtime.model.bundle import read_manifest
@@ -131,3 +133,16 @@ def test_a_folder_with_somebody_elses_manifest_is_left_alone(tmp_path: Path) -> 
     (tmp_path / "index.html").touch()
     with pytest.raises(ExportError, match="no bundle of ours"):
         check_destination(tmp_path)
+
+
+def test_a_bundle_whose_replacement_was_killed_between_two_renames_is_put_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the next command that would change it, which has something to change then."""
+    bundle = tmp_path / "a.bundle"
+    write(bundle, b"old")
+    bundle.rename(tmp_path / f".a.bundle.{TOKEN}.earlier")
+    assert yolact_export([str(bundle)]) == 2
+    assert "is a bundle" in capsys.readouterr().err
+    assert (bundle / "model.fp32.onnx").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bundle"]

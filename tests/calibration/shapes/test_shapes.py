@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.staged import TOKEN
 from yolact_calibration.labels.coco import CocoAnnotations, boxes_xyxy
 from yolact_calibration.shapes import main
 from yolact_calibration.shapes.scene import CLASS_NAMES, SceneOptions, make_scene
@@ -67,6 +68,19 @@ def test_running_again_changes_no_byte(tmp_path: Path) -> None:
     before = _contents(tmp_path)
     assert _write(tmp_path) == 0
     assert _contents(tmp_path) == before
+
+
+def test_what_a_killed_run_has_left_is_no_other_file(tmp_path: Path) -> None:
+    assert _write(tmp_path / "scenes") == 0
+    whole = _contents(tmp_path / "scenes")
+    left = [tmp_path / "scenes" / f".instances.json.{TOKEN}.tmp"]
+    picture = min((tmp_path / "scenes" / "images").iterdir())
+    left.append(picture.with_name(f".{picture.name}.{TOKEN}.tmp"))
+    picture.unlink()
+    for path in left:
+        path.write_bytes(b"half")
+    assert _write(tmp_path / "scenes") == 0
+    assert _contents(tmp_path / "scenes") == whole
 
 
 def test_an_interrupted_run_is_finished_and_a_set_can_grow(tmp_path: Path) -> None:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.engine_graphs import CONVOLUTIONS, small_model, write_engine_bundle
 from support.precompiled import with_kernels
-from yolact_export.bundle_writer import check_destination
+from support.staged import TOKEN
+from yolact_export.bundle_writer import carry_over, check_destination
 from yolact_export.engine import bundle as engine_bundle
+from yolact_export.engine.build import BuiltEngine
 from yolact_export.engine.bundle import build_engines, engine_precisions
 from yolact_export.engine.options import EngineOptions
+from yolact_export.engine.process import build_in_process
 from yolact_export.engine.progress import BuildProgress
 from yolact_export.errors import EngineBuildError, UsageError
+from yolact_plugins.compile import manifest_entry
+from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT
+from yolact_plugins.files import write_atomically
 from yolact_runtime.backends.engine_file import find_engine, read_engine
 from yolact_runtime.errors import BundleError, SelfTestError
 from yolact_runtime.model.bundle import (
@@ -29,6 +39,7 @@ from yolact_runtime.model.bundle import (
     read_manifest,
 )
 from yolact_runtime.model.kernel_folder import bundle_kernels
+from yolact_runtime.model.manifest import Artefact
 from yolact_runtime.model.manifest_signature import encode_record
 
 RTX = EngineOptions("rtx")
@@ -75,6 +86,77 @@ def test_a_second_build_replaces_the_first_and_removes_a_signature(tmp_path: Pat
     ((before, after),) = changes
     assert before.artefacts["model.fp32.rtx.plan"] == first[0].artefact
     assert after == read_manifest(bundle)
+
+
+def test_builders_of_one_bundle_lose_nothing_of_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has read the manifest and is about to write it waits for another who has read it, too: there is none."""
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32", "fp16"))
+    built, meeting = threading.Barrier(3), threading.Barrier(2)
+
+    def build(*arguments: Any) -> BuiltEngine:
+        engine = build_in_process(*arguments)
+        built.wait(60)
+        return engine
+
+    def write(path: Path, content: bytes) -> None:
+        if path.name == MANIFEST_NAME:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(1)
+        write_atomically(path, content)
+
+    monkeypatch.setattr(engine_bundle, "build_in_process", build)
+    for module in (engine_bundle, manifest_entry):
+        monkeypatch.setattr(module, "write_atomically", write)
+
+    def compile_kernels() -> None:
+        built.wait(60)
+        with_kernels(bundle, "sm_87")
+
+    builders = [functools.partial(build_engines, bundle, [precision], RTX) for precision in ("fp32", "fp16")]
+    threads = [threading.Thread(target=work) for work in (*builders, compile_kernels)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert meeting.broken
+    engines = {"model.fp32.rtx.plan", "model.fp16.rtx.plan"}
+    assert {*engines, KERNELS_ARTEFACT} <= set(read_manifest(bundle).artefacts)
+    for precision in ("fp32", "fp16"):
+        assert read_engine(find_engine(bundle, precision, "rtx"))
+    assert bundle_kernels(bundle)
+
+
+def test_only_the_engine_that_failed_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another builder may have put a better one there meanwhile."""
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
+    another: list[Artefact] = []
+
+    def fail_late(folder: Path, *_: object) -> None:
+        monkeypatch.setattr(engine_bundle, "try_engine", lambda *_: None)
+        options = EngineOptions("rtx", compute_capabilities=("8.6",))
+        another.append(build_engines(folder, None, options)[0].artefact)
+        raise SelfTestError("it differs")
+
+    monkeypatch.setattr(engine_bundle, "try_engine", fail_late)
+    with pytest.raises(SelfTestError, match="it differs"):
+        build_engines(bundle, None, RTX)
+    assert read_manifest(bundle).artefacts["model.fp32.rtx.plan"] == another[0]
+    assert read_engine(find_engine(bundle, "fp32", "rtx"))
+
+
+def test_what_a_killed_builder_has_left(tmp_path: Path) -> None:
+    """The beginning of a plan under its hidden name, or a whole one that is not listed: an export may replace it."""
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
+    left = [f".model.fp32.rtx.plan.{TOKEN}.tmp", f".manifest.json.{TOKEN}.tmp", "model.fp16.rtx.plan"]
+    for name in left:
+        (bundle / name).touch()
+    check_destination(bundle)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    carry_over(bundle, copy)
+    assert not [name for name in names(copy) if name.startswith(".")]
+    build_engines(bundle, None, RTX)
+    assert not [name for name in names(bundle) if name.startswith(".")]
 
 
 def test_an_engine_that_cannot_be_tried_here_says_where_it_can(tmp_path: Path) -> None:
