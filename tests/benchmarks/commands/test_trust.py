@@ -166,7 +166,7 @@ def test_what_is_not_signed_as_it_should_be_is_not_measured(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    key, message = vendor.public, "its manifest.json is not the one that was signed"
+    key, message = vendor.public, "was changed after it was signed"
     if case == "another key":
         key, message = device.public, "does not belong to the key that signed it"
     elif case == "no signature":
