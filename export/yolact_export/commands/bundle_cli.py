@@ -26,7 +26,7 @@ from yolact_export.commands.precision_cli import (
     say_precisions,
     wants_precision,
 )
-from yolact_export.commands.signing_cli import open_seal, sign_existing
+from yolact_export.commands.signing_cli import open_seal, sign_existing, without_reminder
 from yolact_export.errors import UsageError, YolactError
 from yolact_plugins.files import human_size
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
@@ -138,7 +138,8 @@ def _add_precisions(options: argparse.Namespace, bundle: Path, terminal: Termina
     seal = open_seal(options, bundle, terminal)
     started = time.monotonic()
     existing = ExistingBundle(bundle)
-    existing.require_sound(options.threads or 0)
+    with without_reminder():
+        existing.require_sound(options.threads or 0)
     usual = existing.manifest.input.bit_depth
     adder = network_adder(options, terminal, existing.earlier_rows, usual)
     if None not in (usual, options.bit_depth) and usual != options.bit_depth:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 from collections.abc import Iterator
@@ -13,15 +14,17 @@ from yolact_export.errors import UsageError
 from yolact_plugins.compile.manifest_entry import is_signed, without_signature
 from yolact_runtime.commands.signature_options import add_verify_key_option
 from yolact_runtime.errors import SignatureError
-from yolact_runtime.model.bundle import SIGNATURE_NAME, read_manifest
+from yolact_runtime.model.bundle import SIGNATURE_NAME, open_bundle, read_manifest
 from yolact_runtime.model.bundle_signature import require_own_signature, sign_bundle, verify_bundle
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.model.signing_keys import REQUIRE_VARIABLE, fingerprint, key_paths, read_private_key
 from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
-__all__ = ["BundleSeal", "add_signing_options", "open_new_seal", "open_seal", "sign_existing"]
+__all__ = ["BundleSeal", "add_signing_options", "open_new_seal", "open_seal", "sign_existing", "without_reminder"]
 
 _KEY_VARIABLE = "YOLACT_SIGNING_KEY"
+_REMINDER = open_bundle.__module__
+"""Logger that reminds whoever opens a signed bundle without a key."""
 
 
 def add_signing_options(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +125,8 @@ class BundleSeal:
         """Say at the end of the work, whatever it is, what the signature is now and what to type next."""
         is_done = False
         try:
-            yield
+            with without_reminder():
+                yield
             is_done = True
         finally:
             if not is_signed(self._bundle) and (self._was_signed or self._key is not None):
@@ -138,6 +142,21 @@ class BundleSeal:
                 f"{self._bundle} was changed by somebody else while this command worked on it, and is not signed: that "
                 f"change is not vouched for. If you know what it was: yolact-export {_words(self._bundle)} --sign KEY"
             )
+
+
+@contextmanager
+def without_reminder() -> Iterator[None]:
+    """Nobody is reminded to have the signature checked while this command, which looked at it, opens the bundle."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "the signature was not checked" not in record.getMessage()
+
+    logger = logging.getLogger(_REMINDER)
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def open_seal(options: argparse.Namespace, bundle: Path, terminal: Terminal) -> BundleSeal:

@@ -14,7 +14,7 @@ from yolact_plugins.errors import (
     MissingDependencyError,
 )
 from yolact_runtime.backends.tensorrt import TARGETS
-from yolact_runtime.errors import BackendUnavailableError, EngineMismatchError, NoGoldenFrameError
+from yolact_runtime.errors import BackendUnavailableError, EngineMismatchError, NoGoldenFrameError, SignatureError
 from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["try_engine"]
@@ -29,6 +29,8 @@ _NOT_HERE = (
     MissingCubinError,
     MissingDependencyError,
     NoGoldenFrameError,
+    # A machine that runs only what others signed.
+    SignatureError,
 )
 
 

@@ -18,7 +18,7 @@ from yolact_export.engine.build import BuiltEngine
 from yolact_export.errors import EngineBuildError
 from yolact_plugins.compile.manifest_entry import put_kernels
 from yolact_runtime.errors import SelfTestError
-from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME, read_manifest
+from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME, open_bundle, read_manifest
 from yolact_runtime.model.bundle_signature import sign_bundle, verify_bundle
 
 ENGINE = ("--engine", "--target", "rtx", "--compute-capability", "8.6")
@@ -261,7 +261,7 @@ def test_an_empty_variable_is_a_mistake(
 ) -> None:
     monkeypatch.setenv(name, "")
     assert export(bundle, *ENGINE) == 1
-    assert f"{name} is set " in capsys.readouterr().err
+    assert f"{name} is set" in capsys.readouterr().err
     assert not built
 
 
@@ -291,6 +291,38 @@ def test_without_cryptography_nothing_passes_for_signed_or_verified(
     assert export(bundle, *(word.format(device=device.private, public=device.public) for word in words)) == 1
     assert 'pip install "yolact-deploy[sign]"' in capsys.readouterr().err
     assert (files(bundle), built) == (before, [])
+
+
+def test_who_signs_is_not_reminded_to_verify(
+    bundle: Path, device: Keys, built: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_bundle(bundle, device.private)
+    tried: list[str] = []
+
+    def try_engine(folder: Path, name: str, *_: Any) -> None:
+        tried.append(name)
+        open_bundle(folder)
+
+    monkeypatch.setattr(engine_bundle, "try_engine", try_engine)
+    assert export(bundle, *ENGINE, "--sign", device.private) == 0
+    assert len(tried) == len(built) == 2
+    assert "was not checked" not in caplog.text
+    export(bundle, "--sign", device.private)
+    rename_a_class(bundle)
+    assert export(bundle, "--sign", device.private, "--drop-signature") == 0
+    open_bundle(bundle)
+    assert "was not checked" in caplog.text
+
+
+def test_an_engine_is_kept_on_a_machine_that_may_not_run_it(
+    bundle: Path, vendor: Keys, device: Keys, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sign_bundle(bundle, vendor.private)
+    monkeypatch.setenv("YOLACT_REQUIRE_SIGNATURE", str(vendor.public))
+    assert export(bundle, *ENGINE, "--sign", device.private) == 0
+    told = capsys.readouterr().err
+    assert f"model.fp32.rtx.plan: not tried, because the signature of {bundle / MANIFEST_NAME} does not fit" in told
+    assert "model.fp32.rtx.plan" in verify_bundle(bundle, device.public).artefacts
 
 
 # --- builds that end early --------------------------------------------------------------------------------------------
