@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from yolact_export.errors import ExportError, ManifestError
@@ -27,7 +27,9 @@ __all__ = [
     "REPORT_PAGE_NAME",
     "carry_over",
     "check_destination",
+    "encode_manifest",
     "link_file",
+    "put_manifest",
     "staged_bundle",
     "write_manifest",
 ]
@@ -139,6 +141,38 @@ def link_file(path: Path | str, target: Path | str) -> None:
         shutil.copy2(path, target, follow_symlinks=False)
 
 
+def encode_manifest(manifest: Manifest) -> str:
+    """A manifest as its document, once the runtime's own reader has made the same manifest of it.
+
+    Raises:
+        ExportError: It would be refused by the runtime, or be read as another one.
+    """
+    text = manifest.to_json()
+    try:
+        again = Manifest.from_json(text, "the manifest")
+    except ManifestError as error:
+        raise ExportError(f"the runtime would refuse this model, so nothing is written: {error}") from error
+    if again != manifest:
+        names = [
+            field.name for field in fields(manifest) if getattr(again, field.name) != getattr(manifest, field.name)
+        ]
+        raise ExportError(
+            f"the runtime would read another manifest than the one that is written, so nothing is: {', '.join(names)} "
+            f"would change"
+        )
+    return text
+
+
+def put_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``, if it can be read again: :func:`encode_manifest`.
+
+    Raises:
+        ExportError: It cannot; nothing is written.
+        OSError: The disk is full, or the folder does not take files.
+    """
+    write_atomically(folder / MANIFEST_NAME, encode_manifest(manifest).encode())
+
+
 def write_manifest(
     folder: Path, manifest: Manifest, roles: Mapping[str, str], precisions: Mapping[str, str] | None = None
 ) -> Manifest:
@@ -152,6 +186,9 @@ def write_manifest(
 
     Returns:
         The manifest as written.
+
+    Raises:
+        ExportError: The runtime would refuse it; nothing is written.
     """
     of_file = precisions or {}
     artefacts = {
@@ -164,5 +201,5 @@ def write_manifest(
         for name, role in roles.items()
     }
     complete = replace(manifest, artefacts=artefacts)
-    write_atomically(folder / MANIFEST_NAME, complete.to_json().encode())
+    put_manifest(folder, complete)
     return complete

@@ -22,6 +22,7 @@ import onnxruntime
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.float16.rounding import simulate_float16
 from yolact_calibration.quantisation.trial import GraphBackend
+from yolact_export.bundle_writer import put_manifest
 from yolact_export.drawing import draw_frame
 from yolact_plugins.files import write_atomically
 from yolact_runtime.backends import Backend, create_backend
@@ -40,7 +41,7 @@ from yolact_runtime.golden import (
     expectation_name,
     sample,
 )
-from yolact_runtime.model.bundle import MANIFEST_NAME, NETWORK_ROLE, checked_artefact
+from yolact_runtime.model.bundle import NETWORK_ROLE, checked_artefact
 from yolact_runtime.model.manifest import Artefact, Manifest
 from yolact_runtime.model.network_outputs import RawOutputs
 from yolact_runtime.opening import OpenModel, SharedNetwork, frame_path
@@ -124,7 +125,7 @@ def write_golden(folder: Path, manifest: Manifest, say: Say = lambda _: None, nu
     artefact = Artefact(GOLDEN_ROLE, "", hashlib.sha256(content).hexdigest(), len(content))
     others = {name: other for name, other in manifest.artefacts.items() if name != GOLDEN_NAME}
     complete = dataclasses.replace(manifest, artefacts={**others, GOLDEN_NAME: artefact})
-    write_atomically(folder / MANIFEST_NAME, complete.to_json().encode())
+    put_manifest(folder, complete)
     return complete
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from yolact_export.bundle_writer import REPORT_NAME, check_destination, staged_bundle, write_manifest
+from yolact_export.bundle_writer import REPORT_NAME, check_destination, encode_manifest, staged_bundle, write_manifest
 from yolact_export.checkpoint.checkpoint import CheckpointOptions, LoadedCheckpoint, load_checkpoint
 from yolact_export.checkpoint.weights import TOP_LEVEL
 from yolact_export.drawing import draw_frame
@@ -112,8 +112,9 @@ def export_checkpoint(
     for finding in loaded.findings:
         say(f"  {finding}")
     manifest = _manifest(loaded, checkpoint, options)
+    options = replace(options, metadata={METADATA_KEY: encode_manifest(manifest)})
     with staged_bundle(bundle) as folder:
-        roles = _write_models(folder, loaded, replace(options, metadata={METADATA_KEY: manifest.to_json()}), say)
+        roles = _write_models(folder, loaded, options, say)
         say("verifying against torch")
         findings, expected = loaded.findings, _expect(loaded, manifest)
         require_finite(expected.outputs)

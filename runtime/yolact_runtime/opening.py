@@ -27,7 +27,13 @@ from yolact_runtime.model.bundle import Bundle
 from yolact_runtime.model.kernel_folder import bundle_kernels
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.model.model_file import ModelFile
-from yolact_runtime.model.network_outputs import check_output_types, require_float
+from yolact_runtime.model.network_outputs import (
+    OutputType,
+    check_input_type,
+    check_mask_iou_type,
+    check_output_types,
+    require_float,
+)
 from yolact_runtime.model.signing_keys import REQUIRE_VARIABLE
 from yolact_runtime.model_files import ModelFiles, Origin
 from yolact_runtime.segmenter_options import SegmenterOptions
@@ -130,6 +136,10 @@ def open_model(
             if files.mask_iou is not None and options.mask_rescoring:
                 mask_iou = _open_mask_iou(network, files.mask_iou, options.num_threads)
             manifest = _manifest_of(network, files, options)
+            # Before anything is made in the size that the manifest claims.
+            _check_network(network, manifest)
+            if isinstance(mask_iou, OnnxRuntimeBackend):
+                check_mask_iou_type(mask_iou.outputs, manifest)
             return OpenModel(manifest, SharedNetwork(network, mask_iou), files.origin(), files.file)
         except BaseException:
             close_after_failure(network.close)
@@ -151,10 +161,25 @@ def _manifest_of(network: Backend, files: ModelFiles, options: SegmenterOptions)
         return inside
     if manifest is None:
         raise BackendError(f"{network.name}: {files.file} has no manifest")
-    if isinstance(network, OnnxRuntimeBackend):
-        # An engine's tensors are looked at with the kernels that read them.
-        check_output_types(network.outputs, manifest)
     return manifest
+
+
+def _check_network(network: Backend, manifest: Manifest) -> None:
+    """Hold what a network declares of its tensors against the manifest.
+
+    Raises:
+        OutputError: They differ.
+    """
+    if isinstance(network, OnnxRuntimeBackend):
+        inputs, outputs = network.inputs, network.outputs
+    elif isinstance(network, DeviceBackend):
+        types = {tensor.name: OutputType(str(tensor.dtype), tensor.shape) for tensor in network.tensors}
+        inputs = {tensor.name: types.pop(tensor.name) for tensor in network.tensors if tensor.is_input}
+        outputs = types
+    else:
+        return
+    check_input_type(inputs, manifest)
+    check_output_types(outputs, manifest)
 
 
 def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
@@ -179,6 +204,7 @@ def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
             _log.warning(
                 "%s: the network's outputs are downloaded and post-processed on the CPU, as asked", network.name
             )
+            _check_network(network, manifest)
         postprocess = Postprocessor.of(manifest, settings, options.crop_margin, rescore)
         return HostPath(manifest, network, postprocess, shared.drop)
     except BaseException:

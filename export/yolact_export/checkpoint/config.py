@@ -25,6 +25,7 @@ from yolact_export.model.config import (
 )
 from yolact_plugins.files import counted
 from yolact_plugins.text import unprintable
+from yolact_runtime.model.manifest_limits import MAX_NAME
 
 __all__ = ["CheckpointOptions", "choose_class_names", "choose_config"]
 
@@ -269,7 +270,7 @@ def choose_class_names(
     """Names of the foreground classes, and a line that says where they come from.
 
     Raises:
-        CheckpointError: There are not as many names as the model has classes, or a name has control characters.
+        CheckpointError: There are not as many names as the model has classes, or a name is too long or unprintable.
     """
     count = config.num_classes - 1
     if options.class_names is not None:
@@ -301,6 +302,11 @@ def choose_class_names(
 def _require_names(names: Sequence[str], path: Path) -> tuple[str, ...]:
     """No manifest takes others: names are printed on terminals and written into logs."""
     for index, name in enumerate(names):
+        if len(name) > MAX_NAME:
+            raise CheckpointError(
+                f"{path}: the name of class {index} has {len(name)} characters, {MAX_NAME} at most. Name the classes "
+                f"with --class-names"
+            )
         if (character := unprintable(name)) is not None:
             raise CheckpointError(
                 f"{path}: the name of class {index} is {json.dumps(name)[:60]}, and {character} is no character of a "

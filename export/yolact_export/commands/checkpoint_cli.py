@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from yolact_export.commands.class_names import read_class_names
 from yolact_export.errors import UsageError
 from yolact_export.model.config import CONFIGS, LEAST_SIDE_PX, NUM_LEVELS
+from yolact_runtime.model.manifest_limits import HUGE, MAX_LEVELS, MAX_PIXELS, MAX_SIDE, TINY
 
 if TYPE_CHECKING:
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
@@ -77,12 +78,14 @@ def _parse_size(text: str | None) -> int | tuple[int, int] | None:
     """``550`` or ``WIDTHxHEIGHT``; the result is a side, or ``(height, width)``."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text)
     if match is None:
         raise UsageError(f'--input-size is a number or WIDTHxHEIGHT, such as 550 or 960x544; found "{text}"')
     sides = [int(side) for side in match.groups() if side is not None]
     for side in sides:
         check_side(side)
+    if sides[0] * sides[-1] > MAX_PIXELS:
+        raise UsageError(f"--input-size is {MAX_PIXELS} pixels in all at most, found {text}")
     return sides[0] if len(sides) == 1 else (sides[1], sides[0])
 
 
@@ -90,10 +93,12 @@ def check_side(side: int) -> None:
     """Refuse an input that no model can have.
 
     Raises:
-        UsageError: It is too small.
+        UsageError: It is too small or too large.
     """
     if side < LEAST_SIDE_PX:
         raise UsageError(f"--input-size is {LEAST_SIDE_PX} pixels or more on each side, found {side}")
+    if side > MAX_SIDE:
+        raise UsageError(f"--input-size is {MAX_SIDE} pixels at most on each side, found {side}")
 
 
 def check_config_name(name: str | None) -> None:
@@ -110,7 +115,7 @@ def parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
     """Levels are separated by commas, several scales of a level by slashes.
 
     Raises:
-        UsageError: They are no pixels above 0, or not as many as a model has.
+        UsageError: They are no pixels above 0, beyond what a manifest may say, or not as many as a model has.
     """
     if text is None:
         return None
@@ -118,6 +123,10 @@ def parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
         scales = tuple(tuple(float(scale) for scale in level.split("/")) for level in text.split(","))
     except ValueError as error:
         raise UsageError(f'--prior-scales are numbers such as 24,48,96,192,384; found "{text}"') from error
+    if any(0 < scale < TINY or HUGE < scale < math.inf for level in scales for scale in level):
+        raise UsageError(f'--prior-scales are between {TINY:g} and {HUGE:g} pixels; found "{text}"')
+    if any(len(level) > MAX_LEVELS for level in scales):
+        raise UsageError(f"--prior-scales has {MAX_LEVELS} scales of a level at most")
     if not all(0 < scale < math.inf for level in scales for scale in level):
         raise UsageError(f'--prior-scales are pixels above 0, such as 24,48,96,192,384; found "{text}"')
     if len(scales) != NUM_LEVELS or len({len(level) for level in scales}) != 1:

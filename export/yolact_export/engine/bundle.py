@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from yolact_export.bundle_writer import REJECTED_ENGINE_SUFFIX
+from yolact_export.bundle_writer import REJECTED_ENGINE_SUFFIX, put_manifest
 from yolact_export.engine.build import BuiltEngine, check_model
 from yolact_export.engine.layers import Convolution, find_convolutions
 from yolact_export.engine.onnx_outline import OnnxOutline, read_outline
@@ -29,7 +29,6 @@ from yolact_runtime.backends.engine_file import engine_file_name
 from yolact_runtime.errors import BundleError, YolactError
 from yolact_runtime.model.bundle import (
     ENGINE_ROLE,
-    MANIFEST_NAME,
     NETWORK_ROLE,
     artefact_path,
     read_manifest,
@@ -269,5 +268,5 @@ def _reject(bundle: Path, name: str, artefact: Artefact, say: Say, seal: Seal) -
 
 def _write_artefacts(bundle: Path, manifest: Manifest, artefacts: Mapping[str, Artefact]) -> Manifest:
     changed = replace(manifest, artefacts=artefacts)
-    write_atomically(bundle / MANIFEST_NAME, changed.to_json().encode())
+    put_manifest(bundle, changed)
     return changed

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from yolact_export.errors import ConfigError
+from yolact_export.errors import ConfigError, ManifestError
 from yolact_runtime.model.manifest import InputSpec, PriorSpec
 
 __all__ = [
@@ -147,6 +147,12 @@ class YolactConfig:
             )
         if any(scale <= 0 for scales in self.prior_scales_px for scale in scales):
             raise ConfigError(f"{self.name}: prior scales are pixels above 0, found {self.prior_scales_px}")
+        try:
+            # What no manifest can say no bundle can have: found here, before anything is trained or exported.
+            self.input_spec()
+            self.prior_spec()
+        except ManifestError as error:
+            raise ConfigError(f"{self.name}: {error}") from error
 
     @property
     def priors_per_cell(self) -> int:

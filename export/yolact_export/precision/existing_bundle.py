@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yolact_export.bundle_writer import REJECTED_SUFFIX, REPORT_NAME, carry_over, link_file
+from yolact_export.bundle_writer import REJECTED_SUFFIX, REPORT_NAME, carry_over, link_file, put_manifest
 from yolact_export.golden import write_golden
 from yolact_export.precision.precision import PrecisionResult, network_name
 from yolact_plugins.compile.manifest_entry import SIGNATURE_NAMES
@@ -149,7 +149,7 @@ class ExistingBundle:
             if bit_depth is not None:
                 manifest = replace(manifest, input=replace(manifest.input, bit_depth=bit_depth))
             carry_over(self._place, folder, {MANIFEST_NAME, *SIGNATURE_NAMES, *gone, *_old_rejects(result)})
-            write_atomically(folder / MANIFEST_NAME, manifest.to_json().encode())
+            put_manifest(folder, manifest)
             document = {**self._report, **self._earlier_documents(result), "precision": report}
             write_atomically(folder / REPORT_NAME, (json.dumps(document, indent=2) + "\n").encode())
             finish(now, folder)

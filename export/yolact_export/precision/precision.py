@@ -22,7 +22,7 @@ from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.qdq_placement import Dialect, quantisable_tensors
 from yolact_calibration.quantisation.ranges import RangeMethod
 from yolact_calibration.quantisation.trial import NamedFrames, Trial
-from yolact_export.bundle_writer import REJECTED_SUFFIX
+from yolact_export.bundle_writer import REJECTED_SUFFIX, encode_manifest
 from yolact_export.graph.file import write_model
 from yolact_export.precision.guard_images import GuardImages
 from yolact_runtime.errors import BackendError
@@ -255,7 +255,7 @@ class _Adder:
         manifest = dataclasses.replace(
             self._manifest, precision=precision, provenance={**self._manifest.provenance, **plan}
         )
-        onnx.helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+        onnx.helper.set_model_props(model, {METADATA_KEY: encode_manifest(manifest)})
         write_model(model, path)
         return path
 

@@ -32,6 +32,8 @@ from yolact_plugins.text import read_json
 __all__ = [
     "KERNELS_ARTEFACT",
     "KERNELS_ROLE",
+    "MAX_MANIFEST_BYTES",
+    "OLDEST_VERSION",
     "SCHEMA_VERSION",
     "SIGNATURE_NAME",
     "SIGNATURE_NAMES",
@@ -40,6 +42,7 @@ __all__ = [
     "SignedBundleError",
     "check_manifest",
     "is_signed",
+    "migrated",
     "put_kernels",
     "without_signature",
 ]
@@ -47,8 +50,10 @@ __all__ = [
 KERNELS_ARTEFACT = f"{FOLDER_NAME}/{INDEX_NAME}"
 """Name of the entry."""
 KERNELS_ROLE = "kernels"
-SCHEMA_VERSION = 2
-"""Of the manifests that can take the entry; the runtime's own number, which a test compares."""
+SCHEMA_VERSION, OLDEST_VERSION = 2, 1
+"""Of the manifests that are written, and the oldest that are read."""
+MAX_MANIFEST_BYTES = 4 << 20
+"""Longest manifest that is read; one with eighty classes and every network has 8 kB."""
 SIGNATURE_NAME, SIGNATURE_RECORD_NAME = "manifest.json.sig", "signature.json"
 SIGNATURE_NAMES = (SIGNATURE_RECORD_NAME, SIGNATURE_NAME)
 """What signing writes, in the order in which it is removed: the signature itself goes last."""
@@ -60,6 +65,26 @@ class ManifestEntryError(YolactError):
 
 class SignedBundleError(YolactError):
     """A bundle is signed, and would lose its signature although nobody asked for that."""
+
+
+def migrated(document: dict[str, Any]) -> dict[str, Any]:
+    """A manifest's document in the schema version that is written; one that is already in it is returned itself.
+
+    Version 1 had no ``build`` of artefacts, which is empty for all that its release could put into a bundle.
+
+    Args:
+        document: Of a version from :data:`OLDEST_VERSION` to :data:`SCHEMA_VERSION`; not changed. Its fields are not
+            checked, and what has the wrong kind stays as it is.
+    """
+    if document.get("schema_version") == SCHEMA_VERSION:
+        return document
+    changed = {**document, "schema_version": SCHEMA_VERSION}
+    if isinstance(artefacts := document.get("artefacts"), dict):
+        changed["artefacts"] = {
+            name: {"build": {}, **artefact} if isinstance(artefact, dict) else artefact
+            for name, artefact in artefacts.items()
+        }
+    return changed
 
 
 def check_manifest(bundle: Path, drop_signature: bool = False) -> None:
@@ -201,7 +226,7 @@ def _encoded(document: dict[str, Any]) -> bytes:
 def _read_manifest(bundle: Path) -> dict[str, Any]:
     path = bundle / MANIFEST_NAME
     try:
-        document = read_json(path, allow_nan=True)  # other fields stay as they are
+        document = read_json(path, allow_nan=True, max_bytes=MAX_MANIFEST_BYTES)  # other fields stay as they are
         # What cannot be written again is found now, not after compiling.
         _encoded(document)
     except TextError as error:
@@ -213,11 +238,12 @@ def _read_manifest(bundle: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise _no_manifest(path, f"it holds a {type(document).__name__}, not an object")
     version = document.get("schema_version")
-    if not isinstance(version, int) or version != SCHEMA_VERSION:
+    if type(version) is not int or not OLDEST_VERSION <= version <= SCHEMA_VERSION:
         raise _refusal(
-            f"{path} has schema version {version!r}; this release knows version {SCHEMA_VERSION}",
+            f"{path} has schema version {version!r}; this release knows versions {OLDEST_VERSION} to {SCHEMA_VERSION}",
             "Export the checkpoint again, install the release that wrote it",
         )
+    document = migrated(document)
     if not isinstance(document.get("artefacts"), dict):
         raise _no_manifest(path, "its artefacts are no object")
     return document

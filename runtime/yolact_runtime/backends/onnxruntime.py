@@ -41,6 +41,7 @@ class OnnxRuntimeBackend:
         num_threads: CPU threads of one call; 0 leaves the choice to ONNX Runtime.
 
     Attributes:
+        inputs: What the model declares of its inputs.
         outputs: What the model declares of its outputs.
 
     Raises:
@@ -84,6 +85,7 @@ class OnnxRuntimeBackend:
         _forget_model(session)
         self._session: Any = session
         self._input_name: str = session.get_inputs()[0].name
+        self.inputs = {entry.name: _output_type(entry) for entry in session.get_inputs()}
         self.outputs = {output.name: _output_type(output) for output in session.get_outputs()}
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:

@@ -24,23 +24,24 @@ def make_priors(spec: PriorSpec, height: int, width: int) -> npt.NDArray[np.floa
         ``(P, 4)`` as ``(cx, cy, w, h)``, relative to the image, not clipped. Computed in float64 and rounded once, as
         upstream does. A new array that the caller owns.
     """
-    levels = [
-        _level_priors(size, scales, spec, height, width)
-        for size, scales in zip(spec.feature_sizes, spec.scales_px, strict=True)
-    ]
-    return np.concatenate(levels).astype(np.float32)
+    priors = np.empty((spec.num_priors, 4), np.float32)
+    begin = 0
+    for (rows, columns), scales in zip(spec.feature_sizes, spec.scales_px, strict=True):
+        per_cell = len(scales) * len(spec.aspect_ratios)
+        end = begin + rows * columns * per_cell
+        _fill_level(priors[begin:end].reshape(rows, columns, per_cell, 4), scales, spec, height, width)
+        begin = end
+    return priors
 
 
-def _level_priors(
-    size: tuple[int, int], scales_px: tuple[float, ...], spec: PriorSpec, height: int, width: int
-) -> npt.NDArray[np.float64]:
-    rows, columns = size
+def _fill_level(
+    priors: npt.NDArray[np.float32], scales_px: tuple[float, ...], spec: PriorSpec, height: int, width: int
+) -> None:
+    rows, columns = priors.shape[:2]
     scale, ratio = (axis.ravel() for axis in np.meshgrid(scales_px, np.sqrt(spec.aspect_ratios), indexing="ij"))
     width_px = scale * ratio
     height_px = width_px if spec.square else scale / ratio
-    priors = np.empty((rows, columns, len(scale), 4))
     priors[..., 0] = ((np.arange(columns) + 0.5) / columns)[None, :, None]
     priors[..., 1] = ((np.arange(rows) + 0.5) / rows)[:, None, None]
     priors[..., 2] = width_px / width
     priors[..., 3] = height_px / height
-    return priors.reshape(-1, 4)

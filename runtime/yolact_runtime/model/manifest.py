@@ -9,14 +9,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import types
-import typing
 from collections.abc import Mapping
-from typing import Any
 
-from yolact_plugins.text import decode_json, printable, unprintable
-from yolact_runtime.errors import ManifestError, TextError
+from yolact_plugins.compile.manifest_entry import MAX_MANIFEST_BYTES, SCHEMA_VERSION
+from yolact_runtime.errors import ManifestError
+from yolact_runtime.model.manifest_document import decode_manifest
+from yolact_runtime.model.manifest_limits import (
+    HUGE,
+    MAX_CLASSES,
+    MAX_ENTRIES,
+    MAX_KEPT,
+    MAX_LEVELS,
+    MAX_PIXELS,
+    MAX_PRIORS,
+    MAX_SIDE,
+    TINY,
+    plain,
+    require_length,
+    require_name,
+    require_sha256,
+    require_texts,
+    require_within,
+    shown,
+)
 
 __all__ = [
     "MAX_MANIFEST_BYTES",
@@ -29,15 +44,7 @@ __all__ = [
     "PriorSpec",
 ]
 
-SCHEMA_VERSION = 2
 METADATA_KEY = "yolact_manifest"
-MAX_MANIFEST_BYTES = 64 << 20
-"""Longest ``manifest.json`` that is read; one with eighty classes and every network has 8 kB."""
-# A manifest is data from elsewhere, and its numbers become sizes of arrays. These bounds are far above any model that
-# is trained (700 x 700 pixels, 57 744 priors, a few thousand classes), and far below what ends a process.
-_MAX_SIDE, _MAX_PIXELS, _MAX_PRIORS = 16_384, 1 << 24, 1 << 22
-_MAX_LEVELS, _MAX_CLASSES, _MAX_NAME, _MAX_KEPT = 64, 1 << 16, 1000, 1_000_000
-_TINY, _HUGE = 1e-6, 1e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,20 +78,20 @@ class InputSpec:
         if self.bit_depth is not None and not 8 <= self.bit_depth <= 16:
             raise ManifestError(f"input.bit_depth must lie between 8 and 16, found {self.bit_depth}")
         if self.height < 1 or self.width < 1:
-            raise ManifestError(f"input size must be positive, found {_shown(self.height)} x {_shown(self.width)}")
-        if max(self.height, self.width) > _MAX_SIDE or self.height * self.width > _MAX_PIXELS:
+            raise ManifestError(f"input size must be positive, found {shown(self.height)} x {shown(self.width)}")
+        if max(self.height, self.width) > MAX_SIDE or self.height * self.width > MAX_PIXELS:
             raise ManifestError(
-                f"input size {_shown(self.height)} x {_shown(self.width)} is more than a model can have (sides up to "
-                f"{_MAX_SIDE}, {_MAX_PIXELS} pixels in all)"
+                f"input size {shown(self.height)} x {shown(self.width)} is more than a model can have (sides up to "
+                f"{MAX_SIDE}, {MAX_PIXELS} pixels in all)"
             )
         if self.channel_order not in {"RGB", "BGR"}:
-            raise ManifestError(f'input.channel_order must be "RGB" or "BGR", found "{_plain(self.channel_order)}"')
+            raise ManifestError(f'input.channel_order must be "RGB" or "BGR", found "{plain(self.channel_order)}"')
         if self.resize != "stretch":
-            raise ManifestError(f'input.resize must be "stretch", found "{_plain(self.resize)}"')
+            raise ManifestError(f'input.resize must be "stretch", found "{plain(self.resize)}"')
         if 0.0 in self.std_bgr:
             raise ManifestError(f"input.std_bgr must not contain zero, found {self.std_bgr}")
-        _require_within("input.mean_bgr", self.mean_bgr, -_HUGE, _HUGE)
-        _require_within("input.std_bgr", self.std_bgr, _TINY, _HUGE)
+        require_within("input.mean_bgr", self.mean_bgr, -HUGE, HUGE)
+        require_within("input.std_bgr", self.std_bgr, TINY, HUGE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,23 +118,29 @@ class PriorSpec:
             raise ManifestError(
                 f"priors: {len(self.feature_sizes)} feature sizes but scales for {len(self.scales_px)} levels"
             )
+        for where, entries in (
+            ("priors.scales_px", self.scales_px),
+            *((f"priors.scales_px[{level}]", scales) for level, scales in enumerate(self.scales_px)),
+            ("priors.aspect_ratios", self.aspect_ratios),
+        ):
+            require_length(where, entries, MAX_LEVELS)
         for name, values in (
             ("feature_sizes", [side for size in self.feature_sizes for side in size]),
             ("scales_px", [scale for scales in self.scales_px for scale in scales]),
             ("aspect_ratios", self.aspect_ratios),
         ):
             if not all(value > 0 for value in values):
-                raise ManifestError(f"priors.{name} must be positive, found {_shown(getattr(self, name))}")
+                raise ManifestError(f"priors.{name} must be positive, found {shown(getattr(self, name))}")
         if not self.num_priors:
             raise ManifestError(f"there are no priors: {self}")
-        if len(self.feature_sizes) > _MAX_LEVELS or self.num_priors > _MAX_PRIORS:
+        if len(self.feature_sizes) > MAX_LEVELS or self.num_priors > MAX_PRIORS:
             raise ManifestError(
-                f"priors: {_shown(self.num_priors)} priors on {len(self.feature_sizes)} levels, more than a model can "
-                f"have ({_MAX_PRIORS} on {_MAX_LEVELS}); priors.feature_sizes are {_shown(self.feature_sizes)}"
+                f"priors: {shown(self.num_priors)} priors on {len(self.feature_sizes)} levels, more than a model can "
+                f"have ({MAX_PRIORS} on {MAX_LEVELS}); priors.feature_sizes are {shown(self.feature_sizes)}"
             )
-        _require_within("priors.scales_px", [scale for scales in self.scales_px for scale in scales], _TINY, _HUGE)
-        _require_within("priors.aspect_ratios", self.aspect_ratios, _TINY, _HUGE)
-        _require_within("priors.variances", self.variances, _TINY, _HUGE)
+        require_within("priors.scales_px", [scale for scales in self.scales_px for scale in scales], TINY, HUGE)
+        require_within("priors.aspect_ratios", self.aspect_ratios, TINY, HUGE)
+        require_within("priors.variances", self.variances, TINY, HUGE)
 
     @property
     def num_priors(self) -> int:
@@ -154,11 +167,9 @@ class DetectionSpec:
             raise ManifestError(f"detection.iou_threshold must lie in [0, 1], found {self.iou_threshold}")
         for name in ("top_k", "max_instances"):
             if getattr(self, name) < 1:
-                raise ManifestError(f"detection.{name} must be 1 or more, found {_shown(getattr(self, name))}")
-            if getattr(self, name) > _MAX_KEPT:
-                raise ManifestError(
-                    f"detection.{name} must be {_MAX_KEPT} at most, found {_shown(getattr(self, name))}"
-                )
+                raise ManifestError(f"detection.{name} must be 1 or more, found {shown(getattr(self, name))}")
+            if getattr(self, name) > MAX_KEPT:
+                raise ManifestError(f"detection.{name} must be {MAX_KEPT} at most, found {shown(getattr(self, name))}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,9 +195,11 @@ class Artefact:
 
     def __post_init__(self) -> None:
         if not 0 <= self.size_bytes <= 1 << 63:
-            raise ManifestError(f"artefacts: size_bytes cannot be {_shown(self.size_bytes)}")
+            raise ManifestError(f"artefacts: size_bytes cannot be {shown(self.size_bytes)}")
         for field in ("role", "precision"):
-            _require_name(f"artefacts: {field}", getattr(self, field))
+            require_name(f"artefacts: {field}", getattr(self, field))
+        require_sha256("artefacts: sha256", self.sha256)
+        require_texts("artefacts: build", self.build)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,14 +229,17 @@ class Manifest:
     def __post_init__(self) -> None:
         if not self.class_names:
             raise ManifestError("class_names must not be empty")
-        if len(self.class_names) > _MAX_CLASSES:
-            raise ManifestError(f"class_names has {len(self.class_names)} entries, {_MAX_CLASSES} at most")
+        if self.schema_version != SCHEMA_VERSION:
+            raise ManifestError(f"schema_version must be {SCHEMA_VERSION}, found {shown(self.schema_version)}")
+        require_length("class_names", self.class_names, MAX_CLASSES)
         for index, name in enumerate(self.class_names):
-            _require_name(f"class_names[{index}]", name)
+            require_name(f"class_names[{index}]", name)
+        require_length("artefacts", self.artefacts, MAX_ENTRIES)
         for name in self.artefacts:
-            _require_name("artefacts: a file name", name)
-        _require_name("name", self.name)
-        _require_name("precision", self.precision)
+            require_name("artefacts: a file name", name)
+        require_texts("provenance", self.provenance)
+        require_name("name", self.name)
+        require_name("precision", self.precision)
 
     def to_json(self) -> str:
         """The document as indented JSON text that ends in a newline; the same manifest gives the same bytes."""
@@ -243,112 +259,7 @@ class Manifest:
 
         Raises:
             ManifestError: The text is not JSON, its schema version is unknown, a field is missing or wrong, or a number
-                is beyond what any model has.
+                or a list is beyond what any model has.
         """
         content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-        try:
-            document = decode_json(content, source, allow_nan=True)  # each field is judged below
-        except TextError as error:
-            raise ManifestError(f"{error}; it should be a manifest: export again, or copy the file again") from error
-        if not isinstance(document, dict):
-            raise ManifestError(f"{source}: the manifest must be a JSON object, found {type(document).__name__}")
-        version = document.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ManifestError(
-                f"{source}: manifest schema version {_shown(version)}; this release reads version {SCHEMA_VERSION}. "
-                f"Export the checkpoint again, or install the release that wrote it."
-            )
-        try:
-            return typing.cast("Manifest", _decode(cls, document, "manifest"))
-        except ManifestError as error:
-            raise ManifestError(f"{source}: {error}") from error
-
-
-def _plain(key: str) -> str:
-    """Text of a document without quotes, short and in one line."""
-    text = printable(key[:80])
-    return text if text == key else f"{text[:77]}..."
-
-
-def _require_within(where: str, values: typing.Iterable[float], least: float, most: float) -> None:
-    for value in values:
-        if not least <= value <= most:
-            raise ManifestError(f"{where} must lie between {least:g} and {most:g}, found {_shown(value)}")
-
-
-def _require_name(where: str, name: str) -> None:
-    """Names are printed on terminals and written into logs."""
-    if len(name) > _MAX_NAME:
-        raise ManifestError(f"{where} has {len(name)} characters, {_MAX_NAME} at most")
-    if (character := unprintable(name)) is not None:
-        raise ManifestError(f"{where} is {json.dumps(name)[:60]}: {character} is no character of a name")
-
-
-def _shown(value: object) -> str:
-    """A value as a message can hold it: short, in one line."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "a list"
-    try:
-        text = repr(value)
-    except ValueError:  # Python does not write out whole numbers of thousands of digits
-        return "a number of thousands of digits"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """`value` of a JSON document as an instance of the annotation `kind`, checked all the way down."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _decode_dataclass(kind, value, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        # The one union there is: of something and None, which documents leave out.
-        return None if value is None else _decode(arguments[0], value, where)
-    if origin is tuple:
-        return _decode_tuple(arguments, value, where)
-    if origin in {Mapping, dict}:
-        if not isinstance(value, dict):
-            raise ManifestError(f"{where} must be an object, found {type(value).__name__}")
-        return {key: _decode(arguments[1], item, f"{where}.{_plain(key)}") for key, item in value.items()}
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return _decode_float(value, where)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ManifestError(f"{where} must be {kind.__name__}, found {_shown(value)}")
-    return value
-
-
-def _decode_float(value: float, where: str) -> float:
-    """JSON as Python reads it has NaN, infinities, and whole numbers of any length."""
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ManifestError(f"{where} must be a finite number, found {number}")
-    return number
-
-
-def _decode_dataclass(kind: type[Any], value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ManifestError(f"{where} must be an object, found {type(value).__name__}")
-    hints = typing.get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
-    optional = {name for name in names if typing.get_origin(hints[name]) is types.UnionType}
-    if missing := [name for name in names if name not in value and name not in optional]:
-        raise ManifestError(f"{where} lacks {', '.join(missing)}")
-    if unknown := sorted(set(value) - set(names)):
-        raise ManifestError(f"{where} has unknown fields {_plain(', '.join(unknown))}")
-    return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in names if name in value})
-
-
-def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise ManifestError(f"{where} must be a list, found {type(value).__name__}")
-    if arguments[-1] is Ellipsis:
-        arguments = (arguments[0],) * len(value)
-    if len(arguments) != len(value):
-        raise ManifestError(f"{where} must have {len(arguments)} entries, found {len(value)}")
-    return tuple(
-        _decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(arguments, value, strict=True))
-    )
+        return decode_manifest(cls, content, source)

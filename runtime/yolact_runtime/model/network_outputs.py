@@ -1,4 +1,4 @@
-"""The four outputs of a network, held against the manifest: names, dtypes, shapes, and values that are numbers.
+"""Input and outputs of a network, held against the manifest: names, dtypes, shapes, and values that are numbers.
 
 Every backend's outputs pass here: what a library declares when it has loaded a model, and the arrays of every frame
 that come back to host memory. On the GPU the values are looked at by the kernel ``candidates_score``.
@@ -15,7 +15,16 @@ import numpy.typing as npt
 from yolact_runtime.errors import OutputError
 from yolact_runtime.model.manifest import Manifest
 
-__all__ = ["OutputType", "RawOutputs", "check_output_types", "require_finite", "require_float", "unpack_outputs"]
+__all__ = [
+    "OutputType",
+    "RawOutputs",
+    "check_input_type",
+    "check_mask_iou_type",
+    "check_output_types",
+    "require_finite",
+    "require_float",
+    "unpack_outputs",
+]
 
 _FLOATS = ("float32", "float16")
 # The exponent of a float16, all ones in what is no number; NumPy's own test of float16 takes five times as long.
@@ -23,7 +32,7 @@ _HALF_EXPONENT = 0x7C00
 
 
 class OutputType(NamedTuple):
-    """What is known of an output before it is computed.
+    """What is known of an output, or of an input, before it is computed.
 
     Attributes:
         dtype: By NumPy's name; any other text for what NumPy does not have.
@@ -48,6 +57,32 @@ class RawOutputs(NamedTuple):
     class_logit: Any
     mask_coefficient: Any
     prototype: Any
+
+
+def check_input_type(inputs: Mapping[str, OutputType], manifest: Manifest) -> None:
+    """Hold the input of a network with batch 1 against its manifest, before memory is asked for by the manifest's size.
+
+    Raises:
+        OutputError: There is not one input, or it has another dtype or shape.
+    """
+    if len(inputs) != 1:
+        raise OutputError(f"a network of this project has one input; this one has {', '.join(inputs) or 'none'}")
+    ((name, found),) = inputs.items()
+    require_float(name, found.dtype, "input")
+    _require_shape(name, found.shape, (1, 3, manifest.input.height, manifest.input.width), "input")
+
+
+def check_mask_iou_type(outputs: Mapping[str, OutputType], manifest: Manifest) -> None:
+    """Hold the one output of a mask-IoU network, ``(N, C - 1)``, against the manifest.
+
+    Raises:
+        OutputError: It is not one output, or has another dtype or shape.
+    """
+    if len(outputs) != 1:
+        raise OutputError(f"the mask-IoU network should have one output, found {', '.join(outputs) or 'none'}")
+    ((name, found),) = outputs.items()
+    require_float(name, found.dtype)
+    _require_shape(name, found.shape, ("N", len(manifest.class_names)))
 
 
 def check_output_types(outputs: Mapping[str, OutputType], manifest: Manifest) -> None:
@@ -82,15 +117,15 @@ def unpack_outputs(outputs: Mapping[str, npt.NDArray[Any]], manifest: Manifest) 
     return RawOutputs(*(outputs[name][0] for name in RawOutputs._fields))
 
 
-def require_float(name: str, dtype: str) -> None:
-    """Refuse an output that does not hold floating-point values of a network.
+def require_float(name: str, dtype: str, kind: str = "output") -> None:
+    """Refuse an output, or another `kind` of tensor, that does not hold floating-point values of a network.
 
     Raises:
         OutputError: `dtype`, by NumPy's name, is neither float32 nor float16.
     """
     if dtype not in _FLOATS:
         raise OutputError(
-            f'the output "{name}" is {dtype}; {" and ".join(_FLOATS)} are understood. Outputs stay in floating point '
+            f'the {kind} "{name}" is {dtype}; {" and ".join(_FLOATS)} are understood. Outputs stay in floating point '
             f"whatever the network computes in: export the model again"
         )
 
@@ -117,7 +152,9 @@ def require_finite(values: npt.NDArray[np.floating], name: str) -> None:
         )
 
 
-def _require_shape(name: str, found: tuple[int | None, ...] | None, wanted: tuple[int | str, ...]) -> None:
+def _require_shape(
+    name: str, found: tuple[int | None, ...] | None, wanted: tuple[int | str, ...], kind: str = "output"
+) -> None:
     """Text among the sides of `wanted` stands for any number but 0; what is not known of `found` passes."""
     if found is None:
         return
@@ -127,4 +164,4 @@ def _require_shape(name: str, found: tuple[int | None, ...] | None, wanted: tupl
     )
     if not fits:
         shown, seen = str(wanted).replace("'", ""), str(found).replace("None", "?")
-        raise OutputError(f'the output "{name}" should have the shape {shown} for this model, found {seen}')
+        raise OutputError(f'the {kind} "{name}" should have the shape {shown} for this model, found {seen}')

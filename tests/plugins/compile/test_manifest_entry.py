@@ -27,6 +27,7 @@ from yolact_plugins.compile.manifest_entry import (
     SIGNATURE_RECORD_NAME,
     ManifestEntryError,
     check_manifest,
+    migrated,
     put_kernels,
 )
 from yolact_plugins.text import unprintable
@@ -78,8 +79,9 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 triples = st.tuples(*[st.floats(-1e6, 1e6)] * 3)
 labels = names.filter(lambda name: unprintable(name) is None)
+hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
 artefact = st.builds(
-    Artefact, labels, labels, names, st.integers(0, 1 << 60), st.dictionaries(names, names, max_size=3)
+    Artefact, labels, labels, hashes, st.integers(0, 1 << 60), st.dictionaries(labels, labels, max_size=3)
 )
 artefacts = st.dictionaries(labels | st.just(KERNELS_ARTEFACT), artefact, max_size=4)
 
@@ -122,6 +124,35 @@ def test_fields_that_this_package_knows_nothing_of_stay(fields: dict[str, Any], 
     assert after == document
 
 
+@pytest.mark.parametrize("artefacts", [{}, {"model.fp32.onnx": {"role": "network"}, "odd": 7}, None, "missing"])
+def test_a_manifest_of_the_first_schema_version(artefacts: object) -> None:
+    document = {"schema_version": 1, "name": "old", "artefacts": artefacts}
+    if artefacts == "missing":
+        del document["artefacts"]
+    before = json.dumps(document)
+    after = migrated(document)
+    assert json.dumps(document) == before
+    assert after.pop("schema_version") == SCHEMA_VERSION
+    listed = after.pop("artefacts", "missing")
+    assert after == {"name": "old"}
+    if isinstance(artefacts, dict) and artefacts:
+        assert listed == {"model.fp32.onnx": {"role": "network", "build": {}}, "odd": 7}
+    else:
+        assert listed == artefacts
+    assert migrated({**document, "schema_version": 2}) == {**document, "schema_version": 2}
+
+
+def test_kernels_go_into_a_bundle_of_the_first_schema_version(bundle: Path) -> None:
+    document = json.loads((bundle / MANIFEST_NAME).read_bytes())
+    for entry in document["artefacts"].values():
+        del entry["build"]
+    (bundle / MANIFEST_NAME).write_text(json.dumps({**document, "schema_version": 1}))
+    put_kernels(bundle, CUBINS)
+    assert json.loads((bundle / MANIFEST_NAME).read_bytes())["schema_version"] == SCHEMA_VERSION
+    manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_bytes(), "x")
+    assert list(manifest.artefacts) == ["model.fp32.onnx", KERNELS_ARTEFACT]
+
+
 def test_kernels_that_are_compiled_again_replace_the_entry_and_the_files(bundle: Path) -> None:
     put_kernels(bundle, CUBINS)
     first = contents(bundle)
@@ -148,11 +179,9 @@ DAMAGED = {
     "no text": (b"\xff\xfe\xff", "is no manifest of a bundle"),
     "nested": (b"[" * 100_000, "is no manifest of a bundle: nested too deep to be read"),
     "a list": (b"[]", "is no manifest of a bundle: it holds a list, not an object"),
-    "somebody else's": (b'{"name": "My web app"}', "has schema version None; this release knows version 2"),
-    "older": (
-        b'{"schema_version": 1, "artefacts": {}}',
-        "schema version 1; this release knows version 2.*again",
-    ),
+    "somebody else's": (b'{"name": "My web app"}', "has schema version None; this release knows versions 1 to 2"),
+    "older": (b'{"schema_version": 0, "artefacts": {}}', "schema version 0; this release knows versions 1 to 2.*again"),
+    "a truth": (b'{"schema_version": true, "artefacts": {}}', "schema version True"),
     "newer": (b'{"schema_version": 3, "artefacts": {}}', "schema version 3; .*install the release that wrote it, or"),
     "text": (b'{"schema_version": "2", "artefacts": {}}', "schema version '2'"),
     "a fraction": (b'{"schema_version": 2.0, "artefacts": {}}', r"schema version 2\.0"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +13,13 @@ from support.properties import examples
 from support.scenes import small_manifest
 from yolact_plugins.text import unprintable
 from yolact_runtime.errors import ManifestError
+from yolact_runtime.model import manifest_document
 from yolact_runtime.model.manifest import SCHEMA_VERSION, Artefact, DetectionSpec, InputSpec, Manifest, PriorSpec
 
 numbers = st.floats(-1e6, 1e6)
 positive = st.floats(1e-3, 1e6)
 triples = st.tuples(numbers, numbers, numbers)
 names = st.text(max_size=20).filter(lambda name: unprintable(name) is None)
-texts = st.text(max_size=20)
 inputs = st.builds(
     InputSpec,
     height=st.integers(1, 4000),
@@ -55,9 +56,9 @@ artefacts = st.builds(
     Artefact,
     role=names,
     precision=names,
-    sha256=names,
+    sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
     size_bytes=st.integers(0, 2**63),
-    build=st.dictionaries(texts, texts, max_size=3),
+    build=st.dictionaries(names, names, max_size=3),
 )
 manifests = st.builds(
     Manifest,
@@ -68,7 +69,7 @@ manifests = st.builds(
     detection=detections,
     mask_rescoring=st.booleans(),
     precision=names,
-    provenance=st.dictionaries(texts, texts, max_size=4),
+    provenance=st.dictionaries(names, names, max_size=4),
     artefacts=st.dictionaries(names, artefacts, max_size=3),
 )
 
@@ -131,8 +132,23 @@ def test_the_number_of_priors() -> None:
         ("[]", "must be a JSON object, found list"),
         ('"manifest"', "must be a JSON object, found str"),
         ("null", "must be a JSON object, found NoneType"),
-        ("{}", "schema version None; this release reads version 2"),
-        ('{"schema_version": 1}', "schema version 1; this release reads version 2.*install the release"),
+        ("{}", r"schema version None is none that a release writes; this release, 0\..* reads versions 1 to 2"),
+        ('{"schema_version": 0, "provenance": {"yolact-deploy": "0.0.1"}}', r"\(yolact-deploy 0\.0\.1 wrote this\)"),
+        ('{"schema_version": true}', "schema version True is none that"),
+        ('{"schema_version": 1.0}', r"schema version 1\.0 is none that"),
+        ('{"schema_version": 1}', "manifest lacks name, class_names, input, priors"),
+        (
+            '{"schema_version": 3, "provenance": {"yolact-deploy": "0.9.1"}}',
+            r"version 3, of yolact-deploy 0\.9\.1, a newer release; this release, .* Install yolact-deploy 0\.9\.1,",
+        ),
+        (
+            '{"schema_version": 3, "provenance": {"yolact-deploy": "\\u001b"}}',
+            "3, of a newer release.*Install the release",
+        ),
+        (
+            '{"schema_version": 3, "provenance": 7}',
+            "3, of a newer release.*Install the release that wrote it, or export",
+        ),
         ('{"schema_version": "2"}', "schema version '2'"),
         ('{"schema_version": 2}', "manifest lacks name, class_names, input, priors"),
     ],
@@ -142,6 +158,11 @@ def test_what_is_no_manifest(text: str | bytes, message: str) -> None:
         Manifest.from_json(text, "model.bundle/manifest.json")
     assert str(raised.value).startswith("model.bundle/manifest.json")
     assert len(str(raised.value)) < 300
+
+
+def test_a_document_that_is_too_long_is_not_looked_at() -> None:
+    with pytest.raises(ManifestError, match="4194306 bytes are no manifest; 4194304 at most are read"):
+        Manifest.from_json(" " * (4 << 20) + "{}", "here")
 
 
 def _drop(*path: str) -> Callable[[Any], None]:
@@ -235,6 +256,16 @@ def _put(value: object, *path: str | int) -> Callable[[Any], None]:
         (_put("x" * 5000, "name"), "name has 5000 characters, 1000 at most"),
         (_put({"x" * 5000: 1}, "provenance"), r"manifest\.provenance\.x{60,80}\.\.\. must be str, found 1"),
         (_put({}, "x" * 5000), "manifest has unknown fields x"),
+        # More of something than any model has.
+        (_put([8.0] * 65, "priors", "scales_px", 0), r"manifest\.priors\.scales_px\[0\] has 65 entries, 64 at most"),
+        (_put([1.0] * 65, "priors", "aspect_ratios"), r"manifest\.priors\.aspect_ratios has 65 entries, 64 at most"),
+        (_put([[1, 1]] * 65, "priors", "feature_sizes"), r"feature_sizes has 65 entries, 64 at most"),
+        (_put(["a"] * 65537, "class_names"), r"manifest\.class_names has 65537 entries, 65536 at most"),
+        (_put({str(i): "" for i in range(1001)}, "provenance"), r"provenance has 1001 entries, 1000 at most"),
+        (_put({str(i): {} for i in range(1001)}, "artefacts"), r"artefacts has 1001 entries, 1000 at most"),
+        (_put({"torch": "x" * 10_001}, "provenance"), r"provenance\.torch has 10001 characters, 10000 at most"),
+        (_put({"x" * 1001: ""}, "provenance"), r"provenance: a key has 1001 characters, 1000 at most"),
+        (_put({"torch": "\x1b[2J"}, "provenance"), r"provenance\.torch is .*U\+001B is no character"),
     ],
 )
 def test_malformed_manifests_are_refused_with_the_place_and_what_was_found(
@@ -280,6 +311,102 @@ def test_any_value_in_any_field_is_read_or_refused(value: object, field: str) ->
     except ManifestError:
         return
     assert Manifest.from_json(manifest.to_json(), "x") == manifest
+
+
+ENTRY = {"role": "network", "precision": "fp32", "sha256": "ab" * 32, "size_bytes": 1, "build": {}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sha256": "AB" * 32}, "artefacts: sha256 must be 64 hexadecimal digits in lower case, found 'ABAB"),
+        ({"sha256": "\x1b[2J"}, r"artefacts: sha256 must be 64 .* found '\\x1b"),
+        ({"sha256": "ab" * 32 + "\n"}, "artefacts: sha256 must be 64"),
+        ({"size_bytes": -1}, "size_bytes cannot be -1"),
+        ({"size_bytes": 2**70}, "size_bytes cannot be"),
+        ({"build": {"gpu": "a\nb"}}, r"artefacts: build\.gpu is .*U\+000A"),
+        ({"build": {str(i): "" for i in range(1001)}}, r"build has 1001 entries"),
+    ],
+)
+def test_an_artefact_that_is_none(changes: dict[str, Any], message: str) -> None:
+    document = json.loads(small_manifest().to_json())
+    document["artefacts"] = {"model.fp32.onnx": {**ENTRY, **changes}}
+    with pytest.raises(ManifestError, match=message):
+        Manifest.from_json(json.dumps(document), "x")
+
+
+@given(manifests)
+@examples(50)
+def test_a_manifest_of_the_first_schema_version_is_read(manifest: Manifest) -> None:
+    """What is not in it is what its release could not write: facts of a build."""
+    document = json.loads(manifest.to_json())
+    document["schema_version"] = 1
+    for entry in document["artefacts"].values():
+        del entry["build"]
+    found = Manifest.from_json(json.dumps(document), "x")
+    bare = {name: dataclasses.replace(entry, build={}) for name, entry in manifest.artefacts.items()}
+    assert found == dataclasses.replace(manifest, artefacts=bare)
+
+
+def test_a_manifest_is_written_in_one_version() -> None:
+    with pytest.raises(ManifestError, match="schema_version must be 2, found 1"):
+        small_manifest(schema_version=1)
+
+
+# Everything that JSON can say and Python reads, also much of it: lists and objects as long as their document may be.
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**31, 2**63, 10**18, -(10**18), 10**300, 10**4200, 1e308, -1e308, 1e-320]),
+    st.floats(),
+    st.text(max_size=5),
+    st.sampled_from(["x" * 2000, "\x1b[2J", "\u202e"]),
+)
+few = st.recursive(
+    scalars,
+    lambda child: st.lists(child, max_size=3) | st.dictionaries(st.text(max_size=3), child, max_size=3),
+    max_leaves=3,
+)
+values = st.one_of(
+    few,
+    st.tuples(scalars, st.sampled_from([65, 10_000, 300_000])).map(lambda pair: [pair[0]] * pair[1]),
+    st.tuples(scalars, st.sampled_from([65, 300])).map(lambda pair: [[pair[0]] * pair[1]] * pair[1]),
+    st.tuples(few, st.sampled_from([65, 2000])).map(lambda pair: {str(i): pair[0] for i in range(pair[1])}),
+)
+
+
+@examples(150)
+@given(st.data())
+def test_any_value_in_any_place_costs_little(data: st.DataObject) -> None:
+    """Counted, not timed: how many values of a document are looked at, and what arrays a manifest may ask for."""
+    document = full_document()
+    place = data.draw(st.sampled_from(places(document)))
+    _put(data.draw(values), *place)(document)
+    looked = 0
+    really = manifest_document._decode
+
+    def count(*arguments: Any) -> Any:
+        nonlocal looked
+        looked += 1
+        return really(*arguments)
+
+    text = json.dumps(document)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_document, "_decode", count)
+        try:
+            manifest = Manifest.from_json(text, "here")
+        except ManifestError as error:
+            refusal = str(error)
+        else:
+            refusal = "here"
+            assert Manifest.from_json(manifest.to_json(), "x") == manifest
+            assert manifest.priors.num_priors <= 1 << 22
+            assert manifest.input.height * manifest.input.width <= 1 << 24
+            assert max(manifest.detection.top_k, manifest.detection.max_instances) <= 10**6
+    assert looked < 70_000
+    assert refusal.startswith("here")
+    assert len(refusal) < 500
 
 
 HOSTILE: tuple[Any, ...] = (
