@@ -312,7 +312,7 @@ def test_hostile_labels_never_end_in_a_traceback(
     statuses: Counter[int] = Counter()
     with Segmenter.open(bundle) as segmenter, pytest.MonkeyPatch.context() as patch:
         # Opened once: the model is not what is tried.
-        patch.setattr(Segmenter, "open", lambda *_: segmenter)
+        patch.setattr(Segmenter, "open", lambda *_, **__: segmenter)
         patch.setattr(Segmenter, "__exit__", lambda *_: None)
         for kind, document in itertools.islice(hostile_documents(), 0, None, 20):
             labels.write_text(json.dumps(document))
