@@ -49,7 +49,8 @@ def _states(document: Any, found: Any) -> bool:
     """Whether counts, names and sides that were read are those of the changed document."""
     images = {(image["id"], image["file_name"], image["height"], image["width"]) for image in document["images"]}
     read = {(image.image_id, image.file_name, image.height, image.width) for image in found.images}
-    names = {category["name"] for category in document["categories"]}
+    # A number is taken for a name, and shown as one.
+    names = {str(category["name"]) for category in document["categories"]}
     return read == images and set(found.category_names) <= names and found.num_instances <= len(document["annotations"])
 
 

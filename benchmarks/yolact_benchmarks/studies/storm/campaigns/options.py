@@ -29,9 +29,20 @@ _NUMBERS = (
 )  # fmt: skip
 _WORDS = ("a\x1b[2Jb", "-", "--", "nowhere", "/dev/null", "/proc/self/mem", "x" * 5000, "\udcff", "é", "a b", "%s", "*")
 _LONG = frozenset(
-    {"--steps", "--epochs", "--duration", "--until-ci", "--warm-up", "--processes", "--bootstrap", "--seed"}
+    {
+        "--steps",
+        "--epochs",
+        "--duration",
+        "--until-ci",
+        "--warm-up",
+        "--processes",
+        "--workers",
+        "--bootstrap",
+        "--seed",
+    }
 )
-"""A large number of these is a long run that was asked for, or any number serves: only what is never meant is tried."""
+"""A large number of these was asked for, as a long run or as many processes, and any will do as a seed: only what is
+never meant is tried."""
 
 
 def _attempt(stage: Stage, attempt: Attempt) -> Finding:
