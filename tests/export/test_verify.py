@@ -131,6 +131,16 @@ def test_either_side_of_each_limit_of_a_detection(found: Instances, matched: boo
         assert agreement.passed == matched
 
 
+def test_the_limit_of_confidence_itself_is_allowed() -> None:
+    """Where the difference has no rounding of its own: from zero."""
+    expected, found = one_instance(confidence=0.0), one_instance(confidence=0.002)
+    assert compare_instances(expected, found).matched == compare_instances(found, expected).matched == 1
+
+
+def test_what_is_expected_and_what_is_found_are_not_mixed_up() -> None:
+    assert compare_instances(instances(3), instances(2)) == DetectionAgreement(3, 2, 2, 0.0, 0.0, 1.0)
+
+
 def test_how_far_matched_instances_are_from_each_other_is_recorded() -> None:
     expected = one_instance()
     found = one_instance(confidence=0.501, moved_px=(0, 0.25, 0, 0), missing_px=5)

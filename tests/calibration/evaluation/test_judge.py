@@ -14,7 +14,7 @@ from support.training_data import square, write_set
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.evaluation.agreement import Agreement, measure_agreement
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings, Interval
-from yolact_calibration.evaluation.judge import Judge, Judgement, agreement_loss
+from yolact_calibration.evaluation.judge import Judge, Judgement, _points, agreement_loss
 from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
@@ -86,9 +86,16 @@ def test_the_original_loses_nothing_against_itself(labelled: bool, labels: CocoA
     for interval in judge.reference.drop.values():
         assert (interval.estimate, interval.low, interval.high) == (0.0, 0.0, 0.0)
         # Not minus zero, which people would see.
-        assert math.copysign(1, interval.estimate or 0.0) == 1
+        assert interval.estimate is not None
+        assert math.copysign(1, interval.estimate) == 1
     assert judge.reference.within(0)
     assert judge.reference.loss == 0
+
+
+def test_a_gain_of_rounding_alone_is_no_minus_zero() -> None:
+    for value in (1e-13, -1e-13, 0.0, -0.0):
+        found = _points(Interval(value, value, value), from_one=False)
+        assert [str(end) for end in (found.estimate, found.low, found.high)] == ["0.0"] * 3
 
 
 @pytest.mark.parametrize("labelled", [True, False])

@@ -58,6 +58,10 @@ def test_tensorrt_rounds_the_skip_of_every_residual_sum() -> None:
     assert (f"{block}.1.add", f"{block}.1.conv3") not in reads
 
 
+def test_dialects_have_the_names_that_documents_hold() -> None:
+    assert {dialect.value: dialect for dialect in Dialect} == {"tensorrt": Dialect.TENSORRT, "cpu": Dialect.CPU}
+
+
 def test_a_resize_before_a_rounding_is_rounded_once() -> None:
     graph = graph_of()
     placement = place(graph, all_names(graph), Dialect.TENSORRT)

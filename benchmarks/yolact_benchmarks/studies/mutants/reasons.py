@@ -8,7 +8,14 @@ _NO_VALUES = "the number is that of an output without values, whose differences 
 _TINY = "keeps a division by zero away; which tiny number does so makes no difference"
 _RMS = "rms = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64)))) if reference.size else 0.0"
 _SCALE = "scale = np.maximum(np.abs(reference), max(rms, 1e-30))"
+_BOTH_OR_NONE = "if self._annotations is None or self._accuracy is None:"
 REASONS: dict[tuple[str, str, str], str] = {
+    (
+        "guard",
+        _BOTH_OR_NONE,
+        "boolean: self._annotations is None or self._accuracy is None -> "
+        "(self._annotations is None and self._accuracy is None)",
+    ): "there is an accuracy exactly where there are annotations; the second question is for the type checker",
     ("verify", _RMS, "constant: 0.0 -> 0.5"): _NO_VALUES,
     ("verify", _RMS, "constant: 0.0 -> 2"): _NO_VALUES,
     ("verify", _SCALE, "constant: 1e-30 -> 2e-30"): _TINY,
