@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from support.precompiled import with_kernels
 from support.staged import TOKEN
-from yolact_export.bundle_writer import check_destination, staged_bundle, write_manifest
+from yolact_export.bundle_writer import check_destination, put_manifest, staged_bundle, write_manifest
 from yolact_export.commands.cli import main as yolact_export
 from yolact_export.errors import ExportError
 from yolact_plugins import staging
@@ -43,6 +44,24 @@ def test_a_written_bundle_opens(tmp_path: Path) -> None:
     assert network_of(bundle) == b"weights"
     assert read_manifest(bundle).artefacts["model.fp32.onnx"].size_bytes == 7
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.bundle"]
+
+
+def test_what_the_runtime_would_refuse_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_manifest(tmp_path, MANIFEST)
+    assert read_manifest(tmp_path) == MANIFEST
+    before = (tmp_path / "manifest.json").read_text()
+    broken = before.replace("4.0", "Infinity")
+    assert broken != before
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "to_json", lambda self: broken)
+        with pytest.raises(
+            ExportError, match=r"would refuse this model, so nothing is written: .*must be a finite number"
+        ):
+            put_manifest(tmp_path, MANIFEST)
+        patch.setattr(Manifest, "to_json", lambda self: before)
+        with pytest.raises(ExportError, match=r"would read another manifest .*: name, class_names would change"):
+            put_manifest(tmp_path, replace(MANIFEST, name="other", class_names=("a", "b")))
+    assert (tmp_path / "manifest.json").read_text() == before
 
 
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])

@@ -11,7 +11,7 @@ import pytest
 
 from support.scenes import Thing, write_bundle
 from yolact_runtime import Segmenter
-from yolact_runtime.errors import YolactError
+from yolact_runtime.errors import OutputError, YolactError
 
 THINGS = [Thing((0.1, 0.2, 0.6, 0.8))]
 NUMBERS = [
@@ -82,4 +82,26 @@ def test_another_number_of_classes_than_the_network_has(count: int, tmp_path: Pa
     document["class_names"] = [f"class {number}" for number in range(count)]
     (bundle / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(YolactError, match=r"class_logit|class_names has 100000 entries, 65536 at most"):
+        Segmenter.open(bundle)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("input", "height"), 16_384, r'the input "image" should have the shape \(1, 3, 16384, \d+\) for this model'),
+        (("priors", "feature_sizes"), [[2000, 2000], [1, 1]], r'the output "box_regression" should have the shape'),
+    ],
+)
+def test_nothing_is_made_in_a_size_that_the_network_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[str, str], value: object, message: str
+) -> None:
+    bundle = write_bundle(tmp_path / "b", THINGS)
+    document = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    if place[1] == "feature_sizes":
+        document["priors"]["scales_px"] = [[8.0], [8.0]]
+        document["priors"]["aspect_ratios"] = [1.0]
+    document[place[0]][place[1]] = value
+    (bundle / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
+    monkeypatch.setattr("yolact_runtime.cpu.postprocess.make_priors", None)
+    with pytest.raises(OutputError, match=message):
         Segmenter.open(bundle)

@@ -117,3 +117,21 @@ def test_scales_are_numbers() -> None:
     for text in ("24", "24,48,96,192", "24/30,48,96,192,384"):
         with pytest.raises(UsageError, match="one level for each of P3 to P7"):
             parse_scales(text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--prior-scales", scales]
+        for scales in ("inf,1,1,1,1", "nan,1,1,1,1", "1e300,1,1,1,1", "0,1,1,1,1", "1e-9,1,1,1,1", "/".join("1" * 65))
+    ]
+    + [["--input-size", size] for size in ("0", "99999999", "9" * 5000, "16384x16384", "nan", "-3")],
+    ids=lambda words: f"{words[0]} {words[1][:12]}",
+)
+def test_what_no_manifest_can_say_fails_at_once_with_the_options_name(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the checkpoint, which is none, is looked at."""
+    (tmp_path / "c.pth").write_bytes(b"")
+    assert main([str(tmp_path / "c.pth"), *words]) == 2
+    assert words[0] in capsys.readouterr().err
