@@ -353,5 +353,5 @@ def test_an_unknown_nms_is_refused(wrong: Any) -> None:
 
 @pytest.mark.parametrize("name", ["min_confidence", "crop_margin", "num_threads"])
 def test_options_of_the_wrong_kind_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} must be a number"):
+    with pytest.raises(UsageError, match=f"{name} must be a (whole )?number"):
         SegmenterOptions(**{name: "0.3"})
