@@ -19,6 +19,7 @@ from yolact_export.checkpoint.note import CheckpointNote
 from yolact_export.checkpoint.note_choice import choose_note
 from yolact_export.checkpoint.numpy_scalars import NUMPY_SCALARS
 from yolact_export.checkpoint.pickle_protocol import rewritten_for_torch
+from yolact_export.checkpoint.storage_sizes import find_long_name, find_wrong_size
 from yolact_export.checkpoint.weights import find_weights
 from yolact_export.errors import CheckpointError
 from yolact_plugins.files import library_path
@@ -96,6 +97,9 @@ def read_pickle(path: Path, findings: list[str]) -> Any:
     # A zip file can be mapped into memory; the format of torch < 1.6, which the published files have, cannot.
     mapped = bool(check.names) and not check.is_compressed
     rewritten = rewritten_for_torch(path, check)
+    mapped = mapped and rewritten is None
+    if wrong := find_wrong_size(path) if check.names else find_long_name(path):
+        raise CheckpointError(_explain_damage(path, wrong))
     try:
         with (
             warnings.catch_warnings(),
@@ -109,7 +113,7 @@ def read_pickle(path: Path, findings: list[str]) -> Any:
                 name if rewritten is None else rewritten,
                 map_location="cpu",
                 weights_only=True,
-                mmap=mapped and rewritten is None,
+                mmap=mapped,
             )
     except Exception as error:  # torch.load has no error of its own: a damaged file surfaces as nearly anything
         raise CheckpointError(_explain_unreadable(path, head, error)) from error
@@ -123,13 +127,17 @@ def _check(path: Path, head: bytes) -> TorchFileCheck:
     if check.damage and not check.names:
         raise CheckpointError(_explain_unreadable(path, head, ValueError(check.damage)))
     if check.damage:
-        raise CheckpointError(
-            f"{path}: damaged: {check.damage}. Nearly right tensors would give a nearly right model, so nothing is "
-            f"loaded. Copy or download the file again"
-        )
+        raise CheckpointError(_explain_damage(path, check.damage))
     if check.names and (what := describe_zip(path, check.names)):
         raise CheckpointError(f"{path}: not a PyTorch checkpoint but {what}")
     return check
+
+
+def _explain_damage(path: Path, damage: str) -> str:
+    return (
+        f"{path}: damaged: {damage}. Nearly right tensors would give a nearly right model, so nothing is loaded. Copy "
+        f"or download the file again"
+    )
 
 
 def _require_safe_torch() -> None:
