@@ -12,7 +12,6 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_plugins.file_errors import describe
 from yolact_plugins.files import counted, human_size, real_path
 from yolact_runtime.commands.overlay_options import OverlayPainter
 from yolact_runtime.commands.picture_folder import PictureFolder
@@ -308,9 +307,7 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return f"out of memory{f' ({error})' if str(error) else ''}; try a smaller one, or a machine with more"
-    if isinstance(error, OSError):
-        return describe(error)
-    if isinstance(error, UnicodeError):
+    if isinstance(error, OSError | UnicodeError):
         return str(error)
     if type(error).__module__ == "cv2":
         return f"OpenCV: {getattr(error, 'err', None) or error}"

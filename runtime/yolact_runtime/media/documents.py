@@ -201,7 +201,7 @@ class ResultDocument:
         return True
 
     def _failure(self, error: OSError) -> MediaError:
-        reason = explain(error, Path(self.name)) if self._file is not None else error.strerror or error
+        reason = explain(error, Path(self.name)) if self.is_file else error.strerror or error
         return MediaError(f"cannot write {self.name}: {reason}")
 
 

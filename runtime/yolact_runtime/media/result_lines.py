@@ -130,7 +130,7 @@ class ResultLineWriter:
         except BrokenPipeError:
             raise
         except OSError as error:
-            reason = explain(error, Path(self.name)) if self._file is not None else error.strerror or error
+            reason = explain(error, Path(self.name)) if self.is_file else error.strerror or error
             raise MediaError(f"cannot write {self.name}: {reason}") from error
 
     def close(self) -> None:
