@@ -30,7 +30,7 @@ LONGEST_LINE, LONGEST_WORD = 4000, 400
 """Characters of a line, and of what stands between two spaces: longer ones are cut in the middle."""
 
 _CONTINUED = "  "
-_CUT = "…"
+_ELLIPSIS = "…"
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
 _LINE_ENDS = re.compile(r"\n")
 # How lines of the commands begin, which nobody else may imitate.
@@ -41,16 +41,15 @@ def shortened(text: str, longest: int) -> str:
     """`text`, cut in the middle where it is longer: a name keeps how it begins and its suffix."""
     if len(text) <= longest:
         return text
-    head = (longest - len(_CUT)) // 2
-    return text[:head] + _CUT + text[len(text) - (longest - len(_CUT) - head) :]
+    head = (longest - len(_ELLIPSIS)) // 2
+    return text[:head] + _ELLIPSIS + text[len(text) - (longest - len(_ELLIPSIS) - head) :]
 
 
 def printable_line(text: str) -> str:
     r"""As :func:`yolact_plugins.text.printable`, in at most ``LONGEST_LINE`` characters, line ends as ``\n``."""
     # Cut first, because each character may become ten, and a name from outside may have millions.
     escaped = printable(shortened(text, LONGEST_LINE))
-    words = _LONG_WORD.sub(lambda word: shortened(word[0], LONGEST_WORD), escaped)
-    return shortened(words, LONGEST_LINE)
+    return _cut(_cut_words(escaped))
 
 
 def printable_lines(text: str) -> str:
@@ -61,7 +60,16 @@ def printable_lines(text: str) -> str:
     first, *others = _LINE_ENDS.split(text)
     lines = [line if not line or line[0] == " " else _CONTINUED + line for line in map(printable_line, others)]
     # Two more characters may be too many.
-    return "\n".join([printable_line(first), *(shortened(line, LONGEST_LINE) for line in lines)])
+    return "\n".join([printable_line(first), *map(_cut, lines)])
+
+
+def _cut(line: str) -> str:
+    # What is left and right of the cut may be one word now.
+    return _cut_words(shortened(line, LONGEST_LINE))
+
+
+def _cut_words(line: str) -> str:
+    return _LONG_WORD.sub(lambda word: shortened(word[0], LONGEST_WORD), line)
 
 
 class GuardedStream:

@@ -41,7 +41,7 @@ def test_further_lines_never_begin_like_a_message(lines: list[str]) -> None:
     assert len(others) == text.count("\n")
     assert is_fit(first)
     assert all(is_fit(line) and line[:1] in {"", " "} for line in others)
-    assert max((len(word) for line in (first, *others) for word in line.split(" ")), default=0) <= LONGEST_WORD + 2
+    assert max((len(word) for line in (first, *others) for word in line.split()), default=0) <= LONGEST_WORD
 
 
 @given(TEXTS)
