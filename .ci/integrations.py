@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "out" / "integrations"
 LIMIT_S = 900
 _GRACE_S = 5.0
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -268,8 +269,15 @@ def run_limited(command: list[str], deadline: float, check: bool = True) -> int:
     # What a developer's Python is told is not for another one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"OMP_NUM_THREADS": "1", "DEBIAN_FRONTEND": "noninteractive"}
-    child = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    # A signal that comes while the child is started waits until there is somebody to end it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     try:
+        child = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=_hear_signals)
+    except BaseException:
+        _hear_signals()
+        raise
+    try:
+        _hear_signals()
         status = child.wait(max(deadline - time.monotonic(), 0))
     except BaseException:
         _end(child)
@@ -277,6 +285,10 @@ def run_limited(command: list[str], deadline: float, check: bool = True) -> int:
     if status and check:
         raise subprocess.CalledProcessError(status, command)
     return status
+
+
+def _hear_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -311,6 +323,6 @@ def _starts(python: str) -> bool:
 
 if __name__ == "__main__":
     # Whatever ends this process ends what it has started.
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for ending in _ENDINGS:
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
     sys.exit(main())
