@@ -79,7 +79,7 @@ def test_every_fault_of_every_module_is_python_and_another_module(target: Target
     assert len({(mutation.start, mutation.told) for mutation in found}) == len(found)
     for mutation in campaign.choose(found, 20, 0):
         assert ast.dump(ast.parse(apply(source, mutation))) != original
-    assert all((ROOT / "tests" / name).is_file() for name in target.tests)
+    assert all((ROOT / name).is_file() for name in target.tests)
 
 
 def test_every_reason_is_of_a_fault_that_can_be_made() -> None:
@@ -95,6 +95,14 @@ def test_a_sample_is_the_same_for_a_seed_and_in_order() -> None:
     assert chosen == campaign.choose(found, 9, 3) != campaign.choose(found, 9, 4)
     assert [mutation for mutation in found if mutation in chosen] == chosen
     assert campaign.choose(found, None, 0) == campaign.choose(found, 10**6, 0) == found
+
+
+def test_a_record_keeps_modules_that_were_not_run_and_are_the_same(tmp_path: Path) -> None:
+    first, second, third = ({"name": t.name, "sha256": t.digests(ROOT)[0], "tried": 1} for t in TARGETS[:3])
+    path = tmp_path / "mutants.json"
+    assert campaign.rows_with_earlier([second], path) == [second]
+    path.write_text(json.dumps({"results": {"modules": [second, first, third | {"sha256": "of another day"}]}}))
+    assert campaign.rows_with_earlier([second | {"tried": 2}], path) == [first, second | {"tried": 2}]
 
 
 MODULE = """def limit(a):
@@ -120,7 +128,7 @@ from yolact_benchmarks.studies.mutants import campaign, trial
 from yolact_benchmarks.studies.mutants.targets import Target
 campaign.ROOT, campaign.KEPT = Path(sys.argv[1]), Path(sys.argv[2])
 trial._SLOW_IMPORTS = ("pytest",)
-campaign.TARGETS = (Target("small", "runtime/yolact_small.py", ("test_small.py",)),)
+campaign.TARGETS = (Target("small", "runtime/yolact_small" + ".py", ("tests/test_small" + ".py",)),)
 sys.exit(campaign.main(["--results", sys.argv[2]]))
 """
 ENDLESS = """
@@ -128,7 +136,7 @@ import sys
 from pathlib import Path
 from yolact_benchmarks.studies.mutants.trial import Scratch
 Path(sys.argv[2]).mkdir()
-print(Scratch(Path(sys.argv[1]), Path(sys.argv[2])).run_tests(("test_small.py",), 1))
+print(Scratch(Path(sys.argv[1]), Path(sys.argv[2])).run_tests(("tests/test_small" + ".py",), 1))
 """
 
 
@@ -151,11 +159,12 @@ def _run(root: Path, code: str = RUN) -> subprocess.CompletedProcess[str]:
 
 def test_what_is_noticed_and_what_survives(root: Path) -> None:
     (root / "tests" / "test_small.py").write_text(NOTICES)
+    small = Path("runtime", "yolact_small.py")
     done = _run(root)
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines() == [
-        "  runtime/yolact_small.py:6: returned: return 4 -> return None",
-        "  runtime/yolact_small.py:6: constant: 4 -> 5",
+        f"  {small}:6: returned: return 4 -> return None",
+        f"  {small}:6: constant: 4 -> 5",
         "small: 6 mutants, 4 noticed, 0 with a reason, 2 survive",
     ]
     (record,) = root.with_name("kept").rglob("mutants.json")

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from yolact_benchmarks.report.record import write_record
+from yolact_benchmarks.report.record import device_name, write_record
 from yolact_benchmarks.studies.mutants.mutations import Mutation, apply, find_mutations
 from yolact_benchmarks.studies.mutants.reasons import REASONS
 from yolact_benchmarks.studies.mutants.targets import TARGETS, Target
 from yolact_benchmarks.studies.mutants.trial import Scratch, preload
 
-__all__ = ["choose", "main", "row_of", "try_all"]
+__all__ = ["choose", "main", "row_of", "rows_with_earlier", "try_all"]
 
 ROOT = Path(__file__).parents[4]
 KEPT = ROOT / "out" / "mutants"
@@ -49,10 +49,21 @@ def main(arguments: list[str] | None = None) -> int:
                 rows.append(row_of(target, try_all(target, scratch, options.sample, options.seed)))
                 print(_line(rows[-1]), flush=True)
     if options.results:
-        sample = "" if options.sample is None else f" --sample {options.sample} --seed {options.seed}"
         name = "mutants" if options.tests == "now" else f"mutants-{options.tests}"
-        write_record(options.results, name, {"tests": options.tests, "modules": rows}, _COMMAND + sample)
+        modules = rows_with_earlier(rows, options.results / device_name() / f"{name}.json")
+        write_record(options.results, name, {"tests": options.tests, "modules": modules}, _COMMAND)
     return int(any("reason" not in survivor for row in rows for survivor in row["survivors"]))
+
+
+def rows_with_earlier(rows: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """These rows, and of an earlier record those of the other modules that are still the same, in the usual order."""
+    earlier = json.loads(path.read_text(encoding="utf-8"))["results"]["modules"] if path.exists() else []
+    kept = {row["name"]: row for row in [*earlier, *rows]}
+    return [
+        kept[target.name]
+        for target in TARGETS
+        if target.name in kept and kept[target.name]["sha256"] == target.digests(ROOT)[0]
+    ]
 
 
 def choose(mutations: list[Mutation], sample: int | None, seed: int) -> list[Mutation]:
@@ -127,7 +138,14 @@ def row_of(target: Target, outcomes: Iterator[tuple[Mutation, str]]) -> dict[str
             print(f"  {target.module}:{mutation.line}: {mutation.told}", flush=True)
         survivors.append(survivor)
     total = len(find_mutations(target.source(ROOT)))
-    row = {"name": target.name, "module": target.module, "of": total, "tried": tried, "noticed": noticed}
+    row = {
+        "name": target.name,
+        "module": target.module,
+        "sha256": target.digests(ROOT)[0],
+        "of": total,
+        "tried": tried,
+        "noticed": noticed,
+    }
     return row | {"survivors": survivors}
 
 

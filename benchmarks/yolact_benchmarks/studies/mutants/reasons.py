@@ -16,6 +16,22 @@ REASONS: dict[tuple[str, str, str], str] = {
         "boolean: self._annotations is None or self._accuracy is None -> "
         "(self._annotations is None and self._accuracy is None)",
     ): "there is an accuracy exactly where there are annotations; the second question is for the type checker",
+    (
+        "nms",
+        "considered *= 4",
+        "constant: 4 -> 5",
+    ): "how many more are looked at next; it goes on until there are enough, so that it costs time alone",
+    (
+        "nms",
+        'grouped = np.argsort(class_id, kind="stable")',
+        """constant: "stable" -> 'stable_'""",
+    ): "NumPy reads the first letter of the name; that the sort is stable is held by the ties of the tests",
+    (
+        "mask-assembly",
+        "rounding = ratio * np.float32(4e-7) / np.abs(change) + np.float32(1e-4)",
+        "constant: 1e-4 -> 0.0002",
+    ): "more crossings are looked at once more, by the interpolation that decides; it costs time alone",
+    ("qdq-placement", "return False", "returned: return False -> return None"): "only ever asked whether it is true",
     ("verify", _RMS, "constant: 0.0 -> 0.5"): _NO_VALUES,
     ("verify", _RMS, "constant: 0.0 -> 2"): _NO_VALUES,
     ("verify", _SCALE, "constant: 1e-30 -> 2e-30"): _TINY,

@@ -16,7 +16,7 @@ class Target:
     Attributes:
         name: For people, and to type.
         module: Its path in the repository.
-        tests: Files, from ``tests/``; the first one to fail is enough.
+        tests: Their files; the first test that fails is enough.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Target:
 
     def digests(self, root: Path) -> tuple[str, str]:
         """Of the module, and of its tests: what an outcome holds for."""
-        tests = b"".join((root / "tests" / name).read_bytes() for name in self.tests)
+        tests = b"".join((root / name).read_bytes() for name in self.tests)
         return hashlib.sha256(self.source(root).encode()).hexdigest(), hashlib.sha256(tests).hexdigest()
 
 
@@ -42,15 +42,17 @@ def _runtime(name: str) -> str:
 
 
 TARGETS = (
-    Target("verify", "export/yolact_export/verify.py", ("export/test_verify.py",)),
-    Target("guard", _calibration("evaluation/judge"), ("calibration/evaluation/test_judge.py",)),
-    Target("nms", _runtime("cpu/nms"), ("runtime/cpu/test_nms.py",)),
-    Target("mask-assembly", _runtime("cpu/mask_assembly"), ("runtime/cpu/test_mask_assembly.py",)),
-    Target("qdq", _calibration("quantisation/qdq"), ("calibration/quantisation/test_qdq.py",)),
+    Target("verify", "export/yolact_export/verify.py", ("tests/export/test_verify.py",)),
+    Target("guard", _calibration("evaluation/judge"), ("tests/calibration/evaluation/test_judge.py",)),
+    Target("nms", _runtime("cpu/nms"), ("tests/runtime/cpu/test_nms.py",)),
+    Target("mask-assembly", _runtime("cpu/mask_assembly"), ("tests/runtime/cpu/test_mask_assembly.py",)),
+    Target("qdq", _calibration("quantisation/qdq"), ("tests/calibration/quantisation/test_qdq.py",)),
     Target(
-        "qdq-placement", _calibration("quantisation/qdq_placement"), ("calibration/quantisation/test_qdq_placement.py",)
+        "qdq-placement",
+        _calibration("quantisation/qdq_placement"),
+        ("tests/calibration/quantisation/test_qdq_placement.py",),
     ),
-    Target("engine-file", _runtime("backends/engine_file"), ("runtime/backends/test_engine_file.py",)),
-    Target("bundle", _runtime("model/bundle"), ("runtime/model/test_bundle.py", "runtime/test_opening.py")),
-    Target("signature", _runtime("model/engine_signature"), ("runtime/model/test_engine_signature.py",)),
+    Target("engine-file", _runtime("backends/engine_file"), ("tests/runtime/backends/test_engine_file.py",)),
+    Target("bundle", _runtime("model/bundle"), ("tests/runtime/model/test_bundle.py", "tests/runtime/test_opening.py")),
+    Target("signature", _runtime("model/engine_signature"), ("tests/runtime/model/test_engine_signature.py",)),
 )

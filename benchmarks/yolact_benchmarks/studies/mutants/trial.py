@@ -113,7 +113,7 @@ class Scratch:
                 os.dup2(log, stream)
             import pytest
 
-            status = int(pytest.main([*_WORDS, *(f"tests/{name}" for name in tests)]))
+            status = int(pytest.main([*_WORDS, *tests]))
         except BaseException:
             traceback.print_exc()
         finally:
