@@ -23,6 +23,7 @@ from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.host_gpu import HostDriver, host_gpu, share_kernels
 from support.scenes import DEFAULT_PROTOTYPE, Thing, raw_outputs, small_manifest, write_bundle
+from support.signing_keys import write_keys
 from support.tools import require_tool
 from yolact_plugins.driver.device_array import DeviceArray
 from yolact_plugins.driver.dlpack import CUDA, import_capsule
@@ -30,6 +31,7 @@ from yolact_plugins.driver.driver import Device
 from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_runtime.commands import run_cli
 from yolact_runtime.media.images import write_image
+from yolact_runtime.model.bundle_signature import sign_bundle
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -54,13 +56,19 @@ WITH_BLOCKS = [path for path in DOCUMENTS if blocks_of(path)]
 
 @contextmanager
 def gpu_at_hand(patch: pytest.MonkeyPatch) -> Iterator[Namespace]:
-    """A robot with a GPU and an engine; PyTorch's part is to own a frame there, and to take an array by DLPack."""
+    """A robot with a GPU and an engine in a signed bundle.
+
+    PyTorch's part is to own a frame there, and to take an array by DLPack.
+    """
     require_tool("g++")
     share_kernels(patch)
     with host_gpu() as device:
         tensors = tensor_specs(small_manifest(), DEFAULT_PROTOTYPE.shape)  # type: ignore[arg-type]  # three numbers
         put_in_place(patch, FakeTensorRt(device, tensors, replay([raw_outputs(small_manifest(), THINGS)])))
         add_engine(Path("mine.bundle"))
+        private, public = write_keys(Path("keys"))
+        sign_bundle(Path("mine.bundle"), private)
+        public.rename("vendor.pub")
         buffer = DeviceBuffer(device, FRAME.nbytes)
         _memory(device, buffer.pointer, FRAME.shape)[...] = FRAME
         at_hand = {

@@ -15,9 +15,9 @@ import pytest
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, put_in_place
 from support.host_gpu import host_gpu, share_kernels
-from support.kernel_host import COMPILER
 from support.scenes import DEFAULT_PROTOTYPE, Thing, raw_outputs, small_manifest, with_precisions, write_bundle
 from support.signing import Keys, make_keys
+from support.tools import needs_tool
 from yolact_benchmarks.commands import bench_cli, eval_cli
 from yolact_benchmarks.measure.request import BenchRequest
 from yolact_runtime.media.images import write_image
@@ -240,7 +240,7 @@ def lone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield plan
 
 
-@pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+@needs_tool("g++")
 def test_a_lone_engine_that_is_trusted_is_benched_by_the_manifest_in_its_name(
     lone: Path, images: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

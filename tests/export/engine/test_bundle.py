@@ -123,7 +123,7 @@ def test_builders_of_one_bundle_lose_nothing_of_each_other(tmp_path: Path, monke
     assert {*engines, KERNELS_ARTEFACT} <= set(read_manifest(bundle).artefacts)
     for precision in ("fp32", "fp16"):
         assert read_engine(find_engine(bundle, precision, "rtx"))
-    assert bundle_kernels(bundle)
+    assert bundle_kernels(bundle, read_manifest(bundle))
 
 
 def test_only_the_engine_that_failed_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

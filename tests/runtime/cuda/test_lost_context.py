@@ -15,15 +15,15 @@ import pytest
 
 from support.device_network import HostNetwork, replay, tensor_specs
 from support.host_gpu import HostDriver, share_kernels
-from support.kernel_host import COMPILER
 from support.properties import example_count
 from support.scenes import DEFAULT_PROTOTYPE, Thing, raw_outputs, small_manifest
+from support.tools import needs_tool
 from yolact_plugins.driver.driver import Device
 from yolact_plugins.errors import CudaContextLostError, CudaError
 from yolact_runtime import Segmenter, SegmenterOptions
 from yolact_runtime.errors import YolactError
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++: the kernels cannot be run on the host")
+pytestmark = needs_tool("g++")
 
 FRAME = np.zeros((12, 16, 3), np.uint8)
 MANIFEST = small_manifest()

@@ -17,7 +17,7 @@ import pytest
 
 from support.kernels import SAMPLE
 from yolact_plugins.compile.compiler import OPTIONS
-from yolact_plugins.compile.cubin_folder import find_cubin
+from yolact_plugins.compile.cubin_folder import CubinIndex
 from yolact_plugins.driver import dlpack
 from yolact_plugins.driver.cubin import Cubin
 from yolact_plugins.driver.cuda_graph import Graph
@@ -77,7 +77,8 @@ def stream(device: Device) -> Iterator[Stream]:
 @pytest.fixture(scope="module")
 def cubin() -> Cubin:
     # Compiled by the process that started this one: NVRTC asks a libcuda that it finds for more than this one knows.
-    return find_cubin(Path(os.environ["CUBINS_OF_THE_TEST"]), SAMPLE, "sm_87", OPTIONS)
+    folder = Path(os.environ["CUBINS_OF_THE_TEST"])
+    return CubinIndex.read(folder, folder).find(SAMPLE, "sm_87", OPTIONS)
 
 
 def test_a_device_says_what_it_is(device: Device) -> None:

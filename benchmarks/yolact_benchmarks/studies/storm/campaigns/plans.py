@@ -57,9 +57,9 @@ def _attempt(_: Stage, attempt: Attempt) -> Finding:
     given: list[bytes] = []
 
     class Watched(FakeTensorRt):  # type: ignore[misc, unused-ignore]
-        def _deserialize(self, content: bytes) -> Any:
+        def _deserialize(self, content: bytes, *runtime: Any) -> Any:
             given.append(bytes(content))
-            return super()._deserialize(content)
+            return super()._deserialize(content, *runtime)
 
     tensors = tensor_specs(small_manifest(), DEFAULT_PROTOTYPE.shape)
     with host_gpu() as device:
