@@ -60,7 +60,8 @@ def names_in(folder: Path) -> list[str]:
 
 def torn_files(folder: Path) -> list[str]:
     """Files and bundles under visible names that are not whole; the last line of a stream may be half a line."""
-    return [name for name in names_in(folder) if not Path(name).name.startswith(".") and not _is_whole(folder / name)]
+    visible = (name for name in names_in(folder) if not any(part.startswith(".") for part in Path(name).parts))
+    return [name for name in visible if not _is_whole(folder / name)]
 
 
 def _is_whole(path: Path) -> bool:

@@ -40,7 +40,7 @@ from yolact_benchmarks.studies.storm.campaigns import (
 )
 from yolact_benchmarks.studies.storm.outcome import Finding, Outcome
 from yolact_benchmarks.studies.storm.stage import Stage
-from yolact_benchmarks.studies.storm.writers import Writer
+from yolact_benchmarks.studies.storm.writers import Writer, torn_files
 from yolact_runtime.cpu import postprocess
 
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75))]
@@ -253,6 +253,13 @@ def test_kills_find_torn_files(stage: Stage, monkeypatch: pytest.MonkeyPatch) ->
         return 0
 
     assert Outcome.TORN in _tries_of(kills, stage, _writer(write), monkeypatch, 12)
+
+
+def test_what_lies_below_a_hidden_name_is_not_torn_but_unfinished(tmp_path: Path) -> None:
+    for name in (".b.0123456789abcdef.partial/model.onnx", "b/x.json", ".r.json.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"half": ')
+    assert torn_files(tmp_path) == ["b/x.json"]
 
 
 def test_kills_find_what_is_left_over(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
