@@ -173,9 +173,14 @@ def open_sinks(
         except OSError as error:
             raise MediaError(f"cannot make the folder {options.output}: {explain(error, options.output)}") from error
     sinks: list[ResultSink] = []
-    if options.json:
-        sinks.append(DocumentSink(options.json, str(options.model), class_names, signature))
-    if options.jsonl:
-        sinks.append(LineSink(options.jsonl, class_names))
+    try:
+        if options.json:
+            sinks.append(DocumentSink(options.json, str(options.model), class_names, signature))
+        if options.jsonl:
+            sinks.append(LineSink(options.jsonl, class_names))
+    except BaseException:
+        for sink in sinks:
+            sink.abandon()
+        raise
     # Files first: they are never kept waiting by a pipe.
     return sorted(sinks, key=lambda sink: sink.patience_s is not None)

@@ -20,8 +20,9 @@ from support.scenes import write_bundle
 from yolact_runtime import Segmenter
 from yolact_runtime.commands.picture_folder import PictureFolder
 from yolact_runtime.commands.run_job import RunJob
-from yolact_runtime.errors import BackendError
+from yolact_runtime.errors import BackendError, MediaError
 from yolact_runtime.media.documents import ResultDocument
+from yolact_runtime.media.result_lines import ResultLineWriter
 from yolact_runtime.media.video_encoders import video_suffix
 
 
@@ -195,6 +196,24 @@ def test_an_output_folder_that_cannot_be_made(
     (tmp_path / "file").touch()
     assert run(bundle, *pictures, "-o", tmp_path / "file" / "out") == 1
     assert f"error: cannot make the folder {tmp_path / 'file' / 'out'}: Not a directory" in capsys.readouterr().err
+
+
+def test_lines_that_cannot_be_opened_once_leave_no_half_document(
+    bundle: Path, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The document was begun before; the end of the run begins it anew."""
+    original, failures = ResultLineWriter.__init__, [OSError(5, "Input/output error")]
+
+    def opened(self: ResultLineWriter, destination: str) -> None:
+        if failures:
+            raise MediaError(f"cannot write {destination}") from failures.pop()
+        original(self, destination)
+
+    monkeypatch.setattr(ResultLineWriter, "__init__", opened)
+    assert run(bundle, *pictures, "--json", tmp_path / "r.json", "--jsonl", tmp_path / "r.jsonl") == 1
+    assert failures == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "r.json", "r.jsonl"]
+    assert _document(tmp_path / "r.json")["complete"] is False
 
 
 @pytest.mark.parametrize("option", ["--json", "--jsonl"])
