@@ -41,8 +41,12 @@ Run = Callable[..., int]
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
+def run(
+    capfd: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Run:
     """Run a command in this process; what it and the libraries below it wrote is looked at, also by descriptor."""
+    # Some write a file of a hostile name, which must not land in the repository.
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
 
     def run(command: str, *words: object) -> int:
         try:
