@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -132,10 +133,12 @@ class FrameReader:
 
     def _drain(self) -> list[Started]:
         waiting = []
-        while not self._events.empty():
-            event = self._events.get()
-            if isinstance(event, Started):
-                waiting.append(event)
+        # Without waiting: a consumer, who holds no lock, may be faster.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                event = self._events.get_nowait()
+                if isinstance(event, Started):
+                    waiting.append(event)
         return waiting
 
     def _run(self) -> None:

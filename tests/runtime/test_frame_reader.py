@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -188,6 +189,22 @@ def test_all_consumers_that_wait_are_woken() -> None:
     for thread, _ in consumers:
         thread.join(TIMEOUT_S)
         assert not thread.is_alive()
+
+
+def test_close_does_not_wait_for_a_frame_that_a_consumer_took_just_then() -> None:
+    class Claims(queue.SimpleQueue[Any]):
+        """Says that it holds something, as it did a moment before."""
+
+        def empty(self) -> bool:
+            return False
+
+    stream: FrameStream = FrameStream(Ledger(), [], 1)  # type: ignore[arg-type]
+    stream._reader._events = Claims()
+    closing = threading.Thread(target=stream.close, daemon=True)
+    closing.start()
+    closing.join(TIMEOUT_S)
+    assert not closing.is_alive()
+    assert next(stream, None) is None
 
 
 def test_close_while_a_result_is_waited_for() -> None:
