@@ -99,8 +99,11 @@ class _Inert:
         pass
 
 
-class _StorageReader(pickle.Unpickler):
+class _StorageReader(pickle._Unpickler):
     """Collects what a pickle says of storages.
+
+    It is the unpickler in Python, as torch's own is one: that in C fills a memo as long as the largest number which the
+    pickle names in it, so that eleven bytes take all of the memory.
 
     Attributes:
         claimed: Key of the record and size in bytes of each storage that is named.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from support.properties import examples
 from yolact_export.checkpoint import storage_sizes
 from yolact_export.checkpoint.file import read_pickle
-from yolact_export.checkpoint.storage_sizes import find_wrong_size
+from yolact_export.checkpoint.storage_sizes import find_long_name, find_wrong_size
 from yolact_export.errors import CheckpointError
 
 TENSORS = {
@@ -102,6 +103,18 @@ def test_nothing_of_the_pickle_is_run(tmp_path: Path) -> None:
             copy.writestr(name, pickled if name.endswith("/data.pkl") else archive.read(name))
     assert find_wrong_size(tmp_path / "evil.pth") == ""
     assert not touched.exists()
+
+
+def test_a_number_in_the_memo_takes_no_memory(tmp_path: Path) -> None:
+    """The unpickler in C makes a memo as long as the largest number in it."""
+    path = tmp_path / "memo.pth"
+    path.write_bytes(b"\x80\x02Nr" + (1 << 24).to_bytes(4, "little") + b".")
+    tracemalloc.start()
+    try:
+        assert find_long_name(path) == ""
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("zipped", [True, False])
