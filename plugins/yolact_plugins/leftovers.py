@@ -15,6 +15,7 @@ import secrets
 import shutil
 import stat
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,8 +25,8 @@ __all__ = [
     "EARLIER",
     "FILE",
     "FOLDER",
+    "hidden_folders",
     "hidden_path",
-    "is_being_replaced",
     "remove_leftovers",
     "remove_leftovers_in",
     "remove_scratch",
@@ -71,12 +72,18 @@ def hidden_path(path: Path, kind: str, suffix: str = "") -> Path:
     return path.with_name(f".{_short(path.name)}.{secrets.token_hex(8)}.{kind}{suffix}")
 
 
-def is_being_replaced(path: Path) -> bool:
-    """Whether a missing folder is missing because its replacement is under way, or was killed between two renames.
+def hidden_folders(path: Path, kinds: Collection[str] = (FOLDER, EARLIER)) -> list[Path]:
+    """The hidden folders beside a folder, whoever holds them: new ones, and those that made room for a new one.
 
-    The first lasts for an instant, on file systems that cannot exchange two names; the next writer heals the second.
+    One of :data:`EARLIER` beside a folder that is missing says that its replacement is under way, which lasts for an
+    instant on file systems that cannot exchange two names, or was killed then; the next writer puts it back.
+
+    Args:
+        path: The folder, which need not be there.
+        kinds: :data:`FOLDER` and :data:`EARLIER`, or one of them.
     """
-    return not os.path.lexists(path) and any(_is_earlier(name) for name in _leftovers_of(path, fresh=True))
+    matches = {name: _HIDDEN.fullmatch(name) for name in _leftovers_of(path, fresh=True)}
+    return sorted(path.parent / name for name, match in matches.items() if match and match[3] in kinds)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -70,8 +70,8 @@ class StagedFile:
         """
         place = path or self.destination
         with naming(place), _flushed(place.parent) if flush else contextlib.nullcontext():
+            self.file.flush()
             if flush:
-                self.file.flush()
                 os.fsync(self.file.fileno())
             self.path.replace(place)
             self._close()
@@ -118,7 +118,7 @@ def staged_folder(path: Path) -> Iterator[Path]:
 
     The two are exchanged in one step (``renameat2``), so a reader opens the earlier folder or the new one. Where the
     file system cannot do that, `path` is missing between two renames; if the process is killed just then, the next
-    writer puts the earlier one back (:func:`yolact_plugins.leftovers.is_being_replaced`). The new folder takes the
+    writer puts the earlier one back (:func:`yolact_plugins.leftovers.remove_leftovers`). The new folder takes the
     place while :func:`yolact_plugins.locks.locked_folder` holds the earlier one, and is flushed to disk before.
 
     Args:
@@ -301,8 +301,12 @@ def _rename_twice(staging: Path, place: Path) -> None:
     try:
         staging.rename(place)
     except BaseException:
-        with contextlib.suppress(OSError):
+        try:
             earlier.rename(place)
+        except OSError as error:
+            # Where another writer was faster, this one is no longer to be put back; otherwise the next writer does it.
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+                shutil.rmtree(earlier, ignore_errors=True)
         raise
     # From here on it is no longer to be put back, not even in part.
     earlier.rename(staging)

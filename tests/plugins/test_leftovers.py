@@ -14,7 +14,7 @@ import pytest
 from support.staged import TOKEN, folder_content, hidden, holder, names, write_folder
 from yolact_plugins import leftovers
 from yolact_plugins.files import write_atomically
-from yolact_plugins.leftovers import is_being_replaced
+from yolact_plugins.leftovers import EARLIER, FOLDER, hidden_folders
 from yolact_plugins.locks import Lock, open_folder, try_lock
 
 pytestmark = pytest.mark.usefixtures("no_sync")
@@ -68,10 +68,11 @@ def test_an_earlier_folder_is_put_back_unless_its_replacement_is_under_way(tmp_p
     path = tmp_path / "it"
     write_folder(path, b"old")
     earlier = tmp_path / f".it.{TOKEN}.earlier"
-    assert not is_being_replaced(path)
+    assert not hidden_folders(path)
     path.rename(earlier)
-    assert is_being_replaced(path)
-    assert not is_being_replaced(tmp_path / "other")
+    assert hidden_folders(path) == hidden_folders(path, {EARLIER}) == [earlier]
+    assert not hidden_folders(path, {FOLDER})
+    assert not hidden_folders(tmp_path / "other")
     descriptor = open_folder(earlier)
     assert try_lock(descriptor) is Lock.HELD
     leftovers.remove_leftovers(path)
@@ -79,7 +80,7 @@ def test_an_earlier_folder_is_put_back_unless_its_replacement_is_under_way(tmp_p
     os.close(descriptor)
     leftovers.remove_leftovers(path)
     assert folder_content(path) == b"old"
-    assert not is_being_replaced(path)
+    assert not hidden_folders(path)
     # Of a folder that is there it is a leftover.
     earlier.mkdir()
     leftovers.remove_leftovers(path)

@@ -18,7 +18,7 @@ from support.staged import content_of, folder_content, hidden, names, write_fold
 from yolact_plugins import leftovers, staging
 from yolact_plugins.file_errors import describe
 from yolact_plugins.files import write_atomically
-from yolact_plugins.leftovers import is_being_replaced
+from yolact_plugins.leftovers import EARLIER, hidden_folders
 from yolact_plugins.locks import Lock, try_lock
 from yolact_plugins.staging import StagedFile, scratch_folder, staged_file, staged_folder
 
@@ -80,7 +80,7 @@ def test_a_kill_at_every_step(tmp_path: Path, is_file: bool, is_first: bool, exc
             seen.add(content_of(path, is_file))
         else:
             # Between two renames, at which the reader can wait.
-            assert is_first or is_being_replaced(path)
+            assert is_first or hidden_folders(path, {EARLIER})
             seen.add(b"")
         # The next writer, which has nothing to say of its own, so that what it finds is seen.
         leftovers.remove_leftovers(path)
@@ -305,3 +305,39 @@ def test_a_staged_file_may_be_discarded_twice_and_named_otherwise(tmp_path: Path
     staged.discard()
     staged.discard()
     assert names(tmp_path) == ["clip.incomplete.mp4"]
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_what_cannot_be_written_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: bool) -> None:
+    """The last bytes are in a buffer, and the disk is full when they leave it."""
+    (tmp_path / "file").write_bytes(b"old")
+    staged = StagedFile(tmp_path / "file")
+    staged.file.write(b"new")
+    with Path("/dev/full").open("wb") as full:
+        os.dup2(full.fileno(), staged.file.fileno())
+    with pytest.raises(OSError, match="No space left on device"):
+        staged.commit(flush=flush)
+    staged.discard()
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_nothing_is_left_where_another_writer_is_faster_between_two_renames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "it", b"old")
+    rename, others = Path.rename, iter([b"other"])
+
+    def rename_and_lose(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        if target.name.endswith(".earlier"):
+            for content in others:
+                write_folder(tmp_path / "it", content)
+        return moved
+
+    monkeypatch.setattr(staging, "_exchange", lambda *_: False)
+    monkeypatch.setattr(Path, "rename", rename_and_lose)
+    with staged_folder(tmp_path / "it") as folder:
+        write_folder(folder / "in", b"new")
+    assert names(tmp_path) == ["it"]
+    assert folder_content(tmp_path / "it" / "in") == b"new"

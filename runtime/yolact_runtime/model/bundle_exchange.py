@@ -15,15 +15,13 @@ from typing import TypeVar
 
 from yolact_plugins.errors import YolactError
 from yolact_plugins.files import real_path
+from yolact_plugins.leftovers import EARLIER, hidden_folders
 from yolact_runtime.errors import BundleError
 
 __all__ = ["FOLDER_FLAGS", "AbsentError", "earlier_bundles", "read_whole"]
 
 _MAX_ATTEMPTS = 50
 _WAIT_S, _PAUSE_S = 2.0, 0.005
-_ENDINGS = (".earlier", ".partial")
-_NAME_BYTES = 200
-"""Of a name in the hidden ones: a writer shortens a longer one."""
 # A folder may be put into place between looking for what a writer leaves beside it and looking for the folder.
 _LOOKS = 3
 
@@ -78,7 +76,7 @@ def read_whole(folder: Path, watched: tuple[str, ...], attempt: Callable[[], T])
 
 def earlier_bundles(folder: Path) -> list[Path]:
     """What a writer that was stopped between two renames left of a bundle: the earlier one, under a hidden name."""
-    return [path for path in _siblings(folder) if path.name.endswith(_ENDINGS[0])]
+    return hidden_folders(real_path(folder), {EARLIER})
 
 
 class _Look:
@@ -125,7 +123,7 @@ def _appears(folder: Path) -> bool:
     """Whether a folder that is absent comes, as long as something beside it says that it is being exchanged."""
     deadline, looks = time.monotonic() + _WAIT_S, 0
     while looks < _LOOKS:
-        is_exchanged = bool(_siblings(folder))
+        is_exchanged = bool(hidden_folders(real_path(folder)))
         if folder.exists():
             return True
         if not is_exchanged:
@@ -136,16 +134,3 @@ def _appears(folder: Path) -> bool:
             return False
         time.sleep(_PAUSE_S)
     return False
-
-
-def _siblings(folder: Path) -> list[Path]:
-    """Hidden folders beside a bundle that a writer exchanges it with."""
-    place = real_path(folder)
-    beginning = b"." + os.fsencode(place.name)[:_NAME_BYTES] + b"."
-    try:
-        found = list(place.parent.iterdir())
-    except OSError:
-        return []
-    return sorted(
-        path for path in found if os.fsencode(path.name).startswith(beginning) and path.name.endswith(_ENDINGS)
-    )

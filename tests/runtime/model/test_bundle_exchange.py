@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.scenes import Thing, small_manifest, write_bundle
+from yolact_plugins.leftovers import EARLIER, hidden_path
 from yolact_runtime import Segmenter, open_bundle
 from yolact_runtime.errors import BundleError
 from yolact_runtime.model import bundle_exchange
@@ -168,7 +169,7 @@ def test_a_bundle_that_always_changes_is_given_up(tmp_path: Path) -> None:
 def test_a_name_that_is_absent_is_waited_for_while_it_is_exchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    earlier = write_bundle(tmp_path / ".b.12ab.earlier", [])
+    earlier = write_bundle(tmp_path / ".b.0123456789abcdef.earlier", [])
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
@@ -186,7 +187,13 @@ def test_it_is_not_waited_for_where_nobody_exchanges_it(tmp_path: Path, monkeypa
         raise AssertionError("nothing is under way")
 
     monkeypatch.setattr(bundle_exchange.time, "sleep", pause)
-    for name in (".a.12ab.earlier", ".bb.12ab.partial", "b.12ab.partial", ".b.12ab.tmp", ".b"):
+    for name in (
+        ".a.0123456789abcdef.earlier",
+        ".bb.0123456789abcdef.partial",
+        "b.0123456789abcdef.partial",
+        ".b.0123456789abcdef.tmp",
+        ".b",
+    ):
         write_bundle(tmp_path / name, [])
     for read in (read_manifest, open_bundle, Segmenter.open):
         with pytest.raises(AbsentError):
@@ -197,10 +204,10 @@ def test_a_writer_that_was_stopped_is_named_with_what_to_type(tmp_path: Path, mo
     clock = iter(range(10**6))
     monkeypatch.setattr(bundle_exchange.time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(bundle_exchange.time, "sleep", lambda _: None)
-    earlier = write_bundle(tmp_path / ".b.12ab.earlier", [])
+    earlier = write_bundle(tmp_path / ".b.0123456789abcdef.earlier", [])
     assert earlier_bundles(tmp_path / "b") == [earlier]
     with pytest.raises(
-        AbsentError, match=r"its writer was stopped, and the earlier one is .*/\.b\.12ab\.earlier.* mv "
+        AbsentError, match=r"its writer was stopped, and the earlier one is .*/\.b\.0123456789abcdef\.earlier.* mv "
     ):
         open_bundle(tmp_path / "b")
 
@@ -208,5 +215,14 @@ def test_a_writer_that_was_stopped_is_named_with_what_to_type(tmp_path: Path, mo
 def test_siblings_of_a_link_are_those_of_the_folder_that_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "b")
-    earlier = write_bundle(tmp_path / "elsewhere" / ".b.1.earlier", [])
+    earlier = write_bundle(tmp_path / "elsewhere" / ".b.12345.earlier", [])
     assert earlier_bundles(tmp_path / "link") == [earlier]
+
+
+def test_the_earlier_bundle_of_a_long_name_is_found_by_the_name_that_its_writer_gave_it(tmp_path: Path) -> None:
+    """Hidden names are as long as file systems let them be, so that a long one is shortened."""
+    path = tmp_path / ("n" * 230 + ".bundle")
+    earlier = hidden_path(path, EARLIER)
+    earlier.mkdir()
+    assert earlier_bundles(path) == [earlier]
+    assert not earlier_bundles(path.with_name("n" * 200))
