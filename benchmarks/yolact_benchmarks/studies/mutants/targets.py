@@ -41,6 +41,8 @@ def _runtime(name: str) -> str:
     return f"runtime/yolact_runtime/{name}.py"
 
 
+_BUNDLE_TESTS = ("tests/runtime/model/test_bundle.py", "tests/runtime/test_opening.py")
+_SIGNATURE_TESTS = ("tests/runtime/model/test_bundle_signature.py", "tests/runtime/test_signed_opening.py")
 TARGETS = (
     Target("verify", "export/yolact_export/verify.py", ("tests/export/test_verify.py",)),
     Target("guard", _calibration("evaluation/judge"), ("tests/calibration/evaluation/test_judge.py",)),
@@ -53,6 +55,7 @@ TARGETS = (
         ("tests/calibration/quantisation/test_qdq_placement.py",),
     ),
     Target("engine-file", _runtime("backends/engine_file"), ("tests/runtime/backends/test_engine_file.py",)),
-    Target("bundle", _runtime("model/bundle"), ("tests/runtime/model/test_bundle.py", "tests/runtime/test_opening.py")),
-    Target("signature", _runtime("model/engine_signature"), ("tests/runtime/model/test_engine_signature.py",)),
+    Target("bundle", _runtime("model/bundle"), _BUNDLE_TESTS),
+    Target("bundle-folder", _runtime("model/bundle_folder"), (*_BUNDLE_TESTS, *_SIGNATURE_TESTS)),
+    Target("signature", _runtime("model/manifest_signature"), _SIGNATURE_TESTS),
 )
