@@ -17,6 +17,7 @@ from yolact_runtime.model.bundle import (
     ENGINE_ROLE,
     MANIFEST_NAME,
     NETWORK_ROLE,
+    PLAN_SUFFIXES,
     Bundle,
     bundle_in,
     mask_iou_of,
@@ -33,7 +34,6 @@ __all__ = ["ModelFiles", "Origin"]
 
 _ENGINE_PRECISIONS = ("int8", "fp16", "fp32")
 """What a robot runs, best first: an INT8 network is in a bundle only if its accuracy was found to hold."""
-_PLANS = {".plan", ".engine"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class ModelFiles:
         """
         if backend in TARGETS:
             return self._choose_engine(backend, TARGETS[backend])
-        if self._path.suffix in _PLANS and not self._path.is_dir():
+        if self._path.suffix in PLAN_SUFFIXES and not self._path.is_dir():
             raise BackendUnavailableError(
                 f"{backend}: {self._path} is an engine, which ONNX Runtime does not run; name its bundle folder or an "
                 f".onnx file"
@@ -148,7 +148,7 @@ class ModelFiles:
 
     def _choose_engine(self, backend: str, target: str) -> ModelSource:
         path = self._path
-        if path.suffix in _PLANS and not path.is_dir():
+        if path.suffix in PLAN_SUFFIXES and not path.is_dir():
             file = self._named_engine(path, target)
         elif path.is_file() and path.name != MANIFEST_NAME:
             raise NoEngineError(f"{backend}: engines are built into bundle folders, and {path} is none")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from yolact_export.errors import UsageError
 from yolact_plugins.compile.manifest_entry import is_signed, without_signature
+from yolact_plugins.locks import locked_folder
 from yolact_runtime.commands.signature_options import add_verify_key_option
 from yolact_runtime.errors import SignatureError
 from yolact_runtime.model.bundle import SIGNATURE_NAME, open_bundle, read_manifest
@@ -223,7 +224,7 @@ def sign_existing(options: argparse.Namespace, terminal: Terminal) -> int:
     check_json_destination(options.json)
     bundle: Path = options.checkpoint
     seal = open_seal(options, bundle, terminal)
-    with seal.reported(), without_signature(bundle):
+    with seal.reported(), locked_folder(bundle), without_signature(bundle):
         seal.sign()
     if options.json:
         key = signing_key(options)

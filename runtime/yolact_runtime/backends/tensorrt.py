@@ -24,6 +24,7 @@ from yolact_runtime.backends.engine_file import EngineFile, LoadedEngine, find_e
 from yolact_runtime.backends.runtime_cache import RuntimeCache
 from yolact_runtime.backends.tensorrt_context import TensorRtContext, configure_contexts, create_context
 from yolact_runtime.errors import BackendError, BackendUnavailableError, NoEngineError
+from yolact_runtime.model.bundle import PLAN_SUFFIXES
 from yolact_runtime.model.manifest import Manifest
 
 __all__ = ["TARGETS", "TensorRtBackend"]
@@ -57,7 +58,7 @@ class TensorRtBackend:
         self, model: ModelSource, name: str = "tensorrt", num_threads: int = 0, device: Device | None = None
     ) -> None:
         del num_threads  # a factory gets it
-        if model.suffix not in {".plan", ".engine"}:
+        if model.suffix not in PLAN_SUFFIXES:
             raise NoEngineError(f"{name}: {path_of(model)} is no engine; build one: yolact-export BUNDLE --engine")
         file = model if isinstance(model, EngineFile) else find_engine(path_of(model), "", TARGETS[name])
         self.name = name

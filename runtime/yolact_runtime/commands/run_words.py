@@ -8,12 +8,12 @@ from pathlib import Path
 
 from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.errors import UsageError
-from yolact_runtime.model.bundle import MANIFEST_NAME
+from yolact_runtime.model.bundle import MANIFEST_NAME, PLAN_SUFFIXES
 from yolact_runtime.terminal import check_json_destination
 
 __all__ = ["check_words", "typed_output"]
 
-_MODEL_SUFFIXES = frozenset({".onnx", ".plan", ".engine"})
+_MODEL_SUFFIXES = PLAN_SUFFIXES | {".onnx"}
 
 
 def typed_output(text: str) -> Path:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yolact_runtime.errors import BundleError, ManifestError, SignatureError, UsageError
-from yolact_runtime.model.bundle import MANIFEST_NAME, read_manifest
+from yolact_runtime.model.bundle import MANIFEST_NAME, PLAN_SUFFIXES, read_manifest
 from yolact_runtime.model.manifest_signature import SIGNATURE_NAME, SIGNATURE_RECORD_NAME, SignatureFiles
 from yolact_runtime.model.signing_keys import REQUIRE_VARIABLE, key_paths
 
 __all__ = ["add_trust_options", "add_verify_key_option", "check_trust", "signature_document", "signature_words"]
 
-_PLANS = {".plan", ".engine"}
 
 
 def add_verify_key_option(parser: argparse._ActionsContainer) -> None:
@@ -53,7 +52,7 @@ def check_trust(options: argparse.Namespace) -> None:
     if not options.trust_engine:
         key_paths(options.verify_key)
         return
-    if model.suffix not in _PLANS or model.is_dir():
+    if model.suffix not in PLAN_SUFFIXES or model.is_dir():
         raise UsageError(f"--trust-engine is for an engine, a .plan without its bundle; {model} is none: leave it out")
     if options.verify_key:
         raise UsageError(

@@ -25,6 +25,7 @@ __all__ = [
     "ENGINE_ROLE",
     "MANIFEST_NAME",
     "NETWORK_ROLE",
+    "PLAN_SUFFIXES",
     "SIGNATURE_NAME",
     "SIGNATURE_RECORD_NAME",
     "Bundle",
@@ -43,6 +44,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 NETWORK_ROLE, ENGINE_ROLE = "network", "engine"
+PLAN_SUFFIXES = frozenset({".plan", ".engine"})
+"""Of files that hold an engine."""
 _MASK_IOU = "mask_iou"
 CPU_PRECISIONS, CUDA_PRECISIONS = ("int8-cpu", "fp32"), ("fp16", "fp32")
 """What ONNX Runtime does well on a CPU and on CUDA, best first. ``"int8"`` is written for TensorRT, whose rules of
@@ -111,7 +114,7 @@ def open_bundle(
 
 def folder_of(path: Path) -> Path:
     """The folder that a bundle would be, given its own path, or one of its manifest or of a model file in it."""
-    return path.parent if path.name == MANIFEST_NAME or path.suffix in {".onnx", ".plan", ".engine"} else path
+    return path.parent if path.name == MANIFEST_NAME or path.suffix in {".onnx", *PLAN_SUFFIXES} else path
 
 
 def open_folder(path: Path, keys: Sequence[Path]) -> BundleFolder:
@@ -314,7 +317,7 @@ def _no_model(path: Path) -> AbsentError:
 def _not_a_bundle(path: Path) -> BundleError:
     if path.suffix in {".pth", ".pt"}:
         return BundleError(f"{path} is a checkpoint; export it first: yolact-export {path}")
-    if path.suffix in {".plan", ".engine"}:
+    if path.suffix in PLAN_SUFFIXES:
         return BundleError(
             f"{path} is an engine, which ONNX Runtime does not run; name its bundle folder or an .onnx file"
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from yolact_plugins.compile.cubin_folder import MANIFEST_NAME
 from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT
 from yolact_plugins.files import human_size
 from yolact_runtime.errors import BundleError, ManifestError, SignatureError
@@ -32,7 +33,6 @@ from yolact_runtime.model.model_file import ModelFile
 
 __all__ = ["MANIFEST_NAME", "WATCHED", "BundleFolder", "artefact_path", "read_manifest"]
 
-MANIFEST_NAME = "manifest.json"
 WATCHED = (MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME)
 """Files whose exchange makes a bundle another one, see :mod:`yolact_runtime.model.bundle_exchange`."""
 # A FIFO in the place of a file must not be waited for.

@@ -17,10 +17,12 @@ Beside it ``signature.json`` names the key and the manifest that was signed, see
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from yolact_plugins.files import write_atomically
+from yolact_plugins.locks import locked_folder
 from yolact_runtime.errors import SignatureError
 from yolact_runtime.model.bundle_exchange import read_whole
 from yolact_runtime.model.bundle_folder import MANIFEST_NAME, WATCHED, BundleFolder
@@ -36,7 +38,7 @@ def sign_bundle(bundle: Path, key_path: Path, expected: Manifest | None = None) 
     """Sign a bundle's manifest, once every file is what it says; an earlier signature is replaced.
 
     ``signature.json`` is written beside it, and before it: whoever is stopped in between leaves no signature, or one
-    that does not fit.
+    that does not fit. The bundle is locked meanwhile, so nobody changes or replaces what is being signed.
 
     Args:
         bundle: The folder.
@@ -53,18 +55,18 @@ def sign_bundle(bundle: Path, key_path: Path, expected: Manifest | None = None) 
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
     key = read_private_key(key_path)
-    with BundleFolder(bundle, any_digest=True) as folder:
+    with _locked(bundle), BundleFolder(bundle, any_digest=True) as folder:
         if expected is not None and folder.manifest != expected:
             raise SignatureError(
                 f"{bundle} was changed by somebody else meanwhile, and is not signed: that change is not vouched for. "
                 f"If you know what it was: yolact-export {shlex.quote(str(bundle))} --sign KEY"
             )
         _check_files(folder)
-        content = folder.content
-    write_atomically(bundle / SIGNATURE_RECORD_NAME, encode_record(fingerprint(key.public_key()), content))
-    path = bundle / SIGNATURE_NAME
-    write_atomically(path, key.sign(content))
-    return path
+        write_atomically(
+            bundle / SIGNATURE_RECORD_NAME, encode_record(fingerprint(key.public_key()), folder.content)
+        )
+        write_atomically(bundle / SIGNATURE_NAME, key.sign(folder.content))
+    return bundle / SIGNATURE_NAME
 
 
 def verify_bundle(bundle: Path, public_keys: Path | Sequence[Path]) -> Manifest:
@@ -123,6 +125,15 @@ def require_own_signature(bundle: Path, key_path: Path) -> Manifest:
         f"another key signed it, add --verify-key with its public key; if you know what was changed, add "
         f"--drop-signature, and this signature is not looked at"
     )
+
+
+@contextmanager
+def _locked(bundle: Path) -> Iterator[None]:
+    """The bundle, held; where there is none, opening it says so."""
+    with ExitStack() as held:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            held.enter_context(locked_folder(bundle))
+        yield
 
 
 def _check_files(folder: BundleFolder) -> None:

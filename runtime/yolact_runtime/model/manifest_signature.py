@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from yolact_plugins.compile.manifest_entry import SIGNATURE_NAME, SIGNATURE_RECORD_NAME
 from yolact_plugins.text import decode_json
 from yolact_runtime.errors import SignatureError, TextError
 from yolact_runtime.model.signing_keys import fingerprint, read_public_key, require_cryptography, signature_fits
 
 __all__ = ["SIGNATURE_NAME", "SIGNATURE_RECORD_NAME", "SignatureFiles", "encode_record"]
 
-SIGNATURE_NAME = "manifest.json.sig"
-SIGNATURE_RECORD_NAME = "signature.json"
 MAX_SIGNATURE_BYTES = 1 << 16
 """Longest of the two files that is read."""
 _NUM_BYTES = 64

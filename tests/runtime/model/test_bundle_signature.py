@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,12 @@ from support.scenes import Thing, write_bundle
 from support.signing_keys import write_keys
 from support.tools import require_tool, tool_is_missing
 from yolact_plugins.compile.cubin_folder import write_cubins
+from yolact_plugins.files import write_atomically
+from yolact_plugins.locks import Lock, open_folder, try_lock
 from yolact_runtime import Segmenter, open_bundle
 from yolact_runtime.errors import BundleError, SignatureError
 from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME, file_sha256, read_manifest
+from yolact_runtime.model import bundle_signature
 from yolact_runtime.model.bundle_signature import require_own_signature, sign_bundle, verify_bundle
 from yolact_runtime.model.manifest import Artefact
 
@@ -62,6 +66,24 @@ def test_before_a_bundle_is_signed_again_its_signature_has_to_be_ones_own(bundle
     manifest.write_text(manifest.read_text().replace("bird", "brid"))
     with pytest.raises(SignatureError, match=r"changed after it was signed.*add --drop-signature"):
         require_own_signature(bundle, private)
+
+
+def test_a_bundle_is_locked_while_it_is_signed(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever builds an engine meanwhile waits, or the signature would be of the manifest that was there before."""
+    private, _ = write_keys(tmp_path / "keys")
+    seen = []
+
+    def write(path: Path, content: bytes) -> None:
+        descriptor = open_folder(bundle)
+        seen.append((path.name, try_lock(descriptor)))
+        os.close(descriptor)
+        write_atomically(path, content)
+
+    monkeypatch.setattr(bundle_signature, "write_atomically", write)
+    sign_bundle(bundle, private)
+    assert seen == [(SIGNATURE_RECORD_NAME, Lock.TAKEN), (SIGNATURE_NAME, Lock.TAKEN)]
 
 
 def test_another_key(bundle: Path, tmp_path: Path) -> None:
