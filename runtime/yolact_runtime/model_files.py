@@ -74,6 +74,7 @@ class ModelFiles:
         self.manifest: Manifest | None = None
         self.file: Path | None = None
         self.mask_iou: ModelFile | None = None
+        self.verified_by: str | None = None
 
     def __enter__(self) -> ModelFiles:
         return self
@@ -98,6 +99,7 @@ class ModelFiles:
             )
         bundle = self._choose_network(CUDA_PRECISIONS if backend == "onnxruntime-cuda" else CPU_PRECISIONS)
         self.manifest, self.file, self.mask_iou = bundle.manifest, bundle.network.path, bundle.mask_iou
+        self.verified_by = bundle.verified_by
         self._embedded = bundle.network.metadata().get(METADATA_KEY)
         return bundle.network
 
@@ -159,6 +161,7 @@ class ModelFiles:
         if file.target != target:
             raise NoEngineError(f"{backend}: {file.path} was built for {file.target}")
         self.manifest, self.file, self._embedded = file.manifest, file.path, None
+        self.verified_by = None if self._opened is None else self._opened.verified_by
         self.mask_iou = None if self._opened is None else mask_iou_of(self._opened)
         return file
 

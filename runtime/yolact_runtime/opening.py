@@ -83,12 +83,14 @@ class OpenModel:
         shared: The network.
         origin: The bundle folder, where there is one: compiled kernels and the golden frame lie there.
         file: Of the network; None where backends were given instead of a path.
+        verified_by: Fingerprint of the key that vouches for all of it; None where no signature was checked.
     """
 
     manifest: Manifest
     shared: SharedNetwork
     origin: Origin | None = None
     file: Path | None = None
+    verified_by: str | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -140,7 +142,7 @@ def open_model(
             _check_network(network, manifest)
             if isinstance(mask_iou, OnnxRuntimeBackend):
                 check_mask_iou_type(mask_iou.outputs, manifest)
-            return OpenModel(manifest, SharedNetwork(network, mask_iou), files.origin(), files.file)
+            return OpenModel(manifest, SharedNetwork(network, mask_iou), files.origin(), files.file, files.verified_by)
         except BaseException:
             close_after_failure(network.close)
             raise

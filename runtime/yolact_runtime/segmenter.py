@@ -153,6 +153,11 @@ class Segmenter:
         return self._model.file
 
     @property
+    def verified_by(self) -> str | None:
+        """Fingerprint of the key whose signature of the bundle was verified; None where none was looked at."""
+        return self._model.verified_by
+
+    @property
     def postprocessing(self) -> str:
         """``"gpu"`` or ``"cpu"``: where boxes and masks are made."""
         return "gpu" if isinstance(self.frame_path, DevicePath) else "cpu"

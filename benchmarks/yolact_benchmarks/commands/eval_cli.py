@@ -238,7 +238,7 @@ def _open(path: Path, precision: str | None, options: argparse.Namespace, termin
     segmenter = Segmenter.open(
         path, options.backend, settings, precision, verify_key=options.verify_key, trust_engine=trusted
     )
-    manifest, signature = segmenter.manifest, signature_document(path, options.verify_key, trusted)
+    manifest, signature = segmenter.manifest, signature_document(path, segmenter, trusted)
     terminal.say(
         f"{path}: {manifest.name} ({manifest.precision}) on {segmenter.backend_name}{signature_words(signature)}"
     )
@@ -274,7 +274,7 @@ def _describe(path: Path, segmenter: Segmenter, options: argparse.Namespace) -> 
         "name": segmenter.manifest.name,
         "precision": segmenter.manifest.precision,
         "backend": segmenter.backend_name,
-        **signature_document(path, options.verify_key, _is_trusted(path, options)),
+        **signature_document(path, segmenter, _is_trusted(path, options)),
         **({} if note is None else {"note": note}),
     }
 

@@ -121,7 +121,7 @@ def open_model(request: BenchRequest, backend: str, precision: str | None) -> Op
     with ExitStack() as stack:
         segmenter = stack.enter_context(request.open_segmenter(path, backend, options, precision))
         manifest, name, file = segmenter.manifest, segmenter.backend_name, segmenter.network_file
-        signature = request.signature(path)
+        signature = request.signature(path, segmenter)
         if segmenter.postprocessing == "gpu":
             source: DeviceModel | Segmenter = DeviceModel(segmenter)
             stack.pop_all()

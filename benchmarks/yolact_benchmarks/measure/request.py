@@ -87,9 +87,9 @@ class BenchRequest:
         keys, trusted = self.verify_keys or None, self.trust_engine and path == self.model
         return Segmenter.open(path, backend, options, precision, verify_key=keys, trust_engine=trusted)
 
-    def signature(self, path: Path) -> dict[str, str]:
-        """What the record says of the signature of a model that is open, as a JSON object."""
-        return signature_document(path, self.verify_keys or None, self.trust_engine and path == self.model)
+    def signature(self, path: Path, segmenter: Segmenter) -> dict[str, str]:
+        """What the record says of the signature of a model that a segmenter opened, as a JSON object."""
+        return signature_document(path, segmenter, self.trust_engine and path == self.model)
 
     def reader(self, warn: Callable[[str], None] | None = None) -> ImageReader:
         """Return a reader of the pictures, as the model is to see them.

@@ -137,7 +137,7 @@ def _run_job(job: RunJob, options: argparse.Namespace, terminal: Terminal, segme
     for sentence in inputs.left_out:
         terminal.warn(sentence)
     with open_model(options, segmenter_options) as segmenter:
-        signature = signature_document(options.model, options.verify_key, options.trust_engine)
+        signature = signature_document(options.model, segmenter, options.trust_engine)
         terminal.say(
             f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}"
             f"{signature_words(signature)}"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from yolact_plugins.compile.manifest_entry import is_signed
 from yolact_runtime.errors import BundleError, ManifestError, SignatureError, UsageError
-from yolact_runtime.model.bundle import MANIFEST_NAME, PLAN_SUFFIXES, read_manifest
-from yolact_runtime.model.manifest_signature import SIGNATURE_NAME, SIGNATURE_RECORD_NAME, SignatureFiles
+from yolact_runtime.model.bundle import PLAN_SUFFIXES, read_manifest
 from yolact_runtime.model.signing_keys import REQUIRE_VARIABLE, key_paths
 
-__all__ = ["add_trust_options", "add_verify_key_option", "check_trust", "signature_document", "signature_words"]
+if TYPE_CHECKING:
+    from yolact_runtime.segmenter import Segmenter
 
+__all__ = ["add_trust_options", "add_verify_key_option", "check_trust", "signature_document", "signature_words"]
 
 
 def add_verify_key_option(parser: argparse._ActionsContainer) -> None:
@@ -66,30 +69,24 @@ def check_trust(options: argparse.Namespace) -> None:
         )
 
 
-def signature_document(model: Path, verify_key: Sequence[Path] | None, trusted: bool = False) -> dict[str, str]:
-    """What a record says of the signature of a model that is open.
+def signature_document(model: Path, segmenter: Segmenter, trusted: bool = False) -> dict[str, str]:
+    """What a record says of the signature of a model that is open, as it was when it was opened.
 
     Args:
         model: As it was opened: a folder, or a file in one.
-        verify_key: As it was opened with.
+        segmenter: That opened it.
         trusted: It is an engine that the caller vouched for.
 
     Returns:
         ``"signature"``: ``"verified"``, with the key's ``"key_fingerprint"``; ``"signed, not checked"``; ``"none"``; or
         ``"trusted"`` of an engine without a bundle.
-
-    Raises:
-        SignatureError: It does not fit any more.
     """
+    if segmenter.verified_by is not None:
+        return {"signature": "verified", "key_fingerprint": segmenter.verified_by}
     folder = model if model.is_dir() else model.parent
     if trusted and not _lists(folder, model.name):
         return {"signature": "trusted"}
-    keys = key_paths(verify_key)
-    if not keys:
-        return {"signature": "signed, not checked" if (folder / SIGNATURE_NAME).exists() else "none"}
-    files = SignatureFiles(folder, *(_content(folder / name) for name in (SIGNATURE_NAME, SIGNATURE_RECORD_NAME)))
-    fingerprint = files.verify(_content(folder / MANIFEST_NAME) or b"", keys)
-    return {"signature": "verified", "key_fingerprint": fingerprint}
+    return {"signature": "signed, not checked" if is_signed(folder) else "none"}
 
 
 def signature_words(document: Mapping[str, str]) -> str:
@@ -110,10 +107,3 @@ def _lists(folder: Path, name: str) -> bool:
         return name in read_manifest(folder).artefacts
     except (BundleError, ManifestError):
         return False
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None

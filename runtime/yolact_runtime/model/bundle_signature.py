@@ -62,9 +62,7 @@ def sign_bundle(bundle: Path, key_path: Path, expected: Manifest | None = None) 
                 f"If you know what it was: yolact-export {shlex.quote(str(bundle))} --sign KEY"
             )
         _check_files(folder)
-        write_atomically(
-            bundle / SIGNATURE_RECORD_NAME, encode_record(fingerprint(key.public_key()), folder.content)
-        )
+        write_atomically(bundle / SIGNATURE_RECORD_NAME, encode_record(fingerprint(key.public_key()), folder.content))
         write_atomically(bundle / SIGNATURE_NAME, key.sign(folder.content))
     return bundle / SIGNATURE_NAME
 

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -219,8 +220,9 @@ def test_a_reference_is_never_trusted_with_the_engine(
     request.open_segmenter(plan, "auto", request.options, None)
     request.open_segmenter(bundle, "auto", request.options, "fp32")
     assert [options["trust_engine"] for options in asked] == [True, False]
-    assert request.signature(plan) == {"signature": "trusted"}
-    assert request.signature(bundle) == {"signature": "signed, not checked"}
+    opened: Any = SimpleNamespace(verified_by=None)
+    assert request.signature(plan, opened) == {"signature": "trusted"}
+    assert request.signature(bundle, opened) == {"signature": "signed, not checked"}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from support.run_command import BRIGHT, THINGS, picture, run
 from support.scenes import write_bundle
 from support.signing import Keys, make_keys
 from yolact_export.golden import write_golden
+from yolact_runtime import Segmenter
+from yolact_runtime.commands.signature_options import signature_document
 from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME, read_manifest
 from yolact_runtime.model.bundle_signature import sign_bundle
 
@@ -109,6 +112,18 @@ def test_what_is_not_signed_as_it_should_be_is_not_run(
     assert found.out == ""
     assert "error: " in found.err
     assert message in found.err
+
+
+@pytest.mark.parametrize("name", ["", "model.fp32.onnx"])
+def test_a_record_tells_of_the_bundle_that_was_opened(signed: Path, keys: Keys, name: str) -> None:
+    """It is written at the end, hours after another bundle may have come to its place."""
+    model = signed / name if name else signed
+    with Segmenter.open(model, verify_key=keys.public) as segmenter:
+        rename_a_class(signed)
+        assert signature_document(model, segmenter) == {"signature": "verified", "key_fingerprint": keys.fingerprint}
+        shutil.rmtree(signed)
+        assert signature_document(model, segmenter)["signature"] == "verified"
+    assert segmenter.verified_by == keys.fingerprint
 
 
 def test_the_variable_names_several_keys(

@@ -27,8 +27,8 @@ from yolact_plugins.files import write_atomically
 from yolact_plugins.locks import Lock, open_folder, try_lock
 from yolact_runtime import Segmenter, open_bundle
 from yolact_runtime.errors import BundleError, SignatureError
-from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME, file_sha256, read_manifest
 from yolact_runtime.model import bundle_signature
+from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME, file_sha256, read_manifest
 from yolact_runtime.model.bundle_signature import require_own_signature, sign_bundle, verify_bundle
 from yolact_runtime.model.manifest import Artefact
 
@@ -68,9 +68,7 @@ def test_before_a_bundle_is_signed_again_its_signature_has_to_be_ones_own(bundle
         require_own_signature(bundle, private)
 
 
-def test_a_bundle_is_locked_while_it_is_signed(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_is_locked_while_it_is_signed(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever builds an engine meanwhile waits, or the signature would be of the manifest that was there before."""
     private, _ = write_keys(tmp_path / "keys")
     seen = []
