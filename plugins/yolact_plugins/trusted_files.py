@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from yolact_plugins.errors import UntrustedFileError
+from yolact_plugins.errors import UntrustedFileError, UsageError
 from yolact_plugins.files import write_atomically
 from yolact_plugins.text import printable
 
@@ -121,15 +121,18 @@ def cache_home() -> Path:
 
     A folder that every user may write and exchange things in is passed over, with one warning. One such as ``/tmp``,
     where everybody may add but not exchange, serves: what others have put there is not theirs to hide.
+
+    Raises:
+        UsageError: There is no home folder to fall back to.
     """
     named = os.environ.get("XDG_CACHE_HOME", "")
-    usual = Path.home() / ".cache"
     # By the XDG specification, a relative path is to be ignored.
     if not Path(named).is_absolute():
-        return usual
+        return _usual_cache_home()
     with suppress(OSError):
         mode = Path(named).stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            usual = _usual_cache_home()
             if named not in _passed_over:
                 _passed_over.add(named)
                 _log.warning(
@@ -142,6 +145,17 @@ def cache_home() -> Path:
                 )
             return usual
     return Path(named)
+
+
+def _usual_cache_home() -> Path:
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError as error:
+        # A container with a user whom it does not know.
+        raise UsageError(
+            "there is no home folder for caches: HOME is not set, and this user has none; set XDG_CACHE_HOME to a "
+            "folder of its own"
+        ) from error
 
 
 @contextmanager

@@ -7,11 +7,12 @@ no engine: it stays in ONNX and is run by ONNX Runtime, because the number of it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from yolact_export.bundle_writer import REJECTED_ENGINE_SUFFIX, put_manifest
+from yolact_export.bundle_writer import REJECTED_ENGINE_SUFFIX, link_file, put_manifest
 from yolact_export.engine.build import BuiltEngine, check_model
 from yolact_export.engine.layers import Convolution, find_convolutions
 from yolact_export.engine.onnx_outline import OnnxOutline, read_outline
@@ -23,7 +24,7 @@ from yolact_export.engine.timing_cache import default_folder
 from yolact_export.errors import EngineBuildError, UsageError
 from yolact_plugins.compile.manifest_entry import without_signature
 from yolact_plugins.files import human_size, write_atomically
-from yolact_plugins.leftovers import remove_leftovers_in
+from yolact_plugins.leftovers import FILE, hidden_path, remove_leftovers_in
 from yolact_plugins.locks import locked_folder
 from yolact_runtime.backends.engine_file import engine_file_name
 from yolact_runtime.errors import BundleError, YolactError
@@ -34,7 +35,7 @@ from yolact_runtime.model.bundle import (
     read_manifest,
 )
 from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest
-from yolact_runtime.model.onnx_metadata import read_metadata
+from yolact_runtime.model.onnx_metadata import metadata_of
 
 __all__ = ["ENGINE_PRECISIONS", "Seal", "WrittenEngine", "build_engines", "engine_precisions"]
 
@@ -141,7 +142,8 @@ def build_engines(
         SelfTestError: An engine does not compute here what its network does; it is kept as ``*.rejected``.
     """
     options = options or EngineOptions()
-    remove_leftovers_in(bundle)
+    with locked_folder(bundle):
+        remove_leftovers_in(bundle)
     sources = [_source(bundle, precision) for precision in _checked_precisions(bundle, precisions)]
     return [_build_one(bundle, source, options, on_progress, say, seal) for source in sources]
 
@@ -227,7 +229,7 @@ def _read_model(source: _Source) -> tuple[bytes, str]:
         raise BundleError(
             f"{source.path} is not the file the manifest describes; copy the folder again, or export again"
         )
-    metadata = read_metadata(source.path)
+    metadata = metadata_of(model, source.path)
     if METADATA_KEY not in metadata:
         raise EngineBuildError(f"{source.path} carries no manifest to put into the engine; export the checkpoint again")
     return model, metadata[METADATA_KEY]
@@ -237,17 +239,32 @@ def _put_engine(bundle: Path, name: str, artefact: Artefact, plan: bytes, seal: 
     """Write an engine, list it in the manifest, and have the bundle signed."""
     path = bundle / name
     with locked_folder(bundle):
-        with without_signature(bundle):
+        with without_signature(bundle), _as_before_on_failure(path):
             write_atomically(path, plan)
-            try:
-                # Read now: others may have changed it while the engine was built.
-                before = read_manifest(bundle)
-                after = _write_artefacts(bundle, before, {**before.artefacts, name: artefact})
-            except BaseException:
-                # A plan that the manifest does not list would be refused; better none.
-                path.unlink(missing_ok=True)
-                raise
+            # Read now: others may have changed it while the engine was built.
+            before = read_manifest(bundle)
+            after = _write_artefacts(bundle, before, {**before.artefacts, name: artefact})
         seal(before, after)
+
+
+@contextmanager
+def _as_before_on_failure(path: Path) -> Iterator[None]:
+    """A block that fails leaves the earlier file, or none: a plan that the manifest does not list would be refused."""
+    # Not as a leftover of the plan, which writing it would remove; of a killed builder the next one removes it.
+    kept = hidden_path(path.with_name(f"{path.stem}.before{path.suffix}"), FILE)
+    was_there = path.exists()
+    if was_there:
+        link_file(path, kept)
+    try:
+        yield
+    except BaseException:
+        if was_there:
+            kept.replace(path)
+        else:
+            path.unlink(missing_ok=True)
+        raise
+    finally:
+        kept.unlink(missing_ok=True)
 
 
 def _reject(bundle: Path, name: str, artefact: Artefact, say: Say, seal: Seal) -> None:

@@ -401,6 +401,22 @@ def test_a_failed_write_of_an_engine_gives_the_signature_back(
     assert {SIGNATURE_NAME, SIGNATURE_RECORD_NAME} <= set(before)
 
 
+def test_a_manifest_that_cannot_be_written_gives_the_earlier_engine_back(
+    bundle: Path, device: Keys, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert export(bundle, *ENGINE, "--sign", device.private) == 0
+    before = files(bundle)
+
+    def full(folder: Path, manifest: object) -> None:
+        raise OSError(28, "No space left on device", str(folder / MANIFEST_NAME))
+
+    monkeypatch.setattr(engine_bundle, "put_manifest", full)
+    assert export(bundle, *ENGINE, "--sign", device.private) == 1
+    assert built == ["fp32", "fp16", "fp32"]
+    assert files(bundle) == before
+    assert verify_bundle(bundle, device.public)
+
+
 def test_an_engine_that_fails_its_self_test_is_neither_listed_nor_signed(
     bundle: Path, device: Keys, built: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

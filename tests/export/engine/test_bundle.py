@@ -17,6 +17,7 @@ import pytest
 from support.engine_graphs import CONVOLUTIONS, small_model, write_engine_bundle
 from support.precompiled import with_kernels
 from support.staged import TOKEN
+from yolact_export import bundle_writer
 from yolact_export.bundle_writer import carry_over, check_destination
 from yolact_export.engine import bundle as engine_bundle
 from yolact_export.engine.build import BuiltEngine
@@ -105,7 +106,7 @@ def test_builders_of_one_bundle_lose_nothing_of_each_other(tmp_path: Path, monke
         write_atomically(path, content)
 
     monkeypatch.setattr(engine_bundle, "build_in_process", build)
-    for module in (engine_bundle, manifest_entry):
+    for module in (bundle_writer, manifest_entry):
         monkeypatch.setattr(module, "write_atomically", write)
 
     def compile_kernels() -> None:
