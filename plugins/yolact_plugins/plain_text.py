@@ -32,7 +32,6 @@ LONGEST_LINE, LONGEST_WORD = 4000, 400
 _CONTINUED = "  "
 _ELLIPSIS = "…"
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
-_LINE_ENDS = re.compile(r"\n")
 # How lines of the commands begin, which nobody else may imitate.
 _OURS = ("error:", "warning:")
 
@@ -57,7 +56,7 @@ def printable_lines(text: str) -> str:
 
     Every further line begins with a space, so that a file name with a line end in it cannot pass for another message.
     """
-    first, *others = _LINE_ENDS.split(text)
+    first, *others = text.split("\n")
     lines = [line if not line or line[0] == " " else _CONTINUED + line for line in map(printable_line, others)]
     # Two more characters may be too many.
     return "\n".join([printable_line(first), *map(_cut, lines)])

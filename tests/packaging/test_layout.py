@@ -93,6 +93,11 @@ def layers_of(package: str) -> list[list[str]]:
     return [layer.split(" | ") for layer in contract["layers"]]
 
 
+def test_names_are_plain() -> None:
+    """Git quotes all others: those are what a test wrote into the repository, not files of it."""
+    assert not [name for name in tracked_files() if name.startswith('"') or not name.isprintable()]
+
+
 def test_no_folder_is_a_heap() -> None:
     """At most 20 files, but for what tests are given, and records: a folder for each machine, a file for each study."""
     counts = Counter(Path(name).parent for name in tracked_files())
