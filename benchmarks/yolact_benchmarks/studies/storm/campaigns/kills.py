@@ -124,11 +124,15 @@ def _again(stage: Stage, writer: Writer, whole: Path, folder: Path, what: str) -
 
 def _kill_after(seconds: float) -> None:
     """This process gets SIGKILL so many seconds from now, from a process that waits for nothing else."""
-    victim = os.getpid()
+    # Not by its number, which may be that of another process once this one has ended.
+    victim = os.pidfd_open(os.getpid())
     if os.fork() == 0:
-        time.sleep(seconds)
-        os.kill(victim, signal.SIGKILL)
-        os._exit(0)
+        try:
+            time.sleep(seconds)
+            signal.pidfd_send_signal(victim, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.close(victim)
 
 
 CAMPAIGN = Campaign("kills", _attempt, 30, 1, prepare_clean_runs, seconds=400)
