@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 
 from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.cpu.nms import NmsMethod, NmsSettings
 from yolact_runtime.errors import UsageError
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.option_numbers import MAX_INSTANCES, MAX_THREADS, check_between, keep_numbers, shown_number
 
 __all__ = ["SegmenterOptions"]
 
-# More than any machine for this job has; a backend would take minutes and gigabytes to start a mistyped number.
-_MAX_THREADS = 256
 _MAX_IN_FLIGHT = 8
-# More than any model keeps; memory for their masks is planned from it.
-_MAX_INSTANCES = 100_000
+_MAX_SIDE_PX = 65_536
 
 
 @dataclass(frozen=True)
@@ -63,41 +61,36 @@ class SegmenterOptions:
         except ValueError as error:
             methods = ", ".join(method.value for method in NmsMethod)
             raise UsageError(f"nms must be one of {methods}, found {self.nms!r}") from error
-        for name in ("min_confidence", "crop_margin", "iou_threshold"):
-            self._keep(name, Real, float, "a number")
-        for name in ("num_threads", "frames_in_flight", "max_instances", "bit_depth"):
-            self._keep(name, Integral, int, "a whole number")
+        keep_numbers(
+            self,
+            whole=("num_threads", "frames_in_flight", "max_instances", "bit_depth"),
+            real=("min_confidence", "crop_margin", "iou_threshold"),
+        )
         for name in ("min_confidence", "iou_threshold"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UsageError(f"{name} must lie between 0 and 1, found {value}")
+            check_between(name, getattr(self, name), 0, 1)
         if not self.crop_margin >= 0:
             raise UsageError(f"crop_margin must be 0 or more, found {self.crop_margin}")
-        if self.max_instances is not None and not 1 <= self.max_instances <= _MAX_INSTANCES:
+        if self.max_instances is not None and not 1 <= self.max_instances <= MAX_INSTANCES:
             raise UsageError(
-                f"max_instances must be 1 or more, found {self.max_instances}; the largest is {_MAX_INSTANCES}"
+                f"max_instances must be 1 or more, found {shown_number(self.max_instances)}; the largest is "
+                f"{MAX_INSTANCES}"
             )
-        if not 1 <= self.frames_in_flight <= _MAX_IN_FLIGHT:
-            raise UsageError(f"frames_in_flight must lie between 1 and {_MAX_IN_FLIGHT}, found {self.frames_in_flight}")
-        if self.frame_size is not None and (len(self.frame_size) != 2 or min(self.frame_size) < 1):
-            raise UsageError(f"frame_size must be (height, width) in pixels, found {self.frame_size}")
+        check_between("frames_in_flight", self.frames_in_flight, 1, _MAX_IN_FLIGHT)
+        self._keep_frame_size()
         check_bit_depth(self.bit_depth)
-        if not 0 <= self.num_threads <= _MAX_THREADS:
-            raise UsageError(f"num_threads must lie between 0 and {_MAX_THREADS}, found {self.num_threads}")
+        check_between("num_threads", self.num_threads, 0, MAX_THREADS)
 
-    def _keep(self, name: str, kind: type, convert: type, words: str) -> None:
-        """Keep a number of NumPy as Python's own; True is no number, and None stays where it is the default."""
-        value = getattr(self, name)
-        if value is None and type(self).__dataclass_fields__[name].default is None:
+    def _keep_frame_size(self) -> None:
+        if self.frame_size is None:
             return
-        if isinstance(value, bool) or not isinstance(value, kind):
-            raise UsageError(f"{name} must be {words}, found {value!r}")
-        try:
-            object.__setattr__(self, name, convert(value))
-        except OverflowError as error:
+        sides = tuple(self.frame_size)
+        whole = [side for side in sides if isinstance(side, Integral) and not isinstance(side, bool)]
+        if len(sides) != 2 or len(whole) != 2 or not all(1 <= side <= _MAX_SIDE_PX for side in whole):
             raise UsageError(
-                f"{name} must be {words} that fits a float, found one of {len(str(value))} digits"
-            ) from error
+                f"frame_size must be (height, width) in pixels, each from 1 to {_MAX_SIDE_PX}, found "
+                f"({', '.join(map(shown_number, sides))})"
+            )
+        object.__setattr__(self, "frame_size", tuple(map(int, sides)))
 
     def nms_settings(self, manifest: Manifest) -> NmsSettings:
         """These options over the model's own detection settings."""

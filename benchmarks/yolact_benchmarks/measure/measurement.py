@@ -20,9 +20,13 @@ from yolact_benchmarks.measure.frames import FrameSet
 from yolact_benchmarks.measure.stages import FrameTimer, FrameTimes
 from yolact_benchmarks.statistics.block_bootstrap import median_interval
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings, Interval
+from yolact_runtime.errors import UsageError
+from yolact_runtime.option_numbers import MAX_COUNT, keep_between
 
-__all__ = ["Case", "Plan", "Series", "measure"]
+__all__ = ["MAX_S", "Case", "Plan", "Series", "measure"]
 
+MAX_S = 31_536_000.0
+"""A year."""
 _BURST = 4
 _LOOK_EVERY_S = 1.0
 _QUICK = BootstrapSettings(num_resamples=300)
@@ -61,6 +65,16 @@ class Plan:
     until_ci: float | None = None
     warm_up_s: float = 1.0
     least_frames: int = 10
+
+    def __post_init__(self) -> None:
+        keep_between(
+            self,
+            {"least_frames": (1, MAX_COUNT)},
+            {"duration_s": (0, MAX_S), "warm_up_s": (0, MAX_S), "until_ci": (0, 1)},
+        )
+        for name in ("duration_s", "until_ci"):
+            if getattr(self, name) == 0:
+                raise UsageError(f"{name} must be above 0, found 0")
 
 
 @dataclasses.dataclass

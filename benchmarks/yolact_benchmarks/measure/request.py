@@ -7,17 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from yolact_benchmarks.measure.measurement import Plan
+from yolact_benchmarks.measure.measurement import MAX_S, Plan
 from yolact_calibration.labels.options import FileRules
+from yolact_calibration.shapes.scene import MAX_SIDE_PX, MIN_SIDE_PX
 from yolact_runtime.commands.signature_options import signature_document
+from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.media.image_reader import ImageReader, reader_for_model
 from yolact_runtime.model.bundle import read_manifest
+from yolact_runtime.option_numbers import MAX_INSTANCES, MAX_THREADS, check_between, keep_between, keep_numbers
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
-__all__ = ["CAMERA", "SYNTHETIC", "BenchRequest"]
+__all__ = ["CAMERA", "MAX_PROCESSES", "SYNTHETIC", "BenchRequest"]
 
 SYNTHETIC, CAMERA = "synthetic", "camera"
 """Stands for drawn frames."""
+MAX_PROCESSES = 1000
+"""Fresh processes, one after the other; each opens the model again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +76,24 @@ class BenchRequest:
     bit_depth: int | None = None
     verify_keys: tuple[Path, ...] = ()
     trust_engine: bool = False
+
+    def __post_init__(self) -> None:
+        keep_between(
+            self,
+            {
+                "num_processes": (1, MAX_PROCESSES),
+                "num_threads": (0, MAX_THREADS),
+                "num_cold_starts": (0, MAX_PROCESSES),
+            },
+            {"min_confidence": (0, 1), "streaming_s": (0, MAX_S)},
+        )
+        keep_numbers(self, ("bit_depth",))
+        for count in self.instances:
+            check_between("instances", count, 0, MAX_INSTANCES)
+        for size in self.sizes:
+            for side in size:
+                check_between("sizes", side, MIN_SIDE_PX, MAX_SIDE_PX)
+        check_bit_depth(self.bit_depth)
 
     def open_segmenter(self, path: Path, backend: str, options: SegmenterOptions, precision: str | None) -> Segmenter:
         """Open the model, or one to compare it with, by the keys of this run.

@@ -20,6 +20,7 @@ from yolact_benchmarks.statistics.block_bootstrap import correlation_length, rat
 from yolact_benchmarks.statistics.statistics import LatencySummary
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_plugins.files import counted
+from yolact_runtime.option_numbers import MAX_COUNT, keep_between
 
 __all__ = ["DEFAULT_LIMITS", "Shift", "StabilityLimits", "Verdict", "find_drift", "find_shifts", "judge_series"]
 
@@ -60,6 +61,10 @@ class StabilityLimits:
     max_other_load: float = 0.10
     max_clock_change: float = 0.10
     max_parallel_change: float = 0.25
+
+    def __post_init__(self) -> None:
+        shares = [field.name for field in dataclasses.fields(self) if field.name != "min_frames"]
+        keep_between(self, {"min_frames": (1, MAX_COUNT)}, dict.fromkeys(shares, (0, 1)))
 
 
 DEFAULT_LIMITS = StabilityLimits()

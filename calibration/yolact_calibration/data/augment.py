@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from yolact_calibration.errors import UsageError
 from yolact_runtime.model.manifest import InputSpec
+from yolact_runtime.option_numbers import keep_numbers
 
 __all__ = ["AugmentOptions", "Window", "choose_window", "distort_colours", "normalise", "sample_image", "sample_masks"]
 
@@ -46,6 +47,7 @@ class AugmentOptions:
     mirror: bool = True
 
     def __post_init__(self) -> None:
+        keep_numbers(self, real=("expand",))
         if not 1 <= self.expand <= _MAX_EXPAND:
             raise UsageError(f"expand is 1 (off) to {_MAX_EXPAND}, found {self.expand}")
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from yolact_calibration.errors import MissingDependencyError, PruningError
 from yolact_calibration.pruning.layer_shape import is_deformable
+from yolact_runtime.option_numbers import check_most, keep_numbers, shown_number
 
 __all__ = ["BLOCKS", "ChannelGroup", "WidthGrid", "find_channel_groups"]
 
@@ -35,6 +36,8 @@ _PROMISED = (
 )
 # Dependencies do not depend on the size of the image; P7 is a single pixel here.
 _PROBE_SIZE = 64
+# More channels than any layer has.
+_MAX_WIDTH = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +55,13 @@ class WidthGrid:
     max_widths: int = 8
 
     def __post_init__(self) -> None:
+        keep_numbers(self, whole=("round_to", "max_widths"), real=("min_share",))
+        for name in ("round_to", "max_widths"):
+            check_most(name, getattr(self, name), _MAX_WIDTH)
         if self.round_to < 1 or self.max_widths < 2 or not 0 < self.min_share <= 1:
             raise PruningError(
-                f"round_to is at least 1, max_widths at least 2 and min_share above 0 up to 1; found {self}"
+                f"round_to is at least 1, max_widths at least 2 and min_share above 0 up to 1; found "
+                f"{shown_number(self.round_to)}, {shown_number(self.max_widths)} and {self.min_share}"
             )
 
     def of(self, width: int) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from yolact_calibration.pruning.latency import LatencyTable, LayerTimer, measure
 from yolact_calibration.pruning.layer_shape import trace_layers
 from yolact_calibration.pruning.width_search import WidthChoice, choose_widths
 from yolact_calibration.training.distill import DistillationOptions
+from yolact_runtime.option_numbers import MAX_SEED, check_between, keep_numbers
 
 __all__ = ["GroupReport", "PruneOptions", "PruneReport", "Pruned", "prune"]
 
@@ -62,12 +63,16 @@ class PruneOptions:
     rest_share: float = 0.07
 
     def __post_init__(self) -> None:
+        keep_numbers(self, whole=("seed",), real=("removed_latency", "rest_share"))
+        check_between("seed", self.seed, 0, MAX_SEED)
         if not 0 <= self.rest_share < 1:
-            raise PruningError(f"the share outside convolutions is from 0 and below 1; found {self.rest_share}")
+            raise PruningError(
+                f"rest_share: the share outside convolutions is from 0 and below 1; found {self.rest_share}"
+            )
         if not 0 <= self.removed_latency < 1 - self.rest_share:
             raise PruningError(
-                f"the latency to remove is a share, 0.4 for instance, from 0 and below {1 - self.rest_share:.2f}, "
-                f"which is all that convolutions take; found {self.removed_latency}"
+                f"removed_latency: the latency to remove is a share, 0.4 for instance, from 0 and below "
+                f"{1 - self.rest_share:.2f}, which is all that convolutions take; found {self.removed_latency}"
             )
         if self.importance not in (_TAYLOR, _BATCH_NORM):
             raise PruningError(f'importance is "{_TAYLOR}" or "{_BATCH_NORM}", not "{self.importance}"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from yolact_calibration.quantisation.qdq_placement import Dialect, place, quanti
 from yolact_calibration.quantisation.ranges import Grid, Range, RangeMethod, choose_range
 from yolact_calibration.quantisation.sensitivity import GroupSensitivity, measure_sensitivity
 from yolact_calibration.quantisation.trial import Trial
+from yolact_runtime.option_numbers import MAX_THREADS, keep_between
 
 __all__ = ["Int8Model", "Int8Options", "choose_ranges", "make_int8"]
 
@@ -44,6 +46,10 @@ class Int8Options:
     max_drop: float | None = None
     everything: bool = False
     num_threads: int = 0
+
+    def __post_init__(self) -> None:
+        # No limit but the judge's, with infinity.
+        keep_between(self, {"num_threads": (0, MAX_THREADS)}, {"max_drop": (0, math.inf)})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
 from yolact_runtime.media.images import encode_image
 from yolact_runtime.media.overlay import draw_instances
+from yolact_runtime.option_numbers import MAX_COUNT, check_between, check_most, keep_numbers, shown_number
 
 __all__ = ["SheetOptions", "draw_sheet", "side_by_side", "worst_images"]
 
@@ -48,8 +49,14 @@ class SheetOptions:
     min_confidence: float = 0.3
 
     def __post_init__(self) -> None:
+        counts = ("num_images", "longest_px", "max_picture_bytes")
+        keep_numbers(self, counts, ("min_confidence",))
+        for name in counts:
+            check_most(name, getattr(self, name), MAX_COUNT)
+        check_between("min_confidence", self.min_confidence, 0, 1)
         if self.num_images < 0 or self.longest_px < 1 or self.max_picture_bytes < 1:
-            raise UsageError(f"a contact sheet needs images of some size, found {self}")
+            found = ", ".join(f"{name} {shown_number(getattr(self, name))}" for name in counts)
+            raise UsageError(f"a contact sheet needs images of some size, found {found}")
 
 
 def worst_images(images: Iterable[ImageAgreement], num_images: int) -> list[ImageAgreement]:

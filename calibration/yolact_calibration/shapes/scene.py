@@ -14,12 +14,15 @@ from yolact_calibration.shapes.canvas import expose, paint_background, paint_sha
 from yolact_calibration.shapes.layout import Layout, Shape, draw_layout
 from yolact_calibration.shapes.outline import CLASS_NAMES, Placement
 from yolact_runtime.masks.masks import Masks
+from yolact_runtime.option_numbers import keep_numbers, shown_number
 
-__all__ = ["CLASS_NAMES", "Scene", "SceneOptions", "make_clip", "make_scene"]
+__all__ = ["CLASS_NAMES", "MAX_SIDE_PX", "MIN_SIDE_PX", "Scene", "SceneOptions", "make_clip", "make_scene"]
 
 Single = npt.NDArray[np.float32]
 
-_MIN_SIDE_PX, _MAX_SIDE_PX, _MAX_SHAPES = 64, 4096, 64
+MIN_SIDE_PX, MAX_SIDE_PX = 64, 4096
+"""Of a scene's width and height."""
+_MAX_SHAPES = 64
 _NOBODY = -1
 _LAYOUT_STREAM, _NOISE_STREAM, _MOTION_STREAM = range(3)
 
@@ -42,13 +45,14 @@ class SceneOptions:
     max_shapes: int = 8
 
     def __post_init__(self) -> None:
-        if not all(_MIN_SIDE_PX <= side <= _MAX_SIDE_PX for side in (self.height, self.width)):
+        keep_numbers(self, whole=("height", "width", "max_shapes"))
+        if not all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in (self.height, self.width)):
             raise UsageError(
-                f"a scene has {_MIN_SIDE_PX} to {_MAX_SIDE_PX} pixels in width and height, found "
-                f"{self.width} x {self.height}"
+                f"a scene has {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels in width and height, found "
+                f"{shown_number(self.width)} x {shown_number(self.height)}"
             )
         if not 1 <= self.max_shapes <= _MAX_SHAPES:
-            raise UsageError(f"max_shapes is 1 to {_MAX_SHAPES}, found {self.max_shapes}")
+            raise UsageError(f"max_shapes is 1 to {_MAX_SHAPES}, found {shown_number(self.max_shapes)}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from yolact_calibration.training.pseudo_instances import (
     class_log_probability,
     find_pseudo_instances,
 )
+from yolact_runtime.option_numbers import MAX_WEIGHT, keep_between
 
 __all__ = ["Distillation", "DistillationOptions", "HasImage", "distillation_terms"]
 
@@ -50,6 +51,9 @@ class DistillationOptions:
     box_weight: float = 1.5
     mask_weight: float = 6.125
     instances: PseudoInstanceOptions = dataclasses.field(default_factory=PseudoInstanceOptions)
+
+    def __post_init__(self) -> None:
+        keep_between(self, real=dict.fromkeys(("class_weight", "box_weight", "mask_weight"), (0, MAX_WEIGHT)))
 
 
 class Distillation:

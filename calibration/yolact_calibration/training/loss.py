@@ -18,6 +18,7 @@ from yolact_calibration.data.batch import Batch, Truth
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.training import boxes
 from yolact_calibration.training.prior_matching import Matches, MatchingOptions, match_priors
+from yolact_runtime.option_numbers import MAX_INSTANCES, MAX_WEIGHT, keep_between
 
 __all__ = ["AssembledMasks", "LossOptions", "TrainableYolact", "YolactLoss", "crop_outside"]
 
@@ -68,6 +69,14 @@ class LossOptions:
     negatives_per_positive: int = 3
     max_masks: int = 100
     matching: MatchingOptions = dataclasses.field(default_factory=MatchingOptions)
+
+    def __post_init__(self) -> None:
+        weights = [field.name for field in dataclasses.fields(self) if field.name.endswith("_weight")]
+        keep_between(
+            self,
+            {"negatives_per_positive": (0, MAX_INSTANCES), "max_masks": (1, MAX_INSTANCES)},
+            dict.fromkeys(weights, (0, MAX_WEIGHT)),
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

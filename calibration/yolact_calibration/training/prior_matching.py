@@ -12,6 +12,7 @@ import torch
 
 from yolact_calibration.data.batch import Truth
 from yolact_calibration.training import boxes
+from yolact_runtime.option_numbers import keep_between
 
 __all__ = ["Matches", "MatchingOptions", "match_priors"]
 
@@ -31,6 +32,9 @@ class MatchingOptions:
     negative_iou: float = 0.4
     ignored_cover: float = 0.7
     variances: tuple[float, float] = (0.1, 0.2)
+
+    def __post_init__(self) -> None:
+        keep_between(self, real=dict.fromkeys(("positive_iou", "negative_iou", "ignored_cover"), (0, 1)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

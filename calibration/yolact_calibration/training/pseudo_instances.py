@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from yolact_calibration.training import boxes
+from yolact_runtime.option_numbers import MAX_INSTANCES, keep_between
 
 __all__ = [
     "PseudoInstanceOptions",
@@ -58,6 +59,9 @@ class PseudoInstanceOptions:
     min_score: float = 0.05
     max_iou: float = 0.5
     variances: tuple[float, float] = (0.1, 0.2)
+
+    def __post_init__(self) -> None:
+        keep_between(self, {"max_instances": (1, MAX_INSTANCES)}, {"min_score": (0, 1), "max_iou": (0, 1)})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,15 +17,14 @@ from torch import nn
 
 from yolact_calibration.data.batch import Batch
 from yolact_calibration.data.dataset import told_of_dead_workers
-from yolact_calibration.errors import TrainingError, UsageError
+from yolact_calibration.errors import TrainingError
+from yolact_calibration.training.training_options import TrainingOptions
 from yolact_calibration.training.training_state import Curve, TrainingState, read_state, write_state
 from yolact_plugins.file_errors import explain
 from yolact_runtime.errors import OutputError
 
 __all__ = ["Objective", "Progress", "Training", "TrainingOptions", "freeze_batch_norms", "safe_memory_format"]
 
-# The largest seed that torch takes.
-_MAX_SEED = (1 << 63) - 1
 # Of the running speed from which the time left is estimated.
 _SPEED_MEMORY = 0.95
 # Input channels below which oneDNN corrupts memory; see safe_memory_format.
@@ -37,58 +36,6 @@ class Objective(Protocol):
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """Weighted scalar terms of one batch; the same names every time."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingOptions:
-    """How a model is trained.
-
-    Attributes:
-        num_steps: Batches.
-        batch_size: Images of a batch.
-        learning_rate: At its height; it rises linearly over the warm-up and falls to 0 along a cosine.
-        optimizer: ``"sgd"`` with momentum 0.9, as published, or ``"adamw"``.
-        weight_decay: Of weights; biases and batch norms have none.
-        warmup_steps: Steps of the rise.
-        freeze_batch_norm: Keep the statistics and the gains of batch norms, as published for small batches.
-        autocast: Compute in bfloat16 where the operators allow it; weights and losses stay float32.
-        max_gradient_norm: Longer gradients are shortened to this.
-        seed: Of everything random.
-        save_every: Steps between two states on disk.
-        evaluate_every: Steps between two evaluations; the last step is always followed by one.
-    """
-
-    num_steps: int
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    optimizer: str = "sgd"
-    weight_decay: float = 5e-4
-    warmup_steps: int = 500
-    freeze_batch_norm: bool = False
-    autocast: bool = False
-    max_gradient_norm: float = 10.0
-    seed: int = 0
-    save_every: int = 200
-    evaluate_every: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "save_every", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be 1 or more, found {getattr(self, name)}")
-        for name in ("weight_decay", "warmup_steps", "seed"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} must be 0 or more, found {getattr(self, name)}")
-        if self.seed > _MAX_SEED:
-            raise UsageError(f"seed must be below 2^63, found {self.seed}")
-        if not 0 < self.learning_rate < math.inf:
-            raise UsageError(f"learning_rate must be above 0 and finite, found {self.learning_rate}")
-        if self.optimizer not in ("sgd", "adamw"):
-            raise UsageError(f'optimizer must be "sgd" or "adamw", found "{self.optimizer}"')
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
-        rise = min(1.0, (step + 1) / max(self.warmup_steps, 1))
-        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / self.num_steps))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,12 @@ from typing import Any
 
 from yolact_export.errors import UsageError
 from yolact_runtime.backends.tensorrt_library import module_name
+from yolact_runtime.option_numbers import MAX_BYTES, check_most, keep_numbers, shown_number
 
 __all__ = ["EngineOptions"]
 
 _MAX_LEVEL = 5
+_MAX_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,22 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         module_name(self.target)
-        for name, value in (("workspace", self.workspace_bytes), ("memory limit", self.memory_limit_bytes)):
+        keep_numbers(self, ("workspace_bytes", "memory_limit_bytes", "optimisation_level", "max_batch"))
+        for name, words in (("workspace_bytes", "workspace"), ("memory_limit_bytes", "memory limit")):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise UsageError(f"the {name} must be positive, found {value}")
+                raise UsageError(f"{name}: the {words} must be positive, found {shown_number(value)}")
+            check_most(name, value, MAX_BYTES)
         if self.optimisation_level is not None and not 0 <= self.optimisation_level <= _MAX_LEVEL:
-            raise UsageError(f"the builder level is a number from 0 to {_MAX_LEVEL}, found {self.optimisation_level}")
+            raise UsageError(
+                f"optimisation_level is a number from 0 to {_MAX_LEVEL}, found {shown_number(self.optimisation_level)}"
+            )
         if self.max_batch < 1:
-            raise UsageError(f"the largest batch must be 1 or more, found {self.max_batch}")
+            raise UsageError(f"max_batch must be 1 or more, found {shown_number(self.max_batch)}")
+        check_most("max_batch", self.max_batch, _MAX_BATCH)
         for capability in self.compute_capabilities:
-            if not re.fullmatch(r"\d{1,2}\.\d", capability):
-                raise UsageError(f'a compute capability is a number such as 8.6; found "{capability}"')
+            if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", capability):
+                raise UsageError(f'compute_capabilities are numbers such as 8.6; found "{capability}"')
         if self.target == "rtx" and (self.version_compatible or self.hardware_compatible):
             raise UsageError(
                 "version and hardware compatibility are for the target tensorrt; an RTX engine runs on the compute "

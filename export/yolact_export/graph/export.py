@@ -23,12 +23,15 @@ from yolact_export.graph.heads import emit_head, emit_mask_iou, emit_protonet, e
 from yolact_export.model.deformable import ModulatedDeformConv2d
 from yolact_export.model.prediction_head import PredictionHead
 from yolact_export.model.yolact import Yolact
+from yolact_runtime.cpu.bit_depth import check_bit_depth
+from yolact_runtime.option_numbers import check_most, keep_numbers, shown_number
 
 __all__ = ["DeformConvForm", "ExportOptions", "export_mask_iou", "export_network"]
 
 _LOGGER = logging.getLogger(__name__)
 
 _OPSET = 17
+_MAX_BATCH = 1024
 _OPSET_DEFORM_CONV = 19
 
 
@@ -55,8 +58,11 @@ class ExportOptions:
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        keep_numbers(self, ("batch", "bit_depth"))
+        check_bit_depth(self.bit_depth)
+        check_most("batch", self.batch, _MAX_BATCH)
         if self.batch < 1:
-            raise ExportError(f"batch must be at least 1, not {self.batch}")
+            raise ExportError(f"batch must be at least 1, not {shown_number(self.batch)}")
         forms = [form.value for form in DeformConvForm]
         if self.deform_conv not in forms:
             raise ExportError(f'deform_conv must be one of {", ".join(forms)}, not "{self.deform_conv}"')

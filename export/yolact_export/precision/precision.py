@@ -27,6 +27,7 @@ from yolact_export.graph.file import write_model
 from yolact_export.precision.guard_images import GuardImages
 from yolact_runtime.errors import BackendError
 from yolact_runtime.model.manifest import METADATA_KEY, Manifest
+from yolact_runtime.option_numbers import MAX_COUNT, MAX_THREADS, keep_between
 from yolact_runtime.terminal import Terminal
 
 __all__ = ["PrecisionRequest", "PrecisionResult", "Variant", "add_precisions", "network_name"]
@@ -63,6 +64,11 @@ class PrecisionRequest:
     num_sensitivity: int = 16
     num_threads: int = 0
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        keep_between(
+            self, {"num_sensitivity": (0, MAX_COUNT), "num_threads": (0, MAX_THREADS)}, {"max_drop": (0, math.inf)}
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -33,6 +33,7 @@ from yolact_calibration.training.training_state import Curve
 from yolact_export.checkpoint.checkpoint import CheckpointOptions
 from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
 from yolact_export.errors import UsageError
+from yolact_export.model.config import LEAST_SIDE_PX
 from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model
 from yolact_export.training.held_back import held_back_pictures
@@ -43,6 +44,8 @@ from yolact_plugins.files import counted, real_path, write_atomically
 from yolact_plugins.text import read_json
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.media.image_reader import ImageReader
+from yolact_runtime.model.manifest_limits import MAX_SIDE
+from yolact_runtime.option_numbers import MAX_WORKERS, keep_between
 
 __all__ = ["FinetuneOptions", "Finetuned", "check_outputs", "evaluate_model", "finetune", "split_annotations"]
 
@@ -92,6 +95,15 @@ class FinetuneOptions:
     command_line: str = ""
     rules: FileRules = dataclasses.field(default_factory=FileRules)
     reader: ImageReader = dataclasses.field(default_factory=ImageReader)
+
+    def __post_init__(self) -> None:
+        keep_between(
+            self,
+            {"num_workers": (0, MAX_WORKERS), "input_size": (LEAST_SIDE_PX, MAX_SIDE)},
+            {"validation_fraction": (0, 1)},
+        )
+        if self.validation_fraction == 1:
+            raise UsageError("validation_fraction must be below 1, found 1: nothing would be left to train on")
 
     @property
     def state_path(self) -> Path:

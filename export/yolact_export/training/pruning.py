@@ -32,6 +32,7 @@ from yolact_export.training.pruned_latency import measure_network, report_lines
 from yolact_plugins import __version__
 from yolact_plugins.files import write_atomically
 from yolact_runtime.cpu.priors import make_priors
+from yolact_runtime.option_numbers import MAX_COUNT, MAX_THREADS, MAX_WORKERS, keep_between
 from yolact_runtime.terminal import Terminal
 
 __all__ = ["PruneRequest", "PrunedCheckpoint", "prune_checkpoint"]
@@ -74,6 +75,16 @@ class PruneRequest:
     num_workers: int = 1
     device: str = "cpu"
     restart: bool = False
+
+    def __post_init__(self) -> None:
+        keep_between(
+            self,
+            {
+                "num_importance_images": (1, MAX_COUNT),
+                "num_threads": (1, MAX_THREADS),
+                "num_workers": (0, MAX_WORKERS),
+            },
+        )
 
     @property
     def state_path(self) -> Path:

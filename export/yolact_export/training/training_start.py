@@ -13,11 +13,13 @@ from torch import nn
 from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoint
 from yolact_export.checkpoint.imagenet import load_imagenet
 from yolact_export.errors import CheckpointError, ConfigError
-from yolact_export.model.config import CONFIGS, EfficientNetLite0Config, YolactConfig
+from yolact_export.model.config import CONFIGS, LEAST_SIDE_PX, EfficientNetLite0Config, YolactConfig
 from yolact_export.model.prediction_head import PredictionHead
 from yolact_export.model.yolact import Yolact, create_model
 from yolact_plugins.text import unprintable
 from yolact_runtime.model.bundle import MANIFEST_NAME
+from yolact_runtime.model.manifest_limits import MAX_SIDE
+from yolact_runtime.option_numbers import MAX_SEED, keep_between
 
 __all__ = ["Start", "StartOptions", "has_trained_backbone", "start_model"]
 
@@ -47,6 +49,9 @@ class StartOptions:
     backbone_weights: Path | None = None
     seed: int = 0
     checkpoint: CheckpointOptions = dataclasses.field(default_factory=CheckpointOptions)
+
+    def __post_init__(self) -> None:
+        keep_between(self, {"input_size": (LEAST_SIDE_PX, MAX_SIDE), "seed": (0, MAX_SEED)})
 
 
 @dataclasses.dataclass(frozen=True)

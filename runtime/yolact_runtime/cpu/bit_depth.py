@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.errors import FrameError, UsageError
+from yolact_runtime.option_numbers import shown_number
 
 __all__ = ["MAX_BIT_DEPTH", "MIN_BIT_DEPTH", "check_bit_depth", "scale_to_eight_bits", "to_eight_bits"]
 
@@ -29,9 +30,10 @@ def check_bit_depth(bit_depth: object, name: str = "bit_depth") -> None:
     if bit_depth is None:
         return
     if type(bit_depth) is not int or not MIN_BIT_DEPTH <= bit_depth <= MAX_BIT_DEPTH:
+        found = shown_number(bit_depth) if isinstance(bit_depth, int) else repr(bit_depth)
         raise UsageError(
             f"{name} is the number of significant bits of a 16-bit sample, a whole number from {MIN_BIT_DEPTH} to "
-            f"{MAX_BIT_DEPTH} such as 12; found {bit_depth!r}"
+            f"{MAX_BIT_DEPTH} such as 12; found {found}"
         )
 
 
