@@ -23,6 +23,7 @@ from yolact_runtime.commands.signature_options import add_trust_options, check_t
 from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.errors import UsageError
 from yolact_runtime.media.image_reader import add_bit_depth_option
+from yolact_runtime.option_numbers import check_most, real_number, shown_number, whole_number
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
@@ -40,6 +41,7 @@ __all__ = ["main"]
 
 _UNSTABLE = 7
 _COMPARE = "compare"
+_OPTION_OF_FIELD = {"min_confidence": "--min-confidence", "num_threads": "--threads"}
 _UNTIL_CI_MOST_S = 120.0
 _MOST_S = 86_400.0
 """A day."""
@@ -90,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help="networks of a bundle, side by side: fp32,int8-cpu, or all (default: what the backend runs best)",
     )
-    machine.add_argument("--threads", type=int, metavar="N", help="CPU threads; 0 lets the backend choose (default 0)")
+    machine.add_argument(
+        "--threads", type=whole_number, metavar="N", help="CPU threads; 0 lets the backend choose (default 0)"
+    )
     add_trust_options(machine)
     output = parser.add_argument_group("output")
     output.add_argument("--json", metavar="PATH|-", help="write the record, with every sample, to a file or stdout")
@@ -119,28 +123,30 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
     )
     frames.add_argument("--size", metavar="WxH,WxH", help="of drawn frames (default 1280x720,1920x1080)")
     frames.add_argument(
-        "--min-confidence", type=float, metavar="C", help="second score threshold, as of yolact-run (default 0.3)"
+        "--min-confidence", type=real_number, metavar="C", help="second score threshold, as of yolact-run (default 0.3)"
     )
 
 
 def _add_length(parser: argparse.ArgumentParser) -> None:
     length = parser.add_argument_group("how long")
-    length.add_argument("--duration", type=float, metavar="S", help="seconds for each configuration (default 10)")
+    length.add_argument("--duration", type=real_number, metavar="S", help="seconds for each configuration (default 10)")
     length.add_argument(
         "--until-ci",
         metavar="P%",
         help="go on until every median is known to this, such as 1%%; at most --duration each (default then 120)",
     )
-    length.add_argument("--warm-up", type=float, metavar="S", help="seconds before anything counts (default 1)")
+    length.add_argument("--warm-up", type=real_number, metavar="S", help="seconds before anything counts (default 1)")
     length.add_argument(
         "--processes",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="fresh ones that share the time, because each is a little faster or slower than the last; with --until-ci "
         "the least; 1: only this one (default 5)",
     )
-    length.add_argument("--cold-starts", type=int, default=3, metavar="N", help="fresh processes; 0: none (default 3)")
-    length.add_argument("--stream", type=float, default=3.0, metavar="S", help="seconds; 0: none (default 3)")
+    length.add_argument(
+        "--cold-starts", type=whole_number, default=3, metavar="N", help="fresh processes; 0: none (default 3)"
+    )
+    length.add_argument("--stream", type=real_number, default=3.0, metavar="S", help="seconds; 0: none (default 3)")
 
 
 def _add_accuracy(parser: argparse.ArgumentParser) -> None:
@@ -201,31 +207,31 @@ def _request(options: argparse.Namespace) -> BenchRequest:
     _check_words(options)
     check_trust(options)
     until = None if options.until_ci is None else parse_fraction("--until-ci", options.until_ci)
-    request = BenchRequest(
-        model=options.model,
-        images=tuple(options.images),
-        instances=parse_numbers(options.instances),
-        sizes=parse_sizes(options.size) if options.size else (),
-        plan=Plan(options.duration, until, options.warm_up),
-        num_processes=options.processes,
-        precisions=tuple(filter(None, options.precision.split(","))),
-        backend=options.backend,
-        num_threads=options.threads,
-        min_confidence=options.min_confidence,
-        annotations=options.annotations,
-        against=options.against,
-        num_cold_starts=options.cold_starts,
-        streaming_s=options.stream,
-        with_pictures=options.html is not None,
-        with_layers=options.layers,
-        with_peers=options.peers,
-        checkpoint=options.checkpoint,
-        rules=file_rules(options),
-        bit_depth=options.bit_depth,
-        verify_keys=tuple(options.verify_key or ()),
-        trust_engine=options.trust_engine,
-    )
-    with named_as_options({"min_confidence": "--min-confidence", "num_threads": "--threads"}):
+    with named_as_options(_OPTION_OF_FIELD):
+        request = BenchRequest(
+            model=options.model,
+            images=tuple(options.images),
+            instances=parse_numbers(options.instances),
+            sizes=parse_sizes(options.size) if options.size else (),
+            plan=Plan(options.duration, until, options.warm_up),
+            num_processes=options.processes,
+            precisions=tuple(filter(None, options.precision.split(","))),
+            backend=options.backend,
+            num_threads=options.threads,
+            min_confidence=options.min_confidence,
+            annotations=options.annotations,
+            against=options.against,
+            num_cold_starts=options.cold_starts,
+            streaming_s=options.stream,
+            with_pictures=options.html is not None,
+            with_layers=options.layers,
+            with_peers=options.peers,
+            checkpoint=options.checkpoint,
+            rules=file_rules(options),
+            bit_depth=options.bit_depth,
+            verify_keys=tuple(options.verify_key or ()),
+            trust_engine=options.trust_engine,
+        )
         _ = request.options  # made now: a word that does not fit need not wait for the models
     check_precisions(request.model, [name for name in request.precisions if name != "all"])
     _check_files(options, request)
@@ -234,6 +240,8 @@ def _request(options: argparse.Namespace) -> BenchRequest:
 
 def _check_words(options: argparse.Namespace) -> None:
     """Refuse numbers that are out of range, and options that belong to others."""
+    from yolact_benchmarks.measure.request import MAX_PROCESSES
+
     for name in ("duration", "warm_up", "stream"):
         # Without any time there is nothing to measure; the others may be left out.
         bounds = "above 0" if name == "duration" else "from 0"
@@ -243,8 +251,10 @@ def _check_words(options: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} is a number of seconds, {bounds} to {_MOST_S:.0f}; found {seconds:g}"
             )
     for name, least in (("cold_starts", 0), ("processes", 1)):
-        if getattr(options, name) < least:
-            raise UsageError(f"--{name.replace('_', '-')} is {least} or more, found {getattr(options, name)}")
+        option, value = f"--{name.replace('_', '-')}", getattr(options, name)
+        if value < least:
+            raise UsageError(f"{option} is {least} or more, found {shown_number(value)}")
+        check_most(option, value, MAX_PROCESSES)
     if options.checkpoint and not options.peers:
         raise UsageError("--checkpoint is for the peers that run it: give --peers too")
     check_bit_depth(options.bit_depth, "--bit-depth")

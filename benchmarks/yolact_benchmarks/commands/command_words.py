@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from yolact_runtime.errors import UsageError, YolactError
+from yolact_runtime.option_numbers import MAX_INSTANCES, real_number
 
 __all__ = ["FOUND", "check_image_folder", "check_precisions", "parse_fraction", "parse_numbers", "parse_sizes"]
 
 FOUND = "found"
 """Stands for the instances that a network finds."""
+# Longer ones are out of every range, and Python has a limit of its own.
+_MAX_DIGITS = 9
 
 
 def parse_numbers(text: str) -> tuple[int | None, ...]:
@@ -24,6 +28,8 @@ def parse_numbers(text: str) -> tuple[int | None, ...]:
     words = list(dict.fromkeys(text.split(",")))
     if not all(word == FOUND or (word.isascii() and word.isdigit()) for word in words):
         raise UsageError(f'--instances takes numbers, such as 1,10,100, or the word found; found "{text}"')
+    if any(word != FOUND and (len(word) > _MAX_DIGITS or int(word) > MAX_INSTANCES) for word in words):
+        raise UsageError(f'--instances takes numbers from 0 to {MAX_INSTANCES}; found "{text}"')
     return tuple(None if word == FOUND else int(word) for word in words)
 
 
@@ -33,9 +39,14 @@ def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
     Raises:
         UsageError: Something else.
     """
+    from yolact_calibration.shapes.scene import MAX_SIDE_PX, MIN_SIDE_PX
+
     matches = [re.fullmatch(r"([0-9]+)[xX]([0-9]+)", word) for word in dict.fromkeys(text.split(","))]
     if not all(matches):
         raise UsageError(f'--size takes widths and heights, such as 1280x720,1920x1080; found "{text}"')
+    words = [side for match in matches if match for side in match.groups()]
+    if any(len(side) > _MAX_DIGITS or not MIN_SIDE_PX <= int(side) <= MAX_SIDE_PX for side in words):
+        raise UsageError(f'--size takes widths and heights from {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels; found "{text}"')
     return tuple((int(match[1]), int(match[2])) for match in matches if match)
 
 
@@ -46,11 +57,11 @@ def parse_fraction(option: str, text: str) -> float:
         UsageError: Something else, or not between 0 and 1.
     """
     try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
+        value = real_number(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except argparse.ArgumentTypeError:
         value = math.nan
     if not 0 < value < 1:
-        raise UsageError(f'{option} takes a part, such as 3% or 0.03; found "{text}"')
+        raise UsageError(f'{option} takes a part, such as 3% or 0.03, above 0 and below 1; found "{text}"')
     return value
 
 

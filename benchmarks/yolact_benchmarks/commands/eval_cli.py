@@ -19,8 +19,10 @@ from yolact_runtime.commands.signature_options import (
     signature_document,
     signature_words,
 )
+from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.errors import BackendError, FrameError
 from yolact_runtime.media.image_reader import ImageReader, add_bit_depth_option, reader_for_model
+from yolact_runtime.option_numbers import MAX_COUNT, check_most, real_number, shown_number, whole_number
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
@@ -69,22 +71,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_file_rules(parser)
     add_bit_depth_option(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images, by id or by name")
+    parser.add_argument("--limit", type=whole_number, metavar="N", help="only the first N images, by id or by name")
     parser.add_argument("--json", metavar="PATH|-", help="write the figures as JSON to a file or stdout")
     parser.add_argument(
         "--min-confidence",
-        type=float,
+        type=real_number,
         metavar="C",
         help="with --against: what the reference finds with more than this is the truth (default 0.3)",
     )
     parser.add_argument(
         "--bootstrap",
-        type=int,
+        type=whole_number,
         default=1000,
         metavar="N",
         help="resamples of the images for the intervals; 0: no intervals (default 1000)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default 0)")
+    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the resamples (default 0)")
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "--backend",
@@ -96,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="which network of a bundle: fp32, fp16, int8, int8-cpu (default: what the backend runs best)",
     )
-    machine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 lets the backend choose")
+    machine.add_argument(
+        "--threads", type=whole_number, default=0, metavar="N", help="CPU threads; 0 lets the backend choose"
+    )
     add_trust_options(machine)
     add_common_options(parser)
     return parser
@@ -109,7 +113,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
     check_json_destination(options.json)
     if options.limit is not None and options.limit < 1:
-        raise UsageError(f"--limit must be 1 or more, found {options.limit}")
+        raise UsageError(f"--limit must be 1 or more, found {shown_number(options.limit)}")
+    check_most("--limit", options.limit, MAX_COUNT)
     if options.min_confidence is not None and not options.against:
         raise UsageError("--min-confidence belongs to --against: with labels, every detection counts")
     if options.against and (options.skip_missing or options.allow_outside):
@@ -117,9 +122,10 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.min_confidence is not None and not 0 <= options.min_confidence < 1:
         raise UsageError(f"--min-confidence must be 0 or more and below 1, found {options.min_confidence:g}")
     if options.seed < 0:
-        raise UsageError(f"--seed must be 0 or more, found {options.seed}")
+        raise UsageError(f"--seed must be 0 or more, found {shown_number(options.seed)}")
     with named_as_options({"num_threads": "--threads"}):
         SegmenterOptions(num_threads=options.threads)
+    check_bit_depth(options.bit_depth, "--bit-depth")
     check_trust(options)
     check_precisions(options.model, [options.precision] if options.precision else [])
     settings = _bootstrap_settings(options)
@@ -148,8 +154,9 @@ def _bootstrap_settings(options: argparse.Namespace) -> BootstrapSettings | None
     if options.bootstrap == 0:
         return None
     if options.bootstrap < 0:
-        raise UsageError(f"--bootstrap must be 0 or more, found {options.bootstrap}")
-    return BootstrapSettings(num_resamples=options.bootstrap, seed=options.seed)
+        raise UsageError(f"--bootstrap must be 0 or more, found {shown_number(options.bootstrap)}")
+    with named_as_options({"num_resamples": "--bootstrap", "seed": "--seed"}):
+        return BootstrapSettings(num_resamples=options.bootstrap, seed=options.seed)
 
 
 def _measure_accuracy(

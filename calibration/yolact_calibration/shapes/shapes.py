@@ -12,6 +12,7 @@ from yolact_calibration.errors import DatasetError, TextError, UsageError
 from yolact_plugins.files import counted, human_size, typed_folder, write_atomically
 from yolact_plugins.leftovers import written_name
 from yolact_plugins.text import read_json
+from yolact_runtime.option_numbers import shown_number, whole_number
 from yolact_runtime.terminal import Terminal, add_common_options, run_command
 
 if TYPE_CHECKING:
@@ -40,8 +41,10 @@ def _parser() -> argparse.ArgumentParser:
         "Picture i has the seed S + i, and the seed is its name; the same seed and size always give the same picture.",
         epilog="Exit status: 0 written; 1 something failed; 2 usage; 130 interrupted, 143 terminated.",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first picture (default 0)")
-    parser.add_argument("--count", type=int, required=True, metavar="N", help="how many pictures")
+    parser.add_argument(
+        "--seed", type=whole_number, default=0, metavar="S", help="seed of the first picture (default 0)"
+    )
+    parser.add_argument("--count", type=whole_number, required=True, metavar="N", help="how many pictures")
     parser.add_argument("-o", "--output", type=typed_folder, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--size", type=_size, default=(256, 256), metavar="WxH", help="pixels (default 256x256)")
     add_common_options(parser)
@@ -49,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    match = re.fullmatch(r"([0-9]{1,9})[xX]([0-9]{1,9})", text)
     if not match:
         raise argparse.ArgumentTypeError(f'width and height in pixels, such as 256x256; found "{text}"')
     return int(match[1]), int(match[2])
@@ -59,9 +62,12 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     from yolact_calibration.shapes.scene import SceneOptions, make_scene
 
     if options.count < 1:
-        raise UsageError(f"--count is 1 or more, found {options.count}")
+        raise UsageError(f"--count is 1 or more, found {shown_number(options.count)}")
     if not 0 <= options.seed <= _MAX_SEED - options.count + 1:
-        raise UsageError(f"seeds are 0 to {_MAX_SEED}, found {options.seed} to {options.seed + options.count - 1}")
+        last = shown_number(options.seed + options.count - 1)
+        raise UsageError(
+            f"--seed and --count: seeds are 0 to {_MAX_SEED}, found {shown_number(options.seed)} to {last}"
+        )
     width, height = options.size
     scene_options = SceneOptions(height=height, width=width)
     seeds = range(options.seed, options.seed + options.count)

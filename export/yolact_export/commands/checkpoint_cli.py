@@ -12,6 +12,7 @@ from yolact_export.commands.class_names import read_class_names
 from yolact_export.errors import UsageError
 from yolact_export.model.config import CONFIGS, LEAST_SIDE_PX, NUM_LEVELS
 from yolact_runtime.model.manifest_limits import HUGE, MAX_LEVELS, MAX_PIXELS, MAX_SIDE, TINY
+from yolact_runtime.option_numbers import real_number, shown_number
 
 if TYPE_CHECKING:
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
@@ -78,7 +79,7 @@ def _parse_size(text: str | None) -> int | tuple[int, int] | None:
     """``550`` or ``WIDTHxHEIGHT``; the result is a side, or ``(height, width)``."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text)
+    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text)
     if match is None:
         raise UsageError(f'--input-size is a number or WIDTHxHEIGHT, such as 550 or 960x544; found "{text}"')
     sides = [int(side) for side in match.groups() if side is not None]
@@ -96,9 +97,9 @@ def check_side(side: int) -> None:
         UsageError: It is too small or too large.
     """
     if side < LEAST_SIDE_PX:
-        raise UsageError(f"--input-size is {LEAST_SIDE_PX} pixels or more on each side, found {side}")
+        raise UsageError(f"--input-size is {LEAST_SIDE_PX} pixels or more on each side, found {shown_number(side)}")
     if side > MAX_SIDE:
-        raise UsageError(f"--input-size is {MAX_SIDE} pixels at most on each side, found {side}")
+        raise UsageError(f"--input-size is {MAX_SIDE} pixels at most on each side, found {shown_number(side)}")
 
 
 def check_config_name(name: str | None) -> None:
@@ -120,8 +121,8 @@ def parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
     if text is None:
         return None
     try:
-        scales = tuple(tuple(float(scale) for scale in level.split("/")) for level in text.split(","))
-    except ValueError as error:
+        scales = tuple(tuple(real_number(scale) for scale in level.split("/")) for level in text.split(","))
+    except argparse.ArgumentTypeError as error:
         raise UsageError(f'--prior-scales are numbers such as 24,48,96,192,384; found "{text}"') from error
     if any(0 < scale < TINY or HUGE < scale < math.inf for level in scales for scale in level):
         raise UsageError(f'--prior-scales are between {TINY:g} and {HUGE:g} pixels; found "{text}"')

@@ -21,7 +21,8 @@ from yolact_runtime.backends.cuda_driver import find_gpu
 from yolact_runtime.backends.tensorrt_library import LIBRARIES, module_name
 from yolact_runtime.errors import BackendUnavailableError
 from yolact_runtime.model.bundle import NETWORK_ROLE, read_manifest
-from yolact_runtime.terminal import Terminal, check_json_destination, write_json
+from yolact_runtime.option_numbers import MAX_BYTES, whole_number
+from yolact_runtime.terminal import Terminal, check_json_destination, named_as_options, write_json
 
 __all__ = [
     "add_engine_options",
@@ -64,7 +65,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 def _add_build_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--workspace", metavar="SIZE", help="scratch memory of a layer on the GPU, such as 2G")
     group.add_argument(
-        "--builder-level", type=int, metavar="N", help="0 (quick build) to 5 (most kernels tried); default 3"
+        "--builder-level", type=whole_number, metavar="N", help="0 (quick build) to 5 (most kernels tried); default 3"
     )
     group.add_argument(
         "--tf32", action="store_true", help="let float32 layers round to ten bits of mantissa: faster, no longer exact"
@@ -153,16 +154,17 @@ def engine_options(options: argparse.Namespace, target: str) -> EngineOptions:
         UsageError: They cannot be understood, or do not make sense together.
     """
     capabilities = _capabilities(options) if target == "rtx" or options.target != "auto" else ()
-    return EngineOptions(
-        target=target,
-        workspace_bytes=parse_size_bytes("--workspace", options.workspace),
-        optimisation_level=options.builder_level,
-        compute_capabilities=capabilities,
-        version_compatible=options.version_compatible,
-        hardware_compatible=options.hardware_compatible,
-        memory_limit_bytes=parse_size_bytes("--memory-limit", options.memory_limit),
-        tf32=options.tf32,
-    )
+    with named_as_options({"optimisation_level": "--builder-level", "compute_capabilities": "--compute-capability"}):
+        return EngineOptions(
+            target=target,
+            workspace_bytes=parse_size_bytes("--workspace", options.workspace),
+            optimisation_level=options.builder_level,
+            compute_capabilities=capabilities,
+            version_compatible=options.version_compatible,
+            hardware_compatible=options.hardware_compatible,
+            memory_limit_bytes=parse_size_bytes("--memory-limit", options.memory_limit),
+            tf32=options.tf32,
+        )
 
 
 def _capabilities(options: argparse.Namespace) -> tuple[str, ...]:
@@ -178,11 +180,13 @@ def parse_size_bytes(option: str, text: str | None) -> int | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?\s*", text, re.IGNORECASE)
-    size = 0 if match is None else int(float(match[1]) * _UNITS[match[2].upper()])
+    match = re.fullmatch(r" *([0-9]+(?:\.[0-9]+)?) *([KMG]?)(?:i?B)? *", text, re.IGNORECASE | re.ASCII)
+    size = 0.0 if match is None else float(match[1]) * _UNITS[match[2].upper()]
     if size < 1:
         raise UsageError(f'{option} takes a size such as 512M or 2G; found "{text}"')
-    return size
+    if size > MAX_BYTES:
+        raise UsageError(f'{option} takes a size such as 512M or 2G, of {MAX_BYTES >> 30}G at most; found "{text}"')
+    return int(size)
 
 
 def run_engine(options: argparse.Namespace, terminal: Terminal) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import shlex
 import sys
@@ -18,7 +19,9 @@ from yolact_export.errors import UsageError
 from yolact_export.model.config import CONFIGS
 from yolact_export.training.progress_report import ProgressReport, duration
 from yolact_plugins.files import counted, human_size, real_path
+from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.media.image_reader import ImageReader, add_bit_depth_option
+from yolact_runtime.option_numbers import MAX_COUNT, MAX_WORKERS, check_most, real_number, shown_number, whole_number
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
@@ -31,13 +34,14 @@ from yolact_runtime.terminal import (
 if TYPE_CHECKING:
     from yolact_calibration.data.augment import AugmentOptions
     from yolact_calibration.evaluation.accuracy import Accuracy
-    from yolact_calibration.training.training import TrainingOptions
+    from yolact_calibration.training.training_options import TrainingOptions
     from yolact_export.training.finetune import Finetuned, FinetuneOptions
 
 __all__ = ["main"]
 
 # Below this the published training leaves batch norms alone.
 _MIN_BATCH_FOR_NORMS = 6
+_MAX_EPOCHS = 1_000_000
 _OPTIONS = {
     "num_steps": "--steps",
     "batch_size": "--batch-size",
@@ -82,17 +86,17 @@ def _add_validation(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--validation-images", type=Path, metavar="DIR", help="their folder (default: --images)")
     group.add_argument(
         "--validation-fraction",
-        type=float,
+        type=real_number,
         default=0.1,
         metavar="F",
         help="without other images: the part that is held back (default 0.1; 0: none, and no accuracy)",
     )
-    group.add_argument("--evaluate-every", type=int, default=1000, metavar="N", help="steps (default 1000)")
+    group.add_argument("--evaluate-every", type=whole_number, default=1000, metavar="N", help="steps (default 1000)")
 
 
 def _add_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--input-size", type=int, metavar="N", help="pixels; prior scales follow (default: the source's)"
+        "--input-size", type=whole_number, metavar="N", help="pixels; prior scales follow (default: the source's)"
     )
     group.add_argument("--prior-scales", metavar="PX,PX,..", help="prior sides of P3..P7 in pixels of the input")
     group.add_argument(
@@ -102,13 +106,13 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
 
 def _add_training(group: argparse._ArgumentGroup) -> None:
     length = group.add_mutually_exclusive_group(required=True)
-    length.add_argument("--steps", type=int, metavar="N", help="batches")
-    length.add_argument("--epochs", type=float, metavar="N", help="passes over the images")
-    group.add_argument("--batch-size", type=int, default=8, metavar="N", help="images of a step (default 8)")
-    group.add_argument("--learning-rate", type=float, metavar="R", help="default 1e-3")
+    length.add_argument("--steps", type=whole_number, metavar="N", help="batches")
+    length.add_argument("--epochs", type=real_number, metavar="N", help="passes over the images")
+    group.add_argument("--batch-size", type=whole_number, default=8, metavar="N", help="images of a step (default 8)")
+    group.add_argument("--learning-rate", type=real_number, metavar="R", help="default 1e-3")
     group.add_argument("--optimizer", choices=["sgd", "adamw"], default="sgd", help="default sgd, as published")
     group.add_argument(
-        "--warmup", type=int, metavar="N", help="steps of rising learning rate (default: a tenth, at most 500)"
+        "--warmup", type=whole_number, metavar="N", help="steps of rising learning rate (default: a tenth, at most 500)"
     )
     group.add_argument(
         "--batch-norm",
@@ -116,19 +120,26 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
         default="auto",
         help="auto freezes trained batch norms when a batch has fewer than 6 images, as published",
     )
-    group.add_argument("--expand", type=float, default=4.0, metavar="R", help="largest zoom-out (default 4; 1: none)")
+    group.add_argument(
+        "--expand", type=real_number, default=4.0, metavar="R", help="largest zoom-out (default 4; 1: none)"
+    )
     group.add_argument("--no-augment", action="store_true", help="images as they are")
-    group.add_argument("--seed", type=int, default=0, help="default 0; the same seed gives the same training")
+    group.add_argument("--seed", type=whole_number, default=0, help="default 0; the same seed gives the same training")
     group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default auto")
     group.add_argument(
         "--autocast", choices=["auto", "on", "off"], default="auto", help="bfloat16 (auto: where the device has it)"
     )
-    group.add_argument("--workers", type=int, default=1, metavar="N", help="processes that load images (default 1)")
-    group.add_argument("--save-every", type=int, default=200, metavar="N", help="steps between states (default 200)")
+    group.add_argument(
+        "--workers", type=whole_number, default=1, metavar="N", help="processes that load images (default 1)"
+    )
+    group.add_argument(
+        "--save-every", type=whole_number, default=200, metavar="N", help="steps between states (default 200)"
+    )
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     check_json_destination(options.json)
+    _check_numbers(options)
     require_packages("yolact-finetune", "train", "torch", "faster_coco_eval", "cv2")
     from yolact_export.training.finetune import finetune
 
@@ -143,22 +154,33 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Refuse numbers that are out of range, before torch is imported."""
+    if not 0 <= options.validation_fraction < 1:
+        raise UsageError(f"--validation-fraction lies between 0 and 1, found {options.validation_fraction}")
+    if options.workers < 0:
+        raise UsageError(f"--workers must be 0 or more, found {shown_number(options.workers)}")
+    check_most("--workers", options.workers, MAX_WORKERS)
+    if options.epochs is not None and not 0 < options.epochs <= _MAX_EPOCHS:
+        raise UsageError(f"--epochs is a number above 0, and {_MAX_EPOCHS} or less, found {options.epochs}")
+    if options.input_size is not None:
+        check_side(options.input_size)
+    parse_scales(options.prior_scales)
+    check_bit_depth(options.bit_depth, "--bit-depth")
+    _augment(options)
+    _training_numbers(options, 1 if options.steps is None else options.steps)
+
+
 def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Callable[[str], None]) -> FinetuneOptions:
     from yolact_calibration.training.torch_device import choose_device
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
     from yolact_export.training.finetune import FinetuneOptions, check_outputs
 
-    if not 0 <= options.validation_fraction < 1:
-        raise UsageError(f"--validation-fraction lies between 0 and 1, found {options.validation_fraction}")
-    if options.workers < 0:
-        raise UsageError(f"--workers must be 0 or more, found {options.workers}")
     if options.validation_images is not None and options.validation_annotations is None:
         raise UsageError("--validation-images is the folder of --validation-annotations, which is missing")
     if options.source in CONFIGS and (options.config or options.weights or options.assume):
         raise UsageError("--config, --weights and --assume are for a checkpoint as the source, not for a configuration")
     check_config_name(options.config)
-    if options.input_size is not None:
-        check_side(options.input_size)
     device = choose_device(options.device)
     say(f"  device: {device}")
     settings = FinetuneOptions(
@@ -205,11 +227,16 @@ def _augment(options: argparse.Namespace) -> AugmentOptions:
 
 def _training_options(options: argparse.Namespace, device: str, say: Callable[[str], None]) -> TrainingOptions:
     from yolact_calibration.training.torch_device import has_fast_bfloat16
-    from yolact_calibration.training.training import TrainingOptions
 
     num_steps = options.steps if options.steps is not None else _steps_of_epochs(options)
     freeze = _freezes_batch_norms(options, say)
     autocast = options.autocast == "on" or (options.autocast == "auto" and has_fast_bfloat16(device))
+    return dataclasses.replace(_training_numbers(options, num_steps), freeze_batch_norm=freeze, autocast=autocast)
+
+
+def _training_numbers(options: argparse.Namespace, num_steps: int) -> TrainingOptions:
+    from yolact_calibration.training.training_options import TrainingOptions
+
     with named_as_options(_OPTIONS):
         return TrainingOptions(
             num_steps=num_steps,
@@ -217,8 +244,6 @@ def _training_options(options: argparse.Namespace, device: str, say: Callable[[s
             learning_rate=1e-3 if options.learning_rate is None else options.learning_rate,
             optimizer=options.optimizer,
             warmup_steps=min(500, max(1, num_steps // 10)) if options.warmup is None else options.warmup,
-            freeze_batch_norm=freeze,
-            autocast=autocast,
             seed=options.seed,
             save_every=options.save_every,
             evaluate_every=options.evaluate_every,
@@ -246,15 +271,13 @@ def _steps_of_epochs(options: argparse.Namespace) -> int:
     from yolact_calibration.labels.coco import CocoAnnotations
     from yolact_export.training.finetune import split_annotations
 
-    if not 0 < options.epochs < math.inf:
-        raise UsageError(f"--epochs is a number above 0, found {options.epochs}")
-    if options.batch_size < 1:
-        raise UsageError(f"--batch-size must be 1 or more, found {options.batch_size}")
     found = AnnotatedImages.open(CocoAnnotations.from_file(options.annotations), options.images, file_rules(options))
     annotations = found.annotations
     if options.validation_annotations is None:
         annotations, _ = split_annotations(annotations, options.validation_fraction, options.seed)
     num_steps: int = math.ceil(options.epochs * len(learnable_images(annotations)) / options.batch_size)
+    if num_steps > MAX_COUNT:
+        raise UsageError(f"--epochs would be {num_steps} steps, and {MAX_COUNT} are the most; give fewer")
     return max(1, num_steps)
 
 

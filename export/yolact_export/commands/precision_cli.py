@@ -15,6 +15,7 @@ from yolact_export.errors import UsageError
 from yolact_plugins.files import real_path, write_atomically
 from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.media.image_reader import add_bit_depth_option
+from yolact_runtime.option_numbers import MAX_COUNT, MAX_THREADS, check_most, real_number, shown_number, whole_number
 from yolact_runtime.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _GUARD_FAILED = 3
 _LABELLED_LIMIT, _AGREEMENT_LIMIT = 0.5, 8.0
 # Of the images without labels, this part judges and is not calibrated on.
 _HELD_BACK = 0.25
+_ALL_POINTS = 100
 _LEAST_HELD_BACK, _MOST_HELD_BACK = 8, 64
 _LEAST_TO_SPLIT = 16
 _WITH_ANNOTATIONS = ("skip_missing", "allow_outside")
@@ -62,7 +64,10 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     add_file_rules(group)
     add_bit_depth_option(group)
     group.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads to measure latency with (default: pruning 1, others all)"
+        "--threads",
+        type=whole_number,
+        metavar="N",
+        help="CPU threads to measure latency with (default: pruning 1, others all)",
     )
 
 
@@ -73,7 +78,7 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fp16", action="store_true", help="add a float16 network, for engines")
     group.add_argument(
         "--max-drop",
-        type=float,
+        type=real_number,
         metavar="P",
         help=f"points of box and mask AP that may be lost (default {_LABELLED_LIMIT:g} with --annotations, "
         f"{_AGREEMENT_LIMIT:g} of agreement without)",
@@ -91,10 +96,16 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
         "--calibration-cache", type=Path, metavar="DIR", help="where calibrations are kept (default: the user's cache)"
     )
     group.add_argument(
-        "--guard-images", type=int, metavar="N", help="judge by at most so many images (default: all labelled, or 64)"
+        "--guard-images",
+        type=whole_number,
+        metavar="N",
+        help="judge by at most so many images (default: all labelled, or 64)",
     )
     group.add_argument(
-        "--sensitivity-images", type=int, metavar="N", help="to find sensitive parts with (default 16; 0: do not look)"
+        "--sensitivity-images",
+        type=whole_number,
+        metavar="N",
+        help="to find sensitive parts with (default 16; 0: do not look)",
     )
 
 
@@ -113,7 +124,7 @@ def check_precision_options(options: argparse.Namespace) -> None:
         raise UsageError("--annotations and --images go together: labels, and the folder of the images they name")
     if options.annotations is None and getattr(options, "recover_annotations", None) is None:
         _refuse(options, _WITH_ANNOTATIONS, "--annotations")
-    _require_least(options, "threads", 1)
+    _require_between(options, "threads", 1, MAX_THREADS)
     check_bit_depth(options.bit_depth, "--bit-depth")
     if not options.int8:
         _refuse(options, _WITH_INT8, "--int8")
@@ -128,18 +139,21 @@ def check_precision_options(options: argparse.Namespace) -> None:
     if options.max_drop is not None:
         if options.no_guard:
             raise UsageError("--max-drop and --no-guard contradict each other; leave one out")
-        if not 0 <= options.max_drop < math.inf:
-            raise UsageError(f"--max-drop is a number of points, 0 or more, such as 0.5; found {options.max_drop}")
+        if not 0 <= options.max_drop <= _ALL_POINTS:
+            raise UsageError(
+                f"--max-drop is a number of points, 0 to {_ALL_POINTS}, such as 0.5; found {options.max_drop}"
+            )
     if options.int8_all and options.sensitivity_images is not None:
         raise UsageError("--sensitivity-images belongs to the search, which --int8-all leaves out; leave one out")
-    _require_least(options, "guard_images", 1)
-    _require_least(options, "sensitivity_images", 0)
+    _require_between(options, "guard_images", 1, MAX_COUNT)
+    _require_between(options, "sensitivity_images", 0, MAX_COUNT)
 
 
-def _require_least(options: argparse.Namespace, name: str, least: int) -> None:
+def _require_between(options: argparse.Namespace, name: str, least: int, most: int) -> None:
     value = getattr(options, name)
     if value is not None and value < least:
-        raise UsageError(f"{_option(name)} must be {least} or more, found {value}")
+        raise UsageError(f"{_option(name)} must be {least} or more, found {shown_number(value)}")
+    check_most(_option(name), value, most)
 
 
 def _refuse(options: argparse.Namespace, names: tuple[str, ...], needed: str) -> None:

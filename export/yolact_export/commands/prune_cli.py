@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_calibration.labels.options import file_rules
 from yolact_export.errors import UsageError
 from yolact_runtime.media.image_reader import ImageReader
+from yolact_runtime.option_numbers import (
+    MAX_COUNT,
+    MAX_SEED,
+    MAX_THREADS,
+    MAX_WORKERS,
+    check_most,
+    real_number,
+    shown_number,
+    whole_number,
+)
 from yolact_runtime.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -23,7 +32,14 @@ __all__ = ["add_prune_options", "check_prune_options", "prune_first"]
 # Fewer say nothing about which channels matter.
 _LEAST_IMAGES = 16
 _WITH_PRUNE = ("recover_annotations", "recover_steps", "importance")
-_LEAST = {"recover_steps": 0, "recover_batch": 1, "round_to": 1, "seed": 0, "workers": 0, "threads": 1}
+_RANGES = {
+    "recover_steps": (0, MAX_COUNT),
+    "recover_batch": (1, 4096),
+    "round_to": (1, 4096),
+    "workers": (0, MAX_WORKERS),
+    "threads": (1, MAX_THREADS),
+}
+_MAX_RATE = 1000
 _WITH_IMAGES = ("calib", "annotations", "images", "threads")
 
 
@@ -31,21 +47,35 @@ def add_prune_options(parser: argparse.ArgumentParser) -> None:
     """Pruning; the images that it needs are options of their own."""
     group = parser.add_argument_group("pruning (needs --calib)")
     group.add_argument(
-        "--prune", type=float, metavar="F", help="remove this share of the network's measured latency, such as 0.4"
+        "--prune",
+        type=real_number,
+        metavar="F",
+        help="remove this share of the network's measured latency, such as 0.4",
     )
     group.add_argument(
-        "--recover-steps", type=int, metavar="N", help="steps of learning from the dense model (default 1000; 0: none)"
+        "--recover-steps",
+        type=whole_number,
+        metavar="N",
+        help="steps of learning from the dense model (default 1000; 0: none)",
     )
     group.add_argument(
         "--recover-annotations", type=Path, metavar="FILE", help="COCO labels of the --calib folder, to learn from too"
     )
     group.add_argument("--importance", choices=["taylor", "batch-norm"], help="measure of a channel (default taylor)")
-    group.add_argument("--round-to", type=int, default=8, metavar="N", help="widths are multiples of it (default 8)")
-    group.add_argument("--recover-batch", type=int, default=8, metavar="N", help="images of a step (default 8)")
-    group.add_argument("--recover-rate", type=float, default=1e-3, metavar="R", help="learning rate (default 1e-3)")
+    group.add_argument(
+        "--round-to", type=whole_number, default=8, metavar="N", help="widths are multiples of it (default 8)"
+    )
+    group.add_argument(
+        "--recover-batch", type=whole_number, default=8, metavar="N", help="images of a step (default 8)"
+    )
+    group.add_argument(
+        "--recover-rate", type=real_number, default=1e-3, metavar="R", help="learning rate (default 1e-3)"
+    )
     group.add_argument("--no-augment", action="store_true", help="learn from the images as they are")
-    group.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
-    group.add_argument("--workers", type=int, default=1, metavar="N", help="processes that load images (default 1)")
+    group.add_argument("--seed", type=whole_number, default=0, help="of everything random (default 0)")
+    group.add_argument(
+        "--workers", type=whole_number, default=1, metavar="N", help="processes that load images (default 1)"
+    )
     group.add_argument("--restart", action="store_true", help="discard an unfinished recovery of the same bundle")
 
 
@@ -66,18 +96,19 @@ def check_prune_options(options: argparse.Namespace) -> None:
         return
     if not 0 < options.prune < 1:
         raise UsageError(f"--prune is the share of the latency to remove, between 0 and 1; found {options.prune}")
-    if not 0 <= options.seed < 1 << 63:
-        raise UsageError(f"--seed is 0 or more and below 2^63, found {options.seed}")
+    if not 0 <= options.seed <= MAX_SEED:
+        raise UsageError(f"--seed is 0 or more and below 2^63, found {shown_number(options.seed)}")
     if not options.calib:
         raise UsageError("--prune needs --calib: a folder of images as the camera sees them, without labels")
     if options.recover_annotations is not None and len(options.calib) != 1:
         raise UsageError("--recover-annotations are the labels of one --calib folder; several were given")
-    for name, least in _LEAST.items():
-        value = getattr(options, name)
+    for name, (least, most) in _RANGES.items():
+        option, value = f"--{name.replace('_', '-')}", getattr(options, name)
         if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} must be {least} or more, found {value}")
-    if not 0 < options.recover_rate < math.inf:
-        raise UsageError(f"--recover-rate must be above 0, found {options.recover_rate}")
+            raise UsageError(f"{option} must be {least} or more, found {shown_number(value)}")
+        check_most(option, value, most)
+    if not 0 < options.recover_rate <= _MAX_RATE:
+        raise UsageError(f"--recover-rate must be above 0, and {_MAX_RATE} or less, found {options.recover_rate}")
 
 
 def prune_first(

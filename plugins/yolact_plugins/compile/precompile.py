@@ -89,9 +89,9 @@ def _run(options: argparse.Namespace) -> int:
     names = options.family or families()
     if options.output is not None:
         _check_output(options.output)
+    archs = [_typed_arch(arch) for arch in dict.fromkeys(options.arch)]
     try:
         sources = [read_source(name) for name in names]
-        archs = [check_arch(arch) for arch in dict.fromkeys(options.arch)]
     except KernelCompileError as error:
         raise UsageError(str(error)) from error
     if not sources:
@@ -111,6 +111,13 @@ def _run(options: argparse.Namespace) -> int:
     drivers = f"for drivers of CUDA {cubins[0].nvrtc_version.split('.')[0]} and newer"
     print(f"{printable_line(str(where))}: {counted(len(cubins), 'cubin')}, {size / 1000:.0f} kB, {drivers}")  # noqa: T201
     return 0
+
+
+def _typed_arch(arch: str) -> str:
+    try:
+        return check_arch(arch)
+    except KernelCompileError as error:
+        raise UsageError(f"--arch: {error}") from error
 
 
 def _check_output(output: Path) -> None:

@@ -99,7 +99,7 @@ def check_arch(arch: str) -> str:
     Raises:
         KernelCompileError: It is not.
     """
-    if not re.fullmatch(r"sm_\d{2,3}[af]?", arch):
+    if not re.fullmatch(r"sm_[0-9]{2,3}[af]?", arch):
         raise KernelCompileError(f'"{arch}" is no GPU architecture; write it as sm_87 for compute capability 8.7')
     return arch
 

@@ -18,6 +18,7 @@ from yolact_runtime.commands.signature_options import (
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import SelfTestError, UsageError
 from yolact_runtime.media.image_reader import add_bit_depth_option
+from yolact_runtime.option_numbers import real_number, whole_number
 from yolact_runtime.segmenter_options import SegmenterOptions
 from yolact_runtime.terminal import Terminal, add_common_options, named_as_options, run_command
 
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--score",
-        type=float,
+        type=real_number,
         default=0.3,
         help="second score threshold: leave out instances at or below it (default 0.3; published 0)",
     )
@@ -67,13 +68,23 @@ def _parser() -> argparse.ArgumentParser:
         default=NmsMethod.FAST.value,
         help="fast: published default; cross-class: one object, one class; traditional: greedy (default fast)",
     )
-    parser.add_argument("--top-k", type=int, metavar="N", help="keep the N best instances of each image")
+    parser.add_argument("--top-k", type=whole_number, metavar="N", help="keep the N best instances of each image")
     add_overlay_options(parser)
     more = parser.add_argument_group("beyond the published behaviour")
     more.add_argument(
-        "--crop-margin", type=float, default=0.0, metavar="F", help="widen the mask crop by this fraction of the box"
+        "--crop-margin",
+        type=real_number,
+        default=0.0,
+        metavar="F",
+        help="widen the mask crop by this fraction of the box",
     )
     more.add_argument("--no-mask-rescoring", action="store_true", help="YOLACT++: skip the mask-IoU network")
+    _add_machine(parser)
+    add_common_options(parser)
+    return parser
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "--backend",
@@ -85,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="which network of a bundle: fp32, fp16, int8, int8-cpu (default: what the backend runs best)",
     )
-    machine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 lets the backend choose")
+    machine.add_argument(
+        "--threads", type=whole_number, default=0, metavar="N", help="CPU threads; 0 lets the backend choose"
+    )
     machine.add_argument(
         "--self-test",
         action="store_true",
@@ -93,8 +106,6 @@ def _parser() -> argparse.ArgumentParser:
         "without INPUT do only that",
     )
     add_trust_options(machine)
-    add_common_options(parser)
-    return parser
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.errors import UsageError
 from yolact_runtime.model.bundle import MANIFEST_NAME, PLAN_SUFFIXES
+from yolact_runtime.option_numbers import MAX_INSTANCES, check_most, shown_number
 from yolact_runtime.terminal import check_json_destination
 
 __all__ = ["check_words", "typed_output"]
@@ -40,7 +41,8 @@ def check_words(options: argparse.Namespace) -> None:
         raise UsageError("name an INPUT: an image, a video, a folder or a glob; or --self-test")
     _check_order(options)
     if options.top_k is not None and options.top_k < 1:
-        raise UsageError(f"--top-k must be 1 or more, found {options.top_k}")
+        raise UsageError(f"--top-k must be 1 or more, found {shown_number(options.top_k)}")
+    check_most("--top-k", options.top_k, MAX_INSTANCES)
     check_bit_depth(options.bit_depth, "--bit-depth")
     if options.output and options.output.exists() and not options.output.is_dir():
         raise UsageError(f"-o wants a folder for the pictures: {options.output} is not a folder")

@@ -15,6 +15,7 @@ from yolact_runtime.errors import FrameError, MediaError
 from yolact_runtime.formats.image_header import ImageHeader
 from yolact_runtime.media.image_decoding import decode_image
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.option_numbers import whole_number
 
 __all__ = ["ImageReader", "add_bit_depth_option", "reader_for_model"]
 
@@ -150,7 +151,7 @@ def add_bit_depth_option(parser: argparse._ActionsContainer) -> None:
     """The option of every command that reads images."""
     parser.add_argument(
         "--bit-depth",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="significant bits of 16-bit images, 8 to 16 (default: what the file states, then the bundle, then 16)",
     )

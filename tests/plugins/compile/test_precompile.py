@@ -162,7 +162,7 @@ def test_the_documented_command() -> None:
         [sys.executable, "-m", "yolact_plugins.compile", "--arch", "87"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2
-    assert done.stderr == 'error: "87" is no GPU architecture; write it as sm_87 for compute capability 8.7\n'
+    assert done.stderr == 'error: --arch: "87" is no GPU architecture; write it as sm_87 for compute capability 8.7\n'
 
 
 def test_the_former_name_still_works_and_says_where_it_went() -> None:
@@ -181,7 +181,7 @@ def test_the_former_name_still_works_and_says_where_it_went() -> None:
     [
         (["--arch", "sm_87", "-o", "nope.bundle"], "error: no bundle at nope.bundle: "),
         (["--arch", "sm_87", "-o", "photo.jpg"], "error: -o takes a bundle or another folder; photo.jpg is a file"),
-        (["--arch", "87", "-o", "new"], 'error: "87" is no GPU architecture; write it as sm_87'),
+        (["--arch", "87", "-o", "new"], 'error: --arch: "87" is no GPU architecture; write it as sm_87'),
     ],
 )
 def test_words_that_cannot_be_meant_are_answered_and_nothing_is_written(
