@@ -40,6 +40,9 @@ class SegmenterOptions:
             from its calibration, or refuses such frames where it has none.
         frame_size: (height, width) of BGR frames to come: the GPU is made ready for them at open, otherwise when the
             first two come.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     nms: NmsMethod | str = NmsMethod.FAST

@@ -59,6 +59,9 @@ class Plan:
             whole duration.
         warm_up_s: Of each case, before anything counts.
         least_frames: Of each case, however long they take.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     duration_s: float = 10.0

@@ -52,6 +52,9 @@ class BenchRequest:
         rules: What is done about annotated images that are absent or outside of their folder.
         verify_keys: Public keys, one of which signed every bundle that is opened; none checks no signature.
         trust_engine: The model is an engine without its bundle, which the user vouches for.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     model: Path

@@ -52,6 +52,9 @@ class StabilityLimits:
         max_other_load: Of the machine's cores, busy with something else (or taken by the hypervisor).
         max_clock_change: Of the clock, or of a fixed piece of work, between the fastest and the slowest tenth.
         max_parallel_change: Likewise of that work on all cores at once, where the library's threads come to rest first.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     max_cov: float = 0.10

@@ -39,6 +39,9 @@ class AugmentOptions:
         expand: Largest ratio of the canvas that an image is shrunk into; 1 does not shrink.
         crop: Take random parts of the image.
         mirror: Flip half of the images left to right.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     colour: bool = True

@@ -44,6 +44,9 @@ class BootstrapSettings:
         num_resamples: Data sets drawn from the images, with replacement.
         confidence_level: Share of the resamples between the ends of an interval.
         seed: Of the draws; the same seed and number of images give the same draws, which makes comparisons paired.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     num_resamples: int = 1000

@@ -48,6 +48,10 @@ class WidthGrid:
         round_to: Pruned widths are multiples of it: kernels work on blocks of 8 or 16 channels.
         min_share: No group gets narrower than this share of its width.
         max_widths: At most so many widths, the full one included; every one costs measurements.
+
+    Raises:
+        UsageError: A field is no number of its kind; the message names it.
+        PruningError: A share or a width makes no sense.
     """
 
     round_to: int = 8

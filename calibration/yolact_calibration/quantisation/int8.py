@@ -39,6 +39,9 @@ class Int8Options:
         max_drop: Points of AP, or of agreement AP, that may be lost; None takes the judge's own limit.
         everything: Every convolution in INT8, without a search; the limit is held all the same.
         num_threads: CPU threads of what is timed; 0 leaves the choice to ONNX Runtime.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     dialect: Dialect

@@ -41,6 +41,9 @@ class SheetOptions:
         longest_px: Longest side of a picture; smaller frames keep their size.
         max_picture_bytes: A picture is compressed until it is no larger, or can be no smaller.
         min_confidence: Instances above it are drawn, and what the candidate made of them, at whatever confidence.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     num_images: int = 8

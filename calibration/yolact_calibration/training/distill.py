@@ -45,6 +45,9 @@ class DistillationOptions:
         box_weight: Of the box term.
         mask_weight: Of the mask term.
         instances: Whose masks are compared.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     class_weight: float = 1.0

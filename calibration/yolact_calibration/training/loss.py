@@ -59,6 +59,9 @@ class LossOptions:
         negatives_per_positive: Background priors kept by hard-negative mining.
         max_masks: Positive priors of an image whose masks are computed; more are sampled, and stand for all.
         matching: Thresholds of the matching.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     box_weight: float = 1.5

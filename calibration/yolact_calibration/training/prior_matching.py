@@ -26,6 +26,9 @@ class MatchingOptions:
         negative_iou: A prior whose best overlap is below this is background; between the two it is neutral.
         ignored_cover: A background prior of which more than this fraction lies in an ignored region is neutral.
         variances: Factors of the centre and of the size regression.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     positive_iou: float = 0.5

@@ -53,6 +53,9 @@ class PseudoInstanceOptions:
         min_score: Least probability of the best class; the runtime's own threshold.
         max_iou: Largest overlap of two of them, of whatever class: one object would otherwise count many times.
         variances: Factors of the centre and of the size regression.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     max_instances: int = 24

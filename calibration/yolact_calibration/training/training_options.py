@@ -38,6 +38,9 @@ class TrainingOptions:
         seed: Of everything random.
         save_every: Steps between two states on disk.
         evaluate_every: Steps between two evaluations; the last step is always followed by one.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     num_steps: int

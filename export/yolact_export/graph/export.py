@@ -48,6 +48,9 @@ class ExportOptions:
             backend that has DeformConv: ONNX Runtime and TensorRT, but not TensorRT-RTX.
         bit_depth: Significant bits of images with 16 bits a sample, for the manifest to state; it changes no graph.
         metadata: Written to ``metadata_props``.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     batch: int = 1

@@ -52,6 +52,9 @@ class PrecisionRequest:
         num_sensitivity: Images to put the parts of the network in order with; 0: do not look at the parts.
         num_threads: CPU threads; 0 leaves the choice to ONNX Runtime.
         cache: Folder of calibrations; None: the user's cache folder.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     float16: bool

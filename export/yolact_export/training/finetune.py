@@ -74,6 +74,9 @@ class FinetuneOptions:
         command_line: What was typed, for the report; empty if nothing was.
         rules: What is done about images that are absent or outside of their folder.
         reader: Reads all images.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     source: str

@@ -61,6 +61,9 @@ class PruneRequest:
         num_workers: Processes that prepare batches.
         device: ``"cpu"`` or ``"cuda"``.
         restart: Discard an unfinished recovery of the same output.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     output: Path

@@ -40,6 +40,9 @@ class StartOptions:
         backbone_weights: ImageNet weights for a fresh backbone; None looks for the installed Lite0 package.
         seed: Of fresh weights.
         checkpoint: What a checkpoint as the source does not say of itself.
+
+    Raises:
+        UsageError: A field is no number of its kind, or out of its range; the message names it.
     """
 
     source: str
