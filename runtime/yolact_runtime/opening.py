@@ -133,8 +133,8 @@ def open_model(
         )
     with ModelFiles(path, precision, keys, trust_engine) as files:
         network = create_backend(backend, files.choose, options.num_threads)
+        mask_iou = None
         try:
-            mask_iou = None
             if files.mask_iou is not None and options.mask_rescoring:
                 mask_iou = _open_mask_iou(network, files.mask_iou, options.num_threads)
             manifest = _manifest_of(network, files, options)
@@ -144,6 +144,8 @@ def open_model(
                 check_mask_iou_type(mask_iou.outputs, manifest)
             return OpenModel(manifest, SharedNetwork(network, mask_iou), files.origin(), files.file, files.verified_by)
         except BaseException:
+            if mask_iou is not None:
+                close_after_failure(mask_iou.close)
             close_after_failure(network.close)
             raise
 

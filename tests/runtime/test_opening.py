@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from support.scenes import Thing, write_bundle
-from yolact_runtime import Segmenter
+from yolact_runtime import Segmenter, opening
+from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_runtime.errors import OutputError, YolactError
 
 THINGS = [Thing((0.1, 0.2, 0.6, 0.8))]
@@ -33,7 +34,8 @@ VALUES = [1, 2, 7, 4096, 16_384, 10**5, 10**6, 10**18, 10**19, 1e-6, 0.5, 1e6, [
 _LIMITED = """
 import resource, sys
 from pathlib import Path
-from yolact_runtime import Segmenter
+from yolact_runtime import Segmenter, opening
+from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_runtime.errors import YolactError
 Segmenter.open(sys.argv[1]).close()
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -105,3 +107,25 @@ def test_nothing_is_made_in_a_size_that_the_network_has_not(
     monkeypatch.setattr("yolact_runtime.cpu.postprocess.make_priors", None)
     with pytest.raises(OutputError, match=message):
         Segmenter.open(bundle)
+
+
+def test_both_networks_are_closed_where_the_model_does_not_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mask-IoU network of YOLACT++ is opened before the last check."""
+    bundle = write_bundle(tmp_path / "b.bundle", THINGS, mask_iou=[0.5, 0.5, 0.5])
+    closed: list[str] = []
+    original = OnnxRuntimeBackend.close
+
+    def close(self: OnnxRuntimeBackend) -> None:
+        closed.extend(self.outputs)
+        original(self)
+
+    def refuse(*_: object) -> None:
+        raise OutputError("another mask-IoU network")
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "close", close)
+    monkeypatch.setattr(opening, "check_mask_iou_type", refuse)
+    with pytest.raises(OutputError, match="another mask-IoU network"):
+        Segmenter.open(bundle, "onnxruntime-cpu")
+    assert {"mask_iou", "prototype"} <= set(closed)
