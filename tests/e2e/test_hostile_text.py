@@ -89,7 +89,8 @@ def test_words(run: Run, command: str, evil: str) -> None:
 
 
 @every_evil
-def test_numbers_and_choices(run: Run, evil: str) -> None:
+def test_numbers_and_choices(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evil: str) -> None:
+    monkeypatch.chdir(tmp_path)  # a name like these is a name: --json writes a file of it
     for option in ("--threads", "--score", "--nms", "--backend", "--precision", "--json", "--score-text"):
         assert run("yolact-run", "m.bundle", "x.png", option, evil) in {1, 2}
     assert run("yolact-finetune", "x.pth", "--annotations", "a", "--images", "b", "-o", "c", "--steps", evil) == 2
