@@ -82,6 +82,12 @@ def test_every_fault_of_every_module_is_python_and_another_module(target: Target
     assert all((ROOT / name).is_file() for name in target.tests)
 
 
+def test_unknown_modules_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        campaign.main(["nms", "verifi"])
+    assert "error: no module verifi; there are verify, guard, nms, " in capsys.readouterr().err
+
+
 def test_every_reason_is_of_a_fault_that_can_be_made() -> None:
     found = [(target.name, mutation) for target in TARGETS for mutation in find_mutations(target.source(ROOT))]
     made = {(name, mutation.text, mutation.told) for name, mutation in found}

@@ -30,14 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; prints a line for each module and each survivor. Exit status 1 where one has no reason to."""
     names = [target.name for target in TARGETS]
     parser = argparse.ArgumentParser(prog=_COMMAND, description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *names], help="some of the modules (default: all)")
+    parser.add_argument("names", nargs="*", metavar="MODULE", help=f"some of {', '.join(names)} (default: all)")
     parser.add_argument("--sample", type=int, metavar="N", help="so many of each module's mutants, drawn by the seed")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample (default 0)")
-    parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample (default 0)")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="folder for the record, such as benchmarks/results")
     parser.add_argument(
         "--tests", default="now", metavar="WHEN", help="what the record calls these tests (default now)"
     )
     options = parser.parse_args(arguments)
+    if unknown := [name for name in options.names if name not in names]:
+        parser.error(f"no module {', '.join(unknown)}; there are {', '.join(names)}")
     if options.sample is not None and options.sample < 1:
         parser.error(f"--sample is at least 1, found {options.sample}")
     preload()

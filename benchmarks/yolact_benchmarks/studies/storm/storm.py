@@ -22,6 +22,7 @@ from yolact_benchmarks.studies.storm.attempt import run_attempt
 from yolact_benchmarks.studies.storm.outcome import Finding, Outcome
 from yolact_benchmarks.studies.storm.registry import CAMPAIGNS, num_tries
 from yolact_benchmarks.studies.storm.stage import Stage, prepare_stage
+from yolact_plugins.files import counted
 
 __all__ = ["Task", "count_findings", "document", "main", "run_tasks"]
 
@@ -52,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         counts, failures = count_findings(findings)
     seconds = time.monotonic() - started
     for name, found in counts.items():
-        print(f"{name}: {found.total()} tries, {', '.join(f'{n} {outcome.value}' for outcome, n in found.items())}")
+        outcomes = ", ".join(f"{n} {outcome.value}" for outcome, n in found.items())
+        print(f"{name}: {counted(found.total(), 'try', 'tries')}, {outcomes}")
     print(f"{sum(found.total() for found in counts.values())} tries in {seconds:.0f} s, {len(failures)} failed")
     if options.results:
         results = document(counts, failures, options.seed, options.release, seconds)
@@ -66,31 +68,54 @@ def _what_was_typed(options: argparse.Namespace) -> str:
     words = _COMMAND.split()
     for name in ("campaigns", "tries", "seed", "seconds", "release"):
         if (value := getattr(options, name)) not in (None, ""):
-            words += [f"--{name}", str(value)]
+            words += [f"--{name}", ",".join(value) if isinstance(value, list) else str(value)]
     return shlex.join([*words, "--quick"] if options.quick else words)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=_COMMAND, description=__doc__)
-    parser.add_argument("--campaigns", metavar="NAME,NAME", help=f"some of {', '.join(CAMPAIGNS)} (default: all)")
-    parser.add_argument("--tries", type=int, default=_TRIES, metavar="N", help=f"in all (default {_TRIES})")
+    parser.add_argument(
+        "--campaigns", type=_campaigns, metavar="NAME,NAME", help=f"some of {', '.join(CAMPAIGNS)} (default: all)"
+    )
+    parser.add_argument("--tries", type=_at_least_one, default=_TRIES, metavar="N", help=f"in all (default {_TRIES})")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="other tries with another one (default 0)")
     parser.add_argument("--seconds", type=float, metavar="S", help="begin no try after so many seconds")
     parser.add_argument("--quick", action="store_true", help="a few tries of each campaign, 20 seconds")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="tries at the same time (default 2)")
+    parser.add_argument(
+        "--workers", type=_at_least_one, default=2, metavar="N", help="tries at the same time (default 2)"
+    )
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder for the record: benchmarks/results")
     parser.add_argument("--release", default="", metavar="TEXT", help="what is tested, for the record")
-    parser.add_argument("--replay", metavar="CAMPAIGN:SEED:N", help="make one try again, and say what came of it")
+    parser.add_argument(
+        "--replay", type=_task, metavar="CAMPAIGN:SEED:N", help="make one try again, and say what came of it"
+    )
     return parser
+
+
+def _campaigns(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := sorted(set(names) - set(CAMPAIGNS)):
+        raise argparse.ArgumentTypeError(f"no campaign {', '.join(unknown)}; there are {', '.join(CAMPAIGNS)}")
+    return names
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on, found {text}")
+    return int(text)
+
+
+def _task(text: str) -> Task:
+    found = re.fullmatch(r"([^:]*):(-?\d+):(\d+)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text} is not of the form CAMPAIGN:SEED:N, such as kills:0:12")
+    return _campaigns(found[1])[0], int(found[2]), int(found[3])
 
 
 def _tasks(options: argparse.Namespace) -> list[Task]:
     if options.replay:
-        name, seed, number = options.replay.split(":")
-        return [(name, int(seed), int(number))]
-    names = options.campaigns.split(",") if options.campaigns else list(CAMPAIGNS)
-    if unknown := set(names) - set(CAMPAIGNS):
-        raise SystemExit(f"no campaign {', '.join(sorted(unknown))}; there are {', '.join(CAMPAIGNS)}")
+        return [options.replay]
+    names = options.campaigns or list(CAMPAIGNS)
     if options.quick:
         counts = [(name, CAMPAIGNS[name].quick) for name in names]
     else:

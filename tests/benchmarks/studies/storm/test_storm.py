@@ -115,9 +115,24 @@ def test_tries_are_shared_among_the_campaigns() -> None:
     assert min(dict(num_tries(CAMPAIGNS, 1)).values()) == 1
 
 
-def test_unknown_campaigns_are_named() -> None:
-    with pytest.raises(SystemExit, match="no campaign sea; there are checkpoints, "):
-        storm.main(["--campaigns", "sea"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--campaigns", "sea,kills"], "argument --campaigns: no campaign sea; there are checkpoints, "),
+        (["--replay", "sea:0:1"], "argument --replay: no campaign sea; there are checkpoints, "),
+        (["--replay", "kills"], "argument --replay: kills is not of the form CAMPAIGN:SEED:N, such as kills:0:12"),
+        (["--replay", "kills:0:x"], "argument --replay: kills:0:x is not of the form CAMPAIGN:SEED:N"),
+        (["--replay", "kills:0:-1"], "argument --replay: kills:0:-1 is not of the form CAMPAIGN:SEED:N"),
+        (["--tries", "0"], "argument --tries: a whole number from 1 on, found 0"),
+        (["--workers", "0"], "argument --workers: a whole number from 1 on, found 0"),
+        (["--seed", "x"], "argument --seed: invalid int value: 'x'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_words_that_nobody_means(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        storm.main(words)
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
