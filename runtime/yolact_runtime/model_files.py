@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,9 +199,9 @@ class ModelFiles:
         for precision in wanted:
             if precision in there:
                 return precision
-        option = "" if target == "tensorrt" else f" --target {target}"
+        words = ["yolact-export", str(opened.path), "--engine"]
+        words += [] if target == "tensorrt" else ["--target", target]
         wanted_one = f" in {self._precision}" if self._precision else ""
         raise NoEngineError(
-            f"{backend}: {opened.path} has no engine for it{wanted_one}; build one on this machine: yolact-export "
-            f"{opened.path} --engine{option}"
+            f"{backend}: {opened.path} has no engine for it{wanted_one}; build one on this machine: {shlex.join(words)}"
         )

@@ -7,6 +7,7 @@ model was exported, and a manifest that no longer belongs to the network. It cos
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from typing import Any
 
@@ -174,8 +175,8 @@ def _golden_of(model: OpenModel) -> Golden:
     if origin.golden is None:
         raise NoGoldenFrameError(
             f"{origin.folder} has no golden frame to compare with: it was exported by a release before there was one. "
-            f"Export the checkpoint again; adding a network (yolact-export {origin.folder} --int8 --calib DIR) draws "
-            f"one, too"
+            f"Export the checkpoint again; adding a network draws one, too: "
+            f"yolact-export {shlex.quote(str(origin.folder))} --int8 --calib DIR"
         )
     if isinstance(origin.golden, BundleError):
         raise origin.golden
@@ -294,6 +295,6 @@ def _failed(model: OpenModel, failures: list[str]) -> SelfTestError:
     listed = "".join(f"\n  {failure}" for failure in failures)
     return SelfTestError(
         f"self-test of {model.folder} failed ({name}); it does not do here what it did when it was exported:{listed}\n"
-        f"Copy the bundle again, or export again; for an engine: yolact-export {model.folder} --engine. If that does "
-        f"not help, compare with --backend onnxruntime-cpu --precision fp32"
+        f"Copy the bundle again, or export again; for an engine: yolact-export {shlex.quote(str(model.folder))} "
+        f"--engine. If that does not help, compare with --backend onnxruntime-cpu --precision fp32"
     )

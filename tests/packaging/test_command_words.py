@@ -1,4 +1,4 @@
-"""What every command does with words that nobody means, and how every message counts."""
+"""What every command does with words that nobody means, how messages count, and that their commands can be typed."""
 
 from __future__ import annotations
 
@@ -57,3 +57,31 @@ def test_messages_count_in_words(path: Path) -> None:
     texts = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)]
     found = [(text.lineno, text.value) for text in texts if isinstance(text.value, str)]
     assert [line for line, text in found if re.search(r"[a-z]\((s|es|ies)\)", text)] == []
+
+
+# What a message may put into a command besides what it has quoted for the shell.
+QUOTED = re.compile(r"\b(quote|join|_?words?|_?word_?|_what_to_type)\b")
+HARMLESS = {"arch", "cubin.arch", "form", "out", "keys", "SCHEMA", "_user_name(user, plain=True)", "command"}
+COMMAND_LINE = re.compile(
+    r"(?<![\w.-])(?:yolact-(?:export|run|eval|bench|finetune)|python -m (?!yolact_benchmarks\.studies)[\w.]+"
+    r"|openssl|chmod|chown|mv|df|ls -ld|mkdir)"
+    r"(?= )[^;,:()]*"
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_in_proposed_commands_are_quoted_for_the_shell(path: Path) -> None:
+    """``yolact-export my robot.bundle --engine`` is not what anybody meant to type."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            holes = [ast.unparse(part.value) for part in node.values if isinstance(part, ast.FormattedValue)]
+            parts = iter(range(len(holes)))
+            text = "".join(
+                f"\0{next(parts)}\0" if isinstance(part, ast.FormattedValue) else str(ast.literal_eval(part))
+                for part in node.values
+            )
+            for command in COMMAND_LINE.findall(text):
+                put_in = [holes[int(number)] for number in re.findall(r"\0(\d+)\0", command)]
+                found += [hole for hole in put_in if not QUOTED.search(hole) and hole not in HARMLESS]
+    assert found == []

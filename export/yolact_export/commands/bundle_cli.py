@@ -31,6 +31,7 @@ from yolact_export.errors import UsageError, YolactError
 from yolact_plugins.files import human_size
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
 from yolact_runtime.model.bundle import MANIFEST_NAME, NETWORK_ROLE, read_manifest
+from yolact_runtime.model.manifest_signature import SIGNATURE_NAME, SIGNATURE_RECORD_NAME
 from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def run_on_bundle(options: argparse.Namespace, terminal: Terminal) -> int:
             return run_engine(options, terminal)
         _refuse(options, _FOR_ENGINES, "that belongs to --engine; add it")
         if options.sign is None:
-            raise UsageError(_what_can_be_done(bundle))
+            raise UsageError(_what_can_be_done(bundle, options))
         return sign_existing(options, terminal)
     if not options.engine:
         _refuse(options, _FOR_ENGINES, "that belongs to --engine; add it")
@@ -113,17 +114,25 @@ def _refuse(options: argparse.Namespace, names: Sequence[str], reason: str) -> N
         raise UsageError(f"{words}: {options.checkpoint} is a bundle, and {reason}")
 
 
-def _what_can_be_done(bundle: Path) -> str:
+def _what_can_be_done(bundle: Path, options: argparse.Namespace) -> str:
     try:
         artefacts = read_manifest(bundle).artefacts.values()
     except YolactError as error:
         return f"{bundle} is a bundle that cannot be read ({error}); to make a new one, name a .pth checkpoint"
     has = ", ".join(artefact.precision for artefact in artefacts if artefact.role == NETWORK_ROLE)
-    words = f"yolact-export {shlex.quote(str(bundle))}"
+    word = shlex.quote(str(bundle))
+    words = f"yolact-export {word}"
+    signature = f"To sign it: {words} --sign KEY. "
+    if options.verify_key:
+        keys = "".join(f" --verify-key {shlex.quote(str(key))}" for key in options.verify_key)
+        signature += f"To verify it: yolact-run {word} --self-test{keys}. "
+    if options.drop_signature:
+        files = shlex.join([str(bundle / SIGNATURE_NAME), str(bundle / SIGNATURE_RECORD_NAME)])
+        signature += f"To remove its signature and do nothing else: rm {files}. "
     return (
         f"{bundle} is a bundle ({has or 'no network'}), and it was not said what to do with it. To add networks: "
-        f"{words} --int8 --fp16 --calib DIR. To build its engines: {words} --engine. To sign it: {words} --sign KEY. "
-        f"To make a new one, name a .pth checkpoint"
+        f"{words} --int8 --fp16 --calib DIR. To build its engines: {words} --engine. {signature}To make a new one, "
+        f"name a .pth checkpoint"
     )
 
 

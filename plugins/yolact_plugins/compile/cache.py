@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 from pathlib import Path
 
 from yolact_plugins.compile import compiler
@@ -125,5 +126,5 @@ class CubinCache:
         found = "; ".join(reasons) or f"it is not in {self.folder}"
         return (
             f"{source.family} is not compiled for this GPU ({arch}), and {_SWITCH} forbids compiling here: {found}. "
-            f"Where a compiler is: python -m yolact_plugins.compile --arch {arch} -o {target}"
+            f"Where a compiler is: python -m yolact_plugins.compile --arch {arch} -o {shlex.quote(str(target))}"
         )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -327,4 +328,6 @@ def _place(build: Mapping[str, str]) -> str:
 
 
 def _rebuild(folder: Path, target: str) -> str:
-    return f"yolact-export {folder} --engine" + ("" if target == "tensorrt" else f" --target {target}")
+    return f"yolact-export {shlex.quote(str(folder))} --engine" + (
+        "" if target == "tensorrt" else f" --target {target}"
+    )

@@ -103,7 +103,10 @@ class RunJob:
             and not self._failures
             and not (self._options.json or self._options.jsonl or self._options.output)
         ):
-            command = shlex.join(["yolact-run", str(self._options.model), *self._options.inputs, "-o", "out"])
+            words = shlex.split(self._options.command_line)
+            # What stands behind -- is an input.
+            end = words.index("--") if "--" in words else len(words)
+            command = shlex.join([*words[:end], "-o", "out", *words[end:]])
             self._terminal.say(f"to see the masks: {command}")
         for problem in problems:
             if isinstance(problem, BrokenPipeError):

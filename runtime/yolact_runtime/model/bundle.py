@@ -316,7 +316,7 @@ def _no_model(path: Path) -> AbsentError:
 
 def _not_a_bundle(path: Path) -> BundleError:
     if path.suffix in {".pth", ".pt"}:
-        return BundleError(f"{path} is a checkpoint; export it first: yolact-export {path}")
+        return BundleError(f"{path} is a checkpoint; export it first: yolact-export {shlex.quote(str(path))}")
     if path.suffix in PLAN_SUFFIXES:
         return BundleError(
             f"{path} is an engine, which ONNX Runtime does not run; name its bundle folder or an .onnx file"

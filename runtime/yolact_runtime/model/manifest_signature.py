@@ -128,9 +128,9 @@ class SignatureFiles(NamedTuple):
     def _require_signature(self) -> bytes:
         if self.signature is None:
             raise SignatureError(
-                f"{self.folder} is not signed: it has no {SIGNATURE_NAME}. Sign it where it was made: yolact-export … "
-                f"--sign KEY; a bundle changes, and loses its signature, when engines are built or kernels compiled "
-                f"into it"
+                f"{self.folder} is not signed: it has no {SIGNATURE_NAME}. Sign it where it was made: "
+                f"yolact-export {shlex.quote(str(self.folder))} --sign KEY. Engines and kernels that are added with "
+                f"--drop-signature leave it unsigned"
             )
         if len(self.signature) != _NUM_BYTES:
             raise SignatureError(

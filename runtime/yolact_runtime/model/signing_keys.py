@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -180,16 +181,19 @@ def _no_key(path: Path, content: bytes, kind: str) -> SignatureError:
     """What is wrong with a file that should be a key."""
     if kind == "public" and b"PRIVATE KEY" in content:
         return SignatureError(
-            f"{path} is no public key in PEM form (it is a private key, which does not belong on a robot); make one: "
-            f"{_MAKE_PUBLIC}"
+            f"{path} is no public key in PEM form (it is a private key, which does not belong on a robot); its "
+            f"public key: openssl pkey -in {shlex.quote(str(path))} -pubout -out {shlex.quote(str(path.with_suffix('.pub')))}"
         )
     if kind == "private" and b"PUBLIC KEY" in content:
-        return SignatureError(f"{path} is no private key in PEM form (it is a public key, which signs nothing)")
-    if content[:1] == b"\x30":
-        words = "-inform DER" if kind == "private" else "-pubin -inform DER"
         return SignatureError(
-            f"{path} is no {kind} key in PEM form; it may be one in DER form: openssl pkey {words} -in {path} "
-            f"{'-pubout ' if kind == 'public' else ''}-out KEY.pem"
+            f"{path} is no private key in PEM form (it is a public key, which signs nothing); name the private key "
+            f"that it belongs to"
+        )
+    if content[:1] == b"\x30":
+        form, out = ("-inform DER", "-out") if kind == "private" else ("-pubin -inform DER", "-pubout -out")
+        return SignatureError(
+            f"{path} is no {kind} key in PEM form; it may be one in DER form: "
+            f"openssl pkey {form} -in {shlex.quote(str(path))} {out} KEY.pem"
         )
     make = _MAKE_PRIVATE if kind == "private" else _MAKE_PUBLIC
     return SignatureError(f"{path} is no {kind} key in PEM form; make one: {make}")

@@ -93,6 +93,22 @@ def test_a_bundle_is_signed_without_other_work(
     assert signature_fits(bundle, vendor)
 
 
+@pytest.mark.parametrize(
+    ("option", "proposed"),
+    [
+        ("--verify-key", "To verify it: yolact-run '{0}' --self-test --verify-key '{1}'. "),
+        ("--drop-signature", "nothing else: rm '{0}/manifest.json.sig' '{0}/signature.json'. "),
+    ],
+)
+def test_what_a_signature_alone_is_asked_for_is_answered(
+    option: str, proposed: str, bundle: Path, vendor: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named, key = bundle.rename(tmp_path / "my robot.bundle"), vendor.public.rename(tmp_path / "a key.pub")
+    words = (option, key) if option == "--verify-key" else (option,)
+    assert export(named, *words) == 2
+    assert proposed.format(named, key) in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("signed", [False, True])
 def test_nothing_is_signed_that_is_not_what_the_manifest_says(
     bundle: Path, vendor: Keys, signed: bool, capsys: pytest.CaptureFixture[str]

@@ -60,11 +60,11 @@ def test_a_line_for_each_image_on_stdout_and_talk_on_stderr(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bright, dark = _picture(tmp_path / "bright.png"), _picture(tmp_path / "dark.png", DARK)
-    assert _run(bundle, bright, dark) == 0
+    assert _run(bundle, bright, dark, "--threads", "1") == 0
     captured = capsys.readouterr()
     assert captured.out == f"{bright}: 3 instances: 1 x cat, 1 x bird, 1 x dog\n{dark}: nothing found\n"
     assert "small (fp32) on onnxruntime-" in captured.err
-    assert "to see the masks: yolact-run" in captured.err
+    assert f"to see the masks: yolact-run {bundle} {bright} {dark} --threads 1 -o out\n" in captured.err
 
 
 def test_the_json_document(bundle: Path, tmp_path: Path) -> None:

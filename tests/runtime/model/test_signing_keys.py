@@ -53,7 +53,11 @@ ODD_PUBLIC: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda t: _write(t, write_keys(t / "k")[1].read_bytes()[:60]),
         "is no public key in PEM form; make one: openssl pkey",
     ),
-    "private": (lambda t: write_keys(t / "k")[0], "is a private key, which does not belong on a robot"),
+    "private": (
+        lambda t: write_keys(t / "k k")[0],
+        r"is a private key, which does not belong on a robot\); its public key: "
+        r"openssl pkey -in '.*/k k/sign\.pem' -pubout -out '.*/k k/sign\.pub'$",
+    ),
     "private with a password": (
         lambda t: write_keys(t / "k", password=b"secret")[0],
         "is a private key, which does not belong on a robot",
@@ -79,7 +83,7 @@ ODD_PRIVATE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a folder": (lambda t: t, "cannot read the private key .*: Is a directory"),
     "empty": (lambda t: _write(t, b""), "the private key .* is empty; make one: openssl genpkey"),
     "text": (lambda t: _write(t, b"my key"), "is no private key in PEM form; make one: openssl genpkey"),
-    "public": (lambda t: write_keys(t / "k")[1], "is a public key, which signs nothing"),
+    "public": (lambda t: write_keys(t / "k")[1], r"is a public key, which signs nothing\); name the private key"),
     "password": (lambda t: write_keys(t / "k", password=b"secret")[0], "has a password, which is not asked for here"),
     "elliptic curve": (
         lambda t: write_keys(t / "k", ec.generate_private_key(ec.SECP256R1()))[0],

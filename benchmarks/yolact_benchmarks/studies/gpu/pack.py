@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -203,7 +204,8 @@ def copy_bundle(bundle: Path, target: Path, roles: Container[str] = _ROLES, prec
     chosen = precisions or {entry["precision"] for entry in artefacts.values() if entry["role"] == "engine"}
     kept = {name: entry for name, entry in artefacts.items() if entry["role"] in roles and entry["precision"] in chosen}
     if not kept:
-        raise UsageError(f"{bundle} has no engine; build one first: yolact-export {bundle} --engine --target rtx")
+        words = f"yolact-export {shlex.quote(str(bundle))} --engine --target rtx"
+        raise UsageError(f"{bundle} has no engine; build one first: {words}")
     target.mkdir(parents=True)
     for name in kept:
         shutil.copy(bundle / name, target / name)
