@@ -155,9 +155,11 @@ def _progress_line(label: str, done: int, total: int | None, elapsed: float) -> 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """``--quiet``, ``--verbose`` and ``--version``, the same in every command."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="no talk and no progress; warnings and errors only")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say also what is normally not worth saying")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="say it and stop")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print results, warnings and errors only")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print details too")
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {__version__}", help="print the version and exit"
+    )
 
 
 def run_command(

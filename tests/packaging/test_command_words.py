@@ -51,6 +51,15 @@ def test_the_folder_of_that_name_can_be_written_all_the_same(tmp_path: Path, mon
     assert (tmp_path / "-" / "instances.json").is_file()
 
 
+@pytest.mark.parametrize("command", ["yolact-run", "yolact-eval", "yolact-bench"])
+def test_the_help_of_commands_that_run_a_model_agrees(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        entry_point(command)(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "MODEL bundle folder, or one of its .onnx or .plan files" in told
+    assert "5 the model does not fit this machine; 6 out of memory" in told
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_messages_count_in_words(path: Path) -> None:
     """``1 file(s)`` is a form to fill in; :func:`yolact_plugins.files.counted` knows the plural."""

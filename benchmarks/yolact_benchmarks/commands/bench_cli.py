@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done; 1 failed; 2 usage; 5 the model does not fit this machine; 6 out of memory; "
         "7 unstable, with --strict; 130 interrupted, 143 terminated. compare: 4 slower than allowed.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="bundle folder, .onnx file or engine")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="bundle folder, or one of its .onnx or .plan files")
     _add_frames(parser)
     _add_length(parser)
     _add_accuracy(parser)

@@ -53,10 +53,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="yolact-eval",
         description="Measure the accuracy of an exported model: box and mask AP against labels, or agreement with "
         "another model where there are no labels. All figures lie between 0 and 1.",
-        epilog="Exit status: 0 done; 1 failed; 2 usage; 6 out of memory; 130 interrupted, 143 terminated (a "
-        "figure is of all images, so none is written).",
+        epilog="Exit status: 0 done; 1 failed; 2 usage; 5 the model does not fit this machine; 6 out of memory; 130 "
+        "interrupted, 143 terminated (a figure is of all images, so none is written).",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="bundle folder or .onnx file")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="bundle folder, or one of its .onnx or .plan files")
     truth = parser.add_mutually_exclusive_group(required=True)
     truth.add_argument("--annotations", type=Path, metavar="COCO.json", help="labels, in COCO's format")
     truth.add_argument(

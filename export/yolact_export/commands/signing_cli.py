@@ -35,15 +35,14 @@ def add_signing_options(parser: argparse.ArgumentParser) -> None:
         "--sign",
         type=Path,
         metavar="KEY",
-        help="sign the bundle (Ed25519 private key, PEM); of a bundle and without other work: only sign it (default: "
-        f"what {_KEY_VARIABLE} names, where a bundle is written or changed)",
+        help="sign the bundle with this private key (Ed25519, PEM); a bundle and no other work: only sign it (default: the "
+        f"key that {_KEY_VARIABLE} names, where a bundle is written or changed)",
     )
     add_verify_key_option(group)
     group.add_argument(
         "--drop-signature",
         action="store_true",
-        help="do not look at the signature that a bundle has, and give it up: it is not signed afterwards, unless "
-        "--sign is given too",
+        help="remove the signature that a bundle has, without verifying it; with --sign, sign it again afterwards",
     )
 
 

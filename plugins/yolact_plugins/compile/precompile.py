@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         "the robot makes sure that nothing is compiled there.",
         epilog="Exit status: 0 done; 1 failed; 2 usage; 130 interrupted.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="say it and stop")
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {__version__}", help="print the version and exit"
+    )
     parser.add_argument(
         "--arch",
         nargs="+",
@@ -78,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--drop-signature",
         action="store_true",
-        help="with -o of a signed bundle: take its signature away, which would no longer fit; sign afterwards with "
+        help="with -o of a signed bundle: remove its signature, which would no longer fit; sign afterwards with "
         "yolact-export BUNDLE --sign KEY",
     )
     parser.add_argument("--family", nargs="+", metavar="NAME", help="only these families of kernels (default: all)")

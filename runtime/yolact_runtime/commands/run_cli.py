@@ -39,12 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="yolact-run",
         description="Find instances in images and videos with an exported YOLACT model.",
-        epilog="Exit status: 0 all inputs done; 1 something failed (the rest was done); 2 usage; 8 the self-test "
-        "failed or cannot be run, nothing was done; 130 interrupted, 143 terminated (what was done is written).",
+        epilog="Exit status: 0 all inputs done; 1 something failed (the rest was done); 2 usage; 5 the model does "
+        "not fit this machine; 6 out of memory; 8 the self-test failed or cannot be run, nothing "
+        "was done; 130 interrupted, 143 terminated (what was done is written).",
     )
-    parser.add_argument(
-        "model", type=Path, help="bundle folder, .onnx file or .plan in its bundle, written by yolact-export"
-    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="bundle folder, or one of its .onnx or .plan files")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image, video, folder or glob")
     add_bit_depth_option(parser)
     parser.add_argument("-o", "--output", type=typed_output, metavar="OUT_DIR", help="write pictures with masks here")

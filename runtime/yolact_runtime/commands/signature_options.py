@@ -25,8 +25,8 @@ def add_verify_key_option(parser: argparse._ActionsContainer) -> None:
         type=Path,
         action="append",
         metavar="KEY",
-        help="refuse a bundle whose signature does not fit this public key (Ed25519, PEM); given again: one of them "
-        f"has to fit (default: the keys that {REQUIRE_VARIABLE} names; without both, no signature is checked)",
+        help="refuse a bundle that this public key (Ed25519, PEM) did not sign; given again: one of them has to fit "
+        f"(default: the keys that {REQUIRE_VARIABLE} names; without any, no signature is verified)",
     )
 
 
@@ -36,8 +36,8 @@ def add_trust_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--trust-engine",
         action="store_true",
-        help="run a .plan that was copied off its bundle, as the manifest in its name says: an engine is code, and you "
-        "vouch for it",
+        help="run a .plan that lies outside its bundle, by the manifest it carries; an engine is executable code, "
+        "and you vouch for it",
     )
 
 

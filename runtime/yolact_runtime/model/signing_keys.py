@@ -182,7 +182,8 @@ def _no_key(path: Path, content: bytes, kind: str) -> SignatureError:
     if kind == "public" and b"PRIVATE KEY" in content:
         return SignatureError(
             f"{path} is no public key in PEM form (it is a private key, which does not belong on a robot); its "
-            f"public key: openssl pkey -in {shlex.quote(str(path))} -pubout -out {shlex.quote(str(path.with_suffix('.pub')))}"
+            f"public key: openssl pkey -in {shlex.quote(str(path))} -pubout -out "
+            f"{shlex.quote(str(path.with_suffix('.pub')))}"
         )
     if kind == "private" and b"PUBLIC KEY" in content:
         return SignatureError(
