@@ -30,6 +30,20 @@ def _anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_to_sections_lead_to_a_heading(path: Path) -> None:
+    """A section that gets another heading loses every link to it."""
+    for target, section in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", path.read_text(encoding="utf-8")):
+        document = path.parent / target if target else path
+        headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+        assert section in map(_anchor, headings), f"{path.name} links to {target}#{section}"
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes it of a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 def test_names_of_modules_exist() -> None:
     """Whatever documents, docstrings and messages call ``yolact_<package>.<name>`` is a module, or a name in one."""
     # The changelog tells of former places, tests of names that are not there.

@@ -35,8 +35,8 @@ def add_signing_options(parser: argparse.ArgumentParser) -> None:
         "--sign",
         type=Path,
         metavar="KEY",
-        help="sign the bundle with this private key (Ed25519, PEM); a bundle and no other work: only sign it (default: the "
-        f"key that {_KEY_VARIABLE} names, where a bundle is written or changed)",
+        help="sign the bundle with this private key (Ed25519, PEM); a bundle and no other work: only sign it (default: "
+        f"the key that {_KEY_VARIABLE} names, where a bundle is written or changed)",
     )
     add_verify_key_option(group)
     group.add_argument(
