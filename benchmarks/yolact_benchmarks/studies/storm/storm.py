@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tries", type=_at_least_one, default=_TRIES, metavar="N", help=f"in all (default {_TRIES})")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="other tries with another one (default 0)")
     parser.add_argument("--seconds", type=float, metavar="S", help="begin no try after so many seconds")
-    parser.add_argument("--quick", action="store_true", help="a few tries of each campaign, 20 seconds")
+    parser.add_argument("--quick", action="store_true", help="a few tries of each campaign, in half a minute")
     parser.add_argument(
         "--workers", type=_at_least_one, default=2, metavar="N", help="tries at the same time (default 2)"
     )
