@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from yolact_runtime.commands.overlay_options import add_overlay_options, check_overlay_options
 from yolact_runtime.commands.run_words import check_words, typed_output
@@ -35,8 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(_parser(), _run, arguments)
 
 
+class _AnyOrderParser(argparse.ArgumentParser):
+    """Takes inputs behind options, too; argparse's usual way ends a list of words at the first option."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        return self.parse_intermixed_args(args, namespace)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _AnyOrderParser(
         prog="yolact-run",
         description="Find instances in images and videos with an exported YOLACT model.",
         epilog="Exit status: 0 all inputs done; 1 something failed (the rest was done); 2 usage; 5 the model does "

@@ -67,6 +67,34 @@ def test_a_line_for_each_image_on_stdout_and_talk_on_stderr(
     assert f"to see the masks: yolact-run {bundle} {bright} {dark} --threads 1 -o out\n" in captured.err
 
 
+@pytest.mark.parametrize("order", ["{m} -q {i}", "-q {m} {i}", "{m} {i} -q", "{m} -q -- {i}", "-q -- {m} {i}"])
+def test_options_stand_anywhere(order: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bright = _picture(tmp_path / "bright.png")
+    assert main([word.format(m=bundle, i=bright) for word in order.split()]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{bright}: 3 instances: 1 x cat, 1 x bird, 1 x dog\n"
+    assert captured.err == ""
+
+
+def test_inputs_on_both_sides_of_an_option(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = _picture(tmp_path / "1.png"), _picture(tmp_path / "2.png")
+    assert main([str(bundle), str(first), "--threads", "1", str(second)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [f"{name}: 3 instances: 1 x cat, 1 x bird, 1 x dog" for name in (first, second)]
+    assert f"yolact-run {bundle} {first} --threads 1 {second} -o out" in captured.err
+
+
+def test_a_name_like_an_option_is_an_input_behind_two_dashes(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _picture(tmp_path / "-q.png")
+    assert main([str(bundle), "--threads", "1", "--", "-q.png"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("-q.png: 3 instances")
+    assert f"yolact-run {bundle} --threads 1 -o out -- -q.png" in captured.err
+
+
 def test_the_json_document(bundle: Path, tmp_path: Path) -> None:
     bright, dark = _picture(tmp_path / "bright.png"), _picture(tmp_path / "dark.png", DARK, (7, 5))
     document = _json(tmp_path / "out.json", bundle, bright, dark)
