@@ -128,11 +128,11 @@ def _layers(request: BenchRequest, model: OpenedModel) -> dict[str, Any]:
     if isinstance(engine, TensorRtBackend):
         operations = {}
         if not request.trust_engine:
-            operations = convolution_operations(_float_network(request, model.manifest).network.path)
+            operations = convolution_operations(_float_network(request, model.manifest).network)
         return profile_document(profile_engine(engine, operations), copy_gigabytes_per_second(engine.device))
-    if model.backend != "onnxruntime-cpu":
+    if model.backend != "onnxruntime-cpu" or not isinstance(model.source, HostModel):
         return {"not_measured": f"{model.backend} has no profiler here yet"}
-    return profile_document(profile_network(model.file, model.manifest.input, request.num_threads))
+    return profile_document(profile_network(model.source.bundle.network, model.manifest.input, request.num_threads))
 
 
 def _float_network(request: BenchRequest, manifest: Manifest) -> Bundle:

@@ -21,6 +21,7 @@ from yolact_benchmarks.layers.network_operations import kernel_operations
 from yolact_plugins.staging import scratch_folder
 from yolact_runtime.errors import BackendError
 from yolact_runtime.model.manifest import InputSpec
+from yolact_runtime.model.model_file import ModelFile
 
 __all__ = [
     "CONVERSIONS",
@@ -96,11 +97,11 @@ def block_of(name: str) -> str:
     return next((block for pattern, block in _BLOCKS if re.match(pattern, name)), _OTHER)
 
 
-def profile_network(model: Path, spec: InputSpec, num_threads: int = 0) -> list[KernelTime]:
+def profile_network(model: ModelFile, spec: InputSpec, num_threads: int = 0) -> list[KernelTime]:
     """Run a network under the profiler.
 
     Args:
-        model: The ``.onnx`` file.
+        model: The network.
         spec: Its input.
         num_threads: 0 leaves the choice to the library.
 
@@ -116,13 +117,15 @@ def profile_network(model: Path, spec: InputSpec, num_threads: int = 0) -> list[
         options.log_severity_level = 4
         options.enable_profiling = True
         options.profile_file_prefix = str(folder / "profile")
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model.content, options, providers=["CPUExecutionProvider"])
         for _ in range(_WARM_UP + _RUNS):
             session.run(None, {session.get_inputs()[0].name: tensor})
         events = json.loads(Path(session.end_profiling()).read_bytes())
     kernels = read_kernels(events, _WARM_UP, kernel_operations(model))
     if not kernels:
-        raise BackendError(f"ONNX Runtime {onnxruntime.__version__} profiled no kernel of {model}; try another version")
+        raise BackendError(
+            f"ONNX Runtime {onnxruntime.__version__} profiled no kernel of {model.path}; try another version"
+        )
     return kernels
 
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
+
+from yolact_runtime.model.model_file import ModelFile
 
 __all__ = ["convolution_operations", "kernel_operations"]
 
 _FOLLOWING = {"Relu", "Clip", "Add", "QuantizeLinear", "DequantizeLinear"}
 
 
-def convolution_operations(model: Path) -> dict[str, int]:
+def convolution_operations(model: ModelFile) -> dict[str, int]:
     """Operations of each convolution by the name of its node: two for each multiplication with addition.
 
     Args:
-        model: The ``.onnx`` file. Without the package onnx nothing is known of it, and nothing is returned.
+        model: The network. Without the package onnx nothing is known of it, and nothing is returned.
     """
     nodes, sizes = _read(model)
     return _count(nodes, sizes)
 
 
-def kernel_operations(model: Path) -> dict[str, int]:
+def kernel_operations(model: ModelFile) -> dict[str, int]:
     """The same by the name of every node that may give its kernel its name.
 
     ONNX Runtime's kernels have the name of the last node in them, such as the ReLU after the convolution.
@@ -40,13 +41,13 @@ def kernel_operations(model: Path) -> dict[str, int]:
     return found
 
 
-def _read(model: Path) -> tuple[list[Any], dict[str, tuple[int, ...]]]:
+def _read(model: ModelFile) -> tuple[list[Any], dict[str, tuple[int, ...]]]:
     """Nodes in their order, and the shapes of tensors."""
     try:
         import onnx
     except ImportError:
         return [], {}
-    graph = onnx.load(model).graph
+    graph = onnx.load_model_from_string(model.content).graph
     sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for info in (*graph.value_info, *graph.output):
         sizes.setdefault(info.name, tuple(dim.dim_value for dim in info.type.tensor_type.shape.dim))

@@ -1,6 +1,6 @@
 """From nothing to the first instances: a fresh process that opens a model and segments a frame.
 
-``python -m yolact_benchmarks.measure.cold_start MODEL …`` is that process; it imports the runtime and nothing else, so
+:func:`main` is that process; it imports the runtime and nothing else, so
 its peak memory is what a robot needs. The files are in the system's cache: the disk is not measured.
 """
 
@@ -20,6 +20,14 @@ from yolact_runtime.errors import BackendError
 
 __all__ = ["main", "measure_cold_start"]
 
+# -I keeps the current folder and the environment out of the child's imports: who can put a file where somebody stands
+# would run code in the process that is to run what is signed. What this process imports from is given.
+_BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from yolact_benchmarks.measure.cold_start import main
+sys.exit(main(sys.argv[2:]))
+"""
 _LATER_FRAMES = 3
 _TIMEOUT_S = 600
 
@@ -65,8 +73,8 @@ def _run(
     model: Path, backend: str, precision: str | None, num_threads: int, size: tuple[int, int], trust: str
 ) -> dict[str, float | None]:
     words = [str(model), backend, precision or "", str(num_threads), str(size[0]), str(size[1]), trust]
-    command = [sys.executable, "-m", "yolact_benchmarks.measure.cold_start", *words, str(time.time_ns())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    command = [sys.executable, "-I", "-c", _BOOT, json.dumps(sys.path), *words]
+    done = subprocess.run([*command, str(time.time_ns())], capture_output=True, text=True, timeout=_TIMEOUT_S)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
         raise BackendError(f"a fresh process could not run {model} (exit status {done.returncode}): {last}")
@@ -74,9 +82,13 @@ def _run(
     return figures
 
 
-def main(words: list[str] | None = None) -> int:
-    """The fresh process: prints one JSON object."""
-    model, backend, precision, threads, width, height, trust, started_ns = words if words is not None else sys.argv[1:]
+def main(words: list[str]) -> int:
+    """The fresh process: prints one JSON object.
+
+    Args:
+        words: As :func:`measure_cold_start` gives them.
+    """
+    model, backend, precision, threads, width, height, trust, started_ns = words
     python_ms = (time.time_ns() - int(started_ns)) / 1e6
     marks = [time.perf_counter()]
     import numpy as np
@@ -111,7 +123,3 @@ def _peak_mb() -> float | None:
         return peak_resident_bytes() / 1e6
     except OSError:
         return None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -21,6 +21,7 @@ from yolact_benchmarks.peers.dense_numpy import dense_numpy_postprocess, opencv_
 from yolact_runtime.cpu.postprocess import Postprocessor
 from yolact_runtime.errors import BackendError, BundleError, YolactError
 from yolact_runtime.model.bundle import Bundle, open_bundle
+from yolact_runtime.model.model_file import ModelFile
 from yolact_runtime.segmenter import SegmenterOptions
 
 __all__ = ["PeerMissingError", "Segment", "onnxruntime_segment", "openvino_segment", "torch_segment"]
@@ -123,7 +124,10 @@ def _black(bundle: Bundle) -> Frame:
     return np.zeros((bundle.manifest.input.height, bundle.manifest.input.width, 3), np.uint8)
 
 
-def _network_of(bundle: Bundle, precision: str) -> Path:
+def _network_of(bundle: Bundle, precision: str) -> ModelFile:
+    """A network of a bundle that is open, in memory: what lies in the folder by now was looked at by nobody."""
+    if bundle.manifest.precision == precision:
+        return bundle.network
     if bundle.path.is_dir():
         try:
             found = open_bundle(bundle.path, precision)
@@ -132,10 +136,8 @@ def _network_of(bundle: Bundle, precision: str) -> Path:
         if found.manifest.artefacts != bundle.manifest.artefacts:
             # The first one is that whose signature may have been looked at.
             raise BundleError(f"{bundle.path} was changed while it was measured: start again")
-        return found.network.path
-    if bundle.manifest.precision != precision:
-        raise PeerMissingError(f"{bundle.path} is {bundle.manifest.precision}; give the bundle folder")
-    return bundle.network.path
+        return found.network
+    raise PeerMissingError(f"{bundle.path} is {bundle.manifest.precision}; give the bundle folder")
 
 
 def onnxruntime_segment(bundle: Bundle, count: int | None, options: SegmenterOptions, device: str = "cpu") -> Segment:
@@ -148,8 +150,8 @@ def onnxruntime_segment(bundle: Bundle, count: int | None, options: SegmenterOpt
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.num_threads
     settings.log_severity_level = 4
-    path = _network_of(bundle, "fp32")
-    session = onnxruntime.InferenceSession(str(path), settings, providers=[provider])
+    network = _network_of(bundle, "fp32")
+    session = onnxruntime.InferenceSession(network.content, settings, providers=[provider])
     if session.get_providers()[0] != provider:
         raise PeerMissingError(f"{provider} does not start here (driver or CUDA missing?)")
     spec, priors = bundle.manifest.input, Postprocessor.of(bundle.manifest).priors
@@ -179,7 +181,7 @@ class _OpenVino:
 
     name = "openvino-cpu"
 
-    def __init__(self, path: Path, num_threads: int) -> None:
+    def __init__(self, model: ModelFile, num_threads: int) -> None:
         try:
             openvino: Any = importlib.import_module("openvino")
             self.version = importlib.metadata.version("openvino")
@@ -189,9 +191,10 @@ class _OpenVino:
         if num_threads:
             config["INFERENCE_NUM_THREADS"] = num_threads
         try:
-            self._model = openvino.Core().compile_model(str(path), "CPU", config)
+            core = openvino.Core()
+            self._model = core.compile_model(core.read_model(model.content), "CPU", config)
         except RuntimeError as error:
-            raise PeerMissingError(f"OpenVINO {self.version} cannot compile {path.name}: {error}") from error
+            raise PeerMissingError(f"OpenVINO {self.version} cannot compile {model.path.name}: {error}") from error
         self._names = [output.get_any_name() for output in self._model.outputs]
         self._request = self._model.create_infer_request()
 

@@ -152,6 +152,20 @@ def test_fresh_processes_verify_too(bundle: Path, vendor: Keys, device: Keys, tm
     assert bench_cli.main([str(bundle), *words, "--verify-key", str(device.public)]) == 1
 
 
+def test_fresh_processes_import_nothing_from_where_somebody_stands(
+    bundle: Path, vendor: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle's folder, say: what lies in it beside the bundle's own files is signed by nobody."""
+    for name in ("json.py", "numpy.py", "onnxruntime.py", "yolact_runtime.py", "yolact_benchmarks.py"):
+        (bundle / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w'); raise SystemExit('forged')")
+    monkeypatch.chdir(bundle)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if Path(place).is_absolute()])
+    words = ["--duration", "0.05", "--warm-up", "0", "--stream", "0", "--cold-starts", "1", "--processes", "2"]
+    words += ["--size", "128x72", "--instances", "found", "-q", "--verify-key", str(vendor.public)]
+    assert bench_cli.main([".", *words]) == 0
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("command", ["eval", "bench"])
 @pytest.mark.parametrize("by", ["option", "variable"])
 @pytest.mark.parametrize("case", ["another key", "no signature", "changed manifest", "no cryptography"])

@@ -18,6 +18,7 @@ from yolact_benchmarks.layers.layer_profile import (
 )
 from yolact_benchmarks.layers.network_operations import convolution_operations, kernel_operations
 from yolact_calibration.quantisation.network_graph import NetworkGraph
+from yolact_runtime.model.model_file import ModelFile
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,8 @@ def test_the_document_adds_up_and_suggests_at_most_three_things() -> None:
 def test_operations_of_convolutions_and_of_what_follows_them(tmp_path: Path) -> None:
     model = float_network()
     onnx.save(model, tmp_path / "model.onnx")
-    operations, exact = kernel_operations(tmp_path / "model.onnx"), convolution_operations(tmp_path / "model.onnx")
+    file = ModelFile.read(tmp_path / "model.onnx")
+    operations, exact = kernel_operations(file), convolution_operations(file)
     for convolution in NetworkGraph(model).convolutions:
         assert operations[convolution.name] == 2 * convolution.macs
     followers = [node.name for node in model.graph.node if node.op_type == "Relu"]
@@ -123,7 +125,7 @@ def test_on_a_gpu_its_memory_is_asked_first(ms: float, operations: int, bound: s
 
 def test_a_real_network(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "small.bundle", [Thing((0.1, 0.1, 0.5, 0.5))])
-    kernels = profile_network(folder / "model.fp32.onnx", small_manifest().input, num_threads=1)
+    kernels = profile_network(ModelFile.read(folder / "model.fp32.onnx"), small_manifest().input, num_threads=1)
     assert kernels
     document = profile_document(kernels)
     assert sum(block["share"] for block in document["blocks"]) == pytest.approx(1, abs=0.01)

@@ -136,8 +136,11 @@ def test_openvino_is_a_backend_below_our_post_processing(folder: Path, monkeypat
     asked: list[Any] = []
 
     class Core:
-        def compile_model(self, path: str, device: str, config: dict[str, Any]) -> Any:
-            asked.append((Path(path).name, device, config))
+        def read_model(self, content: bytes) -> bytes:
+            return content
+
+        def compile_model(self, content: bytes, device: str, config: dict[str, Any]) -> Any:
+            asked.append((content, device, config))
             return model
 
     monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=Core))
@@ -145,5 +148,14 @@ def test_openvino_is_a_backend_below_our_post_processing(folder: Path, monkeypat
     peer = next(one for one in find_peers(None) if one.name.startswith("OpenVINO fp32"))
     assert PeerTimer(peer.make(open_bundle(folder), None, OPTIONS)).time(FRAMES.frames[0]).num_instances == 1
     assert PeerTimer(peer.make(open_bundle(folder), 5, OPTIONS)).time(FRAMES.frames[0]).num_instances == 5
-    name, device, config = asked[0]
-    assert (name, device, config["INFERENCE_NUM_THREADS"]) == ("model.fp32.onnx", "CPU", 1)
+    content, device, config = asked[0]
+    assert (content, device, config["INFERENCE_NUM_THREADS"]) == ((folder / "model.fp32.onnx").read_bytes(), "CPU", 1)
+
+
+def test_peers_run_what_was_opened(tmp_path: Path) -> None:
+    """A signature may have been looked at; what lies there by now was looked at by nobody."""
+    folder = write_bundle(tmp_path / "mine.bundle", [Thing((0.25, 0.25, 0.75, 0.75))])
+    peer = next(one for one in find_peers(None) if one.name.startswith("ONNX Runtime fp32"))
+    bundle = open_bundle(folder)
+    (folder / "model.fp32.onnx").write_bytes(b"forged")
+    assert PeerTimer(peer.make(bundle, None, OPTIONS)).time(FRAMES.frames[0]).num_instances == 1
