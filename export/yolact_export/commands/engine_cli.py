@@ -230,6 +230,7 @@ def write_engines(
             lambda progress, line=line: terminal.status(line.update(progress)),  # type: ignore[misc]
             terminal.say,
             seal.changed,
+            seal.vouched,
         )
     return written
 

@@ -84,6 +84,11 @@ class BundleSeal:
         self._terminal = terminal
         self._was_signed = is_signed(bundle)
 
+    @property
+    def vouched(self) -> Manifest | None:
+        """What was known of the bundle, by which alone work is done that will be signed; None where nothing will be."""
+        return None if self._key is None else self._vouched
+
     def changed(self, before: Manifest, after: Manifest) -> None:
         """Sign the bundle after a change; see :data:`yolact_export.engine.bundle.Seal`.
 
@@ -223,6 +228,7 @@ def sign_existing(options: argparse.Namespace, terminal: Terminal) -> int:
     check_json_destination(options.json)
     bundle: Path = options.checkpoint
     seal = open_seal(options, bundle, terminal)
+    # A builder that puts an engine in meanwhile would be left with a signature that does not fit.
     with seal.reported(), locked_folder(bundle), without_signature(bundle):
         seal.sign()
     if options.json:

@@ -98,13 +98,18 @@ class _Source:
     artefact: Artefact
 
 
-def engine_precisions(bundle: Path) -> tuple[str, ...]:
+def engine_precisions(bundle: Path, manifest: Manifest | None = None) -> tuple[str, ...]:
     """Precisions of a bundle that engines can be built of.
+
+    Args:
+        bundle: The folder.
+        manifest: Its manifest; None reads it.
 
     Raises:
         BundleError, ManifestError: It is no bundle.
     """
-    there = {a.precision for name, a in read_manifest(bundle).artefacts.items() if _is_network(name, a)}
+    listed = (manifest or read_manifest(bundle)).artefacts
+    there = {artefact.precision for name, artefact in listed.items() if _is_network(name, artefact)}
     return tuple(precision for precision in ENGINE_PRECISIONS if precision in there)
 
 
@@ -115,6 +120,7 @@ def build_engines(
     on_progress: Callable[[BuildProgress], None] = lambda _: None,
     say: Say = lambda _: None,
     seal: Seal = lambda *_: None,
+    vouched: Manifest | None = None,
 ) -> list[WrittenEngine]:
     """Build engines into a bundle, beside its ONNX files; earlier ones of the same name are replaced.
 
@@ -133,6 +139,8 @@ def build_engines(
         on_progress: Of the build that is running.
         say: Receives a line for each step.
         seal: See :data:`Seal`.
+        vouched: The manifest whose networks are built from, of a signer who looked at it before: one that lay there
+            for a moment only would be built from otherwise, and signed. None reads it.
 
     Raises:
         BundleError, ManifestError: The bundle is not complete, or not what its manifest says.
@@ -144,12 +152,13 @@ def build_engines(
     options = options or EngineOptions()
     with locked_folder(bundle):
         remove_leftovers_in(bundle)
-    sources = [_source(bundle, precision) for precision in _checked_precisions(bundle, precisions)]
+    manifest = vouched or read_manifest(bundle)
+    sources = [_source(bundle, manifest, name) for name in _checked_precisions(bundle, manifest, precisions)]
     return [_build_one(bundle, source, options, on_progress, say, seal) for source in sources]
 
 
-def _checked_precisions(bundle: Path, precisions: Sequence[str] | None) -> tuple[str, ...]:
-    there = engine_precisions(bundle)
+def _checked_precisions(bundle: Path, manifest: Manifest, precisions: Sequence[str] | None) -> tuple[str, ...]:
+    there = engine_precisions(bundle, manifest)
     for precision in precisions or ():
         if precision not in ENGINE_PRECISIONS:
             raise UsageError(
@@ -174,8 +183,8 @@ def _is_network(name: str, artefact: Artefact) -> bool:
     return artefact.role == NETWORK_ROLE and name.endswith(".onnx")
 
 
-def _source(bundle: Path, precision: str) -> _Source:
-    artefacts = read_manifest(bundle).artefacts
+def _source(bundle: Path, manifest: Manifest, precision: str) -> _Source:
+    artefacts = manifest.artefacts
     name = next(name for name, a in artefacts.items() if _is_network(name, a) and a.precision == precision)
     return _Source(artefact_path(bundle, name), precision, artefacts[name])
 
@@ -229,6 +238,7 @@ def _read_model(source: _Source) -> tuple[bytes, str]:
         raise BundleError(
             f"{source.path} is not the file the manifest describes; copy the folder again, or export again"
         )
+    # Of these bytes, not of the file, which may be another one by now: the engine will say it of itself.
     metadata = metadata_of(model, source.path)
     if METADATA_KEY not in metadata:
         raise EngineBuildError(f"{source.path} carries no manifest to put into the engine; export the checkpoint again")

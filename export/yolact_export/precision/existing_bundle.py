@@ -7,13 +7,14 @@ replaced in one step at the end; whatever in it was not made anew stays as it is
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yolact_export.bundle_writer import REJECTED_SUFFIX, REPORT_NAME, carry_over, link_file, put_manifest
+from yolact_export.bundle_writer import REJECTED_SUFFIX, REPORT_NAME, carry_over, put_manifest
 from yolact_export.golden import write_golden
 from yolact_export.precision.precision import PrecisionResult, network_name
 from yolact_plugins.compile.manifest_entry import SIGNATURE_NAMES
@@ -136,9 +137,8 @@ class ExistingBundle:
             BundleError: The float32 network was exchanged meanwhile. The bundle is as it was, as after any error.
         """
         with ExitStack() as held, staged_folder(self._place) as folder:
-            for name in self._sources:
-                link_file(artefact_path(self.path, name), folder / name)
-            self._check(folder, self._sources)
+            for name, artefact in self._sources.items():
+                self._bring(name, artefact, folder)
             result, report = add_networks(folder, replace(self.manifest, precision="fp32", artefacts={}))
             # From here until the new bundle is in its place nobody else changes this one.
             held.enter_context(locked_folder(self._place))
@@ -165,21 +165,32 @@ class ExistingBundle:
         """
         now = read_manifest(self.path)
         for _ in range(_MAX_DRAWINGS):
-            if any(now.artefacts.get(name) != artefact for name, artefact in self._sources.items()):
-                raise BundleError(
-                    f"{self.path} got another float32 network while this one was looked at; it is left as it is: "
-                    f"start again"
-                )
+            self._require_same(now)
             manifest, _ = _with_networks(now, result)
             made = {network_name(variant.precision) for variant in result.variants if variant.passed}
             for name in {*_networks_of(manifest)} - made:
                 (folder / name).unlink(missing_ok=True)
-                link_file(artefact_path(self.path, name), folder / name)
+                self._bring(name, manifest.artefacts[name], folder)
             golden = write_golden(folder, manifest, say).artefacts[GOLDEN_NAME]
             before, now = now, read_manifest(self.path)
             if _networks_of(before) == _networks_of(now):
                 return golden, now
         raise BundleError(f"{self.path} got other networks again and again; it is left as it is: start again")
+
+    def _require_same(self, now: Manifest) -> None:
+        """The manifest that networks were made by speaks of the bundle that gets them."""
+        if any(now.artefacts.get(name) != artefact for name, artefact in self._sources.items()):
+            found = "another float32 network"
+        elif replace(now, artefacts={}) != replace(self.manifest, artefacts={}):
+            found = "another manifest"
+        else:
+            return
+        raise BundleError(f"{self.path} got {found} while this one was looked at; it is left as it is: start again")
+
+    def _bring(self, name: str, artefact: Artefact, folder: Path) -> None:
+        """Copy a network. A link would be the same file still, which its owner may change once it was compared."""
+        shutil.copy2(artefact_path(self.path, name), folder / name)
+        self._check(folder, {name: artefact})
 
     def earlier_rows(self, result: PrecisionResult) -> list[dict[str, Any]]:
         """Rows of earlier reports on networks that stay beside new ones, each with what it was judged by."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,12 @@ import pytest
 from support.engine_graphs import write_engine_bundle
 from support.precompiled import made_up_cubin
 from support.signing import Keys, make_keys, signature_fits, signature_names, watched_signature
-from yolact_export.commands import cli
+from yolact_export.commands import cli, signing_cli
 from yolact_export.engine import bundle as engine_bundle
 from yolact_export.engine.build import BuiltEngine
 from yolact_export.errors import EngineBuildError
 from yolact_plugins.compile.manifest_entry import put_kernels
+from yolact_plugins.locks import open_folder
 from yolact_runtime.errors import SelfTestError
 from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME, open_bundle, read_manifest
 from yolact_runtime.model.bundle_signature import sign_bundle, verify_bundle
@@ -465,3 +469,70 @@ def test_what_somebody_else_changed_meanwhile_is_not_signed(
     assert "is not signed now" in talk
     assert signature_names(bundle) == set()
     assert built == ["fp32"]
+
+
+@pytest.mark.parametrize("when", ["the manifest is read", "the network is read"])
+def test_nothing_is_built_of_what_lay_there_for_a_moment(
+    tmp_path: Path, vendor: Keys, device: Keys, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """It is exchanged once the signature was verified, and put back before the engine is signed."""
+    bundle = write_engine_bundle(tmp_path / "one.bundle", ("fp32",))
+    sign_bundle(bundle, vendor.private)
+    genuine, network, built_of = files(bundle), bundle / "model.fp32.onnx", []
+    content = genuine[network.name]
+    name = read_manifest(bundle).class_names[0].encode()
+    forged = content.replace(name, b"evil"[: len(name)].ljust(len(name), b"!"))
+    assert forged != content
+
+    def exchange(found: Any) -> Any:
+        network.write_bytes(forged)
+        if when == "the manifest is read":
+            document = json.loads(genuine[MANIFEST_NAME])
+            document["artefacts"][network.name]["sha256"] = hashlib.sha256(forged).hexdigest()
+            for name in (SIGNATURE_NAME, SIGNATURE_RECORD_NAME):
+                (bundle / name).unlink()
+            (bundle / MANIFEST_NAME).write_text(json.dumps(document, indent=2))
+        return found
+
+    def build(*words: Any) -> BuiltEngine:
+        built_of.append(words[:2])
+        for name, genuine_content in genuine.items():
+            (bundle / name).write_bytes(genuine_content)
+        return BuiltEngine(b"plan", (), {"target": "rtx"}, ())
+
+    if when == "the manifest is read":
+        monkeypatch.setattr(engine_bundle, "remove_leftovers_in", exchange)
+    else:
+        read_bytes = Path.read_bytes
+        swap = lambda path: exchange(read_bytes(path)) if path == network else read_bytes(path)  # noqa: E731
+        monkeypatch.setattr(Path, "read_bytes", swap)
+    monkeypatch.setattr(engine_bundle, "build_in_process", build)
+    monkeypatch.setattr(engine_bundle, "try_engine", lambda *_: None)
+    status = export(bundle, *ENGINE, "--verify-key", vendor.public, "--sign", device.private)
+    assert not any(model != content or "evi" in text for model, text in built_of)
+    if when == "the manifest is read":
+        assert (status, built_of) == (1, []), "the network is not the one that was verified"
+    else:
+        assert (status, len(built_of)) == (0, 1)
+        verify_bundle(bundle, device.public)
+
+
+def test_signing_waits_for_who_puts_an_engine_in(bundle: Path, vendor: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is signed is what stays: a manifest that changes meanwhile would be left with another one's signature."""
+    held: list[bool] = []
+    sign = signing_cli.sign_bundle
+
+    def look(folder: Path, *words: Any) -> Path:
+        descriptor = open_folder(folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.append(False)
+        except BlockingIOError:
+            held.append(True)
+        finally:
+            os.close(descriptor)
+        return sign(folder, *words)
+
+    monkeypatch.setattr(signing_cli, "sign_bundle", look)
+    assert export(bundle, "--sign", vendor.private) == 0
+    assert held == [True]

@@ -229,6 +229,40 @@ def test_a_network_that_was_exchanged_meanwhile_ends_it(bundle: Path) -> None:
     assert "model.fp16.onnx" not in files(bundle)
 
 
+def test_a_manifest_that_lay_there_for_a_moment_is_not_what_networks_are_made_by(bundle: Path) -> None:
+    """They would carry its classes inside, where engines and lone files have them from."""
+    genuine = (bundle / "manifest.json").read_bytes()
+    document = json.loads(genuine)
+    document["class_names"][0] = "person"
+    (bundle / "manifest.json").write_text(json.dumps(document))
+    existing = ExistingBundle(bundle)
+    (bundle / "manifest.json").write_bytes(genuine)
+
+    def add(folder: Path, manifest: Manifest) -> Any:
+        assert manifest.class_names[0] == "person"
+        return maker({"fp16": b"half"})(folder, MANIFEST)
+
+    with pytest.raises(BundleError, match="got another manifest while this one was looked at"):
+        existing.extend(add, lambda _: None)
+    assert "model.fp16.onnx" not in files(bundle)
+
+
+def test_networks_are_made_of_a_copy(bundle: Path) -> None:
+    """Who owns the bundle's file may write it once it was compared, and put it back."""
+    network = bundle / "model.fp32.onnx"
+    genuine = network.read_bytes()
+
+    def add(folder: Path, manifest: Manifest) -> Any:
+        network.write_bytes(b"forged")
+        seen.append((folder / network.name).read_bytes())
+        network.write_bytes(genuine)
+        return maker({"fp16": b"half"})(folder, manifest)
+
+    seen: list[bytes] = []
+    ExistingBundle(bundle).extend(add, lambda _: None)
+    assert seen == [genuine]
+
+
 def test_a_link_to_a_bundle_stays_a_link(bundle: Path) -> None:
     link = bundle.with_name("link")
     link.symlink_to(bundle.name)
