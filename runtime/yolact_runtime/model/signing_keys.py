@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
 REQUIRE_VARIABLE = "YOLACT_REQUIRE_SIGNATURE"
 """Environment variable: public keys, one of which has to fit every bundle that is opened to run."""
 _MAX_BYTES = 1 << 16
+_BLOCK = re.compile(rb"^-----BEGIN (?:[A-Z]+ )*(?:PUBLIC|PRIVATE) KEY-----", re.MULTILINE)
 _MAKE_PRIVATE = "openssl genpkey -algorithm ed25519 -out KEY"
 _MAKE_PUBLIC = "openssl pkey -in KEY -pubout -out PUBLIC_KEY"
 
@@ -36,7 +38,7 @@ def public_keys_required() -> tuple[Path, ...]:
     """The public keys that ``YOLACT_REQUIRE_SIGNATURE`` names, separated as in ``PATH``; none where it is not set.
 
     Raises:
-        SignatureError: It is set and names nothing, or has an empty name in it.
+        SignatureError: It is set and names nothing, or has an empty name or a relative path in it.
     """
     text = os.environ.get(REQUIRE_VARIABLE)
     if text is None:
@@ -46,6 +48,11 @@ def public_keys_required() -> tuple[Path, ...]:
         raise SignatureError(
             f'{REQUIRE_VARIABLE} is set, and there is an empty name in "{text}": name a public key, several with '
             f"{os.pathsep} between them, or unset it to run what nobody signed"
+        )
+    if relative := next((name for name in names if not Path(name).is_absolute()), None):
+        raise SignatureError(
+            f'{REQUIRE_VARIABLE} names "{relative}", which is another file in every folder that a program is started '
+            f"in; write its whole path, from / on"
         )
     return tuple(Path(name) for name in names)
 
@@ -174,6 +181,8 @@ def _read(path: Path, kind: str) -> bytes:
         raise SignatureError(f"the {kind} key {path} is empty; make one: {make}")
     if len(content) > _MAX_BYTES:
         raise SignatureError(f"{path} is longer than {_MAX_BYTES >> 10} KiB: it is no {kind} key; make one: {make}")
+    if len(_BLOCK.findall(content)) > 1:
+        raise SignatureError(f"{path} holds more than one key, and only the first would count: give each its own file")
     return content
 
 

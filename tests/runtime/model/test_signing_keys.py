@@ -76,6 +76,10 @@ ODD_PUBLIC: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "long": (lambda t: _write(t, b"-----BEGIN" * 10_000), "is longer than 64 KiB: it is no public key"),
     "OpenSSH": (lambda t: _write(t, b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI me@there"), "is no public key in PEM form"),
+    "two keys": (
+        lambda t: _write(t, b"".join(write_keys(t / name)[1].read_bytes() for name in "ab")),
+        "holds more than one key, and only the first would count: give each its own file",
+    ),
     "a NUL in its name": (lambda t: t / "a\0b", "cannot read the public key .*: embedded null byte"),
 }
 ODD_PRIVATE: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -153,11 +157,20 @@ def test_keys_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         key_paths(third)
 
 
-@pytest.mark.parametrize("value", ["", " ", ":", "key:", ":key", "a::b"])
+@pytest.mark.parametrize("value", ["", " ", ":", "/key:", ":/key", "/a::/b"])
 def test_an_empty_name_in_the_environment_is_a_mistake(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOLACT_REQUIRE_SIGNATURE", value)
     for ask in (public_keys_required, lambda: key_paths(None), lambda: Segmenter.open("no.bundle")):
         with pytest.raises(SignatureError, match="YOLACT_REQUIRE_SIGNATURE is set, and there is an empty name in"):
+            ask()
+
+
+@pytest.mark.parametrize("value", ["key.pub", "/etc/key.pub:key.pub", "./key.pub", " /etc/key.pub"])
+def test_a_key_of_the_environment_is_the_same_in_every_folder(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or who can put a file where a robot is started decides what it runs."""
+    monkeypatch.setenv("YOLACT_REQUIRE_SIGNATURE", value)
+    for ask in (public_keys_required, lambda: key_paths(None), lambda: Segmenter.open("no.bundle")):
+        with pytest.raises(SignatureError, match="another file in every folder that a program is started in"):
             ask()
 
 
