@@ -258,19 +258,25 @@ def loadable_engine(folder: Path) -> EngineFile:
 
 
 def lean_library(folder: Path) -> Path:
-    path = folder / "lean.so"
-    path.write_bytes(b"a library")
-    return path.resolve()
+    """A library that only its owner may write, under the name without a version that packages link to it."""
+    folder.mkdir(mode=0o755)
+    library = folder / "libnvinfer_lean.so.10"
+    library.write_bytes(b"")
+    library.chmod(0o644)
+    link = folder / "lean.so"
+    link.symlink_to(library.name)
+    return link
 
 
 @pytest.mark.parametrize("is_lean", [False, True])
 def test_no_plan_may_run_code_on_the_host(tmp_path: Path, fake: FakeTensorRt, is_lean: bool) -> None:
     """Forbidden before TensorRT sees the plan, of the runtime that gets it: a lean one is another object."""
-    lean_runtime = lean_library(tmp_path) if is_lean else None
+    lean_runtime = lean_library(tmp_path / "lib") if is_lean else None
     loaded = load_engine(loadable_engine(tmp_path / "b"), lean_runtime)
     assert fake.host_code_allowed == [False]
     assert loaded.runtime.engine_host_code_allowed is False
-    assert fake.lean_runtimes == ([] if lean_runtime is None else [str(lean_runtime)])
+    # TensorRT opens it by its name: what was checked is named, not a link to it.
+    assert fake.lean_runtimes == ([] if lean_runtime is None else [os.path.realpath(lean_runtime)])
 
 
 def test_a_plan_that_is_not_the_listed_one_is_not_given_to_tensorrt(tmp_path: Path, fake: FakeTensorRt) -> None:
@@ -292,14 +298,14 @@ def test_a_plan_for_another_machine_is_not_given_to_tensorrt(tmp_path: Path, fak
 @pytest.mark.parametrize(
     ("refused", "message"),
     [
-        ("load_runtime", r"cannot load the lean runtime .*lean\.so:\n  .*load_runtime is refused"),
+        ("load_runtime", r"cannot load the lean runtime .*/lib/lean\.so:\n  .*load_runtime is refused"),
         ("deserialize", r"TensorRT 10\.3\.0 refuses .*int8\.plan on Host:\n  .*deserialize is refused"),
     ],
 )
 def test_what_tensorrt_says_is_in_the_error(tmp_path: Path, fake: FakeTensorRt, refused: str, message: str) -> None:
     fake.refuse.add(refused)
     with pytest.raises(BackendError, match=f"(?s){message}"):
-        load_engine(loadable_engine(tmp_path / "b"), lean_library(tmp_path))
+        load_engine(loadable_engine(tmp_path / "b"), lean_library(tmp_path / "lib"))
 
 
 # --- loading, with the real TensorRT-RTX ------------------------------------------------------------------------------

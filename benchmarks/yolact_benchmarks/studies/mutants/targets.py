@@ -37,12 +37,16 @@ def _calibration(name: str) -> str:
     return f"calibration/yolact_calibration/{name}.py"
 
 
+def _plugins(name: str) -> str:
+    return f"plugins/yolact_plugins/{name}.py"
+
+
 def _runtime(name: str) -> str:
     return f"runtime/yolact_runtime/{name}.py"
 
 
-_BUNDLE_TESTS = ("tests/runtime/model/test_bundle.py", "tests/runtime/test_opening.py")
-_SIGNATURE_TESTS = ("tests/runtime/model/test_bundle_signature.py", "tests/runtime/test_signed_opening.py")
+_SIGNED = "tests/runtime/test_signed_opening.py"
+_BUNDLE_SIGNATURE = "tests/runtime/model/test_bundle_signature.py"
 TARGETS = (
     Target("verify", "export/yolact_export/verify.py", ("tests/export/test_verify.py",)),
     Target("guard", _calibration("evaluation/judge"), ("tests/calibration/evaluation/test_judge.py",)),
@@ -54,8 +58,18 @@ TARGETS = (
         _calibration("quantisation/qdq_placement"),
         ("tests/calibration/quantisation/test_qdq_placement.py",),
     ),
-    Target("engine-file", _runtime("backends/engine_file"), ("tests/runtime/backends/test_engine_file.py",)),
-    Target("bundle", _runtime("model/bundle"), _BUNDLE_TESTS),
-    Target("bundle-folder", _runtime("model/bundle_folder"), (*_BUNDLE_TESTS, *_SIGNATURE_TESTS)),
-    Target("signature", _runtime("model/manifest_signature"), _SIGNATURE_TESTS),
+    Target("engine-file", _runtime("backends/engine_file"), ("tests/runtime/backends/test_engine_file.py", _SIGNED)),
+    Target(
+        "bundle",
+        _runtime("model/bundle"),
+        ("tests/runtime/model/test_bundle.py", "tests/runtime/test_opening.py", _SIGNED),
+    ),
+    Target("bundle-folder", _runtime("model/bundle_folder"), ("tests/runtime/model/test_bundle.py", _BUNDLE_SIGNATURE)),
+    Target("bundle-exchange", _runtime("model/bundle_exchange"), ("tests/runtime/model/test_bundle_exchange.py",)),
+    Target("signature", _runtime("model/bundle_signature"), (_BUNDLE_SIGNATURE,)),
+    Target("manifest-signature", _runtime("model/manifest_signature"), (_BUNDLE_SIGNATURE,)),
+    Target("trusted-files", _plugins("trusted_files"), ("tests/plugins/test_trusted_files.py",)),
+    Target("staging", _plugins("staging"), ("tests/plugins/test_staging.py",)),
+    Target("leftovers", _plugins("leftovers"), ("tests/plugins/test_leftovers.py", "tests/plugins/test_staging.py")),
+    Target("locks", _plugins("locks"), ("tests/plugins/test_locks.py",)),
 )
