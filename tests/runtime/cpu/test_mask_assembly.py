@@ -148,6 +148,28 @@ def test_a_pixel_that_interpolates_to_exactly_one_half_is_outside(rising: bool) 
     assert found > 20
 
 
+@pytest.mark.parametrize("step", [1e-5, 1e-4, 1e-3, 1e-2])
+def test_a_flat_outline_beside_a_pixel_is_decided_by_that_pixel(step: float) -> None:
+    """The flatter, the further the crossing moves by the rounding of a probability: still to the last bit."""
+    rng, height, num_masks = np.random.default_rng(7), 24, 300
+    # The outline passes within a thousandth of a pixel's middle; the probability changes by `step` from row to row.
+    crossing = (rng.integers(6, 18, num_masks) + rng.uniform(-1e-3, 1e-3, num_masks) + 0.5) / 12 - 0.5
+    coefficient = np.stack([-crossing, 1 - crossing], axis=1) * 4 * 12 * step
+    coefficient *= rng.choice([-1, 1], (num_masks, 1))
+    coefficient, prototype = coefficient.astype(np.float32), np.eye(2, dtype=np.float32)[:, :, None]
+    boxes = _boxes(*[WHOLE] * num_masks)
+    found = assemble_masks(prototype, coefficient, boxes, height, 1).dense()
+    for mask, soft in zip(found, reference.soft_masks(prototype, coefficient, boxes), strict=True):
+        assert (mask == (reference.resize_bilinear(soft, height, 1) > 0.5)).all()
+
+
+@pytest.mark.parametrize(("probability", "scale"), [(0.50001, 1), (0.75, 3)])
+def test_a_mask_reaches_the_lower_edge_whatever_lies_below_it(probability: float, scale: int) -> None:
+    # Towards the zeros below the prototypes its outline would pass the middle of a row that the frame does not have.
+    prototype = np.full((1, 3, 3), math.log(probability / (1 - probability)), np.float32)
+    assert assemble_masks(prototype, ONE, _boxes(WHOLE), 3 * scale, 3).dense().all()
+
+
 def test_interpolates_probabilities_not_logits() -> None:
     # Half-way between logits 9 and -2 the logit is positive; the probability is (1 + 0.12) / 2, at a quarter 0.34.
     prototype = np.array([[[9], [-2]]], np.float32)
