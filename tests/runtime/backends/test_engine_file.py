@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -85,6 +86,20 @@ def test_an_engine_that_is_not_there_comes_with_the_command_that_builds_it(tmp_p
     )
     with pytest.raises(BundleError, match=message):
         find_engine(tmp_path / "b", "fp16", "rtx")
+
+
+def test_a_bundle_without_an_engine_says_so(tmp_path: Path) -> None:
+    write_engine(tmp_path / "b", JETSON)
+    manifest = dataclasses.replace(small_manifest(), artefacts={"model.int8.plan": Artefact("network", "int8", "0" * 64, 4)})
+    (tmp_path / "b" / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"lists no engine model\.int8\.plan \(engines: none\)"):
+        find_engine(tmp_path / "b", "int8")
+
+
+def test_the_facts_that_every_engine_holds() -> None:
+    assert machine_facts() == {"os": platform.system().lower(), "arch": platform.machine()}
+    # Engines of the first releases do not say their target.
+    assert EngineFile(Path("b/model.int8.plan"), None, Artefact("engine", "int8", "0" * 64, 4)).target == "tensorrt"
 
 
 def test_an_engine_without_its_bundle_is_not_trusted(tmp_path: Path) -> None:
@@ -191,6 +206,7 @@ def test_another_machine(tmp_path: Path, build: dict[str, str], version: str, gp
     ("build", "version", "capability"),
     [
         ({"version_compatible": "yes"}, "11.4.1", "8.7"),
+        ({"version_compatible": "yes"}, "10.3.0", "8.7"),
         ({"compute_capabilities": "8.0 and later", "hardware_compatible": "yes"}, "10.3.0", "12.0"),
         ({"compute_capabilities": "8.6, 8.9"}, "10.3.0", "8.9"),
     ],
@@ -199,6 +215,16 @@ def test_engines_for_more_than_one_machine(
     tmp_path: Path, build: dict[str, str], version: str, capability: str
 ) -> None:
     check_engine(write_engine(tmp_path / "b", JETSON | build), tensorrt(version), Gpu("Orin", capability, "13.0"))
+
+
+@pytest.mark.usefixtures("on_a_jetson")
+def test_an_engine_that_says_little_of_its_build(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write_engine(tmp_path / "b", {})
+    check_engine(file, tensorrt("10.3.0"), ORIN)
+    assert not caplog.records
+    file = write_engine(tmp_path / "b", {"library_version": "10.2.0"})
+    with pytest.raises(EngineMismatchError, match=r"built for an unknown library 10\.2\.0, .*; TensorRT 10\.3\.0 is inst"):
+        check_engine(file, tensorrt("10.3.0"), ORIN)
 
 
 RTX_GPUS = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
@@ -241,6 +267,10 @@ def test_a_gpu_that_rtx_does_not_know_is_refused_before_it_is_tried(
 def test_another_gpu_of_the_same_kind_is_worth_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     check_engine(write_engine(tmp_path / "b", JETSON), tensorrt("10.3.0"), Gpu("Orin NX", "8.7", "12.6"))
     assert "was built on Orin; this is Orin NX" in caplog.text
+    caplog.clear()
+    for build in ({"hardware_compatible": "yes"}, {"gpu": "Orin NX"}):
+        check_engine(write_engine(tmp_path / "b", JETSON | build), tensorrt("10.3.0"), Gpu("Orin NX", "8.7", "12.6"))
+    assert not caplog.records
 
 
 # --- loading, with a TensorRT that notes what is asked of it ---------------------------------------------------------
@@ -286,6 +316,17 @@ def test_a_plan_that_is_not_the_listed_one_is_not_given_to_tensorrt(tmp_path: Pa
         load_engine(file)
     assert fake.host_code_allowed == []
     assert fake.logger is None
+
+
+def test_a_plan_that_everybody_may_write_is_not_given_to_tensorrt(tmp_path: Path, fake: FakeTensorRt) -> None:
+    file = loadable_engine(tmp_path / "b")
+    file.path.chmod(0o666)
+    with pytest.raises(BundleError, match="written by every user"):
+        load_engine(file)
+    assert fake.host_code_allowed == []
+    loaded = load_engine(dataclasses.replace(file, signed=True))
+    assert loaded.sha256 == file.artefact.sha256
+    assert loaded.manifest == file.manifest
 
 
 def test_a_plan_for_another_machine_is_not_given_to_tensorrt(tmp_path: Path, fake: FakeTensorRt) -> None:
@@ -334,7 +375,8 @@ def test_a_package_that_is_missing_makes_the_backend_unavailable(
 
     monkeypatch.setattr(tensorrt_library, "_loaded", {})
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(BackendUnavailableError):
+    monkeypatch.setattr(engine_file, "find_gpu", lambda: ORIN)
+    with pytest.raises(BackendUnavailableError, match="tensorrt"):
         load_engine(write_engine(tmp_path / "b", JETSON))
 
 

@@ -68,20 +68,17 @@ def test_before_a_bundle_is_signed_again_its_signature_has_to_be_ones_own(bundle
         require_own_signature(bundle, private)
 
 
-def test_a_bundle_is_locked_while_it_is_signed(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever builds an engine meanwhile waits, or the signature would be of the manifest that was there before."""
-    private, _ = write_keys(tmp_path / "keys")
-    seen = []
-
-    def write(path: Path, content: bytes) -> None:
-        descriptor = open_folder(bundle)
-        seen.append((path.name, try_lock(descriptor)))
-        os.close(descriptor)
-        write_atomically(path, content)
-
-    monkeypatch.setattr(bundle_signature, "write_atomically", write)
-    sign_bundle(bundle, private)
-    assert seen == [(SIGNATURE_RECORD_NAME, Lock.TAKEN), (SIGNATURE_NAME, Lock.TAKEN)]
+def test_only_the_manifest_that_the_signer_means_is_signed(bundle: Path, tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path / "keys")
+    meant = read_manifest(bundle)
+    sign_bundle(bundle, private, meant)
+    assert verify_bundle(bundle, public) == meant
+    (bundle / SIGNATURE_NAME).unlink()
+    manifest = bundle / MANIFEST_NAME
+    manifest.write_text(manifest.read_text().replace("bird", "brid"))
+    with pytest.raises(SignatureError, match=r"was changed by somebody else meanwhile, and is not signed.*--sign KEY"):
+        sign_bundle(bundle, private, meant)
+    assert not (bundle / SIGNATURE_NAME).exists()
 
 
 def test_another_key(bundle: Path, tmp_path: Path) -> None:
