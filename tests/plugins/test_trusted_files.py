@@ -116,8 +116,12 @@ def test_what_is_missing_is_named_whole(file: Path, tmp_path: Path) -> None:
         assert str(raised.value.filename).startswith(str(tmp_path / "root"))
     with pytest.raises(FileNotFoundError):
         read_trusted(tmp_path / "none" / "file", tmp_path / "none", "an engine is")
-    with pytest.raises(NotADirectoryError):
-        read_trusted(file / "below", file.parents[2], "an engine is")
+    for below in (file / "below", file / "deep" / "below"):
+        # What is no folder is named, be it on the way or the root; it was not opened as one.
+        for root in (file.parents[2], file):
+            with pytest.raises(NotADirectoryError) as refusal:
+                read_trusted(below, root, "an engine is")
+            assert refusal.value.filename == str(file)
 
 
 @pytest.mark.parametrize("path", ["..", "a/../../x", ""])
@@ -192,6 +196,11 @@ def test_users_without_a_name(file: Path, facts: Facts) -> None:
     assert read(file) == b"code"
     facts.users = [("eve", EVE, ME)]
     refused(file, "written by the group")
+    # Where one of the two is known, the other one is another machine's.
+    facts.users = [("me", ME, ME)]
+    refused(file, "written by the group")
+    facts.users, facts.groups = [], {ME: ("me", [])}
+    refused(file, "written by the group")
 
 
 GROUPS: dict[str, Callable[[Facts], object]] = {
@@ -220,7 +229,7 @@ def test_an_access_list_is_seen(tmp_path: Path) -> None:
     path.touch()
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        assert not trusted_files._has_access_list(descriptor)
+        assert trusted_files._has_access_list(descriptor) is False
         # Version 2; owner rw, the user EVE rw, group r, mask rw, others r.
         entries = [(1, 6, 2**32 - 1), (2, 6, EVE), (4, 4, 2**32 - 1), (16, 6, 2**32 - 1), (32, 4, 2**32 - 1)]
         packed = b"".join(
@@ -346,12 +355,19 @@ def test_whoever_swaps_all_the_time_gets_nothing_in(file: Path, tmp_path: Path) 
 def test_nothing_stays_open(file: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     read(file)
+    read_regular(file)
+    private_folder(file.parent)
     file.chmod(0o666)
     refused(file, "chmod go-w")
     file.unlink()
     file.symlink_to("/etc/passwd")
     refused(file, "is a link")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_an_error_without_a_number_stays_what_it_is() -> None:
+    with pytest.raises(OSError, match=r"^odd$"), trusted_files._named(Path("x")):
+        raise OSError("odd")
 
 
 # --- with real users, where this process may become one ---------------------------------------------------------------

@@ -90,7 +90,8 @@ def test_an_engine_that_is_not_there_comes_with_the_command_that_builds_it(tmp_p
 
 def test_a_bundle_without_an_engine_says_so(tmp_path: Path) -> None:
     write_engine(tmp_path / "b", JETSON)
-    manifest = dataclasses.replace(small_manifest(), artefacts={"model.int8.plan": Artefact("network", "int8", "0" * 64, 4)})
+    network = Artefact("network", "int8", "0" * 64, 4)
+    manifest = dataclasses.replace(small_manifest(), artefacts={"model.int8.plan": network})
     (tmp_path / "b" / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     with pytest.raises(BundleError, match=r"lists no engine model\.int8\.plan \(engines: none\)"):
         find_engine(tmp_path / "b", "int8")
@@ -223,7 +224,7 @@ def test_an_engine_that_says_little_of_its_build(tmp_path: Path, caplog: pytest.
     check_engine(file, tensorrt("10.3.0"), ORIN)
     assert not caplog.records
     file = write_engine(tmp_path / "b", {"library_version": "10.2.0"})
-    with pytest.raises(EngineMismatchError, match=r"built for an unknown library 10\.2\.0, .*; TensorRT 10\.3\.0 is inst"):
+    with pytest.raises(EngineMismatchError, match=r"built for an unknown library 10\.2\.0, .*; TensorRT 10\.3\.0 is"):
         check_engine(file, tensorrt("10.3.0"), ORIN)
 
 
@@ -239,6 +240,14 @@ FULL_TENSORRT = "This GPU needs full TensorRT; build on this machine: yolact-exp
 def test_an_rtx_engine_runs_on_what_it_was_built_for(tmp_path: Path, listed: str, capability: str) -> None:
     file = write_engine(tmp_path / "b", RTX | {"compute_capabilities": listed})
     check_engine(file, tensorrt("1.7.1", "rtx", RTX_GPUS), Gpu("RTX", capability, "13.0"))
+
+
+@pytest.mark.usefixtures("on_a_jetson")
+def test_an_rtx_engine_for_one_gpu_is_for_that_one(tmp_path: Path) -> None:
+    file = write_engine(tmp_path / "b", RTX | {"compute_capabilities": "8.6"})
+    check_engine(file, tensorrt("1.7.1", "rtx", RTX_GPUS), Gpu("RTX", "8.6", "13.0"))
+    with pytest.raises(EngineMismatchError, match=r"this machine has RTX \(compute capability 8\.9\)"):
+        check_engine(file, tensorrt("1.7.1", "rtx", RTX_GPUS), Gpu("RTX", "8.9", "13.0"))
 
 
 @pytest.mark.usefixtures("on_a_jetson")

@@ -29,8 +29,10 @@ from yolact_runtime import Segmenter, open_bundle
 from yolact_runtime.errors import BundleError, SignatureError
 from yolact_runtime.model import bundle_signature
 from yolact_runtime.model.bundle import MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME, file_sha256, read_manifest
+from yolact_runtime.model.bundle_folder import BundleFolder
 from yolact_runtime.model.bundle_signature import require_own_signature, sign_bundle, verify_bundle
 from yolact_runtime.model.manifest import Artefact
+from yolact_runtime.model.manifest_signature import encode_record
 
 
 @pytest.fixture
@@ -207,6 +209,24 @@ def test_the_record_names_key_and_manifest_as_other_programs_find_them(bundle: P
     }
 
 
+def test_the_record_is_the_same_to_the_byte_in_every_release() -> None:
+    """It is compared as a whole: another space, and bundles that were signed before would be refused."""
+    assert encode_record("SHA256:ab", b"manifest") == (
+        b'{\n  "format_version": 1,\n  "algorithm": "ed25519",\n  "key_fingerprint": "SHA256:ab",\n'
+        b'  "manifest_sha256": "%s"\n}\n' % hashlib.sha256(b"manifest").hexdigest().encode()
+    )
+
+
+def test_whose_key_it_was_is_known_where_it_was_verified(bundle: Path, tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path / "keys")
+    sign_bundle(bundle, private)
+    named = json.loads((bundle / SIGNATURE_RECORD_NAME).read_text())["key_fingerprint"]
+    with BundleFolder(bundle, (write_keys(tmp_path / "other")[1], public)) as verified, BundleFolder(bundle) as opened:
+        assert (verified.verified_by, opened.verified_by) == (named, None)
+        assert verified.is_signed
+        assert verified.signature.fits(load_pem_public_key(public.read_bytes()), verified.content)
+
+
 def test_a_changed_manifest_is_refused_without_a_key_too(bundle: Path, tmp_path: Path) -> None:
     sign_bundle(bundle, write_keys(tmp_path / "keys")[0])
     manifest = bundle / MANIFEST_NAME
@@ -260,6 +280,17 @@ def test_a_record_that_is_none(bundle: Path, tmp_path: Path, content: bytes) -> 
     for read in (lambda: read_manifest(bundle), lambda: verify_bundle(bundle, public)):
         with pytest.raises(SignatureError, match=r"signature\.json"):
             read()
+
+
+def test_a_record_is_read_to_a_bound(bundle: Path, tmp_path: Path) -> None:
+    sign_bundle(bundle, write_keys(tmp_path / "keys")[0])
+    record = bundle / SIGNATURE_RECORD_NAME
+    content = record.read_bytes().rstrip()
+    record.write_bytes(content.rjust(65536))
+    assert read_manifest(bundle).name
+    record.write_bytes(content.rjust(65537))
+    with pytest.raises(SignatureError, match=r"signature\.json"):
+        read_manifest(bundle)
 
 
 # --- whatever is changed ----------------------------------------------------------------------------------------------
