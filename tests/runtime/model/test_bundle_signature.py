@@ -282,6 +282,35 @@ def test_a_record_that_is_none(bundle: Path, tmp_path: Path, content: bytes) -> 
             read()
 
 
+@pytest.mark.parametrize(
+    ("content", "claimed"),
+    [
+        (b'{"key_fingerprint": "SHA256:ab12"}', "SHA256:ab12"),
+        (json.dumps({"key_fingerprint": "ab" * 100}).encode(), "ab" * 35 + "a"),
+        (b'{"key_fingerprint": "ab \\u001b[2J"}', None),
+        ('{"key_fingerprint": "\u00e9"}'.encode(), None),
+        (b'{"key_fingerprint": ""}', None),
+        (b'{"key_fingerprint": 7}', None),
+        (b"{}", None),
+        (b"[]", None),
+        (b"{", None),
+        (None, None),
+    ],
+)
+def test_whose_signature_it_claims_to_be(
+    bundle: Path, tmp_path: Path, content: bytes | None, claimed: str | None
+) -> None:
+    """Nothing vouches for the record there, so that little of it is shown."""
+    sign_bundle(bundle, write_keys(tmp_path / "keys")[0])
+    (bundle / SIGNATURE_RECORD_NAME).unlink()
+    if content is not None:
+        (bundle / SIGNATURE_RECORD_NAME).write_bytes(content)
+    with pytest.raises(SignatureError, match="does not fit") as raised:
+        verify_bundle(bundle, write_keys(tmp_path / "other")[1])
+    shown = "" if claimed is None else f" (signature.json names the key {claimed})"
+    assert str(raised.value).endswith(f"it again from where it was made{shown}")
+
+
 def test_a_record_is_read_to_a_bound(bundle: Path, tmp_path: Path) -> None:
     sign_bundle(bundle, write_keys(tmp_path / "keys")[0])
     record = bundle / SIGNATURE_RECORD_NAME
