@@ -283,6 +283,31 @@ def test_a_record_that_is_none(bundle: Path, tmp_path: Path, content: bytes) -> 
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 2}, "is not of a kind that this release knows"),
+        ({"algorithm": "rot13"}, "is not of a kind that this release knows"),
+        ({"manifest_sha256": 7}, "has no SHA-256 of a manifest"),
+        ({"manifest_sha256": "a" * 63}, "has no SHA-256 of a manifest"),
+        ({"manifest_sha256": "a" * 65}, "has no SHA-256 of a manifest"),
+        ({"manifest_sha256": "A" * 64}, "has no SHA-256 of a manifest"),
+        ({"manifest_sha256": "a" * 64}, "signed was aaaaaaaaaaaa…"),
+    ],
+)
+def test_everything_that_a_record_says_is_looked_at(
+    bundle: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    private, public = write_keys(tmp_path / "keys")
+    sign_bundle(bundle, private)
+    record = bundle / SIGNATURE_RECORD_NAME
+    record.write_text(json.dumps(json.loads(record.read_text()) | changes), encoding="utf-8")
+    with pytest.raises(SignatureError, match=message):
+        read_manifest(bundle)
+    with pytest.raises(SignatureError, match=r"signature\.json does not belong to the signature beside it"):
+        verify_bundle(bundle, public)
+
+
+@pytest.mark.parametrize(
     ("content", "claimed"),
     [
         (b'{"key_fingerprint": "SHA256:ab12"}', "SHA256:ab12"),
