@@ -291,6 +291,7 @@ def test_a_record_that_is_none(bundle: Path, tmp_path: Path, content: bytes) -> 
         ({"manifest_sha256": "a" * 63}, "has no SHA-256 of a manifest"),
         ({"manifest_sha256": "a" * 65}, "has no SHA-256 of a manifest"),
         ({"manifest_sha256": "A" * 64}, "has no SHA-256 of a manifest"),
+        ({"manifest_sha256": "_" * 64}, "has no SHA-256 of a manifest"),
         ({"manifest_sha256": "a" * 64}, "signed was aaaaaaaaaaaa…"),
     ],
 )
