@@ -39,6 +39,15 @@ def preload() -> None:
             importlib.import_module(name)
 
 
+def _look_for_one_counterexample() -> None:
+    """That there is one is enough: none is made smaller, and none comes from the mutant that was tried before."""
+    from hypothesis import Phase, settings
+
+    # The profiles of the tests inherit what is loaded when they are made.
+    settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), database=None)
+    settings.load_profile("mutants")
+
+
 class Scratch:
     """A copy of the repository's files, in which one file at a time has a fault.
 
@@ -111,6 +120,7 @@ class Scratch:
             log = os.open(self.folder / "tests.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             for stream in (1, 2):
                 os.dup2(log, stream)
+            _look_for_one_counterexample()
             import pytest
 
             status = int(pytest.main([*_WORDS, *tests]))
