@@ -17,6 +17,7 @@ from support.precompiled import with_kernels
 from support.scenes import Thing, small_manifest, with_precisions, write_bundle
 from yolact_runtime.errors import BundleError, ManifestError, UsageError
 from yolact_runtime.model.bundle import MANIFEST_NAME, artefact_path, file_sha256, open_bundle
+from yolact_runtime.model.bundle_folder import BundleFolder, read_manifest
 from yolact_runtime.model.manifest import Artefact, Manifest
 
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75))]
@@ -127,6 +128,25 @@ def test_engines_beside_the_network_are_passed_over(tmp_path: Path) -> None:
     engine = dataclasses.asdict(Artefact("engine", "fp32", "0" * 64, 1, {"library": "tensorrt"}))
     _edit(folder, artefacts={**_artefacts(folder), "model.fp32.plan": engine})
     assert open_bundle(folder).network.path.name == "model.fp32.onnx"
+
+
+def test_a_folder_is_let_go(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b", THINGS)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    opened = BundleFolder(folder)
+    content = opened.read("model.fp32.onnx")
+    opened.close()
+    opened.close()
+    with BundleFolder(folder) as other:
+        assert other.read("model.fp32.onnx") == content
+    for closed in (opened, other):
+        assert closed.manifest == read_manifest(folder)
+        with pytest.raises(BundleError, match="was closed; open it again"):
+            closed.read("model.fp32.onnx")
+    (folder / MANIFEST_NAME).write_bytes(b"{")
+    with pytest.raises(ManifestError):
+        BundleFolder(folder)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # --- what does not ----------------------------------------------------------------------------------------------------
