@@ -130,10 +130,14 @@ def test_engines_beside_the_network_are_passed_over(tmp_path: Path) -> None:
     assert open_bundle(folder).network.path.name == "model.fp32.onnx"
 
 
-def test_a_folder_is_let_go(tmp_path: Path) -> None:
+def test_a_folder_gives_what_it_lists_until_it_is_let_go(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
     before = len(list(Path("/proc/self/fd").iterdir()))
     opened = BundleFolder(folder)
+    (folder / "stray").write_bytes(b"")
+    for ask in (opened.read, opened.check):
+        with pytest.raises(BundleError, match=r"/b lists no file stray$"):
+            ask("stray")
     content = opened.read("model.fp32.onnx")
     opened.close()
     opened.close()

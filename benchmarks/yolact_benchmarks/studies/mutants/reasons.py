@@ -9,6 +9,8 @@ _TINY = "keeps a division by zero away; which tiny number does so makes no diffe
 _RMS = "rms = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64)))) if reference.size else 0.0"
 _SCALE = "scale = np.maximum(np.abs(reference), max(rms, 1e-30))"
 _BOTH_OR_NONE = "if self._annotations is None or self._accuracy is None:"
+_ONE_MORE = "one byte more than there may be tells that there is more; two do not tell more"
+_PIECES = "the size of the pieces in which a file is read; its hash is the same"
 REASONS: dict[tuple[str, str, str], str] = {
     (
         "guard",
@@ -32,6 +34,19 @@ REASONS: dict[tuple[str, str, str], str] = {
         "constant: 1e-4 -> 0.0002",
     ): "more crossings are looked at once more, by the interpolation that decides; it costs time alone",
     ("qdq-placement", "return False", "returned: return False -> return None"): "only ever asked whether it is true",
+    ("bundle-folder", "content = file.read(artefact.size_bytes + 1)", "constant: 1 -> 2"): _ONE_MORE,
+    ("bundle-folder", "content = self._read(MANIFEST_NAME, MAX_MANIFEST_BYTES + 1)", "constant: 1 -> 2"): _ONE_MORE,
+    ("bundle-folder", "while block := file.read(1 << 20):", "constant: 20 -> 21"): _PIECES,
+    (
+        "manifest-signature",
+        "require_cryptography()",
+        "removed: require_cryptography() -> pass",
+    ): "each key that is read asks the same before it is opened; here it comes before a sentence that there is none",
+    (
+        "trusted-files",
+        "_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK",
+        "arithmetic: os.O_RDONLY | os.O_CLOEXEC -> (os.O_RDONLY & os.O_CLOEXEC)",
+    ): "Python opens every file so that programs which are started do not get it; the flag says so to the reader",
     ("verify", _RMS, "constant: 0.0 -> 0.5"): _NO_VALUES,
     ("verify", _RMS, "constant: 0.0 -> 2"): _NO_VALUES,
     ("verify", _SCALE, "constant: 1e-30 -> 2e-30"): _TINY,
