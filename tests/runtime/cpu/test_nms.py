@@ -86,6 +86,13 @@ def nms_settings(draw: st.DrawFn, method: NmsMethod) -> NmsSettings:
     )
 
 
+@pytest.mark.parametrize("method", NmsMethod)
+def test_the_second_threshold_is_strict_too(method: NmsMethod) -> None:
+    score = np.array([[0.5], [0.25]], np.float32)
+    found = _select(_disjoint(2), score, method=method, score_threshold=0.0, min_confidence=0.25)
+    assert _rows(found) == [(0, 0, 0.5)]
+
+
 # --- candidates -------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,8 @@ _SCALE = "scale = np.maximum(np.abs(reference), max(rms, 1e-30))"
 _BOTH_OR_NONE = "if self._annotations is None or self._accuracy is None:"
 _ONE_MORE = "one byte more than there may be tells that there is more; two do not tell more"
 _PIECES = "the size of the pieces in which a file is read; its hash is the same"
+_STABLE = """constant: "stable" -> 'stable_'"""
+_FIRST_LETTER = "NumPy reads the first letter of the name; that the sort is stable is held by the ties of the tests"
 REASONS: dict[tuple[str, str, str], str] = {
     (
         "guard",
@@ -23,11 +25,8 @@ REASONS: dict[tuple[str, str, str], str] = {
         "considered *= 4",
         "constant: 4 -> 5",
     ): "how many more are looked at next; it goes on until there are enough, so that it costs time alone",
-    (
-        "nms",
-        'grouped = np.argsort(class_id, kind="stable")',
-        """constant: "stable" -> 'stable_'""",
-    ): "NumPy reads the first letter of the name; that the sort is stable is held by the ties of the tests",
+    ("nms", 'grouped = np.argsort(class_id, kind="stable")', _STABLE): _FIRST_LETTER,
+    ("nms", 'return above[np.argsort(-score, kind="stable")]', _STABLE): _FIRST_LETTER,
     (
         "mask-assembly",
         "rounding = ratio * np.float32(4e-7) / np.abs(change) + np.float32(1e-4)",
