@@ -246,6 +246,13 @@ def test_the_document_is_json_with_estimate_low_high(labels: CocoAnnotations) ->
     assert document["ap"]["box"] == found.figures["bbox"]
 
 
+def test_figures_have_the_digits_that_people_compare() -> None:
+    found = _points(Interval(-1 / 3, -2 / 3, -1 / 6), from_one=False)
+    assert (found.estimate, found.low, found.high) == (33.333333333, 16.666666667, 66.666666667)
+    reference = {name: see(BOX) for name in "abc"}
+    assert judge_of(reference).judge({**reference, "a": see()}).document()["loss"] == 33.3333
+
+
 def test_the_judge_does_not_mind_another_order_of_images(labels: CocoAnnotations) -> None:
     candidate = {**everywhere(BOX, OTHER), "2.png": see(OTHER)}
     judge = judge_of(everywhere(BOX, OTHER), labels)
