@@ -169,6 +169,8 @@ def test_a_bias_that_does_not_fit_coarsens_its_weights() -> None:
     whole, scale = stored[f"{name}.bias.quantized"], stored[f"{name}.bias.scale"]
     assert np.abs(whole.astype(np.int64)).max() < 2**31 - 1
     np.testing.assert_allclose(whole[0] * np.float64(scale[0]), 3.0, rtol=1e-5)
+    # Half of what int32 holds is left for the sum.
+    np.testing.assert_allclose(whole[0], 2**30, rtol=1e-6)
 
 
 @example(low=-1.4757333485626957e-41, high=0.0)  # a scale of few digits, below float32's normal numbers
@@ -185,6 +187,54 @@ def test_zero_is_exact_and_the_range_survives(low: float, high: float) -> None:
         assert (most - rounding.zero_point) * step >= high * (1 - 1e-6) - 0.51 * step
 
 
+def test_scales_and_zero_points_by_hand() -> None:
+    tiny = 2.0**-126
+    by_hand = {
+        Dialect.TENSORRT: [
+            ((0.0, 63.5), 0.5, 0),  # a float16 number as it is
+            ((-63.5, 1.0), 0.5, 0),
+            ((0.0, 127 * (1 + 2.0**-12)), 1 + 2.0**-10, 0),  # the next one above
+            ((0.0, 127 * 65504.0), 65504.0, 0),
+            ((0.0, 1e-9), 2.0**-24, 0),
+            ((0.0, 0.0), 2.0**-10, 0),
+        ],
+        Dialect.CPU: [
+            ((-1.0, 4.0), 5 / 255, 51),
+            ((0.0, 255.0), 1.0, 0),
+            ((-255.0, 0.0), 1.0, 255),
+            ((0.0, 255 * tiny), tiny, 0),
+            ((-100 * tiny, 154 * tiny), 2.0**-10, 0),  # below the normal numbers
+            ((0.0, 0.0), 2.0**-10, 0),
+        ],
+    }
+    for dialect, cases in by_hand.items():
+        for (low, high), scale, zero_point in cases:
+            found = rounding_of("x", Range(low, high), dialect)
+            assert (found.scale, found.zero_point) == (np.float32(scale), zero_point), (dialect, low, high)
+    with pytest.raises(CalibrationError, match="which no INT8 scale in float16 holds"):
+        rounding_of("x", Range(-127 * 65505.0, 0.0), Dialect.TENSORRT)
+
+
+def test_parts_have_the_names_that_documents_hold() -> None:
+    assert {part.value for part in Parts} == {"weights", "activations", "both"}
+
+
+def test_what_is_not_rounded_is_copied() -> None:
+    model = float_network()
+    found = quantise(model, observed_ranges(model), all_names(model), Dialect.TENSORRT)
+    assert (found.graph.name, found.ir_version, found.producer_name) == (
+        model.graph.name,
+        model.ir_version,
+        model.producer_name,
+    )
+    made = {name for node in found.graph.node for name in node.output}
+    assert [info.name for info in found.graph.value_info] == [
+        info.name for info in model.graph.value_info if info.name in made
+    ]
+    read = {name for node in found.graph.node for name in node.input}
+    assert set(constants(found)) == read - made - {item.name for item in model.graph.input} - {""}
+
+
 def test_a_value_far_out_is_named() -> None:
     with pytest.raises(CalibrationError, match=r'"backbone\.relu" reaches 1e\+08.*in float'):
         rounding_of("backbone.relu", Range(0.0, 1e8), Dialect.TENSORRT)
@@ -196,6 +246,7 @@ def test_scales_of_dead_channels_and_of_tiny_ones() -> None:
     weight[2] = 1.0
     for dialect in DIALECTS:
         scale = weight_scale(weight, dialect)
+        assert scale[0] == 2.0**-10
         assert (scale > 0).all()
         assert scale[2] == pytest.approx(1 / 127, rel=1e-3)
 
