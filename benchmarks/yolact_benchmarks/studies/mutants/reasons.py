@@ -32,6 +32,13 @@ REASONS: dict[tuple[str, str, str], str] = {
         "rounding = ratio * np.float32(4e-7) / np.abs(change) + np.float32(1e-4)",
         "constant: 1e-4 -> 0.0002",
     ): "more crossings are looked at once more, by the interpolation that decides; it costs time alone",
+    (
+        "mask-assembly",
+        "np.logical_or(outline.mask[1:] != outline.mask[:-1], outline.column[1:] != outline.column[:-1], out=opens[1:])",
+        "swapped: np.logical_or(outline.mask[1:] != outline.mask[:-1], outline.column[1:] != outline.column[:-1], "
+        "out=opens[1:]) -> np.logical_or(outline.column[1:] != outline.column[:-1], outline.mask[1:] != "
+        "outline.mask[:-1], out=opens[1:])",
+    ): "one or the other is the other or the one",
     ("qdq-placement", "return False", "returned: return False -> return None"): "only ever asked whether it is true",
     ("bundle-folder", "content = file.read(artefact.size_bytes + 1)", "constant: 1 -> 2"): _ONE_MORE,
     ("bundle-folder", "content = self._read(MANIFEST_NAME, MAX_MANIFEST_BYTES + 1)", "constant: 1 -> 2"): _ONE_MORE,
