@@ -34,7 +34,8 @@ REASONS: dict[tuple[str, str, str], str] = {
     ): "more crossings are looked at once more, by the interpolation that decides; it costs time alone",
     (
         "mask-assembly",
-        "np.logical_or(outline.mask[1:] != outline.mask[:-1], outline.column[1:] != outline.column[:-1], out=opens[1:])",
+        "np.logical_or(outline.mask[1:] != outline.mask[:-1], outline.column[1:] != outline.column[:-1], "
+        "out=opens[1:])",
         "swapped: np.logical_or(outline.mask[1:] != outline.mask[:-1], outline.column[1:] != outline.column[:-1], "
         "out=opens[1:]) -> np.logical_or(outline.column[1:] != outline.column[:-1], outline.mask[1:] != "
         "outline.mask[:-1], out=opens[1:])",
