@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from support.precompiled import with_kernels
 from support.scenes import Thing, small_manifest, with_precisions, write_bundle
 from yolact_runtime.errors import BundleError, ManifestError, UsageError
-from yolact_runtime.model.bundle import MANIFEST_NAME, artefact_path, file_sha256, open_bundle
+from yolact_runtime.model.bundle import (
+    CUDA_PRECISIONS,
+    MANIFEST_NAME,
+    artefact_path,
+    checked_artefact,
+    file_sha256,
+    open_bundle,
+)
 from yolact_runtime.model.bundle_folder import BundleFolder, read_manifest
 from yolact_runtime.model.manifest import Artefact, Manifest
 
@@ -106,6 +113,13 @@ def test_without_a_precision_the_best_network_for_a_cpu_is_taken(tmp_path: Path,
     bundle = open_bundle(folder)
     assert bundle.network.path == folder / f"model.{taken}.onnx"
     assert bundle.manifest.precision == taken
+
+
+def test_a_gpu_takes_half_precision_where_it_is(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b", THINGS)
+    assert open_bundle(folder, preferred=CUDA_PRECISIONS).network.path.name == "model.fp32.onnx"
+    with_precisions(folder, "fp32", "int8-cpu", "fp16")
+    assert open_bundle(folder, preferred=CUDA_PRECISIONS).network.path.name == "model.fp16.onnx"
 
 
 @pytest.mark.parametrize("there", [["fp16"], ["int8"], ["fp16", "int8"]])
@@ -220,6 +234,15 @@ def test_a_file_that_is_longer_is_not_read(tmp_path: Path) -> None:
     with (folder / "model.fp32.onnx").open("r+b") as file:
         file.truncate(1 << 30)  # without a block on disk
     _refused(folder, rf"model\.fp32\.onnx is not .*: it has {1 << 30} bytes, expected {size}\. Copy the folder again")
+
+
+def test_an_artefact_is_named_once_it_is_what_is_listed(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b", THINGS)
+    ((name, artefact),) = read_manifest(folder).artefacts.items()
+    assert checked_artefact(folder, name, artefact) == folder / name
+    (folder / name).write_bytes(b"another")
+    with pytest.raises(BundleError, match=r"/b/model\.fp32\.onnx is not the file the manifest describes: sha256"):
+        checked_artefact(folder, name, artefact)
 
 
 def test_a_manifest_without_artefacts(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ REASONS: dict[tuple[str, str, str], str] = {
     ("qdq-placement", "return False", "returned: return False -> return None"): "only ever asked whether it is true",
     ("bundle-folder", "content = file.read(artefact.size_bytes + 1)", "constant: 1 -> 2"): _ONE_MORE,
     ("bundle-folder", "content = self._read(MANIFEST_NAME, MAX_MANIFEST_BYTES + 1)", "constant: 1 -> 2"): _ONE_MORE,
+    ("bundle", "while block := file.read(1 << 20):", "constant: 20 -> 21"): _PIECES,
     ("bundle-folder", "while block := file.read(1 << 20):", "constant: 20 -> 21"): _PIECES,
     (
         "manifest-signature",
