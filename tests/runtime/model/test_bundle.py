@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from support.precompiled import with_kernels
 from support.scenes import Thing, small_manifest, with_precisions, write_bundle
 from yolact_runtime.errors import BundleError, ManifestError, UsageError
+from yolact_runtime.model import bundle_exchange
 from yolact_runtime.model.bundle import (
     CUDA_PRECISIONS,
     MANIFEST_NAME,
@@ -173,6 +174,12 @@ def test_a_folder_gives_what_it_lists_until_it_is_let_go(tmp_path: Path) -> None
 def test_nothing_is_there(tmp_path: Path) -> None:
     _refused(tmp_path / "missing", "no model at .*missing.*yolact-export writes them")
     _refused(tmp_path / "missing.onnx", "no model at")
+
+
+def test_nothing_is_there_but_what_a_stopped_writer_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_exchange, "_WAIT_S", 0.0)
+    earlier = write_bundle(tmp_path / ".b.12ab.earlier", THINGS)
+    _refused(tmp_path / "b", rf"no model at .*/b: it was being exchanged .* or mv {earlier} {tmp_path / 'b'}$")
 
 
 def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
