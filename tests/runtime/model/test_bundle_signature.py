@@ -433,3 +433,19 @@ def test_what_was_not_changed_is_verified_and_runs(signed: tuple[Path, Path]) ->
     bundle, public = signed
     verify_bundle(bundle, public)
     Segmenter.open(bundle, "onnxruntime-cpu", verify_key=public).close()
+
+
+def test_a_bundle_is_locked_while_it_is_signed(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever builds an engine meanwhile waits, or the signature would be of the manifest that was there before."""
+    private, _ = write_keys(tmp_path / "keys")
+    seen = []
+
+    def write(path: Path, content: bytes) -> None:
+        descriptor = open_folder(bundle)
+        seen.append((path.name, try_lock(descriptor)))
+        os.close(descriptor)
+        write_atomically(path, content)
+
+    monkeypatch.setattr(bundle_signature, "write_atomically", write)
+    sign_bundle(bundle, private)
+    assert seen == [(SIGNATURE_RECORD_NAME, Lock.TAKEN), (SIGNATURE_NAME, Lock.TAKEN)]
