@@ -128,6 +128,23 @@ def test_a_calibration_observes_what_any_plan_needs(family: str) -> None:
             assert set(place(graph, chosen, dialect).tensors.values()) <= observed
 
 
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_a_calibration_observes_both_sides_of_every_convolution(family: str) -> None:
+    graph = graph_of(family)
+    observed = set(quantisable_tensors(graph))
+    assert observed >= {
+        name for node in graph.nodes if node.op_type == "Conv" for name in (node.input[0], *node.output)
+    }
+
+
+def test_the_cpu_resizes_what_is_rounded() -> None:
+    graph = graph_of()
+    placement = place(graph, all_names(graph), Dialect.CPU)
+    for resize, tensor in (("fpn.resize.P4", "fpn.lat_layers.0"), ("proto_net.6", "proto_net.5")):
+        assert placement.tensors[resize] == tensor
+        assert (resize, tensor) in placement.reads
+
+
 @pytest.mark.parametrize("dialect", list(Dialect))
 def test_no_plan_rounds_nothing(dialect: Dialect) -> None:
     placement = place(graph_of(), [], dialect)

@@ -40,6 +40,11 @@ REASONS: dict[tuple[str, str, str], str] = {
         "out=opens[1:]) -> np.logical_or(outline.column[1:] != outline.column[:-1], outline.mask[1:] != "
         "outline.mask[:-1], out=opens[1:])",
     ): "one or the other is the other or the one",
+    (
+        "qdq-placement",
+        "needed |= {node.output[0], *(name for name in node.input[:2] if name and not graph.is_constant(name))}",
+        "boolean: name and not graph.is_constant(name) -> (name or not graph.is_constant(name))",
+    ): "names that no node makes are left out of the order two lines below",
     ("qdq-placement", "return False", "returned: return False -> return None"): "only ever asked whether it is true",
     ("bundle-folder", "content = file.read(artefact.size_bytes + 1)", "constant: 1 -> 2"): _ONE_MORE,
     ("bundle-folder", "content = self._read(MANIFEST_NAME, MAX_MANIFEST_BYTES + 1)", "constant: 1 -> 2"): _ONE_MORE,
