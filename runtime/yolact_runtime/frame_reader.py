@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from yolact_runtime.errors import SourceTimeoutError
+from yolact_runtime.errors import BackendError, SourceTimeoutError
 from yolact_runtime.frame_path import FramePath
 from yolact_runtime.masks.instances import Instances
 
@@ -58,6 +59,7 @@ class FrameReader:
         self._stopped = self._finished = False
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
 
     @property
     def stopped(self) -> bool:
@@ -65,7 +67,18 @@ class FrameReader:
         return self._stopped
 
     def begin(self) -> None:
-        """Start the thread, once, unless the stream has ended."""
+        """Start the thread, once, unless the stream has ended.
+
+        Raises:
+            BackendError: It was started before this process was forked, and is in the other one.
+        """
+        if self._is_left_behind():
+            if self._stopped:
+                return
+            raise BackendError(
+                f"this stream was begun in process {self._process}, and this is a fork of it, without the thread that "
+                f"takes frames: call Segmenter.stream after the fork"
+            )
         with self._lock:
             if self._thread is None and not self._stopped:
                 # A daemon: it may wait for a camera that gives no frame any more, and must not keep the process alive.
@@ -78,6 +91,8 @@ class FrameReader:
         Raises:
             SourceTimeoutError: Nothing is in flight, and the source has been asked for a frame for so long.
         """
+        if self._is_left_behind():
+            return Ended(None)
         with self._lock:
             if self._finished:
                 return Ended(None)
@@ -92,6 +107,10 @@ class FrameReader:
 
     def end(self, error: BaseException | None = None) -> None:
         """Discard what is in flight, and tell the consumer; what the thread may still begin with, it discards."""
+        if self._is_left_behind():
+            # The lock may be held by a thread that is not here, and what is in flight is not, either.
+            self._stopped = True
+            return
         with self._lock:
             if self._stopped:
                 return
@@ -106,8 +125,13 @@ class FrameReader:
     def join(self, patience_s: float) -> None:
         """Give the thread some time to end, unless this is the thread."""
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        # Ctrl-C, or a signal's handler, may come here while the thread is being started.
+        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
             thread.join(patience_s)
+
+    def _is_left_behind(self) -> bool:
+        """This is a forked process, and the thread stayed in the one that it was forked from."""
+        return self._thread is not None and os.getpid() != self._process
 
     def _next_event(self, timeout_s: float | None) -> Started | Ended:
         if timeout_s is None:
@@ -133,7 +157,7 @@ class FrameReader:
 
     def _drain(self) -> list[Started]:
         waiting = []
-        # Without waiting: a consumer, who holds no lock, may be faster.
+        # A consumer that waits takes events meanwhile, and does not ask for the lock: nothing here may wait for one.
         with contextlib.suppress(queue.Empty):
             while True:
                 event = self._events.get_nowait()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import queue
+import signal
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -20,6 +23,7 @@ from support.properties import examples
 from support.scenes import Thing, fake_segmenter
 from yolact_runtime import FrameStream, Segmenter, SegmenterOptions, SourceTimeoutError, YolactError
 from yolact_runtime.errors import BackendError, UsageError
+from yolact_runtime.frame_reader import FrameReader
 
 TIMEOUT_S = 30  # of waits that end at once when the code is right
 
@@ -227,6 +231,106 @@ def test_close_while_a_result_is_waited_for() -> None:
     assert ends == [[]]
     wait_for_readers()
     assert not path.in_flight
+
+
+def test_close_while_a_consumer_takes_the_event_that_was_just_seen() -> None:
+    """The consumer takes events without the lock that `close` holds: one may be gone after it was seen."""
+    reader = FrameReader(Ledger(), map(Frame, range(9)), 1)
+    events = reader._events
+
+    class Robbed:
+        def empty(self) -> bool:
+            if events.empty():
+                return True
+            events.get()
+            return False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(events, name)
+
+    reader.begin()
+    events.put(events.get(timeout=TIMEOUT_S))  # the first frame is begun
+    reader._events = Robbed()  # type: ignore[assignment]
+    closer = threading.Thread(target=reader.end, daemon=True)
+    closer.start()
+    closer.join(TIMEOUT_S)
+    assert not closer.is_alive()
+    wait_for_readers()
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_ctrl_c_while_the_thread_is_being_started(started: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            if started:
+                super().start()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("yolact_runtime.frame_reader.threading.Thread", Interrupted)
+    path = Ledger()
+    stream = FrameStream(path, map(Frame, range(9)), 2)
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    stream.close()
+    assert list(stream) == []
+    wait_for_readers()
+    assert not path.in_flight
+
+
+@pytest.mark.parametrize("what", ["next", "close", "drop", "after a close"])
+def test_a_stream_in_a_forked_process(what: str) -> None:
+    """The thread stays in the other process, maybe with the lock in its hands."""
+    camera = Camera(1)
+    streams = [FrameStream(Ledger(), camera, 2)]
+    assert next(streams[0]) == 0
+    assert camera.inside.wait(TIMEOUT_S)
+
+    def use() -> None:
+        signal.alarm(TIMEOUT_S)
+        if what == "next":
+            with pytest.raises(BackendError, match="is a fork of it"):
+                next(streams[0])
+        if what in {"close", "after a close"}:
+            streams[0].close()
+        if what != "drop":
+            assert list(streams[0]) == []
+        streams.clear()
+        gc.collect()
+
+    holding, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with streams[0]._reader._lock:
+            holding.set()
+            assert go.wait(TIMEOUT_S)
+
+    holder, _ = in_a_thread(hold)
+    assert holding.wait(TIMEOUT_S)
+    try:
+        assert _forked(use) == 0
+    finally:
+        go.set()
+        holder.join(TIMEOUT_S)
+    camera.go.set()
+    camera.frames = 3
+    assert next(streams[0]) == 1  # here it goes on
+    streams[0].close()
+    wait_for_readers()
+
+
+def _forked(work: Callable[[], None]) -> int:
+    """The wait status of a child that does the work."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that forks with threads are dangerous
+        child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1]
 
 
 def test_a_source_may_close_its_own_stream() -> None:
