@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,9 @@ except ImportError:  # no POSIX
 
 __all__ = ["Lock", "leads_to", "locked_folder", "named_as_held", "open_folder", "try_lock", "unlock"]
 
+_log = logging.getLogger(__name__)
+_SILENT_S, _PAUSE_S = 2.0, 0.01
+"""How long a lock is waited for without a word, and how often it is asked for meanwhile."""
 _ANY_THREAD = 0
 _held: dict[tuple[int, int], int] = {}
 """Folders that this process has locked: device and inode -> thread, or _ANY_THREAD."""
@@ -109,7 +114,7 @@ def locked_folder(path: Path) -> Iterator[None]:
                 outer = True
                 break
             outer = False
-            _wait(descriptor)
+            _wait(descriptor, path)
             if leads_to(path, descriptor, follow=True):
                 break
         except BaseException:
@@ -130,10 +135,23 @@ def locked_folder(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _wait(descriptor: int) -> None:
-    if fcntl is not None:
+def _wait(descriptor: int, path: Path) -> None:
+    """Wait for the lock; what takes longer than writing a file does is told of, because it may be for ever."""
+    if fcntl is None:
+        return
+    deadline = time.monotonic() + _SILENT_S
+    while try_lock(descriptor) is Lock.TAKEN:
+        if time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
+            continue
+        _log.warning(
+            "waiting for another process that changes %r. Where it is stopped, or hangs, continue or end it: "
+            "lslocks -o PID,COMMAND,TYPE,PATH",
+            str(path),  # as Python writes it: no control character in it reaches a terminal
+        )
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

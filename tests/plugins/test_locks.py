@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
+import select
 import threading
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 
 from support.staged import names, write_folder
 from yolact_plugins.files import write_atomically
-from yolact_plugins.locks import locked_folder
+from yolact_plugins.locks import Lock, locked_folder, open_folder, try_lock, unlock
 from yolact_plugins.staging import staged_folder
 
 pytestmark = pytest.mark.usefixtures("no_sync")
@@ -68,3 +71,57 @@ def test_whoever_waits_gets_the_folder_that_has_the_name(tmp_path: Path, exchang
         thread.join()
     assert (path / "count").read_text() == str(20 * len(threads))
     assert names(tmp_path) == ["it"]
+
+
+def test_waiting_for_long_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that is stopped keeps its lock: who waits for it says so, and goes on when the lock is free."""
+    monkeypatch.setattr("yolact_plugins.locks._SILENT_S", 0.0)
+    path = tmp_path / "it\x1b"
+    path.mkdir()
+    reports, report = os.pipe()
+    held = open_folder(path)
+    assert try_lock(held) is Lock.HELD
+    entered = threading.Event()
+
+    def enter() -> None:
+        with locked_folder(path):
+            entered.set()
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            os.write(report, b"x")
+
+    teller, waiter = Told(), threading.Thread(target=enter, daemon=True)
+    logging.getLogger("yolact_plugins.locks").addHandler(teller)
+    try:
+        waiter.start()
+        assert select.select([reports], [], [], 60)[0]
+        assert not entered.is_set()
+        os.close(held)
+        waiter.join(60)
+        assert entered.is_set()
+    finally:
+        logging.getLogger("yolact_plugins.locks").removeHandler(teller)
+        os.close(reports)
+        os.close(report)
+    assert "waiting for another process that changes" in caplog.text
+    assert "\x1b" not in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_a_short_wait_is_not_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    held, tries = open_folder(tmp_path), []
+
+    def released(seconds: float) -> None:
+        tries.append(seconds)
+        unlock(held)
+
+    assert try_lock(held) is Lock.HELD
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yolact_plugins.locks.time.sleep", released)
+        with locked_folder(tmp_path):
+            os.close(held)
+    assert len(tries) == 1
+    assert not caplog.records
