@@ -24,17 +24,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from yolact_plugins.errors import UntrustedFileError, UsageError
+from yolact_plugins.errors import UntrustedFileError
 from yolact_plugins.files import write_atomically
 from yolact_plugins.text import printable
 
-__all__ = ["cache_home", "check_trusted", "private_folder", "read_regular", "read_trusted", "write_private"]
+__all__ = [
+    "cache_home",
+    "check_trusted",
+    "home_folder",
+    "private_folder",
+    "read_regular",
+    "read_trusted",
+    "write_private",
+]
 
 _log = logging.getLogger(__name__)
 # Opening a pipe that nobody writes would wait for ever; it is refused once it is open.
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE_BITS = stat.S_IWGRP | stat.S_IWOTH
 _ACCESS_LIST = "system.posix_acl_access"
+_NO_HOME = "/nonexistent"
+"""The home of users that have none, by Debian's policy. Nobody but root could make it."""
 _passed_over: set[str] = set()
 
 
@@ -128,11 +138,11 @@ def cache_home() -> Path:
     named = os.environ.get("XDG_CACHE_HOME", "")
     # By the XDG specification, a relative path is to be ignored.
     if not Path(named).is_absolute():
-        return _usual_cache_home()
+        return home_folder() / ".cache"
     with suppress(OSError):
         mode = Path(named).stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            usual = _usual_cache_home()
+            usual = home_folder() / ".cache"
             if named not in _passed_over:
                 _passed_over.add(named)
                 _log.warning(
@@ -147,15 +157,22 @@ def cache_home() -> Path:
     return Path(named)
 
 
-def _usual_cache_home() -> Path:
+def home_folder() -> Path:
+    """The user's home. One who has none, as in a container, gets a name where nothing is, with one warning.
+
+    Caches are better than nothing: what would keep one finds that it cannot, says so, and works without.
+    """
     try:
-        return Path.home() / ".cache"
-    except RuntimeError as error:
-        # A container with a user whom it does not know.
-        raise UsageError(
-            "there is no home folder for caches: HOME is not set, and this user has none; set XDG_CACHE_HOME to a "
-            "folder of its own"
-        ) from error
+        return Path.home()
+    except RuntimeError:
+        if _NO_HOME not in _passed_over:
+            _passed_over.add(_NO_HOME)
+            _log.warning(
+                "HOME is not set, and the system knows no home of user %d: what is computed here is kept nowhere, and "
+                "computed again at the next start. Set HOME, or XDG_CACHE_HOME, to a folder of this user",
+                os.geteuid(),
+            )
+        return Path(_NO_HOME)
 
 
 @contextmanager

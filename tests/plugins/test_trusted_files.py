@@ -466,6 +466,32 @@ def test_where_caches_are_unless_it_is_said(named: str, monkeypatch: pytest.Monk
     assert cache_home() == Path.home() / ".cache"
 
 
+def test_a_user_without_a_home_has_caches_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a container: no HOME, and a number that no list of users has."""
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(trusted_files, "_passed_over", set())
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("os.geteuid", lambda: 23456)
+    assert cache_home() == cache_home() == Path("/nonexistent/.cache")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "no home of user 23456" in caplog.text
+    assert "Set HOME, or XDG_CACHE_HOME" in caplog.text
+    # What is said needs no home.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(trusted_files, "_passed_over", set())
+    caplog.clear()
+    assert cache_home() == tmp_path
+    assert not caplog.records
+
+
 def test_a_place_for_caches_that_every_user_may_write_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

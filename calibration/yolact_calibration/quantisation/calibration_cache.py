@@ -26,6 +26,7 @@ from yolact_calibration.quantisation.observer import (
     observe,
     relu_inputs,
 )
+from yolact_plugins.trusted_files import home_folder
 from yolact_runtime.model.manifest import InputSpec
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def cache_folder() -> Path:
     """``$XDG_CACHE_HOME/yolact-deploy/calibration``, by default below ``~/.cache``."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     # By the XDG specification, a relative path is to be ignored.
-    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
+    base = Path(home) if Path(home).is_absolute() else home_folder() / ".cache"
     return base / "yolact-deploy" / "calibration"
 
 
