@@ -22,7 +22,7 @@ from yolact_plugins.file_errors import naming
 from yolact_plugins.leftovers import EARLIER, FILE, FOLDER, hidden_path, remove_leftovers, remove_scratch
 from yolact_plugins.locks import Lock, leads_to, locked_folder, named_as_held, open_folder, try_lock, unlock
 
-__all__ = ["StagedFile", "scratch_folder", "staged_file", "staged_folder"]
+__all__ = ["StagedFile", "require_writable", "scratch_folder", "staged_file", "staged_folder"]
 
 # linux/fcntl.h and linux/fs.h
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -110,6 +110,19 @@ def staged_file(path: Path, suffix: str = "") -> Iterator[StagedFile]:
         staged.commit()
     finally:
         staged.discard()
+
+
+def require_writable(*paths: Path) -> None:
+    """Find now, and not after hours of work, that files cannot be written: each is begun, and discarded.
+
+    Args:
+        paths: The files that are to come, in folders that exist; what is there is left alone.
+
+    Raises:
+        OSError: The error names the first of them that cannot be written.
+    """
+    for path in paths:
+        StagedFile(path).discard()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from yolact_plugins.file_errors import describe
 from yolact_plugins.files import write_atomically
 from yolact_plugins.leftovers import EARLIER, hidden_folders
 from yolact_plugins.locks import Lock, try_lock
-from yolact_plugins.staging import StagedFile, scratch_folder, staged_file, staged_folder
+from yolact_plugins.staging import StagedFile, require_writable, scratch_folder, staged_file, staged_folder
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -341,3 +341,13 @@ def test_nothing_is_left_where_another_writer_is_faster_between_two_renames(
         write_folder(folder / "in", b"new")
     assert names(tmp_path) == ["it"]
     assert folder_content(tmp_path / "it" / "in") == b"new"
+
+
+def test_what_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"old")
+    require_writable(tmp_path / "old", tmp_path / "new")
+    assert (tmp_path / "old").read_bytes() == b"old"
+    assert names(tmp_path) == ["old"]
+    for path in (tmp_path / "missing" / "new", tmp_path / ("x" * 256)):
+        with pytest.raises(OSError, match=str(path)):
+            require_writable(tmp_path / "new", path)

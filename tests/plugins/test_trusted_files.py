@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from support.properties import examples
 from yolact_plugins import trusted_files
-from yolact_plugins.errors import UntrustedFileError, UsageError
+from yolact_plugins.errors import UntrustedFileError
 from yolact_plugins.trusted_files import (
     cache_home,
     check_trusted,
@@ -509,17 +509,3 @@ def test_a_place_for_caches_that_every_user_may_write_is_passed_over(
     tmp_path.chmod(0o700)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not there yet"))
     assert cache_home() == tmp_path / "not there yet"
-
-
-def test_a_user_without_a_home_needs_a_place_for_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container with ``--user 12345``."""
-
-    def none() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", none)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_home() == tmp_path
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    with pytest.raises(UsageError, match=r"there is no home folder for caches.*set XDG_CACHE_HOME"):
-        cache_home()

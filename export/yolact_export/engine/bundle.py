@@ -26,6 +26,7 @@ from yolact_plugins.compile.manifest_entry import without_signature
 from yolact_plugins.files import human_size, write_atomically
 from yolact_plugins.leftovers import FILE, hidden_path, remove_leftovers_in
 from yolact_plugins.locks import locked_folder
+from yolact_plugins.staging import require_writable
 from yolact_runtime.backends.engine_file import engine_file_name
 from yolact_runtime.errors import BundleError, YolactError
 from yolact_runtime.model.bundle import (
@@ -148,12 +149,14 @@ def build_engines(
         UsageError: A precision that no engine is built of.
         EngineBuildError, EngineMemoryError: A build failed; engines before it are in the bundle.
         SelfTestError: An engine does not compute here what its network does; it is kept as ``*.rejected``.
+        OSError: The bundle takes no files, which is found before anything is built.
     """
     options = options or EngineOptions()
     with locked_folder(bundle):
         remove_leftovers_in(bundle)
     manifest = vouched or read_manifest(bundle)
     sources = [_source(bundle, manifest, name) for name in _checked_precisions(bundle, manifest, precisions)]
+    require_writable(*(bundle / engine_file_name(source.precision, options.target) for source in sources))
     return [_build_one(bundle, source, options, on_progress, say, seal) for source in sources]
 
 

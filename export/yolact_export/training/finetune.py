@@ -41,6 +41,7 @@ from yolact_export.training.training_start import StartOptions, start_model
 from yolact_plugins import __version__
 from yolact_plugins.file_errors import naming
 from yolact_plugins.files import counted, real_path, write_atomically
+from yolact_plugins.staging import require_writable
 from yolact_plugins.text import read_json
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.media.image_reader import ImageReader
@@ -237,6 +238,7 @@ def check_outputs(options: FinetuneOptions) -> None:
 
     Raises:
         UsageError: An output is one of the inputs, or a file that no training wrote.
+        OSError: An output cannot be written.
     """
     if options.output.suffix != ".pth":
         raise UsageError(f"-o is the checkpoint to write and ends in .pth; found {options.output}")
@@ -260,6 +262,7 @@ def check_outputs(options: FinetuneOptions) -> None:
                 )
     with naming(options.output):
         options.output.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(*outputs)
 
 
 def _is_record(path: Path) -> bool:

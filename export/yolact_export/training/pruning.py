@@ -31,6 +31,7 @@ from yolact_export.training.evaluation import evaluate_model, find_instances, me
 from yolact_export.training.pruned_latency import measure_network, report_lines
 from yolact_plugins import __version__
 from yolact_plugins.files import write_atomically
+from yolact_plugins.staging import require_writable
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.option_numbers import MAX_COUNT, MAX_THREADS, MAX_WORKERS, keep_between
 from yolact_runtime.terminal import Terminal
@@ -150,8 +151,10 @@ def prune_checkpoint(
         PruningError: The latency cannot be reached, or nothing can be removed.
         DatasetError: The images cannot be used.
         TrainingError: The state on disk is of another recovery, or the loss is not finite any more.
+        OSError: The output cannot be written, which is found before anything is measured.
     """
     say = terminal.say
+    require_writable(request.output, request.record_path)
     labelled_sha256 = _check_labelled(request, terminal)
     judge, images = _judge(loaded, request)
     pruned = _prune(loaded, request, images, terminal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -87,6 +88,23 @@ def test_a_second_build_replaces_the_first_and_removes_a_signature(tmp_path: Pat
     ((before, after),) = changes
     assert before.artefacts["model.fp32.rtx.plan"] == first[0].artefact
     assert after == read_manifest(bundle)
+
+
+def test_a_bundle_that_takes_no_files_is_found_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build takes up to an hour on a robot, whose models may well lie on a read-only disk."""
+
+    def refuse(path: Path) -> int:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
+    before = names(bundle)
+    monkeypatch.setattr(engine_bundle, "build_in_process", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("yolact_plugins.staging._new_file", refuse)
+    with pytest.raises(OSError, match=r"Read-only file system: '.*model\.fp32\.rtx\.plan'"):
+        build_engines(bundle, None, RTX)
+    assert names(bundle) == before
 
 
 def test_builders_of_one_bundle_lose_nothing_of_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

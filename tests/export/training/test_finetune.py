@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -257,6 +258,17 @@ def test_yolact_plus_learns_to_judge_its_masks(
     judge = [key for key in before if key.startswith("maskiou_net.")]
     assert len(judge) == 12
     assert any(not torch.equal(before[key], after[key]) for key in judge[:-2])
+
+
+def test_outputs_that_cannot_be_written_are_found_before_the_training(
+    scenes: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> int:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("yolact_plugins.staging._new_file", refuse)
+    with pytest.raises(OSError, match=r"Read-only file system: '.*/out\.pth'"):
+        check_outputs(options_for(scenes, tmp_path / "out.pth"))
 
 
 def test_outputs_are_checked_and_their_folder_made(scenes: tuple[Path, Path], tmp_path: Path) -> None:
