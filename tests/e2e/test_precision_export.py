@@ -105,8 +105,8 @@ def lost(found: Export, precision: str, scenes: Scenes) -> float:
     guard = GuardImages.labelled(data, None)
     trial = Trial(fp32.manifest, guard, num_threads=1)
     simulate = precision == "int8"
-    judge = Judge(trial.find(onnx.load(fp32.network)), fp32.manifest.class_names, guard.annotations)
-    network = simulate_float16(onnx.load(other.network))
+    judge = Judge(trial.find(onnx.load(fp32.network.path)), fp32.manifest.class_names, guard.annotations)
+    network = simulate_float16(onnx.load(other.network.path))
     return judge.judge(trial.find(network, simulate=simulate), quickly=True).worst
 
 

@@ -178,7 +178,7 @@ def test_nothing_is_there(tmp_path: Path) -> None:
 
 def test_nothing_is_there_but_what_a_stopped_writer_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle_exchange, "_WAIT_S", 0.0)
-    earlier = write_bundle(tmp_path / ".b.12ab.earlier", THINGS)
+    earlier = write_bundle(tmp_path / ".b.0123456789abcdef.earlier", THINGS)
     _refused(tmp_path / "b", rf"no model at .*/b: it was being exchanged .* or mv {earlier} {tmp_path / 'b'}$")
 
 

@@ -18,9 +18,11 @@ from yolact_benchmarks.studies.storm.outcome import Finding, Outcome, judge_answ
 from yolact_benchmarks.studies.storm.stage import Stage, open_model
 from yolact_benchmarks.studies.storm.writers import torn_files
 from yolact_plugins.errors import YolactError
+from yolact_runtime.option_numbers import real_number, whole_number
 
 __all__ = ["CAMPAIGN"]
 
+_NUMBER_TYPES = (whole_number, real_number)
 _NEVER = ("nan", "-inf", "-1e308", "-99999999999999999999")
 """What no option that takes a number means."""
 _NUMBERS = (
@@ -35,14 +37,11 @@ _LONG = frozenset(
         "--duration",
         "--until-ci",
         "--warm-up",
-        "--processes",
-        "--workers",
         "--bootstrap",
         "--seed",
     }
 )
-"""A large number of these was asked for, as a long run or as many processes, and any will do as a seed: only what is
-never meant is tried."""
+"""A large number of these asks for a long run, and any number is a seed: only what is never meant is tried."""
 
 
 def _attempt(stage: Stage, attempt: Attempt) -> Finding:
@@ -57,7 +56,7 @@ def _attempt(stage: Stage, attempt: Attempt) -> Finding:
         value = _value(action, rng)
         words += [name] if value is None else [f"{name}={value}"]
         changed.append(f"{name} {value!s:.30}")
-        if value in _NEVER and action.type in (int, float):
+        if value in _NEVER and action.type in _NUMBER_TYPES:
             never.append(name)
     what = f"{command} {'; '.join(changed)!a}"
     answer = attempt.run(command, tuple(words))
@@ -93,7 +92,7 @@ def _value(action: argparse.Action, rng: random.Random) -> Any:
         return None
     if action.choices is not None and rng.random() < 0.5:
         return rng.choice([*action.choices])
-    if action.type in (int, float):
+    if action.type in _NUMBER_TYPES:
         return rng.choice(_NEVER if _LONG & {*action.option_strings} else (*_NEVER, *_NUMBERS))
     if "," in str(action.metavar):
         return ",".join(rng.choice((*_NEVER, *_NUMBERS)) for _ in range(rng.choice((1, 2, 5))))
