@@ -89,7 +89,7 @@ INTEGRATIONS = (
     Integration(
         "ffmpeg",
         "3.12",
-        ("--editable", ".[ort,video]"),
+        ("--editable", ".[ort,video,sign]"),
         ("-n", "2", "--dist", "worksteal", "tests/runtime/media", "tests/runtime/commands"),
         (_NO_MOUNT, r"root may write everywhere"),
         debian=("ffmpeg",),
