@@ -64,6 +64,8 @@ _ROBOT = (
 # The wheel has no studies, and those of a GPU day open the GPU for these two.
 _DAY = ("tests/plugins/simulated/test_on_device.py", "tests/runtime/cuda/test_on_a_gpu.py")
 _WHEEL = tuple(f"--ignore={path}" for path in ("tests/benchmarks/studies", *_DAY))
+# It exports checkpoints, which takes PyTorch, and a robot has none.
+_NO_STORM = ("--ignore=tests/benchmarks/studies/storm",)
 _NO_MOUNT = r"mounting takes root|there is no program mount"
 _ROBOT_SKIPS = (
     r"there is no NVIDIA driver here",
@@ -96,9 +98,22 @@ INTEGRATIONS = (
     ),
     # From the checkout, so with the studies; what these cannot show is in docs/runtime.md.
     Integration(
-        "jetpack6", "3.10", ("--editable", _JETPACK_6), _ROBOT, _ROBOT_SKIPS, pins=("numpy==1.26.*",), default=False
+        "jetpack6",
+        "3.10",
+        ("--editable", _JETPACK_6),
+        (*_NO_STORM, *_ROBOT),
+        _ROBOT_SKIPS,
+        pins=("numpy==1.26.*",),
+        default=False,
     ),
-    Integration("jetpack7", "3.12", ("--editable", ".[cuda,bench,sign,rtx]"), _ROBOT, _ROBOT_SKIPS, default=False),
+    Integration(
+        "jetpack7",
+        "3.12",
+        ("--editable", ".[cuda,bench,sign,rtx]"),
+        (*_NO_STORM, *_ROBOT),
+        _ROBOT_SKIPS,
+        default=False,
+    ),
 )
 
 
