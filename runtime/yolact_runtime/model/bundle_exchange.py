@@ -64,7 +64,7 @@ def read_whole(folder: Path, watched: tuple[str, ...], attempt: Callable[[], T])
             return attempt()
         except AbsentError as error:
             # It may have been there before and be there again: by a name one cannot tell.
-            if not before.has_changed() and not error.path.exists():
+            if not before.has_changed() and not _is_there(folder, error.path):
                 raise
         except (YolactError, OSError):
             if not before.has_changed():
@@ -117,6 +117,24 @@ class _Look:
             else:
                 found.append((facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns))
         return found
+
+
+def _is_there(folder: Path, path: Path) -> bool:
+    """Whether a bundle, or a file of it, is there or comes: a name that is absent may be between two renames."""
+    try:
+        descriptor = os.open(folder, FOLDER_FLAGS)
+    except OSError:
+        return _appears(folder)
+    try:
+        # By the descriptor: looked for by its whole name, a file is absent too while the folder's name is.
+        os.stat(path.relative_to(folder), dir_fd=descriptor)
+    except ValueError:
+        return path.exists()
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _appears(folder: Path) -> bool:

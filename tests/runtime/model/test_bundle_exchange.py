@@ -182,6 +182,46 @@ def test_a_name_that_is_absent_is_waited_for_while_it_is_exchanged(
     assert len(pauses) == 3
 
 
+@pytest.mark.parametrize("missing", ["", MANIFEST_NAME])
+def test_a_name_that_is_absent_again_after_it_was_the_same_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """Absent for the attempt, the same folder again when it is compared, and absent for the next look."""
+    folder, earlier = write_bundle(tmp_path / "b", []), tmp_path / ".b.0123456789abcdef.earlier"
+    compare = bundle_exchange._Look.has_changed
+
+    def has_changed(look: bundle_exchange._Look) -> bool:
+        changed = compare(look)
+        folder.rename(earlier)
+        return changed
+
+    monkeypatch.setattr(bundle_exchange._Look, "has_changed", has_changed)
+    monkeypatch.setattr(bundle_exchange.time, "sleep", lambda _: earlier.rename(folder))
+    assert read_whole(folder, WATCHED, _absent(folder / missing)) == 2
+
+
+def test_a_file_that_is_not_in_the_bundle_is_not_waited_for(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b", [])
+    with pytest.raises(AbsentError):
+        read_whole(folder, WATCHED, _absent(folder / "missing.onnx"))
+    assert read_whole(folder, WATCHED, _absent(folder / MANIFEST_NAME)) == 2
+    (tmp_path / "elsewhere").touch()
+    assert read_whole(folder, WATCHED, _absent(tmp_path / "elsewhere")) == 2
+
+
+def _absent(path: Path) -> Callable[[], int]:
+    """An attempt that does not find something, once."""
+    attempts = []
+
+    def attempt() -> int:
+        attempts.append(None)
+        if len(attempts) == 1:
+            raise AbsentError("not there", path)
+        return len(attempts)
+
+    return attempt
+
+
 def test_it_is_not_waited_for_where_nobody_exchanges_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def pause(seconds: float) -> None:
         raise AssertionError("nothing is under way")
