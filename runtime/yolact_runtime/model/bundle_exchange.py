@@ -8,6 +8,7 @@ absent for an instant. So a reading that failed begins again, if something chang
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +99,7 @@ class _Look:
             return _appears(self._folder)
         if self._descriptor is None:
             # It is no folder, and was none; or it came.
-            return self._folder.is_dir()
+            return stat.S_ISDIR(found.st_mode)
         was = os.fstat(self._descriptor)
         return (was.st_dev, was.st_ino) != (found.st_dev, found.st_ino) or self._files != self._stat_files()
 
