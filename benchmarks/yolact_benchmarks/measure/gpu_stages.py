@@ -103,7 +103,7 @@ def moved_bytes(slot: FrameSlot, count: int) -> dict[str, int]:
         "preprocess": layout.num_bytes + image.num_bytes,
         "candidates": sum(arrays[name].num_bytes for name in RawOutputs._fields),
         "masks": prototypes.num_bytes + 2 * 4 * pixels + 2 * bits,
-        # Written into the host's memory: they cross the bus.
+        # Copied into the host's memory: they cross the bus.
         "runs": runs,
     }
 

@@ -8,347 +8,345 @@
 //   with low, high the ends of the box in either order, widened by `margin` times its length; infinity does not crop.
 //   A box that is not finite has no mask. Only pixels whose taps reach into the window are ever computed or stored.
 //
-// Shapes, contiguous, boxes on 16 bytes; T is float16 or float32; n = detection_count[0] detections in m <= 256 rows:
+// Shapes, contiguous, boxes, windows and plans on 16 bytes; T is float16 or float32; n = detection_count[0] detections
+//   in m <= 256 rows:
 //     prototype (K, Hp, Wp) T, K <= 256      mask_coefficient (P, K) T
 //     detection_xyxy (m, 4) f32, relative    detection_prior (m,) i32
 //     window (m, 8) i32: see mask_window.cuh
 //     offset (m + 1,) i64: words before each mask; offset[n] is the need of all
+//     plan   (m + 1, 4) i32: see mask_window.cuh
 //     soft   (m, Hp, Wp) f32: written inside the windows, or everywhere (zeros outside) when `fill` is not 0, which is
 //            what the mask-IoU network of YOLACT++ reads
 //     arena  (arena_words,) u32
-//     id_map (H, W) i32: i + 1 of the best mask on top, or 0
-//     dense  (m, H, W) u8: 0 or 1; rows from n on are not written
-//     run_count (m,), run_offset (m + 1,), run_start, run_end (run_capacity,) i32: runs of each column, sorted, with
-//            start <= position < end and position = x * H + y as in COCO RLE; runs that touch across columns are not
-//            joined; run_offset[n] is the need of all
-//     status ARENA_OVERFLOW: masks that do not fit have no words; RUN_OVERFLOW: runs that do not fit are left out;
-//            NOT_FINITE; LIMIT. Nothing is ever written outside of a buffer.
+//     task_runs (wanted_tasks + m (ceil(W / 32) + ceil(H / 32)),) i32: runs that begin in each task of `mask_bits`
+//     status ARENA_OVERFLOW: masks that do not fit have no words; NOT_FINITE; LIMIT. Nothing is ever written outside of
+//            a buffer.
 //
-// Kernels (any number of blocks along the axis marked *), all with blocks of 256:
-//     mask_layout      grid: 1; a thread for each detection. Shared memory: 2 KB.
-//     mask_soft        grid: (*, m); a thread for each prototype pixel. Shared memory: 1 KB of coefficients.
-//     mask_bits        grid: (*, m); a warp makes the words of 32 frame columns for all frame rows between two
-//                      prototype rows: it interpolates across columns once, then down the rows; a ballot is a word.
-//     mask_id_map      grid: (ceil(W / 32), ceil(H / 8)); a warp for each word; its lanes look for masks that reach it.
-//     mask_dense       grid: (*, m); a thread for each pixel.
-//     mask_runs_count, mask_runs_write   grid: m; a thread for each column, the second walks it twice. Shared memory:
-//                      32 bytes.
+// Kernels (any number of blocks):
+//     mask_layout      grid: 1, blocks of 256; a thread for each detection. Shared memory: 256 bytes. A task has as many
+//                      words of a strip as make about `wanted_tasks` tasks of all masks, and at least 4.
+//     mask_soft        blocks of 128 walk the tiles of all masks; a thread has 4 pixels of a row that one load brings,
+//                      where planes are a multiple of 4. Shared memory: 1 KB of coefficients.
+//     mask_bits        blocks of 256 whose warps walk the tasks of all masks: a lane is a column of the frame. It
+//                      interpolates across columns once for each prototype row, then makes its own words down the rows.
 // Bytes moved: prototypes inside windows once per detection (from the second-level cache), soft windows twice, one bit
 //   for each frame pixel of a window. Limits: H * Hp, W * Wp < 2^30, H * W < 2^31.
 // Order: no result depends on the order of threads or blocks.
-#include "linear_taps.cuh"
-#include "mask_window.cuh"
+#include "mask_layout.cuh"
 #include "scalar.cuh"
-#include "status.cuh"
 
-constexpr unsigned FULL_WARP = 0xffffffffu;
-constexpr int MAX_DETECTIONS = 256;
 constexpr int MAX_PROTOTYPES = 256;
 constexpr int BLOCK_WARPS = 8;
 
-struct Span {
-    int first, last;
-};
-
-struct Size {
-    int height, width;
-};
-
-// As NumPy computes it: every operation rounded on its own.
-__device__ Span crop_window(float low, float high, int size, float margin) {
-    if (!isfinite(low) || !isfinite(high)) return {0, 0};
-    if (isinf(margin)) return {0, size};
-    const float near_end = fminf(low, high);
-    const float far_end = fmaxf(low, high);
-    const float extra = margin != 0.0f ? __fmul_rn(margin, __fsub_rn(far_end, near_end)) : 0.0f;
-    const float length = static_cast<float>(size);
-    const float first = __fsub_rn(__fmul_rn(__fsub_rn(near_end, extra), length), 1.0f);
-    const float last = __fadd_rn(__fmul_rn(__fadd_rn(far_end, extra), length), 1.0f);
-    return {static_cast<int>(ceilf(fminf(fmaxf(first, 0.0f), length))),
-            static_cast<int>(ceilf(fmaxf(fminf(last, length), 0.0f)))};
-}
-
-__device__ MaskWindow make_window(const float4& box, const Size& prototype, const Size& frame, float margin) {
-    const Span x = crop_window(box.x, box.z, prototype.width, margin);
-    const Span y = crop_window(box.y, box.w, prototype.height, margin);
-    MaskWindow window = {x.first, x.last, y.first, y.last, 0, 0, 0, 0};
-    if (x.first >= x.last || y.first >= y.last) return window;
-    // A pixel is reached by the window when its lower or its upper tap lies inside.
-    const int first_column = first_with_low(x.first - 1, prototype.width, frame.width);
-    const int last_column = first_with_low(x.last, prototype.width, frame.width);
-    const int first_row = first_with_low(y.first - 1, prototype.height, frame.height);
-    const int last_row = first_with_low(y.last, prototype.height, frame.height);
-    if (first_column >= last_column || first_row >= last_row) return window;
-    window.word = first_column / WORD_BITS;
-    window.words = (last_column + WORD_BITS - 1) / WORD_BITS - window.word;
-    window.row = first_row;
-    window.rows = last_row - first_row;
-    return window;
-}
-
 extern "C" __global__ void __launch_bounds__(256) mask_layout(
     const float* detection_xyxy, const int* detection_count, int prototype_height, int prototype_width,
-    int frame_height, int frame_width, float margin, long long arena_words, MaskWindow* window, long long* offset,
-    unsigned* status) {
-    __shared__ long long need[MAX_DETECTIONS];
-    const int tid = static_cast<int>(threadIdx.x);
-    const int count = min(*detection_count, MAX_DETECTIONS);
-    if (tid == 0 && *detection_count > MAX_DETECTIONS) atomicOr(status, STATUS_LIMIT);
-    MaskWindow mine = {};
-    if (tid < count) {
-        const float4 box = reinterpret_cast<const float4*>(detection_xyxy)[tid];
-        mine = make_window(box, {prototype_height, prototype_width}, {frame_height, frame_width}, margin);
+    int frame_height, int frame_width, float margin, long long arena_words, int wanted_tasks, MaskWindow* window,
+    long long* offset, MaskPlan* plan, unsigned* status) {
+    __shared__ LayoutStorage shared;
+    const LayoutSettings settings = {
+        {prototype_height, prototype_width}, {frame_height, frame_width}, margin, arena_words, wanted_tasks};
+    lay_out_masks(detection_xyxy, *detection_count, settings, window, offset, plan, status, shared);
+}
+
+struct SoftInputs {
+    const int* prior;
+    const MaskWindow* window;
+    const MaskPlan* plan;
+    int count, prototypes;
+    Size size;
+    int fill;
+};
+
+// Four prototype pixels that one load brings.
+template <class Value>
+struct alignas(4 * sizeof(Value)) Four {
+    Value value[4];
+};
+
+// Pixels place .. place + 3 of a plane, for all prototypes in order.
+template <class Value>
+__device__ __forceinline__ void combine(const Value* prototype, const float* coefficient, int prototypes, int plane,
+                                        int place, float* linear) {
+    const Value* pixel = prototype + place;
+    int k = 0;
+    // Planes of other sizes do not begin on four pixels.
+    if (plane % 4 == 0) {
+        constexpr int AT_ONCE = 8;
+        for (; k + AT_ONCE <= prototypes; k += AT_ONCE) {
+            Four<Value> loaded[AT_ONCE];
+            for (int i = 0; i < AT_ONCE; ++i, pixel += plane) loaded[i] = *reinterpret_cast<const Four<Value>*>(pixel);
+            for (int i = 0; i < AT_ONCE; ++i) {
+                for (int j = 0; j < 4; ++j) {
+                    linear[j] = fmaf(coefficient[k + i], to_float(loaded[i].value[j]), linear[j]);
+                }
+            }
+        }
     }
-    need[tid] = static_cast<long long>(mine.words) * mine.rows;
-    __syncthreads();
-    long long before = 0;
-    for (int i = 0; i < tid; ++i) before += need[i];
-    if (tid == 0 && count == 0) offset[0] = 0;
-    if (tid >= count) return;
-    if (need[tid] > 0 && before + need[tid] > arena_words) {
-        atomicOr(status, STATUS_ARENA_OVERFLOW);
-        mine.words = mine.rows = 0;
+    for (; k < prototypes; ++k, pixel += plane) {
+        for (int j = 0; j < 4; ++j) {
+            if (place + j < plane) linear[j] = fmaf(coefficient[k], to_float(pixel[j]), linear[j]);
+        }
     }
-    window[tid] = mine;
-    offset[tid] = before;
-    if (tid == count - 1) offset[count] = before + need[tid];
 }
 
 template <class Value>
-__device__ void soft_mask(const Value* prototype, const Value* mask_coefficient, const int* detection_prior,
-                          const MaskWindow* window, int num_prototypes, const Size& size, int fill, float* soft,
-                          unsigned* status, float* coefficient) {
+__device__ void soft_masks(const Value* prototype, const Value* mask_coefficient, const SoftInputs& inputs, float* soft,
+                           unsigned* status, float* coefficient) {
     const int tid = static_cast<int>(threadIdx.x);
-    const long long detection = blockIdx.y;
-    const MaskWindow mine = window[detection];
-    const Value* row = mask_coefficient + static_cast<long long>(detection_prior[detection]) * num_prototypes;
-    for (int k = tid; k < num_prototypes; k += static_cast<int>(blockDim.x)) coefficient[k] = to_float(row[k]);
-    __syncthreads();
-    const long long plane = static_cast<long long>(size.height) * size.width;
-    const Span x = fill ? Span{0, size.width} : Span{mine.left, mine.right};
-    const Span y = fill ? Span{0, size.height} : Span{mine.top, mine.bottom};
-    const int width = max(x.last - x.first, 0);
-    const int pixels = width * max(y.last - y.first, 0);
-    const int stride = static_cast<int>(gridDim.x * blockDim.x);
-    for (int i = static_cast<int>(blockIdx.x * blockDim.x) + tid; i < pixels; i += stride) {
-        const int py = y.first + i / width;
-        const int px = x.first + i % width;
-        const bool inside = px >= mine.left && px < mine.right && py >= mine.top && py < mine.bottom;
-        float linear = 0.0f;
-        const Value* pixel = prototype + static_cast<long long>(py) * size.width + px;
-        for (int k = 0; inside && k < num_prototypes; ++k) {
-            linear = fmaf(coefficient[k], to_float(pixel[k * plane]), linear);
+    const Span all_x = {0, inputs.size.width}, all_y = {0, inputs.size.height};
+    const int plane = inputs.size.height * inputs.size.width;
+    const int of_each = tiles_of(all_x, all_y);
+    const int tiles = inputs.fill ? inputs.count * of_each : inputs.plan[inputs.count].tile;
+    for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+        const int detection = inputs.fill ? tile / of_each
+                                          : find_owner(inputs.plan, &MaskPlan::tile, inputs.count, tile, tid % 32);
+        const int first_tile = inputs.fill ? detection * of_each : inputs.plan[detection].tile;
+        const Value* row = mask_coefficient + static_cast<long long>(inputs.prior[detection]) * inputs.prototypes;
+        __syncthreads();  // the coefficients of the tile before have been read
+        for (int k = tid; k < inputs.prototypes; k += TILE_THREADS) coefficient[k] = to_float(row[k]);
+        __syncthreads();
+        const MaskWindow mine = inputs.window[detection];
+        const Span x = inputs.fill ? all_x : Span{mine.left, mine.right};
+        const Span y = inputs.fill ? all_y : Span{mine.top, mine.bottom};
+        const int fours = fours_of(x), index = (tile - first_tile) * TILE_THREADS + tid;
+        const int py = y.first + index / fours;
+        const int first = py * inputs.size.width;  // pixel of the plane with which the row begins
+        const int place = ((first + x.first) & ~3) + 4 * (index % fours);
+        const int px = place - first;
+        if (py >= y.last || px >= x.last) continue;
+        float linear[4] = {};
+        const bool in_rows = py >= mine.top && py < mine.bottom;
+        if (in_rows && px < mine.right && px + 3 >= mine.left) {
+            combine(prototype, coefficient, inputs.prototypes, plane, place, linear);
         }
-        if (!isfinite(linear)) atomicOr(status, STATUS_NOT_FINITE);
-        soft[detection * plane + static_cast<long long>(py) * size.width + px] =
-            inside ? 1.0f / (1.0f + expf(-linear)) : 0.0f;
+        float* out = soft + static_cast<long long>(detection) * plane + place;
+        for (int j = 0; j < 4; ++j) {
+            const bool inside = in_rows && px + j >= mine.left && px + j < mine.right;
+            if (inside && !isfinite(linear[j])) atomicOr(status, STATUS_NOT_FINITE);
+            if (px + j >= x.first && px + j < x.last) out[j] = inside ? 1.0f / (1.0f + expf(-linear[j])) : 0.0f;
+        }
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) mask_soft_f32(
+extern "C" __global__ void __launch_bounds__(128) mask_soft_f32(
     const float* prototype, const float* mask_coefficient, const int* detection_prior, const int* detection_count,
-    const MaskWindow* window, int num_prototypes, int height, int width, int fill, float* soft, unsigned* status) {
+    const MaskWindow* window, const MaskPlan* plan, int num_prototypes, int height, int width, int fill, float* soft,
+    unsigned* status) {
     __shared__ float coefficient[MAX_PROTOTYPES];
     if (num_prototypes > MAX_PROTOTYPES && threadIdx.x == 0) atomicOr(status, STATUS_LIMIT);
-    if (num_prototypes > MAX_PROTOTYPES || static_cast<int>(blockIdx.y) >= *detection_count) return;
-    soft_mask(prototype, mask_coefficient, detection_prior, window, num_prototypes, {height, width}, fill, soft, status,
-              coefficient);
+    if (num_prototypes > MAX_PROTOTYPES) return;
+    const int count = min(*detection_count, MAX_DETECTIONS);
+    soft_masks(prototype, mask_coefficient,
+               {detection_prior, window, plan, count, num_prototypes, {height, width}, fill}, soft, status, coefficient);
 }
 
-extern "C" __global__ void __launch_bounds__(256) mask_soft_f16(
+extern "C" __global__ void __launch_bounds__(128) mask_soft_f16(
     const __half* prototype, const __half* mask_coefficient, const int* detection_prior, const int* detection_count,
-    const MaskWindow* window, int num_prototypes, int height, int width, int fill, float* soft, unsigned* status) {
+    const MaskWindow* window, const MaskPlan* plan, int num_prototypes, int height, int width, int fill, float* soft,
+    unsigned* status) {
     __shared__ float coefficient[MAX_PROTOTYPES];
     if (num_prototypes > MAX_PROTOTYPES && threadIdx.x == 0) atomicOr(status, STATUS_LIMIT);
-    if (num_prototypes > MAX_PROTOTYPES || static_cast<int>(blockIdx.y) >= *detection_count) return;
-    soft_mask(prototype, mask_coefficient, detection_prior, window, num_prototypes, {height, width}, fill, soft, status,
-              coefficient);
+    if (num_prototypes > MAX_PROTOTYPES) return;
+    const int count = min(*detection_count, MAX_DETECTIONS);
+    soft_masks(prototype, mask_coefficient,
+               {detection_prior, window, plan, count, num_prototypes, {height, width}, fill}, soft, status, coefficient);
 }
 
-// Probability at a prototype pixel, 0 outside of the crop window: there `soft` need not have been written.
-__device__ __forceinline__ float soft_at(const float* soft, const MaskWindow& window, int width, int y, int x) {
-    const bool inside = x >= window.left && x < window.right && y >= window.top && y < window.bottom;
-    return inside ? soft[static_cast<long long>(y) * width + x] : 0.0f;
+// A probability that is above or below one half by more than this keeps its side through both interpolations: their
+// weights add up to 1 within 2^-24, and a product or a sum of numbers up to 1 is off by 2^-25, 2^-22 in all.
+constexpr float CLEAR = 9.5367431640625e-7f;  // 2^-20
+constexpr float SURELY_INSIDE = 0.5f + CLEAR, SURELY_OUTSIDE = 0.5f - CLEAR;
+
+// A column of the frame between two columns of the prototypes. Outside of the crop window probabilities are 0: there
+// `soft` need not have been written.
+struct Column {
+    bool has_low, has_high;
+    float fraction, rest;  // weights of the column to the right, and of this one
+};
+
+struct Taps {
+    float low, high;
+};
+
+__device__ __forceinline__ Taps read_taps(const Column& column, const float* low) {
+    return {column.has_low ? low[0] : 0.0f, column.has_high ? low[1] : 0.0f};
 }
 
-extern "C" __global__ void __launch_bounds__(256) mask_bits(
-    const float* soft, const MaskWindow* window, const long long* offset, const int* detection_count,
-    int prototype_height, int prototype_width, int frame_height, int frame_width, unsigned* arena) {
-    const long long detection = blockIdx.y;
-    if (detection >= *detection_count) return;
-    const MaskWindow mine = window[detection];
-    if (mine.rows == 0) return;
-    const float* probability = soft + detection * prototype_height * prototype_width;
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int warp = static_cast<int>(blockIdx.x) * BLOCK_WARPS + static_cast<int>(threadIdx.x) / 32;
-    const int tasks = (mine.bottom - mine.top + 1) * mine.words;
-    for (int task = warp; task < tasks; task += static_cast<int>(gridDim.x) * BLOCK_WARPS) {
-        const int upper = mine.top - 1 + task / mine.words;  // prototype row above the frame rows of this task
-        const int word = task % mine.words;
-        const int lower = min(upper + 1, prototype_height - 1);
-        const int first = first_with_low(upper, prototype_height, frame_height);
-        const int last = first_with_low(upper + 1, prototype_height, frame_height);
-        const int x = (mine.word + word) * WORD_BITS + lane;
-        const LinearTap tap = linear_tap(min(x, frame_width - 1), prototype_width, frame_width);
-        const float above = interpolate(soft_at(probability, mine, prototype_width, upper, tap.low),
-                                        soft_at(probability, mine, prototype_width, upper, tap.high), tap.fraction);
-        const float below = interpolate(soft_at(probability, mine, prototype_width, lower, tap.low),
-                                        soft_at(probability, mine, prototype_width, lower, tap.high), tap.fraction);
-        for (int y = first; y < last; ++y) {
-            const float fraction = upper == lower ? 0.0f : linear_fraction(y, upper, prototype_height, frame_height);
-            const bool inside = x < frame_width && interpolate(above, below, fraction) > 0.5f;
-            const unsigned bits = __ballot_sync(FULL_WARP, inside);
-            if (lane == 0) arena[offset[detection] + static_cast<long long>(y - mine.row) * mine.words + word] = bits;
-        }
+// The probability of one prototype row at a column, and on which side of one half it stays for sure.
+constexpr unsigned UNSURE = 0, INSIDE = 1, OUTSIDE = 2;
+
+struct Row {
+    float value;
+    unsigned side;
+};
+
+__device__ __forceinline__ Row make_row(const Column& column, const Taps& taps) {
+    const float value = taps.low * column.rest + taps.high * column.fraction;
+    return {value, value > SURELY_INSIDE ? INSIDE : value < SURELY_OUTSIDE ? OUTSIDE : UNSURE};
+}
+
+// How rows of the frame lie between rows of the prototypes: frame row y lies numerator / (2 H) below prototype row u, with
+// numerator = (2 y + 1) Hp - H - 2 H u; see linear_taps.cuh.
+struct Rows {
+    int step;          // of the numerator, from one frame row to the next: 2 Hp
+    int whole;         // from one prototype row to the next: 2 H
+    int last;          // prototype row
+    float frame_rows;  // in a prototype row: H / Hp
+    float of_step;     // 1 / step
+};
+
+__device__ __forceinline__ float row_fraction(const Rows& rows, int upper, int numerator) {
+    if (upper == rows.last) return 0.0f;
+    return static_cast<float>(max(numerator, 0)) / static_cast<float>(rows.whole);
+}
+
+// Bits of the frame rows `mine` of a word between prototype rows `upper` and upper + 1, where the values of some lane do
+// not settle them. `numerator` is that of the row with the lane's number.
+__device__ __forceinline__ unsigned mixed_bits(const Row& above, const Row& below, unsigned mine, const Rows& rows,
+                                               int upper, int numerator, int lane) {
+    if (mine == 0) return 0;
+    // Where one value is inside and the other outside, all rows before the crossing are as the upper one. The position
+    // computed here is off by less than `tolerance` rows: the steps of `slope`, `ratio` and the two products, each of
+    // at most (32 + frame_rows) 2^-22 / |slope|, and the rounding of the interpolation that it replaces, 2^-22 / |slope|.
+    const float slope = __fdividef(1.0f, below.value - above.value);
+    const float ratio = (0.5f - above.value) * slope;
+    const float start = static_cast<float>(numerator - lane * rows.step);
+    const float position = ratio * rows.frame_rows - start * rows.of_step;
+    const float tolerance = (32.0f + rows.frame_rows) * 1.9073486328125e-6f * fabsf(slope);  // 2^-19
+    const bool same = (above.side & below.side) != 0;
+    const bool crossing = (above.side | below.side) == (INSIDE | OUTSIDE);
+    const bool settled = same || (crossing && fabsf(position - rintf(position)) > tolerance);
+    if (__all_sync(FULL_WARP, settled)) {
+        const int before = static_cast<int>(fminf(fmaxf(ceilf(position), 0.0f), 32.0f));
+        const unsigned upper_rows = before == 0 ? 0 : FULL_WARP >> (32 - before);
+        const unsigned as_above = same ? FULL_WARP : upper_rows;
+        return mine & (above.side == INSIDE ? as_above : ~as_above);
+    }
+    const float fraction = row_fraction(rows, upper, numerator);
+    unsigned bits = 0;
+    for (unsigned rest = mine; rest != 0; rest &= rest - 1) {
+        const int row = __ffs(static_cast<int>(rest)) - 1;
+        const float value = interpolate(above.value, below.value, __shfl_sync(FULL_WARP, fraction, row));
+        if (value > 0.5f) bits |= 1u << row;
+    }
+    return bits;
+}
+
+// Goes down the prototype rows of a window at one column: the rows above and below where it is, and what lies ahead.
+struct Walk {
+    int upper, stop;   // prototype row above; none is gone to beyond `stop`
+    int bottom, pitch;
+    const float* ahead;  // prototype row upper + 2 at the column's lower tap
+    Row above, below;
+    Taps next;
+};
+
+__device__ __forceinline__ Walk begin_walk(const Column& column, const MaskWindow& window, const float* low, int pitch,
+                                           int last, int upper) {
+    Walk walk = {upper, min(window.bottom, last), window.bottom, pitch, low + (upper + 2) * pitch, {}, {}, {}};
+    const Taps none = {};
+    Taps taps[3];
+    for (int i = 0; i < 3; ++i) {
+        const int row = min(upper + i, last);
+        taps[i] = row >= window.top && row < window.bottom ? read_taps(column, low + row * pitch) : none;
+    }
+    walk.above = make_row(column, taps[0]);
+    walk.below = make_row(column, taps[1]);
+    walk.next = taps[2];
+    return walk;
+}
+
+__device__ __forceinline__ void go_down(Walk& walk, const Column& column) {
+    ++walk.upper;
+    walk.ahead += walk.pitch;
+    walk.above = walk.below;
+    walk.below = make_row(column, walk.next);
+    // Below the window there is nothing; below the last row of all, that row once more.
+    if (walk.upper + 2 < walk.bottom) {
+        walk.next = read_taps(column, walk.ahead);
+    } else if (walk.stop == walk.bottom) {
+        walk.next = {};
     }
 }
 
-// 32 pixels of a mask in frame row y, or 0 where the mask does not reach.
-__device__ __forceinline__ unsigned read_word(const unsigned* arena, const MaskWindow& window, long long offset, int y,
-                                              int word) {
-    const int row = y - window.row;
-    const int column = word - window.word;
-    if (row < 0 || row >= window.rows || column < 0 || column >= window.words) return 0;
-    return arena[offset + static_cast<long long>(row) * window.words + column];
+__device__ __forceinline__ Column make_column(const LinearTap& tap, const MaskWindow& window, bool valid) {
+    const bool has_low = valid && tap.low >= window.left && tap.low < window.right;
+    const bool has_high = valid && tap.high >= window.left && tap.high < window.right && tap.high != tap.low;
+    return {has_low, has_high, tap.fraction, 1.0f - tap.fraction};
 }
 
-extern "C" __global__ void __launch_bounds__(256) mask_id_map(const unsigned* arena, const MaskWindow* window,
-                                                             const long long* offset, const int* detection_count,
-                                                             int frame_height, int frame_width, int* id_map) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int word = static_cast<int>(blockIdx.x);
-    const int y = static_cast<int>(blockIdx.y) * BLOCK_WARPS + static_cast<int>(threadIdx.x) / 32;
-    if (y >= frame_height) return;  // a whole warp
-    const int count = *detection_count;
-    unsigned covered = 0;
-    int id = 0;
-    for (int base = 0; base < count && covered != FULL_WARP; base += 32) {
-        const int candidate = base + lane;
-        unsigned bits = 0;
-        if (candidate < count) bits = read_word(arena, window[candidate], offset[candidate], y, word);
-        // Every lane holds one mask's word; those with pixels are handed round, best first.
-        unsigned holders = __ballot_sync(FULL_WARP, bits != 0);
-        while (holders != 0) {
-            const int holder = __ffs(static_cast<int>(holders)) - 1;
-            holders &= holders - 1;
-            const unsigned held = __shfl_sync(FULL_WARP, bits, holder);
-            if (id == 0 && (held >> lane & 1u)) id = base + holder + 1;
-            covered |= held;
-        }
+// Words [first, last) of 32 columns of a mask, into `out`; returns how many runs begin there in the lane's column. `low`
+// is the column's lower tap in prototype row 0.
+__device__ __forceinline__ int make_words(const Column& column, const float* low, const Rows& rows,
+                                          const MaskWindow& window, int pitch, int first, int last, int lane, bool valid,
+                                          unsigned* out) {
+    // The row above counts only for whether a run begins: the one above the window's first word is outside.
+    const bool has_before = first > window.word;
+    const int origin = rows.step / 2 - rows.whole / 2;  // numerator of frame row 0 below prototype row 0
+    const int start_row = first * WORD_BITS - (has_before ? 1 : 0);
+    const int lowest = max(start_row * rows.step + origin, 0) / rows.whole;
+    Walk walk = begin_walk(column, window, low, pitch, rows.last, max(min(lowest, rows.last), window.top - 1));
+    int numerator = (first * WORD_BITS + lane) * rows.step + origin - walk.upper * rows.whole;
+    unsigned before = 0;  // the word above
+    if (has_before) {
+        const float fraction = row_fraction(rows, walk.upper, numerator - (lane + 1) * rows.step);
+        if (interpolate(walk.above.value, walk.below.value, fraction) > 0.5f) before = 1u << (WORD_BITS - 1);
     }
-    const int x = word * WORD_BITS + lane;
-    if (x < frame_width) id_map[static_cast<long long>(y) * frame_width + x] = id;
-}
-
-extern "C" __global__ void __launch_bounds__(256) mask_dense(const unsigned* arena, const MaskWindow* window,
-                                                            const long long* offset, const int* detection_count,
-                                                            int frame_height, int frame_width, unsigned char* dense) {
-    const long long detection = blockIdx.y;
-    if (detection >= *detection_count) return;
-    const MaskWindow mine = window[detection];
-    const int pixels = frame_height * frame_width;
-    unsigned char* out = dense + detection * pixels;
-    const long long stride = static_cast<long long>(gridDim.x) * blockDim.x;
-    for (long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; i < pixels; i += stride) {
-        const int y = static_cast<int>(i) / frame_width;
-        const int x = static_cast<int>(i) % frame_width;
-        const unsigned bits = read_word(arena, mine, offset[detection], y, x / WORD_BITS);
-        out[i] = static_cast<unsigned char>(bits >> x % WORD_BITS & 1u);
-    }
-}
-
-// Calls visit(first row, row after the last) for every run of a column of a mask; returns how many there are.
-template <class Visit>
-__device__ int walk_column(const unsigned* arena, const MaskWindow& window, long long offset, int column,
-                           const Visit& visit) {
-    const unsigned* word = arena + offset + column / WORD_BITS;
-    const int bit = column % WORD_BITS;
     int runs = 0;
-    int start = -1;
-    for (int row = 0; row <= window.rows; ++row) {
-        const bool inside =
-            row < window.rows && (word[static_cast<long long>(row) * window.words] >> bit & 1u);
-        if (inside && start < 0) start = row;
-        if (!inside && start >= 0) {
-            visit(runs, window.row + start, window.row + row);
-            start = -1;
-            ++runs;
+    for (int word = first; word < last; ++word) {
+        unsigned bits = 0, done = 0;
+        for (;;) {
+            const unsigned so_far = __ballot_sync(FULL_WARP, numerator < rows.whole || walk.upper >= walk.stop);
+            const unsigned mine = so_far & ~done;
+            if (__all_sync(FULL_WARP, (walk.above.side & walk.below.side) != 0)) {
+                if (walk.above.side == INSIDE) bits |= mine;
+            } else {
+                bits |= mixed_bits(walk.above, walk.below, mine, rows, walk.upper, numerator, lane);
+            }
+            done = so_far;
+            if (done == FULL_WARP) break;
+            numerator -= rows.whole;
+            go_down(walk, column);
         }
+        const int left = rows.whole / 2 - word * WORD_BITS;  // rows of the frame from here on
+        if (left < WORD_BITS) bits &= (1u << left) - 1;
+        if (valid) *out = bits;
+        runs += __popc(bits & ~__funnelshift_l(before, bits, 1));
+        before = bits;
+        numerator += WORD_BITS * rows.step;
+        out += window.columns;
     }
     return runs;
 }
 
-struct RunStorage {
-    int of_warp[BLOCK_WARPS];
-};
-
-// Sum of `value` over the threads before this one, and over the whole block of 256.
-__device__ int sum_before(int value, RunStorage& shared, int& total) {
+extern "C" __global__ void __launch_bounds__(256) mask_bits(
+    const float* soft, const MaskWindow* window, const long long* offset, const int* detection_count,
+    int prototype_height, int prototype_width, int frame_height, int frame_width, const MaskPlan* plan, int* task_runs,
+    unsigned* arena) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int warp = static_cast<int>(threadIdx.x) / 32;
-    int inclusive = value;
-    for (int step = 1; step < 32; step *= 2) {
-        const int before = __shfl_up_sync(FULL_WARP, inclusive, static_cast<unsigned>(step));
-        if (lane >= step) inclusive += before;
-    }
-    __syncthreads();  // the sums of the call before have been read
-    if (lane == 31) shared.of_warp[warp] = inclusive;
-    __syncthreads();
-    int result = inclusive - value;
-    total = 0;
-    for (int w = 0; w < BLOCK_WARPS; ++w) {
-        if (w < warp) result += shared.of_warp[w];
-        total += shared.of_warp[w];
-    }
-    return result;
-}
-
-extern "C" __global__ void __launch_bounds__(256) mask_runs_count(const unsigned* arena, const MaskWindow* window,
-                                                                 const long long* offset, const int* detection_count,
-                                                                 int* run_count) {
-    __shared__ RunStorage shared;
-    const int detection = static_cast<int>(blockIdx.x);
-    if (detection >= *detection_count) return;
-    const MaskWindow mine = window[detection];
-    int runs = 0;
-    for (int column = static_cast<int>(threadIdx.x); column < mine.words * WORD_BITS; column += 32 * BLOCK_WARPS) {
-        runs += walk_column(arena, mine, offset[detection], column, [](int, int, int) {});
-    }
-    int total;
-    sum_before(runs, shared, total);
-    if (threadIdx.x == 0) run_count[detection] = total;
-}
-
-extern "C" __global__ void __launch_bounds__(256) mask_runs_write(
-    const unsigned* arena, const MaskWindow* window, const long long* offset, const int* detection_count,
-    const int* run_count, int frame_height, int run_capacity, int* run_offset, int* run_start, int* run_end,
-    unsigned* status) {
-    __shared__ RunStorage shared;
-    const int tid = static_cast<int>(threadIdx.x);
-    const int detection = static_cast<int>(blockIdx.x);
-    const int count = *detection_count;
-    if (detection == 0 && tid == 0) run_offset[0] = 0;
-    if (detection >= count) return;
-    const MaskWindow mine = window[detection];
-    int base;
-    sum_before(tid < detection ? run_count[tid] : 0, shared, base);
-    const int end = base + run_count[detection];
-    if (tid == 0) run_offset[detection + 1] = end;
-    if (tid == 0 && end > run_capacity) atomicOr(status, STATUS_RUN_OVERFLOW);
-    for (int first = 0; first < mine.words * WORD_BITS; first += 32 * BLOCK_WARPS) {
-        const int column = first + tid;
-        const bool valid = column < mine.words * WORD_BITS;
-        const int runs = valid ? walk_column(arena, mine, offset[detection], column, [](int, int, int) {}) : 0;
-        int total;
-        const int place = base + sum_before(runs, shared, total);
-        if (runs > 0) {
-            const int position = (mine.word * WORD_BITS + column) * frame_height;
-            walk_column(arena, mine, offset[detection], column, [&](int run, int start, int stop) {
-                if (place + run >= run_capacity) return;
-                run_start[place + run] = position + start;
-                run_end[place + run] = position + stop;
-            });
-        }
-        base += total;
+    const int count = min(*detection_count, MAX_DETECTIONS);
+    const MaskPlan all = plan[count];
+    const Rows rows = {2 * prototype_height, 2 * frame_height, prototype_height - 1,
+                       __fdividef(static_cast<float>(frame_height), static_cast<float>(prototype_height)),
+                       __fdividef(0.5f, static_cast<float>(prototype_height))};
+    const int warps = static_cast<int>(gridDim.x) * BLOCK_WARPS;
+    int task = static_cast<int>(blockIdx.x) * BLOCK_WARPS + static_cast<int>(threadIdx.x) / 32;
+    for (; task < all.task; task += warps) {
+        const int detection = find_owner(plan, &MaskPlan::task, count, task, lane);
+        const MaskWindow mine = window[detection];
+        const int cuts = (mine.words + all.task_words - 1) / all.task_words;
+        const int place = task - plan[detection].task;
+        const int strip = place / cuts;
+        const int first = (place - strip * cuts) * all.task_words;
+        const int c = strip * 32 + lane;
+        const float* probability = soft + static_cast<long long>(detection) * prototype_height * prototype_width;
+        const LinearTap tap = linear_tap(min(mine.column + c, frame_width - 1), prototype_width, frame_width);
+        const bool valid = c < mine.columns;
+        const Column column = make_column(tap, mine, valid);
+        unsigned* out = arena + offset[detection] + static_cast<long long>(first) * mine.columns + c;
+        const int last = min(first + all.task_words, mine.words);
+        const int runs = sum_of_warp(make_words(column, probability + tap.low, rows, mine, prototype_width,
+                                                mine.word + first, mine.word + last, lane, valid, out));
+        if (lane == 0) task_runs[task] = runs;
     }
 }

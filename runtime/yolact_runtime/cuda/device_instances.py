@@ -39,9 +39,11 @@ class DeviceInstances:
         xyxy_relative: ``(n, 4)`` float32, (left, top, right, bottom) relative to the frame, not clipped.
         confidence: ``(n,)`` float32.
         class_id: ``(n,)`` int32, 0-based.
-        window: ``(n, 8)`` int32: where the bits of each mask lie; see ``kernels/mask_window.cuh``.
+        window: ``(n, 8)`` int32: where each mask can have pixels. Left, right, top and bottom in pixels of the
+            prototypes; first word and number of words of a column, each of 32 rows; first column and number of columns.
         offset: ``(n + 1,)`` int64: first word of each mask in `arena`.
-        arena: ``(words,)`` uint32: bits of all masks.
+        arena: ``(words,)`` uint32: bits of all masks. Bit ``b`` of ``arena[offset[i] + w * columns + c]`` is the pixel
+            of mask ``i`` in column ``column + c`` and row ``32 * (word + w) + b``; see ``kernels/mask_window.cuh``.
         stream: In which everything was, and is, computed.
     """
 

@@ -10,7 +10,7 @@ from yolact_plugins.driver.ownership import Owned, close_after_failure, close_al
 
 __all__ = ["DeviceKernels"]
 
-_FAMILIES = ("preprocess", "candidates", "fast_nms", "mask_assembly")
+_FAMILIES = ("preprocess", "candidates", "fast_nms", "mask_assembly", "mask_runs", "mask_views")
 
 
 class DeviceKernels(Owned):

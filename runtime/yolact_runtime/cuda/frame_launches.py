@@ -27,8 +27,6 @@ _FORMATS = {
 }
 # Arguments of `preprocess` that change with a frame that lies elsewhere.
 _FRAME, _CHROMA, _PITCH, _CHROMA_PITCH = range(4)
-# Blocks for one mask; its work is divided among them by strides.
-_BLOCKS_OF_A_MASK = 16
 _UNLIMITED_WORDS = np.int64(1 << 62)
 
 
@@ -47,6 +45,7 @@ class FrameLaunches:
         preprocess_elsewhere: The same of a frame in somebody else's, see :meth:`point_at`.
         detect: Network outputs to detections, in order.
         masks: Detections to bits and runs, in order.
+        download: Everything that a frame brings back, into the host's memory; comes last.
     """
 
     def __init__(
@@ -59,6 +58,7 @@ class FrameLaunches:
         cross = model.settings.method is NmsMethod.CROSS_CLASS
         self.detect = [*self._candidates(), *(self._cross_class() if cross else self._per_class())]
         self.masks = [*self._mask_bits(), *self._runs(), *(self._soft("rescoring_") if model.rescore else [])]
+        self.download = self._results()
 
     def point_at(self, pointers: tuple[int, ...], pitches: tuple[int, ...]) -> None:
         """Where `preprocess_elsewhere` reads from now on: planes on the GPU, and bytes from row to row of each."""
@@ -71,14 +71,14 @@ class FrameLaunches:
     def id_map(self, id_map: DeviceArray) -> Launch:
         """Masks to ``(H, W)`` int32 on demand."""
         height, width = self._layout.height, self._layout.width
-        grid = (ceil_div(width, 32), ceil_div(height, 8))
+        grid = (ceil_div(width, 256), ceil_div(height, 32))
         return self._launch(
             "mask_id_map", grid, 256, *self._held("arena window offset detection_count"), *self._size(), id_map
         )
 
     def dense(self, dense: DeviceArray) -> Launch:
         """Masks to ``(n, H, W)`` uint8 on demand."""
-        blocks = min(ceil_div(self._layout.height * self._layout.width, 256), 64)
+        blocks = min(ceil_div(self._layout.width, 256) * ceil_div(self._layout.height, 32), 64)
         names = "arena window offset detection_count"
         return self._launch(
             "mask_dense", (blocks, max(dense.shape[0], 1)), 256, *self._held(names), *self._size(), dense
@@ -187,19 +187,18 @@ class FrameLaunches:
         return self._held("detection_count detection_prior detection_class detection_confidence detection_xyxy status")
 
     def _mask_bits(self) -> list[Launch]:
-        grid = (_BLOCKS_OF_A_MASK, self._model.max_detections)
         _, height, width = self._model.prototype_shape
         return [
             *self._soft(""),
             self._launch(
                 "mask_bits",
-                grid,
+                (self._memory.filling_blocks,),
                 256,
                 *self._held("soft window offset detection_count"),
                 np.int32(height),
                 np.int32(width),
                 *self._size(),
-                self._arrays["arena"],
+                *self._held("plan task_runs arena"),
             ),
         ]
 
@@ -209,27 +208,29 @@ class FrameLaunches:
         prototypes, height, width = model.prototype_shape
         size = np.int32(height), np.int32(width)
         margin, words = (0.0, _UNLIMITED_WORDS) if prefix else (model.crop_margin, np.int64(self._memory.arena_words))
-        window, offset, soft = self._held(f"{prefix}window {prefix}offset {prefix}soft")
-        boxes = self._held("detection_xyxy detection_count")
+        window, offset, plan, soft = self._held(f"{prefix}window {prefix}offset {prefix}plan {prefix}soft")
         layout = self._launch(
             "mask_layout",
             (1,),
             256,
-            *boxes,
+            *self._held("detection_xyxy detection_count"),
             *size,
             *self._size(),
             np.float32(margin),
             words,
+            np.int32(self._memory.wanted_tasks),
             window,
             offset,
+            plan,
             self._arrays["status"],
         )
         probabilities = self._launch(
             f"mask_soft_{model.suffix}",
-            (_BLOCKS_OF_A_MASK, model.max_detections),
-            256,
+            (2 * self._memory.filling_blocks,),
+            128,
             *self._held("prototype mask_coefficient detection_prior detection_count"),
             window,
+            plan,
             np.int32(prototypes),
             *size,
             np.int32(bool(prefix)),
@@ -239,20 +240,29 @@ class FrameLaunches:
         return [layout, probabilities]
 
     def _runs(self) -> list[Launch]:
-        grid = (self._model.max_detections,)
-        held = self._held("arena window offset detection_count run_count")
         return [
-            self._launch("mask_runs_count", grid, 256, *held),
             self._launch(
                 "mask_runs_write",
-                grid,
+                (self._memory.filling_blocks,),
                 256,
-                *held,
+                *self._held("arena window offset detection_count plan task_runs"),
                 np.int32(self._layout.height),
                 np.int32(self._memory.run_capacity),
-                *self._held("run_offset run_start run_end status"),
-            ),
+                *self._held("run_offset device_run_start device_run_end status"),
+            )
         ]
+
+    def _results(self) -> Launch:
+        return self._launch(
+            "mask_results",
+            (self._memory.filling_blocks,),
+            256,
+            *self._held("results host_results"),
+            np.int32(self._arrays["results"].num_bytes),
+            *self._held("detection_count run_offset device_run_start device_run_end"),
+            np.int32(self._memory.run_capacity),
+            *self._held("run_start run_end"),
+        )
 
     def _held(self, names: str) -> list[DeviceArray]:
         return [self._arrays[name] for name in names.split()]

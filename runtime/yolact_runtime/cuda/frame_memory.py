@@ -22,6 +22,9 @@ __all__ = ["FrameMemory"]
 # Usual frames need a tenth. A frame that needs more is run again with more, and the memory stays.
 _FULL_MASKS, _RUNS_IN_A_COLUMN = 16, 64
 _WORD_BITS = 32
+# Kernels that divide a list of work among their warps fill a GPU with 48 warps on each multiprocessor: all that an Orin
+# holds, three quarters of an H100's.
+_WARPS_OF_A_BLOCK, _BLOCKS_OF_A_MULTIPROCESSOR = 8, 6
 
 
 class FrameMemory:
@@ -39,6 +42,8 @@ class FrameMemory:
         results: What a frame downloads, on the host, by name; valid until the next frame.
         arena_words: Room for the bits of masks, in words of 32 pixels.
         run_capacity: Room for runs.
+        filling_blocks: Of 256 threads, for a grid that fills the GPU.
+        wanted_tasks: Into so many the bits of a frame's masks are divided, or a few more.
         staging: Where a frame in host memory is put, ``(bytes,)`` uint8 of pinned memory.
     """
 
@@ -50,14 +55,19 @@ class FrameMemory:
         self.arena_words = self.run_capacity = 0
         self.staging: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._max_detections = model.max_detections
+        self._task_capacity = 0
+        self.filling_blocks = device.num_multiprocessors * _BLOCKS_OF_A_MULTIPROCESSOR
+        self.wanted_tasks = self.filling_blocks * _WARPS_OF_A_BLOCK
         results = _plan_results(model.max_detections)
         try:
             self._allocate("work", _plan_work(model))
             self._allocate("results", results)
-            pinned = self._keep("results on the host", PinnedBuffer(device, results.num_bytes))
-            self.results.update(results.on_host(pinned))
+            mapped = self._keep("results on the host", MappedBuffer(device, results.num_bytes))
+            self.results.update(results.on_host(mapped))
+            # A frame whose kernels never ran has found nothing, rather than garbage.
+            mapped.host_array((results.num_bytes,), np.uint8)[:] = 0
             # One copy brings all results: both sides have the same layout.
-            self.download = pinned.host_array((results.num_bytes,), np.uint8)
+            self.arrays["host_results"] = mapped.device_array((results.num_bytes,), np.uint8)
             self.arrays["results"] = self._buffer("results").array((results.num_bytes,), np.uint8)
         except BaseException:
             close_after_failure(self.close)
@@ -74,10 +84,17 @@ class FrameMemory:
         Returns:
             Something was allocated: pointers that were handed out before are void.
         """
-        full = layout.height * -(-layout.width // _WORD_BITS)
+        strips, words = -(-layout.width // _WORD_BITS), -(-layout.height // _WORD_BITS)
+        full = layout.width * words
         arena = max(arena_words, min(_FULL_MASKS, self._max_detections) * full, 1)
         runs = max(run_capacity, _RUNS_IN_A_COLUMN * layout.width)
-        wanted = (layout.num_bytes > self.staging.size, arena > self.arena_words, runs > self.run_capacity)
+        tasks = self.wanted_tasks + self._max_detections * (strips + words)
+        wanted = (
+            layout.num_bytes > self.staging.size,
+            arena > self.arena_words,
+            runs > self.run_capacity,
+            tasks > self._task_capacity,
+        )
         if wanted[0]:
             self._fit_frame(layout.num_bytes)
         if wanted[1]:
@@ -88,6 +105,12 @@ class FrameMemory:
             self.arena_words = arena
         if wanted[2]:
             self._fit_runs(runs)
+        if wanted[3]:
+            plan = MemoryPlan()
+            plan.add("task_runs", (tasks,), np.int32)
+            self._task_capacity = 0
+            self._allocate("tasks", plan)
+            self._task_capacity = tasks
         return any(wanted)
 
     def first_rows(self, array: DeviceArray, count: int) -> DeviceArray:
@@ -116,15 +139,17 @@ class FrameMemory:
         self.staging = pinned.host_array((num_bytes,), np.uint8)
 
     def _fit_runs(self, capacity: int) -> None:
-        """Runs are written by the kernel into the host's memory: only those that there are cross the bus."""
-        plan = MemoryPlan()
-        plan.add("run_start", (capacity,), np.int32)
-        plan.add("run_end", (capacity,), np.int32)
+        """Runs are found in the GPU's memory; a kernel copies those that there are into the host's."""
+        here, there = MemoryPlan(), MemoryPlan()
+        for name in ("run_start", "run_end"):
+            here.add(name, (capacity,), np.int32)
+            there.add(f"device_{name}", (capacity,), np.int32)
         self.run_capacity = 0
-        self._drop("runs")
-        mapped = self._keep("runs", MappedBuffer(self._device, plan.num_bytes))
-        self.arrays.update(plan.on_device(mapped))
-        self.results.update(plan.on_host(mapped))
+        self._drop("runs on the host")
+        mapped = self._keep("runs on the host", MappedBuffer(self._device, here.num_bytes))
+        self.arrays.update(here.on_device(mapped))
+        self.results.update(here.on_host(mapped))
+        self._allocate("runs", there)
         self.run_capacity = capacity
 
     def _allocate(self, name: str, plan: MemoryPlan) -> None:
@@ -179,7 +204,7 @@ def _plan_work(model: FrameModel) -> MemoryPlan:
     _, height, width = model.prototype_shape
     for prefix in ("", "rescoring_") if model.rescore else ("",):
         plan.add(f"{prefix}window", (rows, 8), np.int32)
+        plan.add(f"{prefix}plan", (rows + 1, 4), np.int32)
         plan.add(f"{prefix}soft", (rows, height, width), np.float32)
     plan.add("rescoring_offset", (rows + 1,), np.int64)
-    plan.add("run_count", (rows,), np.int32)
     return plan

@@ -1,8 +1,9 @@
 """One frame in flight: its stream, its memory, its place in the network, and the CUDA graph of its way.
 
 The way of a frame: upload (none on machines where CPU and GPU share memory, and for frames that are on the GPU),
-preprocess, network, candidates, Fast NMS, masks, one small download. The first frame of a size and format is enqueued
-piece by piece; from the second on it is one launch of a CUDA graph, where the backend allows that.
+preprocess, network, candidates, Fast NMS, masks, and a kernel that copies the results to the host. The first frame of a
+size and format is enqueued piece by piece; from the second on it is one launch of a CUDA graph, where the backend allows
+that.
 """
 
 from __future__ import annotations
@@ -162,8 +163,8 @@ class FrameSlot:
         self._context.enqueue(stream)
 
     def enqueue_download(self, stream: Stream) -> None:
-        """Everything that a frame brings back, but for the runs, which the kernel writes where the host reads them."""
-        self.memory.arrays["results"].download(self.memory.download, stream)
+        """Everything that a frame brings back, and only as many runs as there are: a kernel copies it to the host."""
+        self.launches.download.enqueue(stream)
 
     def enqueue_all(self, stream: Stream) -> None:
         """The whole way of a frame in host memory, piece by piece: what a graph is captured of."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,148 +10,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.kernel_host import kernels_of, needs_kernels, poisoned
+from support.kernel_host import needs_kernels
+from support.mask_scenes import (
+    ARENA_OVERFLOW,
+    LIMIT,
+    NOT_FINITE,
+    Assembled,
+    Float,
+    Scene,
+    assemble,
+    dense,
+    id_map,
+    make_scene,
+    runs,
+    unpack,
+)
 from support.properties import example_count, examples, some_of
 from yolact_plugins import reference
 from yolact_runtime.masks.masks import Masks
 
 pytestmark = needs_kernels()
 
-Float = npt.NDArray[np.float32]
-NOT_FINITE, LIMIT, ARENA_OVERFLOW, RUN_OVERFLOW = 1, 4, 8, 16
 CASES_IN_AN_EXAMPLE = 5 if example_count(60) > 2 else 1
-KERNELS = "mask_assembly"
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Detections of one frame, with the network's outputs behind them."""
-
-    prototype: npt.NDArray[Any]  # (K, Hp, Wp)
-    coefficient: npt.NDArray[Any]  # (P, K)
-    prior: npt.NDArray[np.int32]  # (n,)
-    xyxy: Float  # (n, 4)
-    height: int
-    width: int
-    margin: float = 0.0
-    fill: bool = False
-
-    @property
-    def frame(self) -> tuple[np.int32, np.int32]:
-        return np.int32(self.height), np.int32(self.width)
-
-
-class Assembled(NamedTuple):
-    """What the kernels made, in their own buffers."""
-
-    scene: Scene
-    num_detections: npt.NDArray[np.int32]
-    window: npt.NDArray[np.int32]
-    offset: npt.NDArray[np.int64]
-    soft: Float
-    arena: npt.NDArray[np.uint32]
-    status: npt.NDArray[np.uint32]
-    seed: int
-
-    @property
-    def bits(self) -> list[npt.NDArray[Any]]:
-        return [self.arena, self.window, self.offset, self.num_detections]
-
-
-def make_scene(rng: np.random.Generator, n: int, frame: tuple[int, int], proto: tuple[int, int, int]) -> Scene:
-    centre, size = rng.uniform(-0.2, 1.2, (n, 2)), rng.choice([0.02, 0.2, 0.6, 1.5], (n, 1)) * rng.random((n, 2))
-    xyxy = np.concatenate([centre - size / 2, centre + size / 2], axis=1).astype(np.float32)
-    odd = rng.random(n)
-    xyxy[odd < 0.05] += 3  # far outside
-    xyxy[(odd > 0.05) & (odd < 0.1)] = xyxy[(odd > 0.05) & (odd < 0.1)][:, [2, 3, 0, 1]]
-    xyxy[(odd > 0.1) & (odd < 0.15), 2:] = xyxy[(odd > 0.1) & (odd < 0.15), :2]
-    xyxy[(odd > 0.15) & (odd < 0.18), 1] = rng.choice([np.nan, np.inf, -3e38])
-    priors = n + int(rng.integers(1, 5))
-    dtype = rng.choice(["float32", "float16"])
-    return Scene(
-        # Not cut off at 0 as a network's are: where all are 0 every probability is one half, and rounding decides.
-        rng.normal(0, 1.5, proto).astype(dtype),
-        np.tanh(rng.normal(0, 1, (priors, proto[0]))).astype(dtype),
-        rng.integers(0, priors, n).astype(np.int32),
-        xyxy,
-        *frame,
-        margin=float(rng.choice([0.0, 0.0, 0.1, 2.5, np.inf])),
-        fill=bool(rng.integers(2)),
-    )
-
-
-def assemble(scene: Scene, arena_words: int | None = None, room: int = 2, seed: int = 0) -> Assembled:
-    kernels = kernels_of(KERNELS)
-    n, rows = len(scene.xyxy), len(scene.xyxy) + room
-    prototypes, *size = scene.prototype.shape
-    hp_wp = [np.int32(side) for side in size]
-    xyxy, prior = poisoned((rows, 4), np.float32), poisoned(rows, np.int32)
-    xyxy[:n], prior[:n] = scene.xyxy, scene.prior
-    count, status = np.array([n], np.int32), np.zeros(1, np.uint32)
-    window, offset = poisoned((rows, 8), np.int32), poisoned(rows + 1, np.int64)
-    soft = poisoned((rows, *size), np.float32)
-    # Enough for all words of the frame in every mask, unless the test says otherwise.
-    words = max(n, 1) * scene.height * -(-scene.width // 32) if arena_words is None else arena_words
-    arena = poisoned(words, np.uint32)
-    layout = [xyxy, count, *hp_wp, *scene.frame, np.float32(scene.margin), np.int64(words), window, offset, status]
-    kernels("mask_layout", (1,), (256,), layout, seed)
-    suffix = "f16" if scene.prototype.dtype == np.float16 else "f32"
-    inputs = [scene.prototype, scene.coefficient, prior, count, window]
-    sizes = [np.int32(prototypes), *hp_wp, np.int32(scene.fill)]
-    kernels(f"mask_soft_{suffix}", (2, rows), (256,), [*inputs, *sizes, soft, status], seed)
-    kernels("mask_bits", (3, rows), (256,), [soft, window, offset, count, *hp_wp, *scene.frame, arena], seed)
-    assert (window[n:].view(np.uint8) == 0xCD).all()
-    assert (soft[n:].view(np.uint8) == 0xCD).all()
-    return Assembled(scene, count, window, offset, soft, arena, status, seed)
-
-
-def unpack(result: Assembled) -> npt.NDArray[np.bool_]:
-    """Masks from the arena, by the rule of ``mask_window.cuh``."""
-    scene = result.scene
-    masks = np.zeros((len(scene.xyxy), scene.height, -(-scene.width // 32) * 32), bool)
-    for mask, row, offset in zip(masks, result.window, result.offset, strict=False):
-        _, _, _, _, word, words, top, rows = row.tolist()
-        packed = result.arena[offset : offset + words * rows].reshape(rows, words)
-        bits = np.unpackbits(packed.view(np.uint8).reshape(rows, 4 * words), axis=1, bitorder="little").astype(bool)
-        mask[top : top + rows, 32 * word : 32 * (word + words)] = bits
-    assert not masks[:, :, scene.width :].any()
-    return masks[:, :, : scene.width]
-
-
-def dense(result: Assembled) -> npt.NDArray[np.bool_]:
-    scene = result.scene
-    out = poisoned((len(scene.xyxy), scene.height, scene.width), np.uint8)
-    kernels_of(KERNELS)("mask_dense", (2, len(out)), (256,), [*result.bits, *scene.frame, out], result.seed)
-    assert (out <= 1).all()
-    return out.astype(bool)
-
-
-def id_map(result: Assembled) -> npt.NDArray[np.int32]:
-    scene = result.scene
-    out = poisoned((scene.height, scene.width), np.int32)
-    grid = (-(-scene.width // 32), -(-scene.height // 8))
-    kernels_of(KERNELS)("mask_id_map", grid, (256,), [*result.bits, *scene.frame, out], result.seed)
-    return out
-
-
-def runs(result: Assembled, capacity: int) -> tuple[npt.NDArray[np.int32], ...]:
-    """``(offset, start, end)`` of all runs."""
-    kernels, rows = kernels_of(KERNELS), len(result.window)
-    count, offset = poisoned(rows, np.int32), poisoned(rows + 1, np.int32)
-    start, end = poisoned(capacity, np.int32), poisoned(capacity, np.int32)
-    kernels("mask_runs_count", (rows,), (256,), [*result.bits, count], result.seed)
-    sizes = (np.int32(result.scene.height), np.int32(capacity))
-    kernels(
-        "mask_runs_write",
-        (rows,),
-        (256,),
-        [*result.bits, count, *sizes, offset, start, end, result.status],
-        result.seed,
-    )
-    used = min(int(offset[len(result.scene.xyxy)]), capacity)
-    for rest in (start[used:], end[used:]):
-        assert (rest.view(np.uint8) == 0xCD).all()
-    return offset[: len(result.scene.xyxy) + 1], start[:used], end[:used]
 
 
 def tolerance(scene: Scene) -> Float:
@@ -193,6 +71,29 @@ def check(scene: Scene, seed: int = 0, clear_share: float = 0.0) -> Assembled:
     return result
 
 
+def exact_masks(soft: Float, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Across columns first, then down the rows, every operation rounded: what each pixel of the kernel computes to."""
+    columns, rows = taps(soft.shape[2], width), taps(soft.shape[1], height)
+    across = soft[:, :, columns[0]] * (1 - columns[2]) + soft[:, :, columns[1]] * columns[2]
+    weight = rows[2][:, None]
+    return across[:, rows[0]] * (1 - weight) + across[:, rows[1]] * weight > 0.5
+
+
+def taps(source: int, target: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float]:
+    """As in ``linear_taps.cuh``: lower and upper tap, and the upper one's weight."""
+    numerator = np.maximum((2 * np.arange(target) + 1) * source - target, 0)
+    low = np.minimum(numerator // (2 * target), source - 1)
+    fraction = (numerator - low * 2 * target).astype(np.float32) / np.float32(2 * target)
+    return low, np.minimum(low + 1, source - 1), np.where(low == source - 1, np.float32(0), fraction)
+
+
+def whole_frame(frame: tuple[int, int], proto: tuple[int, int], n: int = 1) -> Scene:
+    """Masks without a crop."""
+    one = np.ones((1, 1), np.float32)
+    prior, boxes = np.zeros(n, np.int32), np.tile(np.array([0, 0, 1, 1], np.float32), (n, 1))
+    return Scene(np.zeros((1, *proto), np.float32), one, prior, boxes, *frame, margin=np.inf)
+
+
 sides = st.one_of(st.integers(1, 12), st.integers(1, 100))
 
 
@@ -204,6 +105,59 @@ def test_kernels_equal_the_reference(seed: int, height: int, width: int) -> None
         prototype = (int(rng.integers(1, 40)), int(rng.integers(1, 30)), int(rng.integers(1, 30)))
         n = int(rng.choice([0, 1, 3, 9]))
         check(make_scene(rng, n, (height, width), prototype), seed % 5)
+
+
+@examples(120)
+@given(st.integers(0, 2**32 - 1))
+def test_every_pixel_is_decided_as_if_computed_by_itself(seed: int) -> None:
+    """Words are settled by the sides of probabilities, or by where a column crosses one half; these lie close to it."""
+    rng = np.random.default_rng(seed)
+    height, width = map(int, rng.choice([1, 2, 5, 31, 32, 33, 64, 65, 100, 129, 300, 555], 2))
+    scene = make_scene(rng, int(rng.integers(1, 5)), (height, width), (1, *map(int, rng.integers(1, 40, 2))))
+    shape = (len(scene.xyxy), *scene.prototype.shape[1:])
+    steps = rng.integers(-8, 9, shape) * 2.0 ** -rng.integers(16, 26, shape)
+    soft = np.clip(rng.choice(rng.random(8), shape) if seed % 3 else rng.choice([0, 0.25, 0.5, 0.75, 1], shape), 0, 1)
+    soft = np.where(rng.random(shape) < 0.5, np.clip(rng.choice([soft, 0.5 + 0 * soft]) + steps, 0, 1), soft)
+    given = soft.astype(np.float32)
+    result = assemble(scene, seed=seed % 5, wanted_tasks=int(rng.choice([1, 7, 1000])), given=given)
+    cropped = np.zeros_like(given)
+    for into, mask, (left, right, top, bottom) in zip(cropped, given, result.window[:, :4].tolist(), strict=False):
+        into[top:bottom, left:right] = mask[top:bottom, left:right]
+    assert (unpack(result) == exact_masks(cropped, height, width)).all()
+
+
+@pytest.mark.parametrize("exponent", [16, 18, 19, 20, 21, 22, 24])
+@pytest.mark.parametrize(("rows", "height"), [(3, 3), (3, 24), (3, 1000), (138, 1080), (100, 60)])
+def test_gradients_that_cross_one_half_slowly(rows: int, height: int, exponent: int) -> None:
+    """The slower a column crosses one half, the nearer its rows come to it, on both sides of the margins."""
+    given = np.full((1, rows, 33), 0.5, np.float32)
+    offsets = np.linspace(-2, 2, rows)[:, None] * np.linspace(-1, 1, 33) + np.linspace(-0.5, 0.5, 33)
+    given += (offsets * 2.0**-exponent).astype(np.float32)
+    result = assemble(whole_frame((height, 40), (rows, 33)), given=given)
+    assert (unpack(result) == exact_masks(given, height, 40)).all()
+
+
+@pytest.mark.parametrize("wanted", [1, 5, 100_000])
+def test_tasks_hold_all_strips_once(wanted: int) -> None:
+    rng = np.random.default_rng(9)
+    scene = make_scene(rng, 40, (700, 500), (2, 30, 30))
+    result = assemble(scene, wanted_tasks=wanted)
+    words, columns = result.window[:40, 5], result.window[:40, 7]
+    task_words = int(result.plan[40, 3])
+    assert task_words == max(4, int((words * columns).sum()) // 32 // wanted)
+    strips = -(-columns // 32)
+    sizes = np.stack([strips, strips * -(-words // task_words)], axis=1)
+    assert (result.plan[:41, :2] == np.concatenate([np.zeros((1, 2)), sizes.cumsum(axis=0)])).all()
+    assert result.plan[40, 1] <= len(result.task_runs)
+    assert (result.task_runs[result.plan[40, 1] :].view(np.uint8) == 0xCD).all()
+    assert (unpack(result) == unpack(assemble(scene))).all()
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 1, 1), (1, 0, 1, 1), (0, 0, 1, 1), (-3, -3, 4, 4)])
+@pytest.mark.parametrize("frame", [(1, 1), (33, 31), (64, 96), (31, 300)])
+def test_windows_that_touch_borders(box: tuple[int, ...], frame: tuple[int, int]) -> None:
+    scene = make_scene(np.random.default_rng(10), 1, frame, (3, 9, 11))
+    check(dataclasses.replace(scene, xyxy=np.array([box], np.float32), margin=0.0, fill=False))
 
 
 @pytest.mark.parametrize(("height", "width"), [(2, 7680), (4320, 3), (1, 16384), (138, 138)])
@@ -220,6 +174,18 @@ def test_a_probability_of_one_half_is_outside() -> None:
     scene.xyxy[:] = [0, 0, 1, 1]
     result = assemble(scene)  # as large as the prototypes: nothing is interpolated, nothing rounded
     assert not unpack(result).any()
+
+
+def test_masks_of_the_whole_frame() -> None:
+    scene = whole_frame((75, 90), (20, 30), 3)
+    result = assemble(scene, given=np.ones((3, 20, 30), np.float32))
+    assert unpack(result).all()
+    assert result.offset[3] == 3 * 3 * 90
+    offset, start, end = runs(result, 1000)
+    assert offset.tolist() == [0, 90, 180, 270]
+    assert start.tolist() == [*range(0, 75 * 90, 75)] * 3
+    assert (end - start == 75).all()
+    assert (id_map(result) == 1).all()
 
 
 def test_more_than_a_hundred_detections() -> None:
@@ -255,20 +221,6 @@ def test_an_arena_that_is_too_small_is_reported_and_not_overrun() -> None:
         assert (unpack(result)[fits] == masks[fits]).all()
         assert (id_map(result) == reference.id_map(unpack(result))).all()
         assert (dense(result) == unpack(result)).all()
-
-
-def test_a_buffer_of_runs_that_is_too_small_is_reported_and_not_overrun() -> None:
-    rng = np.random.default_rng(4)
-    result = assemble(make_scene(rng, 5, (40, 90), (4, 16, 16)))
-    offset, start, end = runs(result, 10_000)
-    assert result.status[0] == 0
-    for capacity in some_of(int(offset[5])):
-        result.status[0] = 0
-        less_offset, less_start, less_end = runs(result, capacity)
-        assert result.status[0] == RUN_OVERFLOW
-        assert less_offset.tolist() == offset.tolist()
-        assert less_start.tolist() == start[:capacity].tolist()
-        assert less_end.tolist() == end[:capacity].tolist()
 
 
 def test_values_that_are_not_finite_are_reported() -> None:

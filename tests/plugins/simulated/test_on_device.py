@@ -20,7 +20,7 @@ pytestmark = needs_tool("g++")
 def masks(monkeypatch: pytest.MonkeyPatch) -> Iterator[DeviceKernels]:
     share_kernels(monkeypatch)
     with host_gpu() as device, Stream(device) as stream:
-        kernels = DeviceKernels(device, stream, "mask_assembly")
+        kernels = DeviceKernels(device, stream, "mask_views")
         yield kernels
         kernels.close()
 
@@ -37,9 +37,9 @@ def test_bytes_between_rows_travel_with_an_array() -> None:
 
 
 def dense(masks: DeviceKernels, out: np.ndarray, grid: tuple[int, int] = (2, 1)) -> None:  # type: ignore[type-arg]
-    """One mask of the left half of a frame of 4 x 64 pixels, whose bits are one word a row."""
-    arena, offset, count = np.full(4, 2**32 - 1, np.uint32), np.array([0, 4], np.int64), np.array([1], np.int32)
-    window = np.array([[0, 0, 0, 0, 0, 1, 0, 4]], np.int32)
+    """One mask of the left half of a frame of 4 x 64 pixels, whose bits are one word a column."""
+    arena, offset, count = np.full(32, 2**4 - 1, np.uint32), np.array([0, 32], np.int64), np.array([1], np.int32)
+    window = np.array([[0, 0, 0, 0, 0, 1, 0, 32]], np.int32)
     arguments = [arena, window, offset, count, np.int32(4), np.int32(64), out]
     masks("mask_dense", grid, (256,), arguments)
 

@@ -47,6 +47,9 @@ using dim3 = uint3;
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 inline uint3 threadIdx, blockIdx, blockDim, gridDim;
@@ -382,6 +385,12 @@ inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline unsigned __float_as_uint(float value) { return static_cast<unsigned>(cuda_host::pack(value)); }
 inline float __uint_as_float(unsigned bits) { return cuda_host::unpack<float>(bits); }
+// On a GPU within 2 steps; kernels that use it say why that is enough.
+inline float __fdividef(float a, float b) { return a / b; }
+inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
+    shift %= 32;
+    return shift ? high << shift | low >> (32 - shift) : high;
+}
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
 inline int __clz(unsigned bits) { return bits ? __builtin_clz(bits) : 32; }

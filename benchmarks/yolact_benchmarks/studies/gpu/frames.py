@@ -32,7 +32,6 @@ from yolact_benchmarks.studies.gpu.stage_options import NOT_MEASURED, Scale, ope
 from yolact_benchmarks.studies.timing import time_interleaved
 from yolact_plugins.driver.cuda_graph import Graph
 from yolact_plugins.driver.driver import Device, Stream
-from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.cuda.frame_slot import FrameSlot
 from yolact_runtime.model.manifest import Manifest
@@ -47,8 +46,6 @@ OBJECTS = ((100, 0.025), (1, 0.45), (10, 0.025), (1, 0.025), (20, 0.3))
 # There is no network: its outputs are copied to where it would leave them.
 _REPLAYED = "copy of stored outputs"
 _POSTPROCESSING = ("candidates", "nms", "masks", "download")
-# Where the pointers of runs stand among the arguments of `mask_runs_write`.
-_RUN_ARGUMENTS = {"run_start": 8, "run_end": 9}
 Outputs = dict[str, npt.NDArray[Any]]
 Peer = Callable[[Outputs, Manifest, int, int], "Callable[[], int] | None"]
 
@@ -124,7 +121,6 @@ def measure_scene(
         row |= {"bytes": moved_bytes(slot, found), "gpu_us": _gpu_times(slot, scale)}
         row["postprocess_us"] = sum(row["gpu_us"][name] for name in _POSTPROCESSING)
         row["kernels_us"] = _kernel_times(slot, scale)
-        row["mask_runs_write_to_gpu_us"] = _runs_in_gpu_memory(slot, scale)
         row["host_us"] = _host_times(segmenter, path, slot, found, frame, scale)
         row["postprocess_call_us"], row["dense"] = _beside(path, slot, found, work, scale)
         return row
@@ -157,23 +153,9 @@ def _gpu_times(slot: FrameSlot, scale: Scale) -> dict[str, float]:
 
 
 def _kernel_times(slot: FrameSlot, scale: Scale) -> dict[str, float]:
-    launches = [slot.launches.preprocess, *slot.launches.detect, *slot.launches.masks]
+    launches = [slot.launches.preprocess, *slot.launches.detect, *slot.launches.masks, slot.launches.download]
     inner, repeats = scale.of(20), scale.of(20)
     return {launch.name: time_replays(slot.stream, launch.enqueue, repeats, inner) for launch in launches}
-
-
-def _runs_in_gpu_memory(slot: FrameSlot, scale: Scale) -> float:
-    """The kernel that writes runs into the host's memory, writing them on the GPU instead: the rest is the bus."""
-    (launch,) = (each for each in slot.launches.masks if each.name == "mask_runs_write")
-    arrays, capacity = slot.memory.arrays, slot.memory.run_capacity
-    with DeviceBuffer(slot.stream.device, 8 * capacity) as buffer:
-        for i, position in enumerate(_RUN_ARGUMENTS.values()):
-            launch.arguments.replace(position, np.uint64(buffer.pointer + 4 * capacity * i))
-        try:
-            return time_replays(slot.stream, launch.enqueue, scale.of(20), scale.of(20))
-        finally:
-            for name, position in _RUN_ARGUMENTS.items():
-                launch.arguments.replace(position, np.uint64(arrays[name].pointer))
 
 
 def _host_times(

@@ -23,7 +23,8 @@ _PYTEST = (
     "-m pytest -q -rs -p no:randomly -p no:cacheprovider -W default --color=no -o addopts= --import-mode=importlib"
 )
 _KERNEL_SUITES = tuple(
-    f"tests/plugins/kernels/test_{family}.py" for family in ("preprocess", "candidates", "fast_nms", "mask_assembly")
+    f"tests/plugins/kernels/test_{family}.py"
+    for family in ("preprocess", "candidates", "fast_nms", "mask_assembly", "mask_runs", "mask_views")
 )
 _FRAME_SUITE = "tests/runtime/cuda/test_on_a_gpu.py"
 _PROFILE_NAME = "ncu.csv"

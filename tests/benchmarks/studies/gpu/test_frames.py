@@ -53,12 +53,11 @@ def test_a_scene_is_measured_from_kernels_to_calls() -> None:
     assert list(row["kernels_us"]) == [
         "preprocess_f32",
         *("candidates_score_f32", "candidates_gather_f32", "fast_nms_class", "fast_nms_merge"),
-        *("mask_layout", "mask_soft_f32", "mask_bits", "mask_runs_count", "mask_runs_write"),
+        *("mask_layout", "mask_soft_f32", "mask_bits", "mask_runs_write", "mask_results"),
     ]
     # The simulated clock gives every work between two events a millisecond.
     assert row["postprocess_us"] == 4000
     assert list(row["host_us"]) == ["call", "copy of the frame to pinned memory", "instances from runs"]
-    assert row["mask_runs_write_to_gpu_us"] > 0
     assert row["postprocess_call_us"] > 0
     json.dumps(row, allow_nan=False)
 
@@ -68,27 +67,6 @@ def test_half_outputs_and_no_pytorch_with_cuda() -> None:
         row = measure_scene(device, scaled_manifest(SMALL), Scene(1, 0.4, 60, 80, "float16"), SMALL)
     assert row["dense"] == {"not_measured": "there is no PyTorch with CUDA here"}
     assert "mask_soft_f16" in row["kernels_us"]
-
-
-def test_runs_are_written_to_the_host_again_after_they_were_timed_elsewhere() -> None:
-    manifest = small_manifest()
-    frame = np.zeros((60, 80, 3), np.uint8)
-    options = SegmenterOptions(min_confidence=0.3, frames_in_flight=1)
-    with host_gpu() as device:
-        network = ReplayNetwork(device, manifest, raw_outputs(manifest, THINGS))
-        with Segmenter(manifest, network, None, options) as segmenter:
-            before = segmenter(frame)
-            path = segmenter.frame_path
-            assert isinstance(path, DevicePath)
-            slot = path.start(frame)
-            count = slot.finish()
-            frames._runs_in_gpu_memory(slot, SMALL)
-            slot.memory.results["run_start"][:] = -1
-            slot.enqueue_all(slot.stream)
-            slot.stream.synchronize()
-            after = path.read(slot, count)
-            path.give_back(slot)
-    assert (after.mask.dense() == before.mask.dense()).all()
 
 
 def test_the_floor_counts_every_byte_once() -> None:
