@@ -1,9 +1,9 @@
 """One frame in flight: its stream, its memory, its place in the network, and the CUDA graph of its way.
 
 The way of a frame: upload (none on machines where CPU and GPU share memory, and for frames that are on the GPU),
-preprocess, network, candidates, Fast NMS, masks, and a kernel that copies the results to the host. The first frame of a
-size and format is enqueued piece by piece; from the second on it is one launch of a CUDA graph, where the backend allows
-that.
+preprocess, network, candidates, Fast NMS, masks, and a kernel that copies the results to the host. The first frame of
+a size and format is enqueued piece by piece; from the second on it is one launch of a CUDA graph, where the backend
+allows that.
 """
 
 from __future__ import annotations
