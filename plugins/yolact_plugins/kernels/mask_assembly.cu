@@ -157,20 +157,23 @@ extern "C" __global__ void __launch_bounds__(128) mask_soft_f16(
 constexpr float CLEAR = 9.5367431640625e-7f;  // 2^-20
 constexpr float SURELY_INSIDE = 0.5f + CLEAR, SURELY_OUTSIDE = 0.5f - CLEAR;
 
-// A column of the frame between two columns of the prototypes. Outside of the crop window probabilities are 0: there
-// `soft` need not have been written.
+// A column of the frame between two columns of the prototypes. Outside of the crop window probabilities are 0, and `soft`
+// need not have been written: a tap there has the weight 0, and is read from a column inside.
 struct Column {
-    bool has_low, has_high;
-    float fraction, rest;  // weights of the column to the right, and of this one
+    int low, high;  // prototype columns
+    float low_weight, high_weight;
 };
+
+__device__ __forceinline__ Column make_column(const LinearTap& tap, const MaskWindow& window, bool valid) {
+    const bool has_low = valid && tap.low >= window.left && tap.low < window.right;
+    const bool has_high = valid && tap.high >= window.left && tap.high < window.right;
+    return {min(max(tap.low, window.left), window.right - 1), min(max(tap.high, window.left), window.right - 1),
+            has_low ? 1.0f - tap.fraction : 0.0f, has_high ? tap.fraction : 0.0f};
+}
 
 struct Taps {
     float low, high;
 };
-
-__device__ __forceinline__ Taps read_taps(const Column& column, const float* low) {
-    return {column.has_low ? low[0] : 0.0f, column.has_high ? low[1] : 0.0f};
-}
 
 // The probability of one prototype row at a column, and on which side of one half it stays for sure.
 constexpr unsigned UNSURE = 0, INSIDE = 1, OUTSIDE = 2;
@@ -181,7 +184,7 @@ struct Row {
 };
 
 __device__ __forceinline__ Row make_row(const Column& column, const Taps& taps) {
-    const float value = taps.low * column.rest + taps.high * column.fraction;
+    const float value = taps.low * column.low_weight + taps.high * column.high_weight;
     return {value, value > SURELY_INSIDE ? INSIDE : value < SURELY_OUTSIDE ? OUTSIDE : UNSURE};
 }
 
@@ -190,20 +193,20 @@ __device__ __forceinline__ Row make_row(const Column& column, const Taps& taps) 
 struct Rows {
     int step;          // of the numerator, from one frame row to the next: 2 Hp
     int whole;         // from one prototype row to the next: 2 H
-    int last;          // prototype row
+    int last;          // row of the prototypes
     float frame_rows;  // in a prototype row: H / Hp
     float of_step;     // 1 / step
 };
 
-__device__ __forceinline__ float row_fraction(const Rows& rows, int upper, int numerator) {
-    if (upper == rows.last) return 0.0f;
+__device__ __forceinline__ float row_fraction(const Rows& rows, bool is_last, int numerator) {
+    if (is_last) return 0.0f;
     return static_cast<float>(max(numerator, 0)) / static_cast<float>(rows.whole);
 }
 
-// Bits of the frame rows `mine` of a word between prototype rows `upper` and upper + 1, where the values of some lane do
-// not settle them. `numerator` is that of the row with the lane's number.
+// Bits of the frame rows `mine` of a word between two prototype rows, where the values of some lane do not settle them;
+// `is_last`: below the last row, which is then both. `numerator` is that of the frame row with the lane's number.
 __device__ __forceinline__ unsigned mixed_bits(const Row& above, const Row& below, unsigned mine, const Rows& rows,
-                                               int upper, int numerator, int lane) {
+                                               bool is_last, int numerator, int lane) {
     if (mine == 0) return 0;
     // Where one value is inside and the other outside, all rows before the crossing are as the upper one. The position
     // computed here is off by less than `tolerance` rows: the steps of `slope`, `ratio` and the two products, each of
@@ -222,7 +225,7 @@ __device__ __forceinline__ unsigned mixed_bits(const Row& above, const Row& belo
         const unsigned as_above = same ? FULL_WARP : upper_rows;
         return mine & (above.side == INSIDE ? as_above : ~as_above);
     }
-    const float fraction = row_fraction(rows, upper, numerator);
+    const float fraction = row_fraction(rows, is_last, numerator);
     unsigned bits = 0;
     for (unsigned rest = mine; rest != 0; rest &= rest - 1) {
         const int row = __ffs(static_cast<int>(rest)) - 1;
@@ -234,21 +237,28 @@ __device__ __forceinline__ unsigned mixed_bits(const Row& above, const Row& belo
 
 // Goes down the prototype rows of a window at one column: the rows above and below where it is, and what lies ahead.
 struct Walk {
-    int upper, stop;   // prototype row above; none is gone to beyond `stop`
-    int bottom, pitch;
-    const float* ahead;  // prototype row upper + 2 at the column's lower tap
+    int left;                 // rows to go down: the last one is that below the window, or the last of all
+    int reserve;              // from so many rows before the end on there is nothing new to read
+    bool ends_outside;        // the end is below the window, where probabilities are 0
+    const float *low, *high;  // taps two rows below the row above
     Row above, below;
     Taps next;
 };
 
-__device__ __forceinline__ Walk begin_walk(const Column& column, const MaskWindow& window, const float* low, int pitch,
+__device__ __forceinline__ Walk begin_walk(const Column& column, const MaskWindow& window, const float* soft, int pitch,
                                            int last, int upper) {
-    Walk walk = {upper, min(window.bottom, last), window.bottom, pitch, low + (upper + 2) * pitch, {}, {}, {}};
-    const Taps none = {};
-    Taps taps[3];
+    Walk walk = {};
+    walk.ends_outside = window.bottom <= last;
+    walk.left = min(window.bottom, last) - upper;
+    walk.reserve = walk.ends_outside ? 2 : 1;
+    walk.low = soft + (upper + 2) * pitch + column.low;
+    walk.high = soft + (upper + 2) * pitch + column.high;
+    Taps taps[3] = {};
     for (int i = 0; i < 3; ++i) {
         const int row = min(upper + i, last);
-        taps[i] = row >= window.top && row < window.bottom ? read_taps(column, low + row * pitch) : none;
+        if (row >= window.top && row < window.bottom) {
+            taps[i] = {soft[row * pitch + column.low], soft[row * pitch + column.high]};
+        }
     }
     walk.above = make_row(column, taps[0]);
     walk.below = make_row(column, taps[1]);
@@ -256,28 +266,22 @@ __device__ __forceinline__ Walk begin_walk(const Column& column, const MaskWindo
     return walk;
 }
 
-__device__ __forceinline__ void go_down(Walk& walk, const Column& column) {
-    ++walk.upper;
-    walk.ahead += walk.pitch;
+__device__ __forceinline__ void go_down(Walk& walk, const Column& column, int pitch) {
+    --walk.left;
+    walk.low += pitch;
+    walk.high += pitch;
     walk.above = walk.below;
     walk.below = make_row(column, walk.next);
-    // Below the window there is nothing; below the last row of all, that row once more.
-    if (walk.upper + 2 < walk.bottom) {
-        walk.next = read_taps(column, walk.ahead);
-    } else if (walk.stop == walk.bottom) {
-        walk.next = {};
+    if (walk.left > walk.reserve) {
+        walk.next = {*walk.low, *walk.high};
+    } else if (walk.ends_outside) {
+        walk.next = {};  // otherwise the last row once more
     }
 }
 
-__device__ __forceinline__ Column make_column(const LinearTap& tap, const MaskWindow& window, bool valid) {
-    const bool has_low = valid && tap.low >= window.left && tap.low < window.right;
-    const bool has_high = valid && tap.high >= window.left && tap.high < window.right && tap.high != tap.low;
-    return {has_low, has_high, tap.fraction, 1.0f - tap.fraction};
-}
-
-// Words [first, last) of 32 columns of a mask, into `out`; returns how many runs begin there in the lane's column. `low`
-// is the column's lower tap in prototype row 0.
-__device__ __forceinline__ int make_words(const Column& column, const float* low, const Rows& rows,
+// Words [first, last) of 32 columns of a mask, into `out`; returns how many runs begin there in the lane's column. `soft`
+// is the mask's plane, with `pitch` columns.
+__device__ __forceinline__ int make_words(const Column& column, const float* soft, const Rows& rows,
                                           const MaskWindow& window, int pitch, int first, int last, int lane, bool valid,
                                           unsigned* out) {
     // The row above counts only for whether a run begins: the one above the window's first word is outside.
@@ -285,28 +289,29 @@ __device__ __forceinline__ int make_words(const Column& column, const float* low
     const int origin = rows.step / 2 - rows.whole / 2;  // numerator of frame row 0 below prototype row 0
     const int start_row = first * WORD_BITS - (has_before ? 1 : 0);
     const int lowest = max(start_row * rows.step + origin, 0) / rows.whole;
-    Walk walk = begin_walk(column, window, low, pitch, rows.last, max(min(lowest, rows.last), window.top - 1));
-    int numerator = (first * WORD_BITS + lane) * rows.step + origin - walk.upper * rows.whole;
+    const int upper = max(min(lowest, rows.last), window.top - 1);
+    Walk walk = begin_walk(column, window, soft, pitch, rows.last, upper);
+    int numerator = (first * WORD_BITS + lane) * rows.step + origin - upper * rows.whole;
     unsigned before = 0;  // the word above
     if (has_before) {
-        const float fraction = row_fraction(rows, walk.upper, numerator - (lane + 1) * rows.step);
+        const float fraction = row_fraction(rows, upper == rows.last, numerator - (lane + 1) * rows.step);
         if (interpolate(walk.above.value, walk.below.value, fraction) > 0.5f) before = 1u << (WORD_BITS - 1);
     }
     int runs = 0;
     for (int word = first; word < last; ++word) {
         unsigned bits = 0, done = 0;
         for (;;) {
-            const unsigned so_far = __ballot_sync(FULL_WARP, numerator < rows.whole || walk.upper >= walk.stop);
+            const unsigned so_far = __ballot_sync(FULL_WARP, numerator < rows.whole || walk.left <= 0);
             const unsigned mine = so_far & ~done;
             if (__all_sync(FULL_WARP, (walk.above.side & walk.below.side) != 0)) {
                 if (walk.above.side == INSIDE) bits |= mine;
             } else {
-                bits |= mixed_bits(walk.above, walk.below, mine, rows, walk.upper, numerator, lane);
+                bits |= mixed_bits(walk.above, walk.below, mine, rows, walk.left <= 0, numerator, lane);
             }
             done = so_far;
             if (done == FULL_WARP) break;
             numerator -= rows.whole;
-            go_down(walk, column);
+            go_down(walk, column, pitch);
         }
         const int left = rows.whole / 2 - word * WORD_BITS;  // rows of the frame from here on
         if (left < WORD_BITS) bits &= (1u << left) - 1;
@@ -345,7 +350,7 @@ extern "C" __global__ void __launch_bounds__(256) mask_bits(
         const Column column = make_column(tap, mine, valid);
         unsigned* out = arena + offset[detection] + static_cast<long long>(first) * mine.columns + c;
         const int last = min(first + all.task_words, mine.words);
-        const int runs = sum_of_warp(make_words(column, probability + tap.low, rows, mine, prototype_width,
+        const int runs = sum_of_warp(make_words(column, probability, rows, mine, prototype_width,
                                                 mine.word + first, mine.word + last, lane, valid, out));
         if (lane == 0) task_runs[task] = runs;
     }
