@@ -41,6 +41,7 @@ from yolact_runtime.golden import (
     expectation_name,
     sample,
 )
+from yolact_runtime.mask_rescoring import MaskRescoring
 from yolact_runtime.model.bundle import NETWORK_ROLE, checked_artefact
 from yolact_runtime.model.manifest import Artefact, Manifest
 from yolact_runtime.model.network_outputs import RawOutputs
@@ -147,8 +148,10 @@ def _see(
 @contextmanager
 def _open(folder: Path, manifest: Manifest, network: Backend, num_threads: int) -> Iterator[OpenModel]:
     mask_iou = folder / _MASK_IOU
-    rescorer = create_backend(_CPU, mask_iou, num_threads) if manifest.mask_rescoring else None
-    shared = SharedNetwork(network, rescorer)
+    rescoring = None
+    if manifest.mask_rescoring:
+        rescoring = MaskRescoring.of_backend(create_backend(_CPU, mask_iou, num_threads), manifest)
+    shared = SharedNetwork(network, rescoring)
     shared.hold()
     try:
         yield OpenModel(manifest, shared)

@@ -9,6 +9,7 @@ Boxes are ``xyxy`` relative to the image unless a name says otherwise. All retur
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
     "id_map",
     "iou",
     "mask_assembly",
+    "mask_iou",
     "nv12_to_bgr",
     "preprocess",
     "resize_bilinear",
@@ -336,6 +338,28 @@ def mask_assembly(
     for mask, soft in zip(masks, soft_masks(prototype, mask_coefficient, xyxy, margin), strict=True):
         mask[:] = resize_bilinear(soft, height, width) > 0.5
     return masks
+
+
+def mask_iou(masks: Float, layers: Sequence[tuple[Float, Float]]) -> Float:
+    """How well masks fit their objects, by the mask-IoU network of YOLACT++.
+
+    Args:
+        masks: ``(n, Hp, Wp)`` from :func:`soft_masks`: the published crop, whatever margin the masks themselves have.
+        layers: Weights ``(outputs, inputs, side, side)`` and biases ``(outputs,)``. A convolution of 3 x 3 has
+            stride 2, one of 1 x 1 has stride 1; none is padded.
+
+    Returns:
+        ``(n, C - 1)`` predicted IoU by class, not below 0, and not bounded by 1.
+    """
+    maps = masks[:, None]
+    for weight, bias in layers:
+        side = weight.shape[-1]
+        stride = 2 if side == 3 else 1
+        seen = np.lib.stride_tricks.sliding_window_view(maps, (side, side), (2, 3))[:, :, ::stride, ::stride]
+        sums = np.tensordot(seen, weight, axes=((1, 4, 5), (1, 2, 3))) + bias
+        maps = np.maximum(np.moveaxis(sums, 3, 1), 0)
+    best: Float = maps.max(axis=(2, 3))
+    return best
 
 
 def id_map(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:

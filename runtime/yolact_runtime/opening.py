@@ -8,31 +8,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from yolact_plugins.compile.cache import CubinCache
 from yolact_plugins.driver.ownership import close_after_failure, close_all
 from yolact_runtime.backends import Backend, DeviceBackend, create_backend
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from yolact_runtime.backends.tensorrt import TARGETS, TensorRtBackend
+from yolact_runtime.backends.tensorrt import TensorRtBackend
 from yolact_runtime.cpu.camera_frame import FrameLayout, PixelFormat
-from yolact_runtime.cpu.postprocess import MaskIou, Postprocessor
+from yolact_runtime.cpu.postprocess import Postprocessor
 from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.cuda.frame_model import FrameModel
-from yolact_runtime.errors import BackendError, BackendUnavailableError, BundleError, UsageError
+from yolact_runtime.errors import BackendError, BundleError, UsageError
 from yolact_runtime.frame_path import FramePath, HostPath
+from yolact_runtime.mask_rescoring import MaskRescoring
 from yolact_runtime.model.bundle import Bundle
 from yolact_runtime.model.kernel_folder import bundle_kernels
 from yolact_runtime.model.manifest import Manifest
-from yolact_runtime.model.model_file import ModelFile
 from yolact_runtime.model.network_outputs import (
     OutputType,
     check_input_type,
-    check_mask_iou_type,
     check_output_types,
-    require_float,
 )
 from yolact_runtime.model.signing_keys import REQUIRE_VARIABLE
 from yolact_runtime.model_files import ModelFiles, Origin
@@ -41,13 +36,12 @@ from yolact_runtime.segmenter_options import SegmenterOptions
 __all__ = ["OpenModel", "SharedNetwork", "frame_path", "open_model"]
 
 _log = logging.getLogger(__name__)
-_ORT = ("onnxruntime-cuda", "onnxruntime-cpu")
 
 
 class SharedNetwork:
     """A network, and for YOLACT++ its mask-IoU network, in use by one or more segmenters; the last one closes it."""
 
-    def __init__(self, network: Backend, mask_iou: Backend | None) -> None:
+    def __init__(self, network: Backend, mask_iou: MaskRescoring | None) -> None:
         self.network = network
         self.mask_iou = mask_iou
         self._lock = threading.Lock()
@@ -135,13 +129,14 @@ def open_model(
         network = create_backend(backend, files.choose, options.num_threads)
         mask_iou = None
         try:
-            if files.mask_iou is not None and options.mask_rescoring:
-                mask_iou = _open_mask_iou(network, files.mask_iou, options.num_threads)
             manifest = _manifest_of(network, files, options)
             # Before anything is made in the size that the manifest claims.
             _check_network(network, manifest)
-            if isinstance(mask_iou, OnnxRuntimeBackend):
-                check_mask_iou_type(mask_iou.outputs, manifest)
+            if files.mask_iou is not None and options.mask_rescoring:
+                mask_iou = MaskRescoring(files.mask_iou, network.name, options.num_threads, manifest)
+                # Whatever is wrong with it is said now.
+                if not (_is_on_device(network, options) and mask_iou.on_device()):
+                    mask_iou.on_host()
             return OpenModel(manifest, SharedNetwork(network, mask_iou), files.origin(), files.file, files.verified_by)
         except BaseException:
             if mask_iou is not None:
@@ -198,30 +193,37 @@ def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
         spec = replace(model.manifest.input, bit_depth=options.bit_depth)
         model = replace(model, manifest=replace(model.manifest, input=spec))
     shared, manifest, settings = model.shared, model.manifest, options.nms_settings(model.manifest)
-    rescore = _rescorer(shared.mask_iou) if shared.mask_iou is not None and options.mask_rescoring else None
+    rescoring = shared.mask_iou if options.mask_rescoring else None
     shared.hold()
     try:
         network = shared.network
-        if isinstance(network, DeviceBackend) and not options.cpu_postprocessing:
-            return _device_path(model, network, options, rescore)
+        if isinstance(network, DeviceBackend) and _is_on_device(network, options):
+            return _device_path(model, network, options, rescoring)
         if isinstance(network, DeviceBackend):
             _log.warning(
                 "%s: the network's outputs are downloaded and post-processed on the CPU, as asked", network.name
             )
             _check_network(network, manifest)
-        postprocess = Postprocessor.of(manifest, settings, options.crop_margin, rescore)
+        predict = None if rescoring is None else rescoring.on_host()
+        postprocess = Postprocessor.of(manifest, settings, options.crop_margin, predict)
         return HostPath(manifest, network, postprocess, shared.drop)
     except BaseException:
         close_after_failure(shared.drop)
         raise
 
 
+def _is_on_device(network: Backend, options: SegmenterOptions) -> bool:
+    return isinstance(network, DeviceBackend) and not options.cpu_postprocessing
+
+
 def _device_path(
-    model: OpenModel, network: DeviceBackend, options: SegmenterOptions, rescore: MaskIou | None
+    model: OpenModel, network: DeviceBackend, options: SegmenterOptions, rescoring: MaskRescoring | None
 ) -> DevicePath:
-    manifest = model.manifest
+    manifest, rescore = model.manifest, rescoring is not None
+    mask_iou = None if rescoring is None else rescoring.on_device()
+    predict = rescoring.on_host() if rescoring is not None and mask_iou is None else None
     frame_model = FrameModel.of(
-        manifest, options.nms_settings(manifest), options.crop_margin, rescore is not None, network.tensors
+        manifest, options.nms_settings(manifest), options.crop_margin, rescore, network.tensors, mask_iou
     )
     network.device.make_current()
     cache = None
@@ -229,8 +231,8 @@ def _device_path(
         origin = model.origin
         precompiled = bundle_kernels(origin.folder, origin.manifest, signed=origin.verified_by is not None)
         cache = CubinCache(precompiled=precompiled, bundle=origin.folder)
-    kernels = DeviceKernels(network.device, cache)
-    path = DevicePath(network, frame_model, kernels, options.frames_in_flight, rescore)
+    kernels = DeviceKernels(network.device, cache, mask_iou=mask_iou is not None)
+    path = DevicePath(network, frame_model, kernels, options.frames_in_flight, predict)
     try:
         if options.frame_size is not None:
             path.warm_up(FrameLayout(*options.frame_size, PixelFormat.BGR))
@@ -239,31 +241,3 @@ def _device_path(
         raise
     path.on_close = model.shared.drop
     return path
-
-
-def _open_mask_iou(network: Backend, model: ModelFile, num_threads: int) -> Backend:
-    """On the same backend; beside an engine on ONNX Runtime, because the number of masks changes."""
-    if network.name not in TARGETS:
-        return create_backend(network.name, model, num_threads)
-    reasons = []
-    for name in _ORT:
-        try:
-            return create_backend(name, model, num_threads)
-        except BackendUnavailableError as error:
-            reasons.append(f"\n  {error}")
-    raise BackendUnavailableError(
-        f"{model.path.name} re-scores masks in ONNX Runtime, also beside an engine, and that cannot run here; install "
-        f"it, or leave re-scoring out (--no-mask-rescoring, SegmenterOptions(mask_rescoring=False)):{''.join(reasons)}"
-    )
-
-
-def _rescorer(backend: Backend) -> MaskIou:
-    def predict(masks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        outputs = backend.infer(masks)
-        if len(outputs) != 1:
-            raise BackendError(f"the mask-IoU network should have one output, found {', '.join(outputs)}")
-        ((name, predicted),) = outputs.items()
-        require_float(name, str(predicted.dtype))
-        return predicted.astype(np.float32, copy=False)
-
-    return predict

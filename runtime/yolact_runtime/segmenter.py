@@ -19,6 +19,7 @@ from yolact_runtime.cuda.device_instances import DeviceInstances
 from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.errors import BackendError
 from yolact_runtime.frame_stream import FrameStream
+from yolact_runtime.mask_rescoring import MaskRescoring
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.bundle import Bundle, folder_of
 from yolact_runtime.model.bundle_exchange import read_whole
@@ -50,7 +51,8 @@ class Segmenter:
         self, manifest: Manifest, network: Backend, mask_iou: Backend | None, options: SegmenterOptions
     ) -> None:
         """Take ownership of open backends; most callers want :meth:`open`."""
-        self._begin(OpenModel(manifest, SharedNetwork(network, mask_iou)), options)
+        rescoring = None if mask_iou is None else MaskRescoring.of_backend(mask_iou, manifest)
+        self._begin(OpenModel(manifest, SharedNetwork(network, rescoring)), options)
 
     @classmethod
     def open(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.scenes import Thing, write_bundle
-from yolact_runtime import Segmenter, opening
+from yolact_runtime import Segmenter, mask_rescoring
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_runtime.errors import OutputError, YolactError
 
@@ -112,7 +112,7 @@ def test_nothing_is_made_in_a_size_that_the_network_has_not(
 def test_both_networks_are_closed_where_the_model_does_not_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mask-IoU network of YOLACT++ is opened before the last check."""
+    """What the mask-IoU network of YOLACT++ returns is checked when it is open."""
     bundle = write_bundle(tmp_path / "b.bundle", THINGS, mask_iou=[0.5, 0.5, 0.5])
     closed: list[str] = []
     original = OnnxRuntimeBackend.close
@@ -125,7 +125,7 @@ def test_both_networks_are_closed_where_the_model_does_not_open(
         raise OutputError("another mask-IoU network")
 
     monkeypatch.setattr(OnnxRuntimeBackend, "close", close)
-    monkeypatch.setattr(opening, "check_mask_iou_type", refuse)
+    monkeypatch.setattr(mask_rescoring, "check_mask_iou_type", refuse)
     with pytest.raises(OutputError, match="another mask-IoU network"):
         Segmenter.open(bundle, "onnxruntime-cpu")
     assert {"mask_iou", "prototype"} <= set(closed)

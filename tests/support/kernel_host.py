@@ -48,7 +48,9 @@ SANITIZE = os.environ.get("YOLACT_KERNEL_SANITIZE") == "1"
 _BUILT = Path(os.environ.get("YOLACT_HOST_KERNELS", Path(__file__).parents[2] / "build" / "host-kernels"))
 _POISON = 0xCD
 # -ffp-contract=off: products are rounded before they are added, as NumPy does it and as the kernels ask for by name.
-_FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
+# `#pragma unroll` is for CUDA's compiler.
+_FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off")
+_FLAGS += ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
 _SANITIZER_FLAGS = ("-fsanitize=address", "-fsanitize-sections=cuda_shared", "-fno-omit-frame-pointer")
 _ENTRY_POINT = r'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))?\s+(\w+)\(([^)]*)\)'
 # The shim's state is one for all libraries of the process: the linker makes its inline variables unique.

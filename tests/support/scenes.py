@@ -238,7 +238,7 @@ def write_bundle(
     folder: Path,
     things: Sequence[Thing],
     manifest: Manifest | None = None,
-    mask_iou: Sequence[float] | None = None,
+    mask_iou: Sequence[float] | bytes | None = None,
 ) -> Path:
     """A complete bundle folder for ONNX Runtime.
 
@@ -246,7 +246,8 @@ def write_bundle(
         folder: Made if it is missing.
         things: What the network sees in bright frames.
         manifest: None takes :func:`small_manifest`.
-        mask_iou: Factors of a mask-IoU network, which make the model a YOLACT++ one; see :func:`mask_iou_model`.
+        mask_iou: Factors of a mask-IoU network, which make the model a YOLACT++ one; see :func:`mask_iou_model`. Or
+            such a network itself.
 
     Returns:
         `folder`.
@@ -255,7 +256,7 @@ def write_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     contents = {"network": network_model(manifest, raw_outputs(manifest, things))}
     if mask_iou is not None:
-        contents["mask_iou"] = mask_iou_model(mask_iou)
+        contents["mask_iou"] = mask_iou if isinstance(mask_iou, bytes) else mask_iou_model(mask_iou)
     artefacts = {}
     for role, content in contents.items():
         path = folder / f"{'model' if role == 'network' else role}.{manifest.precision}.onnx"

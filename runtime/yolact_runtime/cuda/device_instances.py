@@ -39,6 +39,8 @@ class DeviceInstances:
         xyxy_relative: ``(n, 4)`` float32, (left, top, right, bottom) relative to the frame, not clipped.
         confidence: ``(n,)`` float32.
         class_id: ``(n,)`` int32, 0-based.
+        mask_confidence: ``(n,)`` float32, as :attr:`yolact_runtime.Instances.mask_confidence`; None where masks are not
+            re-scored on the GPU.
         window: ``(n, 8)`` int32: where each mask can have pixels. Left, right, top and bottom in pixels of the
             prototypes; first word and number of words of a column, each of 32 rows; first column and number of columns.
         offset: ``(n + 1,)`` int64: first word of each mask in `arena`.
@@ -60,6 +62,8 @@ class DeviceInstances:
         self.xyxy_relative = first(arrays["detection_xyxy"], count)
         self.confidence = first(arrays["detection_confidence"], count)
         self.class_id = first(arrays["detection_class"], count)
+        scores = arrays.get("mask_confidence")
+        self.mask_confidence = None if scores is None else first(scores, count)
         self.window = first(arrays["window"], count)
         self.offset = first(arrays["offset"], count + 1)
         self.arena = arrays["arena"]

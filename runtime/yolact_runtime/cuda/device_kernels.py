@@ -11,6 +11,7 @@ from yolact_plugins.driver.ownership import Owned, close_after_failure, close_al
 __all__ = ["DeviceKernels"]
 
 _FAMILIES = ("preprocess", "candidates", "fast_nms", "mask_assembly", "mask_runs", "mask_views")
+_MASK_IOU = "mask_iou"
 
 
 class DeviceKernels(Owned):
@@ -19,6 +20,7 @@ class DeviceKernels(Owned):
     Args:
         device: Where; kept alive.
         cache: Where machine code comes from; None takes this machine's cache, and what is not there from NVRTC.
+        mask_iou: Those of the mask-IoU network (YOLACT++) too.
 
     Raises:
         MissingCubinError, KernelCompileError, MissingDependencyError: See
@@ -26,12 +28,12 @@ class DeviceKernels(Owned):
         CudaError: The code does not load on this GPU.
     """
 
-    def __init__(self, device: Device, cache: CubinCache | None = None) -> None:
+    def __init__(self, device: Device, cache: CubinCache | None = None, *, mask_iou: bool = False) -> None:
         self.device = device
         cache = cache or CubinCache()
         self._modules: dict[str, Module] = {}
         try:
-            for family in _FAMILIES:
+            for family in (*_FAMILIES, _MASK_IOU) if mask_iou else _FAMILIES:
                 self._modules[family] = Module(device, cache.get(read_source(family), device.arch))
         except BaseException:
             close_after_failure(self._release)

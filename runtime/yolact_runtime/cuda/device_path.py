@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.driver.device_array import DeviceArray
 from yolact_plugins.driver.driver import Device
 from yolact_plugins.driver.foreign_array import is_device_array
 from yolact_plugins.driver.memory import DeviceBuffer
@@ -24,6 +25,7 @@ from yolact_runtime.cuda.device_instances import DeviceInstances
 from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.frame_model import FrameModel
 from yolact_runtime.cuda.frame_slot import FrameSlot
+from yolact_runtime.cuda.mask_iou import pack_network
 from yolact_runtime.errors import BackendError, FrameError, UsageError
 from yolact_runtime.golden import Inspection
 from yolact_runtime.masks.instances import Instances
@@ -44,7 +46,7 @@ class DevicePath:
         model: Checked against the backend's tensors.
         kernels: Loaded; owned.
         frames_in_flight: Memory for so many is taken now. Callers that start more get more, up to 16.
-        mask_iou: Predicts the IoU of masks on the host (YOLACT++), or None.
+        mask_iou: Predicts the IoU of masks on the host (YOLACT++), where kernels do not compute the network; or None.
 
     Raises:
         CudaOutOfMemoryError: The GPU is full; the kernels are closed, the backend is not.
@@ -69,17 +71,22 @@ class DevicePath:
         self._free: list[FrameSlot] = []
         self._slots: list[FrameSlot] = []
         self._closed = False
-        self._priors: DeviceBuffer | None = None
+        self._buffers: list[DeviceBuffer] = []
+        self._constants: dict[str, DeviceArray] = {}
         device = backend.device
         try:
             device.make_current()
-            priors = model.priors()
-            self._priors = DeviceBuffer(device, priors.nbytes)
-            self._prior_array = self._priors.array(priors.shape, np.float32)
+            constants = {"prior": model.priors()}
+            if model.mask_iou is not None:
+                constants["mask_iou_network"] = pack_network(model.mask_iou)
+            for name, values in constants.items():
+                self._buffers.append(DeviceBuffer(device, values.nbytes))
+                self._constants[name] = self._buffers[-1].array(values.shape, np.float32)
             for _ in range(frames_in_flight):
                 self.give_back(self._add_slot())
-            # Pageable memory: the copy is made before this returns.
-            self._prior_array.upload(priors, self._slots[0].stream)
+            for name, values in constants.items():
+                # Pageable memory: the copy is made before this returns.
+                self._constants[name].upload(values, self._slots[0].stream)
             self._slots[0].stream.synchronize()
         except BaseException:
             close_after_failure(self._free_memory)
@@ -153,7 +160,11 @@ class DevicePath:
         )
         class_id = results["detection_class"][:count].copy()
         confidence = results["detection_confidence"][:count].copy()
-        rescored = None if self._mask_iou is None else confidence * self._predicted_iou(self._mask_iou, slot, class_id)
+        rescored = None
+        if self.model.mask_iou is not None:
+            rescored = results["mask_confidence"][:count].copy()
+        elif self._mask_iou is not None:
+            rescored = confidence * self._predicted_iou(self._mask_iou, slot, class_id)
         return Instances(to_pixels(xyxy, layout.height, layout.width), masks, confidence, class_id, rescored)
 
     def collect_on_device(self, ticket: FrameSlot) -> DeviceInstances:
@@ -222,8 +233,7 @@ class DevicePath:
     def _free_memory(self) -> None:
         slots, self._slots, self._free = self._slots, [], []
         steps: list[Callable[[], None]] = [slot.close for slot in slots]
-        if self._priors is not None:
-            steps.append(self._priors.close)
+        steps += [buffer.close for buffer in self._buffers]
         steps.append(self._kernels.close)
         if self.on_close is not None:
             steps.append(self.on_close)
@@ -244,14 +254,14 @@ class DevicePath:
             return self._add_slot()
 
     def _add_slot(self) -> FrameSlot:
-        slot = FrameSlot(self._backend, self.model, self._kernels, self._prior_array)
+        slot = FrameSlot(self._backend, self.model, self._kernels, self._constants)
         self._slots.append(slot)
         return slot
 
     def _predicted_iou(
         self, predict: MaskIou, slot: FrameSlot, class_id: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float32]:
-        """The one step on the host: how many masks there are changes from frame to frame, and engines are fixed."""
+        """The one step on the host, for a network that the kernels do not compute; engines have a fixed batch."""
         count = len(class_id)
         if not count:
             return np.zeros(0, np.float32)

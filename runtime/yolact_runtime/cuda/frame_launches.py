@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.frame_memory import FrameMemory
 from yolact_runtime.cuda.frame_model import FrameModel
+from yolact_runtime.cuda.mask_iou import mask_iou_launches
 
 __all__ = ["FrameLaunches"]
 
@@ -37,7 +39,7 @@ class FrameLaunches:
         kernels: Loaded.
         model: Whose frames these are.
         memory: That fits the layout; launches hold its pointers.
-        priors: ``(P, 4)`` on the device.
+        constants: Of the model, on the device: ``prior (P, 4)``, and ``mask_iou_network`` where kernels compute it.
         layout: Of the frames.
 
     Attributes:
@@ -49,15 +51,20 @@ class FrameLaunches:
     """
 
     def __init__(
-        self, kernels: DeviceKernels, model: FrameModel, memory: FrameMemory, priors: DeviceArray, layout: FrameLayout
+        self,
+        kernels: DeviceKernels,
+        model: FrameModel,
+        memory: FrameMemory,
+        constants: Mapping[str, DeviceArray],
+        layout: FrameLayout,
     ) -> None:
         self._kernels, self._model, self._memory, self._layout = kernels, model, memory, layout
-        self._arrays = memory.arrays | {"prior": priors}
+        self._arrays = {**memory.arrays, **constants}
         self.preprocess = self._preprocess()
         self.preprocess_elsewhere = self._preprocess()
         cross = model.settings.method is NmsMethod.CROSS_CLASS
         self.detect = [*self._candidates(), *(self._cross_class() if cross else self._per_class())]
-        self.masks = [*self._mask_bits(), *self._runs(), *(self._soft("rescoring_") if model.rescore else [])]
+        self.masks = [*self._mask_bits(), *self._runs(), *(self._rescoring() if model.rescore else [])]
         self.download = self._results()
 
     def point_at(self, pointers: tuple[int, ...], pitches: tuple[int, ...]) -> None:
@@ -202,8 +209,16 @@ class FrameLaunches:
             ),
         ]
 
+    def _rescoring(self) -> list[Launch]:
+        """The masks that the mask-IoU network reads, where they are others than those of the frame, and the network."""
+        model = self._model
+        masks = self._soft(model.scored_masks) if model.scored_masks else []
+        if model.mask_iou is None:
+            return masks
+        return [*masks, *mask_iou_launches(self._launch, self._arrays, model.scored_masks, model.num_classes)]
+
     def _soft(self, prefix: str) -> list[Launch]:
-        """Windows and probabilities. Re-scoring sees the published crop, zeros around it, and every mask."""
+        """Windows and probabilities. Re-scoring sees the published crop of all masks, on the host with zeros around."""
         model = self._model
         prototypes, height, width = model.prototype_shape
         size = np.int32(height), np.int32(width)
@@ -233,7 +248,7 @@ class FrameLaunches:
             plan,
             np.int32(prototypes),
             *size,
-            np.int32(bool(prefix)),
+            np.int32(bool(prefix) and model.mask_iou is None),
             soft,
             self._arrays["status"],
         )

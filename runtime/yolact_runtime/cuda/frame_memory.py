@@ -14,6 +14,7 @@ from yolact_plugins.driver.ownership import Owned, close_after_failure, close_al
 from yolact_runtime.cpu.camera_frame import FrameLayout
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.cuda.frame_model import FrameModel
+from yolact_runtime.cuda.mask_iou import plan_mask_iou
 from yolact_runtime.cuda.memory_plan import MemoryPlan
 
 __all__ = ["FrameMemory"]
@@ -59,6 +60,9 @@ class FrameMemory:
         self.filling_blocks = device.num_multiprocessors * _BLOCKS_OF_A_MULTIPROCESSOR
         self.wanted_tasks = self.filling_blocks * _WARPS_OF_A_BLOCK
         results = _plan_results(model.max_detections)
+        if model.mask_iou is not None:
+            results.add("predicted_iou", (model.max_detections,), np.float32)
+            results.add("mask_confidence", (model.max_detections,), np.float32)
         try:
             self._allocate("work", _plan_work(model))
             self._allocate("results", results)
@@ -202,7 +206,9 @@ def _plan_work(model: FrameModel) -> MemoryPlan:
         plan.add("kept_candidate", (classes, rows), np.int32)
         plan.add("kept_count", (classes,), np.int32)
     _, height, width = model.prototype_shape
-    for prefix in ("", "rescoring_") if model.rescore else ("",):
+    if model.mask_iou is not None:
+        plan_mask_iou(plan, rows, height, width)
+    for prefix in dict.fromkeys(("", model.scored_masks)) if model.rescore else ("",):
         plan.add(f"{prefix}window", (rows, 8), np.int32)
         plan.add(f"{prefix}plan", (rows + 1, 4), np.int32)
         plan.add(f"{prefix}soft", (rows, height, width), np.float32)

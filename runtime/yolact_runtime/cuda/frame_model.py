@@ -13,6 +13,7 @@ from yolact_runtime.cpu.nms import NmsMethod, NmsSettings
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.errors import BackendError, UsageError
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.mask_iou_network import MIN_SIDE, MaskIouNetwork
 from yolact_runtime.model.network_outputs import OutputType, RawOutputs, check_output_types
 
 __all__ = ["FrameModel"]
@@ -34,6 +35,7 @@ class FrameModel:
         tensors: Of the network: its input and the four outputs.
         input_name: Of the one input.
         suffix: ``"f32"`` or ``"f16"``: which kernels read the outputs.
+        mask_iou: That network, for the kernels; None where there is none, and where it runs on the host.
     """
 
     manifest: Manifest
@@ -43,6 +45,7 @@ class FrameModel:
     tensors: Mapping[str, TensorSpec]
     input_name: str
     suffix: str
+    mask_iou: MaskIouNetwork | None = None
 
     @classmethod
     def of(
@@ -52,6 +55,7 @@ class FrameModel:
         crop_margin: float,
         rescore: bool,
         tensors: tuple[TensorSpec, ...],
+        mask_iou: MaskIouNetwork | None = None,
     ) -> FrameModel:
         """Check and collect.
 
@@ -67,7 +71,14 @@ class FrameModel:
         size = (1, 3, manifest.input.height, manifest.input.width)
         _check(by_name[inputs[0]], size)
         _check_settings(settings)
-        return cls(manifest, settings, crop_margin, rescore, by_name, inputs[0], suffix)
+        model = cls(manifest, settings, crop_margin, rescore, by_name, inputs[0], suffix, mask_iou)
+        _, *sides = model.prototype_shape
+        if mask_iou is not None and min(sides) < MIN_SIDE:
+            raise BackendError(
+                f"prototypes of {sides[0]} x {sides[1]} are too small for mask re-scoring, which needs {MIN_SIDE} x "
+                f"{MIN_SIDE}: leave it out (--no-mask-rescoring, SegmenterOptions(mask_rescoring=False))"
+            )
+        return model
 
     @property
     def num_priors(self) -> int:
@@ -84,6 +95,12 @@ class FrameModel:
         """(K, Hp, Wp)."""
         _, prototypes, height, width = self.tensors["prototype"].shape
         return prototypes, height, width
+
+    @property
+    def scored_masks(self) -> str:
+        """What the names of the masks that are re-scored begin with: those with the published crop, without margin."""
+        # On the host the network reads whole masks, with the zeros around their windows.
+        return "" if self.mask_iou is not None and self.crop_margin == 0 else "rescoring_"
 
     @property
     def max_detections(self) -> int:

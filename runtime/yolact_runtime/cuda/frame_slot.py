@@ -9,7 +9,7 @@ allows that.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from yolact_runtime.errors import BackendError, FrameError
 __all__ = ["FrameSlot"]
 
 _log = logging.getLogger(__name__)
-_NOT_FINITE, _ARENA_OVERFLOW, _RUN_OVERFLOW = 1, 8, 16
+_NOT_FINITE, _ARENA_OVERFLOW, _RUN_OVERFLOW, _MASK_IOU_NOT_FINITE = 1, 8, 16, 32
 # What is zeroed before a frame: status and count, the first two arrays of the results.
 _ZEROED_BYTES = 512
 # A frame that does not fit is run again with a quarter more room than it asks for.
@@ -47,7 +47,7 @@ class FrameSlot:
         backend: Gives the network a place to run.
         model: Of the frames.
         kernels: Loaded on the backend's device.
-        priors: ``(P, 4)`` float32 there.
+        constants: Of the model, there; see :class:`yolact_runtime.cuda.frame_launches.FrameLaunches`.
 
     Raises:
         CudaOutOfMemoryError: The GPU is full.
@@ -61,8 +61,10 @@ class FrameSlot:
         input_name: Of the network's input in ``memory.arrays``.
     """
 
-    def __init__(self, backend: DeviceBackend, model: FrameModel, kernels: DeviceKernels, priors: DeviceArray) -> None:
-        self._model, self._kernels, self._priors = model, kernels, priors
+    def __init__(
+        self, backend: DeviceBackend, model: FrameModel, kernels: DeviceKernels, constants: Mapping[str, DeviceArray]
+    ) -> None:
+        self._model, self._kernels, self._constants = model, kernels, constants
         self.input_name = model.input_name
         self._device: Device = backend.device
         self._device.make_current()
@@ -195,7 +197,7 @@ class FrameSlot:
 
     def _pack(self, layout: FrameLayout) -> None:
         self._forget_graphs()
-        self.launches = FrameLaunches(self._kernels, self._model, self.memory, self._priors, layout)
+        self.launches = FrameLaunches(self._kernels, self._model, self.memory, self._constants, layout)
         self.layout = layout
 
     def _grow(self, count: int) -> None:
@@ -294,6 +296,11 @@ def _require_valid(status: int) -> None:
         raise BackendError(
             "the network's outputs hold NaN or infinity. Usually a half-precision overflow or a damaged model: run the "
             "fp32 model on the same frame, and export again if it shows the same"
+        )
+    if status & _MASK_IOU_NOT_FINITE:
+        raise BackendError(
+            "the mask-IoU network predicts NaN or infinity: its weights are damaged. Export the checkpoint again, or "
+            "leave re-scoring out (--no-mask-rescoring, SegmenterOptions(mask_rescoring=False))"
         )
     if rest := status & ~(_ARENA_OVERFLOW | _RUN_OVERFLOW):
         raise BackendError(f"the kernels refuse this frame (status {rest}); please report the model and the settings")

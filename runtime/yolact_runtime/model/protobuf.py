@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["fields"]
+__all__ = ["fields", "varints"]
 
 # Wire types.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -40,6 +40,18 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             raise ValueError(f"field {number} does not fit into the file")
         yield number, message[place : place + length]
         place += length
+
+
+def varints(packed: memoryview) -> Iterator[int]:
+    """The numbers of a packed field, not negative: one below 0 comes as what it is modulo 2**64.
+
+    Raises:
+        ValueError: The last one is cut off.
+    """
+    place = 0
+    while place < len(packed):
+        value, place = _varint(packed, place)
+        yield value
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:

@@ -14,8 +14,10 @@ import pytest
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.host_gpu import HostDriver, host_gpu, share_kernels
+from support.mask_iou_models import mask_iou_network_model
 from support.scenes import DEFAULT_PROTOTYPE, Thing, mask_iou_model, raw_outputs, small_manifest, write_bundle
 from support.tools import needs_tool
+from yolact_plugins import reference
 from yolact_plugins.compile import precompile
 from yolact_plugins.driver.driver import Device, Stream
 from yolact_plugins.driver.memory import DeviceBuffer
@@ -32,6 +34,8 @@ from yolact_runtime.errors import (
     NoEngineError,
 )
 from yolact_runtime.model.engine_name import engine_name
+from yolact_runtime.model.mask_iou_network import read_mask_iou
+from yolact_runtime.model.model_file import ModelFile
 
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
 PICTURES = SegmenterOptions(min_confidence=0.1)
@@ -58,8 +62,8 @@ def device() -> Iterator[Device]:
 def install(device: Device, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTensorRt]:
     """Puts a fake TensorRT in place of the real one, with a GPU."""
 
-    def put(**changes: Any) -> FakeTensorRt:
-        return put_in_place(monkeypatch, FakeTensorRt(device, TENSORS, replay([OUTPUTS]), **changes))
+    def put(tensors: Any = TENSORS, function: Any = None, **changes: Any) -> FakeTensorRt:
+        return put_in_place(monkeypatch, FakeTensorRt(device, tensors, function or replay([OUTPUTS]), **changes))
 
     return put
 
@@ -456,7 +460,29 @@ def test_a_cache_that_cannot_be_kept_is_only_said(
 # --- YOLACT++ ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_second_network_stays_in_onnx_runtime(
+@needs_kernels
+def test_the_second_network_runs_among_the_kernels(
+    tmp_path: Path, install: Callable[..., FakeTensorRt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A robot has an engine, the kernels, and no ONNX Runtime."""
+    prototype = np.kron(DEFAULT_PROTOTYPE, np.ones((1, 8, 8), np.float32))
+    bundle = write_bundle(tmp_path / "plus.bundle", THINGS, mask_iou=mask_iou_network_model(3, prototype.shape[1:]))
+    add_engine(bundle)
+    outputs = raw_outputs(small_manifest(), THINGS, prototype)
+    install(tensors=tensor_specs(small_manifest(), prototype.shape), function=replay([outputs]))
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with Segmenter.open(bundle, "tensorrt", PICTURES) as segmenter:
+        found = segmenter(FRAME)
+    soft = reference.soft_masks(
+        prototype, np.eye(3, dtype=np.float32)[:2], np.array([t.xyxy for t in THINGS], np.float32)
+    )
+    network = read_mask_iou(ModelFile.read(bundle / "mask_iou.fp32.onnx"))
+    predicted = reference.mask_iou(soft, network.layers)[[0, 1], [0, 2]]
+    assert found.mask_confidence is not None
+    np.testing.assert_allclose(found.mask_confidence, found.confidence * predicted, rtol=1e-4)
+
+
+def test_the_second_network_runs_in_onnx_runtime_where_masks_are_made_on_the_cpu(
     tmp_path: Path, install: Callable[..., FakeTensorRt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = write_bundle(tmp_path / "plus.bundle", THINGS, mask_iou=[1, 2, 4])

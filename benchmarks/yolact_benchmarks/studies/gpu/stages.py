@@ -24,7 +24,7 @@ _PYTEST = (
 )
 _KERNEL_SUITES = tuple(
     f"tests/plugins/kernels/test_{family}.py"
-    for family in ("preprocess", "candidates", "fast_nms", "mask_assembly", "mask_runs", "mask_views")
+    for family in ("preprocess", "candidates", "fast_nms", "mask_assembly", "mask_runs", "mask_views", "mask_iou")
 )
 _FRAME_SUITE = "tests/runtime/cuda/test_on_a_gpu.py"
 _PROFILE_NAME = "ncu.csv"

@@ -1,0 +1,136 @@
+"""Where the mask-IoU network of a YOLACT++ model runs: among the kernels of a frame, or in an inference library."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from yolact_plugins.driver.ownership import close_after_failure
+from yolact_runtime.backends import Backend, create_backend
+from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from yolact_runtime.backends.tensorrt import TARGETS
+from yolact_runtime.cpu.postprocess import MaskIou
+from yolact_runtime.errors import BackendError, BackendUnavailableError
+from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.mask_iou_network import MaskIouNetwork, OtherNetworkError, read_mask_iou
+from yolact_runtime.model.model_file import ModelFile
+from yolact_runtime.model.network_outputs import OutputType, check_mask_iou_type, require_float
+
+__all__ = ["MaskRescoring"]
+
+_log = logging.getLogger(__name__)
+_ORT = ("onnxruntime-cuda", "onnxruntime-cpu")
+
+
+class MaskRescoring:
+    """The mask-IoU network of one model; what runs it is made when it is first asked for. Thread-safe.
+
+    Args:
+        file: The network.
+        backend_name: That of the model's own network.
+        num_threads: Of a backend on the host; see :class:`yolact_runtime.segmenter.SegmenterOptions`.
+        manifest: Of the model.
+    """
+
+    def __init__(self, file: ModelFile | None, backend_name: str, num_threads: int, manifest: Manifest) -> None:
+        self._file = file
+        self._backend_name, self._num_threads, self._manifest = backend_name, num_threads, manifest
+        self._lock = threading.Lock()
+        self._backend: Backend | None = None
+        self._network: MaskIouNetwork | None = None
+        self._was_read = file is None
+
+    @classmethod
+    def of_backend(cls, backend: Backend, manifest: Manifest) -> MaskRescoring:
+        """A network that is open already, on the host; owned."""
+        made = cls(None, "", 0, manifest)
+        made._backend = backend
+        return made
+
+    def on_device(self) -> MaskIouNetwork | None:
+        """The weights for the kernels; None for a network that they do not compute, which is said once.
+
+        Raises:
+            BundleError: It is no ONNX model, or its weights are not finite.
+            OutputError: It has another number of classes than the model.
+        """
+        with self._lock:
+            if not self._was_read:
+                self._network = self._read()
+                self._was_read = True
+            return self._network
+
+    def on_host(self) -> MaskIou:
+        """The network in an inference library.
+
+        Raises:
+            BackendUnavailableError: There is none that could run it.
+            BackendError: The library refuses it, or its output does not fit the model.
+        """
+        with self._lock:
+            if self._backend is None:
+                self._backend = self._open()
+            return _rescorer(self._backend)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        with self._lock:
+            backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
+
+    def _read(self) -> MaskIouNetwork | None:
+        assert self._file is not None
+        try:
+            network = read_mask_iou(self._file)
+        except OtherNetworkError as error:
+            _log.warning(
+                "%s. The GPU's kernels compute the published one only: this one is run by ONNX Runtime, which costs a "
+                "download and a second wait for each frame",
+                error,
+            )
+            return None
+        check_mask_iou_type({"mask_iou": OutputType("float32", (None, network.num_classes))}, self._manifest)
+        return network
+
+    def _open(self) -> Backend:
+        assert self._file is not None
+        backend = self._on_some_backend(self._file)
+        try:
+            if isinstance(backend, OnnxRuntimeBackend):
+                check_mask_iou_type(backend.outputs, self._manifest)
+        except BaseException:
+            close_after_failure(backend.close)
+            raise
+        return backend
+
+    def _on_some_backend(self, file: ModelFile) -> Backend:
+        """On the model's backend; beside an engine on ONNX Runtime, because the number of masks changes."""
+        if self._backend_name not in TARGETS:
+            return create_backend(self._backend_name, file, self._num_threads)
+        reasons = []
+        for name in _ORT:
+            try:
+                return create_backend(name, file, self._num_threads)
+            except BackendUnavailableError as error:
+                reasons.append(f"\n  {error}")
+        raise BackendUnavailableError(
+            f"{file.path.name} re-scores masks in ONNX Runtime where the GPU's kernels do not, also beside an engine, "
+            f"and that cannot run here; install it, or leave re-scoring out (--no-mask-rescoring, "
+            f"SegmenterOptions(mask_rescoring=False)):{''.join(reasons)}"
+        )
+
+
+def _rescorer(backend: Backend) -> MaskIou:
+    def predict(masks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        outputs = backend.infer(masks)
+        if len(outputs) != 1:
+            raise BackendError(f"the mask-IoU network should have one output, found {', '.join(outputs)}")
+        ((name, predicted),) = outputs.items()
+        require_float(name, str(predicted.dtype))
+        return predicted.astype(np.float32, copy=False)
+
+    return predict
