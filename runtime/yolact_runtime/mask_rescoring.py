@@ -50,6 +50,13 @@ class MaskRescoring:
         made._backend = backend
         return made
 
+    @classmethod
+    def of_network(cls, network: MaskIouNetwork, manifest: Manifest) -> MaskRescoring:
+        """Weights for the kernels, and nothing for a backend on the host."""
+        made = cls(None, "", 0, manifest)
+        made._network = network
+        return made
+
     def on_device(self) -> MaskIouNetwork | None:
         """The weights for the kernels; None for a network that they do not compute, which is said once.
 

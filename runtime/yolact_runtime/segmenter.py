@@ -48,11 +48,16 @@ class Segmenter:
     """
 
     def __init__(
-        self, manifest: Manifest, network: Backend, mask_iou: Backend | None, options: SegmenterOptions
+        self,
+        manifest: Manifest,
+        network: Backend,
+        mask_iou: Backend | MaskRescoring | None,
+        options: SegmenterOptions,
     ) -> None:
         """Take ownership of open backends; most callers want :meth:`open`."""
-        rescoring = None if mask_iou is None else MaskRescoring.of_backend(mask_iou, manifest)
-        self._begin(OpenModel(manifest, SharedNetwork(network, rescoring)), options)
+        if mask_iou is not None and not isinstance(mask_iou, MaskRescoring):
+            mask_iou = MaskRescoring.of_backend(mask_iou, manifest)
+        self._begin(OpenModel(manifest, SharedNetwork(network, mask_iou)), options)
 
     @classmethod
     def open(

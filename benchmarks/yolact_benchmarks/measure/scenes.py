@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.model.manifest import DetectionSpec, InputSpec, Manifest, PriorSpec
+from yolact_runtime.model.mask_iou_network import WIDTHS, MaskIouNetwork
 
-__all__ = ["COCO_550", "make_outputs", "yolact_manifest"]
+__all__ = ["COCO_550", "make_mask_iou_network", "make_outputs", "yolact_manifest"]
 
 Float = npt.NDArray[np.float32]
 
@@ -79,6 +82,19 @@ def make_outputs(
         "mask_coefficient": coefficient.astype(np.float32)[None],
         "prototype": np.maximum(maps, 0).astype(np.float32)[None] * 2,
     }
+
+
+def make_mask_iou_network(num_classes: int, seed: int = 0) -> MaskIouNetwork:
+    """The mask-IoU network of YOLACT++ with weights that keep the size of what passes, and predictions about 2."""
+    rng = np.random.default_rng(seed)
+    shapes = [(outputs, inputs, 3, 3) for inputs, outputs in itertools.pairwise(WIDTHS)]
+    layers = []
+    for shape in [*shapes, (num_classes, WIDTHS[-1], 1, 1)]:
+        weight = rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
+        layers.append((weight, rng.normal(0.05, 0.2, shape[0]).astype(np.float32)))
+    # What a ReLU cuts off at the end shows nothing of what is wrong with it.
+    layers[-1][1][:] += 2
+    return MaskIouNetwork(tuple(layers))
 
 
 def _smooth(plane: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:

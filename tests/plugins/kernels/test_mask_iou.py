@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from goldens import fill
+from support.goldens import load_golden
 from support.kernel_host import kernels_of, needs_kernels, poisoned
-from support.mask_iou_models import write_mask_iou
+from support.mask_iou_models import mask_iou_network_model, write_mask_iou
 from support.properties import example_count, examples, some_of
+from yolact_benchmarks.measure.scenes import make_mask_iou_network
 from yolact_plugins import reference
 from yolact_runtime.cuda.mask_iou import map_sizes, pack_network
 from yolact_runtime.model.mask_iou_network import WIDTHS, MaskIouNetwork, read_mask_iou
+from yolact_runtime.model.model_file import ModelFile
 
 pytestmark = needs_kernels()
 
@@ -31,16 +34,8 @@ KERNELS = "mask_iou"
 
 @functools.cache
 def random_network(seed: int, num_classes: int = 3) -> MaskIouNetwork:
-    """Weights that keep the size of what passes; biases of both signs, so that an empty mask predicts something."""
-    rng = np.random.default_rng(seed)
-    shapes = [(outputs, inputs, 3, 3) for inputs, outputs in itertools.pairwise(WIDTHS)]
-    layers = []
-    for shape in [*shapes, (num_classes, WIDTHS[-1], 1, 1)]:
-        weight = rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
-        layers.append((weight, rng.normal(0.05, 0.2, shape[0]).astype(np.float32)))
-    # Classes that are cut off at 0 would hide what is wrong with them.
-    layers[-1][1][:] += 2
-    return MaskIouNetwork(tuple(layers))
+    """Biases of both signs, so that an empty mask predicts something."""
+    return make_mask_iou_network(num_classes, seed)
 
 
 @dataclass(frozen=True)
@@ -186,6 +181,31 @@ def test_the_reference_is_what_onnx_runtime_computes(tmp_path: Path) -> None:
     np.testing.assert_allclose(reference.mask_iou(masks.cropped, network.layers), theirs, rtol=1e-4, atol=1e-6)
     predicted, _, _ = predict(masks, network)
     chosen = np.arange(5), masks.class_id
+    assert (np.abs(predicted - theirs[chosen]) <= 2 * error[chosen]).all()
+    np.testing.assert_allclose(predicted, theirs[chosen], rtol=1e-5, atol=1e-6)
+
+
+def test_the_weights_of_the_golden_in_onnx_runtime() -> None:
+    """Those that the original implementation ran with."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    golden = load_golden("yolact_plus_resnet50").document
+    seeds = golden["residual_norm"], golden["num_classes"], golden["background_logit"]
+    names = [f"maskiou_net.maskiou_net.{index}.{kind}" for index in range(0, 12, 2) for kind in ("weight", "bias")]
+    arrays = [np.array(fill.tensor(name, tuple(golden["keys"][name]), *seeds)) for name in names]
+
+    def put(model: Any) -> None:
+        for weight, array in zip(model.graph.initializer, arrays, strict=True):
+            weight.raw_data = array.tobytes()
+
+    content = mask_iou_network_model(80, (138, 138), change=put)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    masks = make_masks(np.random.default_rng(7), 40, 138, 138, 80)
+    (theirs,) = session.run(None, {"mask": masks.cropped[:, None]})
+    chosen = np.arange(40), masks.class_id
+    assert (theirs[chosen] > 0).sum() > 5
+    network = read_mask_iou(ModelFile(Path("mask_iou.fp32.onnx"), content))
+    _, error = exact(masks.cropped, network)
+    predicted, _, _ = predict(masks, network, blocks=9)
     assert (np.abs(predicted - theirs[chosen]) <= 2 * error[chosen]).all()
     np.testing.assert_allclose(predicted, theirs[chosen], rtol=1e-5, atol=1e-6)
 

@@ -26,7 +26,6 @@ from yolact_runtime.mask_rescoring import MaskRescoring
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.manifest import DetectionSpec
 from yolact_runtime.model.model_file import ModelFile
-from yolact_runtime.opening import OpenModel, SharedNetwork
 
 pytestmark = needs_tool("g++")
 
@@ -84,7 +83,7 @@ class Pair:
 
 def segmenter(network: Any, content: bytes, options: SegmenterOptions, runs_on: str) -> Segmenter:
     rescoring = MaskRescoring(ModelFile(Path("mask_iou.fp32.onnx"), content), runs_on, 0, MANIFEST)
-    return Segmenter._of(OpenModel(MANIFEST, SharedNetwork(network, rescoring)), options)
+    return Segmenter(MANIFEST, network, rescoring, options)
 
 
 @pytest.fixture

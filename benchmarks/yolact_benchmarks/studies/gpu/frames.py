@@ -27,13 +27,14 @@ from yolact_benchmarks.measure.gpu_stages import (
     upload_gigabytes_per_second,
 )
 from yolact_benchmarks.measure.replay_network import ReplayNetwork
-from yolact_benchmarks.measure.scenes import make_outputs, yolact_manifest
+from yolact_benchmarks.measure.scenes import make_mask_iou_network, make_outputs, yolact_manifest
 from yolact_benchmarks.studies.gpu.stage_options import NOT_MEASURED, Scale, open_device, stage_parser
 from yolact_benchmarks.studies.timing import time_interleaved
 from yolact_plugins.driver.cuda_graph import Graph
 from yolact_plugins.driver.driver import Device, Stream
 from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.cuda.frame_slot import FrameSlot
+from yolact_runtime.mask_rescoring import MaskRescoring
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
@@ -60,6 +61,7 @@ class Scene:
         height: Of the frame.
         width: Of the frame.
         dtype: Of the network's outputs and input.
+        rescored: With the mask-IoU network of YOLACT++.
     """
 
     count: int
@@ -67,6 +69,7 @@ class Scene:
     height: int
     width: int
     dtype: str = "float32"
+    rescored: bool = False
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,7 +78,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=45.0, help="begin no scene after so many (default: 45)")
     options = parser.parse_args(arguments)
     started, scale, measured = time.monotonic(), options.scale, 0
-    manifest = scaled_manifest(scale)
     with open_device() as device:
         bus = upload_gigabytes_per_second(device, scale.of(20), scale.of(64 << 20, 1024))
         copies = copy_gigabytes_per_second(device, scale.of(20), scale.of(256 << 20, 1024))
@@ -84,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
             if time.monotonic() - started > options.seconds:
                 options.rows.write(**vars(scene), not_measured="out of time")
                 continue
-            row = measure_scene(device, manifest, scene, scale)
+            row = measure_scene(device, scaled_manifest(scale, scene.rescored), scene, scale)
             options.rows.write(**row, floor_us=_floor(row.pop("bytes"), copies, bus))
             measured += 1
     return 0 if measured else NOT_MEASURED
@@ -95,9 +97,9 @@ def frame_options(scale: Scale, **more: Any) -> SegmenterOptions:
     return SegmenterOptions(min_confidence=MIN_CONFIDENCE, max_instances=scale.of(100, 4), frames_in_flight=1, **more)
 
 
-def scaled_manifest(scale: Scale) -> Manifest:
-    """YOLACT at 550 with COCO's eighty classes."""
-    return yolact_manifest(scale.of(550, 32), scale.of(80, 3))
+def scaled_manifest(scale: Scale, rescored: bool = False) -> Manifest:
+    """YOLACT at 550 with COCO's eighty classes; its prototypes are never too small for mask re-scoring, if that is."""
+    return yolact_manifest(scale.of(550, 256 if rescored else 32), scale.of(80, 3))
 
 
 def measure_scene(
@@ -132,7 +134,10 @@ def _finished_frame(
 ) -> Iterator[tuple[Segmenter, DevicePath, FrameSlot, int]]:
     """A segmenter, and a slot beside its own in which the frame is finished, so that its parts can be repeated."""
     options = frame_options(scale, frame_size=(scene.height, scene.width))
-    with Segmenter(manifest, ReplayNetwork(device, manifest, outputs, scene.dtype), None, options) as segmenter:
+    rescoring = None
+    if scene.rescored:
+        rescoring = MaskRescoring.of_network(make_mask_iou_network(len(manifest.class_names)), manifest)
+    with Segmenter(manifest, ReplayNetwork(device, manifest, outputs, scene.dtype), rescoring, options) as segmenter:
         path = segmenter.frame_path
         assert isinstance(path, DevicePath)
         slot = path.start(frame)
@@ -224,11 +229,12 @@ def dense_torch(outputs: Outputs, manifest: Manifest, height: int, width: int) -
 
 
 def _scenes(scale: Scale) -> list[Scene]:
-    """Float32, as the product's own engines have it, for all sizes; float16 for the first."""
-    turns = [*((size, "float32") for size in SIZES), (SIZES[0], "float16")]
+    """Float32, as the product's own engines have it, for all sizes; float16 and YOLACT++ for the first."""
+    turns = [(SIZES[0], "float32", False), (SIZES[0], "float32", True)]
+    turns += [*((size, "float32", False) for size in SIZES[1:]), (SIZES[0], "float16", False)]
     scenes = [
-        Scene(scale.of(count), area, scale.of(height, 24), scale.of(width, 32), dtype)
-        for (height, width), dtype in turns
+        Scene(scale.of(count), area, scale.of(height, 24), scale.of(width, 32), dtype, rescored)
+        for (height, width), dtype, rescored in turns
         for count, area in OBJECTS
     ]
     return scenes[: scale.of(len(scenes), 2)]

@@ -69,6 +69,15 @@ def test_half_outputs_and_no_pytorch_with_cuda() -> None:
     assert "mask_soft_f16" in row["kernels_us"]
 
 
+def test_the_mask_iou_network_is_measured_kernel_by_kernel() -> None:
+    scene = Scene(2, 0.1, 60, 80, rescored=True)
+    with host_gpu() as device:
+        row = measure_scene(device, scaled_manifest(SMALL, rescored=True), scene, SMALL)
+    layers = [f"mask_iou_layer{layers}" for layers in ("s_1_2", "_3", "_4", "s_5_6")]
+    assert list(row["kernels_us"])[-4:] == layers
+    assert (row["rescored"], row["found"]) == (True, 2)
+
+
 def test_the_floor_counts_every_byte_once() -> None:
     manifest = small_manifest()
     frame = np.zeros((60, 80, 3), np.uint8)
@@ -111,6 +120,7 @@ def test_scenes_shrink_with_the_scale_and_the_most_telling_come_first() -> None:
         *((height, "float32") for height in (720, 1080, 2160)),
         (1080, "float16"),
     }
+    assert next(scene for scene in whole if scene.rescored) == Scene(100, 0.025, 1080, 1920, rescored=True)
     assert {(scene.count, scene.area) for scene in whole} == {
         *((count, 0.025) for count in (1, 10, 100)),
         (1, 0.45),
