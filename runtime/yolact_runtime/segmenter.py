@@ -155,6 +155,11 @@ class Segmenter:
         return self._model.shared.network
 
     @property
+    def mask_rescoring(self) -> MaskRescoring | None:
+        """The mask-IoU network of a YOLACT++ model; it stays the segmenter's. None where masks are not re-scored."""
+        return self._model.shared.mask_iou if self.options.mask_rescoring else None
+
+    @property
     def network_file(self) -> Path | None:
         """What the backend loaded; None where it was given an open backend."""
         return self._model.file

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from yolact_benchmarks.measure.gpu_stages import frame_parts
 from yolact_benchmarks.measure.planted import planted_outputs
 from yolact_benchmarks.measure.replay_network import ReplayNetwork
-from yolact_benchmarks.measure.stages import CANDIDATES, MASKS, NETWORK, NMS, PREPROCESS, FrameTimes, Stage
+from yolact_benchmarks.measure.stages import CANDIDATES, MASK_IOU, MASKS, NETWORK, NMS, PREPROCESS, FrameTimes, Stage
 from yolact_plugins.driver.cuda_graph import Graph
 from yolact_plugins.driver.driver import Event, Stream
 from yolact_runtime.backends import DeviceBackend, DeviceContext
@@ -36,7 +36,7 @@ ENQUEUE = Stage("enqueue", "until everything is given to the GPU, the copy of th
 RESULT = Stage("result", "the wait for the GPU, and the instances made of what it returned")
 UPLOAD = Stage("upload", "the frame from pinned memory to the GPU", "device")
 DOWNLOAD = Stage("download", "counts, boxes and scores to pinned memory; runs are written there by the masks", "device")
-_ON_DEVICE = tuple(Stage(one.name, one.what, "device") for one in (PREPROCESS, NETWORK, CANDIDATES, NMS, MASKS))
+_PARTS = (PREPROCESS, NETWORK, CANDIDATES, NMS, MASKS)
 
 
 class DeviceTimer:
@@ -48,14 +48,15 @@ class DeviceTimer:
         segmenter: With its post-processing on the GPU; not closed with the timer.
     """
 
-    stages: tuple[Stage, ...] = (ENQUEUE, RESULT, UPLOAD, *_ON_DEVICE, DOWNLOAD)
-
     def __init__(self, segmenter: Segmenter) -> None:
         path = segmenter.frame_path
         if not isinstance(path, DevicePath):
             raise UsageError(f"{segmenter.backend_name} has its post-processing on the CPU: its stages are timed there")
         self.segmenter = segmenter
         self._path = path
+        parts = (*_PARTS, MASK_IOU) if path.model.rescore else _PARTS
+        on_device = (Stage(part.name, part.what, "device") for part in parts)
+        self.stages: tuple[Stage, ...] = (ENQUEUE, RESULT, UPLOAD, *on_device, DOWNLOAD)
         with ExitStack() as stack:
             path.device.make_current()
             names = [stage for stage in self.stages if stage.clock == "device"]
@@ -200,7 +201,8 @@ class DeviceModel:
             self._network.device.make_current()
             replay = ReplayNetwork(self._network.device, manifest, outputs, image.dtype)
             planted = PlantedDevice(self._network, replay)
-            segmenter = self._owned.enter_context(Segmenter(manifest, planted, None, segmenter.options))
+            rescoring = None if segmenter.mask_rescoring is None else segmenter.mask_rescoring.again()
+            segmenter = self._owned.enter_context(Segmenter(manifest, planted, rescoring, segmenter.options))
         timer = DeviceTimer(segmenter)
         self._owned.callback(timer.close)
         return timer

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from yolact_benchmarks.measure.stages import MASK_IOU
 from yolact_plugins.driver.cuda_graph import Graph
 from yolact_plugins.driver.driver import Device, Event, Stream
 from yolact_plugins.driver.memory import DeviceBuffer, PinnedBuffer
@@ -66,6 +67,7 @@ def time_replays(stream: Stream, work: Callable[[Stream], None], repeats: int, i
 def frame_parts(slot: FrameSlot) -> dict[str, Callable[[Stream], None]]:
     """The parts of the frame that the slot has finished, in order; each may be enqueued again."""
     launches = slot.launches
+    rescoring = {MASK_IOU.name: partial(_enqueue, launches.rescoring)} if launches.rescoring else {}
     return {
         "upload": slot.enqueue_upload,
         "preprocess": launches.preprocess.enqueue,
@@ -73,6 +75,7 @@ def frame_parts(slot: FrameSlot) -> dict[str, Callable[[Stream], None]]:
         "candidates": partial(_enqueue, launches.detect[:2]),
         "nms": partial(_enqueue, launches.detect[2:]),
         "masks": partial(_enqueue, launches.masks),
+        **rescoring,
         "download": slot.enqueue_download,
     }
 

@@ -47,6 +47,7 @@ class FrameLaunches:
         preprocess_elsewhere: The same of a frame in somebody else's, see :meth:`point_at`.
         detect: Network outputs to detections, in order.
         masks: Detections to bits and runs, in order.
+        rescoring: Masks to their scores (YOLACT++), in order.
         download: Everything that a frame brings back, into the host's memory; comes last.
     """
 
@@ -64,7 +65,8 @@ class FrameLaunches:
         self.preprocess_elsewhere = self._preprocess()
         cross = model.settings.method is NmsMethod.CROSS_CLASS
         self.detect = [*self._candidates(), *(self._cross_class() if cross else self._per_class())]
-        self.masks = [*self._mask_bits(), *self._runs(), *(self._rescoring() if model.rescore else [])]
+        self.masks = [*self._mask_bits(), *self._runs()]
+        self.rescoring = self._rescoring() if model.rescore else []
         self.download = self._results()
 
     def point_at(self, pointers: tuple[int, ...], pitches: tuple[int, ...]) -> None:

@@ -281,7 +281,7 @@ class FrameSlot:
         results = self.memory.arrays["results"]
         self._device.driver.call("cuMemsetD8Async", results.pointer, 0, _ZEROED_BYTES, stream.handle)
         self.enqueue_inference(stream)
-        for launch in (*self.launches.detect, *self.launches.masks):
+        for launch in (*self.launches.detect, *self.launches.masks, *self.launches.rescoring):
             launch.enqueue(stream)
         self.enqueue_download(stream)
 

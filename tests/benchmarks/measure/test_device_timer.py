@@ -13,6 +13,7 @@ import pytest
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.host_gpu import HostDriver, host_gpu, share_kernels
+from support.mask_iou_models import mask_iou_network_model
 from support.scenes import DEFAULT_PROTOTYPE, Thing, fake_segmenter, raw_outputs, small_manifest, write_bundle
 from support.tools import needs_tool
 from yolact_benchmarks.commands import bench_cli
@@ -97,6 +98,26 @@ def test_exactly_as_many_instances_as_asked_for(bundle: Path, count: int) -> Non
         assert [timer.time(FRAME).num_instances for _ in range(4)] == [count] * 4
         # The engine itself finds what it found before.
         assert model.timer().time(FRAME).num_instances == 2
+
+
+def test_the_mask_iou_network_has_a_stage_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many instances as asked for, too."""
+    share_kernels(monkeypatch)
+    prototype = np.kron(DEFAULT_PROTOTYPE, np.ones((1, 8, 8), np.float32))
+    network = mask_iou_network_model(3, prototype.shape[1:])
+    bundle = add_engine(write_bundle(tmp_path / "plus.bundle", THINGS, mask_iou=network)).parent
+    with host_gpu() as device:
+        outputs = raw_outputs(small_manifest(), THINGS, prototype)
+        put_in_place(
+            monkeypatch, FakeTensorRt(device, tensor_specs(small_manifest(), prototype.shape), replay([outputs]))
+        )
+        with DeviceModel(Segmenter.open(bundle, options=PICTURES)) as model:
+            for timer, count in ((model.timer(), 2), (model.timer(5), 5)):
+                times = timer.time(FRAME)
+                assert (times.num_instances, times.stage_ms["mask iou"]) == (count, 1)
+                names = [stage.name for stage in timer.stages if stage.clock == "device"]
+                assert names == [*DEVICE_STAGES[:-1], "mask iou", "download"]
+                assert timer.segmenter(FRAME).mask_confidence is not None
 
 
 def test_more_instances_than_the_model_has(bundle: Path) -> None:

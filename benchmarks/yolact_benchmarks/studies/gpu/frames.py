@@ -28,6 +28,7 @@ from yolact_benchmarks.measure.gpu_stages import (
 )
 from yolact_benchmarks.measure.replay_network import ReplayNetwork
 from yolact_benchmarks.measure.scenes import make_mask_iou_network, make_outputs, yolact_manifest
+from yolact_benchmarks.measure.stages import MASK_IOU
 from yolact_benchmarks.studies.gpu.stage_options import NOT_MEASURED, Scale, open_device, stage_parser
 from yolact_benchmarks.studies.timing import time_interleaved
 from yolact_plugins.driver.cuda_graph import Graph
@@ -46,7 +47,7 @@ OBJECTS = ((100, 0.025), (1, 0.45), (10, 0.025), (1, 0.025), (20, 0.3))
 """Number of objects, and the mean area of their boxes as a fraction of the frame."""
 # There is no network: its outputs are copied to where it would leave them.
 _REPLAYED = "copy of stored outputs"
-_POSTPROCESSING = ("candidates", "nms", "masks", "download")
+_POSTPROCESSING = ("candidates", "nms", "masks", MASK_IOU.name, "download")
 Outputs = dict[str, npt.NDArray[Any]]
 Peer = Callable[[Outputs, Manifest, int, int], "Callable[[], int] | None"]
 
@@ -121,7 +122,7 @@ def measure_scene(
     with _finished_frame(device, manifest, outputs, scene, frame, scale) as (segmenter, path, slot, found):
         row: dict[str, Any] = {**vars(scene), "found": found, "runs": int(slot.memory.results["run_offset"][found])}
         row |= {"bytes": moved_bytes(slot, found), "gpu_us": _gpu_times(slot, scale)}
-        row["postprocess_us"] = sum(row["gpu_us"][name] for name in _POSTPROCESSING)
+        row["postprocess_us"] = sum(row["gpu_us"].get(name, 0.0) for name in _POSTPROCESSING)
         row["kernels_us"] = _kernel_times(slot, scale)
         row["host_us"] = _host_times(segmenter, path, slot, found, frame, scale)
         row["postprocess_call_us"], row["dense"] = _beside(path, slot, found, work, scale)
@@ -158,7 +159,8 @@ def _gpu_times(slot: FrameSlot, scale: Scale) -> dict[str, float]:
 
 
 def _kernel_times(slot: FrameSlot, scale: Scale) -> dict[str, float]:
-    launches = [slot.launches.preprocess, *slot.launches.detect, *slot.launches.masks, slot.launches.download]
+    made = slot.launches
+    launches = [made.preprocess, *made.detect, *made.masks, *made.rescoring, made.download]
     inner, repeats = scale.of(20), scale.of(20)
     return {launch.name: time_replays(slot.stream, launch.enqueue, repeats, inner) for launch in launches}
 
@@ -187,7 +189,8 @@ def _beside(
 
     def enqueue(stream: Stream) -> None:
         for name in _POSTPROCESSING:
-            parts[name](stream)
+            if name in parts:
+                parts[name](stream)
 
     with Graph(slot.stream, enqueue) as graph:
 
