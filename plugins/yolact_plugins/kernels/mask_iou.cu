@@ -142,13 +142,14 @@ __device__ __forceinline__ int first_place(int x, int y) {
 
 __device__ void load_soft(const float* soft, const Region& region, const Tile& tile, float* probability) {
     const int width = 4 * tile.width + 3;
-    const int pixels = width * (4 * tile.height + 3);
-    for (int i = static_cast<int>(threadIdx.x); i < pixels; i += FRONT_THREADS) {
-        const int y = i / width;
-        const int x = i - y * width;
-        const int px = 4 * tile.x + x;
+    const int height = 4 * tile.height + 3;
+    // A warp for a row: no division.
+    for (int y = static_cast<int>(threadIdx.x) / 32; y < height; y += FRONT_THREADS / 32) {
         const int py = 4 * tile.y + y;
-        probability[y * SOFT_SIDE + x] = contains(region, px, py) ? soft[py * region.width + px] : 0.0f;
+        for (int x = static_cast<int>(threadIdx.x) % 32; x < width; x += 32) {
+            const int px = 4 * tile.x + x;
+            probability[y * SOFT_SIDE + x] = contains(region, px, py) ? soft[py * region.width + px] : 0.0f;
+        }
     }
 }
 
@@ -269,18 +270,20 @@ using Fifth = Layer<64, 128, 3, 3, 8, 4, 3>;
 template <class L>
 __device__ void load_patch(const float4* input, const float4* blank, const Region& region, const Tile& tile,
                            float4* patch) {
-    const int width = 2 * tile.width + 1;
-    const int values = width * (2 * tile.height + 1) * L::INPUT_QUADS;
-    for (int i = static_cast<int>(threadIdx.x); i < values; i += BLOCK_WARPS * 32) {
-        const int quad = i % L::INPUT_QUADS;
-        const int pixel = i / L::INPUT_QUADS;
-        const int y = pixel / width;
-        const int x = pixel - y * width;
-        const int from_x = 2 * tile.x + x;
+    const int values = (2 * tile.width + 1) * L::INPUT_QUADS;
+    const int height = 2 * tile.height + 1;
+    // A warp for a row: no division.
+    for (int y = static_cast<int>(threadIdx.x) / 32; y < height; y += BLOCK_WARPS) {
         const int from_y = 2 * tile.y + y;
-        const bool known = !contains(region, from_x, from_y);
-        patch[(y * L::PATCH_WIDTH + x) * L::PITCH + quad] =
-            known ? blank[quad] : input[(from_y * region.width + from_x) * L::INPUT_QUADS + quad];
+        const float4* row = input + from_y * region.width * L::INPUT_QUADS;
+        for (int i = static_cast<int>(threadIdx.x) % 32; i < values; i += 32) {
+            const int quad = i % L::INPUT_QUADS;
+            const int x = i / L::INPUT_QUADS;
+            const int from_x = 2 * tile.x + x;
+            const bool computed = contains(region, from_x, from_y);
+            patch[(y * L::PATCH_WIDTH + x) * L::PITCH + quad] =
+                computed ? row[from_x * L::INPUT_QUADS + quad] : blank[quad];
+        }
     }
 }
 
