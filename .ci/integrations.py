@@ -73,6 +73,7 @@ _ROBOT_SKIPS = (
     r"NumPy exchanges DLPack 1\.0 from version 2\.1 on",
     r"needs Chromium: ",
     r"needs ffmpeg",
+    r"needs NVIDIA's disassembler",
     r"root may write everywhere",
     _NO_MOUNT,
 )
@@ -95,6 +96,15 @@ INTEGRATIONS = (
         ("-n", "2", "--dist", "worksteal", "tests/runtime/media", "tests/runtime/commands"),
         (_NO_MOUNT, r"root may write everywhere"),
         debian=("ffmpeg",),
+    ),
+    # Machine code as NVIDIA's disassembler lists it, executed and counted.
+    Integration(
+        "disassembler",
+        "3.12",
+        ("--editable", ".[cuda]"),
+        ("tests/benchmarks/studies/instructions",),
+        (),
+        pins=("nvidia-cuda-nvdisasm",),
     ),
     # From the checkout, so with the studies; what these cannot show is in docs/runtime.md.
     Integration(

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from yolact_benchmarks.studies.instructions import table as instructions
+
 __all__ = ["main", "render"]
 
 ROOT = Path(__file__).parents[3]
@@ -64,7 +66,8 @@ def render(text: str, root: Path) -> str:
         name = match[1]
         records = _RECORDS.get(name, name)
         found = (root / MODELS).glob("*.json") if name in _OF_MODELS else (root / RESULTS).glob(f"*/{records}*.json")
-        rows = [row for path in sorted(found) for row in _TABLES[name](_load(path))]
+        loaded = [_load(path) for path in sorted(found)]
+        rows = _OF_ALL[name](loaded) if name in _OF_ALL else [row for each in loaded for row in _TABLES[name](each)]
         header = _HEADERS[name]
         lines = [header, re.sub(r"[^|]+", " --- ", header), *rows]
         return f"<!-- table: {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
@@ -322,8 +325,14 @@ def _in_a_cell(code: str) -> str:
 
 _OF_MODELS = {"models", "pruning"}
 # Tables whose records have another name.
-_RECORDS = {"frames": "bench", "bad_inputs": "bad-inputs", "mutant_survivors": "mutants"}
+_RECORDS = {
+    "frames": "bench",
+    "bad_inputs": "bad-inputs",
+    "mutant_survivors": "mutants",
+    "instructions_kernels": "instructions",
+}
 _HEADERS = {
+    **instructions.HEADERS,
     "bad_inputs": "| kind of bad input | tries | right | done, with a warning | refused, with the reason | others lost "
     "| wrong in silence | broken |",
     "frames": "| model | ours, fp32 | PyTorch eager | torch.compile | ONNX Runtime, dense NumPy | OpenVINO fp32 "
@@ -347,6 +356,8 @@ _HEADERS = {
     "| leftover |",
     "simplifiers": "| graph | made in | nodes | debris | file | largest difference to torch | time over written |",
 }
+# Tables that compare records with each other.
+_OF_ALL = {"instructions": instructions.scene_rows, "instructions_kernels": instructions.kernel_rows}
 _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "bad_inputs": _bad_inputs,
     "bench": _bench,

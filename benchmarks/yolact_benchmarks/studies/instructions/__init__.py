@@ -1,0 +1,1 @@
+"""Executed instructions of a frame's kernels, without a GPU."""

@@ -1,0 +1,368 @@
+"""Instructions as NVIDIA's disassembler writes them, as the numbers that the executor executes.
+
+NVIDIA documents what an instruction is called, not what it does. What is known here was learnt from compiling small
+kernels, and is held by tests: every kernel must leave exactly what its host build leaves. An instruction, a modifier
+or an operand that is not known is an error when it is executed, never a guess.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+
+__all__ = ["KINDS", "MODIFIERS", "OPCODES", "SPECIAL_REGISTERS", "Decoded", "Operand", "decode"]
+
+_MEMORY = "E U 64 128 U8 S8 U16 S16 32 CONSTANT STRONG WEAK GPU SYS CTA SM EF EL LU NA"
+_ATOMIC = f"{_MEMORY} ADD OR AND XOR MIN MAX EXCH CAS POPC INC S32 U32"
+_COMPARE = "LT LE GT GE EQ NE LTU LEU GTU GEU EQU NEU NUM NAN AND OR XOR EX U32 FTZ"
+_FLOAT = "FTZ SAT RM RP RZ"
+_INTEGER = "U8 S8 U16 S16 U32 S32 U64 S64"
+# Each opcode with the modifiers that are known for it. Those of the uniform datapath are called the same after a U.
+OPCODES = {
+    name: frozenset(modifiers.split())
+    for name, modifiers in {
+        "UNKNOWN": "",
+        "NOP": "",
+        "YIELD": "",
+        "MOV": "",
+        "LDC": "64 U8 U16",
+        "S2R": "",
+        "CS2R": "32",
+        "R2UR": "",
+        "IADD3": "X",
+        "VIADD": "",
+        "IMAD": "MOV U32 IADD SHL WIDE HI X",
+        "LEA": "HI X SX32",
+        "SHF": "L R W U32 S32 U64 S64 HI",
+        "LOP3": "LUT",
+        "PLOP3": "LUT",
+        "PRMT": "",
+        "IMNMX": "U32",
+        "VIMNMX": "U32",
+        "VIADDMNMX": "U32",
+        "SEL": "",
+        "FSEL": "",
+        "ISETP": _COMPARE,
+        "FSETP": _COMPARE,
+        "FMNMX": "NAN FTZ",
+        "FADD": _FLOAT,
+        "FMUL": _FLOAT,
+        "FFMA": _FLOAT,
+        "MUFU": "RCP RSQ SQRT EX2 LG2",
+        "FCHK": "",
+        "F2I": f"{_INTEGER} FTZ NTZ TRUNC CEIL FLOOR",
+        "I2F": f"{_INTEGER} RP RM RZ",
+        "I2FP": "F32 S32 U32 RP RM RZ",
+        "F2FP": "PACK_AB F16 F32",
+        "HADD2": "F32",
+        "POPC": "",
+        "IABS": "",
+        "BREV": "",
+        "FLO": "U32 SH",
+        "VOTE": "ANY ALL",
+        "REDUX": "OR AND XOR SUM MIN MAX S32",
+        "SHFL": "IDX UP DOWN BFLY",
+        "LDG": _MEMORY,
+        "STG": _MEMORY,
+        "LDS": _MEMORY,
+        "STS": _MEMORY,
+        "RED": _ATOMIC,
+        "ATOMG": _ATOMIC,
+        "ATOMS": _ATOMIC,
+        "P2R": "",
+        "R2P": "",
+        "BMOV": "32 CLEAR",
+        "BRA": "DIV U",
+        "BRX": "",
+        "CALL": "REL NOINC",
+        "RET": "REL NODEC",
+        "EXIT": "",
+        "BSSY": "",
+        "BREAK": "",
+        "BSYNC": "",
+        "WARPSYNC": "ALL COLLECTIVE",
+        "ENDCOLLECTIVE": "",
+        "BAR": "SYNC DEFER_BLOCKING",
+        "MEMBAR": "SC ALL GPU SYS CTA VC",
+        "ERRBAR": "",
+        "CCTL": "IVALL",
+        "DEPBAR": "",
+    }.items()
+}
+# They change neither a result nor how often something is issued.
+_NO_EFFECT = """
+    E CONSTANT STRONG WEAK GPU SYS CTA SM EF EL LU NA MOV IADD SHL LUT REL NOINC NODEC SYNC DEFER_BLOCKING NTZ PACK_AB
+    F16 F32 COLLECTIVE SC VC IVALL ANY INC R U
+"""
+_WITHOUT_EFFECT = frozenset(_NO_EFFECT.split())
+MODIFIERS = tuple(sorted(set().union(*OPCODES.values()) - _WITHOUT_EFFECT))
+KINDS = (
+    "NONE",
+    "REGISTER",
+    "UNIFORM",
+    "IMMEDIATE",
+    "CONSTANT",
+    "PREDICATE",
+    "UNIFORM_PREDICATE",
+    "ADDRESS",
+    "BARRIER",
+    "SPECIAL",
+    "ALL_PREDICATES",
+)
+SPECIAL_REGISTERS = (
+    *(f"SR_{name}" for name in ("TID.X", "TID.Y", "TID.Z", "CTAID.X", "CTAID.Y", "CTAID.Z", "LANEID")),
+    *(f"SR_{name}" for name in ("EQMASK", "LTMASK", "LEMASK", "GTMASK", "GEMASK", "CgaCtaId")),
+    "SRZ",
+)
+_SYNONYMS = {"REDG": "RED", "UFLO": "FLO", "S2UR": "S2R", "VOTEU": "VOTE", "HFMA2": "MOV"}
+_RZ, _URZ, _PT = 255, 63, 7
+_NOTHING_WRITTEN = """
+    NOP YIELD STG STS RED BRA BRX CALL RET EXIT BREAK BSYNC WARPSYNC ENDCOLLECTIVE BAR MEMBAR ERRBAR CCTL DEPBAR R2P
+"""
+_NO_DEST = frozenset(_NOTHING_WRITTEN.split())
+_IS_PREDICATE = {"PREDICATE", "UNIFORM_PREDICATE"}
+_REGISTER = re.compile(r"(U?)R(Z|\d+)((?:\.\w+)*)$")
+_PREDICATE = re.compile(r"(!?)(U?)P(T|\d)$")
+_CONSTANT = re.compile(r"c\[(0x[0-9a-f]+)\]\s*\[([^]]+)\]((?:\.\w+)*)$")
+
+
+class _UnknownFormError(Exception):
+    """A form that the executor does not know."""
+
+
+@dataclass
+class Operand:
+    """One operand; the fields are those of ``Operand`` in the executor."""
+
+    kind: str = "NONE"
+    reg: int = _RZ
+    negative: bool = False
+    absolute: bool = False
+    inverted: bool = False
+    part: int = 0
+    value: int = 0
+    bank: int = 0
+    scale: int = 1
+    wide: bool = False
+    ureg: int = _URZ
+    uwide: bool = False
+
+
+@dataclass
+class Decoded:
+    """One instruction.
+
+    Attributes:
+        opcode: One of :data:`OPCODES`.
+        modifiers: Of :data:`MODIFIERS`.
+        guard: The predicate under which it is executed.
+        dest: Register that it writes, if any.
+        predicates: That it writes, two at most.
+        sources: What it reads, in the order in which they are written.
+        label: Where it jumps to, if anywhere.
+        problem: Why it cannot be executed; "" where it can.
+    """
+
+    opcode: str
+    modifiers: set[str]
+    guard: Operand
+    dest: Operand = field(default_factory=Operand)
+    predicates: list[Operand] = field(default_factory=list)
+    sources: list[Operand] = field(default_factory=list)
+    label: str = ""
+    problem: str = ""
+
+
+def decode(text: str) -> Decoded:
+    """One instruction, such as ``@!P0 IADD3 R1, P1, R2.reuse, 0x10, RZ``."""
+    match = re.match(r"(?:@(!?U?P\w)\s+)?([A-Z][A-Z0-9]*)((?:\.\w+)*)\s*(.*)$", text.strip())
+    guard = Operand("PREDICATE", _PT)
+    if match is None:
+        return Decoded("UNKNOWN", set(), guard, problem=text)
+    if match[1]:
+        guard = _predicate(match[1]) or guard
+    name = match[2]
+    modifiers = set(match[3].split(".")) - {""}
+    try:
+        opcode = _opcode(name)
+        instruction = Decoded(opcode, modifiers, guard)
+        _fill(instruction, name, match[4])
+    except (_UnknownFormError, ValueError) as problem:
+        return Decoded("UNKNOWN", set(), guard, problem=f"{text}: {problem}")
+    return instruction
+
+
+def _opcode(name: str) -> str:
+    for candidate in (name, _SYNONYMS.get(name), name[1:] if name.startswith("U") else None):
+        if candidate in OPCODES:
+            return str(candidate)
+    raise _UnknownFormError("this instruction")
+
+
+def _fill(it: Decoded, name: str, rest: str) -> None:
+    rest = re.sub(r"\(\*.*\*\)", "", rest).replace(".reuse", "")
+    is_float = it.opcode in {"FADD", "FMUL", "FFMA", "FSETP", "FMNMX", "FSEL", "MUFU", "FCHK", "F2FP", "F2I", "HADD2"}
+    if it.opcode in {"BRX", "RET"}:
+        rest = rest.strip().replace(" ", ", ", 1)
+    words = [word.strip() for word in rest.split(",") if word.strip()]
+    if name == "HFMA2":
+        _pair_of_halves(it, words)
+        return
+    if unknown := it.modifiers - OPCODES[it.opcode]:
+        raise _UnknownFormError(f"the modifiers {', '.join(sorted(unknown))}")
+    if it.opcode == "HADD2" and "F32" not in it.modifiers:
+        raise _UnknownFormError("arithmetic of halves")
+    is_global = it.opcode in {"LDG", "STG", "RED", "ATOMG"} and "E" in it.modifiers
+    it.modifiers -= _WITHOUT_EFFECT
+    labels = [word for word in words if word.startswith("`(")]
+    it.label = labels[0][2:-1] if labels else ""
+    operands = [_operand(word, is_float) for word in words if word not in labels]
+    for operand in operands:
+        if operand.kind == "ADDRESS" and is_global:
+            # Turing writes [R2] for the pair R2, R3 where later architectures write [R2.64].
+            operand.wide, operand.uwide = "U32" not in rest, True
+    _distribute(it, operands)
+    _check(it)
+
+
+def _distribute(it: Decoded, operands: list[Operand]) -> None:
+    """Destinations first: predicates before or right after the register that is written."""
+    if it.opcode == "VOTE":
+        if operands[0].kind not in _IS_PREDICATE:
+            it.dest = operands.pop(0)
+        it.predicates, it.sources = operands[:1], operands[1:]
+        return
+    if it.opcode in {"PLOP3", "ISETP", "FSETP"}:
+        it.predicates, it.sources = operands[:2], operands[2:]
+        return
+    if it.opcode not in _NO_DEST:
+        while operands and operands[0].kind in _IS_PREDICATE:
+            it.predicates.append(operands.pop(0))
+        if it.opcode != "FCHK":
+            it.dest = operands.pop(0)
+            while len(operands) > 1 and operands[0].kind in _IS_PREDICATE:
+                it.predicates.append(operands.pop(0))
+    it.sources = operands
+    if it.opcode == "VIADD":
+        it.sources.append(Operand("REGISTER"))
+
+
+def _check(it: Decoded) -> None:
+    if len(it.predicates) > 2 or len(it.sources) > 7:
+        raise _UnknownFormError("so many operands")
+    if it.opcode == "BAR" and [(each.kind, each.value) for each in it.sources] != [("IMMEDIATE", 0)]:
+        raise _UnknownFormError("barriers other than that of the block")
+    if it.opcode == "HADD2" and (it.sources[0].kind != "REGISTER" or it.sources[0].reg != _RZ):
+        raise _UnknownFormError("arithmetic of halves")
+    if it.opcode == "BRA" and "DIV" in it.modifiers and not it.sources:
+        it.sources.append(Operand("IMMEDIATE", value=0xFFFFFFFF))  # Turing's, which means all lanes
+
+
+def _pair_of_halves(it: Decoded, words: list[str]) -> None:
+    """``HFMA2.MMA R, -RZ, RZ, high, low`` makes a constant on a unit that is idle; nothing else is known of it."""
+    dest = _operand(words[0], False)
+    factors = [_operand(word, False) for word in words[1:3]]
+    if any(factor.kind != "REGISTER" or factor.reg != _RZ for factor in factors) or len(words) != 5:
+        raise _UnknownFormError("arithmetic of halves")
+    halves = [struct.unpack("<H", struct.pack("<e", float(word)))[0] for word in words[3:]]
+    it.modifiers, it.dest = set(), dest
+    it.sources = [Operand("IMMEDIATE", value=halves[0] << 16 | halves[1])]
+
+
+def _operand(word: str, is_float: bool) -> Operand:
+    if word == "PR":
+        return Operand("ALL_PREDICATES")
+    if word in SPECIAL_REGISTERS:
+        return Operand("SPECIAL", SPECIAL_REGISTERS.index(word))
+    if re.match(r"B\d+$", word):
+        return Operand("BARRIER", int(word[1:]))
+    if (predicate := _predicate(word)) is not None:
+        return predicate
+    if word.startswith(("[", "desc")):
+        return _address(word)
+    return _value(word, is_float)
+
+
+def _predicate(word: str) -> Operand | None:
+    match = _PREDICATE.match(word)
+    if match is None:
+        return None
+    reg = _PT if match[3] == "T" else int(match[3])
+    return Operand("UNIFORM_PREDICATE" if match[2] else "PREDICATE", reg, inverted=bool(match[1]))
+
+
+def _value(word: str, is_float: bool) -> Operand:
+    bare, negative, absolute, inverted = word, False, False, False
+    if not re.match(r"-(0x|\d|INF|QNAN|SNAN)", bare) and bare.startswith("-"):
+        bare, negative = bare[1:], True
+    if bare.startswith("~"):
+        bare, inverted = bare[1:], True
+    if match := re.match(r"\|(.*)\|((?:\.\w+)*)$", bare):
+        bare, absolute = match[1] + match[2], True
+    operand = _register(bare) or _constant(bare) or _immediate(bare, is_float)
+    operand.negative, operand.absolute, operand.inverted = negative, absolute, inverted
+    return operand
+
+
+def _register(word: str) -> Operand | None:
+    match = _REGISTER.match(word)
+    if match is None:
+        return None
+    zero = _URZ if match[1] else _RZ
+    operand = Operand("UNIFORM" if match[1] else "REGISTER", zero if match[2] == "Z" else int(match[2]))
+    for suffix in filter(None, match[3].split(".")):
+        parts = {"H0_H0": 0, "H1_H1": 1, "H0": 0, "H1": 1, "B0": 0, "B1": 1, "B2": 2, "B3": 3}
+        if suffix not in parts:
+            raise _UnknownFormError(f"the register {word}")
+        operand.part = parts[suffix]
+    return operand
+
+
+def _constant(word: str) -> Operand | None:
+    match = _CONSTANT.match(word)
+    if match is None:
+        return None
+    if match[3]:
+        raise _UnknownFormError(f"the constant {word}")
+    operand = Operand("CONSTANT", bank=int(match[1], 16))
+    _add_terms(operand, match[2])
+    return operand
+
+
+def _immediate(word: str, is_float: bool) -> Operand:
+    if word.startswith(("0x", "-0x")):
+        return Operand("IMMEDIATE", value=int(word, 16) & 0xFFFFFFFF)
+    if not is_float:
+        return Operand("IMMEDIATE", value=int(word) & 0xFFFFFFFF)
+    specials = {"+INF": 0x7F800000, "-INF": 0xFF800000, "+QNAN": 0x7FFFFFFF, "-QNAN": 0xFFFFFFFF, "INF": 0x7F800000}
+    if word in specials:
+        return Operand("IMMEDIATE", value=specials[word])
+    return Operand("IMMEDIATE", value=struct.unpack("<I", struct.pack("<f", float(word)))[0])
+
+
+def _address(word: str) -> Operand:
+    match = re.match(r"(?:desc\[UR\d+\])?\[([^]]*)\]$", word)
+    if match is None:
+        raise _UnknownFormError(f"the address {word}")
+    operand = Operand("ADDRESS")
+    _add_terms(operand, match[1])
+    return operand
+
+
+def _add_terms(operand: Operand, terms: str) -> None:
+    """``R2.64+UR4+0x10``, ``R3.X4+-0x8``."""
+    for term in terms.replace(" ", "").split("+"):
+        if match := re.match(r"(U?)R(Z|\d+)((?:\.\w+)*)$", term):
+            suffixes = set(match[3].split(".")) - {""}
+            if match[1]:
+                operand.ureg = _URZ if match[2] == "Z" else int(match[2])
+                operand.uwide = operand.wide or "64" in suffixes
+            else:
+                operand.reg = _RZ if match[2] == "Z" else int(match[2])
+                operand.wide = "64" in suffixes
+                operand.scale = next((int(each[1:]) for each in suffixes if each.startswith("X")), 1)
+            if suffixes - {"64", "U32", "X4", "X8", "X16"}:
+                raise _UnknownFormError(f"the address {terms}")
+        elif term:
+            operand.value = int(term, 16) & 0xFFFFFFFF

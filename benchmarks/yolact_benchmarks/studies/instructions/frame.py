@@ -1,0 +1,182 @@
+"""A frame on the simulated GPU, whose kernels are machine code that is executed and counted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import yolact_plugins
+from yolact_benchmarks.measure.replay_network import ReplayNetwork
+from yolact_benchmarks.measure.scenes import make_outputs, yolact_manifest
+from yolact_benchmarks.studies.instructions.execution import Counts, ExecutionError, execute
+from yolact_benchmarks.studies.instructions.machine_code import MachineCode, read_kernels
+from yolact_plugins.compile.compiler import compile_cubin
+from yolact_plugins.compile.sources import families, read_source
+from yolact_plugins.driver.cubin import Parameter
+from yolact_plugins.driver.driver import Device
+from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.segmenter import Segmenter, SegmenterOptions
+
+__all__ = ["SCENES", "Kernels", "LaunchCounts", "Scene", "count_frame", "tree"]
+
+MIN_CONFIDENCE = 0.3
+HEIGHT, WIDTH = 1080, 1920
+_OF_OUTLINES = 1e-3
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What lies in a frame of 1080p.
+
+    Attributes:
+        count: Objects.
+        area: Mean area of their boxes, fraction of the frame.
+    """
+
+    count: int
+    area: float
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.area:.1%}"
+
+
+SCENES = (Scene(1, 0.025), Scene(10, 0.025), Scene(100, 0.025), Scene(1, 0.45), Scene(20, 0.3))
+
+
+@dataclass
+class LaunchCounts:
+    """What one launch of a frame came to."""
+
+    kernel: str
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    counts: Counts
+
+
+@dataclass
+class Kernels:
+    """All kernels of the tree, for one architecture.
+
+    Attributes:
+        arch: Such as ``"sm_90"``.
+        codes: By their names.
+        parameters: Of each.
+    """
+
+    arch: str
+    codes: dict[str, MachineCode] = field(default_factory=dict)
+    parameters: dict[str, tuple[Parameter, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def compiled(cls, arch: str, disassembler: Path) -> Kernels:
+        """With the options of the product; no instruction differs from what a robot runs."""
+        kernels = cls(arch)
+        for family in families():
+            cubin = compile_cubin(read_source(family), arch)
+            kernels.codes |= read_kernels(cubin.code, disassembler)
+            kernels.parameters |= cubin.parameters
+        return kernels
+
+
+class _CountingRunner:
+    """In the place of a family's host build."""
+
+    def __init__(self, kernels: Kernels, driver: Any, launches: list[LaunchCounts]) -> None:
+        self._kernels, self._driver, self._launches = kernels, driver, launches
+
+    def run_packed(
+        self, name: str, grid: Sequence[int], block: Sequence[int], values: Sequence[npt.NDArray[np.generic]]
+    ) -> None:
+        parameters = self._kernels.parameters[name]
+        arguments = [(each.offset, value.tobytes()) for each, value in zip(parameters, values, strict=True)]
+        # A kernel reads and writes what the GPU reaches: not what is pinned only.
+        live = [each for each in self._driver.library.memory.live() if each.kind != "pinned"]
+        memory = [(each.pointer, each.size) for each in live]
+        counts = execute(self._kernels.codes[name], tuple(grid), tuple(block), arguments, memory)
+        self._launches.append(LaunchCounts(name, tuple(grid), tuple(block), counts))
+
+
+def tree() -> Path:
+    """The checkout whose kernels and runtime are imported."""
+    return Path(yolact_plugins.__file__).parents[2]
+
+
+def count_frame(scene: Scene, kernels: Kernels) -> tuple[int, list[LaunchCounts]]:
+    """The launches of a frame, after one that let the frame's memory grow to what the scene needs.
+
+    Returns:
+        Number of detections, and the launches in order.
+
+    Raises:
+        ExecutionError: The machine code is not known here, or leaves other results than the host build of its sources.
+    """
+    if (folder := str(tree() / "tests")) not in sys.path:
+        sys.path.insert(0, folder)
+    from support.host_gpu import HostDriver  # type: ignore[import-not-found, unused-ignore]
+
+    manifest = yolact_manifest()
+    frame = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    outputs = make_outputs(scene.count, scene.area, scene.count, manifest)
+    launches: list[LaunchCounts] = []
+    with Device(driver=HostDriver()) as device, _opened(device, manifest, outputs) as segmenter:
+        path: Any = segmenter.frame_path
+        slot = path.start(frame)
+        expected = _results(slot, slot.finish())
+        path.give_back(slot)
+        with _counting(_CountingRunner(kernels, device.driver, launches)):
+            slot = path.start(frame)
+            found = _results(slot, slot.finish())
+        path.give_back(slot)
+    _require_same(found, expected)
+    return int(found["count"]), launches
+
+
+@contextmanager
+def _opened(device: Device, manifest: Manifest, outputs: dict[str, npt.NDArray[Any]]) -> Iterator[Segmenter]:
+    options = SegmenterOptions(
+        min_confidence=MIN_CONFIDENCE, max_instances=100, frames_in_flight=1, frame_size=(HEIGHT, WIDTH)
+    )
+    with Segmenter(manifest, ReplayNetwork(device, manifest, outputs), None, options) as segmenter:
+        yield segmenter
+
+
+@contextmanager
+def _counting(runner: _CountingRunner) -> Iterator[None]:
+    """Inside the block the simulated GPU runs machine code."""
+    from support.kernel_host import HostKernels  # type: ignore[import-not-found, unused-ignore]
+
+    host_build = HostKernels.__dict__["of"]
+    HostKernels.of = staticmethod(lambda _family: runner)
+    try:
+        yield
+    finally:
+        HostKernels.of = host_build
+
+
+def _results(slot: Any, count: int) -> dict[str, npt.NDArray[Any]]:
+    """What the host reads of a frame, without what lies behind the last detection and the last run."""
+    results = slot.memory.results
+    num_runs = int(results["run_offset"][count])
+    lengths = {"offset": count + 1, "run_offset": count + 1, "run_start": num_runs, "run_end": num_runs}
+    kept = {name: value[: lengths.get(name, count)] for name, value in results.items() if name != "status"}
+    return {"count": np.array(count), **{name: value.copy() for name, value in kept.items()}}
+
+
+def _require_same(found: dict[str, npt.NDArray[Any]], expected: dict[str, npt.NDArray[Any]]) -> None:
+    """Bit by bit, but for pixels on an outline, which the exponential's last bit moves: one in a thousand runs."""
+    for name, value in expected.items():
+        if name.startswith("run_"):
+            differ = abs(found[name].astype(np.int64).sum() / max(value.astype(np.int64).sum(), 1) - 1) > _OF_OUTLINES
+        elif value.dtype.kind == "f":
+            differ = found[name].shape != value.shape or not np.allclose(found[name], value, rtol=1e-5, atol=1e-6)
+        else:
+            differ = not np.array_equal(found[name], value)
+        if differ:
+            raise ExecutionError(f"{name} of the machine code is not that of the host build: {found[name]}, {value}")

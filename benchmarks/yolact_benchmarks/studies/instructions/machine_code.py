@@ -1,0 +1,141 @@
+"""Kernels of a cubin as decoded instructions, with the constants and the sizes that a launch needs."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from yolact_benchmarks.studies.instructions.decoding import Decoded, decode
+
+__all__ = ["MachineCode", "disassemble", "find_disassembler", "parse_listing", "read_kernels"]
+
+PACKAGE = "nvidia-cuda-nvdisasm"
+_SECTION = re.compile(r"\.section\s+\.text\.([^,\s]+)")
+_LABEL = re.compile(r"(\S+):$")
+_INSTRUCTION = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;?\s*(?:/\*.*\*/)?$")
+_PARAMETER_BANK, _WITH_PAYLOAD = 0x0A, 4
+_NO_BITS = 8
+
+
+@dataclass
+class MachineCode:
+    """One kernel.
+
+    Attributes:
+        instructions: In the order of their addresses, 16 bytes apart.
+        texts: As the disassembler writes them.
+        targets: Index of the instruction that a jump of the same index leads to.
+        parameter_offset: Where the parameters begin in constant bank 0.
+        constants: Other constant banks, by number.
+        shared_bytes: Static shared memory, with what the architecture reserves before it.
+    """
+
+    instructions: list[Decoded]
+    texts: list[str]
+    targets: dict[int, int]
+    parameter_offset: int = 0
+    constants: dict[int, bytes] = field(default_factory=dict)
+    shared_bytes: int = 0
+
+
+def find_disassembler(folder: Path) -> Path:
+    """``nvdisasm`` in an environment of its own below `folder`, installed from the package registry if it is missing.
+
+    Raises:
+        subprocess.CalledProcessError: pip failed; what it said is on stderr.
+    """
+    found = list(folder.glob("lib/python*/site-packages/nvidia/*/bin/nvdisasm"))
+    if not found:
+        venv.create(folder, with_pip=True)
+        command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", PACKAGE]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        found = list(folder.glob("lib/python*/site-packages/nvidia/*/bin/nvdisasm"))
+    return found[0]
+
+
+def disassemble(code: bytes, disassembler: Path) -> str:
+    """What ``nvdisasm -c`` writes for a cubin."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        command = [str(disassembler), "-c", file.name]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def read_kernels(code: bytes, disassembler: Path) -> dict[str, MachineCode]:
+    """All kernels of a cubin by their names."""
+    kernels = parse_listing(disassemble(code, disassembler))
+    sections = dict(_sections(code))
+    for name, kernel in kernels.items():
+        kernel.parameter_offset = _parameter_offset(sections[f".nv.info.{name}"][1])
+        kernel.shared_bytes = sections.get(f".nv.shared.{name}", (0, b""))[0]
+        for section, (_, content) in sections.items():
+            if match := re.match(rf"\.nv\.constant(\d+)(\.{re.escape(name)})?$", section):
+                kernel.constants[int(match[1])] = content
+    return kernels
+
+
+def parse_listing(listing: str) -> dict[str, MachineCode]:
+    """Kernels of a listing, without what the ELF file knows of them."""
+    parts: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in listing.splitlines():
+        if match := _SECTION.search(line):
+            lines = parts.setdefault(match[1], [])
+        elif re.match(r"\s*\.section\s", line):
+            lines = []
+        else:
+            lines.append(line)
+    return {name: _kernel(name, lines) for name, lines in parts.items()}
+
+
+def _kernel(name: str, lines: list[str]) -> MachineCode:
+    labels: dict[str, int] = {}
+    texts: list[str] = []
+    for line in lines:
+        if match := _INSTRUCTION.match(line):
+            if int(match[1], 16) != 16 * len(texts):
+                raise ValueError(f"{name}: the instruction before {line.strip()} is missing")
+            texts.append(match[2].strip())
+        elif match := _LABEL.match(line.strip()):
+            labels[match[1]] = len(texts)
+    instructions = [decode(text) for text in texts]
+    targets = {i: labels[each.label] for i, each in enumerate(instructions) if each.label}
+    for i, each in enumerate(instructions):
+        if each.opcode == "RET" and targets.get(i) != 0:
+            raise ValueError(f"{name}: {texts[i]}: a return that is not counted from the kernel's beginning")
+    return MachineCode(instructions, texts, targets)
+
+
+def _parameter_offset(info: bytes) -> int:
+    position = 0
+    while position < len(info):
+        kind, attribute, value = struct.unpack_from("<BBH", info, position)
+        position += 4
+        if kind != _WITH_PAYLOAD:
+            continue
+        if attribute == _PARAMETER_BANK:
+            _, offset, _ = struct.unpack_from("<IHH", info, position)
+            return int(offset)
+        position += value
+    return 0
+
+
+def _sections(code: bytes) -> Iterator[tuple[str, tuple[int, bytes]]]:
+    """Name, size and content of each section of the ELF file; shared memory has a size and no content."""
+    (table,) = struct.unpack_from("<Q", code, 0x28)
+    entry_size, count, names_index = struct.unpack_from("<HHH", code, 0x3A)
+    headers = [struct.unpack_from("<IIQQQQ", code, table + i * entry_size) for i in range(count)]
+    names = headers[names_index][4]
+    for header in headers:
+        start = names + header[0]
+        name = code[start : code.index(b"\0", start)].decode()
+        content = b"" if header[1] == _NO_BITS else code[header[4] : header[4] + header[5]]
+        yield name, (header[5], content)
