@@ -329,6 +329,7 @@ _RECORDS = {
     "frames": "bench",
     "bad_inputs": "bad-inputs",
     "mutant_survivors": "mutants",
+    "instructions_times": "instructions",
     "instructions_kernels": "instructions",
 }
 _HEADERS = {
@@ -357,7 +358,11 @@ _HEADERS = {
     "simplifiers": "| graph | made in | nodes | debris | file | largest difference to torch | time over written |",
 }
 # Tables that compare records with each other.
-_OF_ALL = {"instructions": instructions.scene_rows, "instructions_kernels": instructions.kernel_rows}
+_OF_ALL = {
+    "instructions": instructions.scene_rows,
+    "instructions_times": instructions.time_rows,
+    "instructions_kernels": instructions.kernel_rows,
+}
 _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "bad_inputs": _bad_inputs,
     "bench": _bench,

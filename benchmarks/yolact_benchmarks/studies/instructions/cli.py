@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.results:
         results = {"label": options.label, "commit": _commit(), "nvrtc": nvrtc_version(), "options": list(OPTIONS)}
         results["columns"] = list(COLUMNS)
-        command = f"python -m yolact_benchmarks.studies.instructions --label {options.label}"
+        command = f"python -m yolact_benchmarks.studies.instructions --arch {' '.join(options.arch)}"
+        command += f" --tree CHECKOUT --label {options.label}"
         write_record(options.results, f"instructions-{options.label}", {**results, "rows": rows}, command)
     return 0
 
@@ -65,7 +66,7 @@ def _in_tree(folder: Path, arguments: list[str]) -> int:
     return subprocess.run(command, env=environment, check=False).returncode
 
 
-def _row(arch: str, scene: Scene, found: int, launches: list[LaunchCounts]) -> dict[str, Any]:
+def _row(arch: str, scene: Scene, found: dict[str, int], launches: list[LaunchCounts]) -> dict[str, Any]:
     """Figures of each kernel in the order of :data:`COLUMNS`; of one that is launched several times the sums."""
     kernels: dict[str, list[int]] = {}
     for launch in launches:
@@ -73,11 +74,12 @@ def _row(arch: str, scene: Scene, found: int, launches: list[LaunchCounts]) -> d
         figures = [blocks, *(int(getattr(launch.counts, name)) for name in COLUMNS[1:])]
         before = kernels.get(launch.kernel, [0] * len(figures))
         kernels[launch.kernel] = [a + b for a, b in zip(before, figures, strict=True)]
-    return {"arch": arch, "objects": scene.count, "area": scene.area, "found": found, "kernels": kernels}
+    return {"arch": arch, "objects": scene.count, "area": scene.area, **found, "kernels": kernels}
 
 
 def _show(row: dict[str, Any], seconds: float) -> None:
-    print(f"\n{row['arch']}, {row['objects']} of {row['area']:.1%}: {row['found']} found ({seconds:.0f} s)")
+    scene = f"{row['arch']}, {row['objects']} of {row['area']:.1%}"
+    print(f"\n{scene}: {row['found']} found, {row['runs']:,} runs ({seconds:.0f} s)")
     print(f"{'kernel':24} {'blocks':>7} {'warp instr.':>12} {'of a block':>11} {'of a warp':>10} {'sectors':>9}")
     for name, (blocks, issued, of_block, of_warp, sectors) in row["kernels"].items():
         print(f"{name:24} {blocks:7} {issued:12,} {of_block:11,} {of_warp:10,} {sectors:9,}")

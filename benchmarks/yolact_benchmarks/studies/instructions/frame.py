@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import yolact_plugins
 from yolact_benchmarks.measure.replay_network import ReplayNetwork
 from yolact_benchmarks.measure.scenes import make_outputs, yolact_manifest
 from yolact_benchmarks.studies.instructions.execution import Counts, ExecutionError, execute
@@ -105,14 +105,14 @@ class _CountingRunner:
 
 def tree() -> Path:
     """The checkout whose kernels and runtime are imported."""
-    return Path(yolact_plugins.__file__).parents[2]
+    return Path(inspect.getfile(read_source)).parents[3]
 
 
-def count_frame(scene: Scene, kernels: Kernels) -> tuple[int, list[LaunchCounts]]:
+def count_frame(scene: Scene, kernels: Kernels) -> tuple[dict[str, int], list[LaunchCounts]]:
     """The launches of a frame, after one that let the frame's memory grow to what the scene needs.
 
     Returns:
-        Number of detections, and the launches in order.
+        How many detections there are (``found``) and how many runs (``runs``), and the launches in order.
 
     Raises:
         ExecutionError: The machine code is not known here, or leaves other results than the host build of its sources.
@@ -135,7 +135,7 @@ def count_frame(scene: Scene, kernels: Kernels) -> tuple[int, list[LaunchCounts]
             found = _results(slot, slot.finish())
         path.give_back(slot)
     _require_same(found, expected)
-    return int(found["count"]), launches
+    return {"found": int(found["count"]), "runs": len(found["run_start"])}, launches
 
 
 @contextmanager

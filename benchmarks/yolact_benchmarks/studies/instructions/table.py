@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["AFTER_THE_NETWORK", "BITS_AND_RUNS", "COLUMNS", "HEADERS", "RUNS", "issued_by", "kernel_rows", "scene_rows"]
+__all__ = [
+    "AFTER_THE_NETWORK",
+    "BITS_AND_RUNS",
+    "COLUMNS",
+    "HEADERS",
+    "RUNS",
+    "issued_by",
+    "kernel_rows",
+    "scene_rows",
+    "time_rows",
+]
 
 COLUMNS = ("blocks", "warp_instructions", "most_of_a_block", "most_of_a_warp", "global_sectors")
 """Of a kernel in a record."""
@@ -17,9 +27,25 @@ _ISSUED, _OF_A_WARP = 1, 3
 HEADERS = {
     "instructions": "| GPU | scene | after the network: before | after | fewer | runs: before | after | fewer "
     "| bits and runs | longest warps: before | after | preprocess |",
+    "instructions_times": "| stage | 100 small: instructions | H100 | Orin | 1 of 45 %: instructions | H100 | Orin |",
     "instructions_kernels": "| kernel | 1 small | 10 small | 100 small | 1 of 45 % | 20 of 30 % |",
 }
 Record = dict[str, Any]
+STAGES = {
+    "frame to network input": "preprocess",
+    "candidates": "candidates",
+    "Fast NMS": "fast_nms",
+    "windows and probabilities": "mask_(layout|soft)",
+    "bits": "mask_bits",
+    "runs": RUNS,
+    "all after the network": AFTER_THE_NETWORK,
+}
+# Of the data sheets: multiprocessors and the highest clock in GHz. Each has four schedulers, which issue an instruction
+# a clock at best.
+_GPUS = {"sm_90": (132, 1.98), "sm_87": (16, 1.3)}
+_SCHEDULERS = 4
+# Clocks from an instruction to one that needs its result, where neither waits for memory.
+_LATENCY = 4
 
 
 def issued_by(row: dict[str, Any], kernels: str, column: int = _ISSUED) -> int:
@@ -60,6 +86,31 @@ def kernel_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
             cells.append(shown[0] if not after else " -> ".join(shown))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def time_rows(records: list[Record]) -> list[str]:
+    """A line for each stage: what it issues, and the time that follows, from the latest record."""
+    rows = _rows(records, "after") or _rows(records, "before")
+    lines = []
+    for stage, kernels in STAGES.items():
+        cells = [stage]
+        for scene in ((100, 0.025), (1, 0.45)):
+            of_scene = [rows.get((arch, *scene)) for arch in _GPUS]
+            cells.append(_thousands(issued_by(of_scene[0], kernels)) if of_scene[0] else "-")
+            cells += [_time(row, kernels) if row else "-" for row in of_scene]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _time(row: dict[str, Any], kernels: str) -> str:
+    """Of each kernel the larger one of two times, added up, because kernels run in turns; an estimate."""
+    cores, clock = _GPUS[row["arch"]]
+    time_us = 0.0
+    for name, figures in row["kernels"].items():
+        if re.match(kernels, name):
+            spread = figures[_ISSUED] / (cores * _SCHEDULERS)
+            time_us += max(spread, figures[_OF_A_WARP] * _LATENCY) / clock / 1e3
+    return f"{time_us:.0f} µs" if time_us >= 10 else f"{time_us:.1f} µs"
 
 
 def _rows(records: list[Record], label: str) -> dict[tuple[str, int, float], dict[str, Any]]:
