@@ -28,9 +28,10 @@ BENCH_CHECKPOINT := $(or $(CHECKPOINT),out/yolact_resnet50.pth)
 demo: $(READY)
 	$(BIN)/python examples/demo.py --output out/demo $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(if $(IMAGE),--image "$(IMAGE)")
 
-# One thread for each test process: more would only fight over the cores.
+# One thread for each test process: more would only fight over the cores. Compiled modules are kept, whatever the
+# environment says: tests, and what they start, are compiled once and not in every process.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not checks" -n $(WORKERS) --dist worksteal --hypothesis-profile=$(PROFILE)
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not checks" -n $(WORKERS) --dist worksteal --hypothesis-profile=$(PROFILE)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,8 @@
-"""What holds for all tests: the profiles of property tests, and programs without which a test cannot run."""
+"""What holds for all tests: profiles of property tests, programs that a test needs, and garbage."""
 
 from __future__ import annotations
+
+import gc
 
 import pytest
 
@@ -8,6 +10,17 @@ from support.properties import register_profiles
 from support.tools import require_tool
 
 register_profiles()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> object:
+    """Half a million objects come to stay here, modules and tests: they are not searched for garbage, now or later."""
+    gc.disable()
+    outcome = yield
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    return outcome
 
 
 @pytest.hookimpl(tryfirst=True)
