@@ -187,11 +187,12 @@ def _load(source: Path, names: Sequence[str]) -> ctypes.CDLL:
         f"{{ return cuda_host::launch({name}, shape, count, seed, arguments); }}\n"
         for name in names
     )
-    text = f'#include "cuda_host.h"\n#include "{source}"\n{launchers}'
+    # Found by its folder: a copy of the same source elsewhere, as of a dry run, has its library already.
+    text = f'#include "cuda_host.h"\n#include "{source.name}"\n{launchers}'
     flags = _FLAGS + (_SANITIZER_FLAGS if SANITIZE else ())
     library = _BUILT / f"{source.stem}-{_digest(source, text, flags)}.so"
     if not library.exists():
-        _compile(COMPILER, flags, text, library)
+        _compile(COMPILER, (*flags, f"-I{SHIM}", f"-I{source.parent}"), text, library)
     return ctypes.CDLL(str(library))
 
 
@@ -201,7 +202,7 @@ def _compile(compiler: str, flags: Sequence[str], text: str, library: Path) -> N
     with tempfile.TemporaryDirectory(prefix="kernels-", dir=library.parent) as folder:
         unit, made = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
         unit.write_text(text)
-        command = [compiler, *flags, f"-I{SHIM}", str(unit), "-o", str(made)]
+        command = [compiler, *flags, str(unit), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise HostKernelError(f"{' '.join(command)}\n{done.stderr}")

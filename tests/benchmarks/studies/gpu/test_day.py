@@ -351,7 +351,8 @@ def test_a_driver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 COPIED = ("runtime", "plugins", "calibration", "export", "benchmarks", "tests", "examples", "pyproject.toml")
-UNNEEDED = shutil.ignore_patterns("__pycache__", "results", "goldens", ".hypothesis", "*.html", "*.pruned.*")
+# Compiled modules go along: every stage is a process or several, and would compile all that it imports.
+UNNEEDED = shutil.ignore_patterns("results", "goldens", ".hypothesis", "*.html", "*.pruned.*")
 
 
 @needs_tool("g++")
