@@ -218,10 +218,26 @@ COMMAND = [
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def _wait_for_saves(state: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+# Starts the command once for every line: what all of them import is imported once. PyTorch is as it was after the
+# import, and each process that is killed has done everything else itself.
+_FORKING = """
+import os, sys
+import torch._dynamo
+import yolact_export.training.finetune
+from yolact_export.commands.finetune_cli import main
+for _ in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os._exit(main(sys.argv[1:]))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def _wait_for_saves(state: Path, count: int, has_ended: Callable[[], bool]) -> None:
     """Until the state was written `count` times from now, or the process has ended."""
     seen = state.stat().st_mtime_ns if state.exists() else 0
-    while count and process.poll() is None:
+    while count and not has_ended():
         now = state.stat().st_mtime_ns if state.exists() else 0
         count -= now != seen
         seen = now
@@ -238,18 +254,25 @@ def test_five_kills_at_random_moments_change_nothing(scenes: Set, tmp_path: Path
     more = ["--steps", "40", "--save-every", "2", "--evaluate-every", "15", "--optimizer", "adamw", "--quiet"]
     assert main(words(scenes, tmp_path / "whole.pth", *more)) == 0
     output, state = tmp_path / "killed.pth", tmp_path / "killed.pth.state"
-    command = COMMAND + words(scenes, output, *more)
+    command = [sys.executable, "-c", _FORKING, *words(scenes, output, *more)]
     chance = random.Random(0)
     steps_at_death = []
-    for _ in range(5):
-        with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
-            _wait_for_saves(state, chance.randint(1, 3), process)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=ENVIRONMENT, text=True, bufsize=1, **pipes) as parent:
+        assert parent.stdin
+        assert parent.stdout
+        for _ in range(5):
+            parent.stdin.write("another\n")
+            child = int(parent.stdout.readline())
+            entry = Path(f"/proc/{child}")
+            _wait_for_saves(state, chance.randint(1, 3), lambda entry=entry: not entry.exists())
             time.sleep(chance.uniform(0, 0.1))
-            process.kill()
-            _, said = process.communicate()
-        assert process.returncode == -signal.SIGKILL, said.decode()
-        assert not output.exists()
-        steps_at_death.append(_step_of(state))
+            os.kill(child, signal.SIGKILL)
+            assert int(parent.stdout.readline()) == -signal.SIGKILL
+            assert not output.exists()
+            steps_at_death.append(_step_of(state))
+        parent.stdin.close()
+    assert parent.returncode == 0
     assert steps_at_death == sorted(set(steps_at_death))
     assert 0 < steps_at_death[0] < steps_at_death[-1] < 40
     assert main(words(scenes, output, *more)) == 0
@@ -267,7 +290,7 @@ def test_an_interrupt_saves_and_the_same_command_continues(scenes: Set, tmp_path
     output, state = tmp_path / "out.pth", tmp_path / "out.pth.state"
     command = COMMAND + words(scenes, output, *more)
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True) as process:
-        _wait_for_saves(state, 1, process)
+        _wait_for_saves(state, 1, lambda: process.poll() is not None)
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=300)
     message = said.decode()
