@@ -73,11 +73,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _short_timings() -> Iterator[None]:
-    """Latencies are of no interest here."""
+def _quick_figures() -> Iterator[None]:
+    """Latencies are of no interest here, and intervals only in the whole command: verdicts are of the estimates."""
     with pytest.MonkeyPatch.context() as patch:
         quick = functools.partial(precision_document.time_networks_ms, seconds=0.0)
         patch.setattr(precision_document, "time_networks_ms", quick)
+        patch.setattr(precision_module, "Judge", functools.partial(Judge, settings=BootstrapSettings(num_resamples=20)))
         yield
 
 
@@ -130,7 +131,9 @@ def whole(scenes: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """Without labels, for everything that this machine can build."""
     bundle = tmp_path_factory.mktemp("whole") / "shapes.bundle"
     words = ("--int8", "--fp16", "--calib", scenes.calib, "--sensitivity-images", "1", "--guard-images", "4")
-    return export(SHAPES, bundle, scenes, *words, "--json", bundle.with_name("report.json"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision_module, "Judge", Judge)
+        return export(SHAPES, bundle, scenes, *words, "--json", bundle.with_name("report.json"))
 
 
 def test_networks_engines_and_reports_are_in_the_bundle(whole: Export) -> None:
@@ -182,11 +185,7 @@ def test_the_bundle_runs_in_int8_by_default(whole: Export, scenes: Scenes, capsy
     assert json.loads(talk.out)["images"][0]["instances"]
 
 
-def test_a_bundle_that_is_there_gets_the_same_networks_as_an_export(
-    scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    few = functools.partial(Judge, settings=BootstrapSettings(num_resamples=20))
-    monkeypatch.setattr(precision_module, "Judge", few)
+def test_a_bundle_that_is_there_gets_the_same_networks_as_an_export(scenes: Scenes, tmp_path: Path) -> None:
     words = ("--int8", "--int8-all", "--fp16", "--calib", scenes.calib, "--guard-images", "2", "--no-guard")
     direct = export(SHAPES, tmp_path / "direct", scenes, *words, "--no-engine")
     later = export(SHAPES, tmp_path / "later", scenes)
