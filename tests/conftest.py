@@ -1,8 +1,10 @@
-"""What holds for all tests: profiles of property tests, programs that a test needs, and garbage."""
+"""What holds for all tests: profiles of property tests, their order, programs that a test needs, and garbage."""
 
 from __future__ import annotations
 
 import gc
+import itertools
+import os
 
 import pytest
 
@@ -21,6 +23,25 @@ def pytest_collection() -> object:
     gc.freeze()
     gc.enable()
     return outcome
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long: every worker first has its share of it, and at the end none is left alone with it.
+
+    Tests of one module stay together, because they share what is made for them.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    by_kind: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        by_kind[item.get_closest_marker("long") is not None].append(item)
+    modules = [list(group) for _, group in itertools.groupby(by_kind[True], lambda item: item.path)]
+    others, ends = by_kind[False], [len(by_kind[False]) * k // workers for k in range(workers + 1)]
+    items[:] = [
+        item
+        for k in range(workers)
+        for item in (*itertools.chain(*modules[k::workers]), *others[ends[k] : ends[k + 1]])
+    ]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -69,6 +69,7 @@ def run_networks_once(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, bytes]
     return known
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CONFIG_NAMES)
 def test_commands_reproduce_outputs_and_detections_of_the_original(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

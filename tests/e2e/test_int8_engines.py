@@ -23,6 +23,7 @@ from yolact_export.graph.export import ExportOptions, export_network
 from yolact_export.model.config import find_config
 from yolact_runtime.model.manifest import Manifest
 
+pytestmark = pytest.mark.long
 SHAPES = Path(__file__).parents[2] / "examples" / "models" / "shapes.pth"
 BALLOONS = SHAPES.with_name("balloons.pth")
 OPTIONS = EngineOptions(target="rtx", compute_capabilities=("8.6",))

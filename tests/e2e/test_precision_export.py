@@ -31,6 +31,7 @@ from yolact_runtime.commands import run_cli
 from yolact_runtime.media.images import read_image, write_image
 from yolact_runtime.model.bundle import open_bundle
 
+pytestmark = pytest.mark.long
 SHAPES = Path(__file__).parents[2] / "examples" / "models" / "shapes.pth"
 NUM_LABELLED = 4
 LIMIT = 0.5

@@ -248,6 +248,7 @@ def _step_of(state: Path) -> int:
     return int(torch.load(state, weights_only=True)["step"])
 
 
+@pytest.mark.long
 def test_five_kills_at_random_moments_change_nothing(scenes: Set, tmp_path: Path) -> None:
     # Sums come out differently with another number of threads.
     torch.set_num_threads(1)

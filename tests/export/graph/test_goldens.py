@@ -16,6 +16,7 @@ from yolact_export.checkpoint.checkpoint import LoadedCheckpoint, load_checkpoin
 from yolact_export.graph.export import DeformConvForm, ExportOptions, export_network
 from yolact_runtime.cpu.priors import make_priors
 
+pytestmark = pytest.mark.long
 # A network of these takes a second for an image, and every image goes through every weight.
 IMAGE_OF = dict(zip(goldens.CONFIG_NAMES, (*goldens.IMAGE_NAMES, goldens.IMAGE_NAMES[0]), strict=True))
 

@@ -78,6 +78,7 @@ def small_model(seed: int) -> Yolact:
     return create_model(config)
 
 
+@pytest.mark.long
 def test_twenty_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     data = write_close_ups(tmp_path)

@@ -122,6 +122,7 @@ def test_the_sanitizer_stops_accesses_outside_of_buffers(kernel: str, threads: i
     assert message in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.skipif(SANITIZE, reason="this is the sanitized run")
 def test_all_kernels_stay_inside_their_buffers() -> None:
     """The kernels' own tests once more, in a process where every access is checked."""

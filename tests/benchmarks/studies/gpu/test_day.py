@@ -356,6 +356,7 @@ UNNEEDED = shutil.ignore_patterns("results", "goldens", ".hypothesis", "*.html",
 
 
 @needs_tool("g++")
+@pytest.mark.long
 def test_a_dry_run_in_a_checkout_where_nothing_is_installed(tmp_path: Path) -> None:
     """Both halves end, everything that this machine has is run, and nothing is written outside of its folders."""
     checkout, home = tmp_path / "checkout", tmp_path / "home"

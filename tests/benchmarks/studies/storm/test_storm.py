@@ -153,6 +153,7 @@ def test_commands_are_judged_by_their_end(status: int | None, stderr: str, outco
     assert judge_answer(Answer(status, "", stderr), "a run").outcome is outcome
 
 
+@pytest.mark.long
 def test_a_quick_storm_finds_nothing(tmp_path: Path) -> None:
     """A process of its own: what a storm forks must have no threads of this one."""
     words = [sys.executable, "-m", "yolact_benchmarks.studies.storm", "--quick", "--results", str(tmp_path)]
