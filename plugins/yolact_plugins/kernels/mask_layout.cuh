@@ -103,7 +103,9 @@ __device__ inline void lay_out_masks(const float* detection_xyxy, int detections
         atomicOr(status, STATUS_ARENA_OVERFLOW);
         mine.words = mine.columns = 0;
     }
-    const int task_words = max(static_cast<int>(all_words / WORD_BITS) / settings.wanted_tasks, MIN_TASK_WORDS);
+    // Rounded up: then there are at most `wanted_tasks`, and one more for each strip and each row of words of a mask.
+    const int strip_words = static_cast<int>((all_words + 31) / 32);
+    const int task_words = max((strip_words + settings.wanted_tasks - 1) / settings.wanted_tasks, MIN_TASK_WORDS);
     const int my_strips = (mine.columns + 31) / 32;
     const int my_tiles = tiles_of({mine.left, mine.right}, {mine.top, mine.bottom});
     MaskPlan first = {0, 0, 0, task_words};

@@ -272,7 +272,7 @@ class FrameLaunches:
     def _results(self) -> Launch:
         return self._launch(
             "mask_results",
-            (self._memory.filling_blocks,),
+            (self._kernels.device.num_multiprocessors,),
             256,
             *self._held("results host_results"),
             np.int32(self._arrays["results"].num_bytes),

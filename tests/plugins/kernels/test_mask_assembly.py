@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.kernel_host import needs_kernels
+from support.kernel_host import kernels_of, needs_kernels, poisoned
 from support.mask_scenes import (
     ARENA_OVERFLOW,
     LIMIT,
@@ -138,6 +138,26 @@ def test_gradients_that_cross_one_half_slowly(sizes: tuple[int, int], exponent: 
     assert (unpack(result) == exact_masks(given, height, 40)).all()
 
 
+@examples(150)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 2000))
+def test_there_is_room_for_as_many_tasks_as_there_can_be(seed: int, wanted: int) -> None:
+    """The runtime takes room for so many; large frames, because a task has at least four words."""
+    rng = np.random.default_rng(seed)
+    n, (height, width) = int(rng.integers(1, 6)), map(int, rng.integers(1, 5000, 2))
+    sides = np.int32(138), np.int32(138), np.int32(height), np.int32(width)
+    xyxy = rng.uniform(-0.2, 1.2, (n, 4)).astype(np.float32)
+    window, offset, plan = (
+        poisoned(shape, dtype) for shape, dtype in (((n, 8), np.int32), (n + 1, np.int64), ((n + 1, 4), np.int32))
+    )
+    settings = [*sides, np.float32(rng.choice([0, np.inf])), np.int64(1 << 40), np.int32(wanted)]
+    outputs = [window, offset, plan, np.zeros(1, np.uint32)]
+    kernels_of("mask_assembly")("mask_layout", (1,), (256,), [xyxy, np.array([n], np.int32), *settings, *outputs])
+    assert plan[n, 1] <= wanted + n * (-(-width // 32) + -(-height // 32))
+    words = (window[:, 5].astype(np.int64) * window[:, 7]).sum()
+    assert offset[n] == words
+    assert plan[n, 3] == max(4, -(-words // (32 * wanted)))
+
+
 @pytest.mark.parametrize("wanted", [1, 5, 1000])
 def test_tasks_hold_all_strips_once(wanted: int) -> None:
     rng = np.random.default_rng(9)
@@ -145,7 +165,7 @@ def test_tasks_hold_all_strips_once(wanted: int) -> None:
     result = assemble(scene, wanted_tasks=wanted)
     words, columns = result.window[:40, 5], result.window[:40, 7]
     task_words = int(result.plan[40, 3])
-    assert task_words == max(4, int((words * columns).sum()) // 32 // wanted)
+    assert task_words == max(4, -(-int((words * columns).sum()) // (32 * wanted)))
     strips = -(-columns // 32)
     sizes = np.stack([strips, strips * -(-words // task_words)], axis=1)
     assert (result.plan[:41, :2] == np.concatenate([np.zeros((1, 2)), sizes.cumsum(axis=0)])).all()
