@@ -96,11 +96,12 @@ __device__ void soft_masks(const Value* prototype, const Value* mask_coefficient
     const Span all_x = {0, inputs.size.width}, all_y = {0, inputs.size.height};
     const int plane = inputs.size.height * inputs.size.width;
     const int of_each = tiles_of(all_x, all_y);
-    const int tiles = inputs.fill ? inputs.count * of_each : inputs.plan[inputs.count].tile;
+    const MaskPlan* plan = inputs.plan + 1;
+    const int tiles = inputs.fill ? inputs.count * of_each : inputs.plan[0].tile;
     for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
         const int detection = inputs.fill ? tile / of_each
-                                          : find_owner(inputs.plan, &MaskPlan::tile, inputs.count, tile, tid % 32);
-        const int first_tile = inputs.fill ? detection * of_each : inputs.plan[detection].tile;
+                                          : find_owner(plan, &MaskPlan::tile, inputs.count, tile, tid % 32);
+        const int first_tile = inputs.fill ? detection * of_each : plan[detection].tile;
         const Value* row = mask_coefficient + static_cast<long long>(inputs.prior[detection]) * inputs.prototypes;
         __syncthreads();  // the coefficients of the tile before have been read
         for (int k = tid; k < inputs.prototypes; k += TILE_THREADS) coefficient[k] = to_float(row[k]);
@@ -330,17 +331,17 @@ extern "C" __global__ void __launch_bounds__(256) mask_bits(
     unsigned* arena) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int count = min(*detection_count, MAX_DETECTIONS);
-    const MaskPlan all = plan[count];
+    const MaskPlan all = plan[0];
     const Rows rows = {2 * prototype_height, 2 * frame_height, prototype_height - 1,
                        __fdividef(static_cast<float>(frame_height), static_cast<float>(prototype_height)),
                        __fdividef(0.5f, static_cast<float>(prototype_height))};
     const int warps = static_cast<int>(gridDim.x) * BLOCK_WARPS;
     int task = static_cast<int>(blockIdx.x) * BLOCK_WARPS + static_cast<int>(threadIdx.x) / 32;
     for (; task < all.task; task += warps) {
-        const int detection = find_owner(plan, &MaskPlan::task, count, task, lane);
+        const int detection = find_owner(plan + 1, &MaskPlan::task, count, task, lane);
         const MaskWindow mine = window[detection];
         const int cuts = (mine.words + all.task_words - 1) / all.task_words;
-        const int place = task - plan[detection].task;
+        const int place = task - plan[detection + 1].task;
         const int strip = place / cuts;
         const int first = (place - strip * cuts) * all.task_words;
         const int c = strip * 32 + lane;

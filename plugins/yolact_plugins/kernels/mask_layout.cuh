@@ -115,10 +115,10 @@ __device__ inline void lay_out_masks(const float* detection_xyxy, int detections
     first.tile = static_cast<int>(sum_before(my_tiles, tid, shared.of_warp[3], tiles));
     if (tid == 0) {
         offset[count] = all_words;
-        plan[count] = {static_cast<int>(strips), static_cast<int>(tasks), static_cast<int>(tiles), task_words};
+        plan[0] = {static_cast<int>(strips), static_cast<int>(tasks), static_cast<int>(tiles), task_words};
     }
     if (tid >= count) return;
     window[tid] = mine;
     offset[tid] = before;
-    plan[tid] = first;
+    plan[tid + 1] = first;
 }

@@ -75,20 +75,21 @@ extern "C" __global__ void __launch_bounds__(256) mask_runs_write(
     int* run_end, unsigned* status) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int count = min(*detection_count, MAX_DETECTIONS);
-    const int strips = plan[count].strip;
+    const MaskPlan all = plan[0];
     const int warp = static_cast<int>(blockIdx.x) * BLOCK_WARPS + static_cast<int>(threadIdx.x) / 32;
-    const int warps = static_cast<int>(gridDim.x) * BLOCK_WARPS;
-    for (int i = warp; i <= count; i += warps) {
-        const int runs = runs_before(task_runs, plan[i].task, lane);
-        if (lane == 0) run_offset[i] = runs;
-        if (lane == 0 && i == count && runs > run_capacity) atomicOr(status, STATUS_RUN_OVERFLOW);
-    }
-    for (int strip = warp; strip < strips; strip += warps) {
-        const int detection = find_owner(plan, &MaskPlan::strip, count, strip, lane);
-        const MaskWindow mine = window[detection];
-        const MaskPlan first = plan[detection];
-        const int cuts = (mine.words + first.task_words - 1) / first.task_words;
+    // The first items of the list are the n + 1 offsets, the others the strips.
+    for (int item = warp; item <= count + all.strip; item += static_cast<int>(gridDim.x) * BLOCK_WARPS) {
+        const int strip = item - count - 1;
+        const int detection = strip < 0 ? item : find_owner(plan + 1, &MaskPlan::strip, count, strip, lane);
+        const MaskPlan first = detection < count ? plan[detection + 1] : all;
+        const MaskWindow mine = strip < 0 ? MaskWindow{} : window[detection];
+        const int cuts = (mine.words + all.task_words - 1) / all.task_words;
         const int before = runs_before(task_runs, first.task + (strip - first.strip) * cuts, lane);
+        if (strip < 0) {
+            if (lane == 0) run_offset[detection] = before;
+            if (lane == 0 && detection == count && before > run_capacity) atomicOr(status, STATUS_RUN_OVERFLOW);
+            continue;
+        }
         const int c = (strip - first.strip) * 32 + lane;
         const int words = c < mine.columns ? mine.words : 0;
         const unsigned* word = arena + offset[detection] + c;

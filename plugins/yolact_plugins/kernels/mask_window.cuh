@@ -16,8 +16,8 @@ constexpr int WORD_BITS = 32;
 constexpr unsigned FULL_WARP = 0xffffffffu;
 constexpr int MAX_DETECTIONS = 256;
 
-// What precedes a detection in the lists of work that kernels divide among their blocks; row n holds what all n take.
-// As four int32 in memory on 16 bytes, (n + 1, 4), in this order.
+// What precedes a detection in the lists of work that kernels divide among their blocks. As four int32 in memory on 16
+// bytes, (n + 1, 4), in this order: row 0 holds what all take, so that it is read without knowing n, row i + 1 detection i.
 struct alignas(16) MaskPlan {
     int strip;       // strips of 32 frame columns
     int task;        // strips cut into tasks of `task_words` words of each column
@@ -25,7 +25,8 @@ struct alignas(16) MaskPlan {
     int task_words;  // the same in all rows
 };
 
-// The last of `count` detections before which no more than `index` items of the list lie; the whole warp calls it.
+// The last of `count` detections before which no more than `index` items of the list lie; the whole warp calls it. `plan`
+// is that of detection 0.
 __device__ __forceinline__ int find_owner(const MaskPlan* plan, int MaskPlan::* list, int count, int index, int lane) {
     int before = 0;
     for (int base = 0; base < count; base += 32) {
