@@ -21,8 +21,10 @@ from support.host_gpu import HostDriver
 from support.properties import example_count
 from support.scenes import camera_frames, small_manifest
 from yolact_benchmarks.measure.replay_network import ReplayNetwork
+from yolact_benchmarks.measure.scenes import make_mask_iou_network
 from yolact_benchmarks.studies.gpu.stage_options import open_device
 from yolact_calibration.shapes.scene import SceneOptions, make_clip
+from yolact_plugins import reference
 from yolact_plugins.driver.device_array import DeviceArray
 from yolact_plugins.driver.driver import Device, Stream
 from yolact_plugins.driver.memory import DeviceBuffer
@@ -30,8 +32,10 @@ from yolact_plugins.errors import CudaUnavailableError, MissingDependencyError
 from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions
 from yolact_runtime.backends import FakeBackend
 from yolact_runtime.cuda import DevicePath, frame_memory
+from yolact_runtime.mask_rescoring import MaskRescoring
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.manifest import DetectionSpec, Manifest, PriorSpec
+from yolact_runtime.model.mask_iou_network import MaskIouNetwork
 
 CASES = example_count(120)
 # Under a sanitizer and on the simulated GPU every block that finds nothing to do costs time, too.
@@ -127,6 +131,42 @@ def test_random_frames(device: Device, manifest: Manifest, method: NmsMethod, dt
             expected = Segmenter(manifest, FakeBackend([outputs]), None, options)(frame)
             for found in gpu.stream([frame] * 3):  # as it is, captured, and as a graph
                 same(found, expected)
+
+
+class ReferenceMaskIou:
+    """The mask-IoU network on the host, by the reference."""
+
+    name = "reference"
+
+    def __init__(self, network: MaskIouNetwork) -> None:
+        self._layers = network.layers
+
+    def infer(self, tensor: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        return {"mask_iou": reference.mask_iou(tensor[:, 0], self._layers)}
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+def test_random_frames_with_scores_of_masks(device: Device, margin: float, dtype: npt.DTypeLike) -> None:
+    rng, manifest = np.random.default_rng(8), small_manifest(mask_rescoring=True)
+    network = make_mask_iou_network(3)
+    for _ in range(max(CASES // 20, 1)):
+        height, width = (int(side) for side in rng.integers(63, 140, 2))
+        outputs = random_outputs(rng, manifest, dtype, (8, height, width))
+        frame = rng.integers(0, 256, (90, 120, 3), np.uint8)
+        options = SegmenterOptions(max_instances=MOST_INSTANCES, crop_margin=margin)
+        rescoring = MaskRescoring.of_network(network, manifest)
+        with Segmenter(manifest, ReplayNetwork(device, manifest, outputs, dtype), rescoring, options) as gpu:
+            expected = Segmenter(manifest, FakeBackend([outputs]), ReferenceMaskIou(network), options)(frame)
+            for found in gpu.stream([frame] * 3):
+                same(found, expected)
+                assert found.mask_confidence is not None
+                assert expected.mask_confidence is not None
+                scores = [expected.mask_confidence[partner(found, i, expected)] for i in range(len(found))]
+                np.testing.assert_allclose(found.mask_confidence, scores, rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", [NmsMethod.FAST, NmsMethod.CROSS_CLASS])
