@@ -148,16 +148,10 @@ class DevicePath:
         xyxy: npt.NDArray[np.float32] = results["detection_xyxy"][:count].copy()
         if not np.isfinite(xyxy).all():
             _log.warning("%s: a box without bounds hides others; the model is damaged", self.model.manifest.name)
-        offset = results["run_offset"][: count + 1].astype(np.int64)
+        offset = results["run_offset"][: count + 1].copy()
         total = int(offset[-1])
-        masks = Masks.from_runs(
-            np.repeat(np.arange(count), np.diff(offset)),
-            results["run_start"][:total].astype(np.int64),
-            results["run_end"][:total].astype(np.int64),
-            count,
-            layout.height,
-            layout.width,
-        )
+        start, end = results["run_start"][:total].copy(), results["run_end"][:total].copy()
+        masks = Masks.from_columns(offset, start, end, layout.height, layout.width)
         class_id = results["detection_class"][:count].copy()
         confidence = results["detection_confidence"][:count].copy()
         rescored = None

@@ -8,39 +8,68 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.errors import ShapeError
 from yolact_runtime.masks import polygons, rle
+from yolact_runtime.masks.runs import Runs
 
 __all__ = ["Masks"]
 
 Int = npt.NDArray[np.int64]
+Some = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Masks:
-    """``len(masks)`` binary masks of one frame.
+    """``len(masks)`` binary masks of one frame; immutable but for the arrays, which are the caller's.
 
     A pixel's position is ``column * height + row``. Runs of one mask are sorted, disjoint and never touch, so two equal
-    masks have equal runs.
+    masks have equal runs. Thread-safe.
 
-    Attributes:
+    What comes from a GPU is kept as it came, in int32, until somebody asks for something; :attr:`start`, :attr:`end`
+    and :attr:`offset` make int64 of it the first time, and everything else computes with what there is.
+
+    Args:
         height: Rows of the frame.
         width: Columns of the frame.
-        offset: ``(n + 1,)`` int64; runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``.
-        start: ``(runs,)`` int64, first position of each run.
-        end: ``(runs,)`` int64, one past the last position of each run.
+        offset: See :attr:`offset`; these three are not copied.
+        start: See :attr:`start`.
+        end: See :attr:`end`.
     """
 
     height: int
     width: int
-    offset: Int
-    start: Int
-    end: Int
+    _count: int
+
+    def __init__(self, height: int, width: int, offset: Int, start: Int, end: Int) -> None:
+        # By way of the dictionary: nothing can be assigned to.
+        self.__dict__.update(height=height, width=width, _count=len(offset) - 1, _joined=Runs(offset, start, end))
+
+    @classmethod
+    def from_columns(
+        cls,
+        offset: npt.NDArray[np.integer],
+        start: npt.NDArray[np.integer],
+        end: npt.NDArray[np.integer],
+        height: int,
+        width: int,
+    ) -> Masks:
+        """Masks of runs that are sorted and not empty; those of one mask that touch are joined when somebody looks.
+
+        Args:
+            offset: ``(n + 1,)`` of any integer type; runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``.
+            start: ``(runs,)`` first positions; not copied, and the masks' from now on, as `offset` and `end`.
+            end: ``(runs,)`` one past the last positions.
+            height: Rows of the frame.
+            width: Columns of the frame.
+        """
+        masks = cls.__new__(cls)
+        masks.__dict__.update(height=height, width=width, _count=len(offset) - 1, _found=Runs(offset, start, end))
+        return masks
 
     @classmethod
     def empty(cls, count: int, height: int, width: int) -> Masks:
@@ -62,13 +91,8 @@ class Masks:
         filled = start < end
         if not filled.all():
             mask, start, end = mask[filled], start[filled], end[filled]
-        opens = np.ones(len(start), bool)
-        np.logical_or(start[1:] != end[:-1], mask[1:] != mask[:-1], out=opens[1:])
-        if not opens.all():
-            closes = np.append(opens[1:], True)
-            mask, start, end = mask[opens], start[opens], end[closes]
-        offset = np.searchsorted(mask, np.arange(count + 1))
-        return cls(height, width, offset, start.astype(np.int64), end.astype(np.int64))
+        runs = Runs(np.searchsorted(mask, np.arange(count + 1)), start, end).joined()
+        return cls(height, width, *(array.astype(np.int64) for array in runs))
 
     @classmethod
     def from_dense(cls, dense: npt.NDArray[np.bool_]) -> Masks:
@@ -102,43 +126,72 @@ class Masks:
         return cls.from_runs(mask, flat[::2], flat[1::2], len(edges), height, width)
 
     def __repr__(self) -> str:
-        return f"<Masks: {len(self)} of {self.width} x {self.height} pixels, {len(self.start)} runs>"
+        return f"<Masks: {len(self)} of {self.width} x {self.height} pixels, {len(self._runs().start)} runs>"
 
     def __len__(self) -> int:
-        return len(self.offset) - 1
+        return self._count
 
     def __getitem__(self, index: slice | npt.NDArray[np.generic] | Sequence[int]) -> Masks:
         """The selected masks, in the given order; `index` is a slice, indices or a boolean array."""
+        offset, start, end = self._runs()
         chosen = np.arange(len(self))[index]
-        length = np.diff(self.offset)[chosen]
-        offset = np.concatenate([[0], np.cumsum(length)])
-        run = np.arange(offset[-1]) + np.repeat(self.offset[:-1][chosen] - offset[:-1], length)
-        return Masks(self.height, self.width, offset, self.start[run], self.end[run])
+        length = np.diff(offset)[chosen]
+        taken = np.concatenate([[0], np.cumsum(length)])
+        run = np.arange(taken[-1]) + np.repeat(offset[:-1][chosen] - taken[:-1], length)
+        return Masks(self.height, self.width, taken, start[run], end[run])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Masks):
             return NotImplemented
-        mine, theirs = (
-            (m.height, m.width, m.offset.tobytes(), m.start.tobytes(), m.end.tobytes()) for m in (self, other)
-        )
-        return mine == theirs
+        if (self.height, self.width) != (other.height, other.width):
+            return False
+        return all(np.array_equal(mine, theirs) for mine, theirs in zip(self._runs(), other._runs(), strict=True))
 
     __hash__ = None  # type: ignore[assignment]  # arrays inside
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Masks, (self.height, self.width, *self._runs())
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"masks cannot be changed: {name!r} is read-only")
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"masks cannot be changed: {name!r} is read-only")
+
+    @property
+    def offset(self) -> Int:
+        """``(n + 1,)`` int64; runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``."""
+        return self._wide_runs().offset
+
+    @property
+    def start(self) -> Int:
+        """``(runs,)`` int64, first position of each run."""
+        return self._wide_runs().start
+
+    @property
+    def end(self) -> Int:
+        """``(runs,)`` int64, one past the last position of each run."""
+        return self._wide_runs().end
 
     @property
     def nbytes(self) -> int:
         """Memory of the runs, bytes."""
-        return self.offset.nbytes + self.start.nbytes + self.end.nbytes
+        return self._runs().nbytes
 
     def area(self) -> Int:
         """``(n,)`` pixels inside each mask."""
-        total = np.concatenate([[0], np.cumsum(self.end - self.start)])
-        return np.diff(total[self.offset])
+        offset, start, end = self._runs()
+        area = np.zeros(len(self), np.int64)
+        # A sum ends where the next one begins, so that masks without a run must not begin one.
+        filled = np.flatnonzero(offset[:-1] < offset[1:])
+        if len(filled):
+            area[filled] = np.add.reduceat(end - start, offset[:-1][filled], dtype=np.int64)
+        return area
 
     def bounds(self) -> Int:
         """``(n, 4)`` xyxy in pixels, end exclusive, of the pixels inside; zeros for an empty mask."""
         bounds = np.zeros((len(self), 4), np.int64)
-        for i, (start, end) in enumerate(self._runs()):
+        for i, (start, end) in enumerate(self._each()):
             if len(start):
                 top, bottom = start % self.height, (end - 1) % self.height + 1
                 wraps = bool((start // self.height != (end - 1) // self.height).any())
@@ -149,21 +202,20 @@ class Masks:
     def dense(self) -> npt.NDArray[np.bool_]:
         """``(n, height, width)`` bool, C-contiguous. This is the array the runtime otherwise never makes."""
         masks = np.zeros((len(self), self.height, self.width), bool)
-        for mask, (left, _, right, _), (start, end) in zip(masks, self.bounds().tolist(), self._runs(), strict=True):
+        for mask, (left, _, right, _), (start, end) in zip(masks, self.bounds().tolist(), self._each(), strict=True):
             mask[:, left:right] = self._fill(start, end, left, right).T
         return masks
 
     def id_map(self, dtype: npt.DTypeLike = np.int32) -> npt.NDArray[np.signedinteger]:
         """``(height, width)``: ``i + 1`` where mask ``i`` is on top, 0 where there is none; earlier masks win."""
         flat = np.zeros(self.width * self.height, dtype)
-        for i in reversed(range(len(self))):
-            runs = slice(self.offset[i], self.offset[i + 1])
-            flat[rle.run_positions(self.start[runs], self.end[runs])] = i + 1
+        for i, (start, end) in reversed(list(enumerate(self._each()))):
+            flat[rle.run_positions(start, end)] = i + 1
         return np.ascontiguousarray(flat.reshape(self.width, self.height).T)
 
     def rle(self) -> list[dict[str, object]]:
         """COCO RLE objects ``{"size": [height, width], "counts": str}``, one for each mask."""
-        counts = rle.encode_runs(self.offset, self.start, self.end, self.height * self.width)
+        counts = rle.encode_runs(*self._runs(), self.height * self.width)
         return [{"size": [self.height, self.width], "counts": text} for text in counts]
 
     def polygons(self, index: int) -> list[npt.NDArray[np.int64]]:
@@ -179,8 +231,9 @@ class Masks:
         """Left column, top row and ``(rows, columns)`` bool of the smallest window that holds one mask."""
         index = range(len(self))[index]  # as for a list: negative from the end, IndexError where there is none
         left, top, right, bottom = self[[index]].bounds()[0].tolist()
-        runs = slice(self.offset[index], self.offset[index + 1])
-        return left, top, self._fill(self.start[runs], self.end[runs], left, right)[:, top:bottom].T
+        offset, start, end = self._runs()
+        runs = slice(offset[index], offset[index + 1])
+        return left, top, self._fill(start[runs], end[runs], left, right)[:, top:bottom].T
 
     def iou(self, other: Masks) -> npt.NDArray[np.float64]:
         """``(len(self), len(other))`` intersection over union; two empty masks have 0.
@@ -193,24 +246,51 @@ class Masks:
                 f"masks of one frame have one size, found {self.height} x {self.width} and "
                 f"{other.height} x {other.width}"
             )
-        mine, theirs = self.area(), other.area()
+        mine, theirs, others = self.area(), other.area(), other._runs()
         result = np.zeros((len(self), len(other)))
-        for i, (start, end) in enumerate(self._runs()):
+        for i, (start, end) in enumerate(self._each()):
             edges = np.stack([start, end], axis=1).ravel()
             inside = np.concatenate([[0], np.cumsum(np.where(np.arange(len(edges)) % 2, 0, np.diff(edges, append=0)))])
-
-            before = [_covered(edges, inside, position) for position in (other.start, other.end)]
+            before = [_covered(edges, inside, position) for position in (others.start, others.end)]
             shared = np.concatenate([[0], np.cumsum(before[1] - before[0])])
-            intersection = np.diff(shared[other.offset])
+            intersection = np.diff(shared[others.offset])
             union = mine[i] + theirs - intersection
             result[i] = intersection / np.maximum(union, 1)
         return result
 
-    def _runs(self) -> Iterator[tuple[Int, Int]]:
-        for first, last in itertools.pairwise(self.offset):
-            yield self.start[first:last], self.end[first:last]
+    def _each(self) -> Iterator[tuple[Some, Some]]:
+        """Starts and ends of one mask after the other."""
+        offset, start, end = self._runs()
+        for first, last in itertools.pairwise(offset.tolist()):
+            yield start[first:last], end[first:last]
 
-    def _fill(self, start: Int, end: Int, left: int, right: int) -> npt.NDArray[np.bool_]:
+    def _runs(self) -> Runs:
+        """The runs, joined, of whatever integers there are.
+
+        A form that somebody has asked for is published by one step that cannot be interrupted, before the one that it
+        was made of is let go: who comes at the same time, on another thread, finds the one or the other, and everybody
+        gets the same arrays.
+        """
+        forms: dict[str, Any] = self.__dict__
+        runs: Runs | None = forms.get("_wide") or forms.get("_joined")
+        if runs is None:
+            found = forms.get("_found")
+            if found is None:  # joined by another thread since
+                return self._runs()
+            runs = forms.setdefault("_joined", found.joined())
+            forms.pop("_found", None)
+        return runs
+
+    def _wide_runs(self) -> Runs:
+        """The same in int64, and in nothing else any more: what a caller writes there is the mask's."""
+        forms: dict[str, Any] = self.__dict__
+        runs: Runs | None = forms.get("_wide")
+        if runs is None:
+            runs = forms.setdefault("_wide", self._runs().wide())
+            forms.pop("_joined", None)
+        return runs
+
+    def _fill(self, start: Some, end: Some, left: int, right: int) -> npt.NDArray[np.bool_]:
         """``(right - left, height)`` bool of one mask's columns."""
         edges = np.empty(2 * len(start) + 2, np.int64)
         edges[0], edges[-1] = left * self.height, right * self.height

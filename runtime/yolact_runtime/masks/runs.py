@@ -1,0 +1,55 @@
+"""Runs of several masks: as compact as they came, made canonical, and widened, when that is asked for."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Runs"]
+
+
+class Runs(NamedTuple):
+    """Runs of pixels in column-major order, sorted by mask and position, none empty.
+
+    Attributes:
+        offset: ``(n + 1,)``; runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``.
+        start: ``(runs,)``, first position of each run.
+        end: ``(runs,)``, one past the last position of each run.
+    """
+
+    offset: npt.NDArray[Any]
+    start: npt.NDArray[Any]
+    end: npt.NDArray[Any]
+
+    def joined(self) -> Runs:
+        """The same pixels in runs that do not touch; itself where none of one mask do.
+
+        Frames come back from the GPU column by column: there, runs touch where a mask fills the foot of a column and
+        the head of the next, and nowhere else. So most frames are done when that was looked at.
+        """
+        touches = self.start[1:] == self.end[:-1]
+        # The last run of one mask and the first of the next may touch and stay apart.
+        first = self.offset[1:-1]
+        touches[first[(first > 0) & (first < len(self.start))] - 1] = False
+        if not touches.any():
+            return self
+        before = np.flatnonzero(touches)
+        # Of two that touch, the former's start and the latter's end stay.
+        gone = np.searchsorted(before, self.offset - 1).astype(self.offset.dtype)
+        return Runs(self.offset - gone, np.delete(self.start, before + 1), np.delete(self.end, before))
+
+    def wide(self) -> Runs:
+        """In int64; itself where it is."""
+        return Runs(*(array.astype(np.int64, copy=False) for array in self))
+
+    @property
+    def is_wide(self) -> bool:
+        """All arrays are int64."""
+        return all(array.dtype == np.int64 for array in self)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the three arrays."""
+        return sum(array.nbytes for array in self)
