@@ -8,6 +8,7 @@ with Segmenter.open("model.bundle") as segmenter:
 
 from yolact_plugins import __version__
 from yolact_runtime.cpu.camera_frame import CameraFrame, PixelFormat
+from yolact_runtime.cpu.frame_buffer import FrameBuffer
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import SourceTimeoutError, YolactError
 from yolact_runtime.frame_stream import FrameStream
@@ -21,6 +22,7 @@ from yolact_runtime.self_test import SelfTest
 __all__ = [
     "Bundle",
     "CameraFrame",
+    "FrameBuffer",
     "FrameStream",
     "Instances",
     "Manifest",

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.driver.ownership import close_all
 from yolact_runtime.backends.base import Backend
-from yolact_runtime.cpu.camera_frame import host_bgr
+from yolact_runtime.cpu.camera_frame import FrameLayout, host_bgr
+from yolact_runtime.cpu.frame_buffer import FrameBuffer, LentBuffers
 from yolact_runtime.cpu.postprocess import Postprocessor
 from yolact_runtime.cpu.preprocess import stretch
 from yolact_runtime.errors import BackendError
@@ -27,7 +29,16 @@ class FramePath(Protocol):
     """
 
     def start(self, frame: Any) -> Any:
-        """Begin with a frame and return a ticket; the caller may change a frame in host memory afterwards."""
+        """Begin with a frame and return a ticket; the caller may change an array in host memory afterwards."""
+        ...
+
+    def frame_buffer(self, layout: FrameLayout) -> FrameBuffer:
+        """Memory for frames of a layout, which :meth:`start` takes without a copy; it is closed with the path.
+
+        Raises:
+            BackendError: The path is closed.
+            CudaOutOfMemoryError: There is not that much.
+        """
         ...
 
     def collect(self, ticket: Any) -> Instances:
@@ -60,7 +71,7 @@ class _Prepared(NamedTuple):
 
 
 class HostPath:
-    """Preprocessing and post-processing on the CPU, whatever the network runs on. Stateless, hence thread-safe.
+    """Preprocessing and post-processing on the CPU, whatever the network runs on. Thread-safe: frames share nothing.
 
     Args:
         manifest: What the model states.
@@ -76,6 +87,7 @@ class HostPath:
         self._network = network
         self._postprocess = postprocess
         self._on_close = on_close
+        self._lent_buffers = LentBuffers()
         self._closed = False
 
     def start(self, frame: Any) -> _Prepared:
@@ -84,8 +96,15 @@ class HostPath:
         Raises:
             FrameError: `frame` is not an image.
         """
-        bgr = host_bgr(frame, self._input.bit_depth)
+        source = frame.frame if isinstance(frame, FrameBuffer) else frame
+        bgr = host_bgr(source, self._input.bit_depth)
         return _Prepared(stretch(bgr, self._input), *bgr.shape[:2])
+
+    def frame_buffer(self, layout: FrameLayout) -> FrameBuffer:
+        """Plain memory: a frame is read when it is begun with, and may be overwritten at once."""
+        buffer = FrameBuffer(layout, np.empty(layout.num_bytes, np.uint8))
+        self._lent_buffers.add(buffer)
+        return buffer
 
     def collect(self, ticket: _Prepared) -> Instances:
         """Run the network and what follows it.
@@ -113,4 +132,4 @@ class HostPath:
         """Let the network go; a later frame raises BackendError."""
         if not self._closed:
             self._closed = True
-            self._on_close()
+            close_all(self._lent_buffers.close, self._on_close)

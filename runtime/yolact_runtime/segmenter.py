@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.colour import BT601, YuvMatrix
 from yolact_plugins.driver.ownership import close_after_failure
 from yolact_runtime.backends import Backend
-from yolact_runtime.cpu.camera_frame import CameraFrame
+from yolact_runtime.cpu.camera_frame import CameraFrame, PixelFormat
+from yolact_runtime.cpu.frame_buffer import FrameBuffer, buffer_layout
 from yolact_runtime.cuda.device_instances import DeviceInstances
 from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.errors import BackendError
@@ -188,32 +190,71 @@ class Segmenter:
         """
         compare_manifests(self._model)
 
-    def __call__(self, frame: npt.NDArray[np.uint8] | CameraFrame | Any) -> Instances:
+    def frame_buffer(
+        self,
+        height: int,
+        width: int,
+        pixel_format: PixelFormat | str = PixelFormat.BGR,
+        yuv: YuvMatrix = BT601,
+    ) -> FrameBuffer:
+        """Lend memory in which a camera writes frames, so that nothing is copied on the host.
+
+        Give the buffer itself to a call, :meth:`stream` or :meth:`on_device`: with an engine the GPU fetches the frame
+        from there, or reads it there where CPU and GPU share their memory. On a CPU it is plain memory, so that the
+        same program runs. Its arrays may be the target of ``cv2.VideoCapture.read(image=buffer.pixels)``,
+        ``numpy.copyto`` or a copy of any other library; given as an array, they are copied like any other. A buffer
+        takes any number of frames.
+
+        When the next frame may be written there: when the result of the one before is there. A call, and `on_device`,
+        return with it. In a stream, when the result was delivered: a source that uses ``options.frames_in_flight``
+        buffers in turn is asked for a frame when the one that was in its buffer has been delivered; one that writes
+        ahead of being asked needs one more. Who writes earlier spoils pixels, and nothing else; a buffer that is given
+        again while its frame before is on its way is refused.
+
+        Args:
+            height: Rows of the frames.
+            width: Columns of the frames; even for YUYV.
+            pixel_format: Of the frames.
+            yuv: Matrix of NV12 and YUYV.
+
+        Returns:
+            A context manager; black. It is closed with this segmenter at the latest. Arrays of it that somebody keeps
+            for longer stay valid, and their memory is freed with the last of them.
+
+        Raises:
+            FrameError: There are no frames of that size or format.
+            BackendError: This segmenter is closed.
+            CudaOutOfMemoryError: There is not that much pinned memory.
+        """
+        return self.frame_path.frame_buffer(buffer_layout(height, width, pixel_format, yuv))
+
+    def __call__(self, frame: npt.NDArray[np.uint8] | CameraFrame | FrameBuffer | Any) -> Instances:
         """Find the instances in one frame.
 
         Args:
             frame: ``(H, W, 3)`` uint8, blue first; grayscale ``(H, W)`` and BGRA are accepted. Only read. Also uint16
                 where the options or the model state its ``bit_depth``. With an engine also an array on the GPU,
                 ``(H, W, 3)`` or ``(H, W, 4)``, of anything that has DLPack or the CUDA array interface: it is used
-                where it is. Other formats: :class:`yolact_runtime.CameraFrame`.
+                where it is. Other formats: :class:`yolact_runtime.CameraFrame`. Or what :meth:`frame_buffer` gave.
 
         Returns:
             Instances in the pixels of the frame, best first.
 
         Raises:
-            FrameError: `frame` is not an image.
-            BackendError: The backend failed, or the network's outputs are not finite.
+            FrameError: `frame` is not an image, or a buffer whose frame before is not finished.
+            BackendError: The backend failed, or the network's outputs are not finite; the buffer is closed.
         """
         return self.frame_path.collect(self.frame_path.start(frame))
 
     def stream(
-        self, frames: Iterable[npt.NDArray[np.uint8] | CameraFrame | Any], timeout_s: float | None = None
+        self, frames: Iterable[npt.NDArray[np.uint8] | CameraFrame | FrameBuffer | Any], timeout_s: float | None = None
     ) -> FrameStream:
         """Instances of each frame, in order, while the next frames are already on their way.
 
         `frames` is iterated in a thread of its own, and a frame is asked for only when it can be begun with at once, so
         that a camera's frame is fresh: at most ``options.frames_in_flight`` are begun and not delivered. A frame in
-        host memory may be changed once the next one is asked for; one on the GPU must stay until its result is there.
+        host memory may be changed once the next one is asked for; one on the GPU, or in a :meth:`frame_buffer`, must
+        stay until its result is there.
         Whoever stops before the end closes the stream (``with segmenter.stream(...) as results``) before the source of
         the frames; :meth:`FrameStream.close` may be called from any thread, and wakes a consumer that waits.
 
@@ -238,7 +279,7 @@ class Segmenter:
             stream.end(BackendError(_CLOSED))
         return stream
 
-    def on_device(self, frame: npt.NDArray[np.uint8] | CameraFrame | Any) -> DeviceInstances:
+    def on_device(self, frame: npt.NDArray[np.uint8] | CameraFrame | FrameBuffer | Any) -> DeviceInstances:
         """As a call, with results that stay on the GPU. Close them, or use them as a context manager.
 
         Raises:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -102,6 +103,14 @@ def lines_of_a_run(capsys: pytest.CaptureFixture[str]) -> io.StringIO:
     return io.StringIO(capsys.readouterr().out)
 
 
+def write_clip(path: str, frame: np.ndarray[Any, Any], count: int = 5) -> None:
+    """A video of the same frame again and again."""
+    writer: Any = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 10.0, frame.shape[1::-1])
+    for _ in range(count):
+        writer.write(frame)
+    writer.release()
+
+
 def check_readme(namespace: Namespace, said: str) -> None:
     assert len(namespace["instances"]) == 2
     assert namespace["i"] == 1
@@ -112,6 +121,7 @@ def check_runtime(namespace: Namespace, said: str) -> None:
     labels = namespace["labels"]
     assert (labels.shape, labels.dtype) == (FRAME.shape[:2], np.int32)
     assert len(np.unique(labels)) == 3  # two things, and the background
+    assert [classes[:2] for classes in namespace["classes"]] == [[0, 2]] * 5
     assert said.splitlines()[0].startswith("photo.png None cat [")
     assert "missing.png: " in said
     assert namespace["line"]["schema"] == "yolact-results/1"
@@ -135,6 +145,8 @@ def test_python_blocks_run(
     on_a_gpu = any("cuda" in text or "on_device" in text for _, text in blocks)
     if any("sys.stdin" in text for _, text in blocks):
         monkeypatch.setattr(sys, "stdin", lines_of_a_run(capsys))
+    if any("clip.avi" in text for _, text in blocks):
+        write_clip("clip.avi", FRAME)
     with monkeypatch.context() as patch, gpu_at_hand(patch) if on_a_gpu else no_more() as at_hand:
         namespace |= at_hand
         for line, text in blocks:

@@ -220,6 +220,10 @@ class Device(Owned):
     def _pop(self) -> None:
         self.driver.call("cuCtxPopCurrent")
 
+    def is_same(self, other: Device) -> bool:
+        """Both are the same GPU and context: memory of one is memory of the other."""
+        return self is other or (self.driver is other.driver and self.ordinal == other.ordinal)
+
     def synchronize(self) -> None:
         """Wait for everything that was given to this device. Not for the path of a frame."""
         self.require_open()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -106,11 +108,23 @@ class PinnedBuffer(Owned):
             ShapeError: The part reaches beyond the buffer, or is not aligned.
         """
         self.require_open()
+        return self._view(shape, dtype, offset_bytes, self)
+
+    def lasting_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset_bytes: int = 0) -> npt.NDArray[Any]:
+        """As :meth:`host_array`, for strangers: the memory outlives the closing until no array of it is left.
+
+        Raises:
+            ShapeError: The part reaches beyond the buffer, or is not aligned.
+        """
+        self.require_open()
+        return self._view(shape, dtype, offset_bytes, _Hold(self))
+
+    def _view(self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset_bytes: int, owner: object) -> npt.NDArray[Any]:
         num_bytes = _check_part(shape, dtype, offset_bytes, self.num_bytes)
         if num_bytes == 0:
             return np.empty(shape, dtype)
         content: Any = (ctypes.c_uint8 * num_bytes).from_address(self.address + offset_bytes)
-        content.owner = self
+        content.owner = owner
         return np.frombuffer(content, dtype, math.prod(shape)).reshape(shape)
 
     def _release(self) -> None:
@@ -143,6 +157,19 @@ class MappedBuffer(PinnedBuffer):
         self.require_open()
         _check_part(shape, dtype, offset_bytes, self.num_bytes)
         return DeviceArray(self.device, self.pointer + offset_bytes, shape, dtype, owner=self, stream=stream)
+
+
+class _Hold:
+    """Holds something as long as it lives itself."""
+
+    def __init__(self, held: Owned) -> None:
+        held.hold()
+        self._held = held
+
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # The process is about to give everything back.
+        if not _is_finalizing():
+            self._held.drop()
 
 
 def _check_size(num_bytes: int) -> None:

@@ -19,8 +19,10 @@ from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_plugins.driver.ownership import close_after_failure, close_all
 from yolact_runtime.backends.base import DeviceBackend
 from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat
+from yolact_runtime.cpu.frame_buffer import FrameBuffer, LentBuffers
 from yolact_runtime.cpu.postprocess import MaskIou, to_pixels
 from yolact_runtime.cpu.preprocess import as_bgr
+from yolact_runtime.cuda.device_frame_buffer import DeviceFrameBuffer
 from yolact_runtime.cuda.device_instances import DeviceInstances
 from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.frame_model import FrameModel
@@ -34,6 +36,7 @@ from yolact_runtime.masks.masks import Masks
 __all__ = ["DevicePath"]
 
 _log = logging.getLogger(__name__)
+_CLOSED = "the segmenter was closed; open the model again"
 _MAX_SLOTS = 16
 _CHANNELS = {3: PixelFormat.BGR, 4: PixelFormat.BGRA}
 
@@ -73,6 +76,7 @@ class DevicePath:
         self._closed = False
         self._buffers: list[DeviceBuffer] = []
         self._constants: dict[str, DeviceArray] = {}
+        self._lent_buffers = LentBuffers()
         device = backend.device
         try:
             device.make_current()
@@ -111,20 +115,34 @@ class DevicePath:
         """Begin with a frame; see :meth:`FrameSlot.start`.
 
         Args:
-            frame: A :class:`CameraFrame`, a NumPy array as for a network on the host, or BGR or BGRA on the GPU.
+            frame: A :class:`CameraFrame`, a NumPy array as for a network on the host, BGR or BGRA on the GPU, or a
+                :class:`FrameBuffer`.
 
         Raises:
-            FrameError: `frame` is not an image.
-            BackendError: The path is closed.
+            FrameError: `frame` is not an image, or a buffer whose frame before is not finished.
+            BackendError: The path, or the buffer, is closed.
         """
-        camera_frame = _as_camera_frame(frame, self.model.manifest.input.bit_depth)
+        source = self._source(frame)
         slot = self._take()
         try:
-            slot.start(camera_frame)
+            slot.start(source)
         except BaseException:
             close_after_failure(partial(self.give_back, slot))
             raise
         return slot
+
+    def frame_buffer(self, layout: FrameLayout) -> DeviceFrameBuffer:
+        """Memory that the GPU reaches, for frames of a layout; it is closed with the path.
+
+        Raises:
+            BackendError: The path is closed.
+            CudaOutOfMemoryError: There is not that much pinned memory.
+        """
+        if self._closed:
+            raise BackendError(_CLOSED)
+        buffer = DeviceFrameBuffer(self.device, layout)
+        self._lent_buffers.add(buffer)
+        return buffer
 
     def collect(self, ticket: FrameSlot) -> Instances:
         """Wait for a frame's instances.
@@ -215,7 +233,8 @@ class DevicePath:
             free, self._free = self._free, []
             self._slots = [slot for slot in self._slots if slot not in free]
             done = not self._slots
-        close_all(*(slot.close for slot in free), *([self._free_memory] if done else []))
+        steps = [self._lent_buffers.close, *(slot.close for slot in free)]
+        close_all(*steps, *([self._free_memory] if done else []))
 
     def _free_memory_when_done(self, slot: FrameSlot) -> None:
         with self._lock:
@@ -233,10 +252,17 @@ class DevicePath:
             steps.append(self.on_close)
         close_all(*steps)
 
+    def _source(self, frame: Any) -> CameraFrame | DeviceFrameBuffer:
+        if not isinstance(frame, FrameBuffer):
+            return _as_camera_frame(frame, self.model.manifest.input.bit_depth)
+        if isinstance(frame, DeviceFrameBuffer) and frame.device.is_same(self.device):
+            return frame
+        return frame.frame
+
     def _take(self) -> FrameSlot:
         with self._lock:
             if self._closed:
-                raise BackendError("the segmenter was closed; open the model again")
+                raise BackendError(_CLOSED)
             if self._free:
                 return self._free.pop(0)
             if len(self._slots) >= _MAX_SLOTS:

@@ -23,6 +23,7 @@ from yolact_plugins.driver.ownership import close_after_failure, close_all
 from yolact_plugins.errors import CudaContextLostError, CudaError, ShapeError
 from yolact_runtime.backends.base import DeviceBackend
 from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat
+from yolact_runtime.cuda.device_frame_buffer import DeviceFrameBuffer
 from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.frame_launches import FrameLaunches
 from yolact_runtime.cuda.frame_memory import FrameMemory
@@ -69,9 +70,10 @@ class FrameSlot:
         self._device: Device = backend.device
         self._device.make_current()
         self._graphs: dict[str, Graph] = {}
-        self._was_run: set[str] = set()
+        self._was_run = False
         self._uses_graphs = True
         self._foreign: tuple[DeviceArray, ...] = ()
+        self._buffer: DeviceFrameBuffer | None = None
         self.layout: FrameLayout | None = None
         self.launches: FrameLaunches
         made: list[Callable[[], None]] = []
@@ -103,30 +105,44 @@ class FrameSlot:
             self._run()
         self.stream.synchronize()
 
-    def start(self, frame: CameraFrame) -> None:
+    def start(self, frame: CameraFrame | DeviceFrameBuffer) -> None:
         """Begin with a frame; returns without waiting for the GPU.
 
         Args:
-            frame: In host memory it may be changed afterwards. On the GPU it is used where it is, once its owner's
-                stream has written it, and must not change before :meth:`finish`.
+            frame: In host memory it may be changed afterwards, but for the content of a buffer, which is used where it
+                is and must not change before :meth:`finish`. So is a frame on the GPU, once its owner's stream has
+                written it.
 
         Raises:
-            FrameError: A frame on the GPU whose pixels have gaps between them, or which lies on another GPU.
+            FrameError: A frame on the GPU whose pixels have gaps between them, or which lies on another GPU; a buffer
+                whose frame before is not finished.
+            BackendError: The buffer is closed.
             CudaError: The driver refuses.
         """
         self._device.make_current()
         self._prepare(frame.layout)
-        if frame.on_device:
+        if isinstance(frame, DeviceFrameBuffer):
+            self._use(frame)
+        elif frame.on_device:
             self._take(frame)
         else:
             self._copy(frame)
-        self._run()
+        try:
+            self._run()
+        except BaseException:
+            if self._buffer is not None:
+                # Its copy may be under way.
+                close_after_failure(self.stream.synchronize)
+            self._let_go()
+            raise
 
     def abandon(self) -> None:
         """Wait for a frame that nobody wants."""
-        self._device.make_current()
-        self._done.synchronize()
-        self._foreign = ()
+        try:
+            self._device.make_current()
+            self._done.synchronize()
+        finally:
+            self._let_go()
 
     def finish(self) -> int:
         """Wait for the frame, once; run it again where it needs more memory than there was.
@@ -138,8 +154,8 @@ class FrameSlot:
             BackendError: The network's outputs are not finite, or its library failed.
             CudaError: Something failed on the GPU.
         """
-        self._device.make_current()
         try:
+            self._device.make_current()
             for _ in range(_MAX_RUNS_OF_A_FRAME):
                 self._done.synchronize()
                 results = self.memory.results
@@ -151,7 +167,7 @@ class FrameSlot:
                 self._run()
             raise BackendError("the masks of this frame need more memory at every attempt; please report this frame")
         finally:
-            self._foreign = ()
+            self._let_go()
 
     def enqueue_upload(self, stream: Stream) -> None:
         """A frame in host memory to the GPU; nothing where CPU and GPU share their memory."""
@@ -168,11 +184,15 @@ class FrameSlot:
         """Everything that a frame brings back, and only as many runs as there are: a kernel copies it to the host."""
         self.launches.download.enqueue(stream)
 
+    def enqueue_from_preprocessing(self, stream: Stream) -> None:
+        """The way of a frame that is in our own memory on the GPU."""
+        self.launches.preprocess.enqueue(stream)
+        self._enqueue_network(stream)
+
     def enqueue_all(self, stream: Stream) -> None:
         """The whole way of a frame in host memory, piece by piece: what a graph is captured of."""
         self.enqueue_upload(stream)
-        self.launches.preprocess.enqueue(stream)
-        self._enqueue_network(stream)
+        self.enqueue_from_preprocessing(stream)
 
     @property
     def uses_graphs(self) -> bool:
@@ -236,6 +256,20 @@ class FrameSlot:
         self._foreign = tuple(arrays)
         self._point()
 
+    def _use(self, buffer: DeviceFrameBuffer) -> None:
+        buffer.begin()
+        self._buffer = buffer
+        if buffer.planes:
+            self._foreign = buffer.planes
+            self._point()
+
+    def _let_go(self) -> None:
+        """Nothing reads what belongs to others any more."""
+        self._foreign = ()
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            buffer.end()
+
     def _point(self) -> None:
         if not self._foreign or self.layout is None:
             return
@@ -250,19 +284,24 @@ class FrameSlot:
         if self._foreign:
             self.launches.preprocess_elsewhere.enqueue(self.stream)
             self._repeat("from the network on", self._enqueue_network)
+        elif self._buffer is not None:
+            # Not in the graph, which holds addresses: there is one for all buffers.
+            target, size = self.memory.arrays["frame"].pointer, self._buffer.layout.num_bytes
+            self._device.driver.call("cuMemcpyHtoDAsync", target, self._buffer.address, size, self.stream.handle)
+            self._repeat("from preprocessing on", self.enqueue_from_preprocessing)
         else:
             self._repeat("from the upload on", self.enqueue_all)
         self._done.record(self.stream)
 
     def _repeat(self, name: str, enqueue: Any) -> None:
         """The first time as it is, which also lets the network's library make ready; then as a graph."""
-        if self._uses_graphs and name in self._was_run and name not in self._graphs:
+        if self._uses_graphs and self._was_run and name not in self._graphs:
             self._capture(name, enqueue)
         if name in self._graphs:
             self._graphs[name].launch(self.stream)
         else:
             enqueue(self.stream)
-            self._was_run.add(name)
+            self._was_run = True
 
     def _capture(self, name: str, enqueue: Any) -> None:
         if not self._context.is_capturable(self.stream):
@@ -286,7 +325,7 @@ class FrameSlot:
         self.enqueue_download(stream)
 
     def _forget_graphs(self) -> None:
-        self._was_run.clear()
+        self._was_run = False
         graphs, self._graphs = self._graphs, {}
         close_all(*(graph.close for graph in graphs.values()))
 

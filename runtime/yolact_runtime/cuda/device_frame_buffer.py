@@ -1,0 +1,95 @@
+"""A frame buffer whose memory the GPU reaches: where a camera wrote a frame is where it is taken from."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from yolact_plugins.driver.device_array import DeviceArray
+from yolact_plugins.driver.driver import Device
+from yolact_plugins.driver.memory import MappedBuffer, PinnedBuffer
+from yolact_plugins.driver.ownership import close_after_failure
+from yolact_runtime.cpu.camera_frame import FrameLayout
+from yolact_runtime.cpu.frame_buffer import FrameBuffer
+from yolact_runtime.errors import FrameError
+
+__all__ = ["DeviceFrameBuffer"]
+
+
+class DeviceFrameBuffer(FrameBuffer):
+    """Pinned memory, which the GPU copies from; mapped memory, which kernels read, where CPU and GPU share theirs.
+
+    Args:
+        device: Where frames go; kept alive.
+        layout: Of the frames.
+
+    Raises:
+        CudaOutOfMemoryError: There is not that much pinned memory.
+
+    Attributes:
+        device: As given.
+        address: Of the first byte, on the host.
+        planes: For kernels, ``(rows, bytes of a row)`` each; none where they cannot read it.
+    """
+
+    def __init__(self, device: Device, layout: FrameLayout) -> None:
+        self.device = device
+        self._lock = threading.RLock()
+        self._in_flight = False
+        kind = MappedBuffer if device.integrated else PinnedBuffer
+        self._buffer = kind(device, layout.num_bytes)
+        try:
+            self.address = self._buffer.address
+            self.planes = _planes(self._buffer, layout) if isinstance(self._buffer, MappedBuffer) else ()
+            super().__init__(layout, self._buffer.lasting_array((layout.num_bytes,), np.uint8))
+        except BaseException:
+            close_after_failure(self._buffer.close)
+            raise
+
+    @property
+    def in_flight(self) -> bool:
+        """See :attr:`FrameBuffer.in_flight`."""
+        return self._in_flight
+
+    def begin(self) -> None:
+        """A frame is about to be read from here; the memory stays until :meth:`end`.
+
+        Raises:
+            FrameError: The frame before is still being read.
+            BackendError: The buffer is closed.
+        """
+        with self._lock:
+            self._require(self._memory)
+            if self._in_flight:
+                raise FrameError(
+                    "this frame buffer was given again while its frame before is still on its way, and was probably "
+                    "overwritten meanwhile: use as many buffers as frames_in_flight in turn, or wait for the result"
+                )
+            self._buffer.hold()
+            self._in_flight = True
+
+    def end(self) -> None:
+        """The frame is finished."""
+        with self._lock:
+            self._in_flight = False
+        self._buffer.drop()
+
+    def close(self) -> None:
+        """See :meth:`FrameBuffer.close`.
+
+        Raises:
+            CudaError: The driver refuses to free it.
+        """
+        with self._lock:
+            super().close()
+        self._buffer.close()
+
+
+def _planes(buffer: MappedBuffer, layout: FrameLayout) -> tuple[DeviceArray, ...]:
+    """The planes behind one another, without gaps."""
+    planes, first = [], 0
+    for rows, row_bytes in layout.plane_shapes:
+        planes.append(buffer.device_array((rows, row_bytes), np.uint8, first))
+        first += rows * row_bytes
+    return tuple(planes)
