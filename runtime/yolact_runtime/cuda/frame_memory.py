@@ -46,6 +46,7 @@ class FrameMemory:
         filling_blocks: Of 256 threads, for a grid that fills the GPU.
         wanted_tasks: Into so many the bits of a frame's masks are divided, or a few more.
         staging: Where a frame in host memory is put, ``(bytes,)`` uint8 of pinned memory.
+        staging_address: Of its first byte, on the host.
     """
 
     def __init__(self, device: Device, model: FrameModel) -> None:
@@ -55,6 +56,7 @@ class FrameMemory:
         self.results: dict[str, npt.NDArray[Any]] = {}
         self.arena_words = self.run_capacity = 0
         self.staging: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self.staging_address = 0
         self._max_detections = model.max_detections
         self._task_capacity = 0
         self.filling_blocks = device.num_multiprocessors * _BLOCKS_OF_A_MULTIPROCESSOR
@@ -134,13 +136,13 @@ class FrameMemory:
         if self._device.integrated:
             mapped = self._keep("frame on the host", MappedBuffer(self._device, num_bytes))
             self.arrays["frame"] = mapped.device_array((num_bytes,), np.uint8)
-            self.staging = mapped.host_array((num_bytes,), np.uint8)
+            self.staging, self.staging_address = mapped.host_array((num_bytes,), np.uint8), mapped.address
             return
         pinned = self._keep("frame on the host", PinnedBuffer(self._device, num_bytes))
         plan = MemoryPlan()
         plan.add("frame", (num_bytes,), np.uint8)
         self._allocate("frame", plan)
-        self.staging = pinned.host_array((num_bytes,), np.uint8)
+        self.staging, self.staging_address = pinned.host_array((num_bytes,), np.uint8), pinned.address
 
     def _fit_runs(self, capacity: int) -> None:
         """Runs are found in the GPU's memory; a kernel copies those that there are into the host's."""

@@ -2,8 +2,9 @@
 
 The way of a frame: upload (none on machines where CPU and GPU share memory, and for frames that are on the GPU),
 preprocess, network, candidates, Fast NMS, masks, and a kernel that copies the results to the host. The first frame of
-a size and format is enqueued piece by piece; from the second on it is one launch of a CUDA graph, where the backend
-allows that.
+a size and format is enqueued piece by piece; from the second on everything behind the upload is one launch of a CUDA
+graph, where the backend allows that. Graphs hold addresses: the upload is none of it, so that a frame may come from any
+buffer, and can be under way while the rest of the frame is still copied to where the GPU fetches it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ _ZEROED_BYTES = 512
 # A frame that does not fit is run again with a quarter more room than it asks for.
 _MORE_NUMERATOR, _MORE_DENOMINATOR = 5, 4
 _MAX_RUNS_OF_A_FRAME = 4
+# A frame is uploaded in parts of so many bytes, each as soon as it is copied: the upload of one takes about as long as
+# the copy of the next. Smaller ones cost more calls of the driver; the larger they are, the later the last one comes.
+_BAND_BYTES = 1 << 20
 
 
 class FrameSlot:
@@ -101,6 +105,7 @@ class FrameSlot:
         self._device.make_current()
         self._prepare(layout)
         self.memory.staging[:] = 0
+        self.enqueue_upload(self.stream)
         for _ in range(2):
             self._run()
         self.stream.synchronize()
@@ -121,13 +126,13 @@ class FrameSlot:
         """
         self._device.make_current()
         self._prepare(frame.layout)
-        if isinstance(frame, DeviceFrameBuffer):
-            self._use(frame)
-        elif frame.on_device:
-            self._take(frame)
-        else:
-            self._copy(frame)
         try:
+            if isinstance(frame, DeviceFrameBuffer):
+                self._use(frame)
+            elif frame.on_device:
+                self._take(frame)
+            else:
+                self._copy(frame)
             self._run()
         except BaseException:
             if self._buffer is not None:
@@ -184,15 +189,10 @@ class FrameSlot:
         """Everything that a frame brings back, and only as many runs as there are: a kernel copies it to the host."""
         self.launches.download.enqueue(stream)
 
-    def enqueue_from_preprocessing(self, stream: Stream) -> None:
-        """The way of a frame that is in our own memory on the GPU."""
-        self.launches.preprocess.enqueue(stream)
-        self._enqueue_network(stream)
-
     def enqueue_all(self, stream: Stream) -> None:
-        """The whole way of a frame in host memory, piece by piece: what a graph is captured of."""
+        """The whole way of a frame in host memory, piece by piece."""
         self.enqueue_upload(stream)
-        self.enqueue_from_preprocessing(stream)
+        self._enqueue_from_preprocessing(stream)
 
     @property
     def uses_graphs(self) -> bool:
@@ -212,8 +212,12 @@ class FrameSlot:
         )
 
     def _prepare(self, layout: FrameLayout) -> None:
-        if self.memory.fit(layout) or layout != self.layout:
-            self._pack(layout)
+        if layout is self.layout or layout == self.layout:
+            return
+        # Should there not be enough memory, there is no layout that the memory fits.
+        self.layout = None
+        self.memory.fit(layout)
+        self._pack(layout)
 
     def _pack(self, layout: FrameLayout) -> None:
         self._forget_graphs()
@@ -221,22 +225,35 @@ class FrameSlot:
         self.layout = layout
 
     def _grow(self, count: int) -> None:
-        assert self.layout is not None
+        layout, self.layout = self.layout, None
+        assert layout is not None
         results = self.memory.results
         arena, runs = (int(results[name][count]) for name in ("offset", "run_offset"))
         more = [need * _MORE_NUMERATOR // _MORE_DENOMINATOR for need in (arena, runs)]
         _log.info(
             "a frame's masks need %d words and %d runs: more memory is taken, and the frame run again", arena, runs
         )
-        self.memory.fit(self.layout, *more)
-        self._pack(self.layout)
+        self.memory.fit(layout, *more)
+        self._pack(layout)
         self._point()
 
     def _copy(self, frame: CameraFrame) -> None:
-        start = 0
+        """A part of some rows after the other, each uploaded while the next is copied.
+
+        By this thread alone: one that helps is, on a busy machine, one more that may lose its core in the middle.
+        """
+        copied = uploaded = 0
         for plane in frame.planes():
-            np.copyto(self.memory.staging[start : start + plane.size].reshape(plane.shape), plane)
-            start += plane.size
+            rows = max(_BAND_BYTES * len(plane) // plane.size, 1)
+            for row in range(0, len(plane), rows):
+                part = plane[row : row + rows]
+                np.copyto(self.memory.staging[copied : copied + part.size].reshape(part.shape), part)
+                copied += part.size
+                if copied - uploaded >= _BAND_BYTES // 2:
+                    self._upload(self.memory.staging_address, uploaded, copied)
+                    uploaded = copied
+        if uploaded < copied:
+            self._upload(self.memory.staging_address, uploaded, copied)
 
     def _take(self, frame: CameraFrame) -> None:
         try:
@@ -262,6 +279,14 @@ class FrameSlot:
         if buffer.planes:
             self._foreign = buffer.planes
             self._point()
+        else:
+            self._upload(buffer.address, 0, buffer.layout.num_bytes)
+
+    def _upload(self, address: int, first: int, end: int) -> None:
+        """Some bytes of a frame, which begins at an address of pinned memory."""
+        if not self._device.integrated:
+            target = self.memory.arrays["frame"].pointer + first
+            self._device.driver.call("cuMemcpyHtoDAsync", target, address + first, end - first, self.stream.handle)
 
     def _let_go(self) -> None:
         """Nothing reads what belongs to others any more."""
@@ -284,13 +309,8 @@ class FrameSlot:
         if self._foreign:
             self.launches.preprocess_elsewhere.enqueue(self.stream)
             self._repeat("from the network on", self._enqueue_network)
-        elif self._buffer is not None:
-            # Not in the graph, which holds addresses: there is one for all buffers.
-            target, size = self.memory.arrays["frame"].pointer, self._buffer.layout.num_bytes
-            self._device.driver.call("cuMemcpyHtoDAsync", target, self._buffer.address, size, self.stream.handle)
-            self._repeat("from preprocessing on", self.enqueue_from_preprocessing)
         else:
-            self._repeat("from the upload on", self.enqueue_all)
+            self._repeat("from preprocessing on", self._enqueue_from_preprocessing)
         self._done.record(self.stream)
 
     def _repeat(self, name: str, enqueue: Any) -> None:
@@ -315,6 +335,10 @@ class FrameSlot:
         except (CudaError, BackendError) as error:
             self._uses_graphs = False
             _log.warning("no CUDA graph, kernels are launched one by one, which costs time: %s", error)
+
+    def _enqueue_from_preprocessing(self, stream: Stream) -> None:
+        self.launches.preprocess.enqueue(stream)
+        self._enqueue_network(stream)
 
     def _enqueue_network(self, stream: Stream) -> None:
         results = self.memory.arrays["results"]

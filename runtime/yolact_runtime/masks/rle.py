@@ -8,6 +8,7 @@ continuation bit and the sign in the last group, shifted by 48 into printable ch
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from yolact_runtime.errors import ShapeError
 __all__ = ["decode_edges", "encode_runs", "run_positions"]
 
 Int = npt.NDArray[np.int64]
+# Differences of counts below this fit into int32.
+_HALF_OF_INT32 = 1 << 30
 
 
 def encode_runs(offset: Int, start: Int, end: Int, size: int) -> list[str]:
@@ -31,40 +34,54 @@ def encode_runs(offset: Int, start: Int, end: Int, size: int) -> list[str]:
     if len(offset) < 2:
         return []
     counts, first = _counts(offset, start, end, size)
-    last_count = np.append(first[1:], len(counts)) - 1
-    within = np.arange(len(counts)) - np.repeat(first, last_count - first + 1)
+    stop = np.append(first[1:], len(counts))
     value = counts.copy()
-    later = np.flatnonzero(within > 2)
-    value[later] -= counts[later - 2]
-    # Groups needed: the value must fit into 5 * groups bits with a sign.
+    value[2:] -= counts[:-2]
+    # The first three of a mask stand as they are.
+    head = (first[:, None] + np.arange(3)).ravel()
+    head = head[head < np.repeat(stop, 3)]
+    value[head] = counts[head]
+    code, last = _codes(value)
+    text = str(code.tobytes(), "ascii")
+    return [text[a:b] for a, b in itertools.pairwise([0, *(last[stop - 1] + 1).tolist()])]
+
+
+def _codes(value: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], Int]:
+    """Characters of all numbers, and where each number's last one is."""
+    # What has to follow a number's first five bits, and then its next, with the sign: one group fewer each time, and
+    # most numbers have one or two.
     magnitude = np.where(value < 0, ~value, value)
-    groups = np.ones(len(value), np.int64)
-    for bits in range(4, 64, 5):
-        more = magnitude >> bits > 0
-        if not more.any():
-            break
-        groups += more
+    longer = [np.flatnonzero(magnitude >> 4)]
+    while len(longer[-1]):
+        longer.append(longer[-1][magnitude[longer[-1]] >> (4 + 5 * len(longer)) > 0])
+    groups = np.ones(len(value), np.intp)
+    for which in longer:
+        groups[which] += 1
     last = np.cumsum(groups) - 1
-    place = np.arange(last[-1] + 1) - np.repeat(last - groups + 1, groups)
-    code = np.repeat(value, groups) >> (5 * place) & 0x1F | 0x20
-    code[last] &= 0x1F
-    text = str((code + 48).astype(np.uint8).tobytes(), "ascii")
-    return [text[a:b] for a, b in itertools.pairwise([0, *(last[last_count] + 1).tolist()])]
+    code = np.empty(last[-1] + 1, np.uint8)
+    begin = last - groups + 1
+    code[begin] = (value & 0x1F) + 0x50
+    for place, which in enumerate(longer, 1):
+        code[begin[which] + place] = (value[which] >> (5 * place) & 0x1F) + 0x50
+    code[last] -= 0x20
+    return code, last
 
 
-def _counts(offset: Int, start: Int, end: Int, size: int) -> tuple[Int, Int]:
+def _counts(offset: Int, start: Int, end: Int, size: int) -> tuple[npt.NDArray[Any], Int]:
     """Counts of all masks behind one another, and where each mask's begin."""
-    num_runs = np.diff(offset)
+    num_runs = np.diff(offset).astype(np.intp, copy=False)
     runs = slice(offset[0], offset[-1])
-    first = 2 * (offset[:-1] - offset[0]) + np.arange(len(num_runs))
-    # Each mask's edges end with its size; a run's two edges lie behind those of the runs and masks before it.
-    edges = np.full(2 * num_runs.sum() + len(num_runs), size, np.int64)
-    place = 2 * np.arange(num_runs.sum()) + np.repeat(np.arange(len(num_runs)), num_runs)
-    edges[place], edges[place + 1] = start[runs], end[runs]
-    counts = np.diff(edges, prepend=0)
+    # Each mask's edges end with its size.
+    tail = np.cumsum(2 * num_runs + 1) - 1
+    first = tail - 2 * num_runs
+    edges = np.full(tail[-1] + 1, size, np.int32 if size < _HALF_OF_INT32 else np.int64)
+    of_runs = np.ones(len(edges), bool)
+    of_runs[tail] = False
+    edges[of_runs] = np.stack([start[runs], end[runs]], axis=1).ravel()
+    counts = edges.copy()
+    counts[1:] -= edges[:-1]
     counts[first] = edges[first]
     # A mask that reaches the last pixel has no trailing count of zero.
-    tail = first + 2 * num_runs
     dropped = (num_runs > 0) & (counts[tail] == 0)
     kept = np.ones(len(counts), bool)
     kept[tail[dropped]] = False
