@@ -227,6 +227,26 @@ def _suite(record: dict[str, Any]) -> list[str]:
     return [f"| {' | '.join(cells)} | {results['date']} |"]
 
 
+def _host_part(record: dict[str, Any]) -> list[str]:
+    """A row for each scene, version and way of a frame; times in microseconds."""
+    results = record["results"]
+    rows = results["rows"]
+    first = {row["scene"]: row["us"]["call"] for row in reversed(rows)}
+    lines = []
+    for row in rows:
+        us, masks = row["us"], row["masks_us"]
+        version = f"before ({results['before']})" if row["version"] == "before" else row["version"]
+        source = "an array" if row["source"] == "array" else "a frame buffer"
+        lines.append(
+            f"| {row['scene']}, {row['runs']} runs | {version}, {source} | {us['take']:.0f} | {us['enqueue']:.0f} "
+            f"| {us['wait']:.0f} | {us['results']:.0f} | **{us['call']:.0f}** "
+            f"| {first[row['scene']] / us['call']:.1f} x "
+            f"| {masks['start, end, offset']:.0f} | {masks['area']:.0f} | {masks['rle']:.0f} | {masks['id_map']:.0f} "
+            f"| {_machine(record)} |"
+        )
+    return lines
+
+
 def _quantisers(record: dict[str, Any]) -> list[str]:
     """A row for each way to quantise; what differs between the convolutions chosen is side by side."""
     results = record["results"]
@@ -331,6 +351,7 @@ _RECORDS = {
     "mutant_survivors": "mutants",
     "instructions_times": "instructions",
     "instructions_kernels": "instructions",
+    "host_part": "host-part",
 }
 _HEADERS = {
     **instructions.HEADERS,
@@ -342,6 +363,8 @@ _HEADERS = {
     "regressions": "| model; each measurement | the same again | 5 % slower | doubtful, measured again | machine |",
     "postprocess": "| scene | this runtime | dense PyTorch | ratio | peak memory | dense PyTorch | machine |",
     "evaluator": "| detections | ours | pycocotools | ratio | largest difference | machine |",
+    "host_part": "| scene | version, frame in | take the frame | enqueue | begin to wait | instances | in all | faster "
+    "| runs in int64 | areas | RLE | id map | machine |",
     "export": "| checkpoint | export with verification | extra memory | over checkpoint | machine |",
     "kernels": "| kernel | registers of a thread | shared memory, bytes | stack and spills, bytes | architectures "
     "| compiler |",
@@ -371,6 +394,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "postprocess": _postprocess,
     "evaluator": _evaluator,
     "export": _export,
+    "host_part": _host_part,
     "kernels": _kernels,
     "models": _models,
     "mutants": _mutants,
