@@ -18,7 +18,7 @@ from yolact_plugins.leftovers import written_name
 from yolact_plugins.staging import staged_folder
 from yolact_runtime.errors import BundleError
 from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256, read_manifest
-from yolact_runtime.model.manifest import Artefact, Manifest
+from yolact_runtime.model.manifest import Artefact, Manifest, NetworkDtypes
 
 __all__ = [
     "REJECTED_ENGINE_SUFFIX",
@@ -174,15 +174,20 @@ def put_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def write_manifest(
-    folder: Path, manifest: Manifest, roles: Mapping[str, str], precisions: Mapping[str, str] | None = None
+    folder: Path,
+    manifest: Manifest,
+    roles: Mapping[str, str],
+    precisions: Mapping[str, str] | None = None,
+    dtypes: Mapping[str, NetworkDtypes] | None = None,
 ) -> Manifest:
     """Write ``manifest.json`` with the size and hash of each artefact.
 
     Args:
         folder: Where the artefacts are.
         manifest: Without artefacts.
-        roles: File name -> role.
+        roles: File name -> role; all are networks.
         precisions: File name -> precision, of the files that are not in the manifest's own.
+        dtypes: File name -> dtypes of input and outputs, of the files that have not the manifest's own.
 
     Returns:
         The manifest as written.
@@ -190,13 +195,14 @@ def write_manifest(
     Raises:
         ExportError: The runtime would refuse it; nothing is written.
     """
-    of_file = precisions or {}
+    precision_of, dtypes_of = precisions or {}, dtypes or {}
     artefacts = {
         name: Artefact(
             role,
-            of_file.get(name, manifest.precision),
+            precision_of.get(name, manifest.precision),
             file_sha256(folder / name),
             (folder / name).stat().st_size,
+            dtypes=dtypes_of.get(name, manifest.dtypes),
         )
         for name, role in roles.items()
     }

@@ -125,12 +125,13 @@ def export_checkpoint(
         )
         report = {"findings": findings, "verification": verification.document(), **(more_report or {})}
         added, added_report = add_networks(folder, manifest) if add_networks is not None else (None, None)
-        precisions = {}
+        precisions, dtypes = {}, {}
         if added is not None:
             precisions = {v.path.name: v.precision for v in added.variants if v.passed}
+            dtypes = {v.path.name: v.dtypes for v in added.variants if v.passed}
             roles |= dict.fromkeys(precisions, "network")
             report["precision"] = added_report
-        manifest = write_manifest(folder, manifest, roles, precisions)
+        manifest = write_manifest(folder, manifest, roles, precisions, dtypes)
         say("drawing the golden frame")
         manifest = write_golden(folder, manifest, say)
         write_atomically(folder / REPORT_NAME, (json.dumps(report, indent=2) + "\n").encode())

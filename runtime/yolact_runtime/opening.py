@@ -26,6 +26,7 @@ from yolact_runtime.model.kernel_folder import bundle_kernels
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.model.network_outputs import (
     OutputType,
+    check_declared_dtypes,
     check_input_type,
     check_output_types,
 )
@@ -151,6 +152,7 @@ def _manifest_of(network: Backend, files: ModelFiles, options: SegmenterOptions)
         # What the engine itself says counts, where it has room to say it.
         inside = network.manifest
         if manifest is not None:
+            _require_same_dtypes(files, manifest, inside)
             return replace(inside, precision=manifest.precision, artefacts=manifest.artefacts)
         if inside.mask_rescoring and options.mask_rescoring:
             raise BundleError(
@@ -161,6 +163,17 @@ def _manifest_of(network: Backend, files: ModelFiles, options: SegmenterOptions)
     if manifest is None:
         raise BackendError(f"{network.name}: {files.file} has no manifest")
     return manifest
+
+
+def _require_same_dtypes(files: ModelFiles, manifest: Manifest, inside: Manifest) -> None:
+    """The bundle's entry of an engine, and what the engine says of itself."""
+    for field in ("input", "outputs"):
+        listed, said = getattr(manifest.dtypes, field), getattr(inside.dtypes, field)
+        if listed != said:
+            raise BundleError(
+                f"{files.file}: dtypes.{field} is {listed} in the bundle's manifest, {said} in the engine itself; copy "
+                f"the bundle again, or build the engine again: yolact-export BUNDLE --engine"
+            )
 
 
 def _check_network(network: Backend, manifest: Manifest) -> None:
@@ -179,6 +192,7 @@ def _check_network(network: Backend, manifest: Manifest) -> None:
         return
     check_input_type(inputs, manifest)
     check_output_types(outputs, manifest)
+    check_declared_dtypes(inputs, outputs, manifest)
 
 
 def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:

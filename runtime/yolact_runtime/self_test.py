@@ -125,6 +125,7 @@ def compare_manifests(model: OpenModel) -> None:
     # The bit depth concerns frames before they are a network's business, and came with a later calibration perhaps.
     inside_input = dataclasses.replace(inside.input, bit_depth=manifest.input.bit_depth)
     failures = _differing("input", manifest.input, inside_input) + _differing("priors", manifest.priors, inside.priors)
+    failures += _differing("dtypes", model.manifest.dtypes, inside.dtypes)
     if manifest.mask_rescoring != inside.mask_rescoring:
         failures.append(f"mask_rescoring is {manifest.mask_rescoring} in the manifest, not in the network itself")
     if inside.precision != model.manifest.precision:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 
 import onnx
@@ -21,7 +23,7 @@ from yolact_export.engine.layers import Convolution, find_convolutions
 from yolact_export.engine.options import EngineOptions
 from yolact_export.graph.export import ExportOptions, export_network
 from yolact_export.model.config import find_config
-from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.manifest import Manifest, NetworkDtypes
 
 pytestmark = pytest.mark.long
 SHAPES = Path(__file__).parents[2] / "examples" / "models" / "shapes.pth"
@@ -104,6 +106,33 @@ def test_float16_fuses_bias_relu_and_residual_sum(network: Network) -> None:
         assert relu.op_type == "Relu"
         makers = [graph.producer[name].name for name in node.input]
         assert any({node.name, relu.name} <= set(found[name].fused) for name in makers if name in found), node.name
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_an_engine_takes_and_gives_float16_without_a_layer_that_casts(quantised: bool) -> None:
+    model = export_network(load_checkpoint(SHAPES), ExportOptions())
+    if quantised:
+        names = [convolution.name for convolution in NetworkGraph(model).convolutions]
+        model = quantise(model, ranges_of(model), names, Dialect.TENSORRT)
+    types, casts = [], []
+    for half_io in (False, True):
+        half = to_float16(model, half_input=half_io, half_outputs=half_io)
+        assert half.dtypes == NetworkDtypes(*["float16" if half_io else "float32"] * 2)
+        manifest = dataclasses.replace(MANIFEST, dtypes=half.dtypes)
+        engine = build_engine(half.model.SerializeToString(), manifest.to_json(), OPTIONS)
+        types.append({kind for layer in engine.layers for kind in (*layer.inputs, *layer.outputs)})
+        casts.append({name for layer in engine.layers for name in layer.onnx_layers if name.endswith(".cast")})
+        # What the engine says of itself is in its name.
+        assert re.search(rb'"dtypes":{"input":"(\w+)","outputs":"(\w+)"}', engine.plan).groups() == (  # type: ignore[union-attr]
+            half.dtypes.input.encode(),
+            half.dtypes.outputs.encode(),
+        )
+    assert "prototype.cast" in casts[0]
+    assert not casts[1]
+    if not quantised:
+        # INT8 layers of TensorRT-RTX hand their sums on in float32.
+        assert "Float" in types[0]
+        assert types[1] == {"Half"}
 
 
 def test_depthwise_convolutions_in_groups_keep_the_plan_small() -> None:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from support.scenes import small_manifest
 from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256
-from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest
+from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest, NetworkDtypes
 
 CONVOLUTIONS = ("conv1", "conv2", "conv3")
 
@@ -114,7 +114,8 @@ def write_engine_bundle(folder: Path, precisions: tuple[str, ...] = ("fp32", "fp
     for precision in precisions:
         path = folder / f"model.{precision}.onnx"
         path.write_bytes(small_model(precision))
-        artefacts[path.name] = Artefact("network", precision, file_sha256(path), path.stat().st_size)
+        dtypes = NetworkDtypes()
+        artefacts[path.name] = Artefact("network", precision, file_sha256(path), path.stat().st_size, dtypes=dtypes)
     manifest = dataclasses.replace(small_manifest(), artefacts=artefacts)
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return folder

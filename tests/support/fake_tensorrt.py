@@ -28,7 +28,7 @@ from yolact_runtime.backends.engine_file import engine_file_name, machine_facts
 from yolact_runtime.backends.tensorrt_library import TensorRtLibrary
 from yolact_runtime.errors import BackendUnavailableError
 from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256
-from yolact_runtime.model.manifest import Artefact, Manifest
+from yolact_runtime.model.manifest import Artefact, Manifest, NetworkDtypes
 
 __all__ = ["FakeTensorRt", "add_engine", "put_in_place"]
 
@@ -175,15 +175,21 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch, fake: FakeTensorRt) -> FakeTen
     return fake
 
 
-def add_engine(bundle: Path, target: str = "tensorrt", precision: str = "fp16", **facts: str) -> Path:
-    """Lists a plan in a bundle's manifest, as building one does."""
+def add_engine(
+    bundle: Path,
+    target: str = "tensorrt",
+    precision: str = "fp16",
+    dtypes: NetworkDtypes | None = None,
+    **facts: str,
+) -> Path:
+    """Lists a plan in a bundle's manifest, as building one does; without `dtypes` as an earlier release did."""
     version = {"tensorrt": "10.3.0", "rtx": "1.7.1"}[target]
     path = bundle / engine_file_name(precision, target)
     path.write_bytes(f"plan {target} {precision}".encode())
     capability = {"tensorrt": "8.7", "rtx": "8.9"}[target]
     build = {"target": target, "library_version": version, "compute_capabilities": capability}
     build |= machine_facts() | facts
-    artefact = Artefact("engine", precision, file_sha256(path), path.stat().st_size, build)
+    artefact = Artefact("engine", precision, file_sha256(path), path.stat().st_size, build, dtypes)
     manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_bytes(), "test")
     manifest = dataclasses.replace(manifest, artefacts={**manifest.artefacts, path.name: artefact})
     (bundle / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")

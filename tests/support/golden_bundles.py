@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
+from onnx import TensorProto
 
 from yolact_calibration.float16.conversion import to_float16
 from yolact_calibration.quantisation.int8 import choose_ranges
@@ -22,9 +23,9 @@ from yolact_export.drawing import draw_frame
 from yolact_export.golden import write_golden
 from yolact_export.pipeline import export_checkpoint
 from yolact_runtime.model.bundle import MANIFEST_NAME, file_sha256, read_manifest
-from yolact_runtime.model.manifest import METADATA_KEY, Manifest
+from yolact_runtime.model.manifest import METADATA_KEY, Manifest, NetworkDtypes
 
-__all__ = ["PRECISIONS", "SHAPES", "GoldenBundle", "file_of", "write_shapes_bundle"]
+__all__ = ["PRECISIONS", "SHAPES", "GoldenBundle", "dtypes_of", "file_of", "write_shapes_bundle"]
 
 SHAPES = Path(__file__).parents[2] / "examples" / "models" / "shapes.pth"
 PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")
@@ -35,8 +36,11 @@ def file_of(precision: str) -> str:
     return f"model.{precision}.onnx"
 
 
-def write_shapes_bundle(folder: Path, checkpoint: Path = SHAPES) -> Path:
-    """Every convolution but the answering ones in INT8, without a search: the accuracy is of no interest here."""
+def write_shapes_bundle(folder: Path, checkpoint: Path = SHAPES, half_io: bool = True) -> Path:
+    """Every convolution but the answering ones in INT8, without a search: the accuracy is of no interest here.
+
+    Networks for engines have float16 inputs and outputs, unless `half_io` is false, as those of earlier releases.
+    """
     export_checkpoint(checkpoint, folder)
     manifest = read_manifest(folder)
     model = onnx.load(folder / file_of("fp32"))
@@ -45,21 +49,36 @@ def write_shapes_bundle(folder: Path, checkpoint: Path = SHAPES) -> Path:
     tensors = quantisable_tensors(graph)
     frames = [(str(seed), draw_frame(300, 400, seed)) for seed in range(3)]
     histograms = observe(model, tensors, frames, manifest.input)
-    half = to_float16(model, {name: max(-found.low, found.high) for name, found in histograms.items()}).model
-    networks = {"fp32": model, "fp16": half}
-    for precision, dialect in (("int8", Dialect.TENSORRT), ("int8-cpu", Dialect.CPU)):
-        networks[precision] = quantise(
-            model, choose_ranges(histograms, RangeMethod.MSE, dialect), convolutions, dialect
-        )
+    largest = {name: max(-found.low, found.high) for name, found in histograms.items()}
+    quantised = {
+        dialect: quantise(model, choose_ranges(histograms, RangeMethod.MSE, dialect), convolutions, dialect)
+        for dialect in Dialect
+    }
+    networks = {
+        "fp32": model,
+        "fp16": to_float16(model, largest, half_input=half_io, half_outputs=half_io).model,
+        "int8": to_float16(quantised[Dialect.TENSORRT], largest, half_input=half_io, half_outputs=half_io).model,
+        "int8-cpu": quantised[Dialect.CPU],
+    }
     for precision, network in networks.items():
-        write_network(folder, precision, network, dataclasses.replace(manifest, precision=precision))
+        write_network(folder, precision, network, manifest)
     names = {file_of(precision): precision for precision in PRECISIONS}
-    write_golden(folder, write_manifest(folder, manifest, dict.fromkeys(names, "network"), names))
+    dtypes = {file_of(precision): dtypes_of(network) for precision, network in networks.items()}
+    write_golden(folder, write_manifest(folder, manifest, dict.fromkeys(names, "network"), names, dtypes))
     return folder
 
 
+def dtypes_of(model: onnx.ModelProto) -> NetworkDtypes:
+    """What a network of one input and any number of outputs of one dtype declares."""
+    name = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+    (given,), (made,) = (
+        {name[info.type.tensor_type.elem_type] for info in infos} for infos in (model.graph.input, model.graph.output)
+    )
+    return NetworkDtypes(given, made)
+
+
 def write_network(folder: Path, precision: str, model: onnx.ModelProto, manifest: Manifest) -> None:
-    embedded = dataclasses.replace(manifest, precision=precision, artefacts={})
+    embedded = dataclasses.replace(manifest, precision=precision, dtypes=dtypes_of(model), artefacts={})
     onnx.helper.set_model_props(model, {METADATA_KEY: embedded.to_json()})
     onnx.save(model, folder / file_of(precision))
 
@@ -91,9 +110,12 @@ class GoldenBundle:
         self.write(read_manifest(self.folder))
 
     def put_network(self, precision: str, source: Path) -> None:
-        """Another file in the place of a network, labelled as if it were the one."""
-        write_network(self.folder, precision, onnx.load(source), read_manifest(self.folder))
-        self.write(read_manifest(self.folder))
+        """Another file in the place of a network, labelled as if it were the one, dtypes included."""
+        model, manifest = onnx.load(source), read_manifest(self.folder)
+        write_network(self.folder, precision, model, manifest)
+        name = file_of(precision)
+        entry = dataclasses.replace(manifest.artefacts[name], dtypes=dtypes_of(model))
+        self.write(dataclasses.replace(manifest, artefacts={**manifest.artefacts, name: entry}))
 
     def write(self, manifest: Manifest) -> None:
         """The manifest, with the hashes of the files as they are."""

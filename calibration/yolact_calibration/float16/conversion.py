@@ -1,8 +1,8 @@
 """Writes float16 into a graph: weights, casts, and what stays in float32, for strongly typed engines.
 
-Nothing is left to a builder's flags: each tensor's type is in the file. Inputs and outputs stay float32. What follows
-from many small differences, or is read as a coordinate, stays in float32 as well, and so does every layer that would
-write *or read* in float16 what float16 cannot hold.
+Nothing is left to a builder's flags: each tensor's type is in the file. What follows from many small differences, or is
+read as a coordinate, stays in float32, and so does every layer that would write *or read* in float16 what float16
+cannot hold. Inputs and outputs are float32, or what the layers beside them read and write: float16 without a cast.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from yolact_calibration.float16.magnitude import magnitudes
+from yolact_runtime.model.manifest import NetworkDtypes
 
 __all__ = ["TOO_COARSE", "HalfModel", "to_float16"]
 
@@ -46,15 +47,25 @@ class HalfModel:
         model: The graph.
         kept_single: Names of the nodes that compute in float32, with the reason.
         num_vanished: Weights that float16 rounds to 0 and that were not.
+        dtypes: Of its input and outputs.
+        float32_outputs: Why its outputs are float32 although float16 was asked for; None where nothing speaks against
+            it, or nobody asked.
     """
 
     model: onnx.ModelProto
     kept_single: Mapping[str, str]
     num_vanished: int
+    dtypes: NetworkDtypes
+    float32_outputs: str | None = None
 
 
 def to_float16(
-    model: onnx.ModelProto, largest: Mapping[str, float] | None = None, single: Collection[str] = ()
+    model: onnx.ModelProto,
+    largest: Mapping[str, float] | None = None,
+    single: Collection[str] = (),
+    *,
+    half_input: bool = False,
+    half_outputs: bool = False,
 ) -> HalfModel:
     """A copy of a network that computes in float16.
 
@@ -65,18 +76,41 @@ def to_float16(
             was seen of other tensors. Of a tensor of which nothing is known it is assumed that it fits; with the
             tensors that :func:`~yolact_calibration.float16.magnitude.tensors_to_observe` adds there is none.
         single: Names of further nodes that stay in float32.
+        half_input: The input is float16 if every layer that reads it computes in float16: it would be rounded to the
+            same values behind the input.
+        half_outputs: The outputs are float16 if every layer that writes one computes in float16; where one does not,
+            all are float32, because kernels read one dtype. A tanh that writes an output computes in float16 then: its
+            result would be rounded to the same values behind it.
     """
-    return _Caster(model, largest or {}, frozenset(single)).cast()
+    largest, names = largest or {}, frozenset(single)
+    outputs = frozenset(output.name for output in model.graph.output if half_outputs)
+    kept = _kept_single(model, largest, names, outputs)
+    # Names of the layers that answer, which a cast to float16 would have to follow.
+    single_answers = [node.name for node in model.graph.node if node.name in kept and outputs & {*node.output}]
+    if single_answers:
+        why = f"{single_answers[0]}: {kept[single_answers[0]]}"
+        return _Caster(model, _kept_single(model, largest, names, frozenset()), half_input, frozenset(), why).cast()
+    return _Caster(model, kept, half_input, outputs, None).cast()
 
 
 class _Caster:
     """One copy of one graph in the making."""
 
-    def __init__(self, model: onnx.ModelProto, largest: Mapping[str, float], single: frozenset[str]) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        kept: Mapping[str, str],
+        half_input: bool,
+        half_outputs: frozenset[str],
+        why: str | None,
+    ) -> None:
         self._source = model
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._kept = _kept_single(model, self._constants, largest, single)
+        self._kept = kept
+        self._half_outputs, self._why = half_outputs, why
         self._type: dict[str, int] = {info.name: info.type.tensor_type.elem_type for info in model.graph.input}
+        if half_input and not self._is_read_in_single(set(self._type)):
+            self._type = dict.fromkeys(self._type, TensorProto.FLOAT16)
         self._nodes: list[onnx.NodeProto] = []
         self._dequantise: dict[str, onnx.NodeProto] = {}
         self._halves: dict[str, onnx.TensorProto] = {}
@@ -84,13 +118,22 @@ class _Caster:
         self._num_vanished = 0
 
     def cast(self) -> HalfModel:
+        inputs = {info.name for info in self._source.graph.input}
         outputs = {output.name for output in self._source.graph.output}
         for node in self._source.graph.node:
             self._cast_node(node, outputs)
+        dtypes = NetworkDtypes(self._dtype_of(inputs), self._dtype_of(outputs))
         # A QuantizeLinear is no layer: it has the type of what it reads.
         rounding = {node.name for node in self._source.graph.node if node.op_type == "QuantizeLinear"}
         kept = {name: why for name, why in self._kept.items() if name not in rounding}
-        return HalfModel(self._assemble(), kept, self._num_vanished)
+        return HalfModel(self._assemble(), kept, self._num_vanished, dtypes, self._why)
+
+    def _is_read_in_single(self, inputs: set[str]) -> bool:
+        """Some layer reads the input in float32."""
+        return any(node.name in self._kept and inputs & {*node.input} for node in self._source.graph.node)
+
+    def _dtype_of(self, names: set[str]) -> str:
+        return "float16" if all(self._type[name] == TensorProto.FLOAT16 for name in names) else "float32"
 
     def _cast_node(self, node: onnx.NodeProto, outputs: set[str]) -> None:
         wanted = TensorProto.FLOAT if node.name in self._kept else TensorProto.FLOAT16
@@ -106,12 +149,12 @@ class _Caster:
                 copy.input[index] = self._as(name, wanted)
         made = TensorProto.INT8 if node.op_type == "QuantizeLinear" else wanted
         for index, name in enumerate(node.output):
-            if name in outputs and made == TensorProto.FLOAT16:
+            if name in outputs - self._half_outputs and made == TensorProto.FLOAT16:
                 copy.output[index] = f"{name}.half"
             self._type[copy.output[index]] = made
         self._nodes.append(copy)
         for name in node.output:
-            if name in outputs and made == TensorProto.FLOAT16:
+            if name in outputs - self._half_outputs and made == TensorProto.FLOAT16:
                 self._cast_node_to(f"{name}.half", TensorProto.FLOAT, name)
                 self._cast_to[name, TensorProto.FLOAT16] = f"{name}.half"
 
@@ -171,14 +214,15 @@ class _Caster:
             model.ir_version = max(source.ir_version, _IR_VERSION_HALF_QDQ)
         model.metadata_props.extend(source.metadata_props)
         model.graph.name = source.graph.name
-        model.graph.input.extend(source.graph.input)
-        model.graph.output.extend(source.graph.output)
+        for found, infos in (
+            (model.graph.input, source.graph.input),
+            (model.graph.output, source.graph.output),
+            (model.graph.value_info, [info for info in source.graph.value_info if info.name in self._type]),
+        ):
+            found.extend(infos)
+            for info in found:
+                info.type.tensor_type.elem_type = self._type[info.name]
         model.graph.node.extend(self._nodes)
-        for info in source.graph.value_info:
-            if info.name in self._type:
-                copy = model.graph.value_info.add()
-                copy.CopyFrom(info)
-                copy.type.tensor_type.elem_type = self._type[info.name]
         read = {name for node in self._nodes for name in node.input}
         model.graph.initializer.extend(tensor for name, tensor in self._constants.items() if name in read)
         model.graph.initializer.extend(self._halves.values())
@@ -186,12 +230,10 @@ class _Caster:
 
 
 def _kept_single(
-    model: onnx.ModelProto,
-    constants: Mapping[str, onnx.TensorProto],
-    largest: Mapping[str, float],
-    single: frozenset[str],
+    model: onnx.ModelProto, largest: Mapping[str, float], single: frozenset[str], half_outputs: frozenset[str]
 ) -> dict[str, str]:
     """Node -> why it stays in float32."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     bounds = magnitudes(model, largest)
     kept: dict[str, str] = {}
     for node in model.graph.node:
@@ -202,7 +244,7 @@ def _kept_single(
         read = max((bounds.get(name, 0.0) for name in _read_in_half(node, constants)), default=0.0)
         if node.name in single:
             kept[node.name] = "asked for"
-        elif node.op_type in _SINGLE_OPERATORS or node.name.endswith(_SINGLE_SUFFIXES):
+        elif _is_too_coarse(node, half_outputs):
             kept[node.name] = TOO_COARSE
         elif not written <= _LIMIT:
             kept[node.name] = f"its values reach {written:.3g}, and float16 ends at {_LARGEST_HALF:.0f}"
@@ -211,6 +253,12 @@ def _kept_single(
         elif (heaviest := _largest_weight(node, constants)) > _LARGEST_HALF:
             kept[node.name] = f"a weight of {heaviest:.3g} is beyond float16"
     return kept
+
+
+def _is_too_coarse(node: onnx.NodeProto, half_outputs: frozenset[str]) -> bool:
+    if node.op_type == "Tanh" and node.output[0] in half_outputs:
+        return False
+    return node.op_type in _SINGLE_OPERATORS or node.name.endswith(_SINGLE_SUFFIXES)
 
 
 def _read_in_half(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> list[str]:

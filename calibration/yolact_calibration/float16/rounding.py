@@ -34,7 +34,7 @@ _ROUNDED = frozenset(
         *("MatMul", "Mul", "Resize", "Sigmoid", "Softmax", "Sub", "Tanh"),
     }
 )
-_UNROUNDED, _HALF = ".unrounded", ".float16"
+_UNROUNDED, _HALF, _ROUNDED_INPUT = ".unrounded", ".float16", ".rounded"
 
 
 def simulate_float16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -49,7 +49,7 @@ def simulate_float16(model: onnx.ModelProto) -> onnx.ModelProto:
             DequantizeLinear makes is not rounded, because engines compute from the integers. Not modified.
 
     Returns:
-        The graph; inputs and outputs that were float16 are float32.
+        The graph; inputs and outputs that were float16 are float32, and what is read of such an input is rounded.
 
     Raises:
         CalibrationError: The graph has an operator in float16 of which it is not known where an engine rounds.
@@ -80,15 +80,16 @@ class _Simulator:
         self._read_by_absorbed = {node.input[0] for node in graph.node if node.op_type in _ABSORBED}
         # Tensors whose rounding is left to those that read them.
         self._unrounded: set[str] = set()
+        # Inputs in float16, and the tensors that hold what an engine reads of them.
+        self._rounded_input: dict[str, str] = {}
         self._nodes: list[onnx.NodeProto] = []
 
     def write(self) -> onnx.ModelProto:
         for info in self._source.graph.input:
             if _is_half(info) and info.name not in self._constants:
-                raise CalibrationError(
-                    f'the input "{info.name}" is float16; networks that are judged take float32, as yolact-export '
-                    f"writes them"
-                )
+                name = self._rounded_input[info.name] = f"{info.name}{_ROUNDED_INPUT}"
+                self._round(info.name, name)
+                self._half.add(name)
         for node in self._source.graph.node:
             self._write_node(node)
         return self._assemble()
@@ -99,6 +100,8 @@ class _Simulator:
             return
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
+        for index, name in enumerate(node.input):
+            copy.input[index] = self._rounded_input.get(name, name)
         self._nodes.append(copy)
         if node.op_type == "QuantizeLinear" or not self._is_in_half(node):
             return
@@ -137,7 +140,7 @@ class _Simulator:
         return True
 
     def _write_cast(self, node: onnx.NodeProto) -> None:
-        name, output = node.input[0], node.output[0]
+        name, output = self._rounded_input.get(node.input[0], node.input[0]), node.output[0]
         if _cast_target(node) == TensorProto.FLOAT16:
             self._half.add(output)
             if name in self._half:
@@ -149,6 +152,7 @@ class _Simulator:
         else:
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
+            copy.input[0] = name
             self._nodes.append(copy)
 
     def _round(self, name: str, output: str) -> None:
@@ -169,7 +173,7 @@ class _Simulator:
         model.opset_import.extend(source.opset_import)
         model.metadata_props.extend(source.metadata_props)
         model.graph.name = source.graph.name
-        model.graph.input.extend(source.graph.input)
+        model.graph.input.extend(_in_float(info) for info in source.graph.input)
         model.graph.output.extend(_in_float(info) for info in source.graph.output)
         model.graph.node.extend(self._nodes)
         made = {name for node in self._nodes for name in node.output}

@@ -58,12 +58,14 @@ class GraphBackend:
             self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             raise CalibrationError(f"ONNX Runtime {onnxruntime.__version__} refuses the graph: {error}") from error
-        self._input = self._session.get_inputs()[0].name
+        feed = self._session.get_inputs()[0]
+        self._input, self._is_half = feed.name, feed.type == "tensor(float16)"
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
         """Run the graph; the caller owns the outputs."""
-        return dict(zip(self._outputs, self._session.run(self._outputs, {self._input: tensor}), strict=True))
+        given = tensor.astype(np.float16) if self._is_half else tensor
+        return dict(zip(self._outputs, self._session.run(self._outputs, {self._input: given}), strict=True))
 
     def close(self) -> None:
         """Free the session."""

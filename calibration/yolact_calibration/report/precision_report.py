@@ -62,6 +62,7 @@ def draw_precision_report(document: Mapping[str, Any]) -> str:
         _section("Accuracy guard", _guard(_part(document, "guard"))),
         _section("What stayed in float", _kept_float(document)),
         _section("What stayed in float32 beside float16", _float32_layers(_rows(document, "variants"))),
+        _section("Inputs and outputs", _inputs_and_outputs(_rows(document, "variants"))),
         _section("What each group of layers costs", draw_sensitivity(_rows(document, "sensitivity"))),
         _section("Search", draw_search(_rows(document, "search"), limit)),
         _section("Images whose masks changed most", draw_images(document.get("worst_images"))),
@@ -273,6 +274,29 @@ def _float32_layers(variants: Sequence[Mapping[str, Any]]) -> str:
         for (precision, why), names in groups.items()
     ]
     return table("Layers that compute in float32 in a network of float16", columns, rows)
+
+
+def _inputs_and_outputs(variants: Sequence[Mapping[str, Any]]) -> str:
+    """Dtypes of each network's tensors, and why outputs of a float16 network are float32; of reports that say them."""
+    stated = [one for one in variants if one.get("dtypes")]
+    if not any("float16" in {*one["dtypes"].values()} or one.get("float32_outputs") for one in stated):
+        return ""
+    columns = [
+        Column("Precision", is_number=False),
+        Column("Input", is_number=False),
+        Column("Outputs", is_number=False),
+    ]
+    columns += [Column("Outputs of a frame"), Column("Why not float16", is_number=False)]
+    rows = [
+        [
+            _upper(one.get("precision")),
+            *(text(one["dtypes"].get(part)) for part in ("input", "outputs")),
+            _size(one.get("output_bytes")),
+            text(one.get("float32_outputs") or ""),
+        ]
+        for one in stated
+    ]
+    return table("What each network is given, and what it hands over", columns, rows)
 
 
 def _calibration(calibration: Mapping[str, Any]) -> str:

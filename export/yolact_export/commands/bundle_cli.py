@@ -56,7 +56,7 @@ _REFUSED = {
 }
 _FOR_PRECISION = (
     *("max_drop", "no_guard", "int8_all", "calibration_method", "calibration_cache", "guard_images"),
-    *("sensitivity_images", "calib", "annotations", "images", "threads", "bit_depth"),
+    *("sensitivity_images", "io_dtype", "calib", "annotations", "images", "threads", "bit_depth"),
     *("skip_missing", "allow_outside"),
 )
 _FOR_ENGINES = (

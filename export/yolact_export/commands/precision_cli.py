@@ -48,7 +48,7 @@ _LEAST_HELD_BACK, _MOST_HELD_BACK = 8, 64
 _LEAST_TO_SPLIT = 16
 _WITH_ANNOTATIONS = ("skip_missing", "allow_outside")
 _WITH_INT8 = ("calibration_method", "int8_all", "sensitivity_images")
-_WITH_PRECISION = ("max_drop", "calibration_cache", "guard_images", "no_guard")
+_WITH_PRECISION = ("max_drop", "calibration_cache", "guard_images", "no_guard", "io_dtype")
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +100,12 @@ def add_precision_options(parser: argparse.ArgumentParser) -> None:
         type=whole_number,
         metavar="N",
         help="judge by at most so many images (default: all labelled, or 64)",
+    )
+    group.add_argument(
+        "--io-dtype",
+        choices=["auto", "float32"],
+        help="inputs and outputs of networks for engines (default auto: float16 where that loses too little to matter; "
+        "float32: for programs of your own that read them)",
     )
     group.add_argument(
         "--sensitivity-images",
@@ -202,6 +208,7 @@ def precision_request(
         num_sensitivity=16 if options.sensitivity_images is None else options.sensitivity_images,
         num_threads=options.threads or 0,
         cache=options.calibration_cache,
+        half_io=options.io_dtype != "float32",
     )
 
 
@@ -306,7 +313,7 @@ def _source(manifest: Manifest) -> str:
 
 def say_precisions(report: Mapping[str, Any], bundle: Path, terminal: Terminal) -> None:
     """The comparison, what stayed in float and why, and the verdict."""
-    from yolact_export.precision.document import float32_lines, table_lines
+    from yolact_export.precision.document import float32_lines, output_lines, table_lines
 
     terminal.heading("precisions")
     for line in table_lines(report):
@@ -314,7 +321,7 @@ def say_precisions(report: Mapping[str, Any], bundle: Path, terminal: Terminal) 
     for entry in report.get("kept_float", ()):
         count = entry["convolutions"]
         terminal.say(f"  in float: {entry['group']} ({count} convolution{'s' * (count != 1)}): {entry['why']}")
-    for line in float32_lines(report):
+    for line in (*float32_lines(report), *output_lines(report)):
         terminal.say(f"  {line}")
     terminal.say(f"  report: {bundle / 'report.html'}")
     terminal.heading(str(report["verdict"]))

@@ -209,8 +209,14 @@ def _build_one(
     built = build_in_process(model, manifest_json, options, on_progress, caches)
     del model
     path = bundle / name
+    # Strongly typed: an engine has the inputs and outputs of its network.
     artefact = Artefact(
-        ENGINE_ROLE, source.precision, hashlib.sha256(built.plan).hexdigest(), len(built.plan), built.facts
+        ENGINE_ROLE,
+        source.precision,
+        hashlib.sha256(built.plan).hexdigest(),
+        len(built.plan),
+        built.facts,
+        source.artefact.dtypes,
     )
     _put_engine(bundle, name, artefact, built.plan, seal)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from yolact_export.precision.precision import PrecisionRequest, PrecisionResult,
 from yolact_plugins.files import human_size
 from yolact_runtime.model.manifest import Manifest
 
-__all__ = ["float32_lines", "measure_latencies", "precision_document", "table_lines", "verdict"]
+__all__ = ["float32_lines", "measure_latencies", "output_lines", "precision_document", "table_lines", "verdict"]
 
 # What ONNX Runtime is the right place to time; the others are for GPUs.
 _TIMED = ("fp32", "int8-cpu")
@@ -167,6 +168,24 @@ def float32_lines(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def output_lines(document: Mapping[str, Any]) -> list[str]:
+    """What networks for engines hand over, for a terminal: those in float16 in one line, each of the others in one."""
+    lines, half, whole = [], [], 0
+    for row in document["variants"]:
+        why = row["float32_outputs"]
+        if row["verdict"] == "rejected":
+            continue
+        if row["dtypes"]["outputs"] == "float16":
+            half.append(row)
+        elif why is not None:
+            lines.append(f"outputs in float32: {row['precision']}: {why}")
+        whole = max(whole, row["output_bytes"])
+    if half:
+        size = f"{human_size(half[0]['output_bytes'])} a frame instead of {human_size(whole)}"
+        lines.insert(0, f"outputs in float16: {' and '.join(row['precision'] for row in half)}, {size}")
+    return lines
+
+
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_NAMES_SHOWN])
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
@@ -203,6 +222,9 @@ def _variant(
         "drop": None if is_reference else _drop(variant),
         "num_int8": 0 if variant.int8 is None else variant.int8.num_int8,
         "float32_nodes": {} if variant.half is None else dict(variant.half.kept_single),
+        "dtypes": dataclasses.asdict(variant.dtypes),
+        "output_bytes": variant.output_bytes,
+        "float32_outputs": None if variant.half is None else variant.half.float32_outputs,
         "overflow": variant.overflow,
         "verdict": words,
     }

@@ -253,7 +253,8 @@ def _with_networks(manifest: Manifest, result: PrecisionResult) -> tuple[Manifes
             continue
         if name not in artefacts or artefacts[name].sha256 != sha256:
             changed.add(precision)
-        artefacts[name] = Artefact(NETWORK_ROLE, precision, sha256, variant.path.stat().st_size)
+        size = variant.path.stat().st_size
+        artefacts[name] = Artefact(NETWORK_ROLE, precision, sha256, size, dtypes=variant.dtypes)
     stale = tuple(name for name, a in artefacts.items() if a.role == ENGINE_ROLE and a.precision in changed)
     gone = (*stale, *(name for name in manifest.artefacts if name not in artefacts))
     return replace(manifest, artefacts={n: a for n, a in artefacts.items() if n not in gone}), gone

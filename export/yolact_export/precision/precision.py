@@ -24,9 +24,9 @@ from yolact_calibration.quantisation.ranges import RangeMethod
 from yolact_calibration.quantisation.trial import NamedFrames, Trial
 from yolact_export.bundle_writer import REJECTED_SUFFIX, encode_manifest
 from yolact_export.graph.file import write_model
+from yolact_export.precision.candidate import Candidate, CandidateJudge
 from yolact_export.precision.guard_images import GuardImages
-from yolact_runtime.errors import BackendError
-from yolact_runtime.model.manifest import METADATA_KEY, Manifest
+from yolact_runtime.model.manifest import METADATA_KEY, Manifest, NetworkDtypes
 from yolact_runtime.option_numbers import MAX_COUNT, MAX_THREADS, keep_between
 from yolact_runtime.terminal import Terminal
 
@@ -52,6 +52,7 @@ class PrecisionRequest:
         num_sensitivity: Images to put the parts of the network in order with; 0: do not look at the parts.
         num_threads: CPU threads; 0 leaves the choice to ONNX Runtime.
         cache: Folder of calibrations; None: the user's cache folder.
+        half_io: Networks for engines may have inputs and outputs in float16, where the judge allows it.
 
     Raises:
         UsageError: A field is no number of its kind, or out of its range; the message names it.
@@ -67,6 +68,7 @@ class PrecisionRequest:
     num_sensitivity: int = 16
     num_threads: int = 0
     cache: Path | None = None
+    half_io: bool = True
 
     def __post_init__(self) -> None:
         keep_between(
@@ -85,7 +87,8 @@ class Variant:
         passed: It holds the limit.
         predictions: What it finds in the guard's images.
         int8: How it came about; None of floats.
-        half: What stayed in float32 in it; None without float16.
+        half: What stayed in float32 in it, and why its outputs did if they did; None without float16.
+        output_bytes: Of all outputs of one frame.
         overflow: Where something in it is not finite, for people; None where that was not seen, or not looked for: it
             is looked for where the outputs are not finite, and where the network is rejected.
         is_sound: Its outputs are finite on all images. If not, its judgement is that of a network which finds nothing,
@@ -99,8 +102,14 @@ class Variant:
     predictions: Predictions
     int8: Int8Model | None = None
     half: HalfModel | None = None
+    output_bytes: int = 0
     overflow: str | None = None
     is_sound: bool = True
+
+    @property
+    def dtypes(self) -> NetworkDtypes:
+        """Of its input and outputs."""
+        return NetworkDtypes() if self.half is None else self.half.dtypes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,6 +172,7 @@ class _Adder:
             AccuracyMeter(request.guard.annotations, self._class_names)
         self._terminal.heading(f"calibrating on {len(request.calibration)} images ({request.method.value} ranges)")
         calibration = self._calibrate()
+        self._largest = _largest(calibration)
         self._terminal.heading(f"judging by {request.guard.description}")
         trial = self._trial(request.guard)
         reference = trial.find(self._model, on_image=self._progress("float32"))
@@ -172,14 +182,16 @@ class _Adder:
         aim = judge.default_limit if math.isinf(max_drop) else max_drop
         limit = f"at most {max_drop:g} points may be lost"
         self._terminal.say(f"  {judge.measure}; {limit if aim == max_drop else 'whatever is lost, all is kept'}")
-        variants = [
-            Variant("fp32", self._folder / network_name("fp32"), judge.reference, True, reference),
-        ]
+        single = Candidate(self._model, None, reference, judge.reference, True)
+        path = self._folder / network_name("fp32")
+        variants = [Variant("fp32", path, judge.reference, True, reference, output_bytes=single.output_bytes)]
+        examiner = CandidateJudge(trial, judge, aim, request.half_io)
         if request.float16:
-            variants.append(self._add_float16(calibration, trial, judge, max_drop))
+            found = self._examine_in_half("fp16", self._model, examiner)
+            variants.append(self._keep("fp16", found, max_drop, None))
         for dialect in request.dialects:
             int8 = self._make_int8(dialect, calibration, trial, judge, aim)
-            variants.append(self._add_int8(int8, calibration, trial, judge, max_drop))
+            variants.append(self._add_int8(int8, examiner, max_drop))
         return PrecisionResult(tuple(variants), calibration, judge.measure, max_drop)
 
     def _calibrate(self) -> Calibration:
@@ -196,10 +208,6 @@ class _Adder:
         for warning in calibration.warnings:
             self._terminal.warn(warning)
         return calibration
-
-    def _add_float16(self, calibration: Calibration, trial: Trial, judge: Judge, max_drop: float) -> Variant:
-        half = to_float16(self._model, _largest(calibration))
-        return self._judge("fp16", half.model, trial, judge, max_drop, None, half)
 
     def _make_int8(
         self, dialect: Dialect, calibration: Calibration, trial: Trial, judge: Judge, aim: float
@@ -219,53 +227,59 @@ class _Adder:
             self._class_names,
             lambda text: self._terminal.say(f"  {text}"),
             lambda what, done, total: self._terminal.status(f"{what} {done}/{total}"),
-            lambda model: _simulated(*_with_half(model, dialect, calibration)),
+            lambda model: model if dialect is Dialect.CPU else simulate_float16(to_float16(model, self._largest).model),
         )
 
-    def _add_int8(
-        self, int8: Int8Model, calibration: Calibration, trial: Trial, judge: Judge, max_drop: float
-    ) -> Variant:
-        # What is judged is what is written: with the remainder in float16, where it will be.
-        model, half = _with_half(int8.model, int8.dialect, calibration)
-        return self._judge(PRECISION_OF[int8.dialect], model, trial, judge, max_drop, int8, half)
+    def _add_int8(self, int8: Int8Model, examiner: CandidateJudge, max_drop: float) -> Variant:
+        precision = PRECISION_OF[int8.dialect]
+        if int8.dialect is Dialect.CPU:
+            found = examiner.examine(int8.model, None, self._progress(precision))
+        else:
+            # What is judged is what is written: with the remainder in float16, where it will be.
+            found = self._examine_in_half(precision, int8.model, examiner)
+        return self._keep(precision, found, max_drop, int8)
 
-    def _judge(
-        self,
-        precision: str,
-        model: onnx.ModelProto,
-        trial: Trial,
-        judge: Judge,
-        max_drop: float,
-        int8: Int8Model | None,
-        half: HalfModel | None,
-    ) -> Variant:
-        """Judge what will be written, in float16 as engines compute it, and write it."""
-        simulated = _simulated(model, half)
-        is_sound, overflow = True, None
-        try:
-            simulate = int8 is not None and half is not None
-            predictions = trial.find(simulated, simulate=simulate, on_image=self._progress(precision))
-        except BackendError:
-            # Of no use, which the judge has to see; it is no reason to end the export of the others.
-            predictions, is_sound = trial.find_nothing(), False
-        judgement = judge.judge(predictions)
-        passed = is_sound and judgement.within(max_drop) and (int8 is None or int8.num_int8 > 0)
-        if half is not None and not passed:
-            found = find_overflow(model, self._request.guard, self._manifest.input, self._request.num_threads)
-            overflow = None if found is None else str(found)
-        kept = passed or (math.isinf(max_drop) and not is_sound)
-        path = self._write(precision, model, kept, int8)
-        return Variant(precision, path, judgement, kept, predictions, int8, half, overflow, is_sound)
+    def _examine_in_half(self, precision: str, model: onnx.ModelProto, examiner: CandidateJudge) -> Candidate:
+        found = examiner.examine_in_half(model, self._largest, self._progress(precision))
+        if found.half is not None and found.half.float32_outputs is not None:
+            self._terminal.say(f"  the outputs of {precision} stay in float32: {found.half.float32_outputs}")
+        return found
 
-    def _write(self, precision: str, model: onnx.ModelProto, passed: bool, int8: Int8Model | None) -> Path:
+    def _keep(self, precision: str, found: Candidate, max_drop: float, int8: Int8Model | None) -> Variant:
+        """Write a network, as rejected where it is."""
+        passed = found.holds(max_drop) and (int8 is None or int8.num_int8 > 0)
+        overflow = None
+        if found.half is not None and not passed:
+            overflow = find_overflow(found.model, self._request.guard, self._manifest.input, self._request.num_threads)
+        kept = passed or (math.isinf(max_drop) and not found.is_sound)
+        return Variant(
+            precision,
+            self._write(precision, found, kept, int8),
+            found.judgement,
+            kept,
+            found.predictions,
+            int8,
+            found.half,
+            found.output_bytes,
+            None if overflow is None else str(overflow),
+            found.is_sound,
+        )
+
+    def _write(self, precision: str, found: Candidate, passed: bool, int8: Int8Model | None) -> Path:
         name = network_name(precision)
         path = self._folder / (name if passed else name.removesuffix(".onnx") + REJECTED_SUFFIX)
-        plan = {} if int8 is None else {"int8_parts": ", ".join(int8.search.int8)}
+        made = {} if int8 is None else {"int8_parts": ", ".join(int8.search.int8)}
+        half = found.half
+        if half is not None and half.float32_outputs is not None:
+            made["float32_outputs"] = half.float32_outputs
         manifest = dataclasses.replace(
-            self._manifest, precision=precision, provenance={**self._manifest.provenance, **plan}
+            self._manifest,
+            precision=precision,
+            dtypes=found.dtypes,
+            provenance={**self._manifest.provenance, **made},
         )
-        onnx.helper.set_model_props(model, {METADATA_KEY: encode_manifest(manifest)})
-        write_model(model, path)
+        onnx.helper.set_model_props(found.model, {METADATA_KEY: encode_manifest(manifest)})
+        write_model(found.model, path)
         return path
 
     def _trial(self, frames: NamedFrames) -> Trial:
@@ -274,21 +288,6 @@ class _Adder:
 
     def _progress(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self._terminal.status(f"{what} {done}/{total}")
-
-
-def _with_half(
-    model: onnx.ModelProto, dialect: Dialect, calibration: Calibration
-) -> tuple[onnx.ModelProto, HalfModel | None]:
-    """What is float32 in an INT8 network in float16, for engines; the network as it is for the CPU."""
-    if dialect is Dialect.CPU:
-        return model, None
-    half = to_float16(model, _largest(calibration))
-    return half.model, half
-
-
-def _simulated(model: onnx.ModelProto, half: HalfModel | None) -> onnx.ModelProto:
-    """What ONNX Runtime has to compute to find what an engine will find."""
-    return model if half is None else simulate_float16(model)
 
 
 def _largest(calibration: Calibration) -> dict[str, float]:

@@ -50,7 +50,7 @@ __all__ = [
 KERNELS_ARTEFACT = f"{FOLDER_NAME}/{INDEX_NAME}"
 """Name of the entry."""
 KERNELS_ROLE = "kernels"
-SCHEMA_VERSION, OLDEST_VERSION = 2, 1
+SCHEMA_VERSION, OLDEST_VERSION = 3, 1
 """Of the manifests that are written, and the oldest that are read."""
 MAX_MANIFEST_BYTES = 4 << 20
 """Longest manifest that is read; one with eighty classes and every network has 8 kB."""
@@ -70,7 +70,8 @@ class SignedBundleError(YolactError):
 def migrated(document: dict[str, Any]) -> dict[str, Any]:
     """A manifest's document in the schema version that is written; one that is already in it is returned itself.
 
-    Version 1 had no ``build`` of artefacts, which is empty for all that its release could put into a bundle.
+    Version 1 had no ``build`` of artefacts, which is empty for all that its release could put into a bundle. Versions 1
+    and 2 had no ``dtypes``: every network of their releases has float32 inputs and outputs.
 
     Args:
         document: Of a version from :data:`OLDEST_VERSION` to :data:`SCHEMA_VERSION`; not changed. Its fields are not
@@ -79,6 +80,7 @@ def migrated(document: dict[str, Any]) -> dict[str, Any]:
     if document.get("schema_version") == SCHEMA_VERSION:
         return document
     changed = {**document, "schema_version": SCHEMA_VERSION}
+    changed.setdefault("dtypes", {"input": "float32", "outputs": "float32"})
     if isinstance(artefacts := document.get("artefacts"), dict):
         changed["artefacts"] = {
             name: {"build": {}, **artefact} if isinstance(artefact, dict) else artefact

@@ -62,7 +62,8 @@ class EngineFile:
 
     Attributes:
         path: The plan.
-        manifest: Of the bundle, with the precision of the engine; None for one in no bundle, which has its own only.
+        manifest: Of the bundle, with precision and dtypes of the engine; None for one in no bundle, which has only its
+            own.
         artefact: Hash, size and facts of the build.
         signed: A verified signature vouches for the hash, or the caller does: who may write the file does not matter.
     """
@@ -170,7 +171,7 @@ def _listed_engine(folder: Path, manifest: Manifest, name: str, target: str) -> 
         raise BundleError(
             f"{folder} lists no engine {name} (engines: {there}); build it on this machine: {_rebuild(folder, target)}"
         )
-    return EngineFile(artefact_path(folder, name), replace(manifest, precision=artefact.precision), artefact)
+    return EngineFile(artefact_path(folder, name), artefact.described_by(manifest), artefact)
 
 
 def read_engine(file: EngineFile, signed: bool = False) -> bytes:

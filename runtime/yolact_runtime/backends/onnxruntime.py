@@ -86,6 +86,8 @@ class OnnxRuntimeBackend:
         self._session: Any = session
         self._input_name: str = session.get_inputs()[0].name
         self.inputs = {entry.name: _output_type(entry) for entry in session.get_inputs()}
+        # What is no float has been refused by the time that anything is run.
+        self._is_half = self.inputs[self._input_name].dtype == "float16"
         self.outputs = {output.name: _output_type(output) for output in session.get_outputs()}
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
@@ -93,8 +95,9 @@ class OnnxRuntimeBackend:
         session = self._session
         if session is None:
             raise BackendError("the backend was closed; open the model again")
+        given = tensor.astype(np.float16) if self._is_half else tensor
         try:
-            arrays = session.run(list(self.outputs), {self._input_name: tensor})
+            arrays = session.run(list(self.outputs), {self._input_name: given})
         except Exception as error:  # as above
             raise BackendError(f"{self.name}: the model failed on an input of shape {tensor.shape}: {error}") from error
         return dict(zip(self.outputs, arrays, strict=True))

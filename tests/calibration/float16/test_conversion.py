@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from yolact_calibration.quantisation.qdq_placement import Dialect, quantisable_t
 from yolact_export.graph.export import ExportOptions, export_network
 from yolact_export.model.config import find_config
 from yolact_runtime.backends import create_backend
-from yolact_runtime.model.manifest import METADATA_KEY, Manifest
+from yolact_runtime.model.manifest import METADATA_KEY, Manifest, NetworkDtypes
 
 CONFIG = find_config("yolact_lite0")
 
@@ -69,6 +70,58 @@ def test_types_are_strict(quantised: bool) -> None:
         info.type.tensor_type.elem_type == TensorProto.FLOAT for info in (*found.graph.input, *found.graph.output)
     )
     assert not quantised or found.opset_import[0].version == 19
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("quantised", [False, True])
+def test_float16_outputs_are_what_the_layers_write_and_lose_only_what_a_cast_would(
+    family: str, quantised: bool
+) -> None:
+    model = float_network(family)
+    if quantised:
+        names = [convolution.name for convolution in NetworkGraph(model).convolutions]
+        model = quantise(model, observed_ranges(model), names, Dialect.TENSORRT)
+    single, found = to_float16(model), to_float16(model, half_input=True, half_outputs=True)
+    assert (single.dtypes, found.dtypes) == (NetworkDtypes(), NetworkDtypes("float16", "float16"))
+    assert found.float32_outputs is None
+    onnx.checker.check_model(found.model, full_check=True)
+    types = types_of(found.model)
+    maker = {name: node for node in found.model.graph.node for name in node.output}
+    outputs = [output.name for output in found.model.graph.output]
+    assert len(outputs) == 4
+    for name in (*outputs, "image"):
+        assert types[name] == TensorProto.FLOAT16, name
+    assert "Cast" not in {maker[name].op_type for name in outputs}
+    assert not [node for node in found.model.graph.node if node.op_type == "Cast" and node.input[0] == "image"]
+    # Bit for bit: the images, boxes, logits and prototypes were rounded before, the coefficients are now.
+    image = image_of(model)
+    expected, rounded = (run(simulate_float16(half.model), image, simulate=True) for half in (single, found))
+    for name in outputs:
+        assert np.array_equal(rounded[name], expected[name].astype(np.float16).astype(np.float32)), name
+        if name != "mask_coefficient":
+            assert np.array_equal(rounded[name], expected[name]), name
+
+
+def test_outputs_are_float32_where_the_layer_of_one_of_them_is() -> None:
+    """Kernels read one dtype, and a cast behind the layer would be no gain. The tanh is what it was, then."""
+    model = float_network()
+    near = {**largest_of(model), "prediction_layers.0.conf_layer.P3": 40000.0}
+    found, before = to_float16(model, near, half_input=True, half_outputs=True), to_float16(model, near)
+    assert found.dtypes == NetworkDtypes("float16", "float32")
+    assert found.float32_outputs is not None
+    assert re.match(r"prediction_layers.0.conf_layer.concat: .*reach 4e\+04, and float16 ends", found.float32_outputs)
+    assert found.kept_single == before.kept_single
+    assert "prediction_layers.0.mask_layer.tanh" in found.kept_single
+    outputs = {output.type.tensor_type.elem_type for output in found.model.graph.output}
+    assert outputs == {TensorProto.FLOAT}
+
+
+def test_the_input_is_float32_where_a_layer_reads_it_in_float32() -> None:
+    model = float_network()
+    reader = next(node.name for node in model.graph.node if "image" in node.input)
+    found = to_float16(model, single=[reader], half_input=True, half_outputs=True)
+    assert found.dtypes == NetworkDtypes("float32", "float16")
+    assert types_of(found.model)["image"] == TensorProto.FLOAT
 
 
 def test_quantised_values_do_not_change_with_the_type_of_the_rest() -> None:

@@ -274,8 +274,28 @@ def test_a_constant_node_in_float16_is_refused() -> None:
         simulate_float16(network([node, CONV], WEIGHTS, "y"))
 
 
-def test_a_float16_input_is_refused() -> None:
-    model = network([CONV], WEIGHTS, "y")
+@pytest.mark.parametrize("kind", ["Conv", "QuantizeLinear", "Cast"])
+def test_a_float16_input_is_read_rounded(kind: str) -> None:
+    """Float32 is fed, and what an engine would be given is computed with."""
+    nodes = {
+        "Conv": [CONV],
+        "QuantizeLinear": [
+            helper.make_node("QuantizeLinear", ["image", "scale", "zero"], ["q"], name="q"),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], name="d"),
+        ],
+        "Cast": [helper.make_node("Cast", ["image"], ["y"], name="c", to=TensorProto.FLOAT)],
+    }[kind]
+    constants = {**WEIGHTS, "scale": np.float32(1e-3), "zero": np.int8(0)} if kind == "QuantizeLinear" else WEIGHTS
+    single = network(nodes, constants, "y")
+    model = to_float16(single, half_input=True).model if kind != "Cast" else single
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
-    with pytest.raises(CalibrationError, match='"image" is float16'):
-        simulate_float16(model)
+    found = simulate_float16(model)
+    image = np.random.default_rng(3).normal(0, 0.05, SHAPE).astype(np.float32)
+    names = [output.name for output in found.graph.output]
+    assert (half(image) != image).any()
+    for fed in (image, half(image)):
+        (value,) = session_of(found).run(names, {"image": fed})
+        (expected,) = session_of(simulate_float16(to_float16(single).model if kind != "Cast" else single)).run(
+            names, {"image": half(image)}
+        )
+        assert np.array_equal(value, expected)

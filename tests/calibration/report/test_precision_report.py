@@ -251,6 +251,23 @@ def test_layers_in_float32_stand_together_by_precision_and_reason() -> None:
     assert rows == [[precision, "2", "a, b", "too large"], [precision, "1", "tanh", "too coarse"]]
 
 
+def test_inputs_and_outputs_are_listed_where_a_network_has_float16_or_was_refused_it() -> None:
+    assert "Inputs and outputs" not in draw().texts("h2"), "reports of earlier releases do not say them"
+    variants = copy.deepcopy(DOCUMENT["variants"])
+    single = {"dtypes": {"input": "float32", "outputs": "float32"}, "output_bytes": 6_200_000, "float32_outputs": None}
+    for variant in variants:
+        variant |= single
+    assert "Inputs and outputs" not in draw(variants=variants).texts("h2")
+    variants[1] |= {"dtypes": {"input": "float16", "outputs": "float16"}, "output_bytes": 3_100_000}
+    variants[2] |= {"float32_outputs": "in float16 9 points <are> lost"}
+    rows = rows_of(draw(variants=variants), "What each network is given")
+    assert [row[1:] for row in rows] == [
+        ["float32", "float32", "6.2 MB", ""],
+        ["float16", "float16", "3.1 MB", ""],
+        ["float32", "float32", "6.2 MB", "in float16 9 points <are> lost"],
+    ]
+
+
 def test_networks_made_earlier_say_what_they_were_judged_by() -> None:
     row = {"precision": "int8", "file": "model.int8.onnx", "drop": {"mask": [0.4, 0.1, 0.9], "box": None}}
     earlier = [{**row, "verdict": "holds the limit", "measure": "AP on 9 labelled images"}]

@@ -55,6 +55,7 @@ CALIB = ("--calib", "photos")
         ("--int8", "--fp16", *CALIB, "more/*.png", "--threads", "2"),
         ("--int8", *CALIB, "--max-drop", "0"),
         ("--int8", *CALIB, "--no-guard"),
+        ("--fp16", *CALIB, "--io-dtype", "float32"),
         ("--fp16", *CALIB, "--guard-images", "1", "--calibration-cache", "cache"),
         ("--int8", *CALIB, "--int8-all", "--calibration-method", "entropy"),
         ("--int8", *CALIB, "--sensitivity-images", "0"),
@@ -106,6 +107,7 @@ ONLY_PRECISION = (
     ("--no-guard",),
     ("--calibration-cache", "cache"),
     ("--guard-images", "3"),
+    ("--io-dtype", "auto"),
 )
 
 
@@ -201,6 +203,7 @@ def test_defaults_and_what_replaces_them(scenes: Path) -> None:
     assert other.num_threads == 3
     assert request("--calib", scenes, "--no-guard")[0].max_drop == math.inf
     assert request("--calib", scenes, "--sensitivity-images", "0")[0].num_sensitivity == 0
+    assert [request("--calib", scenes, "--io-dtype", name)[0].half_io for name in ("auto", "float32")] == [True, False]
 
 
 @pytest.mark.parametrize(("words", "held"), [((), 10), (("--guard-images", "3"), 3), (("--guard-images", "39"), 10)])
@@ -346,6 +349,9 @@ def test_reasons_for_float_and_the_verdict_close_the_screen(tmp_path: Path) -> N
         "agreement": 0.98,
         "drop": {"box": [1.0, 0.5, 1.5], "mask": [2.0, 1.0, 3.0]},
         "float32_nodes": {"proto_net.4": "its values reach 1e+05, and float16 ends at 65504"},
+        "dtypes": {"input": "float32", "outputs": "float32"},
+        "output_bytes": 8,
+        "float32_outputs": "tanh: float16 is too coarse for it",
         "verdict": "holds the limit",
     }
     kept = [
@@ -359,4 +365,5 @@ def test_reasons_for_float_and_the_verdict_close_the_screen(tmp_path: Path) -> N
     assert "  in float: stem (1 convolution): INT8 is no faster there" in lines
     assert "  in float: box head (5 convolutions): too much" in lines
     assert "  in float32: int8-cpu, 1 layer (proto_net.4): float16 might not hold their values" in lines
+    assert "  outputs in float32: int8-cpu: tanh: float16 is too coarse for it" in lines
     assert f"  report: {tmp_path / 'report.html'}" in lines

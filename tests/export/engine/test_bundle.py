@@ -64,6 +64,8 @@ def test_every_precision_gets_its_engine(tmp_path: Path) -> None:
         assert found.artefact == engine.artefact == read_manifest(bundle).artefacts[engine.path.name]
         assert found.artefact.sha256 == file_sha256(engine.path)
         assert found.artefact.build["onnx_sha256"] == file_sha256(bundle / f"model.{engine.precision}.onnx")
+        assert found.artefact.dtypes == read_manifest(bundle).artefacts[f"model.{engine.precision}.onnx"].dtypes
+        assert found.artefact.dtypes is not None
         assert len(read_engine(found)) == found.artefact.size_bytes
         assert not engine.built.plan
     assert "model.int8.rtx.plan: " in said[-1]

@@ -27,6 +27,7 @@ from yolact_export.precision import document as module
 from yolact_export.precision.document import (
     float32_lines,
     measure_latencies,
+    output_lines,
     precision_document,
     table_lines,
     verdict,
@@ -34,6 +35,7 @@ from yolact_export.precision.document import (
 from yolact_export.precision.guard_images import GuardImages
 from yolact_export.precision.precision import PrecisionRequest, PrecisionResult, Variant, add_precisions
 from yolact_runtime.media.images import write_image
+from yolact_runtime.model.manifest import NetworkDtypes
 from yolact_runtime.terminal import Terminal
 
 SAME = {"a": make_instances(8, 8, [(1, 1, 5, 5)])}
@@ -111,7 +113,7 @@ def test_layers_beyond_float16_are_named(tmp_path: Path) -> None:
         "tanh": "float16 is too coarse for it",
         **{f"layer{number}": "its values reach 1e+05" for number in range(6)},
     }
-    half = HalfModel(onnx.ModelProto(), kept, 0)
+    half = HalfModel(onnx.ModelProto(), kept, 0, NetworkDtypes())
     variants = [
         dataclasses.replace(variant, half=half if variant.precision in {"fp16", "int8"} else None)
         for variant in result.variants
@@ -125,6 +127,25 @@ def test_layers_beyond_float16_are_named(tmp_path: Path) -> None:
         f"in float32: fp16, 6 layers ({named}): float16 might not hold their values",
         "in float32: fp16, 1 layer (tanh): float16 is too coarse",
     ]
+
+
+def io_row(precision: str, outputs: str, size: int, why: str | None = None, verdict: str = "kept") -> dict[str, Any]:
+    dtypes = {"input": outputs, "outputs": outputs}
+    return row(precision, dtypes=dtypes, output_bytes=size, float32_outputs=why, verdict=verdict)
+
+
+def test_outputs_in_float16_are_one_line_and_those_that_are_not_say_why() -> None:
+    single = io_row("fp32", "float32", 6_200_000)
+    half = [io_row(name, "float16", 3_100_000) for name in ("fp16", "int8")]
+    assert output_lines({"variants": [single, *half]}) == [
+        "outputs in float16: fp16 and int8, 3.1 MB a frame instead of 6.2 MB"
+    ]
+    refused = io_row("int8", "float32", 6_200_000, "in float16 9.00 points are lost")
+    assert output_lines({"variants": [single, refused, half[0]]}) == [
+        "outputs in float16: fp16, 3.1 MB a frame instead of 6.2 MB",
+        "outputs in float32: int8: in float16 9.00 points are lost",
+    ]
+    assert output_lines({"variants": [single, io_row("fp16", "float16", 3, verdict="rejected")]}) == []
 
 
 def test_a_network_that_overflows_has_no_figures_and_says_where(tmp_path: Path) -> None:
@@ -320,7 +341,8 @@ def test_a_network_with_outputs_that_are_not_finite_has_no_figures(
         assert table_lines(found)[2].split()[3:] == ["-", "-", "-", *([] if passed else ["REJECTED"])]
         page = draw_precision_report(found)
         assert "it overflows: first in a on 1.png" in page
-        assert "Layers that compute in float32" in page
+        assert "Layers that compute in float32" not in page
+        assert "What each network is given, and what it hands over" in page
 
 
 def test_with_labels_the_figures_are_average_precisions(

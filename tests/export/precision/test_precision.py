@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from support.precision_trials import MANIFEST, make_frames, swell
+from support.precision_trials import MANIFEST, make_frames, rely_on_fine_coefficients, swell
 from support.quantised import float_network
 from support.scenes import make_instances
 from support.training_data import square, write_set
@@ -30,12 +30,12 @@ from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_calibration.quantisation.ranges import RangeMethod
 from yolact_calibration.quantisation.trial import Trial
 from yolact_export.graph.file import write_model
-from yolact_export.precision import precision
+from yolact_export.precision import candidate, precision
 from yolact_export.precision.document import verdict
 from yolact_export.precision.guard_images import GuardImages
 from yolact_export.precision.precision import PrecisionRequest, PrecisionResult, add_precisions, network_name
 from yolact_runtime.media.images import write_image
-from yolact_runtime.model.manifest import METADATA_KEY, Manifest
+from yolact_runtime.model.manifest import METADATA_KEY, Manifest, NetworkDtypes
 from yolact_runtime.model.onnx_metadata import read_metadata
 from yolact_runtime.terminal import Terminal
 
@@ -125,9 +125,39 @@ def test_every_file_says_its_precision_and_its_plan(everything: PrecisionResult)
         manifest = Manifest.from_json(read_metadata(variant.path)[METADATA_KEY], "model")
         assert manifest.precision == variant.precision
         assert manifest.class_names == MANIFEST.class_names
+        is_half = variant.precision in {"fp16", "int8"}
+        assert manifest.dtypes == variant.dtypes == NetworkDtypes(*["float16" if is_half else "float32"] * 2)
+        infos = (*(graph := onnx.load(variant.path).graph).input, *graph.output)
+        kind = onnx.TensorProto.FLOAT16 if is_half else onnx.TensorProto.FLOAT
+        assert {info.type.tensor_type.elem_type for info in infos} == {kind}
+        whole = everything.variants[0].output_bytes
+        assert variant.output_bytes * (2 if is_half else 1) == whole > 0
+        assert "float32_outputs" not in manifest.provenance
         assert ("int8_parts" in manifest.provenance) == (variant.int8 is not None)
         if variant.int8 is not None:
             assert manifest.provenance["int8_parts"].split(", ") == list(variant.int8.search.int8)
+
+
+def test_inputs_and_outputs_stay_in_float32_where_that_is_asked_for(add: Add) -> None:
+    result, talk = add((Dialect.TENSORRT,), float16=True, half_io=False)
+    for variant in result.variants:
+        assert variant.dtypes == NetworkDtypes()
+        infos = (*(graph := onnx.load(variant.path).graph).input, *graph.output)
+        assert {info.type.tensor_type.elem_type for info in infos} == {onnx.TensorProto.FLOAT}
+    assert "stay in float32" not in talk
+
+
+def test_outputs_that_lose_too_much_in_float16_are_written_in_float32_and_say_why(add: Add, folder: Path) -> None:
+    write_model(rely_on_fine_coefficients(float_network()), folder / network_name("fp32"))
+    result, talk = add(float16=True, max_drop=2.0)
+    _, fp16 = result.variants
+    assert fp16.passed
+    assert fp16.dtypes == NetworkDtypes("float16", "float32")
+    manifest = Manifest.from_json(read_metadata(fp16.path)[METADATA_KEY], "model")
+    assert fp16.half is not None
+    assert manifest.dtypes == fp16.dtypes
+    assert manifest.provenance["float32_outputs"] == fp16.half.float32_outputs
+    assert f"  the outputs of fp16 stay in float32: {fp16.half.float32_outputs}\n" in talk
 
 
 def test_what_is_judged_is_what_is_written(everything: PrecisionResult) -> None:
@@ -170,10 +200,10 @@ def test_without_a_guard_a_search_still_aims_at_the_usual_limit(add: Add) -> Non
 def test_a_float16_network_that_overflows_is_rejected_and_the_others_stand(
     add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = precision.to_float16
+    original = candidate.to_float16
 
-    def overflow(*arguments: Any) -> Any:
-        half = original(*arguments)
+    def overflow(*arguments: Any, **names: Any) -> Any:
+        half = original(*arguments, **names)
         if not any(node.op_type == "QuantizeLinear" for node in half.model.graph.node):
             weight = next(t for t in half.model.graph.initializer if t.name == "proto_net.10.weight.half")
             values = np.full(tuple(weight.dims), 65504, np.float16)
@@ -182,7 +212,7 @@ def test_a_float16_network_that_overflows_is_rejected_and_the_others_stand(
             bias.CopyFrom(onnx.numpy_helper.from_array(np.full(tuple(bias.dims), np.inf, np.float16), bias.name))
         return half
 
-    monkeypatch.setattr(precision, "to_float16", overflow)
+    monkeypatch.setattr(candidate, "to_float16", overflow)
     result, _ = add((Dialect.CPU,), float16=True, max_drop=99.0)
     passed = {variant.precision: variant.passed for variant in result.variants}
     assert passed == {"fp32": True, "fp16": False, "int8-cpu": True}
@@ -238,12 +268,13 @@ def test_without_a_guard_an_overflow_is_kept_and_gets_no_verdict(
 def test_plans_for_engines_are_judged_with_float16_beside_int8(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     cast: list[onnx.ModelProto] = []
     original = precision.to_float16
-    monkeypatch.setattr(
-        precision, "to_float16", lambda model, largest: (cast.append(model), original(model, largest))[1]
-    )
+    for module in (precision, candidate):
+        monkeypatch.setattr(
+            module, "to_float16", lambda model, *rest, **names: (cast.append(model), original(model, *rest, **names))[1]
+        )
     add((Dialect.TENSORRT,), guard=GuardImages(make_frames(1), "agreement on 1 image"))
-    # The plan that was tried, and the network that was written.
-    assert len(cast) == 2
+    # The plan that was tried, and the network that was written; without float16 outputs it would lose as much.
+    assert len(cast) == 3
     assert all(any(node.op_type == "QuantizeLinear" for node in model.graph.node) for model in cast)
 
 

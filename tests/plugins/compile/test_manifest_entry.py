@@ -50,12 +50,15 @@ def bundle(tmp_path: Path) -> Path:
     return write_manifest(tmp_path / "b", small_manifest(artefacts={"model.fp32.onnx": network}))
 
 
+FLOAT32 = {"input": "float32", "outputs": "float32"}
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_runtime_means_the_same() -> None:
-    assert SCHEMA_VERSION == runtime_manifest.SCHEMA_VERSION == 2
+    assert SCHEMA_VERSION == runtime_manifest.SCHEMA_VERSION == 3
     assert MANIFEST_NAME == runtime_bundle.MANIFEST_NAME == "manifest.json"
     assert SIGNATURE_NAME == runtime_bundle.SIGNATURE_NAME == "manifest.json.sig"
     assert SIGNATURE_RECORD_NAME == runtime_bundle.SIGNATURE_RECORD_NAME == "signature.json"
@@ -134,12 +137,21 @@ def test_a_manifest_of_the_first_schema_version(artefacts: object) -> None:
     assert json.dumps(document) == before
     assert after.pop("schema_version") == SCHEMA_VERSION
     listed = after.pop("artefacts", "missing")
-    assert after == {"name": "old"}
+    assert after == {"name": "old", "dtypes": FLOAT32}
     if isinstance(artefacts, dict) and artefacts:
         assert listed == {"model.fp32.onnx": {"role": "network", "build": {}}, "odd": 7}
     else:
         assert listed == artefacts
-    assert migrated({**document, "schema_version": 2}) == {**document, "schema_version": 2}
+    assert migrated({**document, "schema_version": 3}) == {**document, "schema_version": 3}
+
+
+def test_a_manifest_of_the_second_schema_version_is_one_of_float32() -> None:
+    entry = {"role": "network", "build": {"a": "b"}}
+    document = {"schema_version": 2, "name": "old", "artefacts": {"model.fp16.onnx": entry}}
+    assert migrated(document) == {**document, "dtypes": FLOAT32, "schema_version": 3}
+    # Whoever wrote it by hand meant something by it, which the runtime compares with the network.
+    half = {"input": "float16", "outputs": "float16"}
+    assert migrated({**document, "dtypes": half})["dtypes"] == half
 
 
 def test_kernels_go_into_a_bundle_of_the_first_schema_version(bundle: Path) -> None:
@@ -179,10 +191,10 @@ DAMAGED = {
     "no text": (b"\xff\xfe\xff", "is no manifest of a bundle"),
     "nested": (b"[" * 100_000, "is no manifest of a bundle: nested too deep to be read"),
     "a list": (b"[]", "is no manifest of a bundle: it holds a list, not an object"),
-    "somebody else's": (b'{"name": "My web app"}', "has schema version None; this release knows versions 1 to 2"),
-    "older": (b'{"schema_version": 0, "artefacts": {}}', "schema version 0; this release knows versions 1 to 2.*again"),
+    "somebody else's": (b'{"name": "My web app"}', "has schema version None; this release knows versions 1 to 3"),
+    "older": (b'{"schema_version": 0, "artefacts": {}}', "schema version 0; this release knows versions 1 to 3.*again"),
     "a truth": (b'{"schema_version": true, "artefacts": {}}', "schema version True"),
-    "newer": (b'{"schema_version": 3, "artefacts": {}}', "schema version 3; .*install the release that wrote it, or"),
+    "newer": (b'{"schema_version": 4, "artefacts": {}}', "schema version 4; .*install the release that wrote it, or"),
     "text": (b'{"schema_version": "2", "artefacts": {}}', "schema version '2'"),
     "a fraction": (b'{"schema_version": 2.0, "artefacts": {}}', r"schema version 2\.0"),
     "no artefacts": (b'{"schema_version": 2}', "is no manifest of a bundle: its artefacts are no object"),

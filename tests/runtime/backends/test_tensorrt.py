@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,10 +31,13 @@ from yolact_runtime.backends.tensorrt import TensorRtBackend
 from yolact_runtime.errors import (
     BackendError,
     BackendUnavailableError,
+    BundleError,
     EngineMismatchError,
     NoEngineError,
+    OutputError,
 )
 from yolact_runtime.model.engine_name import engine_name
+from yolact_runtime.model.manifest import NetworkDtypes
 from yolact_runtime.model.mask_iou_network import read_mask_iou
 from yolact_runtime.model.model_file import ModelFile
 
@@ -95,6 +99,58 @@ def test_a_bundle_with_an_engine_runs_on_it(
         for found in gpu.stream([FRAME] * 4):
             assert found.class_id.tolist() == expected.class_id.tolist()
             assert found.mask == expected.mask
+
+
+HALF = NetworkDtypes("float16", "float16")
+
+
+def half_engine(install: Callable[..., FakeTensorRt], inside: NetworkDtypes) -> FakeTensorRt:
+    """An engine whose tensors are float16, and what it says of them."""
+    document = dataclasses.replace(small_manifest(), precision="fp16", dtypes=inside).to_json()
+    fake = install(name=engine_name(document))
+    fake.tensors = tuple(dataclasses.replace(tensor, dtype=np.dtype(np.float16)) for tensor in fake.tensors)
+    return fake
+
+
+@needs_kernels
+def test_an_engine_with_float16_inputs_and_outputs_finds_the_same(
+    bundle: Path, install: Callable[..., FakeTensorRt]
+) -> None:
+    add_engine(bundle, dtypes=HALF)
+    half_engine(install, HALF)
+    found = []
+    for on_cpu in (False, True):
+        options = dataclasses.replace(PICTURES, cpu_postprocessing=on_cpu)
+        with Segmenter.open(bundle, "tensorrt", options) as segmenter:
+            assert segmenter.manifest.dtypes == HALF
+            found.append(segmenter(FRAME))
+    assert found[0].class_id.tolist() == found[1].class_id.tolist() == [0, 2]
+    assert found[0].mask == found[1].mask
+
+
+@pytest.mark.parametrize(
+    ("listed", "inside", "message"),
+    [
+        (
+            HALF,
+            NetworkDtypes("float16", "float32"),
+            "dtypes.outputs is float16 in the bundle's manifest, float32 in the",
+        ),
+        (None, HALF, "dtypes.input is float32 in the bundle's manifest, float16 in the engine itself"),
+        (None, NetworkDtypes(), 'the input "image" is float16, and the manifest says float32'),
+    ],
+)
+def test_dtypes_that_contradict_each_other_are_refused(
+    bundle: Path,
+    install: Callable[..., FakeTensorRt],
+    listed: NetworkDtypes | None,
+    inside: NetworkDtypes,
+    message: str,
+) -> None:
+    add_engine(bundle, dtypes=listed)
+    half_engine(install, inside)
+    with pytest.raises((BundleError, OutputError), match=re.escape(message)):
+        Segmenter.open(bundle, "tensorrt", PICTURES)
 
 
 @needs_kernels

@@ -14,7 +14,15 @@ from support.scenes import small_manifest
 from yolact_plugins.text import unprintable
 from yolact_runtime.errors import ManifestError
 from yolact_runtime.model import manifest_document
-from yolact_runtime.model.manifest import SCHEMA_VERSION, Artefact, DetectionSpec, InputSpec, Manifest, PriorSpec
+from yolact_runtime.model.manifest import (
+    SCHEMA_VERSION,
+    Artefact,
+    DetectionSpec,
+    InputSpec,
+    Manifest,
+    NetworkDtypes,
+    PriorSpec,
+)
 
 numbers = st.floats(-1e6, 1e6)
 positive = st.floats(1e-3, 1e6)
@@ -52,6 +60,7 @@ detections = st.builds(
     top_k=st.integers(1, 10**6),
     max_instances=st.integers(1, 10**6),
 )
+dtypes = st.builds(NetworkDtypes, *[st.sampled_from(["float32", "float16"])] * 2)
 artefacts = st.builds(
     Artefact,
     role=names,
@@ -59,6 +68,7 @@ artefacts = st.builds(
     sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
     size_bytes=st.integers(0, 2**63),
     build=st.dictionaries(names, names, max_size=3),
+    dtypes=st.none() | dtypes,
 )
 manifests = st.builds(
     Manifest,
@@ -71,6 +81,7 @@ manifests = st.builds(
     precision=names,
     provenance=st.dictionaries(names, names, max_size=4),
     artefacts=st.dictionaries(names, artefacts, max_size=3),
+    dtypes=dtypes,
 )
 
 
@@ -87,7 +98,7 @@ def test_json_is_text_for_people() -> None:
     text = small_manifest(class_names=("Straßenbahn", "猫")).to_json()
     assert text.endswith("}\n")
     assert "猫" in text
-    assert json.loads(text)["schema_version"] == SCHEMA_VERSION == 2
+    assert json.loads(text)["schema_version"] == SCHEMA_VERSION == 3
 
 
 def test_types_come_back_as_they_are_annotated() -> None:
@@ -132,22 +143,22 @@ def test_the_number_of_priors() -> None:
         ("[]", "must be a JSON object, found list"),
         ('"manifest"', "must be a JSON object, found str"),
         ("null", "must be a JSON object, found NoneType"),
-        ("{}", r"schema version None is none that a release writes; this release, 0\..* reads versions 1 to 2"),
+        ("{}", r"schema version None is none that a release writes; this release, 0\..* reads versions 1 to 3"),
         ('{"schema_version": 0, "provenance": {"yolact-deploy": "0.0.1"}}', r"\(yolact-deploy 0\.0\.1 wrote this\)"),
         ('{"schema_version": true}', "schema version True is none that"),
         ('{"schema_version": 1.0}', r"schema version 1\.0 is none that"),
         ('{"schema_version": 1}', "manifest lacks name, class_names, input, priors"),
         (
-            '{"schema_version": 3, "provenance": {"yolact-deploy": "0.9.1"}}',
-            r"version 3, of yolact-deploy 0\.9\.1, a newer release; this release, .* Install yolact-deploy 0\.9\.1,",
+            '{"schema_version": 4, "provenance": {"yolact-deploy": "0.9.1"}}',
+            r"version 4, of yolact-deploy 0\.9\.1, a newer release; this release, .* Install yolact-deploy 0\.9\.1,",
         ),
         (
-            '{"schema_version": 3, "provenance": {"yolact-deploy": "\\u001b"}}',
-            "3, of a newer release.*Install the release",
+            '{"schema_version": 4, "provenance": {"yolact-deploy": "\\u001b"}}',
+            "4, of a newer release.*Install the release",
         ),
         (
-            '{"schema_version": 3, "provenance": 7}',
-            "3, of a newer release.*Install the release that wrote it, or export",
+            '{"schema_version": 4, "provenance": 7}',
+            "4, of a newer release.*Install the release that wrote it, or export",
         ),
         ('{"schema_version": "2"}', "schema version '2'"),
         ('{"schema_version": 2}', "manifest lacks name, class_names, input, priors"),
@@ -194,7 +205,7 @@ def _put(value: object, *path: str | int) -> Callable[[Any], None]:
         (_put(1, "priors", "clip"), r"manifest\.priors has unknown fields clip"),
         # Wrong kinds.
         (_put(True, "schema_version"), "schema version True"),
-        (_put(2.0, "schema_version"), r"manifest\.schema_version must be int, found 2\.0"),
+        (_put(3.0, "schema_version"), r"manifest\.schema_version must be int, found 3\.0"),
         (_put(7, "name"), r"manifest\.name must be str, found 7"),
         (_put(None, "name"), r"manifest\.name must be str, found None"),
         (_put("cat", "class_names"), r"manifest\.class_names must be a list, found str"),
@@ -238,6 +249,11 @@ def _put(value: object, *path: str | int) -> Callable[[Any], None]:
         (_put(0, "detection", "top_k"), r"detection\.top_k must be 1 or more, found 0"),
         (_put(-1, "detection", "max_instances"), r"detection\.max_instances must be 1 or more, found -1"),
         (_put([], "class_names"), "class_names must not be empty"),
+        (_drop("dtypes"), "manifest lacks dtypes"),
+        (_drop("dtypes", "outputs"), r"manifest\.dtypes lacks outputs"),
+        (_put("half", "dtypes"), r"manifest\.dtypes must be an object, found str"),
+        (_put("int8", "dtypes", "outputs"), 'dtypes.outputs must be "float32" or "float16", found "int8"'),
+        (_put(16, "dtypes", "input"), r"manifest\.dtypes\.input must be str, found 16"),
         # Numbers that become sizes of arrays.
         (_put([[10**18, 6], [2, 3]], "priors", "feature_sizes"), r"18000000000000000018 priors on 2 levels, more than"),
         (_put([[10**6, 6], [2, 3]], "priors", "feature_sizes"), r"priors: 18000018 priors on 2 levels, more than"),
@@ -335,21 +351,40 @@ def test_an_artefact_that_is_none(changes: dict[str, Any], message: str) -> None
         Manifest.from_json(json.dumps(document), "x")
 
 
-@given(manifests)
+@given(manifests, st.sampled_from([1, 2]))
 @examples(50)
-def test_a_manifest_of_the_first_schema_version_is_read(manifest: Manifest) -> None:
-    """What is not in it is what its release could not write: facts of a build."""
+def test_a_manifest_of_an_earlier_schema_version_is_read(manifest: Manifest, version: int) -> None:
+    """What is not in it is what its release could not write: dtypes other than float32, and facts of a build."""
     document = json.loads(manifest.to_json())
-    document["schema_version"] = 1
+    document["schema_version"] = version
+    del document["dtypes"]
     for entry in document["artefacts"].values():
-        del entry["build"]
+        entry.pop("dtypes", None)
+        if version == 1:
+            del entry["build"]
     found = Manifest.from_json(json.dumps(document), "x")
-    bare = {name: dataclasses.replace(entry, build={}) for name, entry in manifest.artefacts.items()}
-    assert found == dataclasses.replace(manifest, artefacts=bare)
+    bare = {
+        name: dataclasses.replace(entry, dtypes=None, build={} if version == 1 else entry.build)
+        for name, entry in manifest.artefacts.items()
+    }
+    assert found == dataclasses.replace(manifest, artefacts=bare, dtypes=NetworkDtypes("float32", "float32"))
+    for entry in found.artefacts.values():
+        described = entry.described_by(found)
+        assert (described.precision, described.dtypes) == (entry.precision, NetworkDtypes())
+
+
+def test_an_artefact_says_what_its_own_network_is() -> None:
+    half = NetworkDtypes("float32", "float16")
+    entry = Artefact("network", "fp16", "0" * 64, 7, dtypes=half)
+    manifest = small_manifest(artefacts={"model.fp16.onnx": entry})
+    assert manifest.dtypes == NetworkDtypes()
+    assert entry.described_by(manifest) == dataclasses.replace(manifest, precision="fp16", dtypes=half)
+    document = json.loads(manifest.to_json())
+    assert document["artefacts"]["model.fp16.onnx"]["dtypes"] == {"input": "float32", "outputs": "float16"}
 
 
 def test_a_manifest_is_written_in_one_version() -> None:
-    with pytest.raises(ManifestError, match="schema_version must be 2, found 1"):
+    with pytest.raises(ManifestError, match="schema_version must be 3, found 1"):
         small_manifest(schema_version=1)
 
 

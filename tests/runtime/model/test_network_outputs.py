@@ -20,10 +20,11 @@ from yolact_runtime.backends import TensorSpec
 from yolact_runtime.cpu.nms import NmsSettings
 from yolact_runtime.cuda.frame_model import FrameModel
 from yolact_runtime.errors import BackendError, OutputError, ShapeError
-from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.manifest import Manifest, NetworkDtypes
 from yolact_runtime.model.network_outputs import (
     OutputType,
     RawOutputs,
+    check_declared_dtypes,
     check_output_types,
     require_finite,
     unpack_outputs,
@@ -89,6 +90,29 @@ def test_every_other_shape_is_refused(check: Callable[[Any], None], name: str, d
 def test_a_missing_output_is_named(check: Callable[[Any], None], name: str) -> None:
     with pytest.raises(OutputError, match=f"lacks the output {name}; it has"):
         check({other: kind for other, kind in TYPES.items() if other != name})
+
+
+floats = st.sampled_from(["float32", "float16"])
+
+
+@examples(60)
+@given(floats, floats, st.dictionaries(st.sampled_from(["image", *RawOutputs._fields]), floats, max_size=5))
+def test_dtypes_other_than_the_stated_ones_are_refused_by_name(
+    stated_input: str, stated_outputs: str, found: dict[str, str]
+) -> None:
+    manifest = small_manifest(dtypes=NetworkDtypes(stated_input, stated_outputs))
+    stated = {"image": stated_input, **dict.fromkeys(RawOutputs._fields, stated_outputs)}
+    types = {name: OutputType(found.get(name, dtype), None) for name, dtype in stated.items()}
+    outputs = {name: kind for name, kind in types.items() if name != "image"} | {"more": OutputType("int64", None)}
+    wrong = [name for name in types if types[name].dtype != stated[name]]
+    if not wrong:
+        check_declared_dtypes({"image": types["image"]}, outputs, manifest)
+        return
+    name = wrong[0]
+    kind = "input" if name == "image" else "output"
+    message = f'the {kind} "{name}" is {types[name].dtype}, and the manifest says {stated[name]}'
+    with pytest.raises(OutputError, match=message):
+        check_declared_dtypes({"image": types["image"]}, outputs, manifest)
 
 
 @names
