@@ -92,6 +92,7 @@ struct Block {
     std::vector<std::unique_ptr<Fiber>> fibers;
     std::vector<Warp> warps;
     std::vector<int> order, ready;
+    std::vector<std::vector<int>> lanes;  // the same order, warp by warp
     std::size_t next_ready = 0;
     int size = 0, done = 0, arrived = 0, line = 0;
     bool greedy = false;  // who became ready last runs first: a warp runs as far ahead of the others as it can
@@ -179,8 +180,13 @@ inline void prepare(Fiber& fiber, int index) {
 }
 
 __attribute__((no_sanitize_address)) inline void poison_shared() {
+#if defined(__SANITIZE_ADDRESS__)
+    // Between the arrays are bytes that the sanitizer lets nobody else write.
     volatile char* end = __stop_cuda_shared;
     for (volatile char* byte = __start_cuda_shared; byte < end; ++byte) *byte = static_cast<char>(0xCD);
+#else
+    if (__start_cuda_shared) std::memset(__start_cuda_shared, 0xCD, __stop_cuda_shared - __start_cuda_shared);
+#endif
 }
 
 // Why a block stands still although nobody can run: a barrier that some of its threads will never reach.
@@ -242,6 +248,8 @@ const char* launch(void (*kernel)(Parameters...), const unsigned* shape, unsigne
     if (block.size < 1 || block.size > 1024) return "a block has 1 to 1024 threads";
     while (static_cast<int>(block.fibers.size()) < block.size) block.fibers.push_back(std::make_unique<Fiber>());
     block.order = permutation(block.size, seed);
+    block.lanes.assign((block.size + 31) / 32, {});
+    for (const int i : block.order) block.lanes[i / 32].push_back(i);
     block.greedy = seed % 2 == 0 && seed != 0;
     const int blocks = static_cast<int>(gridDim.x * gridDim.y * gridDim.z);
     for (const int flat : permutation(blocks, seed)) {
@@ -277,8 +285,8 @@ inline const unsigned long long* exchange(unsigned mask, unsigned long long valu
     } else {
         warp.arrived = 0;
         warp.phase ^= 1u;
-        for (const int i : block.order) {
-            if (i / 32 == self->index / 32 && i != self->index) block.ready.push_back(i);
+        for (const int i : block.lanes[self->index / 32]) {
+            if (i != self->index) block.ready.push_back(i);
         }
     }
     return warp.value[phase];
