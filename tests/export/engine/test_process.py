@@ -83,11 +83,14 @@ class StopError(Exception):
 
 @pytest.mark.parametrize("error", [StopError, KeyboardInterrupt, SystemExit])
 def test_what_progress_raises_cancels_the_build(error: type[BaseException]) -> None:
+    started = 0.0
+
     def stop(progress: BuildProgress) -> None:
+        nonlocal started
         if progress.kind == "start":
+            started = time.monotonic()
             raise error
 
-    started = time.monotonic()
     with pytest.raises(error):
         build_in_process(small_model("fp32"), MANIFEST, RTX, stop)
     assert time.monotonic() - started < engine_process._GRACE_S
@@ -130,7 +133,7 @@ def test_a_parent_that_is_interrupted_or_killed_leaves_no_build_behind(name: str
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == -getattr(signal, name)
     (pid,) = {int(word) for word in done.stdout.split()}
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{pid}").exists() and "zombie" not in Path(f"/proc/{pid}/status").read_text():
         assert time.monotonic() < deadline, "the build goes on without its parent"
         time.sleep(0.02)

@@ -292,7 +292,7 @@ def test_each_thread_hears_what_tensorrt_says_of_its_own_calls(
 ) -> None:
     plan = add_engine(bundle)
     fake = install()
-    together = threading.Barrier(2, timeout=10)
+    together = threading.Barrier(2, timeout=60)
     errors: dict[str, str] = {}
 
     def complain(call: str) -> None:

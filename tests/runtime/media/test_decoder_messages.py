@@ -101,7 +101,7 @@ def test_threads_that_decode_at_once_do_not_mix_their_messages(
             if number % 2:
                 print_in_c(b"libpng error: %d\n" % number)
 
-        together.wait(10)
+        together.wait(60)
         return [message for _ in range(100) for message in decode_and_listen(decode)[1]]
 
     with ThreadPoolExecutor(4) as pool:
@@ -114,7 +114,7 @@ def test_threads_wait_for_nobody_while_nothing_is_said() -> None:
     both = threading.Barrier(2)
     with ThreadPoolExecutor(2) as pool:
         # Each decodes until the other one does: one after the other, they would wait for ever.
-        results = list(pool.map(lambda _: decode_and_listen(lambda: both.wait(10)), range(2)))
+        results = list(pool.map(lambda _: decode_and_listen(lambda: both.wait(60)), range(2)))
     assert sorted(results) == [(0, []), (1, [])]
 
 

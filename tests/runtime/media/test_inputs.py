@@ -107,9 +107,10 @@ def test_no_special_file_is_opened_and_none_is_forgotten(tmp_path: Path) -> None
     _touch(tmp_path, "a.png")
     names = {path.name for _, path in hostile_images(tmp_path, cuts=0, flips=0)}
     os.mkfifo(tmp_path / "pipe")
-    started = time.monotonic()
+    # Of the process alone, however busy the machine is: who opens the pipe waits for ever.
+    started = time.process_time()
     inputs = find_inputs([str(tmp_path)])
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     there = {path.name for path in inputs.images}
     assert {"pipe.png", "device.png", "loop.png", "dangling.png", "socket.png", "huge.png", "lie-ppm.ppm"} < there
     assert names - there == {"missing.png", "folder.png", "stranger-._a.jpg"}
@@ -250,10 +251,10 @@ def test_patterns_never_enter_a_loop(tmp_path: Path) -> None:
     _touch(tmp_path, "x/a.png", "x/.hidden/b.png", "x/y/.c.png")
     for name in ("p", "q", "r"):
         (tmp_path / "x" / name).symlink_to(tmp_path)
-    started = time.monotonic()
+    started = time.process_time()
     assert _names(tuple(expand_pattern(f"{tmp_path}/**").paths), tmp_path) == ["x/a.png", "x/y/.c.png"]
     assert _names(tuple(expand_pattern(f"{tmp_path}/**/**/*.png").paths), tmp_path) == ["x/a.png", "x/y/.c.png"]
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     inputs = find_inputs([f"{tmp_path}/**/*.png"])
     assert _names(inputs.images, tmp_path) == ["x/a.png"]
     assert inputs.left_out == (
