@@ -1,5 +1,6 @@
 """Fixtures of the export tests: models small enough to run in milliseconds."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 
 from support.goldens import filled_state_dict
 from yolact_export.engine import gpus as engine_gpus
-from yolact_export.model.config import CONFIGS, YolactConfig
+from yolact_export.model.config import CONFIGS
 from yolact_export.model.widths import fit_widths, make_skeleton
 from yolact_export.model.yolact import Yolact
 from yolact_runtime.backends.cuda_driver import Gpu
@@ -41,7 +42,9 @@ def _narrow(width: int) -> int:
     return width // 16 if width % 64 == 0 else width
 
 
-def _narrow_state(config: YolactConfig) -> dict[str, torch.Tensor]:
+@functools.cache
+def _narrow_state(name: str) -> dict[str, torch.Tensor]:
+    config = CONFIGS[name]
     shapes = {
         key: tuple(value.shape)
         if key.startswith("maskiou_net.") or not value.ndim
@@ -54,7 +57,8 @@ def _narrow_state(config: YolactConfig) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="session")
 def narrow_state() -> Callable[[str], dict[str, torch.Tensor]]:
     """The state dict of a known configuration, pruned to a sixteenth of its width."""
-    return lambda name: _narrow_state(CONFIGS[name])
+    # Tests change what they get.
+    return lambda name: {key: value.clone() for key, value in _narrow_state(name).items()}
 
 
 @pytest.fixture
