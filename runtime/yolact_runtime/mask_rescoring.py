@@ -88,6 +88,11 @@ class MaskRescoring:
                 self._backend = self._open()
             return _rescorer(self._backend)
 
+    def forget_file(self) -> None:
+        """Free the file's bytes: everything that may be asked for is open, because no kernels could run the network."""
+        with self._lock:
+            self._file, self._was_read = None, True
+
     def close(self) -> None:
         """Close what was opened."""
         with self._lock:

@@ -138,6 +138,8 @@ def open_model(
                 # Whatever is wrong with it is said now.
                 if not (_is_on_device(network, options) and mask_iou.on_device()):
                     mask_iou.on_host()
+                if not isinstance(network, DeviceBackend):
+                    mask_iou.forget_file()
             return OpenModel(manifest, SharedNetwork(network, mask_iou), files.origin(), files.file, files.verified_by)
         except BaseException:
             if mask_iou is not None:

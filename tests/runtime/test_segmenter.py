@@ -13,7 +13,7 @@ import pytest
 
 import yolact_runtime.opening as opening_module
 from support.scenes import Thing, fake_segmenter, raw_outputs, small_manifest, with_precisions, write_bundle
-from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions, open_bundle
+from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions, mask_rescoring, open_bundle
 from yolact_runtime.backends import BACKENDS, FakeBackend, ModelSource
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.errors import BackendError, FrameError, UsageError
@@ -274,7 +274,8 @@ def test_the_network_is_closed_when_the_mask_iou_network_does_not_load(
         model(name)
         return network
 
-    monkeypatch.setattr(opening_module, "create_backend", create)
+    for module in (opening_module, mask_rescoring):
+        monkeypatch.setattr(module, "create_backend", create)
     with pytest.raises(BackendError, match="does not load"):
         Segmenter.open(write_bundle(tmp_path / "b", THINGS, mask_iou=[1, 1, 1]))
     with pytest.raises(BackendError, match="closed"):
