@@ -294,6 +294,24 @@ def test_however_a_buffer_ends_nothing_is_left(opened: Open, device: Device, end
     assert bytes_on_host(device) == before
 
 
+@both_kinds
+def test_a_frame_in_flight_outlives_buffer_and_segmenter(opened: Open, device: Device) -> None:
+    segmenter, network = opened()
+    path = segmenter.frame_path
+    for _ in range(2):
+        with segmenter.frame_buffer(HEIGHT, WIDTH) as buffer:
+            buffer.pixels[:] = 200
+            ticket = path.start(buffer)
+    segmenter.close()
+    assert buffer.closed
+    assert not network.closed
+    assert len(path.collect(ticket)) == 2
+    assert network.inputs[-1].max() > 1
+    path.discard(next(iter(path._slots)))  # type: ignore[attr-defined]  # the first frame, which nobody wanted
+    assert network.closed
+    assert driver_of(device).live_memory() == {}
+
+
 def test_arrays_outlive_segmenter_buffer_and_device() -> None:
     driver = HostDriver()
     with Device(driver=driver) as device:

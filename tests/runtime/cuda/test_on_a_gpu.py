@@ -224,7 +224,10 @@ def test_formats_of_cameras(device: Device, size: tuple[int, int], dtype: npt.DT
             planes = [
                 None if a is None else upload(stack, device, a, 7 * (i % 2)) for a in (frame.pixels, frame.chroma)
             ]
-            for given in (frame, dataclasses.replace(frame, pixels=planes[0], chroma=planes[1])):
+            layout = frame.layout
+            buffer = stack.enter_context(gpu.frame_buffer(layout.height, layout.width, layout.format, layout.yuv))
+            buffer.data[:] = np.concatenate([np.ravel(plane) for plane in frame.planes()])
+            for given in (frame, dataclasses.replace(frame, pixels=planes[0], chroma=planes[1]), buffer):
                 path = gpu.frame_path
                 assert isinstance(path, DevicePath)
                 ticket = path.start(given)
