@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
+from pycocotools import mask as coco
 
 from support.properties import examples
 from yolact_runtime.masks.masks import Masks
@@ -139,3 +140,15 @@ def test_many_threads_that_ask_first_get_the_same_arrays() -> None:
             assert start is masks.start
             assert end is masks.end
         assert masks == expected
+
+
+@pytest.mark.parametrize("side", [20_000, 32_767, 32_769, 60_000])
+def test_frames_whose_positions_do_not_fit_into_half_of_int32(side: int) -> None:
+    size = side * side
+    start = np.array([0, size // 3, size - 2 * side])
+    end = np.array([1, size // 3 + 5 * side, size - side])
+    masks = Masks(side, side, np.array([0, 1, 1, 3]), start, end)
+    documents = masks.rle()
+    assert Masks.from_rle(documents) == masks
+    assert [coco.area({"size": [side, side], "counts": each["counts"]}) for each in documents] == [1, 0, 6 * side]
+    assert masks.area().tolist() == [1, 0, 6 * side]
