@@ -210,7 +210,7 @@ class Masks:
         """``(height, width)``: ``i + 1`` where mask ``i`` is on top, 0 where there is none; earlier masks win."""
         flat = np.zeros(self.width * self.height, dtype)
         for i, (start, end) in reversed(list(enumerate(self._each()))):
-            flat[rle.run_positions(start, end)] = i + 1
+            rle.paint_runs(flat, start, end, i + 1)
         return np.ascontiguousarray(flat.reshape(self.width, self.height).T)
 
     def rle(self) -> list[dict[str, object]]:
