@@ -29,6 +29,7 @@
 //                      where planes are a multiple of 4. Shared memory: 1 KB of coefficients.
 //     mask_bits        blocks of 256 whose warps walk the tasks of all masks: a lane is a column of the frame. It
 //                      interpolates across columns once for each prototype row, then makes its own words down the rows.
+//                      Up to 64 registers: with fewer, some compilers spill.
 // Bytes moved: prototypes inside windows once per detection (from the second-level cache), soft windows twice, one bit
 //   for each frame pixel of a window. Limits: H * Hp, W * Wp < 2^30, H * W < 2^31.
 // Order: no result depends on the order of threads or blocks.
@@ -300,7 +301,8 @@ __device__ __forceinline__ int make_words(const Column& column, const float* sof
     }
     int runs = 0;
     for (int word = first; word < last; ++word) {
-        unsigned bits = 0, done = 0;
+        const int height = rows.whole / 2 - word * WORD_BITS;  // of the frame from here on
+        unsigned bits = 0, done = height < WORD_BITS ? FULL_WARP << height : 0;
         for (;;) {
             const unsigned so_far = __ballot_sync(FULL_WARP, numerator < rows.whole || walk.left <= 0);
             const unsigned mine = so_far & ~done;
@@ -309,13 +311,11 @@ __device__ __forceinline__ int make_words(const Column& column, const float* sof
             } else {
                 bits |= mixed_bits(walk.above, walk.below, mine, rows, walk.left <= 0, numerator, lane);
             }
-            done = so_far;
+            done |= so_far;
             if (done == FULL_WARP) break;
             numerator -= rows.whole;
             go_down(walk, column, pitch);
         }
-        const int left = rows.whole / 2 - word * WORD_BITS;  // rows of the frame from here on
-        if (left < WORD_BITS) bits &= (1u << left) - 1;
         if (valid) *out = bits;
         runs += __popc(bits & ~__funnelshift_l(before, bits, 1));
         before = bits;
@@ -325,7 +325,7 @@ __device__ __forceinline__ int make_words(const Column& column, const float* sof
     return runs;
 }
 
-extern "C" __global__ void __launch_bounds__(256) mask_bits(
+extern "C" __global__ void __launch_bounds__(256, 4) mask_bits(
     const float* soft, const MaskWindow* window, const long long* offset, const int* detection_count,
     int prototype_height, int prototype_width, int frame_height, int frame_width, const MaskPlan* plan, int* task_runs,
     unsigned* arena) {

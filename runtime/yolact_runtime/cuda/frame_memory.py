@@ -23,9 +23,9 @@ __all__ = ["FrameMemory"]
 # Usual frames need a tenth. A frame that needs more is run again with more, and the memory stays.
 _FULL_MASKS, _RUNS_IN_A_COLUMN = 16, 64
 _WORD_BITS = 32
-# Kernels that divide a list of work among their warps fill a GPU with 48 warps on each multiprocessor: all that an Orin
-# holds, three quarters of an H100's.
-_WARPS_OF_A_BLOCK, _BLOCKS_OF_A_MULTIPROCESSOR = 8, 6
+# Kernels that divide a list of work among their warps fill a GPU with 32 warps on each multiprocessor: all that a
+# Turing holds, and as many as the registers of `mask_bits` allow everywhere.
+_WARPS_OF_A_BLOCK, _BLOCKS_OF_A_MULTIPROCESSOR = 8, 4
 
 
 class FrameMemory:

@@ -26,7 +26,7 @@ def test_views_are_those_of_the_bits(seed: int) -> None:
     assert (id_map(result) == reference.id_map(masks)).all()
 
 
-@pytest.mark.parametrize("seed", range(3 if example_count(60) > 2 else 1))
+@pytest.mark.parametrize("seed", range(3 if example_count(30) > 2 else 1))
 def test_as_many_masks_as_there_can_be_lie_over_one_another(seed: int) -> None:
     rng = np.random.default_rng(3)
     scene = make_scene(rng, 256, (40, 300), (4, 10, 10))
