@@ -118,8 +118,10 @@ def profile_network(model: ModelFile, spec: InputSpec, num_threads: int = 0) -> 
         options.enable_profiling = True
         options.profile_file_prefix = str(folder / "profile")
         session = onnxruntime.InferenceSession(model.content, options, providers=["CPUExecutionProvider"])
+        feed = session.get_inputs()[0]
+        given = tensor.astype(np.float16) if feed.type == "tensor(float16)" else tensor
         for _ in range(_WARM_UP + _RUNS):
-            session.run(None, {session.get_inputs()[0].name: tensor})
+            session.run(None, {feed.name: given})
         events = json.loads(Path(session.end_profiling()).read_bytes())
     kernels = read_kernels(events, _WARM_UP, kernel_operations(model))
     if not kernels:

@@ -6,6 +6,7 @@ from typing import Any
 import onnx
 import pytest
 
+from support.precision_trials import MANIFEST
 from support.quantised import float_network
 from support.scenes import Thing, small_manifest, write_bundle
 from yolact_benchmarks.layers.layer_profile import (
@@ -17,6 +18,7 @@ from yolact_benchmarks.layers.layer_profile import (
     read_kernels,
 )
 from yolact_benchmarks.layers.network_operations import convolution_operations, kernel_operations
+from yolact_calibration.float16.conversion import to_float16
 from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_runtime.model.model_file import ModelFile
 
@@ -121,6 +123,12 @@ def test_on_a_gpu_its_memory_is_asked_first(ms: float, operations: int, bound: s
     document = profile_document([kernel], 100.0)
     assert document["blocks"][0]["bound_by"] == bound
     assert document["memory_gb_per_s"] == 100
+
+
+def test_a_network_with_a_float16_input(tmp_path: Path) -> None:
+    onnx.save(to_float16(float_network(), half_input=True, half_outputs=True).model, tmp_path / "model.onnx")
+    kernels = profile_network(ModelFile.read(tmp_path / "model.onnx"), MANIFEST.input, num_threads=1)
+    assert "head.box" in {kernel.block for kernel in kernels}
 
 
 def test_a_real_network(tmp_path: Path) -> None:

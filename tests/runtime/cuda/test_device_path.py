@@ -178,10 +178,11 @@ def test_many_frames_of_several_sizes(pair: Callable[..., Pair]) -> None:
     assert counts == [i % 4 for i in range(9)]
 
 
-def test_masks_are_scored_by_the_second_network(pair: Callable[..., Pair]) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_masks_are_scored_by_the_second_network(pair: Callable[..., Pair], dtype: npt.DTypeLike) -> None:
     iou = {"mask_iou": np.linspace(0.1, 0.9, 9, dtype=np.float32).reshape(3, 3)}
     backends = FakeBackend([iou]), FakeBackend([iou])
-    both = pair([scene()], dataclasses.replace(PICTURES, crop_margin=0.2), backends)
+    both = pair([scene()], dataclasses.replace(PICTURES, crop_margin=0.2), backends, dtype)
     found, expected = both.gpu(FRAME), both.cpu(FRAME)
     assert found.mask_confidence is not None
     assert expected.mask_confidence is not None
