@@ -151,6 +151,10 @@ def check_precision_options(options: argparse.Namespace) -> None:
             )
     if options.int8_all and options.sensitivity_images is not None:
         raise UsageError("--sensitivity-images belongs to the search, which --int8-all leaves out; leave one out")
+    if options.io_dtype is not None and options.target == "cpu" and not options.fp16:
+        raise UsageError(
+            "--io-dtype is for networks of engines, and --int8 with --target cpu makes none; leave one out"
+        )
     _require_between(options, "guard_images", 1, MAX_COUNT)
     _require_between(options, "sensitivity_images", 0, MAX_COUNT)
 

@@ -83,6 +83,7 @@ def test_sensible_options_pass(words: tuple[str, ...]) -> None:
         (("--int8", *CALIB, "--max-drop", "inf"), "--max-drop is a number of points.* found inf"),
         (("--int8", *CALIB, "--max-drop", "1", "--no-guard"), "--max-drop and --no-guard contradict"),
         (("--int8", *CALIB, "--int8-all", "--sensitivity-images", "4"), "which --int8-all leaves out"),
+        (("--int8", *CALIB, "--target", "cpu", "--io-dtype", "float32"), "--io-dtype is for networks of engines"),
         (("--int8", *CALIB, "--guard-images", "0"), "--guard-images must be 1 or more, found 0"),
         (("--int8", *CALIB, "--sensitivity-images", "-1"), "--sensitivity-images must be 0 or more, found -1"),
         (("--int8", *CALIB, "--threads", "0"), "--threads must be 1 or more, found 0"),

@@ -235,7 +235,7 @@ def dense_torch(outputs: Outputs, manifest: Manifest, height: int, width: int) -
 
 
 def _scenes(scale: Scale) -> list[Scene]:
-    """Float32, as the product's own engines have it, for all sizes; float16 and YOLACT++ for the first."""
+    """Float32 for all sizes; YOLACT++, and float16 as of the product's FP16 and INT8 engines, for the first."""
     turns = [(SIZES[0], "float32", False), (SIZES[0], "float32", True)]
     turns += [*((size, "float32", False) for size in SIZES[1:]), (SIZES[0], "float16", False)]
     scenes = [
