@@ -13,7 +13,14 @@ from typing import Any
 from yolact_benchmarks.report.record import write_record
 from yolact_benchmarks.studies.instructions.frame import SCENES, Kernels, LaunchCounts, Scene, count_frame, tree
 from yolact_benchmarks.studies.instructions.machine_code import find_disassembler
-from yolact_benchmarks.studies.instructions.table import AFTER_THE_NETWORK, BITS_AND_RUNS, COLUMNS, RUNS, issued_by
+from yolact_benchmarks.studies.instructions.table import (
+    AFTER_THE_NETWORK,
+    BITS_AND_RUNS,
+    COLUMNS,
+    GPUS,
+    RUNS,
+    issued_by,
+)
 from yolact_plugins.compile.compiler import OPTIONS, nvrtc_version
 
 __all__ = ["ARCHS", "main"]
@@ -27,7 +34,9 @@ _CHECKOUT = Path(__file__).parents[4]
 def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.instructions", description=__doc__)
-    parser.add_argument("--arch", nargs="+", default=ARCHS, metavar="sm_XY", help=f"default: {' '.join(ARCHS)}")
+    parser.add_argument(
+        "--arch", nargs="+", default=ARCHS, choices=GPUS, metavar="sm_XY", help=f"default: {' '.join(ARCHS)}"
+    )
     parser.add_argument("--tree", type=Path, help="checkout whose kernels and runtime are judged (default: this one)")
     parser.add_argument("--label", default="after", help="of the record: before or after (default: after)")
     parser.add_argument("--scenes", nargs="+", type=int, metavar="N", help="numbers of scenes, from 0 (default: all)")

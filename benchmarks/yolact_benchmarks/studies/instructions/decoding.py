@@ -52,6 +52,7 @@ OPCODES = {
         "MUFU": "RCP RSQ SQRT EX2 LG2",
         "FCHK": "",
         "F2I": f"{_INTEGER} FTZ NTZ TRUNC CEIL FLOOR",
+        "FRND": "TRUNC CEIL FLOOR",
         "I2F": f"{_INTEGER} RP RM RZ",
         "I2FP": "F32 S32 U32 RP RM RZ",
         "F2FP": "PACK_AB F16 F32",
@@ -83,9 +84,11 @@ OPCODES = {
         "BSYNC": "",
         "WARPSYNC": "ALL COLLECTIVE",
         "ENDCOLLECTIVE": "",
-        "BAR": "SYNC DEFER_BLOCKING",
+        "BAR": "SYNC RED POPC OR AND DEFER_BLOCKING",
+        "B2R": "RESULT",
         "MEMBAR": "SC ALL GPU SYS CTA VC",
         "ERRBAR": "",
+        "CGAERRBAR": "",
         "CCTL": "IVALL",
         "DEPBAR": "",
     }.items()
@@ -93,7 +96,7 @@ OPCODES = {
 # They change neither a result nor how often something is issued.
 _NO_EFFECT = """
     E CONSTANT STRONG WEAK GPU SYS CTA SM EF EL LU NA MOV IADD SHL LUT REL NOINC NODEC SYNC DEFER_BLOCKING NTZ PACK_AB
-    F16 F32 COLLECTIVE SC VC IVALL ANY INC R U
+    F16 F32 COLLECTIVE SC VC IVALL ANY INC R U RESULT
 """
 _WITHOUT_EFFECT = frozenset(_NO_EFFECT.split())
 MODIFIERS = tuple(sorted(set().union(*OPCODES.values()) - _WITHOUT_EFFECT))
@@ -118,7 +121,8 @@ SPECIAL_REGISTERS = (
 _SYNONYMS = {"REDG": "RED", "UFLO": "FLO", "S2UR": "S2R", "VOTEU": "VOTE", "HFMA2": "MOV"}
 _RZ, _URZ, _PT = 255, 63, 7
 _NOTHING_WRITTEN = """
-    NOP YIELD STG STS RED BRA BRX CALL RET EXIT BREAK BSYNC WARPSYNC ENDCOLLECTIVE BAR MEMBAR ERRBAR CCTL DEPBAR R2P
+    NOP YIELD STG STS RED BRA BRX CALL RET EXIT BREAK BSYNC WARPSYNC ENDCOLLECTIVE BAR MEMBAR ERRBAR CGAERRBAR CCTL
+    DEPBAR R2P
 """
 _NO_DEST = frozenset(_NOTHING_WRITTEN.split())
 _IS_PREDICATE = {"PREDICATE", "UNIFORM_PREDICATE"}
@@ -202,7 +206,20 @@ def _opcode(name: str) -> str:
 
 def _fill(it: Decoded, name: str, rest: str) -> None:
     rest = re.sub(r"\(\*.*\*\)", "", rest).replace(".reuse", "")
-    is_float = it.opcode in {"FADD", "FMUL", "FFMA", "FSETP", "FMNMX", "FSEL", "MUFU", "FCHK", "F2FP", "F2I", "HADD2"}
+    is_float = it.opcode in {
+        "FADD",
+        "FMUL",
+        "FFMA",
+        "FSETP",
+        "FMNMX",
+        "FSEL",
+        "MUFU",
+        "FCHK",
+        "F2FP",
+        "F2I",
+        "FRND",
+        "HADD2",
+    }
     if it.opcode in {"BRX", "RET"}:
         rest = rest.strip().replace(" ", ", ", 1)
     words = [word.strip() for word in rest.split(",") if word.strip()]
@@ -233,6 +250,9 @@ def _distribute(it: Decoded, operands: list[Operand]) -> None:
             it.dest = operands.pop(0)
         it.predicates, it.sources = operands[:1], operands[1:]
         return
+    if it.opcode == "B2R":
+        it.dest, it.predicates = operands[0], operands[1:]
+        return
     if it.opcode in {"PLOP3", "ISETP", "FSETP"}:
         it.predicates, it.sources = operands[:2], operands[2:]
         return
@@ -251,7 +271,8 @@ def _distribute(it: Decoded, operands: list[Operand]) -> None:
 def _check(it: Decoded) -> None:
     if len(it.predicates) > 2 or len(it.sources) > 7:
         raise _UnknownFormError("so many operands")
-    if it.opcode == "BAR" and [(each.kind, each.value) for each in it.sources] != [("IMMEDIATE", 0)]:
+    barrier = [(each.kind, each.value) for each in it.sources if each.kind != "PREDICATE"]
+    if it.opcode == "BAR" and (barrier != [("IMMEDIATE", 0)] or len(it.sources) != 1 + ("RED" in it.modifiers)):
         raise _UnknownFormError("barriers other than that of the block")
     if it.opcode == "HADD2" and (it.sources[0].kind != "REGISTER" or it.sources[0].reg != _RZ):
         raise _UnknownFormError("arithmetic of halves")

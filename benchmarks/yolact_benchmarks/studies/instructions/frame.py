@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from yolact_benchmarks.measure.replay_network import ReplayNetwork
 from yolact_benchmarks.measure.scenes import make_outputs, yolact_manifest
 from yolact_benchmarks.studies.instructions.execution import Counts, ExecutionError, execute
 from yolact_benchmarks.studies.instructions.machine_code import MachineCode, read_kernels
+from yolact_benchmarks.studies.instructions.table import GPUS
 from yolact_plugins.compile.compiler import compile_cubin
 from yolact_plugins.compile.sources import families, read_source
 from yolact_plugins.driver.cubin import Parameter
@@ -125,7 +126,11 @@ def count_frame(scene: Scene, kernels: Kernels) -> tuple[dict[str, int], list[La
     frame = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     outputs = make_outputs(scene.count, scene.area, scene.count, manifest)
     launches: list[LaunchCounts] = []
-    with Device(driver=HostDriver()) as device, _opened(device, manifest, outputs) as segmenter:
+    with ExitStack() as stack:
+        device = stack.enter_context(Device(driver=HostDriver()))
+        # Grids that fill a GPU are those of the GPU that is meant.
+        device.num_multiprocessors, _ = GPUS[kernels.arch]
+        segmenter = stack.enter_context(_opened(device, manifest, outputs))
         path: Any = segmenter.frame_path
         slot = path.start(frame)
         expected = _results(slot, slot.finish())

@@ -9,6 +9,7 @@ __all__ = [
     "AFTER_THE_NETWORK",
     "BITS_AND_RUNS",
     "COLUMNS",
+    "GPUS",
     "HEADERS",
     "RUNS",
     "issued_by",
@@ -19,9 +20,9 @@ __all__ = [
 
 COLUMNS = ("blocks", "warp_instructions", "most_of_a_block", "most_of_a_warp", "global_sectors")
 """Of a kernel in a record."""
-RUNS = r"mask_runs"
-"""Whatever makes runs of bits, by the beginnings of the kernels' names."""
-BITS_AND_RUNS = r"mask_(bits|runs)"
+RUNS = r"mask_(runs|results)"
+"""Whatever makes runs of bits and takes them to where the host reads them, by the beginnings of the kernels' names."""
+BITS_AND_RUNS = rf"mask_bits|{RUNS}"
 AFTER_THE_NETWORK = r"(?!preprocess)"
 _ISSUED, _OF_A_WARP = 1, 3
 HEADERS = {
@@ -40,9 +41,17 @@ STAGES = {
     "runs": RUNS,
     "all after the network": AFTER_THE_NETWORK,
 }
-# Of the data sheets: multiprocessors and the highest clock in GHz. Each has four schedulers, which issue an instruction
-# a clock at best.
-_GPUS = {"sm_90": (132, 1.98), "sm_87": (16, 1.3)}
+GPUS = {
+    "sm_75": (40, 1.59),
+    "sm_80": (108, 1.41),
+    "sm_86": (72, 1.70),
+    "sm_87": (16, 1.3),
+    "sm_89": (58, 2.04),
+    "sm_90": (132, 1.98),
+}
+"""Multiprocessors and the highest clock in GHz, of the data sheets: T4, A100, A10, Jetson AGX Orin, L4, H100 SXM."""
+_COMPARED = ("sm_90", "sm_87")
+# Of a multiprocessor; each issues an instruction a clock at best.
 _SCHEDULERS = 4
 # Clocks from an instruction to one that needs its result, where neither waits for memory.
 _LATENCY = 4
@@ -95,7 +104,7 @@ def time_rows(records: list[Record]) -> list[str]:
     for stage, kernels in STAGES.items():
         cells = [stage]
         for scene in ((100, 0.025), (1, 0.45)):
-            of_scene = [rows.get((arch, *scene)) for arch in _GPUS]
+            of_scene = [rows.get((arch, *scene)) for arch in _COMPARED]
             cells.append(_thousands(issued_by(of_scene[0], kernels)) if of_scene[0] else "-")
             cells += [_time(row, kernels) if row else "-" for row in of_scene]
         lines.append(f"| {' | '.join(cells)} |")
@@ -104,7 +113,7 @@ def time_rows(records: list[Record]) -> list[str]:
 
 def _time(row: dict[str, Any], kernels: str) -> str:
     """Of each kernel the larger one of two times, added up, because kernels run in turns; an estimate."""
-    cores, clock = _GPUS[row["arch"]]
+    cores, clock = GPUS[row["arch"]]
     time_us = 0.0
     for name, figures in row["kernels"].items():
         if re.match(kernels, name):

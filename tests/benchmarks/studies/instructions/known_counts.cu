@@ -51,5 +51,12 @@ extern "C" __global__ void decimals(const float* in, float* out) {
     const float x = in[threadIdx.x];
     const float y = fmaf(x, 1.5f, -fabsf(x));
     const int whole = static_cast<int>(floorf(y));
-    out[threadIdx.x] = fminf(expf(-fabsf(x)), 0.75f) + static_cast<float>(whole) * 0.5f;
+    out[threadIdx.x] = fminf(expf(-fabsf(x)), 0.75f) + static_cast<float>(whole) * 0.5f + rintf(x) - ceilf(y);
+}
+
+// Barriers that tell what all threads of a block say.
+extern "C" __global__ void agree(const int* in, int* out) {
+    const int x = in[threadIdx.x];
+    const int larger = __syncthreads_count(x > 3), nine = __syncthreads_or(x == 9), small = __syncthreads_and(x < 100);
+    out[threadIdx.x] = larger * 4 + (nine != 0) * 2 + (small != 0);
 }

@@ -180,9 +180,18 @@ def test_decimals_are_those_of_numpy_but_for_the_last_bits_of_an_exponential(ker
     x = np.concatenate([np.linspace(-40, 40, 60), [0, -0.0, 1e-30, 200]]).astype(np.float32)
     out = np.zeros(64, np.float32)
     run(kernels["decimals"], 64, x, out)
-    whole = np.floor((x.astype(np.float64) * 1.5 - np.abs(x)).astype(np.float32))
-    expected = np.minimum(np.exp(-np.abs(x)), np.float32(0.75)) + whole * np.float32(0.5)
-    np.testing.assert_allclose(out, expected, rtol=3e-7, atol=1e-12)
+    y = (x.astype(np.float64) * 1.5 - np.abs(x)).astype(np.float32)
+    expected = np.minimum(np.exp(-np.abs(x)), np.float32(0.75)) + np.floor(y) * np.float32(0.5)
+    expected = expected + np.rint(x) - np.ceil(y)
+    np.testing.assert_allclose(out, expected, rtol=3e-7, atol=3e-7)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 4), (4, 9), (0, 10), (50, 101), (9, 200), (200, 300)])
+def test_a_barrier_tells_what_all_threads_say(kernels: Kernels, low: int, high: int) -> None:
+    x, out = np.random.default_rng(high).integers(low, high, 96).astype(np.int32), np.zeros(96, np.int32)
+    x[5] = low
+    run(kernels["agree"], 96, x, out)
+    np.testing.assert_array_equal(out, (x > 3).sum() * 4 + (x == 9).any() * 2 + (x < 100).all())
 
 
 @needs_disassembler

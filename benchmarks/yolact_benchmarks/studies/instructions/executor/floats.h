@@ -125,15 +125,26 @@ class Floats : public Integers {
         set_predicate(it, 0, found, mask);
     }
 
+    static double rounded(u64 modifiers, double x) {
+        if (modifiers & M_TRUNC) return std::trunc(x);
+        if (modifiers & M_CEIL) return std::ceil(x);
+        return modifiers & M_FLOOR ? std::floor(x) : std::nearbyint(x);
+    }
+
+    void round_float(const Instruction& it, u32 mask) {
+        Values a;
+        fetch_float(it.sources[0], a);
+        for (u32& each : a) each = as_bits(static_cast<float>(rounded(it.modifiers, as_float(each))));
+        store(it, a, mask);
+    }
+
     void to_integer(const Instruction& it, u32 mask) {
         Values a;
         fetch_float(it.sources[0], a);
         const bool wide = it.modifiers & (M_U64 | M_S64), is_unsigned = it.modifiers & (M_U32 | M_U64);
         u64 result[LANES];
         for (int l = 0; l < LANES; ++l) {
-            double x = as_float(a[l]);
-            x = it.modifiers & M_TRUNC ? std::trunc(x) : it.modifiers & M_CEIL ? std::ceil(x)
-                : it.modifiers & M_FLOOR ? std::floor(x) : std::nearbyint(x);
+            const double x = rounded(it.modifiers, as_float(a[l]));
             const double bits = wide ? 64 : 32;
             const double low = is_unsigned ? 0 : -std::ldexp(1.0, static_cast<int>(bits) - 1);
             const double end = std::ldexp(1.0, static_cast<int>(bits) - (is_unsigned ? 0 : 1));

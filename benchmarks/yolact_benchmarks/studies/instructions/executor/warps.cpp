@@ -20,6 +20,7 @@ class Block : public Access {
             more = false;
             for (Warp& warp : warps_) run_warp(warp);
             for (Warp& warp : warps_) more = more || !warp.groups.empty();
+            if (more) reduce_at_barrier();
             for (Warp& warp : warps_) release_barrier(warp);
         }
         u64 total = 0;
@@ -35,6 +36,7 @@ class Block : public Access {
   private:
     u64* counts_;
     std::vector<Warp> warps_;
+    u32 result_ = 0;  // of a barrier with a predicate
 
     void start() {
         const u32 threads = launch_.block[0] * launch_.block[1] * launch_.block[2];
@@ -122,6 +124,28 @@ class Block : public Access {
             if (!found) merged.push_back(group);
         }
         warp_->groups = merged;
+    }
+
+    // What the threads that arrived at a barrier with a predicate said together, for B2R.
+    void reduce_at_barrier() {
+        u32 arrived = 0, said = 0;
+        u64 modifiers = 0;
+        for (const Warp& warp : warps_) {
+            for (const Group& group : warp.groups) {
+                if (!(launch_.code[group.pc].modifiers & M_RED)) continue;
+                modifiers = launch_.code[group.pc].modifiers;
+                arrived += static_cast<u32>(__builtin_popcount(group.mask));
+                said += static_cast<u32>(__builtin_popcount(group.awaited));
+            }
+        }
+        if (arrived) result_ = modifiers & M_POPC ? said : modifiers & M_OR ? said != 0 : said == arrived;
+    }
+
+    void read_result(const Instruction& it, u32 mask) {
+        Values result;
+        for (u32& each : result) each = result_;
+        store(it, result, mask);
+        set_predicate(it, 0, result_ ? ALL : 0, mask);
     }
 
     // All live threads of the block are there, or the block fails when nothing else can run.
@@ -226,6 +250,7 @@ class Block : public Access {
                 }
                 case O_BAR:
                     group.state = AT_BARRIER;
+                    group.awaited = it.modifiers & M_RED ? predicate(it.sources[1]) & group.mask : 0;
                     warp_->groups.push_back(group);
                     return;
                 default:
@@ -238,7 +263,7 @@ class Block : public Access {
     void execute(const Instruction& it, u32 mask) {
         Values value;
         switch (it.opcode) {
-            case O_NOP: case O_YIELD: case O_ENDCOLLECTIVE: case O_MEMBAR: case O_ERRBAR: case O_CCTL: case O_DEPBAR: return;
+            case O_NOP: case O_YIELD: case O_ENDCOLLECTIVE: case O_MEMBAR: case O_ERRBAR: case O_CCTL: case O_CGAERRBAR: case O_DEPBAR: return;
             case O_MOV: case O_R2UR:
                 fetch(it.sources[0], value);
                 return store(it, value, mask);
@@ -265,6 +290,8 @@ class Block : public Access {
             case O_FMUL: return floats(it, mask, [](float a, float b, float) { return a * b; });
             case O_FFMA: return floats(it, mask, [](float a, float b, float c) { return std::fma(a, b, c); });
             case O_MUFU: return special_function(it, mask);
+            case O_FRND: return round_float(it, mask);
+            case O_B2R: return read_result(it, mask);
             case O_FCHK: return check_division(it, mask);
             case O_F2I: return to_integer(it, mask);
             case O_I2F: case O_I2FP: return to_float(it, mask);
