@@ -25,7 +25,7 @@ from yolact_plugins.driver.driver import Device
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
-__all__ = ["SCENES", "Kernels", "LaunchCounts", "Scene", "count_frame", "tree"]
+__all__ = ["SCENES", "Kernels", "LaunchCounts", "Scene", "count_frame", "require_same", "tree"]
 
 MIN_CONFIDENCE = 0.3
 HEIGHT, WIDTH = 1080, 1920
@@ -139,7 +139,7 @@ def count_frame(scene: Scene, kernels: Kernels) -> tuple[dict[str, int], list[La
             slot = path.start(frame)
             found = _results(slot, slot.finish())
         path.give_back(slot)
-    _require_same(found, expected)
+    require_same(found, expected)
     return {"found": int(found["count"]), "runs": len(found["run_start"])}, launches
 
 
@@ -174,8 +174,13 @@ def _results(slot: Any, count: int) -> dict[str, npt.NDArray[Any]]:
     return {"count": np.array(count), **{name: value.copy() for name, value in kept.items()}}
 
 
-def _require_same(found: dict[str, npt.NDArray[Any]], expected: dict[str, npt.NDArray[Any]]) -> None:
-    """Bit by bit, but for pixels on an outline, which the exponential's last bit moves: one in a thousand runs."""
+def require_same(found: dict[str, npt.NDArray[Any]], expected: dict[str, npt.NDArray[Any]]) -> None:
+    """Compare what a frame left.
+
+    Raises:
+        ExecutionError: Something differs: decimals by more than a few last bits, the sums of runs by more than a
+            thousandth (the last bit of an exponential moves pixels of an outline), or anything else at all.
+    """
     for name, value in expected.items():
         if name.startswith("run_"):
             differ = abs(found[name].astype(np.int64).sum() / max(value.astype(np.int64).sum(), 1) - 1) > _OF_OUTLINES

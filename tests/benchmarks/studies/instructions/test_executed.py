@@ -6,6 +6,7 @@ The committed listing is what NVIDIA's disassembler writes for ``known_counts.cu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -20,6 +21,7 @@ from support.tools import needs_tool
 from yolact_benchmarks.studies.instructions import cli
 from yolact_benchmarks.studies.instructions.decoding import decode
 from yolact_benchmarks.studies.instructions.execution import Counts, ExecutionError, execute
+from yolact_benchmarks.studies.instructions.frame import require_same
 from yolact_benchmarks.studies.instructions.machine_code import MachineCode, parse_listing, read_kernels
 from yolact_benchmarks.studies.instructions.table import (
     AFTER_THE_NETWORK,
@@ -206,6 +208,34 @@ def test_a_frame_is_counted_and_leaves_what_the_host_build_leaves(
     (row,) = record["results"]["rows"]
     assert issued_by(row, AFTER_THE_NETWORK) > issued_by(row, BITS_AND_RUNS) > issued_by(row, RUNS) > 0
     assert set(row["kernels"]) >= {"preprocess_f32", "candidates_score_f32", "fast_nms_class", "mask_bits"}
+
+
+RESULTS = {
+    "count": np.array(2),
+    "detection_class": np.array([3, 4]),
+    "detection_confidence": np.array([0.5, 0.25], np.float32),
+    "run_start": np.arange(0, 9000, 3, dtype=np.int32),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "same"),
+    [
+        ("detection_class", [3, 4], True),
+        ("detection_class", [3, 5], False),
+        ("detection_class", [3], False),
+        ("count", 3, False),
+        ("detection_confidence", [0.5 + 2**-23, 0.25], True),
+        ("detection_confidence", [0.5001, 0.25], False),
+        ("run_start", [*range(0, 8997, 3), 8997 + 1], True),
+        ("run_start", [*range(0, 8900, 3)], False),
+        ("run_start", [], False),
+    ],
+)
+def test_results_of_machine_code_are_those_of_the_host_build(name: str, value: Any, same: bool) -> None:
+    found = {**RESULTS, name: np.array(value, RESULTS[name].dtype)}
+    with contextlib.nullcontext() if same else pytest.raises(ExecutionError, match=f"{name} of the machine code"):
+        require_same(found, RESULTS)
 
 
 # --- what is not known ------------------------------------------------------------------------------------------------
