@@ -98,17 +98,19 @@ def kernel_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
 
 
 def time_rows(records: list[Record]) -> list[str]:
-    """A line for each stage: what it issues, and the time that follows, from the latest record."""
-    rows = _rows(records, "after") or _rows(records, "before")
-    lines = []
-    for stage, kernels in STAGES.items():
-        cells = [stage]
-        for scene in ((100, 0.025), (1, 0.45)):
-            of_scene = [rows.get((arch, *scene)) for arch in _COMPARED]
-            cells.append(_thousands(issued_by(of_scene[0], kernels)) if of_scene[0] else "-")
-            cells += [_time(row, kernels) if row else "-" for row in of_scene]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    """A line for each stage: what it issues, and the time that follows, of the latest record; last the earlier sum."""
+    before, after = (_rows(records, label) for label in ("before", "after"))
+    lines = [_stage_row(stage, after or before, kernels) for stage, kernels in STAGES.items()]
+    return [*lines, _stage_row("the same before", before, AFTER_THE_NETWORK)] if after else lines
+
+
+def _stage_row(stage: str, rows: dict[tuple[str, int, float], dict[str, Any]], kernels: str) -> str:
+    cells = [stage]
+    for scene in ((100, 0.025), (1, 0.45)):
+        of_scene = [rows.get((arch, *scene)) for arch in _COMPARED]
+        cells.append(_thousands(issued_by(of_scene[0], kernels)) if of_scene[0] else "-")
+        cells += [_time(row, kernels) if row else "-" for row in of_scene]
+    return f"| {' | '.join(cells)} |"
 
 
 def _time(row: dict[str, Any], kernels: str) -> str:

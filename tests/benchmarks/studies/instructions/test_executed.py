@@ -30,6 +30,7 @@ from yolact_benchmarks.studies.instructions.table import (
     issued_by,
     kernel_rows,
     scene_rows,
+    time_rows,
 )
 from yolact_plugins.compile.compiler import compile_cubin
 from yolact_plugins.compile.sources import read_source
@@ -56,7 +57,7 @@ def committed() -> Kernels:
     return kernels
 
 
-@pytest.fixture(scope="module", params=["committed", *(pytest.param(arch, marks=needs_disassembler) for arch in ARCHS)])
+@pytest.fixture(scope="module", params=["committed", *(ARCHS if DISASSEMBLER else ())])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     if request.param == "committed":
         return committed()
@@ -322,3 +323,21 @@ def test_two_records_are_compared_whatever_their_kernels_are_called() -> None:
         "| `mask_runs_a` | 6.0 k -> - |",
         "| `mask_runs_b` | - -> 2.0 k |",
     ]
+
+
+def test_times_are_those_of_the_latest_record_with_the_total_of_the_earlier_one() -> None:
+    rows = [
+        {"arch": arch, "objects": 100, "area": 0.025, "kernels": {"mask_bits": [1, issued, 0, longest, 0]}}
+        for arch, issued, longest in (("sm_90", 1_045_440, 990), ("sm_87", 832_000, 100))
+    ]
+    before = {"results": {"label": "before", "rows": rows}}
+    lines = time_rows([before])
+    # 1,045,440 / (132 * 4) / 1.98 GHz = 1 µs, and 4 * 990 / 1.98 GHz = 2 µs; 832,000 / (16 * 4) / 1.3 GHz = 10 µs.
+    assert lines[4] == "| bits | 1.05 M | 2.0 µs | 10 µs | - | - | - |"
+    assert lines[-1] == "| all after the network | 1.05 M | 2.0 µs | 10 µs | - | - | - |"
+    later = {
+        "results": {"label": "after", "rows": [{**row, "kernels": {"mask_bits": [1, 2000, 0, 495, 0]}} for row in rows]}
+    }
+    lines = time_rows([before, later])
+    assert lines[-2] == "| all after the network | 2.0 k | 1.0 µs | 1.5 µs | - | - | - |"
+    assert lines[-1] == "| the same before | 1.05 M | 2.0 µs | 10 µs | - | - | - |"
