@@ -13,8 +13,10 @@
 //     mean, scale: of blue, green, red, on the 0..255 scale
 //     yuv     luma_offset, luma_gain, red_v, green_u, green_v, blue_u: what 1 of V or U above 128 adds to a colour
 //
-// Grid: (ceil(out_width / 32), ceil(out_height / 8)); block: (32, 8), one thread for each output pixel and its three
-// channels, so that stores are coalesced. Shared memory: none. Limits: height * out_height, width * out_width < 2^30.
+// Grid: (ceil(out_width / 32), ceil(out_height / 32)); block: (32, 4), each thread the pixels of a column in 8 rows, so
+// that stores are coalesced. Where to read, and with which weights, is worked out once for each row and column of a
+// block, all divisions with it. Shared memory: 1664 bytes. Limits: height * out_height, width * out_width < 2^30,
+// out_height * out_width < 2^31.
 // Bytes moved: the frame once, at most 4 taps of a pixel (less where it shrinks); 3 * out_height * out_width
 // values written.
 // Order: every value is written once, by one thread; nothing depends on the order of threads.
@@ -50,17 +52,26 @@ __device__ __forceinline__ Colour yuv_to_bgr(const YuvMatrix& matrix, float luma
             clip_colour(grey + matrix.red_v * v)};
 }
 
+// Where a row of the frame begins; the second one is that of its chroma samples.
+struct Line {
+    const unsigned char* pixels;
+    const unsigned char* chroma;
+};
+
+__device__ __forceinline__ Line line_of(const Frame& frame, int y) {
+    return {frame.pixels + y * frame.pitch, frame.chroma + (y >> 1) * frame.chroma_pitch};
+}
+
 template <int Format>
-__device__ __forceinline__ Colour read_pixel(const Frame& frame, int y, int x) {
-    const unsigned char* row = frame.pixels + y * frame.pitch;
+__device__ __forceinline__ Colour read_pixel(const YuvMatrix& yuv, const Line& line, int x) {
     if constexpr (Format == FORMAT_NV12) {
-        const unsigned char* chroma = frame.chroma + (y >> 1) * frame.chroma_pitch + (x & ~1);
-        return yuv_to_bgr(frame.yuv, read_byte(row + x), read_byte(chroma), read_byte(chroma + 1));
+        const unsigned char* chroma = line.chroma + (x & ~1);
+        return yuv_to_bgr(yuv, read_byte(line.pixels + x), read_byte(chroma), read_byte(chroma + 1));
     } else if constexpr (Format == FORMAT_YUYV) {
-        const unsigned char* pair = row + 4ll * (x >> 1);
-        return yuv_to_bgr(frame.yuv, read_byte(pair + 2 * (x & 1)), read_byte(pair + 1), read_byte(pair + 3));
+        const unsigned char* pair = line.pixels + 4ll * (x >> 1);
+        return yuv_to_bgr(yuv, read_byte(pair + 2 * (x & 1)), read_byte(pair + 1), read_byte(pair + 3));
     } else {
-        const unsigned char* pixel = row + static_cast<long long>(x) * (Format == FORMAT_BGRA ? 4 : 3);
+        const unsigned char* pixel = line.pixels + static_cast<long long>(x) * (Format == FORMAT_BGRA ? 4 : 3);
         const Colour colour = {read_byte(pixel), read_byte(pixel + 1), read_byte(pixel + 2)};
         return Format == FORMAT_RGB ? Colour{colour.red, colour.green, colour.blue} : colour;
     }
@@ -71,60 +82,102 @@ __device__ __forceinline__ Colour interpolate(const Colour& low, const Colour& h
             interpolate(low.red, high.red, fraction)};
 }
 
+struct RowTap {
+    Line low, high;
+    float fraction;
+};
+
 template <int Format>
-__device__ Colour sample(const Frame& frame, const LinearTap& y, const LinearTap& x) {
-    const Colour left =
-        interpolate(read_pixel<Format>(frame, y.low, x.low), read_pixel<Format>(frame, y.high, x.low), y.fraction);
-    const Colour right =
-        interpolate(read_pixel<Format>(frame, y.low, x.high), read_pixel<Format>(frame, y.high, x.high), y.fraction);
+__device__ __forceinline__ Colour sample(const YuvMatrix& yuv, const RowTap& y, const LinearTap& x) {
+    const Colour left = interpolate(read_pixel<Format>(yuv, y.low, x.low), read_pixel<Format>(yuv, y.high, x.low),
+                                    y.fraction);
+    const Colour right = interpolate(read_pixel<Format>(yuv, y.low, x.high), read_pixel<Format>(yuv, y.high, x.high),
+                                     y.fraction);
     return interpolate(left, right, x.fraction);
 }
 
-// The same branch for all threads of a launch.
-__device__ Colour sample(int format, const Frame& frame, const LinearTap& y, const LinearTap& x) {
-    switch (format) {
-        case FORMAT_BGR: return sample<FORMAT_BGR>(frame, y, x);
-        case FORMAT_RGB: return sample<FORMAT_RGB>(frame, y, x);
-        case FORMAT_BGRA: return sample<FORMAT_BGRA>(frame, y, x);
-        case FORMAT_NV12: return sample<FORMAT_NV12>(frame, y, x);
-        default: return sample<FORMAT_YUYV>(frame, y, x);
+constexpr int TILE = 32;  // pixels of a block along both axes
+constexpr int ROWS_AT_ONCE = 4;
+
+struct TileTaps {
+    RowTap row[TILE];
+    LinearTap column[TILE];
+};
+
+template <class Value>
+struct Output {
+    Value *blue, *green, *red;  // planes
+    int height, width;
+    Colour mean, scale;
+};
+
+// A column's pixels in every ROWS_AT_ONCE-th row of the tile.
+template <int Format, class Value>
+__device__ __forceinline__ void fill(const YuvMatrix& yuv, const TileTaps& taps, const Output<Value>& out, int x) {
+    const LinearTap column = taps.column[threadIdx.x];
+    const int top = static_cast<int>(blockIdx.y) * TILE;
+    const int rows = min(TILE, out.height - top);
+    for (int row = static_cast<int>(threadIdx.y); row < rows; row += ROWS_AT_ONCE) {
+        const Colour colour = sample<Format>(yuv, taps.row[row], column);
+        const int place = (top + row) * out.width + x;
+        store(out.blue + place, (colour.blue - out.mean.blue) * out.scale.blue);
+        store(out.green + place, (colour.green - out.mean.green) * out.scale.green);
+        store(out.red + place, (colour.red - out.mean.red) * out.scale.red);
     }
 }
 
 template <class Value>
-__device__ void preprocess(const Frame& frame, int format, int height, int width, Value* out, int out_height,
-                           int out_width, const Colour& mean, const Colour& scale, int red_first) {
-    const int x = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-    const int y = static_cast<int>(blockIdx.y * blockDim.y + threadIdx.y);
-    if (x >= out_width || y >= out_height) return;
-    const LinearTap row = linear_tap(y, height, out_height);
-    const LinearTap column = linear_tap(x, width, out_width);
-    const Colour colour = sample(format, frame, row, column);
-    const float blue = (colour.blue - mean.blue) * scale.blue;
-    const float red = (colour.red - mean.red) * scale.red;
-    const long long plane = static_cast<long long>(out_height) * out_width;
-    Value* pixel = out + static_cast<long long>(y) * out_width + x;
-    store(pixel, red_first ? red : blue);
-    store(pixel + plane, (colour.green - mean.green) * scale.green);
-    store(pixel + 2 * plane, red_first ? blue : red);
+__device__ __forceinline__ void preprocess(const Frame& frame, int format, int height, int width,
+                                           const Output<Value>& out, TileTaps& taps) {
+    const int lane = static_cast<int>(threadIdx.x);
+    const int x = static_cast<int>(blockIdx.x) * TILE + lane;
+    if (threadIdx.y == 0) {
+        const LinearTap tap = linear_tap(static_cast<int>(blockIdx.y) * TILE + lane, height, out.height);
+        taps.row[lane] = {line_of(frame, tap.low), line_of(frame, tap.high), tap.fraction};
+    } else if (threadIdx.y == 1) {
+        taps.column[lane] = linear_tap(x, width, out.width);
+    }
+    __syncthreads();
+    if (x >= out.width) return;
+    switch (format) {  // the same for all threads of a launch
+        case FORMAT_BGR: return fill<FORMAT_BGR>(frame.yuv, taps, out, x);
+        case FORMAT_RGB: return fill<FORMAT_RGB>(frame.yuv, taps, out, x);
+        case FORMAT_BGRA: return fill<FORMAT_BGRA>(frame.yuv, taps, out, x);
+        case FORMAT_NV12: return fill<FORMAT_NV12>(frame.yuv, taps, out, x);
+        default: return fill<FORMAT_YUYV>(frame.yuv, taps, out, x);
+    }
 }
 
-extern "C" __global__ void __launch_bounds__(256) preprocess_f32(
+template <class Value>
+__device__ __forceinline__ Output<Value> output_of(Value* out, int height, int width, const Colour& mean,
+                                                   const Colour& scale, int red_first) {
+    const long long plane = static_cast<long long>(height) * width;
+    Value* const last = out + 2 * plane;
+    return {red_first ? last : out, out + plane, red_first ? out : last, height, width, mean, scale};
+}
+
+extern "C" __global__ void __launch_bounds__(TILE * ROWS_AT_ONCE) preprocess_f32(
     const unsigned char* frame, const unsigned char* chroma, long long pitch, long long chroma_pitch, int format,
     int height, int width, float* out, int out_height, int out_width, float mean_blue, float mean_green, float mean_red,
     float scale_blue, float scale_green, float scale_red, int red_first, float luma_offset, float luma_gain,
     float red_v, float green_u, float green_v, float blue_u) {
+    __shared__ TileTaps taps;
     preprocess({frame, chroma, pitch, chroma_pitch, {luma_offset, luma_gain, red_v, green_u, green_v, blue_u}}, format,
-               height, width, out, out_height, out_width, {mean_blue, mean_green, mean_red},
-               {scale_blue, scale_green, scale_red}, red_first);
+               height, width,
+               output_of(out, out_height, out_width, {mean_blue, mean_green, mean_red},
+                         {scale_blue, scale_green, scale_red}, red_first),
+               taps);
 }
 
-extern "C" __global__ void __launch_bounds__(256) preprocess_f16(
+extern "C" __global__ void __launch_bounds__(TILE * ROWS_AT_ONCE) preprocess_f16(
     const unsigned char* frame, const unsigned char* chroma, long long pitch, long long chroma_pitch, int format,
     int height, int width, __half* out, int out_height, int out_width, float mean_blue, float mean_green,
     float mean_red, float scale_blue, float scale_green, float scale_red, int red_first, float luma_offset,
     float luma_gain, float red_v, float green_u, float green_v, float blue_u) {
+    __shared__ TileTaps taps;
     preprocess({frame, chroma, pitch, chroma_pitch, {luma_offset, luma_gain, red_v, green_u, green_v, blue_u}}, format,
-               height, width, out, out_height, out_width, {mean_blue, mean_green, mean_red},
-               {scale_blue, scale_green, scale_red}, red_first);
+               height, width,
+               output_of(out, out_height, out_width, {mean_blue, mean_green, mean_red},
+                         {scale_blue, scale_green, scale_red}, red_first),
+               taps);
 }

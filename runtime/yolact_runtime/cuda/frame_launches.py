@@ -104,8 +104,8 @@ class FrameLaunches:
         numbers = [*spec.mean_bgr, *(1 / std for std in spec.std_bgr)]
         return self._launch(
             "preprocess_f16" if tensor.dtype == np.float16 else "preprocess_f32",
-            (ceil_div(spec.width, 32), ceil_div(spec.height, 8)),
-            (32, 8),
+            (ceil_div(spec.width, 32), ceil_div(spec.height, 32)),
+            (32, 4),
             *planes,
             *pitches,
             np.int32(_FORMATS[layout.format]),

@@ -68,8 +68,8 @@ def run(
     numbers = [np.float32(value) for value in (*MEAN, *(1 / std for std in STD))]
     kernels_of("preprocess")(
         "preprocess_f16" if out.dtype == np.float16 else "preprocess_f32",
-        ((width + 31) // 32, (height + 7) // 8),
-        (32, 8),
+        ((width + 31) // 32, (height + 31) // 32),
+        (32, 4),
         [
             *(frame.pixels, frame.chroma, np.int64(frame.pixels.strides[0]), np.int64(frame.chroma.strides[0])),
             *(np.int32(number) for number in (FORMATS.index(form), *frame.bgr.shape[:2])),

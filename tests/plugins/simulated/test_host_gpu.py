@@ -606,7 +606,7 @@ def test_frames_through_a_graph_are_those_of_the_reference(order: int) -> None:
         )
         frame, out = frame_memory.array((20, 30, 3), np.uint8), out_memory.array((3, 16, 24), np.float32)
         kernel, arguments = module.kernel("preprocess_f32"), preprocess_arguments(frame, out, (16, 24), mean_std)
-        launch = kernel.prepare(LaunchConfig((1, 2, 1), (32, 8, 1)), arguments)
+        launch = kernel.prepare(LaunchConfig((1, 1, 1), (32, 4, 1)), arguments)
         host, found = pinned.host_array((20, 30, 3), np.uint8), back.host_array((3, 16, 24), np.float32)
 
         def enqueue(on: Stream) -> None:
