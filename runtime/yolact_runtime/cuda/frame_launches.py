@@ -30,6 +30,8 @@ _FORMATS = {
 # Arguments of `preprocess` that change with a frame that lies elsewhere.
 _FRAME, _CHROMA, _PITCH, _CHROMA_PITCH = range(4)
 _UNLIMITED_WORDS = np.int64(1 << 62)
+# Of the other outputs, looked at by a block of `candidates_score`; and blocks for all pairs of up to 1024 candidates.
+_VALUES_OF_A_BLOCK, _BLOCKS_OF_OVERLAPS = 8192, 132
 
 
 class FrameLaunches:
@@ -120,28 +122,30 @@ class FrameLaunches:
 
     def _candidates(self) -> list[Launch]:
         model = self._model
-        grid = (max(ceil_div(model.num_priors, 32), 1),)
         variances = map(np.float32, model.manifest.priors.variances)
-        classes = np.int32(model.num_classes + 1)
+        sizes = np.int32(model.num_priors), np.int32(model.num_classes + 1)
+        prototypes, prototype_size = model.prototype_shape[0], math.prod(model.prototype_shape)
+        # Blocks for rows of class logits, and as many as there is work for that look at the other outputs.
+        others = prototype_size + model.num_priors * (prototypes + 4)
+        blocks = max(ceil_div(model.num_priors, 64), 1) + max(ceil_div(others, _VALUES_OF_A_BLOCK), 1)
         score = self._launch(
             f"candidates_score_{model.suffix}",
-            grid,
-            256,
+            (blocks,),
+            128,
             self._arrays["class_logit"],
-            np.int32(model.num_priors),
-            classes,
+            *sizes,
             np.float32(model.settings.score_threshold),
             *self._held("box_regression mask_coefficient prototype"),
-            np.int32(model.prototype_shape[0]),
-            np.int64(math.prod(model.prototype_shape)),
+            np.int32(prototypes),
+            np.int64(prototype_size),
             *self._held("normaliser survivor status"),
         )
         gather = self._launch(
             f"candidates_gather_{model.suffix}",
-            grid,
-            128,
+            (max(ceil_div(model.num_priors, 256), 1),),
+            256,
             *self._held("class_logit box_regression prior normaliser survivor"),
-            classes,
+            *sizes,
             *variances,
             *self._held("candidate_count candidate_prior candidate_xyxy candidate_score"),
             np.int32(model.num_priors),

@@ -56,12 +56,11 @@ def make_raw(rng: np.random.Generator, num_priors: int, classes: int, dtype: npt
     )
 
 
-def run(raw: Raw, threshold: float, capacity: int | None = None, seed: int = 0) -> Found:
+def run(raw: Raw, threshold: float, capacity: int | None = None, seed: int = 0, looking: int = 1) -> Found:
     num_priors, classes = raw.class_logit.shape
     capacity = num_priors if capacity is None else capacity
     suffix = "f16" if raw.class_logit.dtype == np.float16 else "f32"
-    blocks = max(1, -(-num_priors // 32))
-    normaliser, survivor = poisoned((num_priors, 2), np.float32), poisoned(blocks, np.uint32)
+    normaliser, survivor = poisoned((num_priors, 2), np.float32), poisoned(-(-num_priors // 32), np.uint32)
     count, prior = poisoned(1, np.int32), poisoned(capacity, np.int32)
     # As on a device, where every allocation is aligned for a float4: NumPy's are too, but for empty ones.
     xyxy, score = poisoned((capacity, 4), np.float32), poisoned((classes - 1, capacity), np.float32)
@@ -70,14 +69,14 @@ def run(raw: Raw, threshold: float, capacity: int | None = None, seed: int = 0) 
     sizes = (np.int32(num_priors), np.int32(classes), np.float32(threshold))
     kernels(
         f"candidates_score_{suffix}",
-        (blocks,),
-        (256,),
+        (max(1, -(-num_priors // 64)) + looking,),
+        (128,),
         [raw.class_logit, *sizes, *_others(raw), normaliser, survivor, status],
         seed,
     )
-    inputs = (*raw[:3], normaliser, survivor, np.int32(classes), *(np.float32(value) for value in VARIANCES))
+    inputs = (*raw[:3], normaliser, survivor, *sizes[:2], *(np.float32(value) for value in VARIANCES))
     outputs = (count, prior, xyxy, score, np.int32(capacity), status)
-    kernels(f"candidates_gather_{suffix}", (blocks,), (128,), [*inputs, *outputs], seed)
+    kernels(f"candidates_gather_{suffix}", (max(1, -(-num_priors // 256)),), (256,), [*inputs, *outputs], seed)
     n = int(count[0])
     for rest in (prior[n:], xyxy[n:], score[:, n:]):
         assert (np.ascontiguousarray(rest).view(np.uint8) == 0xCD).all()
@@ -197,11 +196,101 @@ def test_a_value_that_is_not_finite_is_reported_wherever_it_is(
     assert run(raw, 0.05, seed=seed % 7).status == NOT_FINITE
 
 
-def test_the_largest_values_are_finite() -> None:
-    raw = make_raw(np.random.default_rng(7), 50, 3, np.float16, 60)
-    for array in (raw.box_regression, raw.mask_coefficient, raw.prototype):
-        array[:] = np.finfo(np.float16).max
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", [name for name in Raw._fields if name != "priors"])
+def test_a_value_that_is_not_finite_is_found_at_every_edge(name: str, dtype: str) -> None:
+    """First and last values, those around vectors of 16 bytes, and those around a piece that a block takes."""
+    rng = np.random.default_rng(10)
+    raw = make_raw(rng, 75, 81, dtype, 60)._replace(
+        mask_coefficient=rng.normal(0, 1, (75, 32)).astype(dtype),
+        prototype=rng.normal(0, 1, (32, 31, 17)).astype(dtype),
+    )
+    assert run(raw, 0.05, looking=2).status == 0
+    values = getattr(raw, name).reshape(-1)
+    piece = 8192 * 4 // values.itemsize
+    edges = {0, 1, 3, 4, 7, 8, 15, 16, 80, 81, 82, 85, 88, 89, values.size // 2 | 1, piece - 1, piece, piece + 1}
+    for place in sorted(edges | {values.size - back for back in (1, 2, 5, 9, 81, 82)}):
+        if place >= values.size:
+            continue
+        before, values[place] = values[place], (np.nan, np.inf, -np.inf)[place % 3]
+        assert run(raw, 0.05, looking=1 + place % 3).status == NOT_FINITE, place
+        values[place] = before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_largest_values_are_finite(dtype: str) -> None:
+    raw = make_raw(np.random.default_rng(7), 50, 21, dtype, 60)
+    for array in (raw.class_logit, raw.box_regression, raw.mask_coefficient, raw.prototype):
+        array[:] = np.finfo(dtype).max
+        array.reshape(-1)[::3] *= -1
     assert run(raw, 0.05).status == 0
+
+
+def _displaced(array: npt.NDArray[Any], elements: int) -> npt.NDArray[Any]:
+    """The same values that many elements behind an address of 16 bytes."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 16 + elements * array.itemsize
+    moved = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    return moved
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("elements", [1, 3])
+def test_outputs_may_lie_anywhere(dtype: str, elements: int) -> None:
+    raw = make_raw(np.random.default_rng(11), 70, 30, dtype, 3)
+    moved = Raw(*(array if array is raw.priors else _displaced(array, elements) for array in raw))
+    aligned, found = run(raw, 0.05), run(moved, 0.05)
+    assert [part.tolist() for part in found[:3]] == [part.tolist() for part in aligned[:3]]
+    for name in ("class_logit", "mask_coefficient", "prototype", "box_regression"):
+        values = getattr(moved, name).reshape(-1)
+        before, values[-1] = values[-1], np.nan
+        assert run(moved, 0.05).status == NOT_FINITE
+        values[-1] = before
+
+
+@examples(40)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([2, 3, 7, 8, 9, 15, 16, 17, 81]),
+    st.sampled_from([1e-30, 0.001, 0.05, 0.3, 0.5, 0.9, 0.999999]),
+    st.sampled_from([1e-7, 1e-4, 0.01, 0.1]),
+)
+def test_priors_beside_the_threshold_are_told_apart(seed: int, classes: int, threshold: float, width: float) -> None:
+    """Rows whose bound is tight: but for one class and the background there is nothing, or something that climbs."""
+    rng = np.random.default_rng(seed)
+    raw = make_raw(rng, 90, classes, np.float32, 0)
+    logit = np.full((90, classes), -200.0)
+    if seed % 2:
+        logit[:] = np.sort(rng.normal(-20, 5, logit.shape), axis=1)
+    logit[:, 0] = rng.choice([0, 30, -40], 90)
+    place = rng.integers(1, classes, 90)
+    logit[range(90), place] = logit[:, 0] + np.log(threshold / (1 - threshold)) + rng.uniform(-width, width, 90)
+    raw.class_logit[:] = logit
+    check(raw, threshold, seed % 7)
+
+
+def test_rows_of_equal_logits() -> None:
+    raw = make_raw(np.random.default_rng(12), 64, 20, np.float32, 0)
+    raw.class_logit[:] = np.repeat([0.0, -5.0, 88.0, 1e30], 16)[:, None]
+    assert len(run(raw, 0.0499).prior) == 64  # every score is 1 / 20
+    assert len(run(raw, 0.0501).prior) == 0
+
+
+def test_a_threshold_below_the_smallest_exponential() -> None:
+    raw = make_raw(np.random.default_rng(13), 40, 3, np.float32, 0)
+    raw.class_logit[:] = [100.0, 0.0, 0.0]  # scores of exp(-100), a number that float32 rounds to 3.8e-44
+    assert len(run(raw, 1e-44).prior) in (0, 40)
+    assert len(run(raw, 1e-40).prior) == 0
+    assert len(run(raw, 0.0).prior) in (0, 40)
+    raw.class_logit[:] = [0.0, -87.0, -87.0]
+    assert len(run(raw, 1e-38).prior) == 40
+
+
+@pytest.mark.parametrize("num_priors", [1, 15, 16, 17, 33, 63, 64, 65, 255, 256, 257])
+def test_blocks_that_are_not_full(num_priors: int) -> None:
+    raw = make_raw(np.random.default_rng(num_priors), num_priors, 9, np.float16, -20)
+    assert check(raw, 0.05, seed=num_priors % 5) == num_priors
 
 
 def test_a_box_without_bounds_is_not_an_error() -> None:

@@ -2,6 +2,7 @@
 // Conversions round to nearest, ties to even, as the intrinsics of the same names do.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -47,3 +48,19 @@ inline __half __float2half_rn(float value) {
 }
 
 inline __half __float2half(float value) { return __float2half_rn(value); }
+
+struct __half2 {
+    __half x, y;
+};
+
+inline float __low2float(__half2 pair) { return __half2float(pair.x); }
+inline float __high2float(__half2 pair) { return __half2float(pair.y); }
+// Rounded to float32 in between, which a product with 0, 1 or another power of two does not notice.
+inline __half2 __hfma2(__half2 a, __half2 b, __half2 c) {
+    return {__float2half_rn(std::fma(__half2float(a.x), __half2float(b.x), __half2float(c.x))),
+            __float2half_rn(std::fma(__half2float(a.y), __half2float(b.y), __half2float(c.y)))};
+}
+inline __half2 __hmax2(__half2 a, __half2 b) {
+    return {__float2half_rn(std::fmax(__half2float(a.x), __half2float(b.x))),
+            __float2half_rn(std::fmax(__half2float(a.y), __half2float(b.y)))};
+}

@@ -51,6 +51,9 @@ struct alignas(16) int4 {
     int x, y, z, w;
 };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
 
 inline uint3 threadIdx, blockIdx, blockDim, gridDim;
 constexpr int warpSize = 32;
@@ -409,3 +412,4 @@ inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
+inline long long min(long long a, long long b) { return a < b ? a : b; }
