@@ -14,10 +14,12 @@ constexpr int MAX_INDEX = 1 << 20;
 
 using Key = unsigned long long;
 
-__device__ __forceinline__ Key make_key(float score, int class_id, int index) {
-    // A score that is not in [0, 1] belongs to a frame whose status says so; its key must be unique all the same.
-    const unsigned bits = min(__float_as_uint(score), 0x3ffffffeu);
-    return static_cast<Key>(bits + 1u) << 34 | static_cast<Key>(MAX_CLASSES - 1 - class_id) << 20 |
+// Ascends with the score, and is never 0. A score that is not in [0, 1] belongs to a frame whose status says so; its
+// key must be unique all the same.
+__device__ __forceinline__ unsigned order_of(float score) { return min(__float_as_uint(score), 0x3ffffffeu) + 1u; }
+
+__device__ __forceinline__ Key make_key(unsigned order, int class_id, int index) {
+    return static_cast<Key>(order) << 34 | static_cast<Key>(MAX_CLASSES - 1 - class_id) << 20 |
            static_cast<Key>(MAX_INDEX - 1 - index);
 }
 
@@ -63,20 +65,47 @@ __device__ __forceinline__ void find_digit(TopStorage& top, int needed) {
     }
 }
 
-// Smallest key that is among the `needed` largest of keys 0 .. count - 1; 1 where there are fewer.
-template <class KeyOf>
-__device__ Key find_bound(const KeyOf& key_of, int count, int needed, TopStorage& top) {
+// Keys 0 .. count - 1, each read once by one thread of the block: the first HELD of a thread stay in its registers.
+template <int HELD, class KeyOf>
+class HeldKeys {
+   public:
+    __device__ __forceinline__ HeldKeys(const KeyOf& key_of, int count)
+        : key_of(key_of), count(count), threads(static_cast<int>(blockDim.x)) {
+        for (int k = 0; k < HELD; ++k) {
+            const int i = static_cast<int>(threadIdx.x) + k * threads;
+            held[k] = i < count ? key_of(i) : 0;
+        }
+    }
+
+    template <class Take>
+    __device__ __forceinline__ void for_each(const Take& take) const {
+        for (int k = 0; k < HELD && k * threads < count; ++k) {
+            if (held[k] != 0) take(held[k]);
+        }
+        for (int i = static_cast<int>(threadIdx.x) + HELD * threads; i < count; i += threads) {
+            const Key key = key_of(i);
+            if (key != 0) take(key);
+        }
+    }
+
+   private:
+    const KeyOf& key_of;
+    int count, threads;
+    Key held[HELD];
+};
+
+// Smallest key that is among the `needed` largest; 1 where there are fewer.
+template <class Keys>
+__device__ __forceinline__ Key find_bound(const Keys& keys, int needed, TopStorage& top) {
     const int tid = static_cast<int>(threadIdx.x);
-    const int threads = static_cast<int>(blockDim.x);
     Key prefix = 0;
     for (int shift = 56; shift >= 0; shift -= 8) {
-        for (int i = tid; i < 256; i += threads) top.histogram[i] = 0;
+        for (int i = tid; i < 256; i += static_cast<int>(blockDim.x)) top.histogram[i] = 0;
         __syncthreads();
-        for (int i = tid; i < count; i += threads) {
-            const Key key = key_of(i);
+        keys.for_each([&](Key key) {
             // Two shifts, because one of 64 bits in the first round would be undefined.
-            if (key != 0 && key >> shift >> 8 == prefix) atomicAdd(&top.histogram[(key >> shift) & 255u], 1);
-        }
+            if (key >> shift >> 8 == prefix) atomicAdd(&top.histogram[(key >> shift) & 255u], 1);
+        });
         __syncthreads();
         if (tid < 32) find_digit(top, needed);
         __syncthreads();
@@ -90,22 +119,22 @@ __device__ Key find_bound(const KeyOf& key_of, int count, int needed, TopStorage
 }
 
 // The `wanted` <= MAX_TOP largest of keys 0 .. count - 1 (or all there are) into top.sorted, largest first; returns how
-// many. The whole block calls it, with a multiple of 32 threads that is at least MAX_TOP.
-template <class KeyOf>
-__device__ int select_top(const KeyOf& key_of, int count, int wanted, TopStorage& top) {
+// many. The whole block calls it, with a multiple of 32 threads.
+template <int HELD, class KeyOf>
+__device__ __forceinline__ int select_top(const KeyOf& key_of, int count, int wanted, TopStorage& top) {
     if (wanted <= 0) return 0;
     const int tid = static_cast<int>(threadIdx.x);
     if (tid == 0) top.count = 0;
-    const Key bound = count > MAX_TOP ? find_bound(key_of, count, wanted, top) : 1;
+    const HeldKeys<HELD, KeyOf> keys(key_of, count);
+    const Key bound = count > MAX_TOP ? find_bound(keys, wanted, top) : 1;
     __syncthreads();
-    for (int i = tid; i < count; i += static_cast<int>(blockDim.x)) {
-        const Key key = key_of(i);
+    keys.for_each([&](Key key) {
         if (key >= bound) top.found[atomicAdd(&top.count, 1)] = key;
-    }
+    });
     __syncthreads();
     const int found = top.count;
-    if (tid < found) {
-        const Key key = top.found[tid];
+    for (int mine = tid; mine < found; mine += static_cast<int>(blockDim.x)) {
+        const Key key = top.found[mine];
         int rank = 0;
         for (int i = 0; i < found; ++i) rank += top.found[i] > key;
         top.sorted[rank] = key;

@@ -155,24 +155,34 @@ class FrameLaunches:
 
     def _per_class(self) -> list[Launch]:
         model, settings = self._model, self._model.settings
-        rows = np.int32(settings.max_instances)
+        common = np.int32(model.num_priors), np.float32(settings.iou_threshold)
+        overlap = self._launch(
+            "fast_nms_overlap",
+            (_BLOCKS_OF_OVERLAPS,),
+            128,
+            *self._held("candidate_xyxy candidate_count"),
+            *common,
+            *self._held("overlap kept_count"),
+        )
         classes = self._launch(
             "fast_nms_class",
             (model.num_classes,),
-            256,
-            *self._held("candidate_score candidate_xyxy candidate_count"),
-            np.int32(model.num_priors),
-            np.float32(settings.iou_threshold),
+            128,
+            *self._held("candidate_score candidate_xyxy candidate_count overlap"),
+            *common,
             np.float32(settings.min_confidence),
             np.int32(settings.top_k),
-            rows,
-            *self._held("kept_score kept_candidate kept_count status"),
+            *self._held("kept_key kept_count status"),
         )
-        kept = self._held("kept_score kept_candidate kept_count candidate_prior candidate_xyxy")
         merge = self._launch(
-            "fast_nms_merge", (1,), 1024, *kept, np.int32(model.num_classes), rows, *self._detections()
+            "fast_nms_merge",
+            (1,),
+            1024,
+            *self._held("kept_key kept_count candidate_prior candidate_xyxy"),
+            np.int32(settings.max_instances),
+            *self._detections(),
         )
-        return [classes, merge]
+        return [overlap, classes, merge]
 
     def _cross_class(self) -> list[Launch]:
         model, settings = self._model, self._model.settings

@@ -204,9 +204,10 @@ def _plan_work(model: FrameModel) -> MemoryPlan:
         plan.add("best_score", (priors,), np.float32)
         plan.add("best_class", (priors,), np.int32)
     else:
-        plan.add("kept_score", (classes, rows), np.float32)
-        plan.add("kept_candidate", (classes, rows), np.int32)
-        plan.add("kept_count", (classes,), np.int32)
+        # A bit for every pair of up to 1024 candidates, and everything that the classes may keep.
+        plan.add("overlap", (min(-(-priors // 32), 32), 1024), np.uint32)
+        plan.add("kept_key", (classes * max(model.settings.top_k, 0),), np.uint64)
+        plan.add("kept_count", (3,), np.int32)
     _, height, width = model.prototype_shape
     if model.mask_iou is not None:
         plan_mask_iou(plan, rows, height, width)

@@ -383,6 +383,10 @@ template <class Value, class Operand>
 Value atomicMax(Value* address, Operand value) {
     return std::exchange(*address, std::max(*address, static_cast<Value>(value)));
 }
+template <class Value, class Operand>
+Value atomicExch(Value* address, Operand value) {
+    return std::exchange(*address, static_cast<Value>(value));
+}
 inline void __threadfence() {}
 template <class Value>
 Value __ldg(const Value* address) {
