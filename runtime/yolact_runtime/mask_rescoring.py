@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from yolact_plugins.driver.ownership import close_after_failure
 from yolact_runtime.backends import Backend, create_backend
-from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from yolact_runtime.backends.onnxruntime import PROVIDERS, OnnxRuntimeBackend
 from yolact_runtime.backends.tensorrt import TARGETS
 from yolact_runtime.cpu.postprocess import MaskIou
 from yolact_runtime.errors import BackendError, BackendUnavailableError
@@ -22,7 +22,6 @@ from yolact_runtime.model.network_outputs import OutputType, check_mask_iou_type
 __all__ = ["MaskRescoring"]
 
 _log = logging.getLogger(__name__)
-_ORT = ("onnxruntime-cuda", "onnxruntime-cpu")
 
 
 class MaskRescoring:
@@ -127,12 +126,15 @@ class MaskRescoring:
 
     def _on_some_backend(self, file: ModelFile) -> Backend:
         """On the model's backend; beside an engine on ONNX Runtime, because the number of masks changes."""
+        if self._backend_name in PROVIDERS:
+            # Not create_backend: on CUDA, too, its inputs and outputs are the host's.
+            return OnnxRuntimeBackend(file, self._backend_name, self._num_threads)
         if self._backend_name not in TARGETS:
             return create_backend(self._backend_name, file, self._num_threads)
         reasons = []
-        for name in _ORT:
+        for name in PROVIDERS:
             try:
-                return create_backend(name, file, self._num_threads)
+                return OnnxRuntimeBackend(file, name, self._num_threads)
             except BackendUnavailableError as error:
                 reasons.append(f"\n  {error}")
         raise BackendUnavailableError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from yolact_plugins.compile.cache import CubinCache
 from yolact_plugins.driver.ownership import close_after_failure, close_all
+from yolact_plugins.errors import KernelCompileError, MissingCubinError, MissingDependencyError
 from yolact_runtime.backends import Backend, DeviceBackend, create_backend
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_runtime.backends.tensorrt import TensorRtBackend
@@ -213,12 +214,15 @@ def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
     shared.hold()
     try:
         network = shared.network
-        if isinstance(network, DeviceBackend) and _is_on_device(network, options):
-            return _device_path(model, network, options, rescoring)
-        if isinstance(network, DeviceBackend):
+        if isinstance(network, DeviceBackend) and not options.cpu_postprocessing:
+            path = _device_path_if_any(model, network, options, rescoring)
+            if path is not None:
+                return path
+        elif isinstance(network, DeviceBackend):
             _log.warning(
                 "%s: the network's outputs are downloaded and post-processed on the CPU, as asked", network.name
             )
+        if isinstance(network, DeviceBackend):
             _check_network(network, manifest)
         predict = None if rescoring is None else rescoring.on_host()
         postprocess = Postprocessor.of(manifest, settings, options.crop_margin, predict)
@@ -230,6 +234,22 @@ def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
 
 def _is_on_device(network: Backend, options: SegmenterOptions) -> bool:
     return isinstance(network, DeviceBackend) and not options.cpu_postprocessing
+
+
+def _device_path_if_any(
+    model: OpenModel, network: DeviceBackend, options: SegmenterOptions, rescoring: MaskRescoring | None
+) -> DevicePath | None:
+    """None where the kernels cannot do it, and the network's outputs have another way: ONNX Runtime has both."""
+    try:
+        path = _device_path(model, network, options, rescoring)
+    except (MissingCubinError, KernelCompileError, MissingDependencyError, UsageError) as error:
+        if not isinstance(network, OnnxRuntimeBackend):
+            raise
+        _log.warning("%s: frames are prepared, and masks made, on the CPU: %s", network.name, error)
+        return None
+    if isinstance(network, OnnxRuntimeBackend):
+        _log.info("%s: frames stay on the GPU, from pixels to masks", network.name)
+    return path
 
 
 def _device_path(

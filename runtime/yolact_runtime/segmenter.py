@@ -40,7 +40,8 @@ _CLOSED = "the segmenter was closed; open the model again"
 class Segmenter:
     """An open model on a backend. Use it as a context manager, or call :meth:`close`.
 
-    With TensorRT the whole way of a frame is on the GPU; with ONNX Runtime what surrounds the network is on the CPU.
+    With TensorRT, and with ONNX Runtime on CUDA beside ``cuda-bindings``, the whole way of a frame is on the GPU; else
+    what surrounds the network is on the CPU: :attr:`postprocessing` says which, and so does ``repr``.
     Thread-safe: calls share the model and nothing else, and every result belongs to its caller.
 
     Attributes:
@@ -287,8 +288,8 @@ class Segmenter:
         """
         if not isinstance(self.frame_path, DevicePath):
             raise BackendError(
-                f"on_device needs an engine and the GPU's post-processing; this segmenter runs on {self.backend_name} "
-                f"with post-processing on the CPU"
+                f"on_device needs an engine, or ONNX Runtime on CUDA, and the GPU's post-processing; this segmenter "
+                f"runs on {self.backend_name} with post-processing on the CPU"
             )
         return self.frame_path.collect_on_device(self.frame_path.start(frame))
 
@@ -308,6 +309,10 @@ class Segmenter:
         for stream in streams:
             stream.end(BackendError(_CLOSED))
         self.frame_path.close()
+
+    def __repr__(self) -> str:
+        manifest, where = self.manifest, "closed" if self._closed else f"post-processing on the {self.postprocessing}"
+        return f"<Segmenter: {manifest.name} ({manifest.precision}) on {self.backend_name}, {where}>"
 
     def __enter__(self) -> Segmenter:
         return self

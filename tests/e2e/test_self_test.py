@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from support.cuda_onnxruntime import CudaOnnxRuntime
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.golden_bundles import PRECISIONS, GoldenBundle, file_of
-from support.host_gpu import host_gpu, share_kernels
+from support.host_gpu import HostDriver, host_gpu, share_kernels
 from support.scenes import Thing, raw_outputs, small_manifest, write_bundle
 from support.tools import needs_tool
 from yolact_export.engine.self_test import try_engine
 from yolact_export.golden import write_golden
+from yolact_plugins.driver.driver import Device
 from yolact_runtime import Segmenter, SegmenterOptions
+from yolact_runtime.backends import onnxruntime_cuda
 from yolact_runtime.commands import run_cli
 from yolact_runtime.errors import BackendError, BundleError, NoGoldenFrameError, SelfTestError
 from yolact_runtime.golden import read_golden
@@ -193,6 +197,23 @@ def test_an_engine_is_tested_with_the_kernels(small: Path, engine: Callable[...,
     on_the_cpu = SegmenterOptions(cpu_postprocessing=True)
     with Segmenter.open(small, options=on_the_cpu, self_test=True) as segmenter:
         assert segmenter.postprocessing == "cpu"
+
+
+@needs_kernels
+def test_onnx_runtime_on_the_gpu_is_tested_with_the_kernels(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    share_kernels(monkeypatch)
+    driver = HostDriver()
+    monkeypatch.setitem(sys.modules, "onnxruntime", CudaOnnxRuntime(driver))  # type: ignore[arg-type]
+    monkeypatch.setattr(onnxruntime_cuda, "_open_device", lambda: Device(driver=driver))
+    with Segmenter.open(small, options=SegmenterOptions(min_confidence=0.99), self_test=True) as segmenter:
+        assert (segmenter.backend_name, segmenter.postprocessing) == ("onnxruntime-cuda", "gpu")
+    assert run_cli.main([str(small), "--self-test", "--backend", "onnxruntime-cuda"]) == 0
+    said = capsys.readouterr()
+    assert "small (fp32) on onnxruntime-cuda, post-processing on the GPU" in said.out + said.err
+    assert "self-test passed (fp32 on onnxruntime-cuda): 2 of 2 instances found" in said.out + said.err
+    assert driver.leaks() == []
 
 
 @needs_kernels

@@ -89,12 +89,20 @@ class OpenedModel:
             )
         return WholeTimer(self.source)
 
+    @property
+    def postprocessing(self) -> str:
+        """``"gpu"`` or ``"cpu"``: where frames are prepared and masks made."""
+        if isinstance(self.source, Segmenter):
+            return self.source.postprocessing
+        return "gpu" if isinstance(self.source, DeviceModel) else "cpu"
+
     def document(self) -> dict[str, Any]:
         """JSON object."""
         return {
             "name": self.manifest.name,
             "precision": self.precision,
             "backend": self.backend,
+            "postprocessing": self.postprocessing,
             "file": self.file.name,
             "size_bytes": self.file.stat().st_size,
             **self.signature,

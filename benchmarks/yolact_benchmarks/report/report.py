@@ -85,7 +85,8 @@ def _verdict(results: Mapping[str, Any]) -> str:
         f"{text(last['precision'])}, {text(last['frames']['name'])} {text(seen)}: "
         f"<strong>{figure(latency['percentiles_ms']['p50'], 'ms')}</strong> a frame "
         f"({figure(latency['median_low_ms'])} to {figure(latency['median_high_ms'])}), "
-        f"{figure(latency['throughput_fps'])} frames a second on {text(last['backend'])}."
+        f"{figure(latency['throughput_fps'])} frames a second on {text(last['backend'])}"
+        f"{_where(results, last)}."
     )
     lines = unstable_lines(results)
     if not lines:
@@ -97,6 +98,14 @@ def _verdict(results: Mapping[str, Any]) -> str:
         f"stable; do not rely on these figures.</p><details><summary>{summary}</summary><ul>{reasons}</ul></details>"
         "</div>"
     )
+
+
+def _where(results: Mapping[str, Any], case: Mapping[str, Any]) -> str:
+    """Where frames were prepared and masks made, of the backend for which that depends on what is installed."""
+    model: Mapping[str, Any] = next((m for m in results["models"] if m["precision"] == case["precision"]), {})
+    if case["backend"] != "onnxruntime-cuda" or "postprocessing" not in model:
+        return ""
+    return f", post-processing on the {model['postprocessing'].upper()}"
 
 
 def _table(one: Table) -> str:

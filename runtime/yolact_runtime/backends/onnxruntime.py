@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the CPU and on CUDA.
+"""ONNX Runtime, on the CPU and on CUDA, with inputs and outputs in host memory.
 
 On the CPU it computes float16 networks in float32, and rounds at few places: what overflows on a GPU does not overflow
 there. Their accuracy and their speed there say nothing about an engine; see :func:`float16_note`.
@@ -7,6 +7,7 @@ there. Their accuracy and their speed there say nothing about an engine; see :fu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from yolact_runtime.model.manifest import METADATA_KEY
 from yolact_runtime.model.model_file import ModelFile
 from yolact_runtime.model.network_outputs import OutputType
 
-__all__ = ["OnnxRuntimeBackend", "float16_note"]
+__all__ = ["PROVIDERS", "OnnxRuntimeBackend", "float16_note", "open_session", "require_provider", "run_options"]
 
 _HOLD_FLOAT16 = frozenset({"fp16", "int8"})
-_PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-cpu": "CPUExecutionProvider"}
+PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-cpu": "CPUExecutionProvider"}
+"""Backend name -> ONNX Runtime's name of what it runs on."""
 
 
 class OnnxRuntimeBackend:
@@ -52,37 +54,9 @@ class OnnxRuntimeBackend:
 
     def __init__(self, model: ModelSource, name: str = "onnxruntime-cpu", num_threads: int = 0) -> None:
         self.name = name
-        runtime = _import_onnxruntime()
-        provider = _PROVIDERS[name]
-        if provider not in runtime.get_available_providers():
-            raise BackendUnavailableError(
-                f"{name}: this build of ONNX Runtime {runtime.__version__} has no {provider}; it has "
-                f"{', '.join(runtime.get_available_providers())}"
-            )
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        # What it would print itself, names of nodes with whatever is in them, is in its exceptions, too.
-        options.log_severity_level = 4
-        # Bytes could be taken for ONNX Runtime's own format, whose tensors nobody looked at.
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        file = model if isinstance(model, ModelFile) else _read(name, path_of(model))
-        if _is_for_tensorrt(file):
-            # ONNX Runtime 1.32 rewrites float16 graphs with Q/DQ into ones that compute something else: the masks of
-            # balloons.pth agreed with those of its float32 network at an AP of 0.10, unfused at 0.93. As they are
-            # written they are slow here, and right.
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-        try:
-            session = runtime.InferenceSession(file.content, options, providers=[provider])
-        except Exception as error:  # ONNX Runtime has no common base class for its errors
-            raise BackendError(
-                f"{name}: ONNX Runtime {runtime.__version__} cannot load {file.path}: {error}"
-            ) from error
-        if session.get_providers()[0] != provider:
-            # ONNX Runtime falls back to the CPU with a log line only; a robot must not be slow in silence.
-            raise BackendUnavailableError(
-                f"{name}: {provider} does not start on this machine (driver or CUDA missing?)"
-            )
-        _forget_model(session)
+        self._begin(open_session(model, name, num_threads))
+
+    def _begin(self, session: Any) -> None:
         self._session: Any = session
         self._input_name: str = session.get_inputs()[0].name
         self.inputs = {entry.name: _output_type(entry) for entry in session.get_inputs()}
@@ -92,19 +66,113 @@ class OnnxRuntimeBackend:
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
         """Run the model; see :class:`yolact_runtime.backends.base.Backend`."""
-        session = self._session
-        if session is None:
-            raise BackendError("the backend was closed; open the model again")
+        session = self._require_open()
         given = tensor.astype(np.float16) if self._is_half else tensor
         try:
             arrays = session.run(list(self.outputs), {self._input_name: given})
         except Exception as error:  # as above
-            raise BackendError(f"{self.name}: the model failed on an input of shape {tensor.shape}: {error}") from error
+            # Whoever keeps the error must not keep the session.
+            del session
+            raise BackendError(
+                f"{self.name}: the model failed on an input of shape {tensor.shape}: {error}"
+            ) from error.with_traceback(None)
         return dict(zip(self.outputs, arrays, strict=True))
 
     def close(self) -> None:
         """Free the session; calls that are running finish first."""
         self._session = None
+
+    def _require_open(self) -> Any:
+        if self._session is None:
+            raise BackendError("the backend was closed; open the model again")
+        return self._session
+
+
+def require_provider(name: str) -> None:
+    """Make sure that ONNX Runtime is here, in a build that has what a backend runs on; whether it starts is open.
+
+    Raises:
+        BackendUnavailableError: It is not installed, or is a build without the provider.
+    """
+    runtime, provider = _import_onnxruntime(), PROVIDERS[name]
+    if provider not in runtime.get_available_providers():
+        raise BackendUnavailableError(
+            f"{name}: this build of ONNX Runtime {runtime.__version__} has no {provider}; it has "
+            f"{', '.join(runtime.get_available_providers())}"
+        )
+
+
+def open_session(
+    model: ModelSource,
+    name: str,
+    num_threads: int,
+    provider_options: Mapping[str, str] | None = None,
+    config: Mapping[str, str] | None = None,
+) -> Any:
+    """Make a session on a backend's provider, and on no other in its place.
+
+    Args:
+        model: As for :class:`OnnxRuntimeBackend`.
+        name: Of the backend.
+        num_threads: CPU threads of one call; 0 leaves the choice to ONNX Runtime.
+        provider_options: Of the provider; see `execution providers`_.
+        config: Further entries of the session's configuration.
+
+    Returns:
+        ``onnxruntime.InferenceSession``.
+
+    Raises:
+        BackendUnavailableError, BackendError: As for :class:`OnnxRuntimeBackend`.
+
+    .. _execution providers: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
+    """
+    require_provider(name)
+    runtime, provider = _import_onnxruntime(), PROVIDERS[name]
+    file = model if isinstance(model, ModelFile) else _read(name, path_of(model))
+    options = _session_options(runtime, file, num_threads)
+    for key, value in (config or {}).items():
+        options.add_session_config_entry(key, value)
+    asked: Any = provider if provider_options is None else (provider, dict(provider_options))
+    if name == "onnxruntime-cuda":
+        _load_cuda(runtime)
+    try:
+        session = runtime.InferenceSession(file.content, options, providers=[asked])
+    except Exception as error:  # ONNX Runtime has no common base class for its errors
+        raise BackendError(f"{name}: ONNX Runtime {runtime.__version__} cannot load {file.path}: {error}") from error
+    if session.get_providers()[0] != provider:
+        # ONNX Runtime falls back to the CPU with a log line only; a robot must not be slow in silence.
+        raise BackendUnavailableError(
+            f"{name}: {provider} does not start on this machine: there is no driver, or ONNX Runtime "
+            f"{runtime.__version__} does not find the CUDA and cuDNN that it was built for "
+            f'(pip install "onnxruntime-gpu[cuda,cudnn]")'
+        )
+    _forget_model(session)
+    return session
+
+
+def run_options(config: Mapping[str, str]) -> Any:
+    """Make ``onnxruntime.RunOptions`` with entries in its configuration, for runs that print nothing."""
+    options = _import_onnxruntime().RunOptions()
+    # As for a session: what it would print is in its exceptions, too.
+    options.log_severity_level = 4
+    for key, value in config.items():
+        options.add_run_config_entry(key, value)
+    return options
+
+
+def _session_options(runtime: Any, file: ModelFile, num_threads: int) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    # What it would print itself, names of nodes with whatever is in them, is in its exceptions, too.
+    options.log_severity_level = 4
+    # Bytes could be taken for ONNX Runtime's own format, whose tensors nobody looked at.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    if _is_for_tensorrt(file):
+        # ONNX Runtime 1.32 rewrites float16 graphs with Q/DQ into ones that compute something else: the masks of
+        # balloons.pth agreed with those of its float32 network at an AP of 0.10, unfused at 0.93. As they are
+        # written they are slow here, and right.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
 
 
 def _output_type(output: Any) -> OutputType:
@@ -151,6 +219,17 @@ def _is_for_tensorrt(model: ModelFile) -> bool:
         # Whatever is wrong with the file, loading it says so.
         return False
     return isinstance(manifest, dict) and manifest.get("precision") == "int8"
+
+
+def _load_cuda(runtime: Any) -> None:
+    """Load the CUDA and cuDNN that pip installed, which lie where no loader looks; since ONNX Runtime 1.21."""
+    try:
+        is_there = find_spec("nvidia.cudnn") is not None
+    except ModuleNotFoundError:
+        is_there = False
+    # Without them it would print that they are missing, which is no fault: the system may have them.
+    if is_there and hasattr(runtime, "preload_dlls"):
+        runtime.preload_dlls()
 
 
 def _import_onnxruntime() -> Any:

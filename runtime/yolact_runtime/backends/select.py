@@ -9,6 +9,7 @@ from functools import partial
 from yolact_plugins.errors import NoDriverError
 from yolact_runtime.backends.base import Backend, BackendFactory, ModelSource
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from yolact_runtime.backends.onnxruntime_cuda import open_on_cuda
 from yolact_runtime.backends.tensorrt import TARGETS, TensorRtBackend
 from yolact_runtime.errors import BackendUnavailableError, NoEngineError, UsageError
 
@@ -18,7 +19,8 @@ _log = logging.getLogger(__name__)
 
 BACKENDS: Mapping[str, BackendFactory] = {
     **{name: partial(TensorRtBackend, name=name) for name in TARGETS},
-    **{name: partial(OnnxRuntimeBackend, name=name) for name in ("onnxruntime-cuda", "onnxruntime-cpu")},
+    "onnxruntime-cuda": open_on_cuda,
+    "onnxruntime-cpu": partial(OnnxRuntimeBackend, name="onnxruntime-cpu"),
 }
 """Factories by name, fastest first: the order in which ``"auto"`` tries them."""
 

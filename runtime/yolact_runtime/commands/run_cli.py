@@ -25,6 +25,7 @@ from yolact_runtime.terminal import Terminal, add_common_options, named_as_optio
 
 if TYPE_CHECKING:
     from yolact_runtime.commands.run_job import RunJob
+    from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["main"]
 
@@ -158,7 +159,7 @@ def _run_job(job: RunJob, options: argparse.Namespace, terminal: Terminal, segme
         signature = signature_document(options.model, segmenter, options.trust_engine)
         terminal.say(
             f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}"
-            f"{signature_words(signature)}"
+            f"{_where(segmenter)}{signature_words(signature)}"
         )
         if options.self_test:
             tested = check_model(segmenter, options)
@@ -168,6 +169,12 @@ def _run_job(job: RunJob, options: argparse.Namespace, terminal: Terminal, segme
             terminal.say(str(tested))
         job.run(segmenter, inputs, signature)
     return True
+
+
+def _where(segmenter: Segmenter) -> str:
+    """Where frames are prepared and masks made, of the one backend for which that depends on what is installed."""
+    place = segmenter.postprocessing.upper()
+    return f", post-processing on the {place}" if segmenter.backend_name == "onnxruntime-cuda" else ""
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ class DevicePath:
         self._buffers: list[DeviceBuffer] = []
         self._constants: dict[str, DeviceArray] = {}
         self._lent_buffers = LentBuffers()
+        self._say = _SayOnce(backend.name)
         device = backend.device
         try:
             device.make_current()
@@ -274,7 +275,7 @@ class DevicePath:
             return self._add_slot()
 
     def _add_slot(self) -> FrameSlot:
-        slot = FrameSlot(self._backend, self.model, self._kernels, self._constants)
+        slot = FrameSlot(self._backend, self.model, self._kernels, self._constants, self._say)
         self._slots.append(slot)
         return slot
 
@@ -294,6 +295,19 @@ class DevicePath:
                 f"the mask-IoU network returned {predicted.shape} for {count} masks, or values that are not finite"
             )
         return predicted[np.arange(count), class_id]
+
+
+class _SayOnce:
+    """What is true of all slots is logged by the first one; holds nothing of the path."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._said: set[str] = set()
+
+    def __call__(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            _log.info("%s: %s", self._name, sentence)
 
 
 def _as_camera_frame(frame: Any, bit_depth: int | None) -> CameraFrame:

@@ -53,6 +53,7 @@ class FrameSlot:
         model: Of the frames.
         kernels: Loaded on the backend's device.
         constants: Of the model, there; see :class:`yolact_runtime.cuda.frame_launches.FrameLaunches`.
+        say: Takes what is true of all slots, in a sentence for the log.
 
     Raises:
         CudaOutOfMemoryError: The GPU is full.
@@ -67,9 +68,14 @@ class FrameSlot:
     """
 
     def __init__(
-        self, backend: DeviceBackend, model: FrameModel, kernels: DeviceKernels, constants: Mapping[str, DeviceArray]
+        self,
+        backend: DeviceBackend,
+        model: FrameModel,
+        kernels: DeviceKernels,
+        constants: Mapping[str, DeviceArray],
+        say: Callable[[str], None] = _log.info,
     ) -> None:
-        self._model, self._kernels, self._constants = model, kernels, constants
+        self._model, self._kernels, self._constants, self._say = model, kernels, constants, say
         self.input_name = model.input_name
         self._device: Device = backend.device
         self._device.make_current()
@@ -197,7 +203,7 @@ class FrameSlot:
     @property
     def uses_graphs(self) -> bool:
         """Frames are launches of a graph, or will be."""
-        return self._uses_graphs
+        return self._uses_graphs and (not self._was_run or self._context.is_capturable(self.stream))
 
     def close(self) -> None:
         """Wait for what is under way, and give everything back."""
@@ -326,7 +332,7 @@ class FrameSlot:
     def _capture(self, name: str, enqueue: Any) -> None:
         if not self._context.is_capturable(self.stream):
             self._uses_graphs = False
-            _log.info("this engine cannot be captured into a CUDA graph; its kernels are launched one by one")
+            self._say("this network cannot be captured into a CUDA graph; its kernels are launched one by one")
             return
         try:
             self._graphs[name] = Graph(self.stream, enqueue)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.cuda_onnxruntime import CudaOnnxRuntime
 from support.device_network import replay, tensor_specs
 from support.fake_tensorrt import FakeTensorRt, add_engine, put_in_place
 from support.host_gpu import HostDriver, host_gpu, share_kernels
@@ -27,7 +29,10 @@ from yolact_benchmarks.measure.opened_model import choose_precisions, open_model
 from yolact_benchmarks.measure.request import BenchRequest
 from yolact_benchmarks.peers.peer_networks import PeerMissingError
 from yolact_benchmarks.peers.peers import Peer, measure_peers
+from yolact_plugins.driver.driver import Device
+from yolact_plugins.errors import CudaUnavailableError
 from yolact_runtime import Segmenter, SegmenterOptions
+from yolact_runtime.backends import onnxruntime_cuda
 from yolact_runtime.backends.tensorrt import TensorRtBackend
 from yolact_runtime.errors import BackendError, UsageError
 from yolact_runtime.model.bundle import Bundle, open_bundle
@@ -89,6 +94,33 @@ def test_stages_are_timed_inside_of_one_graph(bundle: Path, engine: FakeTensorRt
         timer = model.timer()
         for _ in range(3):
             assert all(timer.time(FRAME).stage_ms[name] == 1 for name in DEVICE_STAGES)
+
+
+def test_onnx_runtime_on_the_gpu_is_timed_launch_by_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be captured, which a slot knows from its first frame on."""
+    share_kernels(monkeypatch)
+    driver = HostDriver()
+    monkeypatch.setitem(sys.modules, "onnxruntime", CudaOnnxRuntime(driver))  # type: ignore[arg-type]
+    monkeypatch.setattr(onnxruntime_cuda, "_open_device", lambda: Device(driver=driver))
+    folder = write_bundle(tmp_path / "ort.bundle", THINGS)
+    model = open_model(BenchRequest(folder, num_threads=1), "onnxruntime-cuda", None)
+    assert (model.document()["backend"], model.document()["postprocessing"]) == ("onnxruntime-cuda", "gpu")
+    timer = model.timer(3)
+    for _ in range(3):
+        times = timer.time(FRAME)
+        assert times.num_instances == 3
+        assert all(times.stage_ms[name] == 1 for name in DEVICE_STAGES)
+    model.close()
+    assert driver.leaks() == []
+    monkeypatch.setattr(onnxruntime_cuda, "_open_device", no_device)
+    model = open_model(BenchRequest(folder, num_threads=1), "onnxruntime-cuda", None)
+    assert model.document()["postprocessing"] == "cpu"
+    assert model.timer(3).time(FRAME).num_instances == 3
+    model.close()
+
+
+def no_device() -> Device:
+    raise CudaUnavailableError("none")
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 30])

@@ -89,6 +89,22 @@ def test_an_unstable_measurement_cannot_be_overlooked() -> None:
     assert "others <were> busy" in callout.text
 
 
+@pytest.mark.parametrize(
+    ("backend", "where", "said"),
+    [
+        ("onnxruntime-cuda", {"postprocessing": "gpu"}, "on onnxruntime-cuda, post-processing on the GPU."),
+        ("onnxruntime-cuda", {"postprocessing": "cpu"}, "on onnxruntime-cuda, post-processing on the CPU."),
+        ("onnxruntime-cuda", {}, "on onnxruntime-cuda."),  # a record of an earlier release
+        ("onnxruntime-cpu", {"postprocessing": "cpu"}, "on onnxruntime-cpu."),
+    ],
+)
+def test_the_verdict_says_where_masks_were_made_if_that_depends(backend: str, where: dict[str, str], said: str) -> None:
+    record = bench_record({("fp32", 1): steady_ms(1)})
+    record["results"]["models"][0] |= {"backend": backend, **where}
+    record["results"]["cases"][0]["backend"] = backend
+    assert said in draw_bench_report(record)
+
+
 def test_what_the_machine_does_not_tell_is_named_for_people() -> None:
     fields = [field.name for field in dataclasses.fields(MachineSample) if field.name != "seconds"]
     record = bench_record({("fp32", 1): steady_ms(1)})
