@@ -32,6 +32,9 @@ _FRAME, _CHROMA, _PITCH, _CHROMA_PITCH = range(4)
 _UNLIMITED_WORDS = np.int64(1 << 62)
 # Of the other outputs, looked at by a block of `candidates_score`; and blocks for all pairs of up to 1024 candidates.
 _VALUES_OF_A_BLOCK, _BLOCKS_OF_OVERLAPS = 8192, 132
+# A warp for each strip of a usual frame, and as many writers as keep a bus busy: more would only look whether there is
+# something for them, which costs more than a small frame itself.
+_BLOCKS_OF_RUNS, _BLOCKS_OF_RESULTS = 128, 32
 
 
 class FrameLaunches:
@@ -274,7 +277,7 @@ class FrameLaunches:
         return [
             self._launch(
                 "mask_runs_write",
-                (self._memory.filling_blocks,),
+                (min(self._memory.filling_blocks, _BLOCKS_OF_RUNS),),
                 256,
                 *self._held("arena window offset detection_count plan task_runs"),
                 np.int32(self._layout.height),
@@ -286,7 +289,7 @@ class FrameLaunches:
     def _results(self) -> Launch:
         return self._launch(
             "mask_results",
-            (self._kernels.device.num_multiprocessors,),
+            (min(self._kernels.device.num_multiprocessors, _BLOCKS_OF_RESULTS),),
             256,
             *self._held("results host_results"),
             np.int32(self._arrays["results"].num_bytes),
