@@ -23,7 +23,8 @@
 // Limits: top_k, max_instances <= 256; capacity <= 2^20; C - 1 <= 16384; else status gets LIMIT and the count is 0.
 //
 // Kernels:
-//     fast_nms_overlap      grid: 132; block: 128. A warp for 32 x 32 candidates on or above the diagonal. Also zeroes
+//     fast_nms_overlap      grid: ceil(w (w + 1) / 8) with w = ceil(min(capacity, 1024) / 32), at least 1; block: 128.
+//                           A warp for 32 x 32 candidates on or above the diagonal. Also zeroes
 //                           the first two of kept_count. Shared memory: none.
 //     fast_nms_class        grid: C - 1; block: 128. A thread for a candidate: its bits, and the scores of those who
 //                           hide it. Where more than top_k are listed, first the bound of the top_k best. Where

@@ -30,8 +30,8 @@ _FORMATS = {
 # Arguments of `preprocess` that change with a frame that lies elsewhere.
 _FRAME, _CHROMA, _PITCH, _CHROMA_PITCH = range(4)
 _UNLIMITED_WORDS = np.int64(1 << 62)
-# Of the other outputs, looked at by a block of `candidates_score`; and blocks for all pairs of up to 1024 candidates.
-_VALUES_OF_A_BLOCK, _BLOCKS_OF_OVERLAPS = 8192, 132
+# Of the other outputs, looked at by a block of `candidates_score`; and candidates whose overlaps are kept as bits.
+_VALUES_OF_A_BLOCK, _COMPARED = 8192, 1024
 # A warp for each strip of a usual frame, and as many writers as keep a bus busy: more would only look whether there is
 # something for them, which costs more than a small frame itself.
 _BLOCKS_OF_RUNS, _BLOCKS_OF_RESULTS = 128, 32
@@ -159,9 +159,10 @@ class FrameLaunches:
     def _per_class(self) -> list[Launch]:
         model, settings = self._model, self._model.settings
         common = np.int32(model.num_priors), np.float32(settings.iou_threshold)
+        words = max(ceil_div(min(model.num_priors, _COMPARED), 32), 1)
         overlap = self._launch(
             "fast_nms_overlap",
-            (_BLOCKS_OF_OVERLAPS,),
+            (ceil_div(words * (words + 1), 8),),
             128,
             *self._held("candidate_xyxy candidate_count"),
             *common,

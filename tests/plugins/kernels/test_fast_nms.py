@@ -77,7 +77,9 @@ def _per_class(
     floor, top_k, rows = np.float32(options.min_confidence), np.int32(options.top_k), np.int32(options.max_instances)
     shared = (np.int32(capacity), np.float32(options.iou_threshold))
     boxes = (given_.xyxy, given_.num_candidates)
-    kernels("fast_nms_overlap", (132,), (128,), [*boxes, *shared, overlap, kept_count], seed)
+    words = max(-(-min(capacity, 1024) // 32), 1)
+    grid = (-(-words * (words + 1) // 8),)
+    kernels("fast_nms_overlap", grid, (128,), [*boxes, *shared, overlap, kept_count], seed)
     inputs = [given_.score, *boxes, overlap, *shared, floor, top_k, kept_key, kept_count, out[-1]]
     for _ in range(repeats):
         kernels("fast_nms_class", (classes,), (128,), inputs, seed)
