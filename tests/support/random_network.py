@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from yolact_runtime.model.manifest import METADATA_KEY, Manifest
+from yolact_runtime.model.manifest import METADATA_KEY, Manifest, NetworkDtypes
 
 __all__ = ["random_network"]
 
@@ -67,6 +67,8 @@ def random_network(
     image = helper.make_tensor_value_info("image", kind, [batch, 3, height, width])
     graph = helper.make_graph(nodes, "random", [image], declared, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    helper.set_model_props(model, {METADATA_KEY: dataclasses.replace(manifest, artefacts={}).to_json()})
+    name = np.dtype(dtype).name
+    stated = dataclasses.replace(manifest, artefacts={}, dtypes=NetworkDtypes(input=name, outputs=name))
+    helper.set_model_props(model, {METADATA_KEY: stated.to_json()})
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())

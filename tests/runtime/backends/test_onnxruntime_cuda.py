@@ -261,7 +261,7 @@ def refuse(patch: pytest.MonkeyPatch, error: Exception) -> None:
 
 
 def no_kernels(patch: pytest.MonkeyPatch, error: Exception) -> None:
-    def kernels(*_: object) -> None:
+    def kernels(*_: object, **_named: object) -> None:
         raise error
 
     patch.setattr("yolact_runtime.opening.DeviceKernels", kernels)
