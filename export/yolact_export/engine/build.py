@@ -34,6 +34,8 @@ from yolact_runtime.backends.cuda_driver import Gpu, find_gpu
 from yolact_runtime.backends.engine_file import machine_facts
 from yolact_runtime.backends.tensorrt_library import LogLine, TensorRtLibrary, load_tensorrt
 from yolact_runtime.model.engine_name import engine_name
+from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.network_outputs import RawOutputs
 
 __all__ = ["LOG_TAIL", "BuiltEngine", "TimingCaches", "build_engine", "check_model"]
 
@@ -43,6 +45,7 @@ _OUT_OF_MEMORY = ("outofmemory", "out of memory", "bad_alloc", "insufficient mem
 _WORKSPACE = "workspace"
 # Quantised values above 127 would be clipped, with a warning only.
 _UINT8 = "Defaulting to INT8 instead"
+_DTYPES = {"FLOAT": "float32", "HALF": "float16"}
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,9 @@ def build_engine(
         timing_caches: Where earlier timings of this device are; None to keep none.
 
     Raises:
-        EngineBuildError: TensorRT refuses the model or fails.
+        EngineBuildError: TensorRT refuses the model or fails; or its tensors have other types than the manifest states.
         EngineMemoryError: TensorRT ran out of memory.
+        ManifestError: `manifest_json` is none.
         MissingDependencyError, BackendUnavailableError: TensorRT, or the GPU it needs, is not here.
         UsageError: This TensorRT cannot do what was asked for.
     """
@@ -130,6 +134,7 @@ def build_engine(
     with library.listen(log):
         builder = library.module.Builder(library.logger)
         network = _parse(library, builder, model, log)
+        _require_dtypes(network, manifest_json)
         network.name = name
         return _build(library, builder, network, options, facts, log, on_progress, timing_caches)
 
@@ -199,6 +204,21 @@ def _parse(library: TensorRtLibrary, builder: Any, model: bytes, log: _Log) -> A
             f"Quantise to INT8 with zero point 0: yolact-export CHECKPOINT --int8"
         )
     return network
+
+
+def _require_dtypes(network: Any, manifest_json: str) -> None:
+    """The types that the manifest states are those that the engine will have; what else it puts out is ignored."""
+    stated = Manifest.from_json(manifest_json, "the manifest inside the network").dtypes
+    found = [("input", network.get_input(i), stated.input) for i in range(network.num_inputs)]
+    outputs = [network.get_output(i) for i in range(network.num_outputs)]
+    found += [("output", tensor, stated.outputs) for tensor in outputs if tensor.name in RawOutputs._fields]
+    for kind, tensor, wanted in found:
+        name = getattr(tensor.dtype, "name", "")
+        if _DTYPES.get(name) != wanted:
+            raise EngineBuildError(
+                f'the {kind} "{tensor.name}" is {_DTYPES.get(name, name)}, and the manifest inside the network says '
+                f"{wanted}: no engine of it would be opened. Export the checkpoint again"
+            )
 
 
 def _add_profile(builder: Any, network: Any, config: Any, max_batch: int) -> None:

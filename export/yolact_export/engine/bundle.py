@@ -35,7 +35,7 @@ from yolact_runtime.model.bundle import (
     artefact_path,
     read_manifest,
 )
-from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest
+from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest, NetworkDtypes
 from yolact_runtime.model.onnx_metadata import metadata_of
 
 __all__ = ["ENGINE_PRECISIONS", "Seal", "WrittenEngine", "build_engines", "engine_precisions"]
@@ -251,6 +251,14 @@ def _read_model(source: _Source) -> tuple[bytes, str]:
     metadata = metadata_of(model, source.path)
     if METADATA_KEY not in metadata:
         raise EngineBuildError(f"{source.path} carries no manifest to put into the engine; export the checkpoint again")
+    inside = Manifest.from_json(metadata[METADATA_KEY], str(source.path)).dtypes
+    listed = source.artefact.dtypes or NetworkDtypes()
+    if inside != listed:
+        # The engine would be listed with the one and say the other of itself, so that nothing would open it.
+        raise BundleError(
+            f"{source.path}: its input and outputs are {listed.input} and {listed.outputs} in the bundle's manifest, "
+            f"{inside.input} and {inside.outputs} in the network itself; copy the folder again, or export again"
+        )
     return model, metadata[METADATA_KEY]
 
 

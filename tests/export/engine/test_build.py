@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +23,7 @@ from yolact_export.graph.export import ExportOptions, export_network
 from yolact_runtime.backends.tensorrt_library import TensorRtLibrary, load_tensorrt
 from yolact_runtime.errors import BackendUnavailableError, ManifestError
 from yolact_runtime.model.engine_name import manifest_from_name
+from yolact_runtime.model.manifest import NetworkDtypes
 
 MANIFEST = small_manifest(class_names=("Straßenbahn", "cat"))
 
@@ -35,6 +37,22 @@ def test_the_manifest_is_in_the_engine() -> None:
     start = plan.index(b'{"name"')
     document, _ = json.JSONDecoder().raw_decode(plan[start : start + 4096].decode("ascii", "replace"))
     assert manifest_from_name(json.dumps(document), "engine") == MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        (NetworkDtypes("float16", "float32"), 'the input "image" is float32, and .* says float16'),
+        (NetworkDtypes("float32", "float16"), 'the output "prototype" is float32, and .* says float16'),
+    ],
+    ids=["input", "output"],
+)
+def test_a_network_whose_manifest_states_other_types_is_refused(stated: NetworkDtypes, message: str) -> None:
+    """The engine would have the network's types and the manifest's words, so that no runtime would open it."""
+    model = small_graph("fp32")
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "prototype"
+    with pytest.raises(EngineBuildError, match=message):
+        build(model.SerializeToString(), replace(MANIFEST, dtypes=stated).to_json())
 
 
 def test_two_builds_are_equal_byte_for_byte() -> None:

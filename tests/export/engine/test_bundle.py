@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from yolact_runtime.model.bundle import (
     read_manifest,
 )
 from yolact_runtime.model.kernel_folder import bundle_kernels
-from yolact_runtime.model.manifest import Artefact
+from yolact_runtime.model.manifest import Artefact, NetworkDtypes
 from yolact_runtime.model.manifest_signature import encode_record
 
 RTX = EngineOptions("rtx")
@@ -271,6 +272,24 @@ def test_a_network_that_was_exchanged_is_not_built(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="not the file the manifest describes"):
         build_engines(bundle, None, RTX)
     assert names(bundle) == [MANIFEST_NAME, "model.fp32.onnx"]
+
+
+@pytest.mark.parametrize("listed", [NetworkDtypes("float16", "float16"), NetworkDtypes("float32", "float16")])
+def test_no_engine_is_built_where_the_bundle_contradicts_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: NetworkDtypes
+) -> None:
+    bundle = write_engine_bundle(tmp_path / "b", ("fp16",))
+    manifest, name = read_manifest(bundle), "model.fp16.onnx"
+    entry = replace(manifest.artefacts[name], dtypes=listed)
+    (bundle / MANIFEST_NAME).write_text(replace(manifest, artefacts={name: entry}).to_json(), encoding="utf-8")
+    before = names(bundle)
+    monkeypatch.setattr(engine_bundle, "build_in_process", lambda *_: pytest.fail("built"))
+    message = (
+        rf"input and outputs are {listed.input} and {listed.outputs} in the bundle's manifest, float32 and float32"
+    )
+    with pytest.raises(BundleError, match=message):
+        build_engines(bundle, None, RTX)
+    assert names(bundle) == before
 
 
 def test_a_failed_build_leaves_the_bundle_as_it_was(tmp_path: Path) -> None:
