@@ -72,8 +72,11 @@ class HostNetwork:
         return HostContext(self)
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Outputs:
-        self.inputs.append(tensor.copy())
-        return self.function(tensor)
+        (image,) = (spec for spec in self.tensors if spec.is_input)
+        given = tensor.astype(image.dtype)
+        self.inputs.append(given)
+        outputs = self.function(given)
+        return {spec.name: outputs[spec.name].astype(spec.dtype) for spec in self.tensors if not spec.is_input}
 
     def close(self) -> None:
         assert self.num_contexts == 0
