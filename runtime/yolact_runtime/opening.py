@@ -133,7 +133,7 @@ def open_model(
         try:
             manifest = _manifest_of(network, files, options)
             # Before anything is made in the size that the manifest claims.
-            _check_network(network, manifest)
+            _check_network(network, manifest, is_of_a_file=True)
             if files.mask_iou is not None and options.mask_rescoring:
                 mask_iou = MaskRescoring(files.mask_iou, network.name, options.num_threads, manifest)
                 # Whatever is wrong with it is said now.
@@ -179,8 +179,14 @@ def _require_same_dtypes(files: ModelFiles, manifest: Manifest, inside: Manifest
             )
 
 
-def _check_network(network: Backend, manifest: Manifest) -> None:
+def _check_network(network: Backend, manifest: Manifest, is_of_a_file: bool = False) -> None:
     """Hold what a network declares of its tensors against the manifest.
+
+    Args:
+        network: The network.
+        manifest: Of the model.
+        is_of_a_file: It was loaded from the very file whose dtypes the manifest states; a backend that somebody made
+            and gave has its own.
 
     Raises:
         OutputError: They differ.
@@ -195,7 +201,8 @@ def _check_network(network: Backend, manifest: Manifest) -> None:
         return
     check_input_type(inputs, manifest)
     check_output_types(outputs, manifest)
-    check_declared_dtypes(inputs, outputs, manifest)
+    if is_of_a_file:
+        check_declared_dtypes(inputs, outputs, manifest)
 
 
 def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:

@@ -23,6 +23,7 @@ from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions
 from yolact_runtime.backends import DeviceBackend, FakeBackend
 from yolact_runtime.errors import BackendError, FrameError, OutputError, UsageError
 from yolact_runtime.masks.instances import Instances
+from yolact_runtime.model.manifest import NetworkDtypes
 from yolact_runtime.model.network_outputs import RawOutputs
 
 pytestmark = needs_tool("g++")
@@ -478,6 +479,16 @@ def test_the_cpu_is_used_only_when_asked_and_it_is_said(
     assert not caplog.records
     both = pair([scene()], dataclasses.replace(PICTURES, cpu_postprocessing=True))
     assert "post-processed on the CPU, as asked" in caplog.text
+    both.check(FRAME)
+
+
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_a_network_of_ones_own_says_its_dtypes_itself(pair: Callable[..., Pair], on_cpu: bool) -> None:
+    """The manifest states those of the file that it was read of, which this network did not come from."""
+    options = dataclasses.replace(PICTURES, cpu_postprocessing=on_cpu)
+    both = pair([scene()], options, dtype=np.float16, input_dtype=np.float16)
+    assert both.gpu.manifest.dtypes == NetworkDtypes("float32", "float32")
+    assert both.gpu.postprocessing == ("cpu" if on_cpu else "gpu")
     both.check(FRAME)
 
 
