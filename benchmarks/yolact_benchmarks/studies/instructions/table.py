@@ -24,6 +24,7 @@ RUNS = r"mask_(runs|results)"
 """Whatever makes runs of bits and takes them to where the host reads them, by the beginnings of the kernels' names."""
 BITS_AND_RUNS = rf"mask_bits|{RUNS}"
 AFTER_THE_NETWORK = r"(?!preprocess)"
+_ALL = ""
 _ISSUED, _OF_A_WARP = 1, 3
 HEADERS = {
     "instructions": "| GPU | scene | after the network: before | after | fewer | runs: before | after | fewer "
@@ -39,7 +40,7 @@ STAGES = {
     "windows and probabilities": "mask_(layout|soft)",
     "bits": "mask_bits",
     "runs": RUNS,
-    "all after the network": AFTER_THE_NETWORK,
+    "**all kernels**": _ALL,
 }
 GPUS = {
     "sm_75": (40, 1.59),
@@ -98,10 +99,16 @@ def kernel_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
 
 
 def time_rows(records: list[Record]) -> list[str]:
-    """A line for each stage: what it issues, and the time that follows, of the latest record; last the earlier sum."""
+    """A line for each stage: what it executes, and the time that follows, of the latest record; last the earlier sum."""
     before, after = (_rows(records, label) for label in ("before", "after"))
     lines = [_stage_row(stage, after or before, kernels) for stage, kernels in STAGES.items()]
-    return [*lines, _stage_row("the same before", before, AFTER_THE_NETWORK)] if after else lines
+    return [*lines, _stage_row(f"all kernels, {_commit(records)}", before, _ALL)] if after else lines
+
+
+def _commit(records: list[Record]) -> str:
+    """The words of a table for the version that the record with the label "before" is of."""
+    (commit,) = (each["results"]["commit"] for each in records if each["results"]["label"] == "before")
+    return f"before (commit {commit})"
 
 
 def _stage_row(stage: str, rows: dict[tuple[str, int, float], dict[str, Any]], kernels: str) -> str:

@@ -330,14 +330,14 @@ def test_times_are_those_of_the_latest_record_with_the_total_of_the_earlier_one(
         {"arch": arch, "objects": 100, "area": 0.025, "kernels": {"mask_bits": [1, issued, 0, longest, 0]}}
         for arch, issued, longest in (("sm_90", 1_045_440, 990), ("sm_87", 832_000, 100))
     ]
-    before = {"results": {"label": "before", "rows": rows}}
+    before = {"results": {"label": "before", "commit": "51b3172", "rows": rows}}
     lines = time_rows([before])
     # 1,045,440 / (132 * 4) / 1.98 GHz = 1 µs, and 4 * 990 / 1.98 GHz = 2 µs; 832,000 / (16 * 4) / 1.3 GHz = 10 µs.
     assert lines[4] == "| bits | 1.05 M | 2.0 µs | 10 µs | - | - | - |"
-    assert lines[-1] == "| all after the network | 1.05 M | 2.0 µs | 10 µs | - | - | - |"
+    assert lines[-1] == "| **all kernels** | 1.05 M | 2.0 µs | 10 µs | - | - | - |"
     later = {
         "results": {"label": "after", "rows": [{**row, "kernels": {"mask_bits": [1, 2000, 0, 495, 0]}} for row in rows]}
     }
     lines = time_rows([before, later])
-    assert lines[-2] == "| all after the network | 2.0 k | 1.0 µs | 1.5 µs | - | - | - |"
-    assert lines[-1] == "| the same before | 1.05 M | 2.0 µs | 10 µs | - | - | - |"
+    assert lines[-2] == "| **all kernels** | 2.0 k | 1.0 µs | 1.5 µs | - | - | - |"
+    assert lines[-1] == "| all kernels, before (commit 51b3172) | 1.05 M | 2.0 µs | 10 µs | - | - | - |"
