@@ -32,6 +32,8 @@ __all__ = ["PROVIDERS", "OnnxRuntimeBackend", "float16_note", "open_session", "r
 _HOLD_FLOAT16 = frozenset({"fp16", "int8"})
 PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-cpu": "CPUExecutionProvider"}
 """Backend name -> ONNX Runtime's name of what it runs on."""
+# Of providers that the plain package lacks; both packages have one folder.
+_PACKAGES = {"onnxruntime-cuda": ". Type: pip uninstall onnxruntime; pip install onnxruntime-gpu"}
 
 
 class OnnxRuntimeBackend:
@@ -98,7 +100,7 @@ def require_provider(name: str) -> None:
     if provider not in runtime.get_available_providers():
         raise BackendUnavailableError(
             f"{name}: this build of ONNX Runtime {runtime.__version__} has no {provider}; it has "
-            f"{', '.join(runtime.get_available_providers())}"
+            f"{', '.join(runtime.get_available_providers())}{_PACKAGES.get(name, '')}"
         )
 
 

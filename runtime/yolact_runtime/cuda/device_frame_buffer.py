@@ -63,8 +63,9 @@ class DeviceFrameBuffer(FrameBuffer):
             self._require(self._memory)
             if self._in_flight:
                 raise FrameError(
-                    "this frame buffer was given again while its frame before is still on its way, and was probably "
-                    "overwritten meanwhile: use as many buffers as frames_in_flight in turn, or wait for the result"
+                    "this frame buffer was given again while its last frame is still being processed, and that frame "
+                    "was probably overwritten: use as many buffers as frames_in_flight, one after the other, or wait "
+                    "for the result"
                 )
             self._buffer.hold()
             self._in_flight = True

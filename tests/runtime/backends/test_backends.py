@@ -125,7 +125,8 @@ def test_cuda_without_the_provider_says_so(model: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(
         BackendUnavailableError,
-        match=r"onnxruntime-cuda: this build of ONNX Runtime .* has no CUDAExecutionProvider; it has CPUExecution",
+        match=r"onnxruntime-cuda: this build of ONNX Runtime .* has no CUDAExecutionProvider; it has CPUExecution.*"
+        r"pip install onnxruntime-gpu$",
     ):
         OnnxRuntimeBackend(model, "onnxruntime-cuda")
     assert create_backend("auto", model).name == "onnxruntime-cpu"

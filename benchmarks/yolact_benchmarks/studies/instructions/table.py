@@ -99,7 +99,7 @@ def kernel_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
 
 
 def time_rows(records: list[Record]) -> list[str]:
-    """A line for each stage: what it executes, and the time that follows, of the latest record; last the earlier sum."""
+    """A line for each stage: what it executes and the time that follows, of the latest record; last the earlier sum."""
     before, after = (_rows(records, label) for label in ("before", "after"))
     lines = [_stage_row(stage, after or before, kernels) for stage, kernels in STAGES.items()]
     return [*lines, _stage_row(f"all kernels, {_commit(records)}", before, _ALL)] if after else lines
