@@ -118,5 +118,5 @@ class CandidateJudge:
             # It is not the outputs.
             return found
         lost = f"{found.judgement.worst:.2f} points are lost" if found.is_sound else "they are not finite"
-        why = f"in float16 {lost}, in float32 {other.judgement.worst:.2f} points, and {self.aim:g} may be"
+        why = f"in float16 {lost}; in float32 {other.judgement.worst:.2f} points are lost, {self.aim:g} allowed"
         return dataclasses.replace(other, half=dataclasses.replace(single, float32_outputs=why))
