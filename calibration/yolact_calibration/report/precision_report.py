@@ -286,13 +286,16 @@ def _inputs_and_outputs(variants: Sequence[Mapping[str, Any]]) -> str:
         Column("Input", is_number=False),
         Column("Outputs", is_number=False),
     ]
-    columns += [Column("Outputs of a frame"), Column("Why not float16", is_number=False)]
+    columns.append(Column("Outputs of a frame"))
+    has_reasons = any(one.get("float32_outputs") for one in stated)
+    if has_reasons:
+        columns.append(Column("Why not float16", is_number=False))
     rows = [
         [
             _upper(one.get("precision")),
             *(text(one["dtypes"].get(part)) for part in ("input", "outputs")),
             _size(one.get("output_bytes")),
-            text(one.get("float32_outputs") or ""),
+            *([text(one.get("float32_outputs") or "")] if has_reasons else []),
         ]
         for one in stated
     ]

@@ -259,6 +259,12 @@ def test_inputs_and_outputs_are_listed_where_a_network_has_float16_or_was_refuse
         variant |= single
     assert "Inputs and outputs" not in draw(variants=variants).texts("h2")
     variants[1] |= {"dtypes": {"input": "float16", "outputs": "float16"}, "output_bytes": 3_100_000}
+    rows = rows_of(draw(variants=variants), "What each network is given")
+    assert [row[1:] for row in rows] == [
+        ["float32", "float32", "6.2 MB"],
+        ["float16", "float16", "3.1 MB"],
+        ["float32", "float32", "6.2 MB"],
+    ], "no column of reasons without any"
     variants[2] |= {"float32_outputs": "in float16 9 points <are> lost"}
     rows = rows_of(draw(variants=variants), "What each network is given")
     assert [row[1:] for row in rows] == [
