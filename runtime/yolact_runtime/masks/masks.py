@@ -47,7 +47,7 @@ class Masks:
 
     def __init__(self, height: int, width: int, offset: Int, start: Int, end: Int) -> None:
         # By way of the dictionary: nothing can be assigned to.
-        self.__dict__.update(height=height, width=width, _count=len(offset) - 1, _joined=Runs(offset, start, end))
+        self.__dict__.update(height=height, width=width, _count=len(offset) - 1, _joined=Runs(offset, start, end).signed())
 
     @classmethod
     def from_columns(
@@ -62,13 +62,14 @@ class Masks:
 
         Args:
             offset: ``(n + 1,)`` of any integer type; runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``.
-            start: ``(runs,)`` first positions; not copied, and the masks' from now on, as `offset` and `end`.
+            start: ``(runs,)`` first positions; in int32 and int64 not copied, and the masks' from now on, as `offset`
+                and `end`.
             end: ``(runs,)`` one past the last positions.
             height: Rows of the frame.
             width: Columns of the frame.
         """
         masks = cls.__new__(cls)
-        masks.__dict__.update(height=height, width=width, _count=len(offset) - 1, _found=Runs(offset, start, end))
+        masks.__dict__.update(height=height, width=width, _count=len(offset) - 1, _found=Runs(offset, start, end).signed())
         return masks
 
     @classmethod

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 __all__ = ["Runs"]
 
+_SIGNED = (np.dtype(np.int32), np.dtype(np.int64))
+
 
 class Runs(NamedTuple):
     """Runs of pixels in column-major order, sorted by mask and position, none empty.
@@ -39,6 +41,10 @@ class Runs(NamedTuple):
         # Of two that touch, the former's start and the latter's end stay.
         gone = np.searchsorted(before, self.offset - 1).astype(self.offset.dtype)
         return Runs(self.offset - gone, np.delete(self.start, before + 1), np.delete(self.end, before))
+
+    def signed(self) -> Runs:
+        """In integers that may be subtracted: int32 and int64 as they are, everything else in int64."""
+        return Runs(*(array if array.dtype in _SIGNED else array.astype(np.int64) for array in self))
 
     def wide(self) -> Runs:
         """In int64; itself where it is."""

@@ -74,6 +74,22 @@ def test_whatever_is_asked_first_is_as_of_masks_made_at_once(dense: Dense, asked
 
 
 @examples(100)
+@given(dense_masks(), st.sampled_from("iu"), st.sampled_from("iu"), st.sampled_from("1248"), st.sampled_from("1248"))
+def test_runs_of_any_integers_are_the_same_masks(
+    dense: Dense, sign: str, offset_sign: str, size: str, offset_size: str
+) -> None:
+    """Differences of unsigned numbers wrap around, and those of narrow ones do not fit."""
+    found, expected = by_column(dense).__dict__["_found"], Masks.from_dense(dense)
+    for order in "<>":
+        dtype, offset_dtype = np.dtype(order + sign + size), np.dtype(order + offset_sign + offset_size)
+        for name, use in USES.items():
+            runs = found.offset.astype(offset_dtype), found.start.astype(dtype), found.end.astype(dtype)
+            masks = Masks.from_columns(*runs, expected.height, expected.width)
+            assert use(masks) == use(expected), name
+            assert masks == expected
+
+
+@examples(100)
 @given(dense_masks(), dense_masks())
 def test_equality_does_not_depend_on_what_was_asked(dense: Dense, other: Dense) -> None:
     equal = dense.shape == other.shape and bool((dense == other).all())
