@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.text import printable
 from yolact_runtime.errors import BundleError
 from yolact_runtime.model.model_file import ModelFile
-from yolact_runtime.model.onnx_graph import Graph, Node, read_graph
+from yolact_runtime.model.onnx_graph import Graph, Node, quoted, read_graph
 
 __all__ = ["MIN_SIDE", "WIDTHS", "MaskIouNetwork", "OtherNetworkError", "read_mask_iou"]
 
@@ -55,11 +54,11 @@ def read_mask_iou(file: ModelFile) -> MaskIouNetwork:
     """
     graph = read_graph(file)
     wanted = [*("Conv", "Relu") * 6, "GlobalMaxPool", "Flatten"]
-    found = [printable(node.op_type) for node in graph.nodes]
+    found = [node.op_type for node in graph.nodes]
     if found != wanted:
         raise OtherNetworkError(
-            f"{file.path.name} is not the published mask-IoU network: its operations are {', '.join(found) or 'none'}; "
-            f"expected six times Conv, Relu, then GlobalMaxPool, Flatten"
+            f"{file.path.name} is not the published mask-IoU network: its operations are "
+            f"{quoted(', '.join(found)) or 'none'}; expected six times Conv, Relu, then GlobalMaxPool, Flatten"
         )
     _check_chain(graph, file)
     convolutions = graph.nodes[:12:2]
@@ -78,7 +77,7 @@ def _check_chain(graph: Graph, file: ModelFile) -> None:
         if node.inputs[:1] != before or len(node.outputs) != 1 or len(node.inputs) != (3 if _is_conv(node) else 1):
             raise OtherNetworkError(
                 f"{file.path.name} is not the published mask-IoU network: {node.op_type} reads "
-                f"{printable(', '.join(node.inputs))} where {printable(', '.join(before))} is expected"
+                f"{quoted(', '.join(node.inputs))} where {quoted(', '.join(before))} is expected"
             )
         before = node.outputs
     if graph.outputs != before or graph.nodes[-1].numbers.get("axis", (1,)) != (1,):
@@ -97,7 +96,7 @@ def _layer(graph: Graph, node: Node, shape: tuple[int, ...], file: ModelFile) ->
         if name not in wanted or node.numbers.get(name, defaults[name]) != wanted[name]:
             raise OtherNetworkError(
                 f"{file.path.name} is not the published mask-IoU network: a convolution to {shape[0]} channels has "
-                f"{printable(name)} {node.numbers.get(name, defaults.get(name))}"
+                f"{quoted(name)} {quoted(str(node.numbers.get(name, defaults.get(name))))}"
             )
     weight, bias = (graph.weights.get(name) for name in node.inputs[1:])
     if weight is None or bias is None or weight.shape != shape or bias.shape != shape[:1] or not shape[0]:

@@ -18,7 +18,7 @@ from yolact_runtime.errors import BundleError
 from yolact_runtime.model.model_file import ModelFile
 from yolact_runtime.model.protobuf import fields, varints
 
-__all__ = ["FIELDS", "Graph", "Node", "read_graph"]
+__all__ = ["FIELDS", "Graph", "Node", "quoted", "read_graph"]
 
 FIELDS = {
     "ModelProto": {"graph": 7},
@@ -30,6 +30,10 @@ FIELDS = {
 }
 """Message -> field -> number, of all that is read."""
 _FLOAT = 1
+# What every release of NumPy takes; the product of many more numbers would take minutes.
+_MAX_DIMENSIONS = 32
+# Characters: the operations of the one network that is expected need 101.
+_LONGEST = 200
 _Message = dict[str, list[int | memoryview]]
 
 
@@ -65,6 +69,11 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: Mapping[str, npt.NDArray[np.float32]]
+
+
+def quoted(text: str) -> str:
+    """Names of a model for a message: printable, and not more of them than somebody reads."""
+    return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
 def read_graph(file: ModelFile) -> Graph:
@@ -113,7 +122,7 @@ def _weights(initializers: list[int | memoryview]) -> dict[str, npt.NDArray[np.f
     for value in initializers:
         name, array = _weight(_view(value))
         if name in weights:
-            raise ValueError(f'two weights are called "{printable(name)}"')
+            raise ValueError(f'two weights are called "{quoted(name)}"')
         weights[name] = array
     return weights
 
@@ -126,8 +135,10 @@ def _weight(message: memoryview) -> tuple[str, npt.NDArray[np.float32] | None]:
     # Numbers come as raw bytes, packed, or one by one: each of them is a view of little-endian bytes.
     content = b"".join(_view(value) for value in found["raw_data"][-1:] or found["float_data"])
     shape = _integers(found["dims"])
+    if len(shape) > _MAX_DIMENSIONS or not all(0 <= side < 1 << 31 for side in shape):
+        raise ValueError(f'the weight "{quoted(name)}" has a shape that no weight has')
     if len(content) != 4 * math.prod(shape):
-        raise ValueError(f'the weight "{printable(name)}" has {len(content)} bytes for the shape {shape}')
+        raise ValueError(f'the weight "{quoted(name)}" has {len(content)} bytes for the shape {shape}')
     return name, np.frombuffer(content, "<f4").astype(np.float32).reshape(shape)
 
 

@@ -105,3 +105,28 @@ def test_weights_that_are_not_finite_are_damage(value: float) -> None:
 
     with pytest.raises(BundleError, match="holds weights that are NaN or infinite"):
         read(spoil)
+
+
+def _many_operations(model: onnx.ModelProto) -> None:
+    for _ in range(5000):
+        model.graph.node.append(helper.make_node("Relu", ["mask_iou"], ["again"]))
+
+
+def _long_names(model: onnx.ModelProto) -> None:
+    model.graph.node[3].input[0] = "n" * 100_000
+
+
+def _many_numbers(model: onnx.ModelProto) -> None:
+    (pads,) = (a for a in model.graph.node[4].attribute if a.name == "pads")
+    pads.ints[:] = [1 << 40] * 20_000
+
+
+def _long_attribute(model: onnx.ModelProto) -> None:
+    model.graph.node[2].attribute.append(helper.make_attribute("a" * 100_000, 1))
+
+
+@pytest.mark.parametrize("change", [_many_operations, _long_names, _many_numbers, _long_attribute])
+def test_a_message_is_no_longer_than_somebody_reads(change: Change) -> None:
+    with pytest.raises(OtherNetworkError, match="is not the published mask-IoU network") as raised:
+        read(change)
+    assert len(str(raised.value)) < 700

@@ -100,6 +100,23 @@ def test_weights_that_do_not_fit(change: Callable[[onnx.ModelProto], None], word
         graph_of(mask_iou_network_model(3, (63, 63), change=change))
 
 
+@pytest.mark.parametrize(
+    "shape", [(1 << 62,) * 50_000, (0,) * 50_000, (1,) * 33, (-1,), (-1, -72), (0, -1), (0, 1 << 62), (0, 1 << 31)]
+)
+def test_shapes_that_no_weight_has(shape: tuple[int, ...]) -> None:
+    """Whatever NumPy says of them; and a product of so many large numbers would take minutes."""
+
+    def change(model: onnx.ModelProto) -> None:
+        weight = model.graph.initializer[0]
+        weight.name = "n" * 50_000
+        weight.ClearField("dims")
+        weight.dims.extend(shape)
+
+    with pytest.raises(BundleError, match="a shape that no weight has") as raised:
+        graph_of(mask_iou_network_model(3, (63, 63), change=change))
+    assert len(str(raised.value)) < 400
+
+
 @examples(150)
 @given(st.integers(0, 3000), st.integers(0, 255), st.booleans())
 def test_damage_is_an_error_or_another_graph(position: int, value: int, cut: bool) -> None:
