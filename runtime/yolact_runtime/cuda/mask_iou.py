@@ -42,7 +42,9 @@ def pack_network(network: MaskIouNetwork) -> npt.NDArray[np.float32]:
         blank = np.maximum(weight.astype(np.float64).sum((2, 3)) @ blank + bias, 0)
     rows = last.reshape(len(last), -1)
     parts += [rows, last_bias, np.maximum(rows.astype(np.float64) @ blank + last_bias, 0)]
-    return np.concatenate([part.reshape(-1).astype(np.float32) for part in parts])
+    # Of weights near the end of float32; the kernels refuse what becomes of it.
+    with np.errstate(over="ignore"):
+        return np.concatenate([part.reshape(-1).astype(np.float32) for part in parts])
 
 
 def map_sizes(height: int, width: int) -> list[tuple[int, int]]:

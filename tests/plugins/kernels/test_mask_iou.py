@@ -266,3 +266,9 @@ def test_predictions_that_are_not_finite_are_reported(layer: int) -> None:
     assert predict(masks, network)[2] == 0
     with np.errstate(over="ignore", invalid="ignore"):
         assert predict(masks, MaskIouNetwork(tuple(broken)))[2] == NOT_FINITE
+
+
+def test_weights_at_the_end_of_float32_are_packed_without_a_warning() -> None:
+    """What the layers make of them, and of nothing, is beyond float32; the status says so when a mask is scored."""
+    layers = tuple((np.full_like(weight, 3e38), bias) for weight, bias in random_network(3).layers)
+    assert np.isinf(pack_network(MaskIouNetwork(layers))[-3:]).all()
