@@ -216,14 +216,14 @@ class Segmenter:
             height: Rows of the frames.
             width: Columns of the frames; even for YUYV.
             pixel_format: Of the frames.
-            yuv: Matrix of NV12 and YUYV.
+            yuv: Matrix of NV12 and YUYV; see :mod:`yolact_plugins.colour`.
 
         Returns:
             A context manager; black. It is closed with this segmenter at the latest. Arrays of it that somebody keeps
             for longer stay valid, and their memory is freed with the last of them.
 
         Raises:
-            FrameError: There are no frames of that size or format.
+            FrameError: There are no frames of that size or format, or `yuv` is no matrix.
             BackendError: This segmenter is closed.
             CudaOutOfMemoryError: There is not that much pinned memory.
         """

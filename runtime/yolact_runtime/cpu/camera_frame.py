@@ -15,7 +15,7 @@ from yolact_plugins.reference import nv12_to_bgr, yuyv_to_bgr
 from yolact_runtime.cpu.preprocess import as_bgr
 from yolact_runtime.errors import FrameError
 
-__all__ = ["CameraFrame", "FrameLayout", "PixelFormat", "host_bgr"]
+__all__ = ["CameraFrame", "FrameLayout", "PixelFormat", "host_bgr", "require_yuv"]
 
 
 class PixelFormat(Enum):
@@ -76,7 +76,7 @@ class CameraFrame:
         yuv: Matrix of NV12 and YUYV; see :mod:`yolact_plugins.colour`.
 
     Raises:
-        FrameError: The arrays are not a frame of that format.
+        FrameError: The arrays are not a frame of that format, or `yuv` is no matrix.
     """
 
     pixels: Any
@@ -90,6 +90,7 @@ class CameraFrame:
         except ValueError as error:
             formats = ", ".join(each.value for each in PixelFormat)
             raise FrameError(f"a frame's format is one of {formats}, found {self.format!r}") from error
+        require_yuv(self.yuv)
         for array in (self.pixels, *([] if self.chroma is None else [self.chroma])):
             if not (isinstance(array, np.ndarray) or is_device_array(array)):
                 raise FrameError(f"a frame is an array on the host or on the GPU, found {type(array).__name__}")
@@ -144,6 +145,15 @@ class CameraFrame:
         if self.format is PixelFormat.YUYV:
             return shape[2] == 4 or (shape[2] == 2 and shape[1] % 2 == 0)
         return shape[2] == _NUM_BYTES[PixelFormat(self.format)]
+
+
+def require_yuv(yuv: object) -> None:
+    """Raise :class:`FrameError` where something else is given for the matrix of NV12 and YUYV, such as its name."""
+    if not isinstance(yuv, YuvMatrix):
+        raise FrameError(
+            f"yuv is a YuvMatrix: BT601, BT601_FULL or BT709 of yolact_plugins.colour, or YuvMatrix.of(...); "
+            f"found {yuv!r:.80}"
+        )
 
 
 def host_bgr(frame: Any, bit_depth: int | None = None) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:

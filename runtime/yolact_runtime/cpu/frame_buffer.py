@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from yolact_plugins.colour import YuvMatrix
 from yolact_plugins.driver.ownership import close_all
-from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat
+from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat, require_yuv
 from yolact_runtime.errors import BackendError, FrameError
 
 __all__ = ["FrameBuffer", "LentBuffers", "buffer_layout"]
@@ -155,11 +155,14 @@ def buffer_layout(height: int, width: int, pixel_format: PixelFormat | str, yuv:
     sides: Any = (height, width)
     if not all(isinstance(side, int | np.integer) and not isinstance(side, bool) and side > 0 for side in sides):
         raise FrameError(f"a frame has whole numbers of rows and columns, at least 1; found {height!r} x {width!r}")
+    # NumPy's own numbers wrap around in products.
+    height, width = int(height), int(width)
     if height * width > _MAX_PIXELS:
         raise FrameError(f"a frame has up to 2**30 pixels; {height} x {width} are more")
     if format_ is PixelFormat.YUYV and width % 2:
         raise FrameError(f"two pixels of a YUYV frame share their colour, so its width is even; found {width}")
-    return FrameLayout(int(height), int(width), format_, yuv)
+    require_yuv(yuv)
+    return FrameLayout(height, width, format_, yuv)
 
 
 def _planes(

@@ -47,7 +47,9 @@ class Masks:
 
     def __init__(self, height: int, width: int, offset: Int, start: Int, end: Int) -> None:
         # By way of the dictionary: nothing can be assigned to.
-        self.__dict__.update(height=height, width=width, _count=len(offset) - 1, _joined=Runs(offset, start, end).signed())
+        self.__dict__.update(
+            height=height, width=width, _count=len(offset) - 1, _joined=Runs(offset, start, end).signed()
+        )
 
     @classmethod
     def from_columns(
@@ -69,7 +71,9 @@ class Masks:
             width: Columns of the frame.
         """
         masks = cls.__new__(cls)
-        masks.__dict__.update(height=height, width=width, _count=len(offset) - 1, _found=Runs(offset, start, end).signed())
+        masks.__dict__.update(
+            height=height, width=width, _count=len(offset) - 1, _found=Runs(offset, start, end).signed()
+        )
         return masks
 
     @classmethod

@@ -63,6 +63,13 @@ def test_what_is_no_frame(pixels: Any, format_: str, chroma: Any, message: str) 
         CameraFrame(pixels, format_, chroma)
 
 
+@pytest.mark.parametrize("yuv", ["bt709", None, 5, (16.0, 1.0, 1.0, 1.0, 1.0, 1.0)])
+def test_a_matrix_is_none_by_its_name(yuv: Any) -> None:
+    """Else it would be noticed in the middle of a frame, in words that say nothing."""
+    with pytest.raises(FrameError, match=r"yuv is a YuvMatrix: BT601, BT601_FULL or BT709 of yolact_plugins\.colour"):
+        CameraFrame(zeros(6, 4), "nv12", yuv=yuv)
+
+
 def test_colours_on_the_host() -> None:
     rng = np.random.default_rng(0)
     luma, chroma = rng.integers(0, 256, (5, 7), np.uint8), rng.integers(0, 256, (3, 4, 2), np.uint8)

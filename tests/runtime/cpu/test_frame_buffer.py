@@ -91,9 +91,13 @@ def test_closed_buffers_and_closed_segmenters() -> None:
         ((True, 10), "whole numbers"),
         (("6", 10), "whole numbers"),
         ((1 << 16, 1 << 16), r"up to 2\*\*30 pixels; 65536 x 65536"),
+        ((np.int32(1 << 16), np.int32(1 << 16)), r"up to 2\*\*30 pixels; 65536 x 65536"),
+        ((np.uint16(1 << 15), np.uint16((1 << 15) + 1)), r"up to 2\*\*30 pixels; 32768 x 32769"),
         ((6, 9, "yuyv"), "its width is even; found 9"),
         ((6, 10, "rgba"), "one of bgr, rgb, bgra, nv12, yuyv, found 'rgba'"),
         ((6, 10, None), "found None"),
+        ((6, 10, "nv12", "bt709"), r"BT601, BT601_FULL or BT709 of yolact_plugins\.colour, .*found 'bt709'"),
+        ((6, 10, "bgr", None), "yuv is a YuvMatrix: .*found None"),
     ],
 )
 def test_there_are_no_such_frames(arguments: tuple[Any, ...], message: str) -> None:
