@@ -134,13 +134,11 @@ def open_model(
             manifest = _manifest_of(network, files, options)
             # Before anything is made in the size that the manifest claims.
             _check_network(network, manifest, is_of_a_file=True)
-            if files.mask_iou is not None and options.mask_rescoring:
+            if files.mask_iou is not None:
+                # Also where it is left out: another segmenter on the same network may want it.
                 mask_iou = MaskRescoring(files.mask_iou, network.name, options.num_threads, manifest)
-                # Whatever is wrong with it is said now.
-                if not (_is_on_device(network, options) and mask_iou.on_device()):
-                    mask_iou.on_host()
-                if not isinstance(network, DeviceBackend):
-                    mask_iou.forget_file()
+                if options.mask_rescoring:
+                    _open_rescoring(mask_iou, network, options)
             return OpenModel(manifest, SharedNetwork(network, mask_iou), files.origin(), files.file, files.verified_by)
         except BaseException:
             if mask_iou is not None:
@@ -239,8 +237,13 @@ def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
         raise
 
 
-def _is_on_device(network: Backend, options: SegmenterOptions) -> bool:
-    return isinstance(network, DeviceBackend) and not options.cpu_postprocessing
+def _open_rescoring(mask_iou: MaskRescoring, network: Backend, options: SegmenterOptions) -> None:
+    """Whatever is wrong with it is said when the model is opened."""
+    is_on_device = isinstance(network, DeviceBackend) and not options.cpu_postprocessing
+    if not (is_on_device and mask_iou.on_device()):
+        mask_iou.on_host()
+    if not isinstance(network, DeviceBackend):
+        mask_iou.forget_file()
 
 
 def _device_path_if_any(

@@ -356,3 +356,22 @@ def test_an_unknown_nms_is_refused(wrong: Any) -> None:
 def test_options_of_the_wrong_kind_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} must be a (whole )?number"):
         SegmenterOptions(**{name: "0.3"})
+
+
+def test_masks_are_rescored_by_who_asks_for_it_whoever_opened_the_model(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "b.bundle", THINGS, mask_iou=[0.5, 0.25, 0.75])
+    frame = np.full((20, 30, 3), 255, np.uint8)
+    rescored, plain = SegmenterOptions(min_confidence=0.1), SegmenterOptions(min_confidence=0.1, mask_rescoring=False)
+    with Segmenter.open(bundle, "onnxruntime-cpu", rescored) as segmenter:
+        expected = segmenter(frame).mask_confidence
+        assert expected is not None
+        assert len(expected)
+        with segmenter.share(plain) as other:
+            assert other(frame).mask_confidence is None
+    with Segmenter.open(bundle, "onnxruntime-cpu", plain) as segmenter:
+        assert segmenter.mask_rescoring is None
+        assert segmenter(frame).mask_confidence is None
+        for _ in range(2):
+            with segmenter.share(rescored) as other:
+                assert other.mask_rescoring is not None
+                np.testing.assert_array_equal(other(frame).mask_confidence, expected)
