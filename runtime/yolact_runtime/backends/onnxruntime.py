@@ -6,7 +6,10 @@ there. Their accuracy and their speed there say nothing about an engine; see :fu
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ from yolact_runtime.model.network_outputs import OutputType
 
 __all__ = ["PROVIDERS", "OnnxRuntimeBackend", "float16_note", "open_session", "require_provider", "run_options"]
 
+_log = logging.getLogger(__name__)
 _HOLD_FLOAT16 = frozenset({"fp16", "int8"})
 PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-cpu": "CPUExecutionProvider"}
 """Backend name -> ONNX Runtime's name of what it runs on."""
@@ -230,8 +234,15 @@ def _load_cuda(runtime: Any) -> None:
     except ModuleNotFoundError:
         is_there = False
     # Without them it would print that they are missing, which is no fault: the system may have them.
-    if is_there and hasattr(runtime, "preload_dlls"):
-        runtime.preload_dlls()
+    if not is_there or not hasattr(runtime, "preload_dlls"):
+        return
+    try:
+        # It prints what it does not find, where results may go.
+        with redirect_stdout(sys.stderr):
+            runtime.preload_dlls()
+    except Exception as error:  # as above; the session finds what the system has, or says what is missing
+        # In words: a record that is kept must not keep the session, by way of the traceback.
+        _log.warning("ONNX Runtime cannot load the CUDA and cuDNN that pip installed: %s", str(error))
 
 
 def _import_onnxruntime() -> Any:
@@ -240,4 +251,10 @@ def _import_onnxruntime() -> Any:
     except ImportError as error:
         missing = MissingDependencyError("onnxruntime", "Running an ONNX model", "ort")
         raise BackendUnavailableError(str(missing)) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise BackendUnavailableError(
+            "ONNX Runtime is here in parts only: two of its packages, such as onnxruntime and onnxruntime-gpu, were "
+            "installed into one folder, and one was removed. Remove both, and install one again: "
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install onnxruntime, or onnxruntime-gpu"
+        )
     return onnxruntime

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -231,6 +232,40 @@ def test_what_pip_installed_of_cuda_is_loaded_where_it_is(
     assert loaded == []
     create_backend("onnxruntime-cuda", model, 1).close()
     assert loaded == ["cuda"]
+
+
+def test_what_loading_cuda_prints_is_not_among_the_results(
+    ort: CudaOnnxRuntime,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As ONNX Runtime does beside a PyTorch for another CUDA; ``--jsonl -`` writes to stdout."""
+
+    def load() -> None:
+        sys.stdout.write("Failed to load libcublasLt.so.12\n")
+        raise OSError("libcudart.so.12: cannot open")
+
+    monkeypatch.setattr(ort, "preload_dlls", load, raising=False)
+    monkeypatch.setattr(plain, "find_spec", lambda name: name)
+    create_backend("onnxruntime-cuda", model, 1).close()
+    assert capsys.readouterr() == ("", "Failed to load libcublasLt.so.12\n")
+    assert warnings_of(caplog) == [
+        "ONNX Runtime cannot load the CUDA and cuDNN that pip installed: libcudart.so.12: cannot open"
+    ]
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime-cuda", "onnxruntime-cpu"])
+def test_what_is_left_when_one_of_two_packages_was_removed(
+    model: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share a folder; without ``__init__.py`` it is a package all the same, with nothing in it."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    with pytest.raises(
+        BackendUnavailableError, match=r"in parts only: .* pip uninstall -y onnxruntime onnxruntime-gpu"
+    ):
+        create_backend(backend, model, 1)
 
 
 # --- which way a frame takes ------------------------------------------------------------------------------------------
