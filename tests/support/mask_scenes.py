@@ -11,10 +11,6 @@ import numpy.typing as npt
 from support.kernel_host import kernels_of, poisoned
 
 __all__ = [
-    "ARENA_OVERFLOW",
-    "LIMIT",
-    "NOT_FINITE",
-    "RUN_OVERFLOW",
     "Assembled",
     "Float",
     "Scene",
@@ -27,7 +23,6 @@ __all__ = [
 ]
 
 Float = npt.NDArray[np.float32]
-NOT_FINITE, LIMIT, ARENA_OVERFLOW, RUN_OVERFLOW = 1, 4, 8, 16
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from yolact_plugins.driver.driver import Device, Event, Stream
 from yolact_plugins.driver.foreign_array import take_array
 from yolact_plugins.driver.ownership import close_after_failure, close_all
 from yolact_plugins.errors import CudaContextLostError, CudaError, ShapeError
+from yolact_plugins.frame_status import FrameStatus
 from yolact_runtime.backends.base import DeviceBackend
 from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat
 from yolact_runtime.cuda.device_frame_buffer import DeviceFrameBuffer
@@ -34,7 +35,6 @@ from yolact_runtime.errors import BackendError, FrameError
 __all__ = ["FrameSlot"]
 
 _log = logging.getLogger(__name__)
-_NOT_FINITE, _ARENA_OVERFLOW, _RUN_OVERFLOW, _MASK_IOU_NOT_FINITE = 1, 8, 16, 32
 # What is zeroed before a frame: status and count, the first two arrays of the results.
 _ZEROED_BYTES = 512
 # A frame that does not fit is run again with a quarter more room than it asks for.
@@ -170,7 +170,7 @@ class FrameSlot:
             for _ in range(_MAX_RUNS_OF_A_FRAME):
                 self._done.synchronize()
                 results = self.memory.results
-                status, count = int(results["status"][0]), int(results["detection_count"][0])
+                status, count = FrameStatus(int(results["status"][0])), int(results["detection_count"][0])
                 _require_valid(status)
                 if not status:
                     return count
@@ -360,16 +360,18 @@ class FrameSlot:
         close_all(*(graph.close for graph in graphs.values()))
 
 
-def _require_valid(status: int) -> None:
-    if status & _NOT_FINITE:
+def _require_valid(status: FrameStatus) -> None:
+    if status & FrameStatus.NOT_FINITE:
         raise BackendError(
             "the network's outputs hold NaN or infinity. Usually a half-precision overflow or a damaged model: run the "
             "fp32 model on the same frame, and export again if it shows the same"
         )
-    if status & _MASK_IOU_NOT_FINITE:
+    if status & FrameStatus.MASK_IOU_NOT_FINITE:
         raise BackendError(
             "the mask-IoU network predicts NaN or infinity: its weights are damaged. Export the checkpoint again, or "
             "leave re-scoring out (--no-mask-rescoring, SegmenterOptions(mask_rescoring=False))"
         )
-    if rest := status & ~(_ARENA_OVERFLOW | _RUN_OVERFLOW):
-        raise BackendError(f"the kernels refuse this frame (status {rest}); please report the model and the settings")
+    if rest := status & ~(FrameStatus.ARENA_OVERFLOW | FrameStatus.RUN_OVERFLOW):
+        raise BackendError(
+            f"the kernels refuse this frame (status {int(rest)}); please report the model and the settings"
+        )

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from support.kernel_host import kernels_of, needs_kernels, poisoned
 from support.properties import example_count, examples
 from yolact_plugins import reference
+from yolact_plugins.frame_status import FrameStatus
 
 pytestmark = needs_kernels()
 
 Float = npt.NDArray[np.float32]
 VARIANCES = (0.1, 0.2)
-NOT_FINITE, OVERFLOW = 1, 2
 CASES_IN_AN_EXAMPLE = 10 if example_count(60) > 2 else 1
 # exp() of two libraries differs by up to 2 units in the last place, of an argument that was rounded: 2^-23 |x| more.
 EXP_ULPS = 4
@@ -162,7 +162,7 @@ def test_the_threshold_is_strict() -> None:
 def test_a_buffer_that_is_too_small_is_reported_and_not_overrun(capacity: int) -> None:
     raw = make_raw(np.random.default_rng(5), 100, 5, np.float32, -20)
     found = run(raw, 0.05, capacity)
-    assert found.status == OVERFLOW
+    assert found.status == FrameStatus.CANDIDATE_OVERFLOW
     assert found.prior.tolist() == list(range(capacity))
     assert (found.score == run(raw, 0.05).score[:, :capacity]).all()
     assert run(raw, 0.05, 100).status == 0
@@ -173,7 +173,7 @@ def test_a_buffer_that_is_too_small_is_reported_and_not_overrun(capacity: int) -
 def test_logits_that_are_not_finite_are_reported(value: float, class_id: int) -> None:
     raw = make_raw(np.random.default_rng(6), 50, 10, np.float16, 0)
     raw.class_logit[33, class_id] = value
-    assert run(raw, 0.05).status == NOT_FINITE
+    assert run(raw, 0.05).status == FrameStatus.NOT_FINITE
 
 
 @examples(40)
@@ -193,7 +193,7 @@ def test_a_value_that_is_not_finite_is_reported_wherever_it_is(
     assert run(raw, 0.05).status == 0
     values = getattr(raw, name).reshape(-1)
     values[int(place * values.size)] = value
-    assert run(raw, 0.05, seed=seed % 7).status == NOT_FINITE
+    assert run(raw, 0.05, seed=seed % 7).status == FrameStatus.NOT_FINITE
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -213,7 +213,7 @@ def test_a_value_that_is_not_finite_is_found_at_every_edge(name: str, dtype: str
         if place >= values.size:
             continue
         before, values[place] = values[place], (np.nan, np.inf, -np.inf)[place % 3]
-        assert run(raw, 0.05, looking=1 + place % 3).status == NOT_FINITE, place
+        assert run(raw, 0.05, looking=1 + place % 3).status == FrameStatus.NOT_FINITE, place
         values[place] = before
 
 
@@ -245,7 +245,7 @@ def test_outputs_may_lie_anywhere(dtype: str, elements: int) -> None:
     for name in ("class_logit", "mask_coefficient", "prototype", "box_regression"):
         values = getattr(moved, name).reshape(-1)
         before, values[-1] = values[-1], np.nan
-        assert run(moved, 0.05).status == NOT_FINITE
+        assert run(moved, 0.05).status == FrameStatus.NOT_FINITE
         values[-1] = before
 
 

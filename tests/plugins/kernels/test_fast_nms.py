@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from support.kernel_host import kernels_of, needs_kernels, poisoned
 from support.properties import example_count, examples
 from yolact_plugins import reference
+from yolact_plugins.frame_status import FrameStatus
 from yolact_runtime.cpu.nms import Candidates, NmsMethod, NmsSettings, select
 
 pytestmark = needs_kernels()
 
 Float = npt.NDArray[np.float32]
-LIMIT = 4
 CASES_IN_AN_EXAMPLE = 10 if example_count(60) > 2 else 1
 THRESHOLD = 0.05
 
@@ -260,9 +260,9 @@ def test_settings_beyond_the_limits_are_reported(method: NmsMethod) -> None:
     rng = np.random.default_rng(4)
     candidates = Candidates(np.arange(5), make_scores(rng, 5, 2, 0))
     found = run(candidates, make_boxes(rng, 5), NmsSettings(method=method, top_k=257))
-    assert (found.status, len(found.prior)) == (LIMIT, 0)
+    assert (found.status, len(found.prior)) == (FrameStatus.LIMIT, 0)
     if method is NmsMethod.FAST:
-        assert run(candidates, make_boxes(rng, 5), NmsSettings(max_instances=257)).status == LIMIT
+        assert run(candidates, make_boxes(rng, 5), NmsSettings(max_instances=257)).status == FrameStatus.LIMIT
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])

@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 
 from support.kernel_host import kernels_of, needs_kernels, poisoned
 from support.mask_scenes import (
-    ARENA_OVERFLOW,
-    LIMIT,
-    NOT_FINITE,
     Assembled,
     Float,
     Scene,
@@ -27,6 +24,7 @@ from support.mask_scenes import (
 )
 from support.properties import example_count, examples, some_of
 from yolact_plugins import reference
+from yolact_plugins.frame_status import FrameStatus
 from yolact_runtime.masks.masks import Masks
 
 pytestmark = needs_kernels()
@@ -242,7 +240,7 @@ def test_an_arena_that_is_too_small_is_reported_and_not_overrun() -> None:
     assert unpack(assemble(whole.scene, arena_words=need)).tolist() == masks.tolist()
     for words in some_of(need):
         result = assemble(whole.scene, arena_words=words)
-        assert result.status[0] == ARENA_OVERFLOW
+        assert result.status[0] == FrameStatus.ARENA_OVERFLOW
         assert int(result.offset[6]) == need
         fits = result.window[:6, 7] > 0
         assert (unpack(result)[fits] == masks[fits]).all()
@@ -257,14 +255,14 @@ def test_values_that_are_not_finite_are_reported() -> None:
     for array in (scene.prototype, scene.coefficient):
         kept = array.copy()
         array[:] = np.nan
-        assert assemble(scene).status[0] == NOT_FINITE
+        assert assemble(scene).status[0] == FrameStatus.NOT_FINITE
         array[:] = kept
     assert assemble(scene).status[0] == 0
 
 
 def test_more_prototypes_than_the_kernel_holds_are_reported() -> None:
     rng = np.random.default_rng(6)
-    assert assemble(make_scene(rng, 1, (8, 8), (257, 4, 4))).status[0] == LIMIT
+    assert assemble(make_scene(rng, 1, (8, 8), (257, 4, 4))).status[0] == FrameStatus.LIMIT
 
 
 def test_the_order_of_threads_and_blocks_does_not_matter() -> None:

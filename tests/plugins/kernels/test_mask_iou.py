@@ -21,6 +21,7 @@ from support.mask_iou_models import mask_iou_network_model, write_mask_iou
 from support.properties import example_count, examples, some_of
 from yolact_benchmarks.measure.scenes import make_mask_iou_network
 from yolact_plugins import reference
+from yolact_plugins.frame_status import FrameStatus
 from yolact_runtime.cuda.mask_iou import map_sizes, pack_network
 from yolact_runtime.model.mask_iou_network import WIDTHS, MaskIouNetwork, read_mask_iou
 from yolact_runtime.model.model_file import ModelFile
@@ -28,7 +29,6 @@ from yolact_runtime.model.model_file import ModelFile
 pytestmark = needs_kernels()
 
 Float = npt.NDArray[np.float32]
-NOT_FINITE = 32
 CASES_IN_AN_EXAMPLE = 5 if example_count(60) > 2 else 1
 KERNELS = "mask_iou"
 GOLDEN = Path(fill.__file__).parent / "official" / "yolact_plus_resnet50.json.gz"
@@ -265,7 +265,7 @@ def test_predictions_that_are_not_finite_are_reported(layer: int) -> None:
     masks.probability[:] = 1
     assert predict(masks, network)[2] == 0
     with np.errstate(over="ignore", invalid="ignore"):
-        assert predict(masks, MaskIouNetwork(tuple(broken)))[2] == NOT_FINITE
+        assert predict(masks, MaskIouNetwork(tuple(broken)))[2] == FrameStatus.MASK_IOU_NOT_FINITE
 
 
 def test_weights_at_the_end_of_float32_are_packed_without_a_warning() -> None:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.kernel_host import kernels_of, needs_kernels, poisoned
-from support.mask_scenes import RUN_OVERFLOW, Assembled, Scene, assemble, make_scene, runs, unpack
+from support.mask_scenes import Assembled, Scene, assemble, make_scene, runs, unpack
 from support.properties import examples, some_of
+from yolact_plugins.frame_status import FrameStatus
 
 pytestmark = needs_kernels()
 
@@ -67,7 +68,7 @@ def test_a_buffer_of_runs_that_is_too_small_is_reported_and_not_overrun() -> Non
     for capacity in some_of(int(offset[5])):
         result.status[0] = 0
         less_offset, less_start, less_end = runs(result, capacity)
-        assert result.status[0] == RUN_OVERFLOW
+        assert result.status[0] == FrameStatus.RUN_OVERFLOW
         assert less_offset.tolist() == offset.tolist()
         assert less_start.tolist() == start[:capacity].tolist()
         assert less_end.tolist() == end[:capacity].tolist()
