@@ -40,6 +40,7 @@ from yolact_runtime.backends.onnxruntime import (
     run_options,
 )
 from yolact_runtime.errors import BackendError
+from yolact_runtime.model.manifest import FLOAT_DTYPES
 from yolact_runtime.model.network_outputs import OutputType
 
 __all__ = ["OnnxRuntimeCudaBackend", "OnnxRuntimeCudaContext", "open_on_cuda"]
@@ -48,7 +49,6 @@ _log = logging.getLogger(__name__)
 _NAME, _DEVICE_TYPE = "onnxruntime-cuda", "cuda"
 _STREAM, _NO_CPU_NODES = "user_compute_stream", "session.disable_cpu_ep_fallback"
 _DO_NOT_WAIT = "disable_synchronize_execution_providers"
-_FLOATS = ("float32", "float16")
 # What ONNX Runtime, cuDNN and cuBLAS say when the GPU's memory is used up.
 _FULL = ("failed to allocate", "out of memory", "alloc_failed")
 
@@ -274,9 +274,9 @@ def _tensors_of(inputs: Mapping[str, OutputType], outputs: Mapping[str, OutputTy
     tensors = []
     for name, declared, is_input in [
         *((name, declared, True) for name, declared in inputs.items()),
-        *((name, declared, False) for name, declared in outputs.items() if declared.dtype in _FLOATS),
+        *((name, declared, False) for name, declared in outputs.items() if declared.dtype in FLOAT_DTYPES),
     ]:
-        if declared.dtype not in _FLOATS:
+        if declared.dtype not in FLOAT_DTYPES:
             raise _NoDevicePathError(f"its input {name} is {declared.dtype}; kernels write float32 and float16")
         batch, *sides = declared.shape or (None, None)
         if None in sides:

@@ -14,7 +14,7 @@ from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.errors import BackendError, UsageError
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.model.mask_iou_network import MIN_SIDE, MaskIouNetwork
-from yolact_runtime.model.network_outputs import OutputType, RawOutputs, check_output_types
+from yolact_runtime.model.network_outputs import OutputType, RawOutputs, check_input_type, check_output_types
 
 __all__ = ["FrameModel"]
 
@@ -64,14 +64,12 @@ class FrameModel:
             UsageError: The settings are beyond what the kernels do.
         """
         by_name = {tensor.name: tensor for tensor in tensors}
-        inputs = [tensor.name for tensor in tensors if tensor.is_input]
-        if len(inputs) != 1:
-            raise BackendError(f"a network of this project has one input; this one has {', '.join(inputs) or 'none'}")
+        inputs = {tensor.name: _type_of(tensor) for tensor in tensors if tensor.is_input}
+        check_input_type(inputs, manifest)
+        (input_name,) = inputs
         suffix = _check_outputs(by_name, manifest)
-        size = (1, 3, manifest.input.height, manifest.input.width)
-        _check(by_name[inputs[0]], size)
         _check_settings(settings)
-        model = cls(manifest, settings, crop_margin, rescore, by_name, inputs[0], suffix, mask_iou)
+        model = cls(manifest, settings, crop_margin, rescore, by_name, input_name, suffix, mask_iou)
         _, *sides = model.prototype_shape
         if mask_iou is not None and min(sides) < MIN_SIDE:
             raise BackendError(
@@ -116,7 +114,7 @@ class FrameModel:
 
 def _check_outputs(tensors: Mapping[str, TensorSpec], manifest: Manifest) -> str:
     outputs = {name: tensor for name, tensor in tensors.items() if not tensor.is_input}
-    check_output_types({name: OutputType(str(t.dtype), t.shape) for name, t in outputs.items()}, manifest)
+    check_output_types({name: _type_of(tensor) for name, tensor in outputs.items()}, manifest)
     priors, classes = manifest.priors.num_priors, len(manifest.class_names) + 1
     prototypes = outputs["prototype"].shape[1]
     dtypes = {outputs[name].dtype for name in RawOutputs._fields}
@@ -134,11 +132,8 @@ def _check_outputs(tensors: Mapping[str, TensorSpec], manifest: Manifest) -> str
     return "f16" if dtypes == {np.dtype(np.float16)} else "f32"
 
 
-def _check(tensor: TensorSpec, shape: tuple[int, ...]) -> None:
-    if tensor.shape != shape:
-        raise BackendError(f'"{tensor.name}" should have the shape {shape} for this model, found {tensor.shape}')
-    if tensor.dtype not in (np.dtype(np.float32), np.dtype(np.float16)):
-        raise BackendError(f'"{tensor.name}" is {tensor.dtype}; kernels read and write float32 and float16')
+def _type_of(tensor: TensorSpec) -> OutputType:
+    return OutputType(str(tensor.dtype), tensor.shape)
 
 
 def _check_settings(settings: NmsSettings) -> None:

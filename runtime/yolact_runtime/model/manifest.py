@@ -34,6 +34,7 @@ from yolact_runtime.model.manifest_limits import (
 )
 
 __all__ = [
+    "FLOAT_DTYPES",
     "MAX_MANIFEST_BYTES",
     "METADATA_KEY",
     "SCHEMA_VERSION",
@@ -46,7 +47,8 @@ __all__ = [
 ]
 
 METADATA_KEY = "yolact_manifest"
-_FLOATS = ("float32", "float16")
+FLOAT_DTYPES = ("float32", "float16")
+"""What inputs and outputs of a network may be, by NumPy's names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +192,7 @@ class NetworkDtypes:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if (found := getattr(self, field.name)) not in _FLOATS:
+            if (found := getattr(self, field.name)) not in FLOAT_DTYPES:
                 raise ManifestError(f'dtypes.{field.name} must be "float32" or "float16", found "{plain(found)}"')
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.errors import OutputError
-from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.manifest import FLOAT_DTYPES, Manifest
 
 __all__ = [
     "OutputType",
@@ -27,7 +27,6 @@ __all__ = [
     "unpack_outputs",
 ]
 
-_FLOATS = ("float32", "float16")
 # The exponent of a float16, all ones in what is no number; NumPy's own test of float16 takes five times as long.
 _HALF_EXPONENT = 0x7C00
 
@@ -148,10 +147,10 @@ def require_float(name: str, dtype: str, kind: str = "output") -> None:
     Raises:
         OutputError: `dtype`, by NumPy's name, is neither float32 nor float16.
     """
-    if dtype not in _FLOATS:
+    if dtype not in FLOAT_DTYPES:
         raise OutputError(
-            f'the {kind} "{name}" is {dtype}; {" and ".join(_FLOATS)} are understood. Outputs stay in floating point '
-            f"whatever the network computes in: export the model again"
+            f'the {kind} "{name}" is {dtype}; {" and ".join(FLOAT_DTYPES)} are understood. Outputs stay in floating '
+            f"point whatever the network computes in: export the model again"
         )
 
 
