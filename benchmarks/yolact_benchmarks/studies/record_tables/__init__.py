@@ -1,0 +1,1 @@
+"""Rows of the tables in documents, each kind made of one record of ``benchmarks/results`` or ``examples/models``."""
