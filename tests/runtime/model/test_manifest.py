@@ -15,6 +15,7 @@ from yolact_plugins.text import unprintable
 from yolact_runtime.errors import ManifestError
 from yolact_runtime.model import manifest_document
 from yolact_runtime.model.manifest import (
+    MAX_MANIFEST_BYTES,
     SCHEMA_VERSION,
     Artefact,
     DetectionSpec,
@@ -403,10 +404,17 @@ few = st.recursive(
     lambda child: st.lists(child, max_size=3) | st.dictionaries(st.text(max_size=3), child, max_size=3),
     max_leaves=3,
 )
+
+
+def repeated(scalar: Any, count: int) -> list[Any]:
+    """Not so often that the document is twice as long as what is read of one: Python would write a gigabyte."""
+    return [scalar] * min(count, 2 * MAX_MANIFEST_BYTES // len(json.dumps(scalar)))
+
+
 values = st.one_of(
     few,
-    st.tuples(scalars, st.sampled_from([65, 10_000, 300_000])).map(lambda pair: [pair[0]] * pair[1]),
-    st.tuples(scalars, st.sampled_from([65, 300])).map(lambda pair: [[pair[0]] * pair[1]] * pair[1]),
+    st.builds(repeated, scalars, st.sampled_from([65, 10_000, 300_000])),
+    st.tuples(scalars, st.sampled_from([65, 300])).map(lambda pair: repeated(repeated(*pair), pair[1])),
     st.tuples(few, st.sampled_from([65, 2000])).map(lambda pair: {str(i): pair[0] for i in range(pair[1])}),
 )
 
