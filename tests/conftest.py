@@ -36,12 +36,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         by_kind[item.get_closest_marker("long") is not None].append(item)
     modules = [list(group) for _, group in itertools.groupby(by_kind[True], lambda item: item.path)]
-    others, ends = by_kind[False], [len(by_kind[False]) * k // workers for k in range(workers + 1)]
-    items[:] = [
-        item
-        for k in range(workers)
-        for item in (*itertools.chain(*modules[k::workers]), *others[ends[k] : ends[k + 1]])
-    ]
+    others, num_items, num_ordered = iter(by_kind[False]), len(items), 0
+    items.clear()
+    for k in range(workers):
+        # The workers' shares are equal in number: one that has more long tests begins with fewer others.
+        num_ordered += (num_items - num_ordered) // (workers - k)
+        items.extend(itertools.chain(*modules[k::workers]))
+        items.extend(itertools.islice(others, max(num_ordered - len(items), 0)))
+    items.extend(others)
 
 
 @pytest.hookimpl(tryfirst=True)
