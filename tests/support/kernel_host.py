@@ -25,6 +25,7 @@ import yolact_plugins
 from support.tools import find_tool, needs_tool
 
 __all__ = [
+    "BUILT",
     "COMPILER",
     "KERNELS",
     "SANITIZE",
@@ -45,11 +46,11 @@ COMPILER = find_tool("g++")
 # Set for a process that was started with the sanitizer's library in front of every other.
 SANITIZE = os.environ.get("YOLACT_KERNEL_SANITIZE") == "1"
 # Compiled once for all processes of a run, and of the next ones; git ignores the folder.
-_BUILT = Path(os.environ.get("YOLACT_HOST_KERNELS", Path(__file__).parents[2] / "build" / "host-kernels"))
+BUILT = Path(os.environ.get("YOLACT_HOST_KERNELS", Path(__file__).parents[2] / "build" / "host-kernels"))
 _POISON = 0xCD
 # -ffp-contract=off: products are rounded before they are added, as NumPy does it and as the kernels ask for by name.
 # `#pragma unroll` is for CUDA's compiler.
-_FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off")
+_FLAGS = ("-std=c++17", "-O1", "-g1", "-fPIC", "-shared", "-ffp-contract=off")
 _FLAGS += ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
 _SANITIZER_FLAGS = ("-fsanitize=address", "-fsanitize-sections=cuda_shared", "-fno-omit-frame-pointer")
 _ENTRY_POINT = r'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))?\s+(\w+)\(([^)]*)\)'
@@ -190,7 +191,7 @@ def _load(source: Path, names: Sequence[str]) -> ctypes.CDLL:
     # Found by its folder: a copy of the same source elsewhere, as of a dry run, has its library already.
     text = f'#include "cuda_host.h"\n#include "{source.name}"\n{launchers}'
     flags = _FLAGS + (_SANITIZER_FLAGS if SANITIZE else ())
-    library = _BUILT / f"{source.stem}-{_digest(source, text, flags)}.so"
+    library = BUILT / f"{source.stem}-{_digest(source, text, flags)}.so"
     if not library.exists():
         _compile(COMPILER, (*flags, f"-I{SHIM}", f"-I{source.parent}"), text, library)
     return ctypes.CDLL(str(library))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
-import shutil
-import tempfile
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +13,12 @@ from typing import Any
 import numpy.typing as npt
 import pytest
 
+import yolact_plugins.compile as compile_package
 from support.host_gpu.faults import HostGpuError
 from support.host_gpu.library import HostLibrary
 from support.host_gpu.memory import Range
 from support.host_gpu.streams import Stream, Work
+from support.kernel_host import BUILT
 from yolact_plugins.compile.cache import CubinCache
 from yolact_plugins.driver.driver import Device, Driver
 from yolact_plugins.driver.gpu import Gpu
@@ -148,18 +148,23 @@ def host_gpu(**options: Any) -> Iterator[Device]:
 
 @functools.cache
 def _kernel_folder() -> Path:
-    folder = tempfile.mkdtemp(prefix="yolact-kernels-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+    """Beside the host's libraries, for all processes of a run and of the next ones.
+
+    The cache's own key has the sources and the compiler; the name has what asks the compiler and reads its answer.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(compile_package.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return BUILT / f"cubins-{digest.hexdigest()[:24]}"
 
 
 def host_cubins() -> CubinCache:
-    """Machine code of the package's kernels, each family compiled once in a process; gone when the process ends."""
+    """Machine code of the package's kernels, each family compiled once for all processes."""
     return CubinCache(_kernel_folder())
 
 
 def share_kernels(patch: pytest.MonkeyPatch) -> None:
-    """Let kernels be compiled once for all tests of this process, and nothing be left in the user's cache."""
+    """Let kernels be compiled once for all tests, and nothing be left in the user's cache."""
     patch.setattr("yolact_plugins.compile.cache.default_cache_folder", _kernel_folder)
 
 

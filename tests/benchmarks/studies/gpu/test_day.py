@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from support.kernel_host import _BUILT
+from support.kernel_host import BUILT
 from support.tools import needs_tool
 from yolact_benchmarks.studies.gpu import cli, day
 from yolact_benchmarks.studies.gpu.day import LEAST_S, Outcome, run_stages, table
@@ -377,7 +377,7 @@ def test_a_dry_run_in_a_checkout_where_nothing_is_installed(tmp_path: Path) -> N
     done = subprocess.run(
         [sys.executable, "-B", "benchmarks/yolact_benchmarks/studies/gpu", *words],
         cwd=checkout,
-        env=environment | {"HOME": str(home), "YOLACT_HOST_KERNELS": str(_BUILT)},
+        env=environment | {"HOME": str(home), "YOLACT_HOST_KERNELS": str(BUILT)},
         capture_output=True,
         text=True,
         timeout=300,
