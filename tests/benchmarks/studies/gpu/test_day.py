@@ -380,7 +380,7 @@ def test_a_dry_run_in_a_checkout_where_nothing_is_installed(tmp_path: Path) -> N
         env=environment | {"HOME": str(home), "YOLACT_HOST_KERNELS": str(BUILT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
