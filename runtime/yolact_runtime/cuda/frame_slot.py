@@ -170,7 +170,7 @@ class FrameSlot:
             for _ in range(_MAX_RUNS_OF_A_FRAME):
                 self._done.synchronize()
                 results = self.memory.results
-                status, count = FrameStatus(int(results["status"][0])), int(results["detection_count"][0])
+                status, count = int(results["status"][0]), int(results["detection_count"][0])
                 _require_valid(status)
                 if not status:
                     return count
@@ -360,7 +360,7 @@ class FrameSlot:
         close_all(*(graph.close for graph in graphs.values()))
 
 
-def _require_valid(status: FrameStatus) -> None:
+def _require_valid(status: int) -> None:
     if status & FrameStatus.NOT_FINITE:
         raise BackendError(
             "the network's outputs hold NaN or infinity. Usually a half-precision overflow or a damaged model: run the "
@@ -371,7 +371,6 @@ def _require_valid(status: FrameStatus) -> None:
             "the mask-IoU network predicts NaN or infinity: its weights are damaged. Export the checkpoint again, or "
             "leave re-scoring out (--no-mask-rescoring, SegmenterOptions(mask_rescoring=False))"
         )
-    if rest := status & ~(FrameStatus.ARENA_OVERFLOW | FrameStatus.RUN_OVERFLOW):
-        raise BackendError(
-            f"the kernels refuse this frame (status {int(rest)}); please report the model and the settings"
-        )
+    # As a number: the complement of an IntFlag has no bits that are not named.
+    if rest := status & ~int(FrameStatus.ARENA_OVERFLOW | FrameStatus.RUN_OVERFLOW):
+        raise BackendError(f"the kernels refuse this frame (status {rest}); please report the model and the settings")
