@@ -1,4 +1,4 @@
-"""One frame in flight: its stream, its memory, its place in the network, and the CUDA graph of its way.
+"""One frame in flight: its stream, its memory, its place in the network, and the order of what happens to it.
 
 The way of a frame: upload (none on machines where CPU and GPU share memory, and for frames that are on the GPU),
 preprocess, network, candidates, Fast NMS, masks, and a kernel that copies the results to the host. The first frame of
@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yolact_plugins.driver.cuda_graph import Graph
 from yolact_plugins.driver.device_array import DeviceArray, contiguous_strides
 from yolact_plugins.driver.driver import Device, Event, Stream
 from yolact_plugins.driver.foreign_array import take_array
 from yolact_plugins.driver.ownership import close_after_failure, close_all
-from yolact_plugins.errors import CudaContextLostError, CudaError, ShapeError
+from yolact_plugins.errors import ShapeError
 from yolact_plugins.frame_status import FrameStatus
 from yolact_runtime.backends.base import DeviceBackend
 from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat
 from yolact_runtime.cuda.device_frame_buffer import DeviceFrameBuffer
 from yolact_runtime.cuda.device_kernels import DeviceKernels
+from yolact_runtime.cuda.frame_graphs import FrameGraphs
 from yolact_runtime.cuda.frame_launches import FrameLaunches
 from yolact_runtime.cuda.frame_memory import FrameMemory
 from yolact_runtime.cuda.frame_model import FrameModel
@@ -75,13 +75,10 @@ class FrameSlot:
         constants: Mapping[str, DeviceArray],
         say: Callable[[str], None] = _log.info,
     ) -> None:
-        self._model, self._kernels, self._constants, self._say = model, kernels, constants, say
+        self._model, self._kernels, self._constants = model, kernels, constants
         self.input_name = model.input_name
         self._device: Device = backend.device
         self._device.make_current()
-        self._graphs: dict[str, Graph] = {}
-        self._was_run = False
-        self._uses_graphs = True
         self._foreign: tuple[DeviceArray, ...] = ()
         self._buffer: DeviceFrameBuffer | None = None
         self.layout: FrameLayout | None = None
@@ -98,6 +95,7 @@ class FrameSlot:
             made.append(self._context.close)
             for tensor in model.tensors.values():
                 self._context.bind(tensor.name, self.memory.arrays[tensor.name].pointer)
+            self._graphs = FrameGraphs(self._context, self.stream, say)
         except BaseException:
             close_after_failure(*reversed(made))
             raise
@@ -203,14 +201,14 @@ class FrameSlot:
     @property
     def uses_graphs(self) -> bool:
         """Frames are launches of a graph, or will be."""
-        return self._uses_graphs and (not self._was_run or self._context.is_capturable(self.stream))
+        return self._graphs.in_use
 
     def close(self) -> None:
         """Wait for what is under way, and give everything back."""
         close_all(
             self._device.make_current,
             self.stream.synchronize,
-            self._forget_graphs,
+            self._graphs.forget,
             self._context.close,
             self.memory.close,
             self._done.close,
@@ -226,7 +224,7 @@ class FrameSlot:
         self._pack(layout)
 
     def _pack(self, layout: FrameLayout) -> None:
-        self._forget_graphs()
+        self._graphs.forget()
         self.launches = FrameLaunches(self._kernels, self._model, self.memory, self._constants, layout)
         self.layout = layout
 
@@ -314,33 +312,10 @@ class FrameSlot:
     def _run(self) -> None:
         if self._foreign:
             self.launches.preprocess_elsewhere.enqueue(self.stream)
-            self._repeat("from the network on", self._enqueue_network)
+            self._graphs.run("from the network on", self._enqueue_network)
         else:
-            self._repeat("from preprocessing on", self._enqueue_from_preprocessing)
+            self._graphs.run("from preprocessing on", self._enqueue_from_preprocessing)
         self._done.record(self.stream)
-
-    def _repeat(self, name: str, enqueue: Any) -> None:
-        """The first time as it is, which also lets the network's library make ready; then as a graph."""
-        if self._uses_graphs and self._was_run and name not in self._graphs:
-            self._capture(name, enqueue)
-        if name in self._graphs:
-            self._graphs[name].launch(self.stream)
-        else:
-            enqueue(self.stream)
-            self._was_run = True
-
-    def _capture(self, name: str, enqueue: Any) -> None:
-        if not self._context.is_capturable(self.stream):
-            self._uses_graphs = False
-            self._say("this network cannot be captured into a CUDA graph; its kernels are launched one by one")
-            return
-        try:
-            self._graphs[name] = Graph(self.stream, enqueue)
-        except CudaContextLostError:
-            raise
-        except (CudaError, BackendError) as error:
-            self._uses_graphs = False
-            _log.warning("no CUDA graph, kernels are launched one by one, which costs time: %s", error)
 
     def _enqueue_from_preprocessing(self, stream: Stream) -> None:
         self.launches.preprocess.enqueue(stream)
@@ -353,11 +328,6 @@ class FrameSlot:
         for launch in (*self.launches.detect, *self.launches.masks, *self.launches.rescoring):
             launch.enqueue(stream)
         self.enqueue_download(stream)
-
-    def _forget_graphs(self) -> None:
-        self._was_run = False
-        graphs, self._graphs = self._graphs, {}
-        close_all(*(graph.close for graph in graphs.values()))
 
 
 def _require_valid(status: int) -> None:
