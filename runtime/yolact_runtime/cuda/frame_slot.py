@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from yolact_plugins.driver.device_array import DeviceArray, contiguous_strides
 from yolact_plugins.driver.driver import Device, Event, Stream
@@ -180,10 +178,8 @@ class FrameSlot:
 
     def enqueue_upload(self, stream: Stream) -> None:
         """A frame in host memory to the GPU; nothing where CPU and GPU share their memory."""
-        if self.layout is not None and not self._device.integrated:
-            size = self.layout.num_bytes
-            frame: npt.NDArray[Any] = self.memory.staging[:size]
-            self.memory.first_rows(self.memory.arrays["frame"], size).upload(frame, stream)
+        if self.layout is not None:
+            self._upload(self.memory.staging_address, 0, self.layout.num_bytes, stream)
 
     def enqueue_inference(self, stream: Stream) -> None:
         """The network."""
@@ -254,10 +250,10 @@ class FrameSlot:
                 np.copyto(self.memory.staging[copied : copied + part.size].reshape(part.shape), part)
                 copied += part.size
                 if copied - uploaded >= _BAND_BYTES // 2:
-                    self._upload(self.memory.staging_address, uploaded, copied)
+                    self._upload(self.memory.staging_address, uploaded, copied, self.stream)
                     uploaded = copied
         if uploaded < copied:
-            self._upload(self.memory.staging_address, uploaded, copied)
+            self._upload(self.memory.staging_address, uploaded, copied, self.stream)
 
     def _take(self, frame: CameraFrame) -> None:
         try:
@@ -284,13 +280,13 @@ class FrameSlot:
             self._foreign = buffer.planes
             self._point()
         else:
-            self._upload(buffer.address, 0, buffer.layout.num_bytes)
+            self._upload(buffer.address, 0, buffer.layout.num_bytes, self.stream)
 
-    def _upload(self, address: int, first: int, end: int) -> None:
-        """Some bytes of a frame, which begins at an address of pinned memory."""
+    def _upload(self, address: int, first: int, end: int, stream: Stream) -> None:
+        """Some bytes of a frame, which begins at an address of pinned memory; none where the GPU reads them there."""
         if not self._device.integrated:
             target = self.memory.arrays["frame"].pointer + first
-            self._device.driver.call("cuMemcpyHtoDAsync", target, address + first, end - first, self.stream.handle)
+            self._device.driver.call("cuMemcpyHtoDAsync", target, address + first, end - first, stream.handle)
 
     def _let_go(self) -> None:
         """Nothing reads what belongs to others any more."""
