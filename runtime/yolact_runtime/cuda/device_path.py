@@ -14,21 +14,20 @@ import numpy.typing as npt
 
 from yolact_plugins.driver.device_array import DeviceArray
 from yolact_plugins.driver.driver import Device
-from yolact_plugins.driver.foreign_array import is_device_array
 from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_plugins.driver.ownership import close_after_failure, close_all
 from yolact_runtime.backends.base import DeviceBackend
-from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat
+from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout
 from yolact_runtime.cpu.frame_buffer import FrameBuffer, LentBuffers
 from yolact_runtime.cpu.postprocess import MaskIou, to_pixels
-from yolact_runtime.cpu.preprocess import as_bgr
 from yolact_runtime.cuda.device_frame_buffer import DeviceFrameBuffer
 from yolact_runtime.cuda.device_instances import DeviceInstances
 from yolact_runtime.cuda.device_kernels import DeviceKernels
 from yolact_runtime.cuda.frame_model import FrameModel
 from yolact_runtime.cuda.frame_slot import FrameSlot
+from yolact_runtime.cuda.given_frame import as_camera_frame
 from yolact_runtime.cuda.mask_iou import pack_network
-from yolact_runtime.errors import BackendError, FrameError, UsageError
+from yolact_runtime.errors import BackendError, UsageError
 from yolact_runtime.golden import Inspection
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
@@ -38,7 +37,6 @@ __all__ = ["DevicePath"]
 _log = logging.getLogger(__name__)
 _CLOSED = "the segmenter was closed; open the model again"
 _MAX_SLOTS = 16
-_CHANNELS = {3: PixelFormat.BGR, 4: PixelFormat.BGRA}
 
 
 class DevicePath:
@@ -255,7 +253,7 @@ class DevicePath:
 
     def _source(self, frame: Any) -> CameraFrame | DeviceFrameBuffer:
         if not isinstance(frame, FrameBuffer):
-            return _as_camera_frame(frame, self.model.manifest.input.bit_depth)
+            return as_camera_frame(frame, self.model.manifest.input.bit_depth)
         if isinstance(frame, DeviceFrameBuffer) and frame.device.is_same(self.device):
             return frame
         return frame.frame
@@ -308,22 +306,3 @@ class _SayOnce:
         if sentence not in self._said:
             self._said.add(sentence)
             _log.info("%s: %s", self._name, sentence)
-
-
-def _as_camera_frame(frame: Any, bit_depth: int | None) -> CameraFrame:
-    if isinstance(frame, CameraFrame):
-        return frame
-    if not is_device_array(frame):
-        bgr = as_bgr(frame, bit_depth)
-        return CameraFrame(bgr, PixelFormat.BGR)
-    shape = tuple(int(side) for side in frame.shape)
-    if getattr(frame, "dtype", None) is not None and "uint16" in str(frame.dtype):
-        raise FrameError(
-            "a frame of uint16 on the GPU is not read: scale it to uint8 there (value * 255 / (2**bits - 1), rounded), "
-            "or give it in host memory with SegmenterOptions(bit_depth=12)"
-        )
-    if len(shape) != 3 or shape[2] not in _CHANNELS:
-        raise FrameError(
-            f"a frame on the GPU is (H, W, 3) BGR or (H, W, 4) BGRA uint8, found {shape}; other formats: CameraFrame"
-        )
-    return CameraFrame(frame, _CHANNELS[shape[2]])
