@@ -35,7 +35,7 @@ __all__ = ["DeviceModel", "DeviceTimer", "PlantedDevice"]
 ENQUEUE = Stage("enqueue", "until everything is given to the GPU, the copy of the frame to pinned memory included")
 RESULT = Stage("result", "the wait for the GPU, and the instances made of what it returned")
 UPLOAD = Stage("upload", "the frame from pinned memory to the GPU", "device")
-DOWNLOAD = Stage("download", "counts, boxes and scores to pinned memory; runs are written there by the masks", "device")
+DOWNLOAD = Stage("download", "counts, boxes, scores and runs to memory of the host, by a kernel", "device")
 _PARTS = (PREPROCESS, NETWORK, CANDIDATES, NMS, MASKS)
 
 

@@ -45,12 +45,12 @@ class Candidate:
 
     @property
     def dtypes(self) -> NetworkDtypes:
-        """Of its input and outputs."""
+        """Dtypes of its input and outputs."""
         return NetworkDtypes() if self.half is None else self.half.dtypes
 
     @property
     def output_bytes(self) -> int:
-        """Of all outputs of one frame, whatever the batch."""
+        """Size of all outputs of one frame, whatever the batch, bytes."""
         total = 0
         for output in self.model.graph.output:
             kind = output.type.tensor_type

@@ -76,7 +76,7 @@ class OnnxRuntimeBackend:
         given = tensor.astype(np.float16) if self._is_half else tensor
         try:
             arrays = session.run(list(self.outputs), {self._input_name: given})
-        except Exception as error:  # as above
+        except Exception as error:  # ONNX Runtime has no common base class for its errors
             # Whoever keeps the error must not keep the session.
             del session
             raise BackendError(

@@ -51,11 +51,6 @@ class Runs(NamedTuple):
         return Runs(*(array.astype(np.int64, copy=False) for array in self))
 
     @property
-    def is_wide(self) -> bool:
-        """All arrays are int64."""
-        return all(array.dtype == np.int64 for array in self)
-
-    @property
     def nbytes(self) -> int:
-        """Of the three arrays."""
+        """Memory of the three arrays, bytes."""
         return sum(array.nbytes for array in self)
