@@ -142,8 +142,14 @@ def open_session(
     if name == "onnxruntime-cuda":
         _load_cuda(runtime)
     try:
-        session = runtime.InferenceSession(file.content, options, providers=[asked])
+        # It prints what became of a provider, where results may go.
+        with redirect_stdout(sys.stderr):
+            session = runtime.InferenceSession(file.content, options, providers=[asked])
     except Exception as error:  # ONNX Runtime has no common base class for its errors
+        # These two are what it takes itself for a provider's failure, before it tries the CPU, which may be forbidden.
+        reason = error.__cause__ or error
+        if name == "onnxruntime-cuda" and isinstance(reason, RuntimeError | ValueError):
+            raise BackendUnavailableError(f"{name}: {provider} does not start on this machine: {reason}") from error
         raise BackendError(f"{name}: ONNX Runtime {runtime.__version__} cannot load {file.path}: {error}") from error
     if session.get_providers()[0] != provider:
         # ONNX Runtime falls back to the CPU with a log line only; a robot must not be slow in silence.

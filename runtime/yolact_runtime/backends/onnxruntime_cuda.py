@@ -39,7 +39,7 @@ from yolact_runtime.backends.onnxruntime import (
     require_provider,
     run_options,
 )
-from yolact_runtime.errors import BackendError
+from yolact_runtime.errors import BackendError, BackendUnavailableError
 from yolact_runtime.model.manifest import FLOAT_DTYPES
 from yolact_runtime.model.network_outputs import OutputType
 
@@ -251,6 +251,9 @@ def _open_in_stream(model: ModelSource, stream: Stream, num_threads: int) -> Any
     options = {"device_id": str(stream.device.ordinal), _STREAM: str(stream.handle)}
     try:
         session = open_session(model, _NAME, num_threads, options, {_NO_CPU_NODES: "1"})
+    except BackendUnavailableError as error:
+        # Maybe not with these options: an older one does not know the stream.
+        raise _NoDevicePathError(str(error)) from error
     except BackendError as error:
         if "assigned to the default CPU EP" in str(error):
             raise _NoDevicePathError(

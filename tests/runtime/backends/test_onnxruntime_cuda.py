@@ -256,6 +256,49 @@ def test_what_loading_cuda_prints_is_not_among_the_results(
     ]
 
 
+class FailingProvider(onnxruntime.InferenceSession):  # type: ignore[misc]  # the package has no types
+    """What the real package does when a provider throws: it prints, and tries the CPU, which options may forbid.
+
+    Attributes:
+        fails: Whether it does, with the options that it is given.
+    """
+
+    fails: Callable[[dict[str, str]], bool] = lambda _: True
+
+    def _create_inference_session(self, providers: list[Any], *others: Any) -> None:
+        name, options = providers[0] if isinstance(providers[0], tuple) else (providers[0], {})
+        self._fallback_providers = ["CPUExecutionProvider"]
+        if name == "CUDAExecutionProvider" and type(self).fails(options):
+            raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient")
+        super()._create_inference_session(["CPUExecutionProvider"], *others)
+        self._providers = [name]
+
+
+def test_a_provider_that_throws_is_passed_over(
+    ort: CudaOnnxRuntime, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ort, "InferenceSession", FailingProvider, raising=False)
+    with Segmenter.open(bundle, options=PICTURES) as segmenter:
+        assert segmenter.backend_name == "onnxruntime-cpu"
+        assert len(segmenter(FRAME)) == 2
+    with pytest.raises(BackendUnavailableError, match="CUDAExecutionProvider does not start on this machine"):
+        Segmenter.open(bundle, "onnxruntime-cuda")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "CUDA driver version is insufficient" in said.err
+
+
+def test_a_provider_that_does_not_know_the_stream_runs_without_it(
+    ort: CudaOnnxRuntime, bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(FailingProvider, "fails", lambda options: "user_compute_stream" in options)
+    monkeypatch.setattr(ort, "InferenceSession", FailingProvider, raising=False)
+    with Segmenter.open(bundle, options=PICTURES) as segmenter:
+        assert (segmenter.backend_name, segmenter.postprocessing) == ("onnxruntime-cuda", "cpu")
+    (message,) = warnings_of(caplog)
+    assert "masks made, on the CPU: onnxruntime-cuda: CUDAExecutionProvider does not start on this machine" in message
+
+
 @pytest.mark.parametrize("backend", ["auto", "onnxruntime-cuda", "onnxruntime-cpu"])
 def test_what_is_left_when_one_of_two_packages_was_removed(
     model: Path, backend: str, monkeypatch: pytest.MonkeyPatch
