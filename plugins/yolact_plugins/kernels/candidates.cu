@@ -67,7 +67,9 @@ __device__ __forceinline__ RowLook look_at_row(const Value* logit, int num_class
     typename Vector<Value>::Sums sums;
     typename Vector<Value>::Maxima maxima;
     const int beyond = values_beyond_16_bytes(logit);
-    for_vectors<2>(logit + (LENGTH - beyond), part, (beyond + num_classes) / LENGTH - 1, [&](const auto& values) {
+    // Types of parameters are written out: to NVRTC 12 a generic lambda is a function of the host.
+    using Bytes = typename Vector<Value>::Bytes;
+    for_vectors<2>(logit + (LENGTH - beyond), part, (beyond + num_classes) / LENGTH - 1, [&](const Bytes& values) {
         sums.add(values);
         maxima.add(values);
     });
@@ -197,7 +199,8 @@ __device__ __forceinline__ bool piece_is_finite(const Value* values, int length)
     const int tid = static_cast<int>(threadIdx.x);
     const int vectors = values_beyond_16_bytes(values) == 0 ? length / LENGTH : 0;
     typename Vector<Value>::Sums sums;
-    for_vectors<THREADS_THAT_SCORE>(values, tid, vectors, [&](const auto& vector) { sums.add(vector); });
+    using Bytes = typename Vector<Value>::Bytes;
+    for_vectors<THREADS_THAT_SCORE>(values, tid, vectors, [&](const Bytes& vector) { sums.add(vector); });
     const bool suspect = !sums.are_finite();
     // What is behind the last vector, or everything where the array does not lie on 16 bytes, or there is a suspicion.
     const bool is_finite = all_finite(values, vectors * LENGTH + tid, length, THREADS_THAT_SCORE);

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,11 @@ def test_the_digest_changes_with_everything_the_compiler_reads(folder: Path) -> 
 
 def test_moving_text_between_a_source_and_its_header_changes_the_digest() -> None:
     assert KernelSource("x", "ab", {"h": "c"}).digest != KernelSource("x", "a", {"h": "bc"}).digest
+
+
+@pytest.mark.parametrize("family", families())
+def test_no_lambda_of_a_kernel_is_generic(family: str) -> None:
+    """NVRTC 12, which JetPack 6 has, takes one for a function of the host, and refuses it; NVRTC 13 does not."""
+    source = read_source(family)
+    for text in (source.text, *source.headers.values()):
+        assert not re.search(r"\[[&=\w, ]*\]\s*\([^)]*\bauto\b", text)
