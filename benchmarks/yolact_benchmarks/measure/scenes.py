@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.model.manifest import DetectionSpec, InputSpec, Manifest, PriorSpec
-from yolact_runtime.model.mask_iou_network import WIDTHS, MaskIouNetwork
+
+if TYPE_CHECKING:
+    from yolact_runtime.model.mask_iou_network import MaskIouNetwork
 
 __all__ = ["COCO_550", "make_mask_iou_network", "make_outputs", "yolact_manifest"]
 
@@ -86,6 +89,9 @@ def make_outputs(
 
 def make_mask_iou_network(num_classes: int, seed: int = 0) -> MaskIouNetwork:
     """The mask-IoU network of YOLACT++ with weights that keep the size of what passes, and predictions about 2."""
+    # Scenes are also made for earlier checkouts, which have no such module.
+    from yolact_runtime.model.mask_iou_network import WIDTHS, MaskIouNetwork
+
     rng = np.random.default_rng(seed)
     shapes = [(outputs, inputs, 3, 3) for inputs, outputs in itertools.pairwise(WIDTHS)]
     layers = []

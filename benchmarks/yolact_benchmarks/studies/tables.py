@@ -88,6 +88,7 @@ _RECORDS = {
     "mutant_survivors": "mutants",
     "instructions_times": "instructions",
     "instructions_kernels": "instructions",
+    "instructions_others": "instructions",
     "host_part": "host-part",
 }
 _HEADERS = {**instructions.HEADERS, **costs.HEADERS, **networks.HEADERS, **reliability.HEADERS}
@@ -96,6 +97,7 @@ _OF_ALL = {
     "instructions": instructions.scene_rows,
     "instructions_times": instructions.time_rows,
     "instructions_kernels": instructions.kernel_rows,
+    "instructions_others": instructions.other_rows,
 }
 _TABLES = {**costs.ROWS, **networks.ROWS, **reliability.ROWS}
 

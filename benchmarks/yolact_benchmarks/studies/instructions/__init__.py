@@ -24,8 +24,12 @@ the unit of approximate functions, are those of the C library, which may differ 
 may be what a frame waits for: for this there are the largest numbers that one block and one warp issue. Caches, bank
 conflicts, occupancy, launches and the scheduling of blocks are not looked at.
 
-Architectures: sm_75 to sm_90. Kernels that use what the executor does not know end with an error that names it:
-tensor cores, asynchronous copies, named barriers, local memory, arithmetic of halves, 64-bit atomics.
+**What it also is.** A check of the machine code itself: :mod:`fuzz` runs random frames, and compares what every launch
+leaves with what the host build leaves of the same memory.
+
+Architectures: sm_75 to sm_110. Kernels that use what the executor does not know end with an error that names it:
+tensor cores, asynchronous copies, named barriers, local memory, most arithmetic of halves, 64-bit atomics, and whole
+numbers of 64 bits, as sm_120 has them.
 """
 
 __all__: list[str] = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,15 +20,17 @@ from yolact_benchmarks.studies.instructions.table import (
     BITS_AND_RUNS,
     COLUMNS,
     GPUS,
+    OTHERS,
     RUNS,
     issued_by,
 )
 from yolact_plugins.compile.compiler import OPTIONS, nvrtc_version
 
-__all__ = ["ARCHS", "main"]
+__all__ = ["ARCHS", "DTYPES", "main"]
 
 ARCHS = ("sm_90", "sm_87")
 """An H100, and a Jetson Orin."""
+DTYPES = ("float32", "float16")
 _PACKAGES = ("runtime", "plugins", "calibration", "export")
 _CHECKOUT = Path(__file__).parents[4]
 
@@ -40,6 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tree", type=Path, help="checkout whose kernels and runtime are judged (default: this one)")
     parser.add_argument("--label", default="after", help="of the record: before or after (default: after)")
     parser.add_argument("--scenes", nargs="+", type=int, metavar="N", help="numbers of scenes, from 0 (default: all)")
+    parser.add_argument(
+        "--dtype", nargs="+", default=DTYPES, choices=DTYPES, help="of the network's outputs (default: both)"
+    )
+    parser.add_argument(
+        "--others", action="store_true", help="count the kernels that a usual frame does not launch, and only those"
+    )
     parser.add_argument("--disassembler", type=Path, help="nvdisasm (default: from pip, below out/disassembler)")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     parser.add_argument("--hot", type=int, default=0, metavar="N", help="show the N most issued instructions of each")
@@ -50,20 +60,22 @@ def main(arguments: list[str] | None = None) -> int:
     rows = []
     for arch in options.arch:
         kernels = Kernels.compiled(arch, disassembler)
-        for scene in [SCENES[i] for i in options.scenes] if options.scenes else SCENES:
+        scenes = [SCENES[i] for i in options.scenes] if options.scenes else SCENES
+        for dtype, scene in itertools.product(options.dtype, scenes):
             started = time.perf_counter()
-            found, launches = count_frame(scene, kernels)
-            seconds = time.perf_counter() - started
-            rows.append(_row(arch, scene, found, launches))
-            _show(rows[-1], seconds)
+            found, launches = (_count_others if options.others else count_frame)(scene, kernels, dtype)
+            rows.append(_row(arch, dtype, scene, found, launches))
+            _show(rows[-1], time.perf_counter() - started)
             if options.hot:
                 _show_hot(kernels, launches, options.hot)
     if options.results:
-        results = {"label": options.label, "commit": _commit(), "nvrtc": nvrtc_version(), "options": list(OPTIONS)}
+        label = "others" if options.others else options.label
+        results = {"label": label, "commit": _commit(), "nvrtc": nvrtc_version(), "options": list(OPTIONS)}
         results["columns"] = list(COLUMNS)
         command = f"python -m yolact_benchmarks.studies.instructions --arch {' '.join(options.arch)}"
+        command += f" --dtype {' '.join(options.dtype)}{' --others' if options.others else ''}"
         command += f" --tree CHECKOUT --label {options.label}"
-        write_record(options.results, f"instructions-{options.label}", {**results, "rows": rows}, command)
+        write_record(options.results, f"instructions-{label}", {**results, "rows": rows}, command)
     return 0
 
 
@@ -75,7 +87,14 @@ def _in_tree(folder: Path, arguments: list[str]) -> int:
     return subprocess.run(command, env=environment, check=False).returncode
 
 
-def _row(arch: str, scene: Scene, found: dict[str, int], launches: list[LaunchCounts]) -> dict[str, Any]:
+def _count_others(scene: Scene, kernels: Kernels, dtype: str) -> tuple[dict[str, int], list[LaunchCounts]]:
+    """Two frames: one of YOLACT++ whose results stay on the GPU, and one with Fast NMS across classes."""
+    found, launches = count_frame(scene, kernels, dtype, mask_rescoring=True)
+    launches += count_frame(scene, kernels, dtype, nms="cross-class")[1]
+    return found, [launch for launch in launches if re.match(OTHERS, launch.kernel)]
+
+
+def _row(arch: str, dtype: str, scene: Scene, found: dict[str, int], launches: list[LaunchCounts]) -> dict[str, Any]:
     """Figures of each kernel in the order of :data:`COLUMNS`; of one that is launched several times the sums."""
     kernels: dict[str, list[int]] = {}
     for launch in launches:
@@ -83,11 +102,12 @@ def _row(arch: str, scene: Scene, found: dict[str, int], launches: list[LaunchCo
         figures = [blocks, *(int(getattr(launch.counts, name)) for name in COLUMNS[1:])]
         before = kernels.get(launch.kernel, [0] * len(figures))
         kernels[launch.kernel] = [a + b for a, b in zip(before, figures, strict=True)]
-    return {"arch": arch, "objects": scene.count, "area": scene.area, **found, "kernels": kernels}
+    of_scene = {"objects": scene.count, "area": scene.area, "min_confidence": scene.min_confidence}
+    return {"arch": arch, "dtype": dtype, **of_scene, **found, "kernels": kernels}
 
 
 def _show(row: dict[str, Any], seconds: float) -> None:
-    scene = f"{row['arch']}, {row['objects']} of {row['area']:.1%}"
+    scene = f"{row['arch']}, {row['dtype']}, {Scene(row['objects'], row['area'], row['min_confidence'])}"
     print(f"\n{scene}: {row['found']} found, {row['runs']:,} runs ({seconds:.0f} s)")
     print(f"{'kernel':24} {'blocks':>7} {'warp instr.':>12} {'of a block':>11} {'of a warp':>10} {'sectors':>9}")
     for name, (blocks, issued, of_block, of_warp, sectors) in row["kernels"].items():

@@ -26,7 +26,7 @@ OPCODES = {
         "NOP": "",
         "YIELD": "",
         "MOV": "",
-        "LDC": "64 U8 U16",
+        "LDC": "64 128",
         "S2R": "",
         "CS2R": "32",
         "R2UR": "",
@@ -46,6 +46,7 @@ OPCODES = {
         "ISETP": _COMPARE,
         "FSETP": _COMPARE,
         "FMNMX": "NAN FTZ",
+        "FMNMX3": "NAN FTZ",
         "FADD": _FLOAT,
         "FMUL": _FLOAT,
         "FFMA": _FLOAT,
@@ -56,7 +57,11 @@ OPCODES = {
         "I2F": f"{_INTEGER} RP RM RZ",
         "I2FP": "F32 S32 U32 RP RM RZ",
         "F2FP": "PACK_AB F16 F32",
+        "F2F": "F16 F32",
         "HADD2": "F32",
+        "HFMA2": "MMA",
+        "HMNMX2": "",
+        "VHMNMX": "",
         "POPC": "",
         "IABS": "",
         "BREV": "",
@@ -79,9 +84,9 @@ OPCODES = {
         "CALL": "REL NOINC",
         "RET": "REL NODEC",
         "EXIT": "",
-        "BSSY": "",
-        "BREAK": "",
-        "BSYNC": "",
+        "BSSY": "RECONVERGENT RELIABLE",
+        "BREAK": "RELIABLE",
+        "BSYNC": "RECONVERGENT RELIABLE",
         "WARPSYNC": "ALL COLLECTIVE",
         "ENDCOLLECTIVE": "",
         "BAR": "SYNC RED POPC OR AND DEFER_BLOCKING",
@@ -96,7 +101,7 @@ OPCODES = {
 # They change neither a result nor how often something is issued.
 _NO_EFFECT = """
     E CONSTANT STRONG WEAK GPU SYS CTA SM EF EL LU NA MOV IADD SHL LUT REL NOINC NODEC SYNC DEFER_BLOCKING NTZ PACK_AB
-    F16 F32 COLLECTIVE SC VC IVALL ANY INC R U RESULT
+    F16 F32 MMA RECONVERGENT RELIABLE COLLECTIVE SC VC IVALL ANY INC R U RESULT
 """
 _WITHOUT_EFFECT = frozenset(_NO_EFFECT.split())
 MODIFIERS = tuple(sorted(set().union(*OPCODES.values()) - _WITHOUT_EFFECT))
@@ -118,13 +123,21 @@ SPECIAL_REGISTERS = (
     *(f"SR_{name}" for name in ("EQMASK", "LTMASK", "LEMASK", "GTMASK", "GEMASK", "CgaCtaId")),
     "SRZ",
 )
-_SYNONYMS = {"REDG": "RED", "UFLO": "FLO", "S2UR": "S2R", "VOTEU": "VOTE", "HFMA2": "MOV"}
+_SYNONYMS = {"REDG": "RED", "UFLO": "FLO", "S2UR": "S2R", "VOTEU": "VOTE", "LDCU": "LDC", "BRXU": "BRX"}
+# The generic address of an array in global memory is its address there. Others are in no array: an error.
+_SYNONYMS |= {"LD": "LDG"}
 _RZ, _URZ, _PT = 255, 63, 7
 _NOTHING_WRITTEN = """
     NOP YIELD STG STS RED BRA BRX CALL RET EXIT BREAK BSYNC WARPSYNC ENDCOLLECTIVE BAR MEMBAR ERRBAR CGAERRBAR CCTL
     DEPBAR R2P
 """
 _NO_DEST = frozenset(_NOTHING_WRITTEN.split())
+# Their immediates are written as decimals.
+_DECIMAL = "FADD FMUL FFMA FSETP FMNMX FMNMX3 FSEL MUFU FCHK F2F F2FP F2I FRND HADD2"
+_FLOATS = frozenset(_DECIMAL.split())
+# Each register holds two halves.
+_PAIRS = {"HFMA2", "HMNMX2", "VHMNMX"}
+_EACH_ITS_OWN = 2
 _IS_PREDICATE = {"PREDICATE", "UNIFORM_PREDICATE"}
 _REGISTER = re.compile(r"(U?)R(Z|\d+)((?:\.\w+)*)$")
 _PREDICATE = re.compile(r"(!?)(U?)P(T|\d)$")
@@ -191,7 +204,8 @@ def decode(text: str) -> Decoded:
     try:
         opcode = _opcode(name)
         instruction = Decoded(opcode, modifiers, guard)
-        _fill(instruction, name, match[4])
+        _fill(instruction, match[4])
+        _check_conversion(name + match[3])
     except (_UnknownFormError, ValueError) as problem:
         return Decoded("UNKNOWN", set(), guard, problem=f"{text}: {problem}")
     return instruction
@@ -204,37 +218,30 @@ def _opcode(name: str) -> str:
     raise _UnknownFormError("this instruction")
 
 
-def _fill(it: Decoded, name: str, rest: str) -> None:
+def _check_conversion(name: str) -> None:
+    if name.startswith("F2F.") and name != "F2F.F16.F32":
+        raise _UnknownFormError("this conversion")
+
+
+def _fill(it: Decoded, rest: str) -> None:
     rest = re.sub(r"\(\*.*\*\)", "", rest).replace(".reuse", "")
-    is_float = it.opcode in {
-        "FADD",
-        "FMUL",
-        "FFMA",
-        "FSETP",
-        "FMNMX",
-        "FSEL",
-        "MUFU",
-        "FCHK",
-        "F2FP",
-        "F2I",
-        "FRND",
-        "HADD2",
-    }
     if it.opcode in {"BRX", "RET"}:
         rest = rest.strip().replace(" ", ", ", 1)
     words = [word.strip() for word in rest.split(",") if word.strip()]
-    if name == "HFMA2":
-        _pair_of_halves(it, words)
-        return
     if unknown := it.modifiers - OPCODES[it.opcode]:
         raise _UnknownFormError(f"the modifiers {', '.join(sorted(unknown))}")
     if it.opcode == "HADD2" and "F32" not in it.modifiers:
         raise _UnknownFormError("arithmetic of halves")
+    if it.opcode == "HFMA2" and len(words) != 4:
+        _pair_of_halves(it, words)
+        return
     is_global = it.opcode in {"LDG", "STG", "RED", "ATOMG"} and "E" in it.modifiers
     it.modifiers -= _WITHOUT_EFFECT
     labels = [word for word in words if word.startswith("`(")]
     it.label = labels[0][2:-1] if labels else ""
-    operands = [_operand(word, is_float) for word in words if word not in labels]
+    operands = [_operand(word, it.opcode in _FLOATS) for word in words if word not in labels]
+    if it.opcode in _PAIRS:
+        _let_halves_be_pairs(operands, words)
     for operand in operands:
         if operand.kind == "ADDRESS" and is_global:
             # Turing writes [R2] for the pair R2, R3 where later architectures write [R2.64].
@@ -274,8 +281,14 @@ def _check(it: Decoded) -> None:
     barrier = [(each.kind, each.value) for each in it.sources if each.kind != "PREDICATE"]
     if it.opcode == "BAR" and (barrier != [("IMMEDIATE", 0)] or len(it.sources) != 1 + ("RED" in it.modifiers)):
         raise _UnknownFormError("barriers other than that of the block")
-    if it.opcode == "HADD2" and (it.sources[0].kind != "REGISTER" or it.sources[0].reg != _RZ):
+    if it.opcode in {"HADD2", *_PAIRS} and any(
+        each.kind not in {"REGISTER", "UNIFORM", "PREDICATE"} for each in it.sources
+    ):
         raise _UnknownFormError("arithmetic of halves")
+    if it.opcode not in {"I2F", "HADD2", "R2P", *_PAIRS} and any(each.part for each in it.sources):
+        raise _UnknownFormError("a part of a register")
+    if it.opcode == "BREAK" and [each.kind for each in it.sources][-1:] != ["BARRIER"]:
+        raise _UnknownFormError("a break out of nothing")
     if it.opcode == "BRA" and "DIV" in it.modifiers and not it.sources:
         it.sources.append(Operand("IMMEDIATE", value=0xFFFFFFFF))  # Turing's, which means all lanes
 
@@ -287,8 +300,15 @@ def _pair_of_halves(it: Decoded, words: list[str]) -> None:
     if any(factor.kind != "REGISTER" or factor.reg != _RZ for factor in factors) or len(words) != 5:
         raise _UnknownFormError("arithmetic of halves")
     halves = [struct.unpack("<H", struct.pack("<e", float(word)))[0] for word in words[3:]]
-    it.modifiers, it.dest = set(), dest
+    it.opcode, it.modifiers, it.dest = "MOV", set(), dest
     it.sources = [Operand("IMMEDIATE", value=halves[0] << 16 | halves[1])]
+
+
+def _let_halves_be_pairs(operands: list[Operand], words: list[str]) -> None:
+    """``R2`` is both halves of a register, ``R2.H0_H0`` twice the lower one."""
+    for operand, word in zip(operands, words, strict=True):
+        if operand.kind in {"REGISTER", "UNIFORM"} and "." not in word:
+            operand.part = _EACH_ITS_OWN
 
 
 def _operand(word: str, is_float: bool) -> Operand:

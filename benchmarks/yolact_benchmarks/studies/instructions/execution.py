@@ -107,7 +107,9 @@ def execute(
     Raises:
         ExecutionError: See there.
     """
-    code = _packed(kernel)
+    if kernel.packed is None:
+        kernel.packed = _packed(kernel)
+    code = kernel.packed
     bank = bytearray(_BANK_BYTES)
     bank[:24] = np.array([*block, *grid], np.uint32).tobytes()
     for offset, content in arguments:

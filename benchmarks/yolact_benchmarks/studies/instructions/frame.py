@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yolact_benchmarks.measure.replay_network import ReplayNetwork
-from yolact_benchmarks.measure.scenes import make_outputs, yolact_manifest
+from yolact_benchmarks.measure.scenes import make_mask_iou_network, make_outputs, yolact_manifest
 from yolact_benchmarks.studies.instructions.execution import Counts, ExecutionError, execute
 from yolact_benchmarks.studies.instructions.machine_code import MachineCode, read_kernels
 from yolact_benchmarks.studies.instructions.table import GPUS
@@ -22,12 +22,22 @@ from yolact_plugins.compile.compiler import compile_cubin
 from yolact_plugins.compile.sources import families, read_source
 from yolact_plugins.driver.cubin import Parameter
 from yolact_plugins.driver.driver import Device
-from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.cuda.device_instances import DeviceInstances
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
-__all__ = ["SCENES", "Kernels", "LaunchCounts", "Scene", "count_frame", "require_same", "tree"]
+__all__ = [
+    "SCENES",
+    "Kernels",
+    "LaunchCounts",
+    "MachineRunner",
+    "Scene",
+    "count_frame",
+    "executed",
+    "require_same",
+    "simulated_device",
+    "tree",
+]
 
-MIN_CONFIDENCE = 0.3
 HEIGHT, WIDTH = 1080, 1920
 _OF_OUTLINES = 1e-3
 
@@ -39,16 +49,18 @@ class Scene:
     Attributes:
         count: Objects.
         area: Mean area of their boxes, fraction of the frame.
+        min_confidence: Of the segmenter. Its default of 0 fills the list of instances, whatever there is to see.
     """
 
     count: int
     area: float
+    min_confidence: float = 0.3
 
     def __str__(self) -> str:
-        return f"{self.count} of {self.area:.1%}"
+        return f"{self.count} of {self.area:.1%}" + ("" if self.min_confidence else ", min_confidence 0")
 
 
-SCENES = (Scene(1, 0.025), Scene(10, 0.025), Scene(100, 0.025), Scene(1, 0.45), Scene(20, 0.3))
+SCENES = (Scene(1, 0.025), Scene(10, 0.025), Scene(100, 0.025), Scene(1, 0.45), Scene(20, 0.3), Scene(10, 0.025, 0.0))
 
 
 @dataclass
@@ -86,7 +98,7 @@ class Kernels:
         return kernels
 
 
-class _CountingRunner:
+class MachineRunner:
     """In the place of a family's host build."""
 
     def __init__(self, kernels: Kernels, driver: Any, launches: list[LaunchCounts]) -> None:
@@ -95,13 +107,16 @@ class _CountingRunner:
     def run_packed(
         self, name: str, grid: Sequence[int], block: Sequence[int], values: Sequence[npt.NDArray[np.generic]]
     ) -> None:
+        """Run a kernel to its end."""
         parameters = self._kernels.parameters[name]
         arguments = [(each.offset, value.tobytes()) for each, value in zip(parameters, values, strict=True)]
-        # A kernel reads and writes what the GPU reaches: not what is pinned only.
-        live = [each for each in self._driver.library.memory.live() if each.kind != "pinned"]
-        memory = [(each.pointer, each.size) for each in live]
+        memory = [(each.pointer, each.size) for each in self.live()]
         counts = execute(self._kernels.codes[name], tuple(grid), tuple(block), arguments, memory)
         self._launches.append(LaunchCounts(name, tuple(grid), tuple(block), counts))
+
+    def live(self) -> list[Any]:
+        """Allocations that a kernel reads and writes: what the GPU reaches, so not what is pinned only."""
+        return [each for each in self._driver.library.memory.live() if each.kind != "pinned"]
 
 
 def tree() -> Path:
@@ -109,8 +124,17 @@ def tree() -> Path:
     return Path(inspect.getfile(read_source)).parents[3]
 
 
-def count_frame(scene: Scene, kernels: Kernels) -> tuple[dict[str, int], list[LaunchCounts]]:
+def count_frame(
+    scene: Scene, kernels: Kernels, dtype: str = "float32", **options: Any
+) -> tuple[dict[str, int], list[LaunchCounts]]:
     """The launches of a frame, after one that let the frame's memory grow to what the scene needs.
+
+    Args:
+        scene: What lies in the frame.
+        kernels: Which are executed.
+        dtype: Of the network's outputs and of its input.
+        options: More of the segmenter's options. With ``mask_rescoring`` the frame is one of YOLACT++, and is also
+            made an id map and dense masks, as of results that stay on the GPU.
 
     Returns:
         How many detections there are (``found``) and how many runs (``runs``), and the launches in order.
@@ -118,45 +142,61 @@ def count_frame(scene: Scene, kernels: Kernels) -> tuple[dict[str, int], list[La
     Raises:
         ExecutionError: The machine code is not known here, or leaves other results than the host build of its sources.
     """
-    if (folder := str(tree() / "tests")) not in sys.path:
-        sys.path.insert(0, folder)
-    from support.host_gpu import HostDriver  # type: ignore[import-not-found, unused-ignore]
-
     manifest = yolact_manifest()
     frame = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    outputs = make_outputs(scene.count, scene.area, scene.count, manifest)
+    made = make_outputs(scene.count, scene.area, scene.count, manifest)
+    outputs = {name: array.astype(dtype) for name, array in made.items()}
+    chosen = SegmenterOptions(
+        **{"min_confidence": scene.min_confidence, "max_instances": 100, "mask_rescoring": False, **options},
+        frames_in_flight=1,
+        frame_size=(HEIGHT, WIDTH),
+    )
+    rescoring = None
+    if chosen.mask_rescoring:
+        from yolact_runtime.mask_rescoring import MaskRescoring  # which earlier checkouts do not have
+
+        rescoring = MaskRescoring.of_network(make_mask_iou_network(len(manifest.class_names)), manifest)
     launches: list[LaunchCounts] = []
-    with ExitStack() as stack:
-        device = stack.enter_context(Device(driver=HostDriver()))
-        # Grids that fill a GPU are those of the GPU that is meant.
-        device.num_multiprocessors, _ = GPUS[kernels.arch]
-        segmenter = stack.enter_context(_opened(device, manifest, outputs))
-        path: Any = segmenter.frame_path
-        slot = path.start(frame)
-        expected = _results(slot, slot.finish())
-        path.give_back(slot)
-        with _counting(_CountingRunner(kernels, device.driver, launches)):
-            slot = path.start(frame)
-            found = _results(slot, slot.finish())
-        path.give_back(slot)
+    with simulated_device(GPUS[kernels.arch][0]) as device:
+        network = ReplayNetwork(device, manifest, outputs, dtype)
+        with Segmenter(manifest, network, rescoring, chosen) as segmenter:
+            path: Any = segmenter.frame_path
+            expected = _finished(path, frame)
+            with executed(kernels, device, launches):
+                found = _finished(path, frame)
     require_same(found, expected)
     return {"found": int(found["count"]), "runs": len(found["run_start"])}, launches
 
 
 @contextmanager
-def _opened(device: Device, manifest: Manifest, outputs: dict[str, npt.NDArray[Any]]) -> Iterator[Segmenter]:
-    options = SegmenterOptions(
-        min_confidence=MIN_CONFIDENCE, max_instances=100, frames_in_flight=1, frame_size=(HEIGHT, WIDTH)
-    )
-    with Segmenter(manifest, ReplayNetwork(device, manifest, outputs), None, options) as segmenter:
-        yield segmenter
+def simulated_device(num_multiprocessors: int) -> Iterator[Device]:
+    """The simulated GPU of the tests, whose grids that fill a GPU are those of the GPU that is meant."""
+    if (folder := str(tree() / "tests")) not in sys.path:
+        sys.path.insert(0, folder)
+    from support.host_gpu import HostDriver  # type: ignore[import-not-found, unused-ignore]
+
+    with Device(driver=HostDriver()) as device:
+        device.num_multiprocessors = num_multiprocessors
+        yield device
+
+
+def _finished(path: Any, frame: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+    slot = path.start(frame)
+    results = _results(slot, slot.finish())
+    if path.model.rescore:
+        with DeviceInstances(path, slot, int(results["count"])) as instances:
+            results |= {"id_map": instances.id_map().numpy(slot.stream), "dense": instances.dense().numpy(slot.stream)}
+    else:
+        path.give_back(slot)
+    return results
 
 
 @contextmanager
-def _counting(runner: _CountingRunner) -> Iterator[None]:
-    """Inside the block the simulated GPU runs machine code."""
+def executed(kernels: Kernels, device: Device, launches: list[LaunchCounts]) -> Iterator[None]:
+    """Inside the block the simulated GPU runs machine code; what each launch comes to is appended to `launches`."""
     from support.kernel_host import HostKernels  # type: ignore[import-not-found, unused-ignore]
 
+    runner = MachineRunner(kernels, device.driver, launches)
     host_build = HostKernels.__dict__["of"]
     HostKernels.of = staticmethod(lambda _family: runner)
     try:
@@ -182,7 +222,9 @@ def require_same(found: dict[str, npt.NDArray[Any]], expected: dict[str, npt.NDA
             thousandth (the last bit of an exponential moves pixels of an outline), or anything else at all.
     """
     for name, value in expected.items():
-        if name.startswith("run_"):
+        if name in {"id_map", "dense"}:
+            differ = np.count_nonzero(found[name] != value) > _OF_OUTLINES * value.size
+        elif name.startswith("run_"):
             differ = abs(found[name].astype(np.int64).sum() / max(value.astype(np.int64).sum(), 1) - 1) > _OF_OUTLINES
         elif value.dtype.kind == "f":
             differ = found[name].shape != value.shape or not np.allclose(found[name], value, rtol=1e-5, atol=1e-6)

@@ -11,6 +11,7 @@ import venv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from yolact_benchmarks.studies.instructions.decoding import Decoded, decode
 
@@ -35,6 +36,7 @@ class MachineCode:
         parameter_offset: Where the parameters begin in constant bank 0.
         constants: Other constant banks, by number.
         shared_bytes: Static shared memory, with what the architecture reserves before it.
+        packed: What the executor is given, made when the kernel is executed first.
     """
 
     instructions: list[Decoded]
@@ -43,6 +45,7 @@ class MachineCode:
     parameter_offset: int = 0
     constants: dict[int, bytes] = field(default_factory=dict)
     shared_bytes: int = 0
+    packed: Any = field(default=None, repr=False, compare=False)
 
 
 def find_disassembler(folder: Path) -> Path:

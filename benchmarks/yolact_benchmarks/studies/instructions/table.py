@@ -11,9 +11,11 @@ __all__ = [
     "COLUMNS",
     "GPUS",
     "HEADERS",
+    "OTHERS",
     "RUNS",
     "issued_by",
     "kernel_rows",
+    "other_rows",
     "scene_rows",
     "time_rows",
 ]
@@ -23,16 +25,21 @@ COLUMNS = ("blocks", "warp_instructions", "most_of_a_block", "most_of_a_warp", "
 RUNS = r"mask_(runs|results)"
 """Whatever makes runs of bits and takes them to where the host reads them, by the beginnings of the kernels' names."""
 BITS_AND_RUNS = rf"mask_bits|{RUNS}"
+OTHERS = r"mask_(id_map|dense|iou)|fast_nms_(best|cross)_class"
+"""Whatever a frame launches only where it is asked for."""
 AFTER_THE_NETWORK = r"(?!preprocess)"
 _ALL = ""
 _ISSUED, _OF_A_WARP = 1, 3
 HEADERS = {
     "instructions": "| GPU | scene | after the network: before | after | fewer | runs: before | after | fewer "
-    "| bits and runs | longest warps: before | after | preprocess |",
+    "| bits and runs | longest warps: before | after | float16, after the network: before | after | fewer |",
     "instructions_times": "| stage | 100 small: instructions | H100 | Orin | 1 of 45 %: instructions | H100 | Orin |",
-    "instructions_kernels": "| kernel | 1 small | 10 small | 100 small | 1 of 45 % | 20 of 30 % |",
+    "instructions_kernels": "| kernel | 1 small | 10 small | 100 small | 1 of 45 % | 20 of 30 % "
+    "| 10 small, list filled |",
+    "instructions_others": "| kernel | 1 small | 10 small | 100 small | 1 of 45 % | 20 of 30 % |",
 }
 Record = dict[str, Any]
+Key = tuple[str, int, float, float, str]
 STAGES = {
     "frame to network input": "preprocess",
     "candidates": "candidates",
@@ -68,14 +75,16 @@ def scene_rows(records: list[Record]) -> list[str]:
     before, after = (_rows(records, label) for label in ("before", "after"))
     lines = []
     for key, row in before.items():
+        if key[-1] != "float32":
+            continue
         later = after.get(key)
         cells = [key[0], _scene(row)]
         for kernels in (AFTER_THE_NETWORK, RUNS):
             cells += _compared(row, later, kernels, _ISSUED)
         cells.append(_compared(row, later, BITS_AND_RUNS, _ISSUED)[2].strip("*"))
         cells += _compared(row, later, AFTER_THE_NETWORK, _OF_A_WARP)[:2]
-        first, second, _ = _compared(row, later, "preprocess", _ISSUED)
-        cells.append(first if second in {first, "-"} else f"{first} -> {second}")
+        half = (*key[:-1], "float16")
+        cells += _compared(before[half], after.get(half), AFTER_THE_NETWORK, _ISSUED) if half in before else ["-"] * 3
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -83,7 +92,7 @@ def scene_rows(records: list[Record]) -> list[str]:
 def kernel_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
     """A line for each kernel, before -> after in each scene."""
     before, after = (_rows(records, label) for label in ("before", "after"))
-    scenes = [key for key in before if key[0] == arch]
+    scenes = [key for key in before if key[0] == arch and key[-1] == "float32"]
     names = dict.fromkeys(
         name for rows in (before, after) for key in scenes if key in rows for name in rows[key]["kernels"]
     )
@@ -96,6 +105,16 @@ def kernel_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
             cells.append(shown[0] if not after else " -> ".join(shown))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def other_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
+    """A line for each kernel that a usual frame does not launch, from the record with the label "others"."""
+    rows = [row for key, row in _rows(records, "others").items() if (key[0], key[-1]) == (arch, "float32")]
+    names = dict.fromkeys(name for row in rows for name in row["kernels"])
+    return [
+        f"| `{name}` | {' | '.join(_thousands(row['kernels'].get(name, [0, 0])[_ISSUED]) for row in rows)} |"
+        for name in names
+    ]
 
 
 def time_rows(records: list[Record]) -> list[str]:
@@ -111,9 +130,9 @@ def _commit(records: list[Record]) -> str:
     return f"before (commit {commit})"
 
 
-def _stage_row(stage: str, rows: dict[tuple[str, int, float], dict[str, Any]], kernels: str) -> str:
+def _stage_row(stage: str, rows: dict[Key, dict[str, Any]], kernels: str) -> str:
     cells = [stage]
-    for scene in ((100, 0.025), (1, 0.45)):
+    for scene in ((100, 0.025, 0.3, "float32"), (1, 0.45, 0.3, "float32")):
         of_scene = [rows.get((arch, *scene)) for arch in _COMPARED]
         cells.append(_thousands(issued_by(of_scene[0], kernels)) if of_scene[0] else "-")
         cells += [_time(row, kernels) if row else "-" for row in of_scene]
@@ -131,9 +150,9 @@ def _time(row: dict[str, Any], kernels: str) -> str:
     return f"{time_us:.0f} µs" if time_us >= 10 else f"{time_us:.1f} µs"
 
 
-def _rows(records: list[Record], label: str) -> dict[tuple[str, int, float], dict[str, Any]]:
+def _rows(records: list[Record], label: str) -> dict[Key, dict[str, Any]]:
     return {
-        (row["arch"], row["objects"], row["area"]): row
+        (row["arch"], row["objects"], row["area"], row["min_confidence"], row["dtype"]): row
         for record in records
         if record["results"]["label"] == label
         for row in record["results"]["rows"]
@@ -141,7 +160,7 @@ def _rows(records: list[Record], label: str) -> dict[tuple[str, int, float], dic
 
 
 def _scene(row: dict[str, Any]) -> str:
-    return f"{row['objects']} of {row['area']:.1%}"
+    return f"{row['objects']} of {row['area']:.1%}" + ("" if row["min_confidence"] else ", list filled")
 
 
 def _compared(row: dict[str, Any], later: dict[str, Any] | None, kernels: str, column: int) -> list[str]:

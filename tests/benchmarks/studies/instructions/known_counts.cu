@@ -1,4 +1,5 @@
 // Small kernels whose executed instructions can be told by looking at their machine code.
+#include <cuda_fp16.h>
 
 // Every lane walks the loop equally often.
 extern "C" __global__ void walk(int turns, int* out) {
@@ -59,4 +60,33 @@ extern "C" __global__ void agree(const int* in, int* out) {
     const int x = in[threadIdx.x];
     const int larger = __syncthreads_count(x > 3), nine = __syncthreads_or(x == 9), small = __syncthreads_and(x < 100);
     out[threadIdx.x] = larger * 4 + (nine != 0) * 2 + (small != 0);
+}
+
+__device__ __forceinline__ unsigned bits_of(__half2 pair) { return *reinterpret_cast<const unsigned*>(&pair); }
+
+// Pairs of halves: fused products, the larger of two and of three, and floats from and to halves.
+extern "C" __global__ void halves(const __half2* in, const float* numbers, unsigned* out) {
+    const unsigned i = threadIdx.x;
+    const __half2 a = in[i], b = in[32 + i], c = in[64 + i];
+    out[i] = bits_of(__hfma2(a, b, c));
+    out[32 + i] = bits_of(__hfma2(a, __low2half2(b), __hneg2(c)));
+    out[64 + i] = bits_of(__hmin2(a, b));
+    out[96 + i] = bits_of(__hmax2(__hmax2(a, b), c));
+    out[128 + i] = __float_as_uint(__high2float(a));
+    out[160 + i] = bits_of(__floats2half2_rn(numbers[i], numbers[32 + i]));
+    reinterpret_cast<__half*>(out + 192)[i] = __float2half_rn(numbers[64 + i]);
+}
+
+// An address of global memory that was kept in shared memory: nobody knows any more where it leads.
+extern "C" __global__ void through(const int* in, int* out) {
+    __shared__ const int* kept[32];
+    kept[31 - threadIdx.x] = in + threadIdx.x;
+    __syncthreads();
+    out[threadIdx.x] = *kept[threadIdx.x];
+}
+
+// The largest of three floats.
+extern "C" __global__ void largest(const float* in, float* out) {
+    const unsigned i = threadIdx.x;
+    out[i] = fmaxf(fmaxf(in[i], in[32 + i]), in[64 + i]);
 }

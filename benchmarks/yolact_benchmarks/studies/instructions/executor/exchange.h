@@ -110,7 +110,8 @@ class Exchange : public Floats {
             if (!(mask >> l & 1u)) continue;
             for (int p = 0; p < 7; ++p) {
                 if (!(which[l] >> p & 1u)) continue;
-                warp_->predicates[p] = (warp_->predicates[p] & ~(1u << l)) | (value[l] >> p & 1u) << l;
+                const u32 bit = value[l] >> (8 * it.sources[1].part + p) & 1u;
+                warp_->predicates[p] = (warp_->predicates[p] & ~(1u << l)) | bit << l;
             }
         }
     }

@@ -12,14 +12,16 @@ float from_half(u32 half) {
     return as_float(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
-u32 to_half(float value) {
-    const u32 bits = as_bits(value), sign = bits >> 16 & 0x8000;
-    const float size = std::fabs(value);
+// To the nearest, ties to even. Of a double, in which the sum of a half and a product of two is exact where it matters.
+u32 to_half(double value) {
+    const u32 sign = std::signbit(value) ? 0x8000 : 0;
+    const double size = std::fabs(value);
     if (std::isnan(value)) return 0x7fff;
-    if (size >= 65520.0f) return sign | 0x7c00;
+    if (size >= 65520.0) return sign | 0x7c00;
     int exponent;
     std::frexp(size, &exponent);
-    const int scale = std::max(exponent - 11, -24);  // of the last bit
+    // Of the last bit; zero has no exponent.
+    const int scale = size < 0x1p-14 ? -24 : exponent - 11;
     const u32 steps = static_cast<u32>(std::nearbyint(std::ldexp(size, -scale)));
     // A carry out of the fraction goes into the exponent by itself.
     return sign | (scale == -24 ? steps : static_cast<u32>(scale + 24) * 1024 + steps);
@@ -75,22 +77,81 @@ class Floats : public Integers {
         set_predicate(it, 1, combine(it.modifiers, ~found, with), mask);
     }
 
+    // The smaller or larger of two numbers, whichever is one, with -0 below 0; which of two numbers of equal bits counts not.
+    static u32 extreme(u32 a, u32 b, bool smaller, bool keep_nan, float x, float y, u32 nan) {
+        if (std::isnan(x) || std::isnan(y)) {
+            return keep_nan || (std::isnan(x) && std::isnan(y)) ? nan : std::isnan(x) ? b : a;
+        }
+        const bool less = x < y || (x == y && std::signbit(x));
+        return less == smaller ? a : b;
+    }
+
+    // Of two, and FMNMX3 of three.
     void smaller_or_larger_float(const Instruction& it, u32 mask) {
-        Values a, b, result;
-        fetch_float(it.sources[0], a);
-        fetch_float(it.sources[1], b);
-        const u32 smaller = predicate(it.sources[2]);
-        for (int l = 0; l < LANES; ++l) {
-            const float x = as_float(a[l]), y = as_float(b[l]);
-            if (std::isnan(x) || std::isnan(y)) {
-                const bool keep_nan = it.modifiers & M_NAN;
-                result[l] = keep_nan || (std::isnan(x) && std::isnan(y)) ? 0x7fffffffu : std::isnan(x) ? b[l] : a[l];
-                continue;
+        Values result, next;
+        const int last = it.num_sources - 1;
+        const u32 smaller = predicate(it.sources[last]);
+        fetch_float(it.sources[0], result);
+        for (int i = 1; i < last; ++i) {
+            fetch_float(it.sources[i], next);
+            for (int l = 0; l < LANES; ++l) {
+                result[l] = extreme(result[l], next[l], smaller >> l & 1u, it.modifiers & M_NAN, as_float(result[l]),
+                                    as_float(next[l]), 0x7fffffffu);
             }
-            const bool less = x < y || (x == y && std::signbit(x));
-            result[l] = less == static_cast<bool>(smaller >> l & 1u) ? a[l] : b[l];
         }
         store(it, result, mask);
+    }
+
+    // A register's halves as the operand names them.
+    void fetch_halves(const Operand& operand, Values (&out)[2]) {
+        Values both;
+        raw(operand, both);
+        for (u32 half = 0; half < 2; ++half) {
+            const u32 part = operand.part == 2 ? half : static_cast<u32>(operand.part);
+            for (int l = 0; l < LANES; ++l) {
+                u32 bits = both[l] >> (16 * part) & 0xffffu;
+                if (operand.absolute) bits &= 0x7fffu;
+                out[half][l] = operand.negative ? bits ^ 0x8000u : bits;
+            }
+        }
+    }
+
+    void store_halves(const Instruction& it, const Values (&halves)[2], u32 mask) {
+        Values both;
+        for (int l = 0; l < LANES; ++l) both[l] = halves[1][l] << 16 | halves[0][l];
+        store(it, both, mask);
+    }
+
+    void smaller_or_larger_half(const Instruction& it, u32 mask) {
+        Values result[2], next[2];
+        const int last = it.num_sources - 1;
+        const u32 smaller = predicate(it.sources[last]);
+        fetch_halves(it.sources[0], result);
+        for (int i = 1; i < last; ++i) {
+            fetch_halves(it.sources[i], next);
+            for (int half = 0; half < 2; ++half) {
+                for (int l = 0; l < LANES; ++l) {
+                    u32& best = result[half][l];
+                    const u32 other = next[half][l];
+                    best = extreme(best, other, smaller >> l & 1u, false, from_half(best), from_half(other), 0x7fffu);
+                }
+            }
+        }
+        store_halves(it, result, mask);
+    }
+
+    void multiply_add_halves(const Instruction& it, u32 mask) {
+        Values a[2], b[2], c[2];
+        fetch_halves(it.sources[0], a);
+        fetch_halves(it.sources[1], b);
+        fetch_halves(it.sources[2], c);
+        for (int half = 0; half < 2; ++half) {
+            for (int l = 0; l < LANES; ++l) {
+                const double product = static_cast<double>(from_half(a[half][l])) * from_half(b[half][l]);
+                a[half][l] = to_half(product + from_half(c[half][l]));
+            }
+        }
+        store_halves(it, a, mask);
     }
 
     void special_function(const Instruction& it, u32 mask) {
@@ -191,15 +252,17 @@ class Floats : public Integers {
 
     void halves(const Instruction& it, u32 mask) {
         Values a, b;
-        if (it.opcode == O_F2FP) {
+        if (it.opcode == O_HADD2) {  // HADD2.F32: a sum of two halves as a float; -0 and a half are the half
+            Values first[2], second[2];
+            fetch_halves(it.sources[0], first);
+            fetch_halves(it.sources[1], second);
+            for (int l = 0; l < LANES; ++l) a[l] = as_bits(from_half(first[0][l]) + from_half(second[0][l]));
+        } else {
             fetch_float(it.sources[0], a);
-            fetch_float(it.sources[1], b);
-            for (int l = 0; l < LANES; ++l) a[l] = to_half(as_float(a[l])) << 16 | to_half(as_float(b[l]));
-        } else {  // HADD2.F32: half to float
-            raw(it.sources[1], a);
-            for (u32& each : a) {
-                const float value = from_half(it.sources[1].part ? each >> 16 : each & 0xffffu);
-                each = as_bits(it.sources[1].negative ? -value : value);
+            for (u32& each : a) each = to_half(as_float(each));
+            if (it.opcode == O_F2FP) {
+                fetch_float(it.sources[1], b);
+                for (int l = 0; l < LANES; ++l) a[l] = a[l] << 16 | to_half(as_float(b[l]));
             }
         }
         store(it, a, mask);

@@ -230,9 +230,11 @@ class Block : public Access {
                         if (mask >> l & 1u) warp_->barriers[l][it.dest.reg] = mask;
                     }
                     break;
-                case O_BREAK:
-                    if (mask) leave_barrier(mask, it.sources[0].reg);
+                case O_BREAK: {
+                    const u32 leaving = it.num_sources > 1 ? mask & predicate(it.sources[0]) : mask;
+                    if (leaving) leave_barrier(leaving, it.sources[it.num_sources - 1].reg);
                     break;
+                }
                 case O_BSYNC:
                 case O_WARPSYNC: {
                     if (mask == 0) break;
@@ -268,7 +270,7 @@ class Block : public Access {
                 fetch(it.sources[0], value);
                 return store(it, value, mask);
             case O_LDC:
-                for (int w = 0; w < (it.modifiers & M_64 ? 2 : 1); ++w) {
+                for (int w = 0; w < (it.modifiers & M_128 ? 4 : it.modifiers & M_64 ? 2 : 1); ++w) {
                     raw(it.sources[0], value, w);
                     store(it, value, mask, w);
                 }
@@ -285,7 +287,7 @@ class Block : public Access {
             case O_SEL: case O_FSEL: return select(it, mask);
             case O_ISETP: return compare_integers(it, mask);
             case O_FSETP: return compare_floats(it, mask);
-            case O_FMNMX: return smaller_or_larger_float(it, mask);
+            case O_FMNMX: case O_FMNMX3: return smaller_or_larger_float(it, mask);
             case O_FADD: return floats(it, mask, [](float a, float b, float) { return a + b; });
             case O_FMUL: return floats(it, mask, [](float a, float b, float) { return a * b; });
             case O_FFMA: return floats(it, mask, [](float a, float b, float c) { return std::fma(a, b, c); });
@@ -308,7 +310,9 @@ class Block : public Access {
             case O_P2R: return predicates_to_register(it, mask);
             case O_R2P: return register_to_predicates(it, mask);
             case O_BMOV: return barrier_registers(it, mask);
-            case O_HADD2: case O_F2FP: return halves(it, mask);
+            case O_HADD2: case O_F2FP: case O_F2F: return halves(it, mask);
+            case O_HFMA2: return multiply_add_halves(it, mask);
+            case O_HMNMX2: case O_VHMNMX: return smaller_or_larger_half(it, mask);
             default: fail("an instruction that is not known");
         }
     }
