@@ -21,6 +21,9 @@ __all__ = ["Counts", "ExecutionError", "execute"]
 
 _FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-march=native", "-ffp-contract=off", "-frounding-math", "-Wall")
 _BANKS, _BANK_BYTES = 8, 1 << 16
+# Where the threads of a block and the blocks of a grid stand in bank 0: before all else, and from sm_100 on right before
+# the parameters.
+_BEHIND_SIZES, _SIZES_AT = 0x380, ((0, 12), (0x360, 0x370))
 _FIELDS = ("kind", "reg", "negative", "absolute", "inverted", "part", "value", "bank", "scale", "wide", "ureg", "uwide")
 _OPERAND = np.dtype([(name, np.uint32 if name in {"value", "bank"} else np.int32) for name in _FIELDS])
 _INSTRUCTION = np.dtype(
@@ -111,7 +114,8 @@ def execute(
         kernel.packed = _packed(kernel)
     code = kernel.packed
     bank = bytearray(_BANK_BYTES)
-    bank[:24] = np.array([*block, *grid], np.uint32).tobytes()
+    for start, counts in zip(_SIZES_AT[kernel.parameter_offset >= _BEHIND_SIZES], (block, grid), strict=True):
+        bank[start : start + 12] = np.array(counts, np.uint32).tobytes()
     for offset, content in arguments:
         at = kernel.parameter_offset + offset
         bank[at : at + len(content)] = content

@@ -90,3 +90,9 @@ extern "C" __global__ void largest(const float* in, float* out) {
     const unsigned i = threadIdx.x;
     out[i] = fmaxf(fmaxf(in[i], in[32 + i]), in[64 + i]);
 }
+
+// How many threads and blocks there are.
+extern "C" __global__ void sizes(unsigned* out) {
+    const unsigned threads = blockDim.x * 100 + blockDim.y * 10 + blockDim.z;
+    out[threadIdx.x] = threads * 1000 + gridDim.x * 100 + gridDim.y * 10 + gridDim.z;
+}

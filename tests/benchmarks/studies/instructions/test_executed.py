@@ -238,6 +238,13 @@ def test_an_address_from_memory_leads_to_an_array(kernels: Kernels) -> None:
     np.testing.assert_array_equal(out, x[::-1])
 
 
+def test_threads_and_blocks_are_as_many_as_there_are(kernels: Kernels) -> None:
+    out = np.zeros(64, np.uint32)
+    address = np.uint64(out.ctypes.data).tobytes()
+    execute(kernels["sizes"], (3, 2, 4), (64, 1, 1), [(0, address)], [(out.ctypes.data, out.nbytes)])
+    np.testing.assert_array_equal(out, (64 * 100 + 11) * 1000 + 324)
+
+
 def test_the_largest_of_three_floats_is_a_number_where_there_is_one(kernels: Kernels) -> None:
     x = np.random.default_rng(3).choice([0.5, -2, np.nan, np.inf, -np.inf, 1e-40, 7], (3, 32)).astype(np.float32)
     out = np.zeros(32, np.float32)
