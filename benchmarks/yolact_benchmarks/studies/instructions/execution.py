@@ -21,8 +21,8 @@ __all__ = ["Counts", "ExecutionError", "execute"]
 
 _FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-march=native", "-ffp-contract=off", "-frounding-math", "-Wall")
 _BANKS, _BANK_BYTES = 8, 1 << 16
-# Where the threads of a block and the blocks of a grid stand in bank 0: before all else, and from sm_100 on right before
-# the parameters.
+# Where the threads of a block and the blocks of a grid stand in bank 0: before all else, and from sm_100 on shortly
+# before the parameters.
 _BEHIND_SIZES, _SIZES_AT = 0x380, ((0, 12), (0x360, 0x370))
 _FIELDS = ("kind", "reg", "negative", "absolute", "inverted", "part", "value", "bank", "scale", "wide", "ureg", "uwide")
 _OPERAND = np.dtype([(name, np.uint32 if name in {"value", "bank"} else np.int32) for name in _FIELDS])
