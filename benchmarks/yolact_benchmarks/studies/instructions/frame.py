@@ -223,7 +223,7 @@ def require_same(found: dict[str, npt.NDArray[Any]], expected: dict[str, npt.NDA
     """
     for name, value in expected.items():
         if name in {"id_map", "dense"}:
-            differ = np.count_nonzero(found[name] != value) > _OF_OUTLINES * value.size
+            differ = bool(np.count_nonzero(found[name] != value) > _OF_OUTLINES * value.size)
         elif name.startswith("run_"):
             differ = abs(found[name].astype(np.int64).sum() / max(value.astype(np.int64).sum(), 1) - 1) > _OF_OUTLINES
         elif value.dtype.kind == "f":
