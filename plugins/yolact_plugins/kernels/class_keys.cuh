@@ -32,6 +32,7 @@ struct KeptKeys {
 __device__ __forceinline__ void finish(const KeptKeys& kept) {
     __threadfence();
     if (atomicAdd(&kept.count[FINISHED], 1) + 1 != static_cast<int>(gridDim.x)) return;
+    __threadfence();  // what the other blocks did before theirs comes before what follows
     kept.count[TOTAL] = atomicExch(&kept.count[APPENDED], 0);
     kept.count[FINISHED] = 0;
 }

@@ -20,6 +20,7 @@
 //     best_score, best_class      (capacity,) f32, i32: between the kernels of the cross-class form
 //     detection_count (1,) i32    detection_prior, detection_class (m,) i32    detection_confidence (m,) f32
 //     detection_xyxy (m, 4) f32: relative to the image; best first; rows from detection_count on are not written
+//     window, offset, plan: of the detections' masks; see mask_assembly.cu, also for the settings
 // Limits: top_k, max_instances <= 256; capacity <= 2^20; C - 1 <= 16384; else status gets LIMIT and the count is 0.
 //
 // Kernels:
@@ -30,15 +31,17 @@
 //                           hide it. Where more than top_k are listed, first the bound of the top_k best. Where
 //                           n > 1024, select, sort, load boxes, IoU. May be run again before the next kernel. Shared
 //                           memory: 11312 bytes.
-//     fast_nms_merge        grid: 1; block: 1024. The best of the kept ones of all classes. Shared memory: 5136 bytes.
+//     fast_nms_merge        grid: 1; block: 1024. The best of the kept ones of all classes, and what `mask_layout` makes
+//                           of them. Shared memory: 5296 bytes.
 //     fast_nms_best_class   grid: ceil(capacity / 256); block: 256. Best class of every candidate; reads run along
 //                           candidates. Shared memory: none.
 //     fast_nms_cross_class  grid: 1; block: 1024. Select, sort, load boxes, IoU: a warp for each column j, its lanes
-//                           over the better boxes. Shared memory: 11312 bytes.
+//                           over the better boxes. Also what `mask_layout` makes of them. Shared memory: 11472 bytes.
 // Bytes moved: 4 n (C - 1), up to three times; n / 8 for each candidate and listed score; 8 for each kept one, written
 //   and read; results. Mostly from the second-level cache.
 // Order: selection is by unique keys, so results do not depend on the order of threads, blocks or atomics.
 #include "class_keys.cuh"
+#include "mask_layout.cuh"
 #include "status.cuh"
 #include "suppression.cuh"
 
@@ -175,7 +178,6 @@ extern "C" __global__ void __launch_bounds__(THREADS_OF_A_CLASS, 8) fast_nms_cla
 }
 
 struct Detections {
-    int* count;
     int* prior;
     int* class_id;
     float* confidence;
@@ -195,23 +197,30 @@ struct ListedKeys {
     __device__ __forceinline__ Key operator()(int index) const { return keys[index]; }
 };
 
-extern "C" __global__ void __launch_bounds__(1024) fast_nms_merge(
+extern "C" __global__ void __launch_bounds__(1024, 1) fast_nms_merge(
     const Key* kept_key, const int* kept_count, const int* candidate_prior, const float* candidate_xyxy,
     int max_instances, int* detection_count, int* detection_prior, int* detection_class, float* detection_confidence,
-    float* detection_xyxy, unsigned* status) {
+    float* detection_xyxy, int prototype_height, int prototype_width, int frame_height, int frame_width, float margin,
+    long long arena_words, int wanted_tasks, MaskWindow* window, long long* offset, MaskPlan* plan, unsigned* status) {
     __shared__ TopStorage shared;
+    __shared__ LayoutStorage layout;
     const int tid = static_cast<int>(threadIdx.x);
-    if (max_instances > MAX_TOP) {
-        if (tid == 0) *detection_count = 0;
-        if (tid == 0) atomicOr(status, STATUS_LIMIT);
-        return;
+    int count = 0;
+    if (max_instances <= MAX_TOP) {
+        count = select_top<8>(ListedKeys{kept_key}, kept_count[TOTAL], max_instances, shared);
+    } else if (tid == 0) {
+        atomicOr(status, STATUS_LIMIT);
     }
-    const int count = select_top<8>(ListedKeys{kept_key}, kept_count[TOTAL], max_instances, shared);
     if (tid == 0) *detection_count = count;
-    if (tid >= count) return;
-    const Key key = shared.sorted[tid];
-    write_detection({detection_count, detection_prior, detection_class, detection_confidence, detection_xyxy}, tid,
-                    candidate_prior, candidate_xyxy, index_of(key), class_of(key), score_of(key));
+    if (tid < count) {
+        const Key key = shared.sorted[tid];
+        write_detection({detection_prior, detection_class, detection_confidence, detection_xyxy}, tid,
+                        candidate_prior, candidate_xyxy, index_of(key), class_of(key), score_of(key));
+    }
+    __syncthreads();
+    lay_out_masks(detection_xyxy, count,
+                  {{prototype_height, prototype_width}, {frame_height, frame_width}, margin, arena_words, wanted_tasks},
+                  {window, offset, plan}, status, layout);
 }
 
 extern "C" __global__ void __launch_bounds__(256) fast_nms_best_class(const float* candidate_score,
@@ -260,26 +269,33 @@ __device__ __forceinline__ int rank_among_kept(SuppressStorage& shared, int coun
     return kept ? rank : -1;
 }
 
-extern "C" __global__ void __launch_bounds__(1024) fast_nms_cross_class(
+extern "C" __global__ void __launch_bounds__(1024, 1) fast_nms_cross_class(
     const float* best_score, const int* best_class, const int* candidate_prior, const float* candidate_xyxy,
     const int* candidate_count, int capacity, int num_classes, float iou_threshold, float min_confidence, int top_k,
     int* detection_count, int* detection_prior, int* detection_class, float* detection_confidence,
-    float* detection_xyxy, unsigned* status) {
+    float* detection_xyxy, int prototype_height, int prototype_width, int frame_height, int frame_width, float margin,
+    long long arena_words, int wanted_tasks, MaskWindow* window, long long* offset, MaskPlan* plan, unsigned* status) {
     __shared__ SuppressStorage shared;
+    __shared__ LayoutStorage layout;
     const int tid = static_cast<int>(threadIdx.x);
-    if (top_k > MAX_TOP || capacity > MAX_INDEX || num_classes > MAX_CLASSES) {
-        if (tid == 0) *detection_count = 0;
-        if (tid == 0) atomicOr(status, STATUS_LIMIT);
-        return;
+    int total = 0;
+    if (top_k <= MAX_TOP && capacity <= MAX_INDEX && num_classes <= MAX_CLASSES) {
+        const BestClassKeys keys = {best_score, best_class, min_confidence};
+        const int best = select_and_suppress<4>(keys, min(*candidate_count, capacity), top_k, iou_threshold,
+                                                candidate_xyxy, shared);
+        const int rank = rank_among_kept(shared, best, total);
+        if (rank >= 0) {
+            const int index = index_of(shared.top.sorted[tid]);
+            write_detection(
+                {detection_prior, detection_class, detection_confidence, detection_xyxy}, rank,
+                candidate_prior, candidate_xyxy, index, best_class[index], best_score[index]);
+        }
+    } else if (tid == 0) {
+        atomicOr(status, STATUS_LIMIT);
     }
-    const BestClassKeys keys = {best_score, best_class, min_confidence};
-    const int best = select_and_suppress<4>(keys, min(*candidate_count, capacity), top_k, iou_threshold, candidate_xyxy,
-                                         shared);
-    int total;
-    const int rank = rank_among_kept(shared, best, total);
     if (tid == 0) *detection_count = total;
-    if (rank < 0) return;
-    const int index = index_of(shared.top.sorted[tid]);
-    write_detection({detection_count, detection_prior, detection_class, detection_confidence, detection_xyxy}, rank,
-                    candidate_prior, candidate_xyxy, index, best_class[index], best_score[index]);
+    __syncthreads();
+    lay_out_masks(detection_xyxy, total,
+                  {{prototype_height, prototype_width}, {frame_height, frame_width}, margin, arena_words, wanted_tasks},
+                  {window, offset, plan}, status, layout);
 }

@@ -23,8 +23,9 @@
 //            a buffer.
 //
 // Kernels (any number of blocks):
-//     mask_layout      grid: 1, blocks of 256; a thread for each detection. Shared memory: 256 bytes. A task has as many
-//                      words of a strip as make about `wanted_tasks` tasks of all masks, and at least 4.
+//     mask_layout      grid: 1, blocks of 256; a thread for each detection. Shared memory: 160 bytes. A task has as many
+//                      words of a strip as make about `wanted_tasks` tasks of all masks, and at least 4. Fast NMS does
+//                      the same at its end; this is for the windows of another margin.
 //     mask_soft        blocks of 128 walk the tiles of all masks; a thread has 4 pixels of a row that one load brings,
 //                      where planes are a multiple of 4. Shared memory: 1 KB of coefficients.
 //     mask_bits        blocks of 256 whose warps walk the tasks of all masks: a lane is a column of the frame. It
@@ -46,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(256) mask_layout(
     __shared__ LayoutStorage shared;
     const LayoutSettings settings = {
         {prototype_height, prototype_width}, {frame_height, frame_width}, margin, arena_words, wanted_tasks};
-    lay_out_masks(detection_xyxy, *detection_count, settings, window, offset, plan, status, shared);
+    lay_out_masks(detection_xyxy, *detection_count, settings, {window, offset, plan}, status, shared);
 }
 
 struct SoftInputs {

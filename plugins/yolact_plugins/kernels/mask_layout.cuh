@@ -27,8 +27,15 @@ struct LayoutSettings {
     int wanted_tasks;
 };
 
+struct MaskLists {
+    MaskWindow* window;
+    long long* offset;
+    MaskPlan* plan;
+};
+
 struct LayoutStorage {
-    long long of_warp[4][MAX_DETECTIONS / 32];
+    long long words[MAX_DETECTIONS / 32];  // sums of warps, as the others
+    int strips[MAX_DETECTIONS / 32], tasks[MAX_DETECTIONS / 32], tiles[MAX_DETECTIONS / 32];
 };
 
 // As NumPy computes it: every operation rounded on its own.
@@ -70,55 +77,72 @@ __device__ inline int tiles_of(const Span& x, const Span& y) {
     return (fours_of(x) * max(y.last - y.first, 0) + TILE_THREADS - 1) / TILE_THREADS;
 }
 
-// Sum of `value` over the threads before this one, and over all; each call of a block needs its own `of_warp`.
-__device__ inline long long sum_before(long long value, int tid, long long* of_warp, long long& total) {
-    const long long inclusive = sum_up_to(value, tid % 32);
-    if (tid % 32 == 31 && tid < MAX_DETECTIONS) of_warp[tid / 32] = inclusive;
-    __syncthreads();
-    long long result = inclusive - value;
-    total = 0;
-    for (int w = 0; w < MAX_DETECTIONS / 32; ++w) {
-        if (w < tid / 32) result += of_warp[w];
-        total += of_warp[w];
-    }
-    return result;
+// What a thread's `value` adds up to over the lanes before it, and the sum of its warp into `of_warp`.
+template <class Value>
+__device__ inline Value sum_in_warp(Value value, int tid, Value* of_warp) {
+    const Value inclusive = sum_up_to(value, tid % 32);
+    if (tid % 32 == 31) of_warp[tid / 32] = inclusive;
+    return inclusive - value;
 }
 
-// All threads of a block of at least 256 call it; what they wrote before must be visible to the block.
+// Behind a barrier: the same over all threads before this one, and the sum over all.
+template <class Value>
+__device__ inline Value sum_before(Value in_warp, int tid, const Value* of_warp, Value& total) {
+    total = 0;
+    for (int w = 0; w < MAX_DETECTIONS / 32; ++w) {
+        if (w < tid / 32) in_warp += of_warp[w];
+        total += of_warp[w];
+    }
+    return in_warp;
+}
+
+// All threads of a block of at least 256 call it; `detection_xyxy` must be visible to the block.
 __device__ inline void lay_out_masks(const float* detection_xyxy, int detections, const LayoutSettings& settings,
-                                     MaskWindow* window, long long* offset, MaskPlan* plan, unsigned* status,
-                                     LayoutStorage& shared) {
+                                     const MaskLists& out, unsigned* status, LayoutStorage& shared) {
     const int tid = static_cast<int>(threadIdx.x);
     const int count = min(detections, MAX_DETECTIONS);
-    if (tid == 0 && detections > MAX_DETECTIONS) atomicOr(status, STATUS_LIMIT);
+    const bool takes_part = tid < MAX_DETECTIONS;  // whole warps, which the others wait for
     MaskWindow mine = {};
-    if (tid < count) {
-        const float4 box = reinterpret_cast<const float4*>(detection_xyxy)[tid];
-        mine = make_window(box, settings.prototype, settings.frame, settings.margin);
+    long long need = 0, before = 0;
+    if (takes_part) {
+        if (tid == 0 && detections > MAX_DETECTIONS) atomicOr(status, STATUS_LIMIT);
+        if (tid < count) {
+            const float4 box = reinterpret_cast<const float4*>(detection_xyxy)[tid];
+            mine = make_window(box, settings.prototype, settings.frame, settings.margin);
+        }
+        need = static_cast<long long>(mine.words) * mine.columns;
+        before = sum_in_warp(need, tid, shared.words);
     }
-    const long long need = static_cast<long long>(mine.words) * mine.columns;
-    long long all_words, strips, tasks, tiles;
-    const long long before = sum_before(need, tid, shared.of_warp[0], all_words);
-    if (need > 0 && before + need > settings.arena_words) {
-        atomicOr(status, STATUS_ARENA_OVERFLOW);
-        mine.words = mine.columns = 0;
+    __syncthreads();
+    MaskPlan first = {};
+    if (takes_part) {
+        long long all_words;
+        before = sum_before(before, tid, shared.words, all_words);
+        if (tid < count) out.offset[tid] = before;
+        if (tid == 0) out.offset[count] = all_words;
+        if (need > 0 && before + need > settings.arena_words) {
+            atomicOr(status, STATUS_ARENA_OVERFLOW);
+            mine.words = mine.columns = 0;
+        }
+        // Rounded up: then there are at most `wanted_tasks`, and one more for each strip and each row of words of a mask.
+        const int strip_words = static_cast<int>((all_words + 31) / 32);
+        const int task_words = max((strip_words + settings.wanted_tasks - 1) / settings.wanted_tasks, MIN_TASK_WORDS);
+        const int strips = (mine.columns + 31) / 32;
+        const int cuts = (mine.words + task_words - 1) / task_words;
+        first.strip = sum_in_warp(strips, tid, shared.strips);
+        first.task = sum_in_warp(strips * cuts, tid, shared.tasks);
+        first.tile =
+            sum_in_warp(tiles_of({mine.left, mine.right}, {mine.top, mine.bottom}), tid, shared.tiles);
+        first.task_words = task_words;
     }
-    // Rounded up: then there are at most `wanted_tasks`, and one more for each strip and each row of words of a mask.
-    const int strip_words = static_cast<int>((all_words + 31) / 32);
-    const int task_words = max((strip_words + settings.wanted_tasks - 1) / settings.wanted_tasks, MIN_TASK_WORDS);
-    const int my_strips = (mine.columns + 31) / 32;
-    const int my_tiles = tiles_of({mine.left, mine.right}, {mine.top, mine.bottom});
-    MaskPlan first = {0, 0, 0, task_words};
-    first.strip = static_cast<int>(sum_before(my_strips, tid, shared.of_warp[1], strips));
-    const int cuts = (mine.words + task_words - 1) / task_words;
-    first.task = static_cast<int>(sum_before(my_strips * cuts, tid, shared.of_warp[2], tasks));
-    first.tile = static_cast<int>(sum_before(my_tiles, tid, shared.of_warp[3], tiles));
-    if (tid == 0) {
-        offset[count] = all_words;
-        plan[0] = {static_cast<int>(strips), static_cast<int>(tasks), static_cast<int>(tiles), task_words};
-    }
+    __syncthreads();
+    if (tid >= max(count, 1)) return;
+    MaskPlan all = first;
+    first.strip = sum_before(first.strip, tid, shared.strips, all.strip);
+    first.task = sum_before(first.task, tid, shared.tasks, all.task);
+    first.tile = sum_before(first.tile, tid, shared.tiles, all.tile);
+    if (tid == 0) out.plan[0] = all;
     if (tid >= count) return;
-    window[tid] = mine;
-    offset[tid] = before;
-    plan[tid + 1] = first;
+    out.window[tid] = mine;
+    out.plan[tid + 1] = first;
 }

@@ -11,6 +11,7 @@
 //     chroma  NV12 only: ceil(height / 2) rows of `chroma_pitch` bytes, U V for 2 x 2 pixels; else not read
 //     out     (3, out_height, out_width), contiguous, float16 or float32; red first when `red_first` is not 0
 //     mean, scale: of blue, green, red, on the 0..255 scale
+//     status  (1,) u32: zeroed, because nothing of a frame comes before this kernel; see status.cuh
 //     yuv     luma_offset, luma_gain, red_v, green_u, green_v, blue_u: what 1 of V or U above 128 adds to a colour
 //
 // Grid: (ceil(out_width / 32), ceil(out_height / 32)); block: (32, 4), each thread the pixels of a column in 8 rows, so
@@ -128,7 +129,7 @@ __device__ __forceinline__ void fill(const YuvMatrix& yuv, const TileTaps& taps,
 
 template <class Value>
 __device__ __forceinline__ void preprocess(const Frame& frame, int format, int height, int width,
-                                           const Output<Value>& out, TileTaps& taps) {
+                                           const Output<Value>& out, unsigned* status, TileTaps& taps) {
     const int lane = static_cast<int>(threadIdx.x);
     const int x = static_cast<int>(blockIdx.x) * TILE + lane;
     if (threadIdx.y == 0) {
@@ -136,6 +137,8 @@ __device__ __forceinline__ void preprocess(const Frame& frame, int format, int h
         taps.row[lane] = {line_of(frame, tap.low), line_of(frame, tap.high), tap.fraction};
     } else if (threadIdx.y == 1) {
         taps.column[lane] = linear_tap(x, width, out.width);
+    } else if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.y == 2 && lane == 0) {
+        *status = 0;
     }
     __syncthreads();
     if (x >= out.width) return;
@@ -160,24 +163,24 @@ extern "C" __global__ void __launch_bounds__(TILE * ROWS_AT_ONCE) preprocess_f32
     const unsigned char* frame, const unsigned char* chroma, long long pitch, long long chroma_pitch, int format,
     int height, int width, float* out, int out_height, int out_width, float mean_blue, float mean_green, float mean_red,
     float scale_blue, float scale_green, float scale_red, int red_first, float luma_offset, float luma_gain,
-    float red_v, float green_u, float green_v, float blue_u) {
+    float red_v, float green_u, float green_v, float blue_u, unsigned* status) {
     __shared__ TileTaps taps;
     preprocess({frame, chroma, pitch, chroma_pitch, {luma_offset, luma_gain, red_v, green_u, green_v, blue_u}}, format,
                height, width,
                output_of(out, out_height, out_width, {mean_blue, mean_green, mean_red},
                          {scale_blue, scale_green, scale_red}, red_first),
-               taps);
+               status, taps);
 }
 
 extern "C" __global__ void __launch_bounds__(TILE * ROWS_AT_ONCE) preprocess_f16(
     const unsigned char* frame, const unsigned char* chroma, long long pitch, long long chroma_pitch, int format,
     int height, int width, __half* out, int out_height, int out_width, float mean_blue, float mean_green,
     float mean_red, float scale_blue, float scale_green, float scale_red, int red_first, float luma_offset,
-    float luma_gain, float red_v, float green_u, float green_v, float blue_u) {
+    float luma_gain, float red_v, float green_u, float green_v, float blue_u, unsigned* status) {
     __shared__ TileTaps taps;
     preprocess({frame, chroma, pitch, chroma_pitch, {luma_offset, luma_gain, red_v, green_u, green_v, blue_u}}, format,
                height, width,
                output_of(out, out_height, out_width, {mean_blue, mean_green, mean_red},
                          {scale_blue, scale_green, scale_red}, red_first),
-               taps);
+               status, taps);
 }

@@ -1,5 +1,5 @@
-// Bits of the status word of a frame. The host zeroes the word before the first kernel and reads it after the last one;
-// kernels only add bits. A frame whose status is not 0 has no valid result.
+// Bits of the status word of a frame. `preprocess`, its first kernel, zeroes the word, and the host reads it after the
+// last one; the others only add bits. A frame whose status is not 0 has no valid result.
 #pragma once
 
 enum Status : unsigned {

@@ -50,7 +50,7 @@ class FrameLaunches:
     Attributes:
         preprocess: Frame in our own memory to network input.
         preprocess_elsewhere: The same of a frame in somebody else's, see :meth:`point_at`.
-        detect: Network outputs to detections, in order.
+        detect: Network outputs to detections and the layout of their masks, in order.
         masks: Detections to bits and runs, in order.
         rescoring: Masks to their scores (YOLACT++), in order.
         download: Everything that a frame brings back, into the host's memory; comes last.
@@ -121,6 +121,7 @@ class FrameLaunches:
             *map(np.float32, numbers),
             np.int32(spec.channel_order == "RGB"),
             *map(np.float32, layout.yuv),
+            self._arrays["status"],
         )
 
     def _candidates(self) -> list[Launch]:
@@ -185,6 +186,7 @@ class FrameLaunches:
             *self._held("kept_key kept_count candidate_prior candidate_xyxy"),
             np.int32(settings.max_instances),
             *self._detections(),
+            *self._layout_of_masks(""),
         )
         return [overlap, classes, merge]
 
@@ -207,16 +209,31 @@ class FrameLaunches:
                 np.float32(settings.min_confidence),
                 np.int32(settings.top_k),
                 *self._detections(),
+                *self._layout_of_masks(""),
             ),
         ]
 
     def _detections(self) -> list[DeviceArray]:
-        return self._held("detection_count detection_prior detection_class detection_confidence detection_xyxy status")
+        return self._held("detection_count detection_prior detection_class detection_confidence detection_xyxy")
+
+    def _layout_of_masks(self, prefix: str) -> list[Any]:
+        """Arguments from the sizes on. Re-scoring sees the published crop of all masks."""
+        _, height, width = self._model.prototype_shape
+        words = _UNLIMITED_WORDS if prefix else np.int64(self._memory.arena_words)
+        return [
+            np.int32(height),
+            np.int32(width),
+            *self._size(),
+            np.float32(0 if prefix else self._model.crop_margin),
+            words,
+            np.int32(self._memory.wanted_tasks),
+            *self._held(f"{prefix}window {prefix}offset {prefix}plan status"),
+        ]
 
     def _mask_bits(self) -> list[Launch]:
         _, height, width = self._model.prototype_shape
         return [
-            *self._soft(""),
+            self._soft(""),
             self._launch(
                 "mask_bits",
                 (self._memory.filling_blocks,),
@@ -231,48 +248,28 @@ class FrameLaunches:
 
     def _rescoring(self) -> list[Launch]:
         """The masks that the mask-IoU network reads, where they are others than those of the frame, and the network."""
-        model = self._model
-        masks = self._soft(model.scored_masks) if model.scored_masks else []
+        model, masks = self._model, list[Launch]()
+        if prefix := model.scored_masks:
+            held = self._held("detection_xyxy detection_count")
+            layout = self._launch("mask_layout", (1,), 256, *held, *self._layout_of_masks(prefix))
+            masks = [layout, self._soft(prefix)]
         if model.mask_iou is None:
             return masks
         return [*masks, *mask_iou_launches(self._launch, self._arrays, model.scored_masks, model.num_classes)]
 
-    def _soft(self, prefix: str) -> list[Launch]:
-        """Windows and probabilities. Re-scoring sees the published crop of all masks, on the host with zeros around."""
+    def _soft(self, prefix: str) -> Launch:
+        """Probabilities inside the windows; for re-scoring on the host with zeros around them."""
         model = self._model
         prototypes, height, width = model.prototype_shape
-        size = np.int32(height), np.int32(width)
-        margin, words = (0.0, _UNLIMITED_WORDS) if prefix else (model.crop_margin, np.int64(self._memory.arena_words))
-        window, offset, plan, soft = self._held(f"{prefix}window {prefix}offset {prefix}plan {prefix}soft")
-        layout = self._launch(
-            "mask_layout",
-            (1,),
-            256,
-            *self._held("detection_xyxy detection_count"),
-            *size,
-            *self._size(),
-            np.float32(margin),
-            words,
-            np.int32(self._memory.wanted_tasks),
-            window,
-            offset,
-            plan,
-            self._arrays["status"],
-        )
-        probabilities = self._launch(
+        return self._launch(
             f"mask_soft_{model.suffix}",
             (2 * self._memory.filling_blocks,),
             128,
             *self._held("prototype mask_coefficient detection_prior detection_count"),
-            window,
-            plan,
-            np.int32(prototypes),
-            *size,
-            np.int32(bool(prefix) and model.mask_iou is None),
-            soft,
-            self._arrays["status"],
+            *self._held(f"{prefix}window {prefix}plan"),
+            *map(np.int32, (prototypes, height, width, bool(prefix) and model.mask_iou is None)),
+            *self._held(f"{prefix}soft status"),
         )
-        return [layout, probabilities]
 
     def _runs(self) -> list[Launch]:
         return [

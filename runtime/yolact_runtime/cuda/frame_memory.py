@@ -176,7 +176,6 @@ class FrameMemory:
 
 def _plan_results(max_detections: int) -> MemoryPlan:
     plan = MemoryPlan()
-    # First what is zeroed before each frame.
     plan.add("status", (1,), np.uint32)
     plan.add("detection_count", (1,), np.int32)
     plan.add("offset", (max_detections + 1,), np.int64)

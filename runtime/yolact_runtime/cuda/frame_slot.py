@@ -33,8 +33,6 @@ from yolact_runtime.errors import BackendError, FrameError
 __all__ = ["FrameSlot"]
 
 _log = logging.getLogger(__name__)
-# What is zeroed before a frame: status and count, the first two arrays of the results.
-_ZEROED_BYTES = 512
 # A frame that does not fit is run again with a quarter more room than it asks for.
 _MORE_NUMERATOR, _MORE_DENOMINATOR = 5, 4
 _MAX_RUNS_OF_A_FRAME = 4
@@ -318,8 +316,6 @@ class FrameSlot:
         self._enqueue_network(stream)
 
     def _enqueue_network(self, stream: Stream) -> None:
-        results = self.memory.arrays["results"]
-        self._device.driver.call("cuMemsetD8Async", results.pointer, 0, _ZEROED_BYTES, stream.handle)
         self.enqueue_inference(stream)
         for launch in (*self.launches.detect, *self.launches.masks, *self.launches.rescoring):
             launch.enqueue(stream)

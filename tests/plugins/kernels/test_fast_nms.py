@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,20 +56,40 @@ def run(
     rows = max(options.top_k if cross else options.max_instances, 0)
     count, prior, class_id = (poisoned(size, np.int32) for size in (1, rows, rows))
     confidence, boxes, status = poisoned(rows, np.float32), poisoned((rows, 4), np.float32), np.zeros(1, np.uint32)
-    out = [count, prior, class_id, confidence, boxes, status]
+    layout = make_layout(rows, seed)
+    out = [count, prior, class_id, confidence, boxes, *layout, status]
     if cross:
         _cross_class(given_, options, out, seed)
     else:
         _per_class(given_, options, out, seed, repeats)
     n = int(count[0])
+    require_layout(boxes, count, layout, int(status[0]), seed)
     for rest in (prior[n:], class_id[n:], confidence[n:], boxes[n:]):
         assert (np.ascontiguousarray(rest).view(np.uint8) == 0xCD).all()
-    return Found(prior[:n], class_id[:n], confidence[:n], boxes[:n], int(status[0]))
+    return Found(prior[:n], class_id[:n], confidence[:n], boxes[:n], int(status[0]) & ~FrameStatus.ARENA_OVERFLOW)
 
 
-def _per_class(
-    given_: Listed, options: NmsSettings, out: list[npt.NDArray[np.generic]], seed: int, repeats: int
-) -> None:
+def make_layout(rows: int, seed: int) -> list[Any]:
+    """Settings of masks, now and then with an arena that is too small, and where their windows and plans go."""
+    rng = np.random.default_rng([seed, rows])
+    sides = [np.int32(side) for side in (*rng.integers(1, 140, 2), *rng.integers(1, 2000, 2))]
+    words = np.int64(rng.choice([0, 5000, 1 << 40]))
+    settings = [*sides, np.float32(rng.choice([0, 0.1, np.inf])), words, np.int32(rng.integers(1, 5000))]
+    outputs = [((rows, 8), np.int32), (rows + 1, np.int64), ((rows + 1, 4), np.int32)]
+    return [*settings, *(poisoned(shape, dtype) for shape, dtype in outputs)]
+
+
+def require_layout(xyxy: Float, count: npt.NDArray[np.int32], layout: list[Any], status: int, seed: int) -> None:
+    """The end of a kernel is what ``mask_layout`` does, which has its own tests."""
+    *settings, window, offset, plan = layout
+    found, expected = [window, offset, plan], [poisoned(each.shape, each.dtype) for each in (window, offset, plan)]
+    alone = np.zeros(1, np.uint32)
+    kernels_of("mask_assembly")("mask_layout", (1,), (256,), [xyxy, count, *settings, *expected, alone], seed)
+    assert [each.tobytes() for each in found] == [each.tobytes() for each in expected]
+    assert status & FrameStatus.ARENA_OVERFLOW == int(alone[0])
+
+
+def _per_class(given_: Listed, options: NmsSettings, out: list[Any], seed: int, repeats: int) -> None:
     kernels = kernels_of("fast_nms")
     classes, capacity = given_.score.shape
     overlap, kept_key = poisoned((32, 1024), np.uint32), poisoned(classes * max(options.top_k, 0), np.uint64)
@@ -86,7 +106,7 @@ def _per_class(
     kernels("fast_nms_merge", (1,), (1024,), [kept_key, kept_count, given_.prior, given_.xyxy, rows, *out], seed)
 
 
-def _cross_class(given_: Listed, options: NmsSettings, out: list[npt.NDArray[np.generic]], seed: int) -> None:
+def _cross_class(given_: Listed, options: NmsSettings, out: list[Any], seed: int) -> None:
     kernels = kernels_of("fast_nms")
     classes, capacity = given_.score.shape
     best_score, best_class = poisoned(capacity, np.float32), poisoned(capacity, np.int32)

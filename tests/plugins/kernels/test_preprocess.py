@@ -64,7 +64,7 @@ def run(
     frame: Frame, form: str, size: tuple[int, int], dtype: npt.DTypeLike, red_first: bool, yuv: YuvMatrix, seed: int = 0
 ) -> npt.NDArray[Any]:
     height, width = size
-    out = poisoned((3, height, width), dtype)
+    out, status = poisoned((3, height, width), dtype), poisoned(2, np.uint32)
     numbers = [np.float32(value) for value in (*MEAN, *(1 / std for std in STD))]
     kernels_of("preprocess")(
         "preprocess_f16" if out.dtype == np.float16 else "preprocess_f32",
@@ -76,9 +76,11 @@ def run(
             *(out, np.int32(height), np.int32(width)),
             *(*numbers, np.int32(red_first)),
             *(np.float32(value) for value in yuv),
+            status,
         ],
         seed,
     )
+    assert status.tolist() == [0, 0xCDCDCDCD]
     return out
 
 

@@ -582,12 +582,15 @@ def test_a_graph_outlives_neither_its_memory_nor_its_module(device: Device, best
             best_class.stream.synchronize()
 
 
-def preprocess_arguments(frame: Any, out: Any, size: tuple[int, int], mean_std: npt.NDArray[np.float32]) -> list[Any]:
+def preprocess_arguments(
+    frame: Any, out: Any, size: tuple[int, int], mean_std: npt.NDArray[np.float32], status: Any
+) -> list[Any]:
     """Of ``preprocess_f32`` for a BGR frame ``(H, W, 3)`` to an RGB input of a size."""
     height, width, _ = frame.shape
     numbers = [*mean_std[0], *(np.float32(1) / mean_std[1])]
     frame_size = np.int64(3 * width), np.int64(3 * width), np.int32(0), np.int32(height), np.int32(width)
-    return [frame, frame, *frame_size, out, *map(np.int32, size), *numbers, np.int32(1), *np.zeros(6, np.float32)]
+    yuv = np.zeros(6, np.float32)
+    return [frame, frame, *frame_size, out, *map(np.int32, size), *numbers, np.int32(1), *yuv, status]
 
 
 @needs_compiler
@@ -601,11 +604,12 @@ def test_frames_through_a_graph_are_those_of_the_reference(order: int) -> None:
         stream, ready = stack.enter_context(Stream(device)), stack.enter_context(Event(device))
         module = stack.enter_context(Module(device, host_cubins().get(read_source("preprocess"), device.arch)))
         pinned, back = (stack.enter_context(PinnedBuffer(device, size)) for size in (1800, 4 * 3 * 16 * 24))
-        frame_memory, out_memory = (
-            stack.enter_context(DeviceBuffer(device, each.num_bytes)) for each in (pinned, back)
+        frame_memory, out_memory, status = (
+            stack.enter_context(DeviceBuffer(device, size)) for size in (pinned.num_bytes, back.num_bytes, 4)
         )
         frame, out = frame_memory.array((20, 30, 3), np.uint8), out_memory.array((3, 16, 24), np.float32)
-        kernel, arguments = module.kernel("preprocess_f32"), preprocess_arguments(frame, out, (16, 24), mean_std)
+        kernel = module.kernel("preprocess_f32")
+        arguments = preprocess_arguments(frame, out, (16, 24), mean_std, status.array((1,), np.uint32))
         launch = kernel.prepare(LaunchConfig((1, 1, 1), (32, 4, 1)), arguments)
         host, found = pinned.host_array((20, 30, 3), np.uint8), back.host_array((3, 16, 24), np.float32)
 

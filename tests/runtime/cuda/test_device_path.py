@@ -206,6 +206,25 @@ def test_outputs_that_are_not_finite_are_refused_as_on_the_cpu(
     assert len(both.gpu(FRAME)) == 3
 
 
+def test_frames_after_one_that_was_refused_are_as_if_it_had_not_been(pair: Callable[..., Pair], device: Device) -> None:
+    """Wherever they lie, and also when nobody waited for the one that is refused."""
+    broken = scene()
+    broken["prototype"].reshape(-1)[0] = np.nan
+    both = pair([broken, scene()] * 4, dataclasses.replace(PICTURES, frames_in_flight=1))
+    there, owner = on_device(device, FRAME)
+    for frame in (FRAME, there, FRAME):
+        with pytest.raises(BackendError, match="NaN or infinity"):
+            both.gpu(frame)
+        assert len(both.gpu(frame)) == 3
+    path: Any = both.gpu.frame_path
+    slot = path.start(FRAME)
+    slot.abandon()
+    path.give_back(slot)
+    assert len(both.gpu(FRAME)) == 3
+    owner.close()
+
+
+
 # --- one frame's cost -------------------------------------------------------------------------------------------------
 
 
@@ -223,7 +242,9 @@ def test_a_frame_allocates_nothing_and_waits_once(
     assert not [name for name in names if "Alloc" in name or "Free" in name or "Create" in name]
     assert len([name for name in names if "Synchronize" in name]) == 1
     assert names.count("cuGraphLaunch") == int(capturable)
-    assert ("cuLaunchKernel" in names) != capturable
+    # From the camera's frame to the host's memory; nothing else is enqueued.
+    assert names.count("cuLaunchKernel") == (0 if capturable else 10)
+    assert not [name for name in names if "Memset" in name]
     # The frame; results are brought by a kernel.
     assert len([name for name in names if "Memcpy" in name]) == 1
 

@@ -53,7 +53,7 @@ def test_a_scene_is_measured_from_kernels_to_calls() -> None:
     assert list(row["kernels_us"]) == [
         "preprocess_f32",
         *("candidates_score_f32", "candidates_gather_f32", "fast_nms_overlap", "fast_nms_class", "fast_nms_merge"),
-        *("mask_layout", "mask_soft_f32", "mask_bits", "mask_runs_write", "mask_results"),
+        *("mask_soft_f32", "mask_bits", "mask_runs_write", "mask_results"),
     ]
     # The simulated clock gives every work between two events a millisecond.
     assert row["postprocess_us"] == 4000
