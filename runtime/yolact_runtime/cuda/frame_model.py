@@ -11,7 +11,7 @@ import numpy.typing as npt
 from yolact_runtime.backends.base import TensorSpec
 from yolact_runtime.cpu.nms import NmsMethod, NmsSettings
 from yolact_runtime.cpu.priors import make_priors
-from yolact_runtime.errors import BackendError, UsageError
+from yolact_runtime.errors import BackendError, FrameError, UsageError
 from yolact_runtime.model.manifest import Manifest
 from yolact_runtime.model.mask_iou_network import MIN_SIDE, MaskIouNetwork
 from yolact_runtime.model.network_outputs import OutputType, RawOutputs, check_input_type, check_output_types
@@ -20,6 +20,9 @@ __all__ = ["FrameModel"]
 
 # Limits of the kernels, see their header comments.
 _MAX_TOP, _MAX_PROTOTYPES, _MAX_CLASSES, _MAX_PRIORS = 256, 256, 1 << 14, 1 << 20
+# Of the products of a frame's side, rounded up to a block of pixels, with that of the input or of the prototypes; and
+# of a frame's pixels, which are positions of runs.
+_MAX_PRODUCT, _BLOCK_SIDE, _MAX_PIXELS = 1 << 30, 64, (1 << 31) - 64
 _CPU = "or open the segmenter with SegmenterOptions(cpu_postprocessing=True)"
 
 
@@ -105,6 +108,20 @@ class FrameModel:
         """Rows of the detection buffers."""
         cross = self.settings.method is NmsMethod.CROSS_CLASS
         return self.settings.top_k if cross else self.settings.max_instances
+
+    def check_frame(self, height: int, width: int) -> None:
+        """Whether the kernels' 32-bit arithmetic holds for frames of a size.
+
+        Raises:
+            FrameError: It does not.
+        """
+        _, *prototype = self.prototype_shape
+        others = zip((height, width), (self.manifest.input.height, self.manifest.input.width), prototype, strict=True)
+        products = [(side + _BLOCK_SIDE) * (max(other) + _BLOCK_SIDE) for side, *other in others]
+        if max(products) >= _MAX_PRODUCT or height * width > _MAX_PIXELS:
+            raise FrameError(
+                f"a frame of {width} x {height} pixels is too large for the kernels of the GPU: make it smaller, {_CPU}"
+            )
 
     def priors(self) -> npt.NDArray[np.float32]:
         """``(P, 4)`` centre-size."""

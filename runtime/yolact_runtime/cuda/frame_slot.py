@@ -101,6 +101,7 @@ class FrameSlot:
 
         Raises:
             CudaOutOfMemoryError: The GPU is full.
+            FrameError: Such frames are beyond the kernels' arithmetic.
         """
         self._device.make_current()
         self._prepare(layout)
@@ -119,8 +120,8 @@ class FrameSlot:
                 written it.
 
         Raises:
-            FrameError: A frame on the GPU whose pixels have gaps between them, or which lies on another GPU; a buffer
-                whose frame before is not finished.
+            FrameError: A frame beyond the kernels' arithmetic; one on the GPU whose pixels have gaps between them, or
+                which lies on another GPU; a buffer whose frame before is not finished.
             BackendError: The buffer is closed.
             CudaError: The driver refuses.
         """
@@ -212,6 +213,7 @@ class FrameSlot:
     def _prepare(self, layout: FrameLayout) -> None:
         if layout is self.layout or layout == self.layout:
             return
+        self._model.check_frame(layout.height, layout.width)
         # Should there not be enough memory, there is no layout that the memory fits.
         self.layout = None
         self.memory.fit(layout)

@@ -224,6 +224,16 @@ def test_frames_after_one_that_was_refused_are_as_if_it_had_not_been(pair: Calla
     owner.close()
 
 
+@pytest.mark.parametrize("shape", [(1, 1 << 25, 3), (1 << 25, 1, 3), (1 << 16, 1 << 15, 3)])
+def test_frames_that_overflow_the_arithmetic_of_the_kernels_are_refused(
+    pair: Callable[..., Pair], shape: tuple[int, ...]
+) -> None:
+    both = pair([scene()])
+    found = both.gpu(FRAME)
+    with pytest.raises(FrameError, match=f"a frame of {shape[1]} x {shape[0]} pixels is too large for the kernels"):
+        both.gpu(np.broadcast_to(np.zeros(3, np.uint8), shape))
+    same(both.gpu(FRAME), found)
+
 
 # --- one frame's cost -------------------------------------------------------------------------------------------------
 
