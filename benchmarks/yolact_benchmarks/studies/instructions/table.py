@@ -59,6 +59,7 @@ GPUS = {
 }
 """Multiprocessors and the highest clock in GHz, of the data sheets: T4, A100, A10, Jetson AGX Orin, L4, H100 SXM."""
 _COMPARED = ("sm_90", "sm_87")
+_SCENES = ((1, 0.025), (10, 0.025), (100, 0.025), (1, 0.45), (20, 0.3))
 # Of a multiprocessor; each issues an instruction a clock at best.
 _SCHEDULERS = 4
 # Clocks from an instruction to one that needs its result, where neither waits for memory.
@@ -109,12 +110,14 @@ def kernel_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
 
 def other_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
     """A line for each kernel that a usual frame does not launch, from the record with the label "others"."""
-    rows = [row for key, row in _rows(records, "others").items() if (key[0], key[-1]) == (arch, "float32")]
-    names = dict.fromkeys(name for row in rows for name in row["kernels"])
-    return [
-        f"| `{name}` | {' | '.join(_thousands(row['kernels'].get(name, [0, 0])[_ISSUED]) for row in rows)} |"
-        for name in names
-    ]
+    found = _rows(records, "others")
+    rows = [found.get((arch, *scene, 0.3, "float32")) for scene in _SCENES]
+    names = dict.fromkeys(name for row in rows if row for name in row["kernels"])
+    lines = []
+    for name in names:
+        figures = [row["kernels"].get(name) if row else None for row in rows]
+        lines.append(f"| `{name}` | {' | '.join(_thousands(each[_ISSUED]) if each else '-' for each in figures)} |")
+    return lines
 
 
 def time_rows(records: list[Record]) -> list[str]:

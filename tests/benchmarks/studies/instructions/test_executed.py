@@ -400,7 +400,7 @@ def test_two_records_are_compared_whatever_their_kernels_are_called() -> None:
 
 def test_kernels_that_a_usual_frame_does_not_launch_have_a_table_of_their_own() -> None:
     others = record("others", {"mask_id_map": [1, 2000, 0, 9, 9]})
-    assert other_rows([BEFORE, others])[0].startswith("| `mask_id_map` | 2.0 k |")
+    assert other_rows([BEFORE, others]) == ["| `mask_id_map` | - | - | - | - | 2.0 k |"]
     assert other_rows([BEFORE]) == []
 
 
