@@ -129,8 +129,8 @@ def test_all_kernels_stay_inside_their_buffers() -> None:
     tests = [str(test) for test in sorted((TESTS / "plugins" / "kernels").glob("test_*.py"))]
     kernels = Path(yolact_plugins.__file__).parent / "kernels"
     assert len(tests) == len(list(kernels.glob("*.cu")))
-    # What ONNX Runtime computes is compared with a reference, not with a kernel; where it throws C++ exceptions, as one of
-    # its builds does at its import, the sanitizer ends the process.
+    # What ONNX Runtime computes is compared with a reference, not with a kernel; where it throws C++ exceptions, as one
+    # of its builds does at its import, the sanitizer ends the process.
     options = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", "-k", "not onnx_runtime")
     options += (f"--rootdir={TESTS.parent}",)
     done = sanitized("-m", "pytest", *options, *tests)
