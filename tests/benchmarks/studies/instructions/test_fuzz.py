@@ -58,4 +58,4 @@ def kernels(request: pytest.FixtureRequest) -> Kernels:
 @needs_disassembler
 def test_machine_code_leaves_what_the_host_build_leaves(kernels: Kernels) -> None:
     for seed in SEEDS:
-        assert check_frame(RandomFrame.of(seed), kernels) > 10, seed
+        assert check_frame(RandomFrame.of(seed), kernels) >= 10, seed
