@@ -230,9 +230,12 @@ class DevicePath:
                 return
             self._closed = True
             free, self._free = self._free, []
-            self._slots = [slot for slot in self._slots if slot not in free]
             done = not self._slots
-        steps = [self._lent_buffers.close, *(slot.close for slot in free)]
+        steps: list[Callable[[], None]] = [self._lent_buffers.close]
+        for slot in free:
+            # A slot counts until it is closed: another thread may give back the last one that was in flight meanwhile,
+            # and the network must not be closed before its contexts.
+            steps += [slot.close, partial(self._free_memory_when_done, slot)]
         close_all(*steps, *([self._free_memory] if done else []))
 
     def _free_memory_when_done(self, slot: FrameSlot) -> None:

@@ -21,6 +21,7 @@ from yolact_plugins.driver.driver import Device
 from yolact_plugins.errors import CudaOutOfMemoryError
 from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions
 from yolact_runtime.backends import DeviceBackend, FakeBackend
+from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.errors import BackendError, FrameError, OutputError, UsageError
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.manifest import NetworkDtypes
@@ -426,6 +427,29 @@ def test_a_segmenter_that_is_closed_while_streams_run_frees_everything(
             thread.join(300)
     assert both.network.closed
     assert driver_of(device).live_memory() == {}
+
+
+def test_the_network_is_closed_behind_all_its_contexts(
+    pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the last frame in flight ends on another thread while this one closes what is free."""
+    both = pair([scene()])
+    path = both.gpu.frame_path
+    assert isinstance(path, DevicePath)
+    ticket = path.start(FRAME)
+    free = path._free[0]
+    close, was_closed = free.close, []
+
+    def close_slowly() -> None:
+        other = threading.Thread(target=path.discard, args=(ticket,))
+        other.start()
+        other.join(300)
+        was_closed.append(both.network.closed)
+        close()
+
+    monkeypatch.setattr(free, "close", close_slowly)
+    both.gpu.close()
+    assert (was_closed, both.network.closed) == ([False], True)
 
 
 def test_segmenters_share_an_engine(pair: Callable[..., Pair]) -> None:
