@@ -1,4 +1,4 @@
-"""The way of a frame on the GPU: one upload or none, one network, five families of kernels, one wait.
+"""The way of a frame on the GPU: one upload or none, the network, our kernels around it, one wait.
 
 What :mod:`yolact_runtime.segmenter` uses when its backend keeps tensors on the GPU. Nothing here imports a library of
 the network; kernels and driver come from :mod:`yolact_plugins`.
