@@ -38,6 +38,8 @@ class Integration:
         pins: Further words for pip.
         debian: Packages of Debian's that have to be there.
         default: It is run when none is named.
+        script: A script and its options, run in place of pytest; it takes ``--name`` and ``--results`` and writes a
+            record with the same counts.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Integration:
     pins: tuple[str, ...] = ()
     debian: tuple[str, ...] = ()
     default: bool = True
+    script: tuple[str, ...] = ()
 
 
 class NotInstallableError(Exception):
@@ -77,17 +80,27 @@ _ROBOT_SKIPS = (
     r"root may write everywhere",
     _NO_MOUNT,
 )
+_ACTION = r"^needs GitHub: "
 _JETPACK_6 = ".[jetpack6,bench,sign,rtx-cuda12]"
+_JETPACK_7 = ".[cuda,bench,sign,rtx]"
+
+
+def _robot_wheel(python: str, numpy: str, project: str = _JETPACK_7, default: bool = False) -> Integration:
+    """The robot's tests against the wheel, with a Python and a series of NumPy: ``("3.13", "2")``."""
+    name = f"python{python}-numpy{numpy}".replace(".", "")
+    return Integration(
+        name, python, (project,), (*_WHEEL, *_ROBOT), _ROBOT_SKIPS, pins=(f"numpy=={numpy}.*",), default=default
+    )
+
 
 INTEGRATIONS = (
-    Integration(
-        "python310-numpy126",
-        "3.10",
-        (_JETPACK_6,),
-        (*_WHEEL, *_ROBOT),
-        _ROBOT_SKIPS,
-        pins=("numpy==1.26.*",),
-    ),
+    _robot_wheel("3.10", "1.26", _JETPACK_6, default=True),
+    _robot_wheel("3.10", "2"),
+    _robot_wheel("3.11", "2"),
+    _robot_wheel("3.12", "1.26"),
+    _robot_wheel("3.12", "2"),
+    # NumPy 1 has no wheels for it.
+    _robot_wheel("3.13", "2"),
     # Videos as H.264, and healthy ones of all the containers that ffmpeg writes.
     Integration(
         "ffmpeg",
@@ -119,10 +132,28 @@ INTEGRATIONS = (
     Integration(
         "jetpack7",
         "3.12",
-        ("--editable", ".[cuda,bench,sign,rtx]"),
+        ("--editable", _JETPACK_7),
         (*_NO_STORM, *_ROBOT),
         _ROBOT_SKIPS,
         default=False,
+    ),
+    # The run lines of .github/workflows, in fresh clones: the wheel's by default, all of them by name.
+    Integration(
+        "workflows",
+        "3.12",
+        ("--editable", "."),
+        (),
+        (_ACTION,),
+        script=(".ci/workflows.py", "packages.wheel"),
+    ),
+    Integration(
+        "all-workflows",
+        "3.12",
+        ("--editable", "."),
+        (),
+        (_ACTION,),
+        default=False,
+        script=(".ci/workflows.py",),
     ),
 )
 
@@ -151,9 +182,13 @@ def main(arguments: list[str] | None = None) -> int:
     for name, outcome in outcomes.items():
         print(f"{name}: {outcome}")
     # What cannot be installed is told of and passed over, unless it was asked for by name, or nobody reads it.
-    in_ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}
-    bad = ("failed", "not installed") if options.names or in_ci else ("failed",)
+    bad = ("failed", "not installed") if options.names or in_ci() else ("failed",)
     return int(any(outcome.startswith(bad) for outcome in outcomes.values()))
+
+
+def in_ci() -> bool:
+    """Whether nobody reads along: ``CI`` is set, and neither to "0" nor to "false"."""
+    return os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 
 def _seconds(text: str) -> float:
@@ -193,7 +228,7 @@ def run_integration(integration: Integration, results: Path, deadline: float) ->
     if record["failed"] or not record["passed"]:
         return f"failed: {counts}"
     if status:
-        return f"failed: {counts}, but pytest did not come to its end: exit status {status}"
+        return f"failed: {counts}, but the tests did not come to their end: exit status {status}"
     if surprising := surprising_skips(integration, record["skips"]):
         return f"failed: {counts}; skipped although all is installed: {'; '.join(surprising)}"
     return f"passed: {counts}"
@@ -222,16 +257,18 @@ def install_debian_packages(packages: tuple[str, ...], deadline: float) -> None:
     """Let apt install what is missing.
 
     Raises:
-        NotInstallableError: Something is missing, and this is no Debian, or we are not root.
+        NotInstallableError: Something is missing, and this is no Debian, or we are not root, nor made so by sudo in CI.
     """
     missing = [name for name in packages if not _has_debian_package(name)]
     if not missing:
         return
     install = ["apt-get", "--quiet", "install", "--yes", "--no-install-recommends", *missing]
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+    # Nobody's own machine is changed by a sudo that happens to ask for no password.
+    sudo = ["sudo", "--non-interactive"] if os.geteuid() != 0 and in_ci() and shutil.which("sudo") else []
+    if (os.geteuid() != 0 and not sudo) or shutil.which("apt-get") is None:
         raise NotInstallableError(f"as root on Debian or Ubuntu: {' '.join(install)}")
-    run_limited(["apt-get", "--quiet", "update"], deadline)
-    run_limited(install, deadline)
+    run_limited([*sudo, "apt-get", "--quiet", "update"], deadline)
+    run_limited([*sudo, *install], deadline)
 
 
 def _has_debian_package(name: str) -> bool:
@@ -268,9 +305,13 @@ def make_environment(integration: Integration, deadline: float) -> Path:
 
 
 def run_tests(integration: Integration, python: Path, results: Path, deadline: float) -> tuple[int, dict[str, object]]:
-    """Run pytest and write the record; return pytest's exit status, and what the record says of the outcomes."""
-    suite = [str(python), "benchmarks/yolact_benchmarks/studies/suite.py", integration.name]
-    command = [*suite, "--results", str(results), "--", "-q", *integration.tests]
+    """Run the tests and write the record; return their exit status, and what the record says of the outcomes."""
+    kept = ["--results", str(results)]
+    if integration.script:
+        command = [str(python), *integration.script, "--name", f"suite-{integration.name}", *kept]
+    else:
+        suite = [str(python), "benchmarks/yolact_benchmarks/studies/suite.py", integration.name]
+        command = [*suite, *kept, "--", "-q", *integration.tests]
     name = f"suite-{integration.name}.json"
     before = {path: path.stat().st_mtime_ns for path in results.rglob(name)}
     status = run_limited(command, deadline, check=False)
@@ -281,8 +322,16 @@ def run_tests(integration: Integration, python: Path, results: Path, deadline: f
     return status, record
 
 
-def run_limited(command: list[str], deadline: float, check: bool = True) -> int:
-    """Run a command in the checkout; end it, with all that it has started, when the time is over or this process ends.
+def run_limited(
+    command: list[str],
+    deadline: float,
+    check: bool = True,
+    folder: Path = ROOT,
+    environment: dict[str, str] | None = None,
+) -> int:
+    """Run a command in the checkout, or another folder.
+
+    When the time is over, or this process ends, it is ended with all that it has started.
 
     Returns:
         The exit status.
@@ -291,13 +340,14 @@ def run_limited(command: list[str], deadline: float, check: bool = True) -> int:
         subprocess.TimeoutExpired: The time is over.
         subprocess.CalledProcessError: It failed, and `check`.
     """
-    # What a developer's Python is told is not for another one.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    environment |= {"OMP_NUM_THREADS": "1", "DEBIAN_FRONTEND": "noninteractive"}
+    if environment is None:
+        # What a developer's Python is told is not for another one.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        environment |= {"OMP_NUM_THREADS": "1", "DEBIAN_FRONTEND": "noninteractive"}
     # A signal that comes while the child is started waits until there is somebody to end it.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     try:
-        child = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=_hear_signals)
+        child = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, preexec_fn=_hear_signals)
     except BaseException:
         _hear_signals()
         raise

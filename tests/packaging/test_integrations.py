@@ -85,7 +85,7 @@ def test_a_suite_that_was_stopped_is_a_failure_whatever_has_passed(
     status, line = run(script, capsys)
     assert status == 1
     assert line.startswith("tiny: failed: ")
-    assert line.endswith(", but pytest did not come to its end: exit status 2")
+    assert line.endswith(", but the tests did not come to their end: exit status 2")
 
 
 def test_what_cannot_be_installed_is_told_and_is_a_failure_in_ci_or_where_it_was_named(
