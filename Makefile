@@ -23,7 +23,7 @@ CHECKPOINT ?=
 IMAGE ?=
 BENCH_CHECKPOINT := $(or $(CHECKPOINT),out/yolact_resnet50.pth)
 
-.PHONY: demo test check format bench storm gpu gpu-pack integrations jetpack6 jetpack7 mutants tables clean
+.PHONY: demo test check format bench storm gpu gpu-pack integrations jetpack6 jetpack7 workflows publisher mutants tables clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py --output out/demo $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(if $(IMAGE),--image "$(IMAGE)")
@@ -85,6 +85,17 @@ integrations:
 # that name must be here; no Jetson and no GPU is needed.
 jetpack6 jetpack7:
 	$(PYTHON) .ci/integrations.py $@ --results benchmarks/results
+
+# The run lines of .github/workflows, each job in a fresh clone of the last commit; JOBS names some of them, such as
+# "packages.wheel --python 3.13", or is --list.
+JOBS ?=
+
+workflows: $(READY)
+	$(BIN)/python .ci/workflows.py $(JOBS)
+
+# Writes what follows from the owner, home and contact in pyproject.toml: SECURITY.md, CITATION.cff, issue forms, README.
+publisher: $(READY)
+	$(BIN)/python .ci/publisher.py
 
 # Do the tests notice? Small faults, one at a time, in modules whose errors would be wrong results: docs/mutants.md. It
 # takes hours, and goes on where it was stopped; MUTANTS="nms --sample 40" is some of one module's.

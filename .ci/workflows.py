@@ -1,9 +1,9 @@
 """Tries what GitHub would run: the ``run:`` lines of .github/workflows, job by job, each job in a fresh clone.
 
 A job gets an empty home folder, an environment without this shell's variables, the Python that it asks for, and its
-time limit, as on GitHub. What only GitHub has, the actions that it ``uses``, is not tried and is listed. The clone is of
-the last commit. Needs PyYAML and the project's own packages: ``make workflows``, or ``make integrations`` with the name
-``workflows`` or ``all-workflows``.
+time limit, as on GitHub. What only GitHub has, the actions that it ``uses``, is not tried and is listed. The clone is
+of the last commit. Needs PyYAML and the project's own packages: ``make workflows``, or ``make integrations`` with the
+name ``workflows`` or ``all-workflows``.
 """
 
 import argparse
