@@ -38,6 +38,7 @@ class Integration:
         pins: Further words for pip.
         debian: Packages of Debian's that have to be there.
         default: It is run when none is named.
+        other_pythons: Versions that its tests look for besides.
         script: A script and its options, run in place of pytest; it takes ``--name`` and ``--results`` and writes a
             record with the same counts.
     """
@@ -50,6 +51,7 @@ class Integration:
     pins: tuple[str, ...] = ()
     debian: tuple[str, ...] = ()
     default: bool = True
+    other_pythons: tuple[str, ...] = ()
     script: tuple[str, ...] = ()
 
 
@@ -80,6 +82,8 @@ _ROBOT_SKIPS = (
     r"root may write everywhere",
     _NO_MOUNT,
 )
+# Of the matrices in .github/workflows.
+_PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 _ACTION = r"^needs GitHub: "
 _JETPACK_6 = ".[jetpack6,bench,sign,rtx-cuda12]"
 _JETPACK_7 = ".[cuda,bench,sign,rtx]"
@@ -144,6 +148,7 @@ INTEGRATIONS = (
         ("--editable", "."),
         (),
         (_ACTION,),
+        other_pythons=_PYTHONS,
         script=(".ci/workflows.py", "packages.wheel"),
     ),
     Integration(
@@ -153,6 +158,7 @@ INTEGRATIONS = (
         (),
         (_ACTION,),
         default=False,
+        other_pythons=_PYTHONS,
         script=(".ci/workflows.py",),
     ),
 )
@@ -282,11 +288,13 @@ def make_environment(integration: Integration, deadline: float) -> Path:
     """Make a virtual environment with the project as the integration wants it, and return its interpreter.
 
     Raises:
-        NotInstallableError: There is no such Python.
+        NotInstallableError: There is no such Python, or one of the others is missing.
     """
-    python = find_python(integration.python)
-    if python is None:
-        raise NotInstallableError(f"there is no Python {integration.python} here: install it, for example with pyenv")
+    pythons = {version: find_python(version) for version in (integration.python, *integration.other_pythons)}
+    for version, found in pythons.items():
+        if found is None:
+            raise NotInstallableError(f"there is no Python {version} here: install it, for example with pyenv")
+    python = str(pythons[integration.python])
     folder = OUT / integration.name
     inside = folder / "bin" / "python"
     pip = [str(inside), "-m", "pip", "install", "--quiet"]

@@ -2,7 +2,8 @@
 
 A package index shows the README away from the files beside it. Where the repository has a public home
 (``publisher.py``), links and pictures lead there, to the files of the same version. Where it has none, a picture goes,
-and a link to a file becomes its text with the file's path, which the source distribution has.
+or leaves its words in a sentence, and a link to a file becomes its text with the file's path, which the source
+distribution has.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 _PICTURE_LINE = re.compile(r"^!\[[^\]]*\]\((?!https?:)[^)]*\)\n\n?", re.MULTILINE)
-_PICTURE = re.compile(r"(!\[[^\]]*\]\()(?!https?:)([^)#\s]+)(?=\))")
+_PICTURE = re.compile(r"!\[([^\]]*)\]\((?!https?:)([^)#\s]+)\)")
 _LINK = re.compile(r"(?<!!)\[((?:!\[[^\]]*\]\([^)]*\)|[^\]])+)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
-_HTML = re.compile(r"(<(?:img|source)\b[^>]*?\b(?:src|srcset)=\")(?!https?:)([^\"\s]+)(?=\")")
+_HTML_SOURCE = re.compile(r"(<(?:img|source)\b[^>]*?\b(?:src|srcset)=\")(?!https?:)([^\"\s]+)(?=\")")
 _HTML_PICTURE = re.compile(r"<picture>.*?</picture>|<img\b[^>]*>", re.DOTALL)
 _NOTE = "*Files that are named here, such as `docs/runtime.md`, are in the source distribution.*\n\n"
 _VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
@@ -27,8 +28,8 @@ _VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 
 def without_relative_links(text: str) -> str:
     """Markdown in which every link is an address of its own, or leads to a heading of the same text."""
-    text = _HTML_PICTURE.sub(lambda found: "" if _HTML.search(found[0]) else found[0], text)
-    title, _, body = _PICTURE_LINE.sub("", text).partition("\n\n")
+    text = _HTML_PICTURE.sub(lambda found: "" if _HTML_SOURCE.search(found[0]) else found[0], text)
+    title, _, body = _PICTURE.sub(r"\1", _PICTURE_LINE.sub("", text)).partition("\n\n")
     return f"{title}\n\n{_NOTE}{_LINK.sub(_named, body)}"
 
 
@@ -39,8 +40,8 @@ def _named(link: re.Match[str]) -> str:
 
 def with_absolute_links(text: str, publisher: Any, version: str) -> str:
     """Markdown whose relative links and pictures lead to the files of a version in the publisher's repository."""
-    for pictures in (_PICTURE, _HTML):
-        text = pictures.sub(lambda found: f"{found[1]}{publisher.file_url(found[2], version, raw=True)}", text)
+    text = _PICTURE.sub(lambda found: f"![{found[1]}]({publisher.file_url(found[2], version, raw=True)})", text)
+    text = _HTML_SOURCE.sub(lambda found: f"{found[1]}{publisher.file_url(found[2], version, raw=True)}", text)
     return _LINK.sub(lambda found: f"[{found[1]}]({publisher.file_url(found[2], version)}{found[3] or ''})", text)
 
 

@@ -155,7 +155,8 @@ def try_job(job: Job) -> Outcome:
     """Run the steps of a job in a clone of its own, up to the first that fails."""
     outcome = Outcome(job)
     print(f"=== {job}", flush=True)
-    python = find_python(job.python) if job.python else sys.executable
+    # This process may itself be one of a virtual environment.
+    python = find_python(job.python) if job.python else f"{sys.base_exec_prefix}/bin/python3"
     if python is None:
         outcome.skipped[f"there is no Python {job.python} here: install it, for example with pyenv"] += 1
         return outcome

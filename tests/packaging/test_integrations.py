@@ -103,6 +103,34 @@ def test_what_cannot_be_installed_is_told_and_is_a_failure_in_ci_or_where_it_was
     assert run(script, capsys) == (1, line)
 
 
+def test_a_python_that_a_script_looks_for_is_missing_like_its_own() -> None:
+    script = load_script("integrations")
+    tiny = script.Integration("tiny", f"3.{sys.version_info.minor}", (), (), (), other_pythons=("3.99",))
+    with pytest.raises(script.NotInstallableError, match=r"there is no Python 3\.99 here"):
+        script.make_environment(tiny, time.monotonic() + 60)
+
+
+def test_a_script_in_place_of_pytest_writes_the_record(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {"results": {"passed": 2, "skipped": 1, "failed": 0, "skips": {"no wish": 1}}}
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import pathlib, sys\n_, word, name, name_of, results, folder = sys.argv\n"
+        "assert (word, name, name_of, results) == ('all', '--name', 'suite-tiny', '--results')\n"
+        f"pathlib.Path(folder, 'suite-tiny.json').write_text({json.dumps(record)!r})\n"
+    )
+    (tmp_path / "records").mkdir()
+    (tiny,) = script.INTEGRATIONS
+    tiny = dataclasses.replace(tiny, script=(str(program), "all"))
+    monkeypatch.setattr(script, "INTEGRATIONS", (tiny,))
+    status, line = run(script, capsys, "--results", str(tmp_path / "records"))
+    assert (status, line.split(" in ")[0]) == (1, "tiny: failed: 2 passed, 1 skipped, 0 failed")
+    assert line.endswith("skipped although all is installed: no wish")
+    monkeypatch.setattr(script, "INTEGRATIONS", (dataclasses.replace(tiny, allowed_skips=("no wish",)),))
+    assert run(script, capsys, "--results", str(tmp_path / "records"))[0] == 0
+
+
 def test_the_time_is_for_all_together(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(script, capsys, "--limit-s", "0") == (1, "tiny: failed: the time was over; --limit-s gives more")
 

@@ -103,6 +103,7 @@ def test_packages_alone_can_be_installed(
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\nexit 0\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CI", raising=False)
     monkeypatch.setattr(os, "geteuid", lambda: user)
     script = load_script("integrations")
     monkeypatch.setattr(script, "INTEGRATIONS", ())
@@ -119,3 +120,24 @@ def test_packages_alone_can_be_installed(
         assert script.main(["--debian", "g++", "chromium"]) == 1
         assert capsys.readouterr().out == f"not installed: as root on Debian or Ubuntu: apt-get {command}\n"
         assert not told.exists()
+
+
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_sudo_is_used_in_ci_only(
+    ci: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GitHub's machines ask nobody; a developer's machine is not changed, even where sudo asks for no password."""
+    told = tmp_path / "told"
+    for name, line in {"dpkg-query": "exit 1", "apt-get": "exit 99", "sudo": f'echo "$@" >> {told}'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert load_script("integrations").main(["--debian", "g++"]) == (0 if ci else 1)
+    install = "--non-interactive apt-get --quiet install --yes --no-install-recommends g++"
+    if ci:
+        assert told.read_text().splitlines() == ["--non-interactive apt-get --quiet update", install]
+    else:
+        assert not told.exists()
+        assert "as root on Debian or Ubuntu" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from support.commands import PROJECT
 from yolact_plugins import __version__
 from yolact_plugins.compile.sources import families as kernel_families
 
@@ -61,21 +62,30 @@ def test_the_wheel_holds_every_source_file_but_the_studies_and_nothing_else(whee
     assert {"yolact_plugins/kernels/preprocess.cu", "yolact_plugins/kernels/scalar.cuh"} <= kernels
 
 
-def test_the_source_distribution_has_what_make_needs(source: Path) -> None:
-    tracked = {
-        path.relative_to(ROOT)
-        for folder in (".ci", "benchmarks", "calibration", "docs", "examples", "export", "plugins", "runtime", "tests")
-        for path in (ROOT / folder).rglob("*")
-        if path.is_file() and not {"__pycache__", ".hypothesis", ".pytest_cache"} & set(path.parts)
-    }
-    files = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "pyproject.toml")
-    assert sorted(str(path) for path in (*tracked, *files) if not (source / path).is_file()) == []
+def test_the_source_distribution_is_the_repository(source: Path) -> None:
+    """All that is tracked, or about to be: the demo, the tests and the checks are the same there."""
+    packed = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    assert packed - {"PKG-INFO"} == files_of_the_repository() - {"PKG-INFO"}
     # What it makes of itself is the same package.
     code = "import yolact_plugins, examples.demo; print(yolact_plugins.__version__)"
     folders = [str(source / name) for name in ("benchmarks", "calibration", "export", "plugins", "runtime")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(source), *folders])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == __version__, done.stderr
+
+
+def files_of_the_repository() -> set[str]:
+    """What Git would commit; in an unpacked source distribution, all files but those that are made there."""
+    if (ROOT / ".git").exists():
+        words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+        return {name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()}
+    made = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()}
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.rglob("*")
+        if path.is_file() and not made & set(path.relative_to(ROOT).parts)
+    }
 
 
 def test_the_metadata_says_who_which_and_where_and_links_to_nothing_that_is_not_there(
@@ -91,13 +101,16 @@ def test_the_metadata_says_who_which_and_where_and_links_to_nothing_that_is_not_
     )
     readme = str(metadata.get_payload())
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert readme.startswith("# yolact-deploy\n\n*Files that are named here")
     links = re.findall(r"\]\(([^)]*)\)", readme)
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
     assert links
-    named = re.findall(r"`((?:docs|examples)/[^`]*)`", readme)
-    assert len(named) > 10
-    assert [path for path in named if not (source / path).exists()] == []
+    # Where the files beside it have no address.
+    if not PROJECT["tool"]["yolact-deploy"]["publisher"]["home"]:
+        assert readme.startswith("# yolact-deploy\n\n*Files that are named here")
+        assert "Project-URL" not in metadata
+        named = re.findall(r"`((?:docs|examples)/[^`]*)`", readme)
+        assert len(named) > 10
+        assert [path for path in named if not (source / path).exists()] == []
 
 
 def test_the_wheel_declares_its_commands_and_needs_numpy_only(wheel: Path) -> None:
