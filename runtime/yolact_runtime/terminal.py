@@ -22,6 +22,7 @@ from yolact_plugins.file_errors import describe, naming
 from yolact_plugins.files import check_words, real_path, write_atomically
 from yolact_plugins.plain_text import GuardedStream, guarded_stderr, printable_line, printable_lines
 from yolact_runtime.errors import UsageError, YolactError
+from yolact_runtime.reporter import Heartbeat, progress_line
 from yolact_runtime.standard_streams import StdoutError, abandon_stderr_if_full, abandon_stdout, open_closed_streams
 from yolact_runtime.stop_signals import Terminated, raise_stops
 
@@ -38,11 +39,15 @@ __all__ = [
 Item = TypeVar("Item")
 # Options of files that a command writes.
 _WRITTEN = ("json", "jsonl", "html", "markdown")
+_REDRAW_S = 0.1
 _INTERRUPTED, _TERMINATED, _OUT_OF_MEMORY = 130, 143, 6
 
 
 class Terminal:
-    """Talk to the person at the keyboard, on stderr.
+    """The reporter of the commands: talks to the person at the keyboard, on stderr.
+
+    On a terminal the state of the work is one line that redraws itself. Elsewhere, in a log or a pipe, it is written as
+    a line when there has been none for half a minute.
 
     Args:
         quiet: Only warnings and errors.
@@ -61,67 +66,69 @@ class Terminal:
         self._stream = stream
         self.interactive = self._stream.isatty()
         self._colour = self.interactive and "NO_COLOR" not in os.environ
+        self._heartbeat = Heartbeat()
 
     def say(self, text: str = "") -> None:
-        """One line, unless quiet."""
+        """Write one line, unless quiet."""
         if not self.quiet:
             self._line(text)
 
     def tell(self, text: str) -> None:
-        """A line of a library: an assumption, or what begins with ``WARNING: ``, is shown even when quiet."""
+        """Write a line of a library that has no reporter yet: an assumption and ``WARNING: `` are warnings."""
         plain = text.lstrip()
         if plain.startswith(("ASSUMED", "WARNING: ")):
-            # An assumption can make every box wrong.
             self.warn(plain.removeprefix("WARNING: "))
         else:
             self.say(text)
 
-    def status(self, text: str) -> None:
-        """A line that the next one replaces, where the stream is a terminal; nothing elsewhere, or when quiet."""
-        if self.interactive and not self.quiet:
-            width = shutil.get_terminal_size().columns - 1
-            self._stream.write("\r\033[K" + printable_line(text)[:width])
-            self._stream.flush()
-
     def heading(self, text: str) -> None:
-        """A line that starts a section."""
+        """Write a line that starts a section, unless quiet."""
         if not self.quiet:
             self._line(text, code="1")
 
     def warn(self, text: str) -> None:
-        """A warning; shown even when quiet."""
+        """Write a warning; shown even when quiet."""
         self._line(text, self._paint("warning: ", "33"))
 
     def error(self, text: str) -> None:
-        """An error; shown even when quiet."""
+        """Write an error; shown even when quiet."""
         self._line(text, self._paint("error: ", "31"))
 
+    def status(self, text: str) -> None:
+        """Show a line that the next one replaces; in a log write it if it is time for one. Nothing when quiet."""
+        if self.quiet:
+            return
+        if self.interactive:
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write("\r\033[K" + printable_line(text)[:width])
+            self._stream.flush()
+        elif self._heartbeat.is_due:
+            self._line(text)
+
     def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Generator[Item, None, None]:
-        """Yield `items` and show how far they are: a line that redraws itself, or nothing when not on a terminal.
+        """Yield `items` and show how far they are, as :meth:`status` does.
 
         Close it where ending `items` is work: after an exception in a loop Python does it, and drops signals meanwhile.
         """
-        if self.quiet or not self.interactive:
-            yield from items
-            return
-        started = drawn = time.monotonic()
+        began = drawn = time.monotonic()
         done = 0
         try:
             for item in items:
                 yield item
                 done += 1
                 now = time.monotonic()
-                if now - drawn > 0.1 or done == total:
+                if now - drawn > _REDRAW_S or done == total:
                     drawn = now
-                    self._stream.write("\r\033[K" + _progress_line(printable_line(label), done, total, now - started))
-                    self._stream.flush()
+                    self.status(progress_line(label, done, total, now - began))
         finally:
-            self._stream.write("\r\033[K")
+            if self.interactive and not self.quiet:
+                self._stream.write("\r\033[K")
 
     def _paint(self, text: str, code: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self._colour else text
 
     def _line(self, text: str, prefix: str = "", code: str = "") -> None:
+        self._heartbeat.reset()
         shown = printable_lines(text)
         cleared = "\r\033[K" if self.interactive else ""
         try:
@@ -142,15 +149,6 @@ def show_results(lines: Iterable[str]) -> None:
         raise
     except OSError as error:
         raise StdoutError(error.errno, error.strerror) from error
-
-
-def _progress_line(label: str, done: int, total: int | None, elapsed: float) -> str:
-    rate = done / elapsed if elapsed > 0 else 0.0
-    if total is None:
-        return f"{label} {done}  {rate:.1f}/s"
-    filled = round(24 * done / max(total, 1))
-    left = (total - done) / rate if rate else 0.0
-    return f"{label} [{'#' * filled}{'.' * (24 - filled)}] {done}/{total}  {rate:.1f}/s  {left:.0f} s left"
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:

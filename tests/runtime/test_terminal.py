@@ -96,6 +96,31 @@ def test_progress_draws_on_a_terminal_and_cleans_up() -> None:
     assert piped.getvalue() == ""
 
 
+def test_a_log_gets_the_state_of_the_work_when_nothing_else_came_for_half_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    piped = io.StringIO()
+    terminal = Terminal(stream=piped)
+
+    def after(seconds: float, tell: Any, *words: Any) -> str:
+        now[0] += seconds
+        before = len(piped.getvalue())
+        tell(*words)
+        return piped.getvalue()[before:]
+
+    assert after(29, terminal.status, "one") == ""
+    assert after(2, terminal.status, "two") == "two\n"
+    assert after(29, terminal.say, "line") == "line\n"
+    assert after(29, terminal.status, "three") == ""
+    slow = (now.__setitem__(0, now[0] + 31) for _ in range(2))
+    assert after(0, list, terminal.progress(slow, "work", 2)) == (
+        "work [############............] 1/2  0.0/s  31 s left\nwork [########################] 2/2  0.0/s  0 s left\n"
+    )
+    assert after(31, Terminal(quiet=True, stream=piped).status, "four") == ""
+
+
 def test_progress_cleans_up_after_an_error() -> None:
     stream = _Tty()
 

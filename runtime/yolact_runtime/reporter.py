@@ -1,0 +1,139 @@
+"""Where long work tells a person what it does: one object that every function below the commands takes.
+
+``logging`` has another audience: it is for programs that embed these packages, and carries what goes wrong in them. A
+:class:`Reporter` is for somebody who started an export, a training or a benchmark and watches it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator, Iterable
+from typing import Protocol, TypeVar
+
+__all__ = ["SILENT", "Heartbeat", "LogReporter", "Reporter", "progress_line"]
+
+_log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+_LINE_EVERY_S = 30.0
+_BAR_WIDTH = 24
+
+
+class Reporter(Protocol):
+    """What a function may tell the person who waits for it.
+
+    :class:`yolact_runtime.terminal.Terminal` shows it on stderr, :class:`LogReporter` writes it to a logger, and
+    :data:`SILENT`, the default everywhere, drops it.
+    """
+
+    def say(self, text: str = "") -> None:
+        """Write a line that stays."""
+
+    def heading(self, text: str) -> None:
+        """Write a line that begins a section."""
+
+    def warn(self, text: str) -> None:
+        """Write a warning, which is shown even where all else is hidden. The text has no prefix of its own."""
+
+    def status(self, text: str) -> None:
+        """Show where the work is, in a line that the next one replaces; call it as often as there is news."""
+
+    def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Generator[Item, None, None]:
+        """Yield `items` and show how many of `total` are done; close it where ending `items` is work."""
+        ...
+
+
+class Heartbeat:
+    """Decides when a log, where no line replaces another, is due to get a line about the work's state.
+
+    Args:
+        every_s: Seconds without a line after which one is due.
+    """
+
+    def __init__(self, every_s: float = _LINE_EVERY_S) -> None:
+        self._every_s = every_s
+        self._last_s = time.monotonic()
+
+    def reset(self) -> None:
+        """Count from now: a line has been written."""
+        self._last_s = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether nothing has been written for that long."""
+        return time.monotonic() - self._last_s >= self._every_s
+
+
+class LogReporter:
+    """A reporter that writes to a logger: lines at level INFO, warnings at level WARNING.
+
+    A log keeps every line, so the state of the work is written only when nothing else has been for `every_s` seconds.
+
+    Args:
+        logger: Gets the lines.
+        every_s: Seconds between two lines about the work's state.
+    """
+
+    def __init__(self, logger: logging.Logger, every_s: float = _LINE_EVERY_S) -> None:
+        self._logger = logger
+        self._heartbeat = Heartbeat(every_s)
+
+    def say(self, text: str = "") -> None:
+        """Write a line at level INFO."""
+        self._logger.info("%s", text)
+        self._heartbeat.reset()
+
+    def heading(self, text: str) -> None:
+        """Write a line at level INFO."""
+        self.say(text)
+
+    def warn(self, text: str) -> None:
+        """Write a line at level WARNING."""
+        self._logger.warning("%s", text)
+        self._heartbeat.reset()
+
+    def status(self, text: str) -> None:
+        """Write a line at level INFO if none has been written for a while."""
+        if self._heartbeat.is_due:
+            self.say(text)
+
+    def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Generator[Item, None, None]:
+        """Yield `items`; now and then write a line that counts them."""
+        began = time.monotonic()
+        for done, item in enumerate(items, 1):
+            yield item
+            self.status(progress_line(label, done, total, time.monotonic() - began))
+
+
+class _Silent:
+    """The reporter of callers who want none: it drops everything but warnings, which go to ``logging``."""
+
+    def say(self, text: str = "") -> None:
+        pass
+
+    def heading(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        _log.warning("%s", text)
+
+    def status(self, text: str) -> None:
+        pass
+
+    def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Generator[Item, None, None]:  # noqa: ARG002
+        yield from items
+
+
+SILENT: Reporter = _Silent()
+"""Drops everything but warnings, which go to the logger ``yolact_runtime.reporter``."""
+
+
+def progress_line(label: str, done: int, total: int | None, elapsed_s: float) -> str:
+    """Return a line with a bar, the counts, the rate and the seconds left; without `total`, with count and rate."""
+    rate = done / elapsed_s if elapsed_s > 0 else 0.0
+    if total is None:
+        return f"{label} {done}  {rate:.1f}/s"
+    filled = min(round(_BAR_WIDTH * done / max(total, 1)), _BAR_WIDTH)
+    left_s = max(total - done, 0) / rate if rate else 0.0
+    return f"{label} [{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {done}/{total}  {rate:.1f}/s  {left_s:.0f} s left"
