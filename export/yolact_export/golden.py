@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,13 +46,13 @@ from yolact_runtime.model.bundle import NETWORK_ROLE, checked_artefact
 from yolact_runtime.model.manifest import Artefact, Manifest
 from yolact_runtime.model.network_outputs import RawOutputs
 from yolact_runtime.opening import OpenModel, SharedNetwork, frame_path
+from yolact_runtime.reporter import SILENT, Reporter
 from yolact_runtime.segmenter_options import SegmenterOptions
 from yolact_runtime.self_test import relative_difference
 
 __all__ = ["write_golden"]
 
 Frame = npt.NDArray[np.uint8]
-Say = Callable[[str], None]
 # Rows and columns; the second where the network's own input is as wide as the first.
 _SIZES, _SAME_ASPECT = ((270, 480), (300, 400)), 0.1
 _MAX_PICTURES = 3
@@ -83,13 +83,13 @@ class _Choice:
         return min(self.count, _ENOUGH_INSTANCES) * min(self.gap, _ENOUGH_GAP)
 
 
-def write_golden(folder: Path, manifest: Manifest, say: Say = lambda _: None, num_threads: int = 0) -> Manifest:
+def write_golden(folder: Path, manifest: Manifest, reporter: Reporter = SILENT, num_threads: int = 0) -> Manifest:
     """Draw a frame, find what each network makes of it, and write both into a bundle's folder, with the manifest.
 
     Args:
         folder: Where the networks are; of a bundle in the making. An earlier golden frame is replaced.
         manifest: With all networks, among them the float32 one.
-        say: Receives a line for each network that has to do without an expectation.
+        reporter: Is warned of each network that has to do without an expectation.
         num_threads: CPU threads; 0 leaves the choice to ONNX Runtime.
 
     Returns:
@@ -102,7 +102,7 @@ def write_golden(folder: Path, manifest: Manifest, say: Say = lambda _: None, nu
     with _open(folder, manifest, _run_here(folder / files["fp32"], num_threads), num_threads) as model:
         choice = _choose(model, manifest)
     if choice.is_dead:
-        say("WARNING: the network's outputs do not depend on the picture: it is not trained, or damaged")
+        reporter.warn("the network's outputs do not depend on the picture: it is not trained, or damaged")
     seen = {"fp32": choice.seen}
     for precision in sorted(set(files) - {"fp32"}):
         try:
@@ -110,7 +110,7 @@ def write_golden(folder: Path, manifest: Manifest, say: Say = lambda _: None, nu
             seen |= _see(folder, manifest, files[precision], precision, choice, num_threads)
         except (BackendError, BundleError, CalibrationError) as error:
             # Whoever keeps such a network was told by the guard; a self-test of it has nothing to compare with.
-            say(f"WARNING: the golden frame has no expectation for {precision}: {error}")
+            reporter.warn(f"the golden frame has no expectation for {precision}: {error}")
     spec = manifest.input
     golden = Golden(
         choice.frame,

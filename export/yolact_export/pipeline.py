@@ -15,6 +15,7 @@ import torch
 
 from yolact_export.bundle_writer import REPORT_NAME, check_destination, encode_manifest, staged_bundle, write_manifest
 from yolact_export.checkpoint.checkpoint import CheckpointOptions, LoadedCheckpoint, load_checkpoint
+from yolact_export.checkpoint.findings import say_findings
 from yolact_export.checkpoint.weights import TOP_LEVEL
 from yolact_export.drawing import draw_frame
 from yolact_export.golden import write_golden
@@ -37,6 +38,7 @@ from yolact_runtime.cpu.mask_assembly import soft_masks
 from yolact_runtime.cpu.postprocess import Postprocessor
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.model.manifest import METADATA_KEY, Manifest
+from yolact_runtime.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
     from yolact_export.precision.precision import PrecisionResult
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["AddNetworks", "ExportResult", "export_checkpoint"]
 
 Float = npt.NDArray[np.float32]
-Say = Callable[[str], None]
 AddNetworks = Callable[[Path, Manifest], tuple["PrecisionResult", dict[str, Any]]]
 """Writes networks of other precisions into a bundle's folder; also returns their part of the report."""
 _NETWORK, _MASK_IOU = "model.fp32.onnx", "mask_iou.fp32.onnx"
@@ -86,10 +87,10 @@ def export_checkpoint(
     bundle: Path,
     checkpoint_options: CheckpointOptions | None = None,
     export_options: ExportOptions | None = None,
-    say: Say = lambda _: None,
     more_report: Mapping[str, object] | None = None,
     add_networks: AddNetworks | None = None,
     finish: Callable[[Path], None] = lambda _: None,
+    reporter: Reporter = SILENT,
 ) -> ExportResult:
     """Read a checkpoint, write its models as ONNX, verify them against torch, and put the bundle in place.
 
@@ -98,10 +99,10 @@ def export_checkpoint(
         bundle: The folder to write; an earlier bundle there is replaced once the new one is complete.
         checkpoint_options: What the file does not say.
         export_options: How the graph is written; its metadata is filled in here.
-        say: Receives a line for each step.
         more_report: Entries for the bundle's report, such as how the checkpoint was pruned.
         add_networks: Writes networks of other precisions, once the float32 one is verified.
         finish: Receives the complete folder before it takes its place, to sign it.
+        reporter: Gets a line for each step.
 
     Raises:
         CheckpointError, ExportError, VerificationError: Nothing was written.
@@ -109,13 +110,12 @@ def export_checkpoint(
     check_destination(bundle)
     options = export_options or ExportOptions()
     loaded = load_checkpoint(checkpoint, checkpoint_options)
-    for finding in loaded.findings:
-        say(f"  {finding}")
+    say_findings(loaded.findings, reporter)
     manifest = _manifest(loaded, checkpoint, options)
     options = replace(options, metadata={METADATA_KEY: encode_manifest(manifest)})
     with staged_bundle(bundle) as folder:
-        roles = _write_models(folder, loaded, options, say)
-        say("verifying against torch")
+        roles = _write_models(folder, loaded, options, reporter)
+        reporter.say("verifying against torch")
         findings, expected = loaded.findings, _expect(loaded, manifest)
         require_finite(expected.outputs)
         del loaded  # the models of ONNX Runtime take its place in memory
@@ -132,8 +132,8 @@ def export_checkpoint(
             roles |= dict.fromkeys(precisions, "network")
             report["precision"] = added_report
         manifest = write_manifest(folder, manifest, roles, precisions, dtypes)
-        say("drawing the golden frame")
-        manifest = write_golden(folder, manifest, say)
+        reporter.say("drawing the golden frame")
+        manifest = write_golden(folder, manifest, reporter)
         write_atomically(folder / REPORT_NAME, (json.dumps(report, indent=2) + "\n").encode())
         finish(folder)
     return ExportResult(bundle, manifest, findings, verification, added, added_report)
@@ -160,7 +160,7 @@ def _manifest(loaded: LoadedCheckpoint, checkpoint: Path, options: ExportOptions
     )
 
 
-def _write_models(folder: Path, loaded: LoadedCheckpoint, options: ExportOptions, say: Say) -> dict[str, str]:
+def _write_models(folder: Path, loaded: LoadedCheckpoint, options: ExportOptions, reporter: Reporter) -> dict[str, str]:
     """Write the graphs one after the other; returns file name -> role."""
     roles = {}
     exports = ((_NETWORK, "network", export_network), (_MASK_IOU, "mask_iou", export_mask_iou))
@@ -168,7 +168,7 @@ def _write_models(folder: Path, loaded: LoadedCheckpoint, options: ExportOptions
         model = export(loaded, options)
         if model is None:
             continue
-        say(f"writing {name} ({len(model.graph.node)} nodes)")
+        reporter.say(f"writing {name} ({len(model.graph.node)} nodes)")
         write_model(model, folder / name)
         roles[name] = role
     return roles

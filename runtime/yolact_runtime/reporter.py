@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Protocol, TypeVar
 
-__all__ = ["SILENT", "Heartbeat", "LogReporter", "Reporter", "progress_line"]
+__all__ = ["SILENT", "ForwardingReporter", "Heartbeat", "LogReporter", "Reporter", "forward", "show_progress"]
 
 _log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-_LINE_EVERY_S = 30.0
+_LINE_EVERY_S, _STATUS_EVERY_S = 30.0, 0.1
 _BAR_WIDTH = 24
 
 
@@ -95,15 +95,54 @@ class LogReporter:
 
     def status(self, text: str) -> None:
         """Write a line at level INFO if none has been written for a while."""
-        if self._heartbeat.is_due:
+        if text and self._heartbeat.is_due:
             self.say(text)
 
     def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Generator[Item, None, None]:
         """Yield `items`; now and then write a line that counts them."""
-        began = time.monotonic()
-        for done, item in enumerate(items, 1):
-            yield item
-            self.status(progress_line(label, done, total, time.monotonic() - began))
+        return show_progress(items, label, total, self.status)
+
+
+class ForwardingReporter:
+    """A reporter for a process of its own, which sends everything to the process that the person watches.
+
+    Args:
+        send: Takes the kind of a message, the name of a method of :class:`Reporter`, and its text;
+            :func:`forward` is the other side.
+    """
+
+    def __init__(self, send: Callable[[str, str], None]) -> None:
+        self._send = send
+
+    def say(self, text: str = "") -> None:
+        """Send a line that stays."""
+        self._send("say", text)
+
+    def heading(self, text: str) -> None:
+        """Send a line that begins a section."""
+        self._send("heading", text)
+
+    def warn(self, text: str) -> None:
+        """Send a warning."""
+        self._send("warn", text)
+
+    def status(self, text: str) -> None:
+        """Send a line that the next one replaces."""
+        self._send("status", text)
+
+    def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Generator[Item, None, None]:
+        """Yield `items` and send how many of them are done, ten times a second at most."""
+        return show_progress(items, label, total, self.status)
+
+
+def forward(kind: str, text: str, reporter: Reporter) -> None:
+    """Tell a reporter what a :class:`ForwardingReporter` has sent.
+
+    Raises:
+        KeyError: `kind` is none of its messages.
+    """
+    tells = {"say": reporter.say, "heading": reporter.heading, "warn": reporter.warn, "status": reporter.status}
+    tells[kind](text)
 
 
 class _Silent:
@@ -129,7 +168,27 @@ SILENT: Reporter = _Silent()
 """Drops everything but warnings, which go to the logger ``yolact_runtime.reporter``."""
 
 
-def progress_line(label: str, done: int, total: int | None, elapsed_s: float) -> str:
+def show_progress(
+    items: Iterable[Item], label: str, total: int | None, status: Callable[[str], None]
+) -> Generator[Item, None, None]:
+    """Yield `items`; ten times a second at most, and at the end, show a line that counts them.
+
+    Args:
+        items: Anything.
+        label: Names them.
+        total: How many there are; None where nobody knows.
+        status: Shows a line.
+    """
+    began = shown = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - shown > _STATUS_EVERY_S or done == total:
+            shown = now
+            status(_progress_line(label, done, total, now - began))
+
+
+def _progress_line(label: str, done: int, total: int | None, elapsed_s: float) -> str:
     """Return a line with a bar, the counts, the rate and the seconds left; without `total`, with count and rate."""
     rate = done / elapsed_s if elapsed_s > 0 else 0.0
     if total is None:

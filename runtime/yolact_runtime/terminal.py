@@ -10,7 +10,6 @@ import os
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -22,7 +21,7 @@ from yolact_plugins.file_errors import describe, naming
 from yolact_plugins.files import check_words, real_path, write_atomically
 from yolact_plugins.plain_text import GuardedStream, guarded_stderr, printable_line, printable_lines
 from yolact_runtime.errors import UsageError, YolactError
-from yolact_runtime.reporter import Heartbeat, progress_line
+from yolact_runtime.reporter import Heartbeat, show_progress
 from yolact_runtime.standard_streams import StdoutError, abandon_stderr_if_full, abandon_stdout, open_closed_streams
 from yolact_runtime.stop_signals import Terminated, raise_stops
 
@@ -39,7 +38,6 @@ __all__ = [
 Item = TypeVar("Item")
 # Options of files that a command writes.
 _WRITTEN = ("json", "jsonl", "html", "markdown")
-_REDRAW_S = 0.1
 _INTERRUPTED, _TERMINATED, _OUT_OF_MEMORY = 130, 143, 6
 
 
@@ -73,14 +71,6 @@ class Terminal:
         if not self.quiet:
             self._line(text)
 
-    def tell(self, text: str) -> None:
-        """Write a line of a library that has no reporter yet: an assumption and ``WARNING: `` are warnings."""
-        plain = text.lstrip()
-        if plain.startswith(("ASSUMED", "WARNING: ")):
-            self.warn(plain.removeprefix("WARNING: "))
-        else:
-            self.say(text)
-
     def heading(self, text: str) -> None:
         """Write a line that starts a section, unless quiet."""
         if not self.quiet:
@@ -102,7 +92,7 @@ class Terminal:
             width = shutil.get_terminal_size().columns - 1
             self._stream.write("\r\033[K" + printable_line(text)[:width])
             self._stream.flush()
-        elif self._heartbeat.is_due:
+        elif text and self._heartbeat.is_due:
             self._line(text)
 
     def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Generator[Item, None, None]:
@@ -110,16 +100,8 @@ class Terminal:
 
         Close it where ending `items` is work: after an exception in a loop Python does it, and drops signals meanwhile.
         """
-        began = drawn = time.monotonic()
-        done = 0
         try:
-            for item in items:
-                yield item
-                done += 1
-                now = time.monotonic()
-                if now - drawn > _REDRAW_S or done == total:
-                    drawn = now
-                    self.status(progress_line(label, done, total, now - began))
+            yield from show_progress(items, label, total, self.status)
         finally:
             if self.interactive and not self.quiet:
                 self._stream.write("\r\033[K")

@@ -11,6 +11,7 @@ import pytest
 
 from support.precision_trials import MANIFEST
 from support.quantised import float_network
+from support.recorder import Recorder
 from support.scenes import Thing, small_manifest, write_bundle
 from yolact_calibration.float16.conversion import to_float16
 from yolact_export import golden as golden_module
@@ -104,9 +105,9 @@ def test_a_network_that_does_not_look_at_the_picture_is_called_that(tmp_path: Pa
             zeros = np.zeros(onnx.numpy_helper.to_array(tensor).shape, np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(zeros, tensor.name))
     onnx.save(model, tmp_path / NETWORK)
-    said: list[str] = []
-    write_golden(tmp_path, write_manifest(tmp_path, MANIFEST, {NETWORK: "network"}), said.append)
-    assert said == ["WARNING: the network's outputs do not depend on the picture: it is not trained, or damaged"]
+    told = Recorder()
+    write_golden(tmp_path, write_manifest(tmp_path, MANIFEST, {NETWORK: "network"}), told)
+    assert told.warnings == ["the network's outputs do not depend on the picture: it is not trained, or damaged"]
 
 
 def overflowing() -> onnx.ModelProto:
@@ -122,10 +123,11 @@ def test_a_lower_precision_that_does_not_give_numbers_has_no_expectation(tmp_pat
     onnx.save(float_network(), tmp_path / NETWORK)
     onnx.save(to_float16(overflowing()).model, tmp_path / "model.fp16.onnx")
     names = {NETWORK: "fp32", "model.fp16.onnx": "fp16"}
-    said: list[str] = []
-    write_golden(tmp_path, write_manifest(tmp_path, MANIFEST, dict.fromkeys(names, "network"), names), said.append)
+    told = Recorder()
+    write_golden(tmp_path, write_manifest(tmp_path, MANIFEST, dict.fromkeys(names, "network"), names), told)
     assert set(read_golden(tmp_path / "golden.npz").expectations) == {"fp32"}
-    assert said[0].startswith('WARNING: the golden frame has no expectation for fp16: the network output "prototype"')
+    (warning,) = told.warnings
+    assert warning.startswith('the golden frame has no expectation for fp16: the network output "prototype"')
 
 
 def test_a_network_that_does_not_give_numbers_has_no_golden_frame(tmp_path: Path) -> None:

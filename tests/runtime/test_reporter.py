@@ -2,19 +2,22 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from support.properties import examples
-from yolact_runtime.reporter import SILENT, Heartbeat, LogReporter, Reporter, progress_line
+from support.recorder import Recorder
+from yolact_runtime.reporter import SILENT, ForwardingReporter, Heartbeat, LogReporter, Reporter, forward, show_progress
 from yolact_runtime.terminal import Terminal
 
 REPORTERS: dict[str, Callable[[], Reporter]] = {
     "silent": lambda: SILENT,
     "log": lambda: LogReporter(logging.getLogger("test_reporter")),
+    "forwarding": lambda: ForwardingReporter(lambda kind, text: forward(kind, text, SILENT)),
     "terminal": lambda: Terminal(stream=io.StringIO()),
     "quiet": lambda: Terminal(quiet=True, stream=io.StringIO()),
 }
@@ -67,13 +70,34 @@ def test_a_log_where_lines_are_due_gets_the_state_of_the_work(caplog: pytest.Log
     reporter = LogReporter(logging.getLogger("export"), every_s=0)
     with caplog.at_level(logging.INFO):
         reporter.status("state")
+        reporter.status("")
         list(reporter.progress("ab", "work", 2))
-    first, *rest = (record.getMessage() for record in caplog.records)
+    first, second = (record.getMessage() for record in caplog.records)
     assert first == "state"
-    assert [line.split("  ")[0] for line in rest] == [
-        "work [############............] 1/2",
-        "work [########################] 2/2",
+    assert second.startswith("work [########################] 2/2  ")
+
+
+def test_what_another_process_tells_arrives_as_it_was_told() -> None:
+    sent, told = list[tuple[str, str]](), Recorder()
+    there = ForwardingReporter(lambda *message: sent.append(message))
+    there.heading("heading")
+    there.say("talk")
+    there.say()
+    there.warn("careful")
+    there.status("state")
+    assert list(there.progress("ab", "work", 2)) == ["a", "b"]
+    for message in sent:
+        forward(*message, told)
+    assert told.told[:5] == [
+        ("heading", "heading"),
+        ("say", "talk"),
+        ("say", ""),
+        ("warn", "careful"),
+        ("status", "state"),
     ]
+    assert [text.split("  ")[0] for _, text in told.told[5:]] == ["work [########################] 2/2"]
+    with pytest.raises(KeyError):
+        forward("quit", "", told)
 
 
 def test_a_line_puts_the_next_one_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,18 +112,24 @@ def test_a_line_puts_the_next_one_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @examples(150)
-@given(
-    done=st.integers(0, 10**9),
-    total=st.none() | st.integers(0, 10**9),
-    elapsed_s=st.floats(0, 1e9, allow_nan=False),
-)
-def test_a_line_of_progress_has_its_counts_and_one_width_of_bar(done: int, total: int | None, elapsed_s: float) -> None:
-    line = progress_line("work", done, total, elapsed_s)
-    if total is None:
-        assert line.startswith(f"work {done}  ")
-    else:
-        bar = line.split("[")[1].split("]")[0]
-        assert len(bar) == 24
-        assert bar == "#" * bar.count("#") + "." * bar.count(".")
-        assert f" {done}/{total}  " in line
-        assert "-" not in line.replace("e-", "")
+@given(steps=st.lists(st.floats(0, 1e9, allow_nan=False), max_size=8), total=st.none() | st.integers(0, 10**9))
+def test_a_line_of_progress_has_its_counts_and_one_width_of_bar(steps: list[float], total: int | None) -> None:
+    """Whatever time items take, however many come, and however wrong the total is."""
+    now, lines = [0.0], list[str]()
+
+    def items() -> Iterator[int]:
+        for number, step in enumerate(steps):
+            now[0] += step
+            yield number
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: now[0])
+        assert list(show_progress(items(), "work", total, lines.append)) == list(range(len(steps)))
+    assert len(lines) <= len(steps)
+    for line in lines:
+        if total is None:
+            assert re.fullmatch(r"work [1-8]  [\d.e+]+/s", line)
+        else:
+            found = re.fullmatch(rf"work \[(#*)(\.*)\] ([1-8])/{total}  [\d.e+]+/s  \d+ s left", line)
+            assert found, line
+            assert len(found[1] + found[2]) == 24

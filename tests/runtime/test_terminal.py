@@ -302,7 +302,7 @@ def test_a_termination_unwinds_the_program_so_that_it_can_tidy_up(capsys: pytest
 # --- names from outside -----------------------------------------------------------------------------------------------
 
 
-@given(st.text(), st.sampled_from(["say", "tell", "heading", "warn", "error", "status"]))
+@given(st.text(), st.sampled_from(["say", "heading", "warn", "error", "status"]))
 @examples(150)
 def test_no_name_reaches_a_terminal_as_a_command_or_as_a_line_of_its_own(name: str, how: str) -> None:
     for stream in (_Tty(), io.StringIO()):

@@ -14,7 +14,6 @@ from yolact_benchmarks.machine.machine_state import MachineWatch, judge_machine
 from yolact_benchmarks.measure.cold_start import measure_cold_start
 from yolact_benchmarks.measure.device_timer import DeviceModel
 from yolact_benchmarks.measure.frames import FrameSet
-from yolact_benchmarks.measure.fresh_process import Kind
 from yolact_benchmarks.measure.gpu_stages import copy_gigabytes_per_second
 from yolact_benchmarks.measure.host_timer import HostModel
 from yolact_benchmarks.measure.opened_model import OpenedModel, open_same_bundle
@@ -31,20 +30,20 @@ from yolact_runtime.errors import UsageError
 from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.model.bundle import Bundle
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.reporter import SILENT, Reporter
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
-from yolact_runtime.terminal import Terminal
 
 __all__ = ["run_bench", "run_results"]
 
 _SHEET_PICTURES = 8
 
 
-def run_bench(request: BenchRequest, terminal: Terminal) -> dict[str, Any]:
+def run_bench(request: BenchRequest, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Measure.
 
     Args:
         request: What.
-        terminal: For talk and progress.
+        reporter: Is told what is done, and how far it is.
 
     Returns:
         The ``"results"`` of the record; with ``with_pictures`` also ``"pictures"``, which belong in no record.
@@ -52,29 +51,25 @@ def run_bench(request: BenchRequest, terminal: Terminal) -> dict[str, Any]:
     Raises:
         YolactError: The model, the pictures or the options do not fit.
     """
-
-    def report(kind: Kind, text: str) -> None:
-        (terminal.say if kind == "say" else terminal.status)(text)
-
-    labels = _open_labels(request, terminal)
-    results = run_results(join_runs(run_processes(request, report)))
-    _add_cold_starts(request, results, terminal)
-    _add_peers_and_layers(request, results, terminal)
-    _add_accuracy(request, labels, results, terminal)
+    labels = _open_labels(request, reporter)
+    results = run_results(join_runs(run_processes(request, reporter)))
+    _add_cold_starts(request, results, reporter)
+    _add_peers_and_layers(request, results, reporter)
+    _add_accuracy(request, labels, results, reporter)
     return results
 
 
-def _open_labels(request: BenchRequest, terminal: Terminal) -> AnnotatedImages | None:
+def _open_labels(request: BenchRequest, reporter: Reporter) -> AnnotatedImages | None:
     """The labels, with all images checked: what is wrong with them need not wait until the speed was measured."""
     if request.annotations is None:
         return None
     labels = CocoAnnotations.from_file(request.annotations)
     data = AnnotatedImages.open(labels, Path(request.images[0]), request.rules, request.reader())
     for finding in data.all_findings:
-        terminal.warn(finding)
+        reporter.warn(finding)
     if labels.has_boxes_only:
-        terminal.warn(f"{request.annotations}: the labels have boxes only: there is no mask AP")
-    data.check(terminal.progress)
+        reporter.warn(f"{request.annotations}: the labels have boxes only: there is no mask AP")
+    data.check(reporter)
     return data
 
 
@@ -90,23 +85,23 @@ def run_results(run: ProcessRun) -> dict[str, Any]:
     return {"models": run.models, "cases": cases, "machine": machine}
 
 
-def _add_peers_and_layers(request: BenchRequest, results: dict[str, Any], terminal: Terminal) -> None:
+def _add_peers_and_layers(request: BenchRequest, results: dict[str, Any], reporter: Reporter) -> None:
     if not (request.with_peers or request.with_layers):
         return
     if request.trust_engine and request.with_peers:
-        terminal.warn("--peers is left out: peers run the network of a bundle, and an engine alone has none")
+        reporter.warn("--peers is left out: peers run the network of a bundle, and an engine alone has none")
     with ExitStack() as stack:
-        models = open_models(request, lambda *_: None, stack)
+        models = open_models(request, stack)
         if request.with_peers and not request.trust_engine:
-            results["peers"] = _peers(request, models, find_frames(request)[0][-1], terminal)
+            results["peers"] = _peers(request, models, find_frames(request)[0][-1], reporter)
         if request.with_layers:
             if request.trust_engine:
-                terminal.warn("--layers counts no operations: they are those of a bundle's network")
+                reporter.warn("--layers counts no operations: they are those of a bundle's network")
             results["layers"] = {model.precision: _layers(request, model) for model in models}
 
 
 def _peers(
-    request: BenchRequest, models: Sequence[OpenedModel], frames: FrameSet, terminal: Terminal
+    request: BenchRequest, models: Sequence[OpenedModel], frames: FrameSet, reporter: Reporter
 ) -> dict[str, Any]:
     """At the largest size and number of instances that were asked for last."""
     ours = {model.precision: source for model in models if not isinstance(source := model.source, Segmenter)}
@@ -115,12 +110,12 @@ def _peers(
     first, manifest = models[0].source, models[0].manifest
     # An engine's peers run the network that it was built from.
     bundle = first.bundle if isinstance(first, HostModel) else _float_network(request, manifest)
-    terminal.status("preparing peers")
+    reporter.status("preparing peers")
     count = request.instances[-1]
     peers = find_peers(request.checkpoint)
     with ExitStack() as stack:
         watch = MachineWatch(open_gpu(stack)[0])
-        return measure_peers(ours, bundle, peers, frames, count, request.options, request.plan, watch, terminal.status)
+        return measure_peers(ours, bundle, peers, frames, count, request.options, request.plan, watch, reporter)
 
 
 def _layers(request: BenchRequest, model: OpenedModel) -> dict[str, Any]:
@@ -141,13 +136,13 @@ def _float_network(request: BenchRequest, manifest: Manifest) -> Bundle:
     return open_same_bundle(request, folder, "fp32", manifest)
 
 
-def _add_cold_starts(request: BenchRequest, results: dict[str, Any], terminal: Terminal) -> None:
+def _add_cold_starts(request: BenchRequest, results: dict[str, Any], reporter: Reporter) -> None:
     size = results["cases"][-1]["frames"]["sizes"][-1]
     for document in results["models"]:
         if not request.num_cold_starts:
             document["cold_start"] = {"not_measured": "not asked for"}
             continue
-        terminal.status(f"cold start: {document['precision']}")
+        reporter.status(f"cold start: {document['precision']}")
         precision = document["precision"] if request.model.is_dir() else None
         found = measure_cold_start(
             request.model,
@@ -163,7 +158,7 @@ def _add_cold_starts(request: BenchRequest, results: dict[str, Any], terminal: T
 
 
 def _add_accuracy(
-    request: BenchRequest, labels: AnnotatedImages | None, results: dict[str, Any], terminal: Terminal
+    request: BenchRequest, labels: AnnotatedImages | None, results: dict[str, Any], reporter: Reporter
 ) -> None:
     documents = results["models"]
     precisions = [document["precision"] for document in documents]
@@ -183,26 +178,26 @@ def _add_accuracy(
         segmenters = {name: opened(request.model, name if is_folder else None) for name in precisions}
         accuracy: dict[str, Any] = {}
         if labels is not None:
-            accuracy = measure_accuracy_of(segmenters, labels, terminal.progress)
+            accuracy = measure_accuracy_of(segmenters, labels, reporter)
         elif request.against:
             reference = opened(request.against, "fp32" if request.against.is_dir() else None)
-            accuracy, _, _ = measure_agreement_of(segmenters, reference, paths, terminal.progress, reader)
+            accuracy, _, _ = measure_agreement_of(segmenters, reference, paths, reader, reporter)
         for document in documents:
             if document["precision"] in accuracy:
                 document["accuracy"] = accuracy[document["precision"]]
         if wants_sheet:
-            results["pictures"] = _pictures(segmenters, paths[:_SHEET_PICTURES], terminal, reader)
+            results["pictures"] = _pictures(segmenters, paths[:_SHEET_PICTURES], reporter, reader)
 
 
 def _pictures(
-    segmenters: dict[str, Segmenter], paths: Sequence[Path], terminal: Terminal, reader: ImageReader
+    segmenters: dict[str, Segmenter], paths: Sequence[Path], reporter: Reporter, reader: ImageReader
 ) -> list[dict[str, Any]]:
     """The first precision beside the last one, in the pictures that differ most."""
     from yolact_calibration.report.contact_sheet import draw_sheet
 
     first, *_, last = segmenters
     other = {last: segmenters[last]}
-    _, meters, found = measure_agreement_of(other, segmenters[first], paths, terminal.progress, reader)
+    _, meters, found = measure_agreement_of(other, segmenters[first], paths, reader, reporter)
     names = segmenters[first].class_names
     images = meters[last].measure().images
     sheet = draw_sheet(images, lambda name: reader.read(Path(name)), found[""], found[last], names)

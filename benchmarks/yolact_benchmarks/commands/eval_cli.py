@@ -182,7 +182,7 @@ def _measure_accuracy(
         meter = AccuracyMeter(annotations, segmenter.class_names)
         for finding in (*meter.findings, *data.findings):
             terminal.warn(finding)
-        data.check(terminal.progress)
+        data.check(terminal)
         for image in terminal.progress(annotations.images, "images", len(annotations)):
             path = data.path(image)
             meter.add(image.image_id, _segment(segmenter, path, reader.read(path)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from yolact_plugins.files import counted
 from yolact_runtime.errors import MediaError
 from yolact_runtime.media.image_reader import ImageReader
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["FrameSet", "camera_frames", "drawn_frames", "read_frames"]
 
@@ -86,14 +87,14 @@ def camera_frames(number: int, count: int = _MAX_FRAMES) -> FrameSet:
 
 
 def read_frames(
-    words: Sequence[str], reader: ImageReader, say: Callable[[str], None] = lambda _: None
+    words: Sequence[str], reader: ImageReader, reporter: Reporter = SILENT
 ) -> tuple[FrameSet, tuple[Path, ...]]:
     """Pictures of folders, files and globs; at most 32.
 
     Args:
         words: As on a command line.
         reader: Reads the pictures.
-        say: Told what is left out.
+        reporter: Is told what is left out.
 
     Returns:
         The frames, and their files in the same order.
@@ -108,13 +109,13 @@ def read_frames(
         word, reason = inputs.failures[0]
         raise MediaError(f"--images {word}: {reason}")
     for sentence in inputs.left_out:
-        say(sentence)
+        reporter.say(sentence)
     if inputs.videos:
         count = counted(len(inputs.videos), "video")
-        say(f"left out, because only pictures are measured with: {count}, {inputs.videos[0]} first")
+        reporter.say(f"left out, because only pictures are measured with: {count}, {inputs.videos[0]} first")
     paths = inputs.images[:_MAX_FRAMES]
     if len(inputs.images) > len(paths):
-        say(f"the first {len(paths)} of {len(inputs.images)} pictures are used")
+        reporter.say(f"the first {len(paths)} of {len(inputs.images)} pictures are used")
     if not paths:
         raise MediaError(f"--images {' '.join(words)}: no picture there; name a folder of pictures, or synthetic")
     frames = tuple(reader.read(path) for path in paths)

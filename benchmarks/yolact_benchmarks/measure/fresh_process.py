@@ -13,18 +13,15 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from yolact_plugins.plain_text import guarded_stderr
 from yolact_runtime.errors import BackendError, YolactError
+from yolact_runtime.reporter import ForwardingReporter, Reporter, forward
 
-__all__ = ["Report", "call_in_fresh_process", "main"]
+__all__ = ["call_in_fresh_process", "main"]
 
 Result = TypeVar("Result")
-Kind = Literal["say", "status", "opened"]
-Report = Callable[[Kind, str], None]
-"""Called with what a function has to tell: ``"say"`` a line that stays, ``"status"`` one that the next replaces,
-``"opened"`` that models and frames are ready: ``"6 2"`` says how many configurations and networks."""
 
 # -I keeps the current folder and the environment out of the child's imports; what this process imports from is given.
 _BOOT = """
@@ -37,13 +34,13 @@ _INTERRUPTED = 130
 _GRACE_S = 5.0
 
 
-def call_in_fresh_process(function: Callable[..., Result], *arguments: Any, report: Report) -> Result:
-    """Call ``function(*arguments, report)`` there.
+def call_in_fresh_process(function: Callable[..., Result], *arguments: Any, reporter: Reporter) -> Result:
+    """Call ``function(*arguments, reporter)`` there.
 
     Args:
         function: Of a module (not ``__main__``), so that the child finds it by name.
         arguments: Can be pickled, as can what the function returns.
-        report: Gets, in this process, what the function reports there.
+        reporter: Is told, in this process, what the function tells its reporter there.
 
     Raises:
         YolactError: What the function raised of this kind, with the same message and exit status.
@@ -65,7 +62,7 @@ def call_in_fresh_process(function: Callable[..., Result], *arguments: Any, repo
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
                 pickle.dump((logging.getLogger().level, function, arguments), stdin)
-            result: Result = _answer(pipe, process, report)
+            result: Result = _answer(pipe, process, reporter)
         except BaseException:
             process.kill()
             process.wait()
@@ -74,7 +71,7 @@ def call_in_fresh_process(function: Callable[..., Result], *arguments: Any, repo
     return result
 
 
-def _answer(pipe: BinaryIO, process: subprocess.Popen[bytes], report: Report) -> Any:
+def _answer(pipe: BinaryIO, process: subprocess.Popen[bytes], reporter: Reporter) -> Any:
     while True:
         try:
             kind, value = pickle.load(pipe)
@@ -87,7 +84,7 @@ def _answer(pipe: BinaryIO, process: subprocess.Popen[bytes], report: Report) ->
             error = cls.__new__(cls)
             error.args = (message,)
             raise error
-        report(kind, value)
+        forward(kind, value, reporter)
     status = process.wait()
     how = f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"
     raise BackendError(
@@ -121,7 +118,7 @@ def main(answer: int) -> int:
             level, function, arguments = pickle.load(sys.stdin.buffer)
             with guarded_stderr():
                 logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-                send("result", function(*arguments, send))
+                send("result", function(*arguments, ForwardingReporter(send)))
         except (YolactError, MemoryError) as error:
             send("error", (type(error), str(error)))
         except (KeyboardInterrupt, BrokenPipeError):

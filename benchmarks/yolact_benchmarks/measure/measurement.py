@@ -22,6 +22,7 @@ from yolact_benchmarks.statistics.block_bootstrap import median_interval
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings, Interval
 from yolact_runtime.errors import UsageError
 from yolact_runtime.option_numbers import MAX_COUNT, keep_between
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["MAX_S", "Case", "Plan", "Series", "measure"]
 
@@ -146,19 +147,12 @@ class Series:
         return whole
 
 
-Progress = Callable[[str], None]
-
-
-def _silent(line: str) -> None:
-    del line
-
-
 def measure(
     cases: Sequence[Case],
     plan: Plan,
     watch: MachineWatch,
     meters: Meters,
-    progress: Progress = _silent,
+    reporter: Reporter = SILENT,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Series]:
     """Measure cases side by side; what was measured comes back by name of the case.
@@ -168,7 +162,7 @@ def measure(
         plan: When to stop.
         watch: Takes samples between turns.
         meters: Read around every turn.
-        progress: Called about once a second with a line for people.
+        reporter: Is told about once a second how far it is.
         clock: Seconds.
     """
     frames, series = {case.name: case.frames.cycle() for case in cases}, {case.name: Series() for case in cases}
@@ -186,7 +180,7 @@ def measure(
         if is_over or clock() - looked >= _LOOK_EVERY_S:
             intervals = {name: median_interval(one.total_ms, _QUICK) for name, one in series.items()}
             looked = clock()
-            progress(_line(series, intervals, passed, plan, len(cases)))
+            reporter.status(_line(series, intervals, passed, plan, len(cases)))
             if is_over or (enough and plan.until_ci and _worst(intervals) <= plan.until_ci):
                 break
     watch.sample(force=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ from yolact_benchmarks.machine.machine_state import MachineSample, MachineWatch
 from yolact_benchmarks.machine.nvml import Nvml
 from yolact_benchmarks.machine.power import find_meters
 from yolact_benchmarks.measure.frames import FrameSet, camera_frames, drawn_frames, read_frames
-from yolact_benchmarks.measure.fresh_process import Report
 from yolact_benchmarks.measure.measurement import Case, Plan, Series, measure
 from yolact_benchmarks.measure.opened_model import OpenedModel, choose_precisions, open_model
 from yolact_benchmarks.measure.request import SYNTHETIC, BenchRequest
 from yolact_benchmarks.measure.stages import Stage
 from yolact_benchmarks.measure.streaming import join_streaming, measure_streaming
+from yolact_benchmarks.measure.time_needed import WholeRun
 from yolact_plugins.files import counted
 from yolact_runtime.backends.onnxruntime import float16_note
 from yolact_runtime.commands.signature_options import signature_words
 from yolact_runtime.errors import UsageError
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["ProcessRun", "find_frames", "join_runs", "measure_models", "measure_request", "open_gpu", "open_models"]
 
@@ -75,24 +76,29 @@ def join_runs(runs: Sequence[ProcessRun]) -> ProcessRun:
     )
 
 
-def measure_request(request: BenchRequest, report: Report) -> ProcessRun:
+def measure_request(request: BenchRequest, whole: WholeRun | None, reporter: Reporter) -> ProcessRun:
     """Open what was asked for and measure it in this process.
 
     Args:
         request: What; its plan and streaming are those of this process.
-        report: Gets talk and progress.
+        whole: All processes together, for the line that says how long they take; None says nothing of it.
+        reporter: Is told what is measured, and how far it is.
 
     Raises:
         YolactError: The model, the pictures or the options do not fit.
     """
     with ExitStack() as stack:
-        models = open_models(request, report, stack)
-        frames, _ = find_frames(request, lambda sentence: report("say", sentence))
-        return measure_models(request, models, frames, report)
+        models = open_models(request, stack, reporter)
+        frames, _ = find_frames(request, reporter)
+        return measure_models(request, models, frames, whole, reporter)
 
 
 def measure_models(
-    request: BenchRequest, models: Sequence[OpenedModel], sets: Sequence[FrameSet], report: Report
+    request: BenchRequest,
+    models: Sequence[OpenedModel],
+    sets: Sequence[FrameSet],
+    whole: WholeRun | None,
+    reporter: Reporter,
 ) -> ProcessRun:
     """Measure open models.
 
@@ -100,7 +106,8 @@ def measure_models(
         request: What.
         models: Stay open.
         sets: Frames.
-        report: Gets progress.
+        whole: All processes together, for the line that says how long they take; None says nothing of it.
+        reporter: Is told how far it is.
 
     Raises:
         UsageError: Numbers of instances that a model cannot return.
@@ -111,21 +118,22 @@ def measure_models(
         for case, known in _cases(request, model, sets):
             cases.append(case)
             facts[case.name] = known
-    report("say", _plan_line(request.plan, len(cases)))
-    report("opened", f"{len(cases)} {len(models)}")
+    reporter.say(_plan_line(request.plan, len(cases)))
+    if whole is not None:
+        reporter.say(whole.line(len(cases), len(models)))
     with ExitStack() as stack:
         gpu, no_gpu = open_gpu(stack)
         meters = find_meters(gpu=gpu, no_gpu=no_gpu)
         stack.callback(meters.close)
         watch, begun = MachineWatch(gpu), time.monotonic()
-        series = measure(cases, request.plan, watch, meters, lambda line: report("status", line))
+        series = measure(cases, request.plan, watch, meters, reporter)
         missing = tuple(meters.missing)
     return ProcessRun(
         begun,
         facts,
         {case.name: tuple(case.timer.stages) for case in cases},
         series,
-        {case.name: _stream(request, case, report) for case in cases},
+        {case.name: _stream(request, case, reporter) for case in cases},
         [model.document() for model in models],
         watch.samples,
         missing,
@@ -140,20 +148,20 @@ def _plan_line(plan: Plan, num: int) -> str:
     )
 
 
-def _stream(request: BenchRequest, case: Case, report: Report) -> dict[str, Any]:
+def _stream(request: BenchRequest, case: Case, reporter: Reporter) -> dict[str, Any]:
     if not request.streaming_s:
         return {"not_measured": "not asked for"}
-    report("status", f"streaming: {case.name}")
+    reporter.status(f"streaming: {case.name}")
     return measure_streaming(case.timer.segmenter, case.frames, request.streaming_s)
 
 
-def open_models(request: BenchRequest, report: Report, stack: ExitStack) -> list[OpenedModel]:
+def open_models(request: BenchRequest, stack: ExitStack, reporter: Reporter = SILENT) -> list[OpenedModel]:
     """The model in every precision that was asked for.
 
     Args:
         request: What.
-        report: Is told what was opened, and what was left out.
         stack: Closes them.
+        reporter: Is told what was opened, and what was left out.
 
     Raises:
         YolactError: As :func:`~yolact_benchmarks.measure.opened_model.open_model`.
@@ -163,27 +171,26 @@ def open_models(request: BenchRequest, report: Report, stack: ExitStack) -> list
         backend = segmenter.backend_name
     chosen, left_out = choose_precisions(request.model, request.precisions, backend)
     for line in left_out:
-        report("say", line)
+        reporter.say(line)
     models = []
     for precision in chosen:
         model = open_model(request, backend, precision)
         stack.callback(model.close)
         models.append(model)
         told = signature_words(model.signature)
-        report("say", f"{request.model}: {model.manifest.name} ({model.precision}) on {model.backend}{told}")
+        reporter.say(f"{request.model}: {model.manifest.name} ({model.precision}) on {model.backend}{told}")
         if note := float16_note(model.backend, model.precision):
-            report("say", note)
+            reporter.say(note)
     return models
 
 
-def find_frames(
-    request: BenchRequest, say: Callable[[str], None] = lambda _: None
-) -> tuple[list[FrameSet], tuple[Path, ...]]:
+def find_frames(request: BenchRequest, reporter: Reporter | None = None) -> tuple[list[FrameSet], tuple[Path, ...]]:
     """What is segmented, and the files of pictures.
 
     Args:
         request: What to measure.
-        say: Told what is left out, and what is doubtful about the pictures.
+        reporter: Is told what is left out, and warned of what is doubtful about the pictures; None for a second look,
+            when all has been said.
 
     Raises:
         UsageError: Words that do not go together.
@@ -198,7 +205,9 @@ def find_frames(
         if len(request.images) > 1 or not (number.isdigit() or not number):
             raise UsageError("--images camera, or camera:1 for the second one, stands alone")
         return [camera_frames(int(number or 0))], ()
-    frames, paths = read_frames(request.images, request.reader(say), say)
+    frames, paths = read_frames(
+        request.images, request.reader(None if reporter is None else reporter.warn), reporter or SILENT
+    )
     return [frames], paths
 
 

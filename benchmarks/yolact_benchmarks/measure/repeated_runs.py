@@ -8,26 +8,29 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import TypeVar
 
-from yolact_benchmarks.measure.fresh_process import Kind, Report, call_in_fresh_process
+from yolact_benchmarks.measure.fresh_process import call_in_fresh_process
 from yolact_benchmarks.measure.process_run import ProcessRun, measure_request
 from yolact_benchmarks.measure.request import BenchRequest
-from yolact_benchmarks.measure.time_needed import told_seconds, total_line
+from yolact_benchmarks.measure.time_needed import WholeRun, told_seconds
 from yolact_benchmarks.statistics.between_processes import median_interval
+from yolact_runtime.reporter import Reporter
 
 __all__ = ["run_processes", "share_of_process"]
 
+Item = TypeVar("Item")
 _LEAST_FRAMES = 4
 """Of a process: one turn."""
 _SLOW, _LEAST_OPENING_S = 1.5, 10.0
 """A process that takes so many times as long as planned is worth a word; opening may take so long unsaid."""
-Call = Callable[[BenchRequest, Report], ProcessRun]
+Call = Callable[[BenchRequest, WholeRun | None, Reporter], ProcessRun]
 
 
 def run_processes(
     request: BenchRequest,
-    report: Report,
+    reporter: Reporter,
     call: Call | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[ProcessRun]:
@@ -35,8 +38,9 @@ def run_processes(
 
     Args:
         request: What; its plan is that of all processes together.
-        report: Gets talk and progress.
-        call: Measures one run; None does it in a fresh process, or in this one where the request says one process.
+        reporter: Is told what is measured, and how far it is.
+        call: Measures one run; the first one is given all of them, to say how long they take. None does it in a fresh
+            process, or in this one where the request says one process.
         clock: Seconds.
 
     Raises:
@@ -44,15 +48,15 @@ def run_processes(
     """
     begun = clock()
     if request.num_processes == 1:
-        return [(call or measure_request)(request, _with_total(report, request, clock, begun))]
+        return [(call or measure_request)(request, WholeRun(request, begun), reporter)]
     call = call or _in_fresh_process
     one, runs = share_of_process(request), list[ProcessRun]()
-    report = _with_total(report, request, clock, begun)
-    report("say", f"{request.num_processes} fresh processes, one after the other; in each:")
+    reporter.say(f"{request.num_processes} fresh processes, one after the other; in each:")
     while True:
-        runs.append(call(one, _told(report, len(runs) + 1, request.num_processes)))
+        whole = None if runs else WholeRun(request, begun)
+        runs.append(call(one, whole, _OneOfSeveral(reporter, len(runs) + 1, request.num_processes)))
         if len(runs) == 1:
-            _say_if_slow(request, runs[0], clock() - begun, report)
+            _say_if_slow(request, runs[0], clock() - begun, reporter)
         if len(runs) < request.num_processes:
             continue
         goal, most_s = request.plan.until_ci, request.plan.duration_s * len(runs[0].series)
@@ -68,42 +72,44 @@ def share_of_process(request: BenchRequest) -> BenchRequest:
     return dataclasses.replace(request, plan=plan, streaming_s=request.streaming_s / num, num_processes=1)
 
 
-def _in_fresh_process(request: BenchRequest, report: Report) -> ProcessRun:
-    return call_in_fresh_process(measure_request, request, report=report)
+def _in_fresh_process(request: BenchRequest, whole: WholeRun | None, reporter: Reporter) -> ProcessRun:
+    return call_in_fresh_process(measure_request, request, whole, reporter=reporter)
 
 
-def _say_if_slow(request: BenchRequest, first: ProcessRun, took_s: float, report: Report) -> None:
+def _say_if_slow(request: BenchRequest, first: ProcessRun, took_s: float, reporter: Reporter) -> None:
     """What was said of the time does not know how long frames are: after one process, that is known."""
     share = share_of_process(request)
     planned = share.plan.duration_s + share.plan.warm_up_s + share.streaming_s
     if took_s > _SLOW * (planned * len(first.series) + _LEAST_OPENING_S):
         rest = told_seconds((request.num_processes - 1) * took_s)
-        report("say", f"the first process took {told_seconds(took_s)}: about {rest} more for the others")
+        reporter.say(f"the first process took {told_seconds(took_s)}: about {rest} more for the others")
 
 
-def _with_total(report: Report, request: BenchRequest, clock: Callable[[], float], begun: float) -> Report:
-    """Says how long everything takes, once the models are open, in the place of that."""
+class _OneOfSeveral:
+    """The reporter of one process of several: what the first one says is said, the others would only repeat it."""
 
-    def tell(kind: Kind, text: str) -> None:
-        if kind != "opened":
-            report(kind, text)
-            return
-        num_cases, num_networks = map(int, text.split())
-        report("say", total_line(request, num_cases, num_networks, clock() - begun))
+    def __init__(self, reporter: Reporter, number: int, num_processes: int) -> None:
+        self._reporter = reporter
+        self._said = reporter if number == 1 else None
+        self._prefix = f"process {number} of {max(number, num_processes)}: "
 
-    return tell
+    def say(self, text: str = "") -> None:
+        if self._said:
+            self._said.say(text)
 
+    def heading(self, text: str) -> None:
+        if self._said:
+            self._said.heading(text)
 
-def _told(report: Report, number: int, of: int) -> Report:
-    """What the first process says is said; the others would only repeat it."""
+    def warn(self, text: str) -> None:
+        if self._said:
+            self._said.warn(text)
 
-    def tell(kind: Kind, text: str) -> None:
-        if kind == "status":
-            report(kind, f"process {number} of {max(number, of)}: {text}")
-        elif number == 1:
-            report(kind, text)
+    def status(self, text: str) -> None:
+        self._reporter.status(self._prefix + text)
 
-    return tell
+    def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Generator[Item, None, None]:
+        return self._reporter.progress(items, self._prefix + label, total)
 
 
 def _worst(runs: Sequence[ProcessRun]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,24 @@ from yolact_calibration.evaluation.bootstrap import Interval, bootstrap_precisio
 from yolact_calibration.evaluation.coco_evaluator import KINDS
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.media.image_reader import ImageReader
+from yolact_runtime.reporter import SILENT, Reporter
 from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["measure_accuracy_of", "measure_agreement_of"]
 
 _NAMES = {"bbox": "box", "segm": "mask"}
 _TRUTH_CONFIDENCE = 0.3
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 def measure_accuracy_of(
-    segmenters: Mapping[str, Segmenter], data: AnnotatedImages, progress: Progress
+    segmenters: Mapping[str, Segmenter], data: AnnotatedImages, reporter: Reporter = SILENT
 ) -> dict[str, dict[str, Any]]:
     """By labels.
 
     Args:
         segmenters: By name, without a second threshold: AP counts the low scores too.
         data: Labels and the images that they are of.
-        progress: Passes images on, and shows how far they are.
+        reporter: Shows how far it is.
 
     Returns:
         By name, JSON objects ``{"measure": "AP", "images", "box": [estimate, low, high], "mask": [...]}``; nulls for
@@ -43,7 +43,7 @@ def measure_accuracy_of(
     annotations = data.annotations
     todo = [(image.image_id, data.path(image)) for image in annotations.images]
     meters = {name: AccuracyMeter(annotations, segmenter.class_names) for name, segmenter in segmenters.items()}
-    for image_id, path in progress(todo, "images", len(todo)):
+    for image_id, path in reporter.progress(todo, "images", len(todo)):
         frame = data.reader.read(path)
         for name, segmenter in segmenters.items():
             meters[name].add(image_id, segmenter(frame))
@@ -59,8 +59,8 @@ def measure_agreement_of(
     segmenters: Mapping[str, Segmenter],
     reference: Segmenter,
     paths: Iterable[Path],
-    progress: Progress,
     reader: ImageReader,
+    reporter: Reporter = SILENT,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, AgreementMeter], dict[str, dict[str, Instances]]]:
     """By another model: what it finds with more than 0.3 is the truth.
 
@@ -68,8 +68,8 @@ def measure_agreement_of(
         segmenters: By name, without a second threshold.
         reference: The other model.
         paths: Pictures.
-        progress: Passes pictures on, and shows how far they are.
         reader: Reads the pictures.
+        reporter: Shows how far it is.
 
     Returns:
         By name, JSON objects as of :func:`measure_accuracy_of` with ``"measure": "agreement"``; the meters; and what
@@ -84,7 +84,7 @@ def measure_agreement_of(
     meters = {name: AgreementMeter(reference.class_names, _TRUTH_CONFIDENCE) for name in segmenters}
     found: dict[str, dict[str, Instances]] = {name: {} for name in ("", *segmenters)}
     todo = list(paths)
-    for path in progress(todo, "pictures", len(todo)):
+    for path in reporter.progress(todo, "pictures", len(todo)):
         frame = reader.read(path)
         found[""][str(path)] = truth = reference(frame)
         for name, segmenter in segmenters.items():

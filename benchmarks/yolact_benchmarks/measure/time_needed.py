@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import time
 
 from yolact_benchmarks.measure.request import BenchRequest
 
-__all__ = ["estimate_seconds", "told_seconds", "total_line"]
+__all__ = ["WholeRun", "estimate_seconds", "told_seconds", "total_line"]
 
 _PROFILE_S = 3.0
 """So long the profile of one network takes on two cores, and a fresh process for the peers."""
 _NUM_PEERS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeRun:
+    """All processes of a run together, for the first of them to say how long they take.
+
+    Attributes:
+        request: What all of them measure.
+        begun: When the first one was started, on the monotonic clock, which the processes of a machine share.
+    """
+
+    request: BenchRequest
+    begun: float
+
+    def line(self, num_cases: int, num_networks: int, now: float | None = None) -> str:
+        """Return :func:`total_line`, once a process has opened its models; `now` is on the same clock."""
+        passed = (time.monotonic() if now is None else now) - self.begun
+        return total_line(self.request, num_cases, num_networks, passed)
 
 
 def estimate_seconds(request: BenchRequest, num_cases: int, num_networks: int, opening_s: float) -> float:

@@ -32,6 +32,7 @@ from yolact_benchmarks.peers.peer_networks import (
 )
 from yolact_benchmarks.statistics.block_bootstrap import ratio_interval
 from yolact_runtime.model.bundle import Bundle
+from yolact_runtime.reporter import SILENT, Reporter
 from yolact_runtime.segmenter import SegmenterOptions
 
 __all__ = ["Peer", "PeerTimer", "find_peers", "measure_peers"]
@@ -103,7 +104,7 @@ def measure_peers(
     options: SegmenterOptions,
     plan: Plan,
     watch: MachineWatch,
-    progress: Callable[[str], None],
+    reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Measure ours and the peers in turns.
 
@@ -116,7 +117,7 @@ def measure_peers(
         options: Of our segmenters.
         plan: How long, for each.
         watch: Of the machine.
-        progress: Takes lines for people.
+        reporter: Is told how far it is.
 
     Returns:
         JSON object ``{"caption", "frames", "instances", "ours", "rows", "missing", "reasons"}``; reasons against it.
@@ -126,7 +127,7 @@ def measure_peers(
     others, missing = _start(peers, bundle, frames, count, options)
     timers.update(others)
     cases, before = [Case(name, name, timer, frames) for name, timer in timers.items()], len(watch.samples)
-    series = measure(cases, plan, watch, Meters((), ()), progress)
+    series = measure(cases, plan, watch, Meters((), ()), reporter)
     return {
         "caption": f"Whole frames in turns, {frames.name}, instances {'as found' if count is None else count}",
         "frames": frames.name,

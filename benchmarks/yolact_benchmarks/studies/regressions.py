@@ -18,17 +18,19 @@ from typing import Any
 import numpy as np
 
 from yolact_benchmarks.commands.bench_session import run_results
-from yolact_benchmarks.measure.fresh_process import Report, call_in_fresh_process
+from yolact_benchmarks.measure.fresh_process import call_in_fresh_process
 from yolact_benchmarks.measure.measurement import Plan
 from yolact_benchmarks.measure.process_run import ProcessRun, join_runs
 from yolact_benchmarks.measure.repeated_runs import run_processes
 from yolact_benchmarks.measure.request import BenchRequest
+from yolact_benchmarks.measure.time_needed import WholeRun
 from yolact_benchmarks.report.document import envelope
 from yolact_benchmarks.report.record import write_record
 from yolact_benchmarks.statistics.compare import CaseComparison, compare_records
 from yolact_benchmarks.studies.slowed import measure_slowed
 from yolact_runtime.errors import YolactError
 from yolact_runtime.model.bundle import Bundle, open_bundle
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["main"]
 
@@ -114,10 +116,10 @@ def _row(kind: str, case: CaseComparison, again: int) -> Record:
 def _measured(request: BenchRequest, extra_ms: float) -> Record:
     """A record, as ``yolact-bench`` would write it."""
 
-    def in_fresh_process(one: BenchRequest, report: Report) -> ProcessRun:
-        return call_in_fresh_process(measure_slowed, one, extra_ms, report=report)
+    def in_fresh_process(one: BenchRequest, _: WholeRun | None, reporter: Reporter) -> ProcessRun:
+        return call_in_fresh_process(measure_slowed, one, extra_ms, reporter=reporter)
 
-    runs = run_processes(request, lambda *_: None, in_fresh_process)
+    runs = run_processes(request, SILENT, in_fresh_process)
     return envelope("", request.settings(), run_results(join_runs(runs)))
 
 

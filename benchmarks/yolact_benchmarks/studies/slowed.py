@@ -8,13 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from yolact_benchmarks.measure.fresh_process import Report
 from yolact_benchmarks.measure.host_timer import HostModel
 from yolact_benchmarks.measure.opened_model import OpenedModel
 from yolact_benchmarks.measure.process_run import ProcessRun, find_frames, measure_models
 from yolact_benchmarks.measure.request import BenchRequest
 from yolact_runtime.backends import Backend, create_backend
 from yolact_runtime.model.bundle import open_bundle
+from yolact_runtime.reporter import Reporter
 
 __all__ = ["SlowedBackend", "measure_slowed"]
 
@@ -42,13 +42,13 @@ class SlowedBackend:
         self._network.close()
 
 
-def measure_slowed(request: BenchRequest, extra_ms: float, report: Report) -> ProcessRun:
+def measure_slowed(request: BenchRequest, extra_ms: float, reporter: Reporter) -> ProcessRun:
     """As :func:`yolact_benchmarks.measure.process_run.measure_request`, in ONNX Runtime on the CPU with such a network.
 
     Args:
         request: What to measure; of a folder, the precision that it names.
         extra_ms: Of every run of the network.
-        report: Gets progress.
+        reporter: Is told how far it is.
     """
     bundle = open_bundle(request.model, next(iter(request.precisions), None))
     network = SlowedBackend(create_backend(_BACKEND, bundle.network, request.num_threads), extra_ms)
@@ -56,6 +56,6 @@ def measure_slowed(request: BenchRequest, extra_ms: float, report: Report) -> Pr
     precision = bundle.manifest.precision
     model = OpenedModel(request.model, bundle.network.path, precision, _BACKEND, bundle.manifest, source)
     try:
-        return measure_models(request, [model], find_frames(request)[0], report)
+        return measure_models(request, [model], find_frames(request)[0], None, reporter)
     finally:
         model.close()

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from yolact_calibration.data.image_check import Passing, check_images, pass_on
+from yolact_calibration.data.image_check import check_images
 from yolact_calibration.data.image_files import locate_images
 from yolact_calibration.labels.coco import CocoAnnotations, CocoImage
 from yolact_calibration.labels.fields import Id
 from yolact_calibration.labels.options import FileRules
 from yolact_runtime.media.image_reader import ImageReader
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["AnnotatedImages"]
 
@@ -65,11 +66,11 @@ class AnnotatedImages:
         """File of an image."""
         return self.paths[image.image_id]
 
-    def check(self, progress: Passing = pass_on) -> str:
+    def check(self, reporter: Reporter = SILENT) -> str:
         """Decode every image, and compare its size with its annotations: see :func:`check_images`.
 
         Args:
-            progress: Shows how far it is.
+            reporter: Shows how far the work is.
 
         Returns:
             SHA-256 of the annotations and of every image file that they name, hexadecimal.
@@ -78,4 +79,4 @@ class AnnotatedImages:
             DatasetError: Images cannot be read, or have another size.
         """
         files = [(image, self.path(image)) for image in self.annotations.images]
-        return check_images(files, self.annotations.source, self.annotations.sha256, self.reader, progress)
+        return check_images(files, self.annotations.source, self.annotations.sha256, self.reader, reporter)

@@ -5,32 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from yolact_calibration.errors import DatasetError, MediaError
 from yolact_calibration.labels.coco import CocoImage
 from yolact_runtime.media.image_reader import ImageReader
+from yolact_runtime.reporter import SILENT, Reporter
 
-__all__ = ["Passing", "check_images", "pass_on"]
-
-Passing = Callable[[Iterable[Any], str, int], Iterable[Any]]
-"""Passes items on and shows how far they are, as :meth:`yolact_runtime.terminal.Terminal.progress` does."""
+__all__ = ["check_images"]
 
 _SHOWN = 3
 # Images that wait for each other; their files are in memory meanwhile.
 _MOST_THREADS, _AHEAD = 16, 2
 
 
-def pass_on(items: Iterable[Any], label: str, total: int) -> Iterable[Any]:  # noqa: ARG001 - as the others are called
-    """Show nothing."""
-    return items
-
-
 def check_images(
-    files: Sequence[tuple[CocoImage, Path]], source: str, sha256: str, reader: ImageReader, progress: Passing = pass_on
+    files: Sequence[tuple[CocoImage, Path]], source: str, sha256: str, reader: ImageReader, reporter: Reporter = SILENT
 ) -> str:
     """Decode every image as the work will, and compare its size with its annotations.
 
@@ -39,7 +31,7 @@ def check_images(
         source: The annotation file, for messages.
         sha256: Of the annotation file.
         reader: Reads the images, as the work will.
-        progress: Shows how far it is.
+        reporter: Shows how far the work is.
 
     Returns:
         SHA-256 of the annotations and of every image file, hexadecimal.
@@ -49,7 +41,7 @@ def check_images(
     """
     total = hashlib.sha256(sha256.encode())
     problems: list[str] = []
-    for (image, _), (content, problem) in progress(
+    for (image, _), (content, problem) in reporter.progress(
         zip(files, _looked_at(files, reader), strict=True), "checked", len(files)
     ):
         total.update(image.file_name.encode("utf-8", "surrogatepass"))

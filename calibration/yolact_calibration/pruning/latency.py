@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,14 +18,9 @@ from yolact_calibration.pruning.channel_groups import ChannelGroup
 from yolact_calibration.pruning.layer_shape import LayerCall, LayerShape
 from yolact_plugins.files import write_atomically
 from yolact_plugins.text import read_json
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["CachedTimer", "LatencyTable", "LayerTimer", "TimedLayer", "measure_latency", "positive_ms"]
-
-Progress = Callable[[int, int], None]
-
-
-def _silent(done: int, total: int) -> None:
-    del done, total
 
 
 class LayerTimer(Protocol):
@@ -170,7 +165,7 @@ def measure_latency(
     calls: Iterable[LayerCall],
     groups: Sequence[ChannelGroup],
     timer: LayerTimer,
-    progress: Progress = _silent,
+    reporter: Reporter = SILENT,
 ) -> LatencyTable:
     """Measure every layer at every combination of widths of the group that it reads and the group that it writes.
 
@@ -178,7 +173,7 @@ def measure_latency(
         calls: What the dense model computes; see :func:`trace_layers`.
         groups: Of that model.
         timer: The backend.
-        progress: Called with shapes measured so far, and all there are.
+        reporter: Shows how far the work is.
     """
     reads = {name: group.name for group in groups for name in (*group.consumers, *group.depthwise)}
     writes = {name: group.name for group in groups for name in (*group.producers, *group.depthwise)}
@@ -191,7 +186,7 @@ def measure_latency(
         missing = [shape for shape in dict.fromkeys(batch) if shape not in ms]
         if missing:
             ms.update(zip(missing, timer.times_ms(missing), strict=True))
-            progress(len(ms), total)
+            reporter.status(f"  latency {len(ms)}/{total}")
     return LatencyTable(timer.backend, layers, ms)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,15 +26,11 @@ from yolact_calibration.pruning.layer_shape import trace_layers
 from yolact_calibration.pruning.width_search import WidthChoice, choose_widths
 from yolact_calibration.training.distill import DistillationOptions
 from yolact_runtime.option_numbers import MAX_SEED, check_between, keep_numbers
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["GroupReport", "PruneOptions", "PruneReport", "Pruned", "prune"]
 
-Progress = Callable[[str, int, int], None]
 _TAYLOR, _BATCH_NORM = "taylor", "batch-norm"
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    del what, done, total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +158,7 @@ def prune(
     options: PruneOptions | None = None,
     *,
     timer: LayerTimer | None = None,
-    progress: Progress = _silent,
+    reporter: Reporter = SILENT,
 ) -> Pruned:
     """Prune a YOLACT model.
 
@@ -173,7 +169,7 @@ def prune(
         priors: ``(P, 4)`` float32, centre-size, relative to the input; for images of that size.
         options: How much, and by which measure.
         timer: Measures layers on the target; ONNX Runtime on one thread of this machine by default.
-        progress: Called with what is done ("importance", "latency"), how far it is, and how far it goes.
+        reporter: Shows how far the work is.
 
     Raises:
         PruningError: Nothing can be removed, the latency cannot be reached, or the result is not finite.
@@ -184,11 +180,9 @@ def prune(
         raise PruningError("pruning needs images to know which channels matter, and there are none; 32 are a start")
     narrow = copy.deepcopy(model).eval()
     groups = find_channel_groups(narrow, options.grid, options.blocks)
-    importance = _importance(narrow, groups, images, priors, options, progress)
+    importance = _importance(narrow, groups, images, priors, options, reporter)
     calls = trace_layers(narrow, images[0][:1])
-    table = measure_latency(
-        calls, groups, timer or _default_timer(), lambda done, total: progress("latency", done, total)
-    )
+    table = measure_latency(calls, groups, timer or _default_timer(), reporter)
     choice = choose_widths(groups, importance, table, options.convolution_ratio)
     num_before = _num_parameters(narrow, images[0][:1])
     remove_channels(narrow, groups, choose_kept(groups, importance, choice.widths))
@@ -209,18 +203,13 @@ def _importance(
     images: Sequence[torch.Tensor],
     priors: torch.Tensor,
     options: PruneOptions,
-    progress: Progress,
+    reporter: Reporter,
 ) -> dict[str, torch.Tensor]:
     if options.importance == _BATCH_NORM:
         return batch_norm_importance(model, groups)
 
-    def watched() -> Any:
-        for index, image in enumerate(images):
-            yield image
-            progress("importance", index + 1, len(images))
-
     probe = CurvatureProbe(priors, options.distillation, options.seed)
-    importance = taylor_importance(model, groups, watched(), probe)
+    importance = taylor_importance(model, groups, reporter.progress(images, "  importance", len(images)), probe)
     idle = [name for name, values in importance.items() if not bool(values.any())]
     if idle:
         raise PruningError(

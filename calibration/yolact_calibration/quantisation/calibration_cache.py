@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from yolact_calibration.quantisation.observer import (
 )
 from yolact_plugins.trusted_files import home_folder
 from yolact_runtime.model.manifest import InputSpec
+from yolact_runtime.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
     import onnx
@@ -84,7 +85,7 @@ def calibrate(
     *,
     num_threads: int = 1,
     cache: Path | None = None,
-    on_image: Callable[[int, int], None] | None = None,
+    reporter: Reporter = SILENT,
     save_every_s: float = 30.0,
 ) -> Calibration:
     """The histograms of tensors over images: from the cache, or from a pass that then is in the cache.
@@ -96,7 +97,7 @@ def calibrate(
         spec: How the runtime feeds them.
         num_threads: CPU threads; 0 takes all.
         cache: Folder; None is :func:`cache_folder`.
-        on_image: Called with the number of images done and of all.
+        reporter: Shows how far the work is.
         save_every_s: An interrupted pass loses at most so many seconds, and an image.
 
     Raises:
@@ -119,7 +120,7 @@ def calibrate(
             images,
             spec,
             num_threads=num_threads,
-            on_image=on_image,
+            reporter=reporter,
             begun=begun,
             save=entry.write,
             save_every_s=save_every_s,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from yolact_runtime.formats.file_format import FileKind
 from yolact_runtime.formats.file_probe import kind_of_file
 from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.media.inputs import Inputs, find_inputs
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["CalibrationImage", "CalibrationImages", "find_calibration_images"]
 
@@ -95,7 +96,7 @@ def find_calibration_images(
     most: int | None = None,
     bit_depth: int | None = None,
     usual_bit_depth: int | None = None,
-    on_file: Callable[[int, int], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> CalibrationImages:
     """Find images and look at every one.
 
@@ -108,7 +109,7 @@ def find_calibration_images(
         most: Of more files, so many are taken, spread evenly; None takes all.
         bit_depth: Significant bits of 16-bit images, as somebody asked for it.
         usual_bit_depth: The same, for files that state nothing.
-        on_file: Called with the number of files looked at and of all.
+        reporter: Shows how far the work is.
 
     Raises:
         DatasetError: A word stands for nothing, or fewer than 8 images are usable.
@@ -120,10 +121,8 @@ def find_calibration_images(
         files = [files[index] for index in np.linspace(0, len(files) - 1, most).round().astype(int)]
     notes = list(found.left_out)
     screening = _Screening(ImageReader(bit_depth, usual_bit_depth, notes.append), notes)
-    for done, path in enumerate(files, start=1):
+    for path in reporter.progress(files, "looked at", len(files)):
         screening.look_at(path, frames_per_video)
-        if on_file:
-            on_file(done, len(files))
     return screening.finish(" ".join(words))
 
 

@@ -22,10 +22,10 @@ from yolact_calibration.quantisation.ranges import Grid, Range, RangeMethod, cho
 from yolact_calibration.quantisation.sensitivity import GroupSensitivity, measure_sensitivity
 from yolact_calibration.quantisation.trial import Trial
 from yolact_runtime.option_numbers import MAX_THREADS, keep_between
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["Int8Model", "Int8Options", "choose_ranges", "make_int8"]
 
-Say = Callable[[str], None]
 _GRIDS = {Dialect.TENSORRT: Grid.INT8, Dialect.CPU: Grid.UINT8}
 
 
@@ -125,9 +125,8 @@ def make_int8(
     small_trial: Trial | None,
     small_reference: Predictions,
     class_names: Sequence[str],
-    say: Say = lambda _: None,
-    on_trial: Callable[[str, int, int], None] = lambda *_: None,
     finish: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda candidate: candidate,
+    reporter: Reporter = SILENT,
 ) -> Int8Model:
     """Make it.
 
@@ -141,9 +140,8 @@ def make_int8(
         small_trial: A few images, to put the parts of the network in order; None: those that save least go back first.
         small_reference: What the float network finds in them.
         class_names: Of the model.
-        say: Receives a line for each plan.
-        on_trial: Called with what is tried, the trials done and their number.
         finish: What will become of the result, such as float16 where it is not INT8: plans are judged with it.
+        reporter: Gets a line for each plan, and shows how far the trials are.
 
     Raises:
         CalibrationError: No part of the network can be in INT8, or a histogram is missing.
@@ -164,7 +162,7 @@ def make_int8(
             small_reference,
             class_names,
             fixed,
-            lambda done, total: on_trial("sensitivity", done, total),
+            reporter,
         )
     max_drop = judge.default_limit if options.max_drop is None else options.max_drop
     loss = {item.group: item.total_loss for item in sensitivity} or dict.fromkeys(cost, 1.0)
@@ -172,11 +170,11 @@ def make_int8(
         tuple(graph.groups),
         loss,
         cost,
-        _plan_judge(graph, ranges, options.dialect, trial, judge, finish, on_trial),
+        _plan_judge(graph, ranges, options.dialect, trial, judge, finish, reporter),
         max_drop,
         fixed_float=fixed,
         everything=options.everything,
-        say=say,
+        reporter=reporter,
     )
     result = quantise(model, ranges, _members(graph, search.int8), options.dialect)
     sizes = {group: len(members) for group, members in graph.groups.items()}
@@ -190,7 +188,7 @@ def _plan_judge(
     trial: Trial,
     judge: Judge,
     finish: Callable[[onnx.ModelProto], onnx.ModelProto],
-    on_trial: Callable[[str, int, int], None],
+    reporter: Reporter,
 ) -> Callable[[tuple[str, ...]], Judgement]:
     """What the search tries plans with."""
 
@@ -199,7 +197,8 @@ def _plan_judge(
         found = trial.find_if_sound(
             candidate,
             simulate=dialect is Dialect.TENSORRT,
-            on_image=lambda done, total: on_trial("plan", done, total),
+            reporter=reporter,
+            label="plan",
         )
         return judge.judge(found, quickly=True)
 

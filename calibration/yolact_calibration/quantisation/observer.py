@@ -23,6 +23,7 @@ from yolact_calibration.quantisation.histogram import Histogram
 from yolact_calibration.quantisation.segmented_network import SegmentedNetwork, image_input
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.model.manifest import InputSpec
+from yolact_runtime.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
     import onnx
@@ -98,7 +99,7 @@ def observe(
     spec: InputSpec,
     *,
     num_threads: int = 1,
-    on_image: Callable[[int, int], None] | None = None,
+    reporter: Reporter = SILENT,
     begun: Observation | None = None,
     save: Callable[[Observation], None] | None = None,
     save_every_s: float = 30.0,
@@ -115,7 +116,7 @@ def observe(
         images: Frames as the runtime gets them.
         spec: How the runtime feeds them.
         num_threads: Of ONNX Runtime, and of the counting; 0 takes all.
-        on_image: Called with the number of images done and of all.
+        reporter: Shows how far the work is.
         begun: What an earlier call saved for the same model, tensors and spec; it is continued in place.
         save: Keeps an observation; called between images.
         save_every_s: The least time between two calls of `save`.
@@ -139,7 +140,7 @@ def observe(
     # A signal interrupts the main thread only: the frame that the worker counts is always finished, or has failed.
     with ThreadPoolExecutor(1) as worker:
         try:
-            _observe_all(counter, worker, images, on_image, _Saver(save, save_every_s))
+            _observe_all(counter, worker, images, reporter, _Saver(save, save_every_s))
         except BaseException:
             worker.shutdown(wait=True)
             if save and not counter.broken:
@@ -201,17 +202,14 @@ def _observe_all(
     counter: _Counter,
     worker: ThreadPoolExecutor,
     images: FrameSource,
-    on_image: Callable[[int, int], None] | None,
+    reporter: Reporter,
     saver: _Saver,
 ) -> None:
-    total = len(images)
-    for done, (_, frame) in enumerate(images, start=1):
+    for _, frame in reporter.progress(images, "calibration", len(images)):
         digest = frame_digest(frame)
         if digest not in counter.seen.digests:
             worker.submit(counter.count, frame, digest).result()
             saver(counter.seen)
-        if on_image:
-            on_image(done, total)
     if not counter.seen.digests:
         raise CalibrationError("there are no images, and ranges follow from what a network sees; give some")
 

@@ -14,6 +14,7 @@ from typing import Any
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.evaluation.judge import Judgement
 from yolact_calibration.quantisation.network_graph import FINAL_GROUPS
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["Cost", "SearchResult", "SearchStep", "search_precision"]
 
@@ -101,7 +102,7 @@ def search_precision(
     *,
     fixed_float: Mapping[str, str] | None = None,
     everything: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    reporter: Reporter = SILENT,
 ) -> SearchResult:
     """Find the plan.
 
@@ -113,12 +114,12 @@ def search_precision(
         max_drop: Points of box and of mask AP that may be lost.
         fixed_float: Group -> why it may not be in INT8 at all.
         everything: Take all groups that may be, and do not search.
-        say: Receives a line for each plan.
+        reporter: Gets a line for each plan.
 
     Raises:
         CalibrationError: No group may be in INT8.
     """
-    return _Search(tuple(groups), loss, cost, judge, max_drop, dict(fixed_float or {}), say).run(everything)
+    return _Search(tuple(groups), loss, cost, judge, max_drop, dict(fixed_float or {}), reporter).run(everything)
 
 
 class _Search:
@@ -130,7 +131,7 @@ class _Search:
         judge: Callable[[tuple[str, ...]], Judgement],
         max_drop: float,
         fixed: dict[str, str],
-        say: Callable[[str], None],
+        reporter: Reporter,
     ) -> None:
         self._groups = groups
         self._loss = loss
@@ -138,7 +139,7 @@ class _Search:
         self._judge = judge
         self._max_drop = max_drop
         self._kept = fixed
-        self._say = say
+        self._reporter = reporter
         self._steps: list[SearchStep] = []
         self._least_saving = _LEAST_SAVING * sum(part.in_float for part in cost.values())
 
@@ -214,7 +215,7 @@ class _Search:
         accepted = judgement.within(self._max_drop) if accept is None else accept
         self._steps.append(SearchStep(action, tuple(groups), judgement, accepted))
         verdict = "holds" if judgement.within(self._max_drop) else "too much"
-        self._say(f"{action}: {judgement.worst:.2f} points lost, {self._max_drop:g} allowed ({verdict})")
+        self._reporter.say(f"  {action}: {judgement.worst:.2f} points lost, {self._max_drop:g} allowed ({verdict})")
         return judgement
 
     def _result(self, chosen: list[str], judgement: Judgement) -> SearchResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -15,6 +15,7 @@ from yolact_calibration.quantisation.qdq import Parts, quantise
 from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_calibration.quantisation.ranges import Range
 from yolact_calibration.quantisation.trial import Trial
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["GroupSensitivity", "measure_sensitivity"]
 
@@ -63,7 +64,7 @@ def measure_sensitivity(
     reference: Predictions,
     class_names: Sequence[str],
     skipped: Collection[str] = (),
-    on_trial: Callable[[int, int], None] = lambda *_: None,
+    reporter: Reporter = SILENT,
 ) -> tuple[GroupSensitivity, ...]:
     """Try every part alone, its weights and its activations apart.
 
@@ -75,7 +76,7 @@ def measure_sensitivity(
         reference: What `model` finds in them.
         class_names: Of the model.
         skipped: Groups that cannot be in INT8.
-        on_trial: Called with the trials done and their number.
+        reporter: Shows how far the work is.
     """
     graph = NetworkGraph(model)
     parts = (Parts.WEIGHTS, Parts.ACTIVATIONS)
@@ -91,7 +92,8 @@ def measure_sensitivity(
             figures = {"bbox": agreement.bbox["AP"], "segm": agreement.segm["AP"]}
             drop[part.value] = {name: _points_lost(figures[kind]) for name, kind in _KINDS.items()}
             loss[part.value] = agreement_loss(agreement)
-            on_trial(len(parts) * number + index + 1, len(parts) * len(groups))
+            done = len(parts) * number + index + 1
+            reporter.status(f"sensitivity {done}/{len(parts) * len(groups)}")
         macs = sum(convolution.macs for convolution in members)
         result.append(GroupSensitivity(group, len(members), macs, drop, loss))
     return tuple(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from yolact_runtime.errors import BackendError
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.reporter import SILENT, Reporter
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
 __all__ = ["GraphBackend", "NamedFrames", "Trial"]
@@ -95,14 +96,16 @@ class Trial:
         model: onnx.ModelProto,
         *,
         simulate: bool = False,
-        on_image: Callable[[int, int], None] = lambda *_: None,
+        reporter: Reporter = SILENT,
+        label: str = "images",
     ) -> Predictions:
         """Everything that a network finds in the images.
 
         Args:
             model: The candidate.
             simulate: See :class:`GraphBackend`.
-            on_image: Called with the images done and their number.
+            reporter: Shows how far the work is.
+            label: Names the work to it.
 
         Raises:
             BackendError: An output of the network holds NaN or infinity.
@@ -111,9 +114,8 @@ class Trial:
         network = GraphBackend(model.SerializeToString(), self._num_threads, simulate)
         found = {}
         with self._segmenter(network) as segmenter:
-            for name, frame in self._frames:
+            for name, frame in reporter.progress(self._frames, label, len(self._frames)):
                 found[name] = segmenter(frame)
-                on_image(len(found), len(self._frames))
         return found
 
     def find_if_sound(
@@ -121,7 +123,8 @@ class Trial:
         model: onnx.ModelProto,
         *,
         simulate: bool = False,
-        on_image: Callable[[int, int], None] = lambda *_: None,
+        reporter: Reporter = SILENT,
+        label: str = "images",
     ) -> Predictions:
         """As :meth:`find`, but a candidate whose outputs are not numbers on some image finds nothing on any.
 
@@ -129,7 +132,7 @@ class Trial:
         the judge has to see; it is no reason to end the export of the others.
         """
         try:
-            return self.find(model, simulate=simulate, on_image=on_image)
+            return self.find(model, simulate=simulate, reporter=reporter, label=label)
         except BackendError:
             return self.find_nothing()
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolact_export.checkpoint.file_name import FileName, read_file_name
+from yolact_export.checkpoint.findings import Assumption
 from yolact_export.checkpoint.note import ASSUMED, CheckpointNote
 from yolact_export.checkpoint.structure import Structure, describe_backbone
 from yolact_export.errors import CheckpointError
@@ -117,7 +118,7 @@ def _base_config(
     if note is not None and options.config is None:
         findings.append(f"input size, prior scales and normalisation: from the note in the file ({note.config.name})")
         if assumption := note.provenance.get(ASSUMED):
-            findings.append(assumption)
+            findings.append(Assumption(assumption))
         return note.over(_likely_config(structure))
     if options.config is not None:
         base, source = find_config(options.config), f'--config "{options.config}"'
@@ -163,9 +164,11 @@ def _undecided_config(
         others = [f'The note of the weights "{other}" in the file says nothing of these.' for other in other_notes]
         raise CheckpointError("\n".join([_what_to_type(structure, path, options, name, fitting), *others]))
     findings.append(
-        f"ASSUMED: {', '.join(assumed)} (--assume), the configuration of that structure: neither the tensors nor the "
-        f'file name ("{path.name}") tell them. If the model was trained otherwise its boxes will be wrong: say so with '
-        f"--config, --input-size, --prior-scales"
+        Assumption(
+            f"ASSUMED: {', '.join(assumed)} (--assume), the configuration of that structure: neither the tensors nor "
+            f'the file name ("{path.name}") tell them. If the model was trained otherwise its boxes will be wrong: say '
+            f"so with --config, --input-size, --prior-scales"
+        )
     )
     return base
 

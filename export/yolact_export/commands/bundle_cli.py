@@ -155,7 +155,7 @@ def _add_precisions(options: argparse.Namespace, bundle: Path, terminal: Termina
         terminal.warn(f"{bundle} states {usual} bits; it states {options.bit_depth} from now on, as --bit-depth says")
     engines: list[WrittenEngine] = []
     with seal.reported():
-        extended = existing.extend(adder, terminal.tell, options.bit_depth, seal.finish)
+        extended = existing.extend(adder, options.bit_depth, seal.finish, terminal)
         if options.engine:
             say_what_is_left_out(options, terminal)
             # Without any library the first one's error says what to install.

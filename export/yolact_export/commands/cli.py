@@ -159,10 +159,10 @@ def _export(options: argparse.Namespace, terminal: Terminal) -> int:
         bundle,
         checkpoint_options,
         export_options,
-        terminal.tell,
         {} if pruned is None else {"pruning": pruned.record},
         add_networks,
         seal.finish_new,
+        terminal,
     )
     for line in result.verification.table():
         terminal.say(f"  {line}")

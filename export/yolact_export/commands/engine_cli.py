@@ -14,7 +14,6 @@ from yolact_export.engine.bundle import WrittenEngine, build_engines
 from yolact_export.engine.gpus import check_rtx, objection_to_rtx
 from yolact_export.engine.onnx_outline import read_outline
 from yolact_export.engine.options import EngineOptions
-from yolact_export.engine.progress import ProgressLine
 from yolact_export.errors import UsageError
 from yolact_plugins.files import counted, human_size
 from yolact_runtime.backends.cuda_driver import find_gpu
@@ -222,15 +221,13 @@ def write_engines(
     written = []
     for target in targets:
         terminal.heading(f"building engines of {bundle} for {LIBRARIES[target]}")
-        line = ProgressLine()
         written += build_engines(
             bundle,
             None,
             engine_options(options, target),
-            lambda progress, line=line: terminal.status(line.update(progress)),  # type: ignore[misc]
-            terminal.say,
             seal.changed,
             seal.vouched,
+            terminal,
         )
     return written
 

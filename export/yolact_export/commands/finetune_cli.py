@@ -8,7 +8,6 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from yolact_export.commands.checkpoint_cli import add_source_options, check_conf
 from yolact_export.commands.packages import require_packages
 from yolact_export.errors import UsageError
 from yolact_export.model.config import CONFIGS
-from yolact_export.training.progress_report import ProgressReport, duration
+from yolact_export.training.progress_report import duration
 from yolact_plugins.files import counted, human_size, real_path
 from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.media.image_reader import ImageReader, add_bit_depth_option
@@ -146,8 +145,8 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     started = time.monotonic()
     terminal.heading(f"training {options.source} on {options.annotations}")
 
-    settings = _settings(options, terminal.tell, terminal.warn)
-    result = finetune(settings, terminal.tell, ProgressReport(terminal), terminal.progress)
+    settings = _settings(options, terminal)
+    result = finetune(settings, terminal)
     _close(result, settings, time.monotonic() - started, terminal)
     if options.json:
         write_json(result.record, options.json)
@@ -171,7 +170,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
     _training_numbers(options, 1 if options.steps is None else options.steps)
 
 
-def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Callable[[str], None]) -> FinetuneOptions:
+def _settings(options: argparse.Namespace, terminal: Terminal) -> FinetuneOptions:
     from yolact_calibration.training.torch_device import choose_device
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
     from yolact_export.training.finetune import FinetuneOptions, check_outputs
@@ -182,13 +181,13 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Cal
         raise UsageError("--config, --weights and --assume are for a checkpoint as the source, not for a configuration")
     check_config_name(options.config)
     device = choose_device(options.device)
-    say(f"  device: {device}")
+    terminal.say(f"  device: {device}")
     settings = FinetuneOptions(
         source=options.source,
         annotations=options.annotations,
         images=options.images,
         output=options.output,
-        training=_training_options(options, device, say),
+        training=_training_options(options, device, terminal),
         augment=_augment(options),
         validation_annotations=options.validation_annotations,
         validation_images=options.validation_images,
@@ -204,7 +203,7 @@ def _settings(options: argparse.Namespace, say: Callable[[str], None], warn: Cal
         restart=options.restart,
         command_line=options.command_line,
         rules=file_rules(options),
-        reader=ImageReader(options.bit_depth, None, warn),
+        reader=ImageReader(options.bit_depth, None, terminal.warn),
     )
     check_outputs(settings)
     if options.json not in (None, "-") and real_path(options.json) in _other_outputs(settings):
@@ -225,11 +224,11 @@ def _augment(options: argparse.Namespace) -> AugmentOptions:
     return AugmentOptions.none() if options.no_augment else given
 
 
-def _training_options(options: argparse.Namespace, device: str, say: Callable[[str], None]) -> TrainingOptions:
+def _training_options(options: argparse.Namespace, device: str, terminal: Terminal) -> TrainingOptions:
     from yolact_calibration.training.torch_device import has_fast_bfloat16
 
     num_steps = options.steps if options.steps is not None else _steps_of_epochs(options)
-    freeze = _freezes_batch_norms(options, say)
+    freeze = _freezes_batch_norms(options, terminal)
     autocast = options.autocast == "on" or (options.autocast == "auto" and has_fast_bfloat16(device))
     return dataclasses.replace(_training_numbers(options, num_steps), freeze_batch_norm=freeze, autocast=autocast)
 
@@ -250,15 +249,15 @@ def _training_numbers(options: argparse.Namespace, num_steps: int) -> TrainingOp
         )
 
 
-def _freezes_batch_norms(options: argparse.Namespace, say: Callable[[str], None]) -> bool:
+def _freezes_batch_norms(options: argparse.Namespace, terminal: Terminal) -> bool:
     from yolact_export.training.training_start import has_trained_backbone
 
     if options.batch_norm != "auto" or options.batch_size >= _MIN_BATCH_FOR_NORMS:
         return bool(options.batch_norm == "freeze")
     if has_trained_backbone(options.source, options.backbone_weights):
-        say(f"  batch norms are frozen: a batch of {options.batch_size} is too small for statistics")
+        terminal.say(f"  batch norms are frozen: a batch of {options.batch_size} is too small for statistics")
         return True
-    say(
+    terminal.say(
         f"  batch norms are trained, although a batch of {options.batch_size} is small for statistics: fresh ones have "
         f"none yet; --batch-size {_MIN_BATCH_FOR_NORMS} or more is better"
     )

@@ -241,7 +241,7 @@ def _guard(
         _warn_of_overlap(images, data, terminal)
         if options.guard_images is not None:
             data = dataclasses.replace(data, annotations=data.annotations.first(options.guard_images))
-        data.check(terminal.progress)
+        data.check(terminal)
         return images, GuardImages.labelled(data, None)
     most = options.guard_images or _MOST_HELD_BACK
     if len(images) < _LEAST_TO_SPLIT:

@@ -119,17 +119,16 @@ def prune_first(
 ) -> PrunedCheckpoint:
     """Prune the checkpoint; the result lies beside the bundle and is exported in its place."""
     from yolact_export.checkpoint.checkpoint import load_checkpoint
-    from yolact_export.training.progress_report import ProgressReport
+    from yolact_export.checkpoint.findings import say_findings
     from yolact_export.training.pruning import prune_checkpoint
 
     loaded = load_checkpoint(options.checkpoint, checkpoint_options)
     # What the pruned checkpoint says of itself is what is known of this one, assumptions included.
-    for finding in loaded.findings:
-        terminal.tell(f"  {finding}")
+    say_findings(loaded.findings, terminal)
     request = _request(options, bundle, loaded.config.feature_sizes[-1], terminal)
     terminal.heading(f"pruning: {options.prune:.0%} of the latency, with {len(request.images)} images")
     try:
-        return prune_checkpoint(loaded, request, terminal, ProgressReport(terminal))
+        return prune_checkpoint(loaded, request, terminal)
     except BaseException:
         if request.state_path.exists():
             terminal.say(f"state kept in {request.state_path}; the same command continues")

@@ -18,7 +18,6 @@ from yolact_export.engine.layers import Convolution, find_convolutions
 from yolact_export.engine.onnx_outline import OnnxOutline, read_outline
 from yolact_export.engine.options import EngineOptions
 from yolact_export.engine.process import build_in_process
-from yolact_export.engine.progress import BuildProgress
 from yolact_export.engine.self_test import try_engine
 from yolact_export.engine.timing_cache import default_folder
 from yolact_export.errors import EngineBuildError, UsageError
@@ -37,12 +36,12 @@ from yolact_runtime.model.bundle import (
 )
 from yolact_runtime.model.manifest import METADATA_KEY, Artefact, Manifest, NetworkDtypes
 from yolact_runtime.model.onnx_metadata import metadata_of
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["ENGINE_PRECISIONS", "Seal", "WrittenEngine", "build_engines", "engine_precisions"]
 
 ENGINE_PRECISIONS = ("fp32", "fp16", "int8")
 """Precisions whose ONNX file TensorRT takes. ``"int8-cpu"`` is quantised by other rules, for ONNX Runtime."""
-Say = Callable[[str], None]
 Seal = Callable[[Manifest, Manifest], None]
 """Is told of every change to a bundle, the manifest before and after it, and signs it if it is to be signed."""
 
@@ -118,10 +117,9 @@ def build_engines(
     bundle: Path,
     precisions: Sequence[str] | None = None,
     options: EngineOptions | None = None,
-    on_progress: Callable[[BuildProgress], None] = lambda _: None,
-    say: Say = lambda _: None,
     seal: Seal = lambda *_: None,
     vouched: Manifest | None = None,
+    reporter: Reporter = SILENT,
 ) -> list[WrittenEngine]:
     """Build engines into a bundle, beside its ONNX files; earlier ones of the same name are replaced.
 
@@ -137,11 +135,10 @@ def build_engines(
         bundle: The folder.
         precisions: Of :data:`ENGINE_PRECISIONS`; None for all that the bundle has.
         options: How to build.
-        on_progress: Of the build that is running.
-        say: Receives a line for each step.
         seal: See :data:`Seal`.
         vouched: The manifest whose networks are built from, of a signer who looked at it before: one that lay there
             for a moment only would be built from otherwise, and signed. None reads it.
+        reporter: Gets a line for each step, and shows how far the build is.
 
     Raises:
         BundleError, ManifestError: The bundle is not complete, or not what its manifest says.
@@ -157,7 +154,7 @@ def build_engines(
     manifest = vouched or read_manifest(bundle)
     sources = [_source(bundle, manifest, name) for name in _checked_precisions(bundle, manifest, precisions)]
     require_writable(*(bundle / engine_file_name(source.precision, options.target) for source in sources))
-    return [_build_one(bundle, source, options, on_progress, say, seal) for source in sources]
+    return [_build_one(bundle, source, options, seal, reporter) for source in sources]
 
 
 def _checked_precisions(bundle: Path, manifest: Manifest, precisions: Sequence[str] | None) -> tuple[str, ...]:
@@ -196,17 +193,16 @@ def _build_one(
     bundle: Path,
     source: _Source,
     options: EngineOptions,
-    on_progress: Callable[[BuildProgress], None],
-    say: Say,
     seal: Seal,
+    reporter: Reporter,
 ) -> WrittenEngine:
     model, manifest_json = _read_model(source)
     outline = read_outline(model)
     check_model(outline, options)
     name = engine_file_name(source.precision, options.target)
-    say(f"building {name} from {source.path.name} ({human_size(len(model))})")
+    reporter.say(f"building {name} from {source.path.name} ({human_size(len(model))})")
     caches = default_folder() if options.target == "tensorrt" else None
-    built = build_in_process(model, manifest_json, options, on_progress, caches)
+    built = build_in_process(model, manifest_json, options, caches, reporter)
     del model
     path = bundle / name
     # Strongly typed: an engine has the inputs and outputs of its network.
@@ -220,13 +216,13 @@ def _build_one(
     )
     _put_engine(bundle, name, artefact, built.plan, seal)
     try:
-        try_engine(bundle, name, source.precision, options.target, say)
+        try_engine(bundle, name, source.precision, options.target, reporter)
     except YolactError:
-        _reject(bundle, name, artefact, say, seal)
+        _reject(bundle, name, artefact, seal, reporter)
         raise
     written = _written(path, source, artefact, replace(built, plan=b""), outline)
     kinds = ", ".join(f"{count} {kind}" for kind, count in written.arithmetic().items())
-    say(f"{name}: {human_size(artefact.size_bytes)}; convolutions: {kinds or 'not listed'}")
+    reporter.say(f"{name}: {human_size(artefact.size_bytes)}; convolutions: {kinds or 'not listed'}")
     return written
 
 
@@ -294,7 +290,7 @@ def _as_before_on_failure(path: Path) -> Iterator[None]:
         kept.unlink(missing_ok=True)
 
 
-def _reject(bundle: Path, name: str, artefact: Artefact, say: Say, seal: Seal) -> None:
+def _reject(bundle: Path, name: str, artefact: Artefact, seal: Seal, reporter: Reporter) -> None:
     """Take an engine out of the manifest; the file is kept beside it, to be looked at."""
     rejected = bundle / (name.removesuffix(".plan") + REJECTED_ENGINE_SUFFIX)
     with locked_folder(bundle):
@@ -307,7 +303,7 @@ def _reject(bundle: Path, name: str, artefact: Artefact, say: Say, seal: Seal) -
             after = _write_artefacts(bundle, before, others)
             (bundle / name).replace(rejected)
         seal(before, after)
-    say(f"{name} is not used; it is kept as {rejected.name}")
+    reporter.say(f"{name} is not used; it is kept as {rejected.name}")
 
 
 def _write_artefacts(bundle: Path, manifest: Manifest, artefacts: Mapping[str, Artefact]) -> Manifest:

@@ -23,6 +23,7 @@ from yolact_export.engine.progress import BuildProgress
 from yolact_export.engine.timing_cache import read_timing_cache
 from yolact_export.errors import EngineMemoryError, YolactError
 from yolact_runtime.backends.tensorrt_library import LogLine, load_tensorrt
+from yolact_runtime.reporter import ForwardingReporter
 
 __all__ = ["CANCELLED", "main"]
 
@@ -33,7 +34,7 @@ _SECONDS_BETWEEN_STEPS = 0.1
 _MOST_OF_A_LINE = 300
 
 
-class _Reporter:
+class _Channel:
     """Sends what happens to the parent, from any thread."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -48,9 +49,6 @@ class _Reporter:
 
     def log(self, line: LogLine) -> None:
         self.send("log", severity=line.severity, text=line.text[:_MOST_OF_A_LINE])
-
-    def warn(self, text: str) -> None:
-        self.send("warning", text=text)
 
     def progress(self, progress: BuildProgress) -> bool:
         now = time.monotonic()
@@ -74,47 +72,48 @@ def main(descriptor: int) -> None:
         sys.exit(1)
     header, model = request
     with os.fdopen(descriptor, "wb") as stream:
-        reporter = _Reporter(stream)
-        threading.Thread(target=_listen, args=(stdin, reporter), daemon=True).start()
+        channel = _Channel(stream)
+        threading.Thread(target=_listen, args=(stdin, channel), daemon=True).start()
         try:
-            _build(header, model, reporter)
+            _build(header, model, channel)
         except YolactError as error:
-            if reporter.cancelled.is_set():
+            if channel.cancelled.is_set():
                 _leave(CANCELLED)
-            reporter.send("error", kind=type(error).__name__, message=str(error))
+            channel.send("error", kind=type(error).__name__, message=str(error))
         except MemoryError as error:
-            reporter.send("error", kind=EngineMemoryError.__name__, message=f"out of memory while building: {error}")
+            channel.send("error", kind=EngineMemoryError.__name__, message=f"out of memory while building: {error}")
     # Not through the interpreter's own end, where TensorRT's objects are torn down in an order it does not expect.
     _leave(0)
 
 
-def _build(header: dict[str, Any], model: bytes, reporter: _Reporter) -> None:
+def _build(header: dict[str, Any], model: bytes, channel: _Channel) -> None:
     options = EngineOptions.from_document(header["options"])
     caches = header["timing_caches"]
+    reporter = ForwardingReporter(lambda kind, text: channel.send("report", kind=kind, text=text))
     library = load_tensorrt(options.target)
-    with library.listen(reporter.log):
+    with library.listen(channel.log):
         built = build_engine(
             model,
             header["manifest"],
             options,
-            reporter.progress,
-            None if caches is None else lambda facts: read_timing_cache(Path(caches), facts, reporter.warn),
+            channel.progress,
+            None if caches is None else lambda facts: read_timing_cache(Path(caches), facts, reporter),
         )
-    _send(built, reporter)
+    _send(built, channel)
 
 
-def _send(built: BuiltEngine, reporter: _Reporter) -> None:
+def _send(built: BuiltEngine, channel: _Channel) -> None:
     if built.timing_cache is not None:
-        reporter.send("timing_cache", built.timing_cache)
+        channel.send("timing_cache", built.timing_cache)
     layers = [asdict(layer) for layer in built.layers]
-    reporter.send("result", built.plan, layers=layers, facts=built.facts, log_tail=built.log_tail)
+    channel.send("result", built.plan, layers=layers, facts=built.facts, log_tail=built.log_tail)
 
 
-def _listen(stdin: BinaryIO, reporter: _Reporter) -> None:
+def _listen(stdin: BinaryIO, channel: _Channel) -> None:
     if read_message(stdin) is None:
         # The parent is gone, however that happened; nobody wants the engine any more.
         _leave(1)
-    reporter.cancelled.set()
+    channel.cancelled.set()
 
 
 def _leave(status: int) -> None:

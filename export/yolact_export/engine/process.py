@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import queue
 import signal
@@ -17,7 +16,6 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,11 +27,12 @@ from yolact_export.engine.layers import EngineLayer
 from yolact_export.engine.memory import MemoryWatch, default_limit, ladder
 from yolact_export.engine.messages import read_message, write_message
 from yolact_export.engine.options import EngineOptions
-from yolact_export.engine.progress import BuildProgress
+from yolact_export.engine.progress import BuildProgress, ProgressLine
 from yolact_export.engine.timing_cache import write_timing_cache
 from yolact_export.errors import EngineBuildError, EngineMemoryError, YolactError
 from yolact_runtime import errors as runtime_errors
 from yolact_runtime.errors import UntrustedFileError
+from yolact_runtime.reporter import SILENT, Reporter, forward
 
 __all__ = ["build_in_process"]
 
@@ -44,19 +43,17 @@ sys.path[:] = json.loads(sys.argv[1])
 from yolact_export.engine.child import main
 main(int(sys.argv[2]))
 """
-_log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LOOKS = 0.05
 _GRACE_S = 5.0
 _NO_MEMORY = ("bad_alloc", "MemoryError", "annot allocate memory", "out of memory")
-OnProgress = Callable[[BuildProgress], None]
 
 
 def build_in_process(
     model: bytes,
     manifest_json: str,
     options: EngineOptions,
-    on_progress: OnProgress = lambda _: None,
     timing_caches: Path | None = None,
+    reporter: Reporter = SILENT,
 ) -> BuiltEngine:
     """Build an engine in a child process; when memory ends, again with less of it.
 
@@ -64,8 +61,9 @@ def build_in_process(
         model: The ONNX file's bytes, with the weights inside.
         manifest_json: Goes into the engine.
         options: How to build; the facts of the result say what it was built with in the end.
-        on_progress: Called in this thread. What it raises cancels the build, as Ctrl-C and SIGTERM do.
         timing_caches: Folder of the timing caches; None for none.
+        reporter: Shows how far the build is, from this thread. What it raises cancels the build, as Ctrl-C and SIGTERM
+            do.
 
     Raises:
         EngineMemoryError: There is not enough memory, with every attempt.
@@ -77,10 +75,10 @@ def build_in_process(
     cause: EngineBuildError | None = None
     for attempt in ladder(options):
         said = _described(attempt)
-        on_progress(BuildProgress("attempt", f"building with {said}" if failures else "building"))
+        reporter.status(f"building with {said}" if failures else "building")
         try:
             with _Child(limit) as child:
-                return child.build(model, manifest_json, attempt, on_progress, timing_caches)
+                return child.build(model, manifest_json, attempt, timing_caches, reporter)
         except EngineMemoryError as error:
             failures.append(f"with {said}: {error}")
             cause = error
@@ -111,20 +109,21 @@ def _described(options: EngineOptions) -> str:
 class _Received:
     """What the child has sent so far."""
 
+    reporter: Reporter
     result: tuple[dict[str, Any], bytes] | None = None
     timing_cache: bytes | None = None
     error: YolactError | None = None
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_TAIL))
-    on_progress: OnProgress = lambda _: None
+    progress: ProgressLine = field(default_factory=ProgressLine)
 
     def take(self, header: dict[str, Any], payload: bytes) -> None:
         kind = header["type"]
         if kind == "progress":
-            self.on_progress(BuildProgress(**header["progress"]))
+            self.reporter.status(self.progress.update(BuildProgress(**header["progress"])))
         elif kind == "log":
             self.log.append(header["text"])
-        elif kind == "warning":
-            _log.warning("%s", header["text"])
+        elif kind == "report":
+            forward(header["kind"], header["text"], self.reporter)
         elif kind == "timing_cache":
             self.timing_cache = payload
         elif kind == "error":
@@ -176,7 +175,7 @@ class _Child:
                 self._stream("stdin").close()
 
     def build(
-        self, model: bytes, manifest_json: str, options: EngineOptions, on_progress: OnProgress, caches: Path | None
+        self, model: bytes, manifest_json: str, options: EngineOptions, caches: Path | None, reporter: Reporter
     ) -> BuiltEngine:
         """Send the request and wait for what comes of it; see :func:`build_in_process`."""
         request = {
@@ -186,7 +185,7 @@ class _Child:
         }
         with contextlib.suppress(BrokenPipeError):  # it died; its last words follow
             write_message(self._stream("stdin"), request, model)
-        received = _Received(on_progress=on_progress)
+        received = _Received(reporter)
         self._receive(received)
         if received.result is None:
             raise self._failure(received)
@@ -196,7 +195,7 @@ class _Child:
                 write_timing_cache(caches, header["facts"], received.timing_cache)
             except (OSError, UntrustedFileError) as error:
                 # A build is worth more than the time that its cache would save.
-                _log.warning("the timings of this build are not kept: %s", error)
+                reporter.warn(f"the timings of this build are not kept: {error}")
         layers = tuple(EngineLayer.from_document(layer) for layer in header["layers"])
         return BuiltEngine(plan, layers, header["facts"], tuple(header["log_tail"]), received.timing_cache)
 

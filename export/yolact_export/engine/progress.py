@@ -12,8 +12,7 @@ class BuildProgress:
     """Something happened in a phase of a build.
 
     Attributes:
-        kind: ``"start"``, ``"step"`` or ``"finish"`` of a phase; ``"attempt"`` when a build begins, or begins again
-            with less memory, and `phase` says how.
+        kind: ``"start"``, ``"step"`` or ``"finish"`` of a phase.
         phase: TensorRT's name of it.
         parent: The phase that it is part of, or None.
         step: Steps that are done.
@@ -35,9 +34,6 @@ class ProgressLine:
 
     def update(self, progress: BuildProgress) -> str:
         """The line after an event."""
-        if progress.kind == "attempt":
-            self._phases.clear()
-            return progress.phase
         if progress.kind == "finish":
             self._phases.pop(progress.phase, None)
         else:

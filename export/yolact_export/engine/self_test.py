@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 from yolact_plugins.errors import (
@@ -15,6 +14,7 @@ from yolact_plugins.errors import (
 )
 from yolact_runtime.backends.tensorrt import TARGETS
 from yolact_runtime.errors import BackendUnavailableError, EngineMismatchError, NoGoldenFrameError, SignatureError
+from yolact_runtime.reporter import SILENT, Reporter
 from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["try_engine"]
@@ -34,7 +34,7 @@ _NOT_HERE = (
 )
 
 
-def try_engine(bundle: Path, name: str, precision: str, target: str, say: Callable[[str], None]) -> None:
+def try_engine(bundle: Path, name: str, precision: str, target: str, reporter: Reporter = SILENT) -> None:
     """Run the self-test of a bundle on one of its engines; where it cannot run here, say so and how to do it there.
 
     Args:
@@ -42,7 +42,7 @@ def try_engine(bundle: Path, name: str, precision: str, target: str, say: Callab
         name: Of the engine's file, for what is said.
         precision: Of the engine.
         target: ``"tensorrt"`` or ``"rtx"``.
-        say: Receives a line.
+        reporter: Gets a line.
 
     Raises:
         SelfTestError: The engine does not compute what it should.
@@ -51,7 +51,9 @@ def try_engine(bundle: Path, name: str, precision: str, target: str, say: Callab
     backend = next(backend for backend, library in TARGETS.items() if library == target)
     try:
         with Segmenter.open(bundle, backend, precision=precision) as segmenter:
-            say(f"{name}: {segmenter.self_test()}")
+            reporter.say(f"{name}: {segmenter.self_test()}")
     except _NOT_HERE as error:
         reason = str(error).splitlines()[0].split("; ")[0]
-        say(f"{name}: not tried, because {reason}. On the robot: yolact-run {shlex.quote(str(bundle))} --self-test")
+        reporter.say(
+            f"{name}: not tried, because {reason}. On the robot: yolact-run {shlex.quote(str(bundle))} --self-test"
+        )

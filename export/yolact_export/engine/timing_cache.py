@@ -8,17 +8,16 @@ of :mod:`yolact_plugins.trusted_files` only.
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from yolact_plugins.trusted_files import cache_home, read_trusted, write_private
 from yolact_runtime.errors import UntrustedFileError
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["default_folder", "read_timing_cache", "timing_cache_path", "write_timing_cache"]
 
-_log = logging.getLogger(__name__)
 _KEYS = ("library", "library_version", "gpu", "compute_capabilities", "cuda_version", "arch")
 
 
@@ -35,13 +34,13 @@ def timing_cache_path(folder: Path, facts: Mapping[str, str]) -> Path:
     return folder / f"{readable}-{digest}.timing"
 
 
-def read_timing_cache(folder: Path, facts: Mapping[str, str], warn: Callable[[str], None] = _log.warning) -> bytes:
+def read_timing_cache(folder: Path, facts: Mapping[str, str], reporter: Reporter = SILENT) -> bytes:
     """The cache; empty when there is none.
 
     Args:
         folder: Of the caches.
         facts: Of the build.
-        warn: Is told why a cache that is there is not used: others own or may write it, or it cannot be read.
+        reporter: Is warned where a cache that is there is not used: others own or may write it, or it cannot be read.
     """
     path = timing_cache_path(folder, facts)
     try:
@@ -49,9 +48,9 @@ def read_timing_cache(folder: Path, facts: Mapping[str, str], warn: Callable[[st
     except FileNotFoundError:
         return b""
     except UntrustedFileError as error:
-        warn(f"the timing cache is not used: {error}")
+        reporter.warn(f"the timing cache is not used: {error}")
     except OSError as error:
-        warn(f"cannot read the timing cache {path}: {error.strerror or error}")
+        reporter.warn(f"cannot read the timing cache {path}: {error.strerror or error}")
     return b""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import onnx
 
@@ -19,10 +19,9 @@ from yolact_calibration.float16.rounding import simulate_float16
 from yolact_calibration.quantisation.trial import Trial
 from yolact_runtime.errors import BackendError
 from yolact_runtime.model.manifest import NetworkDtypes
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["Candidate", "CandidateJudge"]
-
-OnImage = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,25 +78,30 @@ class CandidateJudge:
     aim: float
     half_io: bool = True
 
-    def examine(self, model: onnx.ModelProto, half: HalfModel | None, on_image: OnImage) -> Candidate:
+    def examine(
+        self, model: onnx.ModelProto, half: HalfModel | None, label: str = "images", reporter: Reporter = SILENT
+    ) -> Candidate:
         """Judge a network; in float16 as engines compute it.
 
         Args:
             model: As it would be written.
             half: How it was made, where it is one in float16.
-            on_image: Called with the images done and their number.
+            label: Names the network to the reporter.
+            reporter: Shows how far the work is.
         """
         simulated = model if half is None else simulate_float16(model)
         try:
             # Integer kernels in the place of roundings are what a CPU runs, and no engine.
-            predictions = self.trial.find(simulated, simulate=half is not None, on_image=on_image)
+            predictions = self.trial.find(simulated, simulate=half is not None, reporter=reporter, label=label)
         except BackendError:
             # Of no use, which the judge has to see; it is no reason to end the export of the others.
             predictions = self.trial.find_nothing()
             return Candidate(model, half, predictions, self.judge.judge(predictions), False)
         return Candidate(model, half, predictions, self.judge.judge(predictions), True)
 
-    def examine_in_half(self, model: onnx.ModelProto, largest: Mapping[str, float], on_image: OnImage) -> Candidate:
+    def examine_in_half(
+        self, model: onnx.ModelProto, largest: Mapping[str, float], label: str = "images", reporter: Reporter = SILENT
+    ) -> Candidate:
         """Put into float16 what is float32 in a network, for engines, and judge it.
 
         Its outputs are float16 where the layers that write them are and no more is lost than may be. Where that is not
@@ -106,14 +110,15 @@ class CandidateJudge:
         Args:
             model: In float32, with or without Q/DQ; not modified.
             largest: See :func:`~yolact_calibration.float16.conversion.to_float16`.
-            on_image: Called with the images done and their number.
+            label: Names the network to the reporter.
+            reporter: Shows how far the work is.
         """
         half = to_float16(model, largest, half_input=self.half_io, half_outputs=self.half_io)
-        found = self.examine(half.model, half, on_image)
+        found = self.examine(half.model, half, label, reporter)
         if half.dtypes.outputs == "float32" or found.holds(self.aim):
             return found
         single = to_float16(model, largest, half_input=self.half_io)
-        other = self.examine(single.model, single, on_image)
+        other = self.examine(single.model, single, label, reporter)
         if not other.holds(self.aim) and (found.is_sound or not other.is_sound):
             # It is not the outputs.
             return found

@@ -33,11 +33,11 @@ from yolact_runtime.model.bundle import (
     read_manifest,
 )
 from yolact_runtime.model.manifest import Artefact, Manifest
+from yolact_runtime.reporter import SILENT, Reporter
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
 __all__ = ["ExistingBundle", "ExtendedBundle"]
 
-Say = Callable[[str], None]
 Finish = Callable[[Manifest, Path], None]
 # Of a golden frame, while others add networks.
 _MAX_DRAWINGS = 3
@@ -117,9 +117,9 @@ class ExistingBundle:
     def extend(
         self,
         add_networks: Callable[[Path, Manifest], tuple[PrecisionResult, dict[str, Any]]],
-        say: Say,
         bit_depth: int | None = None,
         finish: Finish = lambda *_: None,
+        reporter: Reporter = SILENT,
     ) -> ExtendedBundle:
         """Make networks and put them into the bundle, all at once at the end.
 
@@ -128,10 +128,10 @@ class ExistingBundle:
 
         Args:
             add_networks: Makes them in a folder with the float32 network; also returns their part of the report.
-            say: Receives a line for whatever is removed.
             bit_depth: What the images had that were used, for the manifest to state; None leaves what it states.
             finish: Receives the manifest of the bundle that is replaced, and the folder that takes its place, complete
                 but for a signature.
+            reporter: Gets a line for whatever is removed.
 
         Raises:
             BundleError: The float32 network was exchanged meanwhile. The bundle is as it was, as after any error.
@@ -142,7 +142,7 @@ class ExistingBundle:
             result, report = add_networks(folder, replace(self.manifest, precision="fp32", artefacts={}))
             # From here until the new bundle is in its place nobody else changes this one.
             held.enter_context(locked_folder(self._place))
-            golden, now = self._draw_golden(folder, result, say)
+            golden, now = self._draw_golden(folder, result, reporter)
             manifest, gone = _with_networks(now, result)
             others = {name: artefact for name, artefact in manifest.artefacts.items() if name != GOLDEN_NAME}
             manifest = replace(manifest, artefacts={**others, GOLDEN_NAME: golden})
@@ -154,10 +154,10 @@ class ExistingBundle:
             write_atomically(folder / REPORT_NAME, (json.dumps(document, indent=2) + "\n").encode())
             finish(now, folder)
         for name in gone:
-            say(f"{name} is removed: the network that it was made of is no longer there")
+            reporter.say(f"{name} is removed: the network that it was made of is no longer there")
         return ExtendedBundle(manifest, result, report, gone)
 
-    def _draw_golden(self, folder: Path, result: PrecisionResult, say: Say) -> tuple[Artefact, Manifest]:
+    def _draw_golden(self, folder: Path, result: PrecisionResult, reporter: Reporter) -> tuple[Artefact, Manifest]:
         """A golden frame that knows every network which the bundle will have; and the bundle's manifest as it is now.
 
         Others may have built engines or added networks while the search ran. On a file system without locks they may
@@ -171,7 +171,7 @@ class ExistingBundle:
             for name in {*_networks_of(manifest)} - made:
                 (folder / name).unlink(missing_ok=True)
                 self._bring(name, manifest.artefacts[name], folder)
-            golden = write_golden(folder, manifest, say).artefacts[GOLDEN_NAME]
+            golden = write_golden(folder, manifest, reporter).artefacts[GOLDEN_NAME]
             before, now = now, read_manifest(self.path)
             if _networks_of(before) == _networks_of(now):
                 return golden, now

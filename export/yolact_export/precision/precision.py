@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -28,7 +27,7 @@ from yolact_export.precision.candidate import Candidate, CandidateJudge
 from yolact_export.precision.guard_images import GuardImages
 from yolact_runtime.model.manifest import METADATA_KEY, Manifest, NetworkDtypes
 from yolact_runtime.option_numbers import MAX_COUNT, MAX_THREADS, keep_between
-from yolact_runtime.terminal import Terminal
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["PrecisionRequest", "PrecisionResult", "Variant", "add_precisions", "network_name"]
 
@@ -139,7 +138,9 @@ def network_name(precision: str) -> str:
     return f"model.{precision}.onnx"
 
 
-def add_precisions(folder: Path, manifest: Manifest, request: PrecisionRequest, terminal: Terminal) -> PrecisionResult:
+def add_precisions(
+    folder: Path, manifest: Manifest, request: PrecisionRequest, reporter: Reporter = SILENT
+) -> PrecisionResult:
     """Write the networks that were asked for beside ``model.fp32.onnx``.
 
     A network that loses too much gets the ending ``.rejected`` and is kept, to be looked at.
@@ -148,20 +149,20 @@ def add_precisions(folder: Path, manifest: Manifest, request: PrecisionRequest, 
         folder: With the float32 network, and the mask-IoU network of a YOLACT++ model.
         manifest: Of the float32 network.
         request: What to add.
-        terminal: For progress and talk.
+        reporter: Is told what is done, and how far it is.
 
     Raises:
         CalibrationError, DatasetError: The images do not serve; nothing of the bundle was changed.
     """
-    return _Adder(folder, manifest, request, terminal).add()
+    return _Adder(folder, manifest, request, reporter).add()
 
 
 class _Adder:
-    def __init__(self, folder: Path, manifest: Manifest, request: PrecisionRequest, terminal: Terminal) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, request: PrecisionRequest, reporter: Reporter) -> None:
         self._folder = folder
         self._manifest = manifest
         self._request = request
-        self._terminal = terminal
+        self._reporter = reporter
         self._model = onnx.load(folder / network_name("fp32"))
         self._class_names = manifest.class_names
 
@@ -170,18 +171,18 @@ class _Adder:
         if request.guard.annotations is not None:
             # Labels that do not fit the model end an export before it has cost minutes.
             AccuracyMeter(request.guard.annotations, self._class_names)
-        self._terminal.heading(f"calibrating on {len(request.calibration)} images ({request.method.value} ranges)")
+        self._reporter.heading(f"calibrating on {len(request.calibration)} images ({request.method.value} ranges)")
         calibration = self._calibrate()
         self._largest = _largest(calibration)
-        self._terminal.heading(f"judging by {request.guard.description}")
+        self._reporter.heading(f"judging by {request.guard.description}")
         trial = self._trial(request.guard)
-        reference = trial.find(self._model, on_image=self._progress("float32"))
+        reference = trial.find(self._model, reporter=self._reporter, label="float32")
         judge = Judge(reference, self._class_names, request.guard.annotations)
         max_drop = judge.default_limit if request.max_drop is None else request.max_drop
         judge.require_visible(max_drop)
         aim = judge.default_limit if math.isinf(max_drop) else max_drop
         limit = f"at most {max_drop:g} points may be lost"
-        self._terminal.say(f"  {judge.measure}; {limit if aim == max_drop else 'whatever is lost, all is kept'}")
+        self._reporter.say(f"  {judge.measure}; {limit if aim == max_drop else 'whatever is lost, all is kept'}")
         single = Candidate(self._model, None, reference, judge.reference, True)
         path = self._folder / network_name("fp32")
         variants = [Variant("fp32", path, judge.reference, True, reference, output_bytes=single.output_bytes)]
@@ -203,17 +204,17 @@ class _Adder:
             self._manifest.input,
             num_threads=self._request.num_threads,
             cache=self._request.cache,
-            on_image=self._progress("calibration"),
+            reporter=self._reporter,
         )
         for warning in calibration.warnings:
-            self._terminal.warn(warning)
+            self._reporter.warn(warning)
         return calibration
 
     def _make_int8(
         self, dialect: Dialect, calibration: Calibration, trial: Trial, judge: Judge, aim: float
     ) -> Int8Model:
         request = self._request
-        self._terminal.heading(f"searching a plan for {PRECISION_OF[dialect]}")
+        self._reporter.heading(f"searching a plan for {PRECISION_OF[dialect]}")
         few = request.guard.first(request.num_sensitivity)
         small = self._trial(few) if len(few) else None
         return make_int8(
@@ -225,24 +226,23 @@ class _Adder:
             small,
             small.find(self._model) if small is not None else {},
             self._class_names,
-            lambda text: self._terminal.say(f"  {text}"),
-            lambda what, done, total: self._terminal.status(f"{what} {done}/{total}"),
             lambda model: model if dialect is Dialect.CPU else simulate_float16(to_float16(model, self._largest).model),
+            self._reporter,
         )
 
     def _add_int8(self, int8: Int8Model, examiner: CandidateJudge, max_drop: float) -> Variant:
         precision = PRECISION_OF[int8.dialect]
         if int8.dialect is Dialect.CPU:
-            found = examiner.examine(int8.model, None, self._progress(precision))
+            found = examiner.examine(int8.model, None, precision, self._reporter)
         else:
             # What is judged is what is written: with the remainder in float16, where it will be.
             found = self._examine_in_half(precision, int8.model, examiner)
         return self._keep(precision, found, max_drop, int8)
 
     def _examine_in_half(self, precision: str, model: onnx.ModelProto, examiner: CandidateJudge) -> Candidate:
-        found = examiner.examine_in_half(model, self._largest, self._progress(precision))
+        found = examiner.examine_in_half(model, self._largest, precision, self._reporter)
         if found.half is not None and found.half.float32_outputs is not None:
-            self._terminal.say(f"  the outputs of {precision} stay in float32: {found.half.float32_outputs}")
+            self._reporter.say(f"  the outputs of {precision} stay in float32: {found.half.float32_outputs}")
         return found
 
     def _keep(self, precision: str, found: Candidate, max_drop: float, int8: Int8Model | None) -> Variant:
@@ -285,9 +285,6 @@ class _Adder:
     def _trial(self, frames: NamedFrames) -> Trial:
         mask_iou = self._folder / "mask_iou.fp32.onnx"
         return Trial(self._manifest, frames, mask_iou if mask_iou.exists() else None, self._request.num_threads)
-
-    def _progress(self, what: str) -> Callable[[int, int], None]:
-        return lambda done, total: self._terminal.status(f"{what} {done}/{total}")
 
 
 def _largest(calibration: Calibration) -> dict[str, float]:

@@ -17,7 +17,6 @@ from torch import nn
 from yolact_calibration.data.augment import AugmentOptions
 from yolact_calibration.data.batch import Batch
 from yolact_calibration.data.dataset import AnnotatedImages, SampleSequence, iterate_batches, learnable_images
-from yolact_calibration.data.image_check import Passing, pass_on
 from yolact_calibration.errors import DatasetError, TextError
 from yolact_calibration.evaluation.accuracy import Accuracy
 from yolact_calibration.evaluation.categories import match_categories
@@ -31,12 +30,14 @@ from yolact_calibration.training.torch_device import has_safe_bfloat16
 from yolact_calibration.training.training import Progress, Training, TrainingOptions
 from yolact_calibration.training.training_state import Curve
 from yolact_export.checkpoint.checkpoint import CheckpointOptions
+from yolact_export.checkpoint.findings import say_findings
 from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
 from yolact_export.errors import UsageError
 from yolact_export.model.config import LEAST_SIDE_PX
 from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model
 from yolact_export.training.held_back import held_back_pictures
+from yolact_export.training.progress_report import ProgressReport
 from yolact_export.training.training_start import StartOptions, start_model
 from yolact_plugins import __version__
 from yolact_plugins.file_errors import naming
@@ -47,6 +48,7 @@ from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.model.manifest_limits import MAX_SIDE
 from yolact_runtime.option_numbers import MAX_WORKERS, keep_between
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["FinetuneOptions", "Finetuned", "check_outputs", "evaluate_model", "finetune", "split_annotations"]
 
@@ -159,9 +161,8 @@ def split_annotations(
 
 def finetune(
     options: FinetuneOptions,
-    say: Callable[[str], None] = lambda _: None,
+    reporter: Reporter = SILENT,
     on_progress: Callable[[Progress], None] = lambda _: None,
-    on_check: Passing = pass_on,
 ) -> Finetuned:
     """Train, or continue an unfinished training of the same output, and write the checkpoint.
 
@@ -170,9 +171,8 @@ def finetune(
 
     Args:
         options: What to train on what.
-        say: Receives lines for people; warnings begin with ``WARNING: ``.
-        on_progress: Receives every step.
-        on_check: Shows how far the check of the images is.
+        reporter: Is told what is done, and how far the training is.
+        on_progress: Receives every step, as data.
 
     Raises:
         UsageError: An output would overwrite something else.
@@ -180,7 +180,7 @@ def finetune(
         TrainingError: The state on disk is of another training, or the loss is not finite any more.
     """
     check_outputs(options)
-    train, validation = _data(options, say)
+    train, validation = _data(options, reporter)
     start = start_model(
         StartOptions(
             options.source,
@@ -192,15 +192,14 @@ def finetune(
             options.checkpoint,
         )
     )
-    for finding in start.findings:
-        say(f"  {finding}")
+    say_findings(start.findings, reporter)
     model = start.model.to(options.device)
-    options = dataclasses.replace(options, training=_with_safe_autocast(options, model, say))
-    facts = _facts(options, train, validation, start.identity, on_check)
+    options = dataclasses.replace(options, training=_with_safe_autocast(options, model, reporter))
+    facts = _facts(options, train, validation, start.identity, reporter)
     samples = SampleSequence(train, model.config.input_spec(), options.augment, options.training.seed)
     num_held = len(validation.annotations) if validation is not None else 0
     count = counted(samples.epoch_length, "image")
-    say(f"  {count} with instances to train on, {num_held} to measure accuracy on")
+    reporter.say(f"  {count} with instances to train on, {num_held} to measure accuracy on")
     evaluation = None if validation is None else _Evaluation(validation, train.annotations.category_names)
     training = Training(
         model,
@@ -211,25 +210,33 @@ def finetune(
         facts,
         evaluation,
     )
-    curve = _train(training, options, say, on_progress)
+    curve = _train(training, options, reporter, on_progress)
     model.eval()
     accuracy = None if evaluation is None else evaluation.latest or evaluation.measure(model)
     return _finish(options, model, train.annotations.category_names, accuracy, curve, facts, validation)
 
 
 def _train(
-    training: Training, options: FinetuneOptions, say: Callable[[str], None], on_progress: Callable[[Progress], None]
+    training: Training, options: FinetuneOptions, reporter: Reporter, on_progress: Callable[[Progress], None]
 ) -> Curve:
     """Train to the end, from the state on disk where there is one, and say what is kept if something ends it."""
     if options.restart:
         options.state_path.unlink(missing_ok=True)
     if done := training.resume():
-        say(f"  continuing after step {done}, from {options.state_path}")
+        reporter.say(f"  continuing after step {done}, from {options.state_path}")
+    report = ProgressReport(reporter)
+
+    def tell(progress: Progress) -> None:
+        report(progress)
+        on_progress(progress)
+
     try:
-        return training.run(on_progress)
+        return training.run(tell)
     except BaseException:
         if training.saved_step:
-            say(f"state kept in {options.state_path}; the same command continues after step {training.saved_step}")
+            reporter.say(
+                f"state kept in {options.state_path}; the same command continues after step {training.saved_step}"
+            )
         raise
 
 
@@ -273,44 +280,44 @@ def _is_record(path: Path) -> bool:
     return isinstance(document, dict) and {"checkpoint", "curve"} <= set(document)
 
 
-def _with_safe_autocast(options: FinetuneOptions, model: Yolact, say: Callable[[str], None]) -> TrainingOptions:
+def _with_safe_autocast(options: FinetuneOptions, model: Yolact, reporter: Reporter) -> TrainingOptions:
     training = options.training
     if not training.autocast:
         return training
     if has_safe_bfloat16(options.device, model.config.feature_sizes[-1]):
-        say("  computing in bfloat16 (--autocast off: float32)")
+        reporter.say("  computing in bfloat16 (--autocast off: float32)")
         return training
-    say("  computing in float32: P7 is a single pixel, where gradients in bfloat16 are wrong on this device")
+    reporter.say("  computing in float32: P7 is a single pixel, where gradients in bfloat16 are wrong on this device")
     return dataclasses.replace(training, autocast=False)
 
 
-def _data(options: FinetuneOptions, say: Callable[[str], None]) -> tuple[AnnotatedImages, AnnotatedImages | None]:
+def _data(options: FinetuneOptions, reporter: Reporter) -> tuple[AnnotatedImages, AnnotatedImages | None]:
     annotations = _trainable(CocoAnnotations.from_file(options.annotations))
     train = AnnotatedImages.open(annotations, options.images, options.rules, options.reader)
     if options.validation_annotations is None:
-        _tell(train, say)
+        _warn_of_labels(train, reporter)
         kept, held = split_annotations(train.annotations, options.validation_fraction, options.training.seed)
         held_images = None if held is None else dataclasses.replace(train, annotations=held)
         return dataclasses.replace(train, annotations=kept), held_images
-    _tell(train, say)
+    _warn_of_labels(train, reporter)
     labels = CocoAnnotations.from_file(options.validation_annotations)
     validation = AnnotatedImages.open(
         labels, options.validation_images or options.images, options.rules, options.reader
     )
-    _tell(validation, say)
-    _warn_of_overlap(train, validation, say)
+    _warn_of_labels(validation, reporter)
+    _warn_of_overlap(train, validation, reporter)
     # Now, and not at the first evaluation.
     for finding in match_categories(train.annotations.category_names, labels).findings:
-        say(f"WARNING: {finding}")
+        reporter.warn(finding)
     return train, validation
 
 
-def _warn_of_overlap(train: AnnotatedImages, validation: AnnotatedImages, say: Callable[[str], None]) -> None:
+def _warn_of_overlap(train: AnnotatedImages, validation: AnnotatedImages, reporter: Reporter) -> None:
     learned = {train.path(image).resolve() for image in train.annotations.images}
     count = sum(validation.path(image).resolve() in learned for image in validation.annotations.images)
     if count:
-        say(
-            f"WARNING: {count} of the {counted(len(validation.annotations), 'image')} to measure accuracy on "
+        reporter.warn(
+            f"{count} of the {counted(len(validation.annotations), 'image')} to measure accuracy on "
             f"{'is' if count == 1 else 'are'} trained on too, so that the accuracy flatters the model: give others, or "
             f"leave --validation-annotations out, and some are held back"
         )
@@ -331,7 +338,7 @@ def _trainable(annotations: CocoAnnotations) -> CocoAnnotations:
     return annotations
 
 
-def _tell(data: AnnotatedImages, say: Callable[[str], None]) -> None:
+def _warn_of_labels(data: AnnotatedImages, reporter: Reporter) -> None:
     """Warn of what is left out and of what is doubtful, with counts.
 
     Raises:
@@ -340,15 +347,15 @@ def _tell(data: AnnotatedImages, say: Callable[[str], None]) -> None:
     annotations = data.annotations
     doubts = find_doubts(annotations)
     for finding in (*data.all_findings, *(f"{annotations.source}: {doubt}" for doubt in doubts.findings())):
-        say(f"WARNING: {finding}")
+        reporter.warn(finding)
     if annotations.num_outlines and not doubts.num_drawn:
         raise DatasetError(
             f"{annotations.source}: no outline covers a pixel of its image, so that there is nothing to learn or to "
             f"find; coordinates are pixels, from 0 to the image's width and height"
         )
     if count := annotations.num_instances - annotations.num_outlines:
-        say(
-            f"WARNING: {annotations.source}: {count} of {annotations.num_instances} annotations with a box and no "
+        reporter.warn(
+            f"{annotations.source}: {count} of {annotations.num_instances} annotations with a box and no "
             f"segmentation: nothing is learned from them, and masks are not judged there"
         )
 
@@ -358,13 +365,13 @@ def _facts(
     train: AnnotatedImages,
     validation: AnnotatedImages | None,
     start: str,
-    on_check: Passing,
+    reporter: Reporter,
 ) -> dict[str, str]:
     """What the course of the training depends on, beside its options; every image is decoded for it."""
     return {
         "start": start,
-        "data_sha256": train.check(on_check),
-        "validation_sha256": validation.check(on_check) if validation is not None else "none",
+        "data_sha256": train.check(reporter),
+        "validation_sha256": validation.check(reporter) if validation is not None else "none",
         "augment": str(options.augment),
         "input_size": str(options.input_size),
         "prior_scales": str(options.prior_scales),

@@ -1,25 +1,25 @@
-"""Where a training is, on a terminal or in a log."""
+"""Where a training is, told to a person."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from yolact_runtime.terminal import Terminal
+from yolact_runtime.reporter import Reporter
 
 if TYPE_CHECKING:
     from yolact_calibration.training.training import Progress
 
 __all__ = ["ProgressReport", "duration"]
 
-_REDRAW_S, _LINE_EVERY_S = 0.2, 30.0
+_STATUS_EVERY_S = 0.2
 
 
 class ProgressReport:
-    """Receives every step; redraws one line on a terminal, writes a line now and then where there is none."""
+    """Receives every step of a training: accuracies are lines that stay, and the last step is the status."""
 
-    def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
         self._last = 0.0
 
     def __call__(self, progress: Progress) -> None:
@@ -27,12 +27,11 @@ class ProgressReport:
         now = time.monotonic()
         if progress.accuracy is not None:
             found = "  ".join(f"{name} {value:.3f}" for name, value in progress.accuracy.items())
-            self._terminal.say(f"  step {progress.step}: {found}")
-        elif now - self._last >= (_REDRAW_S if self._terminal.interactive else _LINE_EVERY_S):
+            self._reporter.say(f"  step {progress.step}: {found}")
+        elif now - self._last >= _STATUS_EVERY_S:
             self._last = now
             terms = "  ".join(f"{name.removeprefix('distill_')} {value:.3f}" for name, value in progress.terms.items())
-            show = self._terminal.status if self._terminal.interactive else self._terminal.say
-            show(
+            self._reporter.status(
                 f"  step {progress.step}/{progress.num_steps}  loss {sum(progress.terms.values()):.3f}  ({terms})  "
                 f"{duration(progress.seconds_left)} left"
             )

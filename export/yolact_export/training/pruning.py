@@ -22,23 +22,24 @@ from yolact_calibration.pruning.onnxruntime_timer import OnnxRuntimeTimer
 from yolact_calibration.pruning.prune import Pruned, PruneOptions, PruneReport, prune
 from yolact_calibration.report.training_curve import draw_curve
 from yolact_calibration.training.recovery import Recovery
-from yolact_calibration.training.training import Progress, Training, TrainingOptions
+from yolact_calibration.training.training import Training, TrainingOptions
 from yolact_calibration.training.training_state import Curve
 from yolact_export.checkpoint.checkpoint import LoadedCheckpoint
+from yolact_export.checkpoint.findings import Assumption
 from yolact_export.checkpoint.note import ASSUMED, CheckpointNote, write_checkpoint
 from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model, find_instances, measure_model_agreement
+from yolact_export.training.progress_report import ProgressReport
 from yolact_export.training.pruned_latency import measure_network, report_lines
 from yolact_plugins import __version__
 from yolact_plugins.files import write_atomically
 from yolact_plugins.staging import require_writable
 from yolact_runtime.cpu.priors import make_priors
 from yolact_runtime.option_numbers import MAX_COUNT, MAX_THREADS, MAX_WORKERS, keep_between
-from yolact_runtime.terminal import Terminal
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["PruneRequest", "PrunedCheckpoint", "prune_checkpoint"]
 
-Say = Callable[[str], None]
 # Of pruning, when the measured network is slower than its layers promised; each round aims a little lower.
 _MAX_ROUNDS, _MARGIN = 4, 0.98
 Scores = Mapping[str, float | None]
@@ -136,16 +137,14 @@ class PrunedCheckpoint:
 def prune_checkpoint(
     loaded: LoadedCheckpoint,
     request: PruneRequest,
-    terminal: Terminal,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    reporter: Reporter = SILENT,
 ) -> PrunedCheckpoint:
     """Prune, measure, recover, measure, write. An unfinished recovery of the same output is continued.
 
     Args:
         loaded: The dense model; its parameters stop requiring gradients.
         request: What to do.
-        terminal: Receives a line for each step.
-        on_progress: Receives every step of the recovery.
+        reporter: Is told what is done, and how far it is.
 
     Raises:
         PruningError: The latency cannot be reached, or nothing can be removed.
@@ -153,38 +152,37 @@ def prune_checkpoint(
         TrainingError: The state on disk is of another recovery, or the loss is not finite any more.
         OSError: The output cannot be written, which is found before anything is measured.
     """
-    say = terminal.say
     require_writable(request.output, request.record_path)
-    labelled_sha256 = _check_labelled(request, terminal)
+    labelled_sha256 = _check_labelled(request, reporter)
     judge, images = _judge(loaded, request)
-    pruned = _prune(loaded, request, images, terminal)
+    pruned = _prune(loaded, request, images, reporter)
     report = pruned.report
     for line in report_lines(report):
-        say(f"  {line}")
+        reporter.say(f"  {line}")
     scores = {"dense": judge(loaded.model), "pruned": judge(pruned.model)}
-    say(f"  {_shown(scores['dense'])} dense, {_shown(scores['pruned'])} pruned")
+    reporter.say(f"  {_shown(scores['dense'])} dense, {_shown(scores['pruned'])} pruned")
     curve = None
     if request.recovery is not None:
-        curve = _recover(loaded, pruned.model, images, request, judge, labelled_sha256, say, on_progress)
+        curve = _recover(loaded, pruned.model, images, request, judge, labelled_sha256, reporter)
         scores["recovered"] = judge(pruned.model)
-        say(f"  {_shown(scores['recovered'])} recovered")
+        reporter.say(f"  {_shown(scores['recovered'])} recovered")
     return _finish(loaded, pruned.model, report, scores, curve, request)
 
 
-def _check_labelled(request: PruneRequest, terminal: Terminal) -> str:
+def _check_labelled(request: PruneRequest, reporter: Reporter) -> str:
     """Decode all labelled images before anything is measured; the digest of those to recover on, or nothing.
 
     Raises:
         DatasetError: Some cannot be used, or have no outlines to learn from.
     """
     if request.evaluation is not None:
-        request.evaluation.check(terminal.progress)
+        request.evaluation.check(reporter)
     if request.labelled is None or request.recovery is None:
         return ""
     annotations = request.labelled.annotations
     if annotations.has_boxes_only:
         raise DatasetError(f"{annotations.source}: the labels have boxes only; a recovery learns from outlines")
-    return request.labelled.check(terminal.progress)
+    return request.labelled.check(reporter)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +221,7 @@ def _shown(scores: Scores) -> str:
     return ", ".join(f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in scores.items())
 
 
-def _prune(loaded: LoadedCheckpoint, request: PruneRequest, images: UnlabelledImages, terminal: Terminal) -> Pruned:
+def _prune(loaded: LoadedCheckpoint, request: PruneRequest, images: UnlabelledImages, reporter: Reporter) -> Pruned:
     """Prune until the whole network, exported and measured, takes no more than what was asked for.
 
     Layers are measured one by one; what a network does besides its convolutions is only known when it runs.
@@ -232,15 +230,12 @@ def _prune(loaded: LoadedCheckpoint, request: PruneRequest, images: UnlabelledIm
     loaded.model.to(request.device)
     tensors = [tensor.to(request.device) for tensor in images.tensors(spec, request.num_importance_images)]
     timer = CachedTimer(OnnxRuntimeTimer(request.num_threads), request.latency_path)
-    terminal.say(f"measuring layers on {timer.backend}")
+    reporter.say(f"measuring layers on {timer.backend}")
     options, wanted = request.options, 1 - request.options.removed_latency
-
-    def progress(what: str, done: int, total: int) -> None:
-        terminal.status(f"  {what} {done}/{total}")
 
     for _ in range(_MAX_ROUNDS):
         pruned = prune(
-            loaded.model, tensors, _priors(loaded).to(request.device), options, timer=timer, progress=progress
+            loaded.model, tensors, _priors(loaded).to(request.device), options, timer=timer, reporter=reporter
         )
         report = measure_network(loaded, pruned.model, pruned.report, request.network_path, request.num_threads)
         assert report.measured_ms is not None
@@ -248,10 +243,10 @@ def _prune(loaded: LoadedCheckpoint, request: PruneRequest, images: UnlabelledIm
         pruned = dataclasses.replace(pruned, report=report)
         if ratio <= wanted:
             return pruned
-        terminal.say(f"  the network takes {ratio:.1%} of the dense one's time, {wanted:.0%} is wanted: pruning more")
+        reporter.say(f"  the network takes {ratio:.1%} of the dense one's time, {wanted:.0%} is wanted: pruning more")
         convolutions = options.convolution_ratio * wanted / ratio * _MARGIN
         options = dataclasses.replace(options, rest_share=(wanted - convolutions) / (1 - convolutions))
-    terminal.warn(f"the pruned network takes {ratio:.1%} of the dense one's time, {wanted:.0%} was wanted")
+    reporter.warn(f"the pruned network takes {ratio:.1%} of the dense one's time, {wanted:.0%} was wanted")
     return pruned
 
 
@@ -267,8 +262,7 @@ def _recover(
     request: PruneRequest,
     judge: _Judge,
     labelled_sha256: str,
-    say: Say,
-    on_progress: Callable[[Progress], None],
+    reporter: Reporter,
 ) -> Curve:
     options = request.recovery
     assert options is not None
@@ -294,8 +288,8 @@ def _recover(
     if request.restart:
         request.state_path.unlink(missing_ok=True)
     if done := training.resume():
-        say(f"  continuing the recovery after step {done}, from {request.state_path}")
-    curve = training.run(on_progress)
+        reporter.say(f"  continuing the recovery after step {done}, from {request.state_path}")
+    curve = training.run(ProgressReport(reporter))
     model.eval()
     return curve
 
@@ -321,7 +315,7 @@ def _finish(
         "yolact-deploy": __version__,
         **{name: importlib.metadata.version(name) for name in ("torch", "torch-pruning")},
     }
-    if assumptions := [finding for finding in loaded.findings if finding.startswith("ASSUMED")]:
+    if assumptions := [finding for finding in loaded.findings if isinstance(finding, Assumption)]:
         provenance[ASSUMED] = assumptions[0]
     write_checkpoint(request.output, model.state_dict(), CheckpointNote(loaded.config, loaded.class_names, provenance))
     record = {

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoint
+from yolact_export.checkpoint.findings import Assumption
 from yolact_export.checkpoint.imagenet import load_imagenet
 from yolact_export.errors import CheckpointError, ConfigError
 from yolact_export.model.config import CONFIGS, LEAST_SIDE_PX, EfficientNetLite0Config, YolactConfig
@@ -123,8 +124,10 @@ def _fresh(base: YolactConfig, options: StartOptions) -> Start:
     identity = f"{config.name}, seed {options.seed}"
     if weights is None:
         findings.append(
-            "ASSUMED: the backbone starts from random weights too, which needs many images and a long training. Give "
-            "ImageNet weights with --backbone-weights, or start from a checkpoint"
+            Assumption(
+                "ASSUMED: the backbone starts from random weights too, which needs many images and a long training. "
+                "Give ImageNet weights with --backbone-weights, or start from a checkpoint"
+            )
         )
     else:
         sha256 = load_imagenet(model.backbone, weights)
@@ -146,7 +149,7 @@ def _from_checkpoint(path: Path, options: StartOptions) -> Start:
         raise ConfigError(f"--backbone-weights is for fresh models; {path} brings its own backbone")
     loaded = load_checkpoint(path, options.checkpoint)
     model = loaded.model
-    findings = [f"weights of {path}", *(f"  {finding}" for finding in loaded.findings)]
+    findings = [f"weights of {path}", *(type(finding)(f"  {finding}") for finding in loaded.findings)]
     if tuple(options.class_names) != loaded.class_names:
         _replace_classes(model, len(options.class_names))
         findings.append(

@@ -75,7 +75,7 @@ class DevicePath:
         self._buffers: list[DeviceBuffer] = []
         self._constants: dict[str, DeviceArray] = {}
         self._lent_buffers = LentBuffers()
-        self._say = _SayOnce(backend.name)
+        self._log_once = _LogOnce(backend.name)
         device = backend.device
         try:
             device.make_current()
@@ -276,7 +276,7 @@ class DevicePath:
             return self._add_slot()
 
     def _add_slot(self) -> FrameSlot:
-        slot = FrameSlot(self._backend, self.model, self._kernels, self._constants, self._say)
+        slot = FrameSlot(self._backend, self.model, self._kernels, self._constants, self._log_once)
         self._slots.append(slot)
         return slot
 
@@ -298,7 +298,7 @@ class DevicePath:
         return predicted[np.arange(count), class_id]
 
 
-class _SayOnce:
+class _LogOnce:
     """What is true of all slots is logged by the first one; holds nothing of the path."""
 
     def __init__(self, name: str) -> None:

@@ -25,11 +25,11 @@ class FrameGraphs:
     Args:
         context: Of the network that is part of the work; says whether it can be captured. Not owned.
         stream: Where everything is enqueued. Not owned.
-        say: Takes what is true of all frames in flight, in a sentence for the log.
+        log: Takes what is true of all frames in flight, in a sentence for the log.
     """
 
-    def __init__(self, context: DeviceContext, stream: Stream, say: Callable[[str], None]) -> None:
-        self._context, self._stream, self._say = context, stream, say
+    def __init__(self, context: DeviceContext, stream: Stream, log: Callable[[str], None]) -> None:
+        self._context, self._stream, self._log = context, stream, log
         self._graphs: dict[str, Graph] = {}
         self._was_run = False
         self._is_possible = True
@@ -71,7 +71,7 @@ class FrameGraphs:
     def _capture(self, name: str, enqueue: Callable[[Stream], None]) -> None:
         if not self._context.is_capturable(self._stream):
             self._is_possible = False
-            self._say("this network cannot be captured into a CUDA graph; its kernels are launched one by one")
+            self._log("this network cannot be captured into a CUDA graph; its kernels are launched one by one")
             return
         try:
             self._graphs[name] = Graph(self._stream, enqueue)

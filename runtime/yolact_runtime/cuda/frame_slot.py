@@ -49,7 +49,7 @@ class FrameSlot:
         model: Of the frames.
         kernels: Loaded on the backend's device.
         constants: Of the model, there; see :class:`yolact_runtime.cuda.frame_launches.FrameLaunches`.
-        say: Takes what is true of all slots, in a sentence for the log.
+        log: Takes what is true of all slots, in a sentence for the log.
 
     Raises:
         CudaOutOfMemoryError: The GPU is full.
@@ -69,7 +69,7 @@ class FrameSlot:
         model: FrameModel,
         kernels: DeviceKernels,
         constants: Mapping[str, DeviceArray],
-        say: Callable[[str], None] = _log.info,
+        log: Callable[[str], None] = _log.info,
     ) -> None:
         self._model, self._kernels, self._constants = model, kernels, constants
         self.input_name = model.input_name
@@ -91,7 +91,7 @@ class FrameSlot:
             made.append(self._context.close)
             for tensor in model.tensors.values():
                 self._context.bind(tensor.name, self.memory.arrays[tensor.name].pointer)
-            self._graphs = FrameGraphs(self._context, self.stream, say)
+            self._graphs = FrameGraphs(self._context, self.stream, log)
         except BaseException:
             close_after_failure(*reversed(made))
             raise

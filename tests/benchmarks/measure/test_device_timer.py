@@ -243,7 +243,7 @@ def test_peers_of_an_engine_run_its_network(bundle: Path) -> None:
         peers = [Peer("again", ours_again), Peer("other", missing)]
         network = open_bundle(bundle, "fp32")
         plan = Plan(duration_s=0.01, warm_up_s=0)
-        found = measure_peers({"fp16": model}, network, peers, frames, 3, PICTURES, plan, watch, lambda _: None)
+        found = measure_peers({"fp16": model}, network, peers, frames, 3, PICTURES, plan, watch)
     assert [(row["name"], row["over"], row["found"]) for row in found["rows"]] == [("again", "fp16", 2)]
     assert found["missing"] == [{"name": "other", "why": "not here"}]
 

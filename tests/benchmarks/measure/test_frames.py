@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from support.recorder import Recorder
 from yolact_benchmarks.measure.frames import camera_frames, drawn_frames, read_frames
 from yolact_runtime.errors import MediaError
 from yolact_runtime.media.image_reader import ImageReader
@@ -81,9 +82,9 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     for i in range(40):
         write_image(tmp_path / f"{i:02d}.png", np.full((4, 6, 3), i, np.uint8))
     (tmp_path / "notes.txt").write_text("no picture")
-    said: list[str] = []
-    read_frames([str(tmp_path)], ImageReader(), said.append)
-    assert said == [
+    told = Recorder()
+    read_frames([str(tmp_path)], ImageReader(), told)
+    assert told.lines == [
         "1 file is left out: 1 that is neither image nor video (notes.txt)",
         "the first 32 of 40 pictures are used",
     ]

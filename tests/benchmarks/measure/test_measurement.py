@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from support.recorder import Recorder
 from yolact_benchmarks.machine.machine_state import MachineWatch
 from yolact_benchmarks.machine.power import IntegratingMeter, Meters
 from yolact_benchmarks.measure.frames import FrameSet
@@ -48,9 +49,9 @@ class FakeTimer:
 
 def run(machine: Machine, plan: Plan, tmp_path: Path, meters: Meters = NO_METERS, **timers: FakeTimer) -> Any:
     cases = [Case(name, name, timer, FRAMES) for name, timer in timers.items()]
-    lines: list[str] = []
-    series = measure(cases, plan, MachineWatch(root=tmp_path), meters, lines.append, machine.clock)
-    return series, lines
+    told = Recorder()
+    series = measure(cases, plan, MachineWatch(root=tmp_path), meters, told, machine.clock)
+    return series, told.of("status")
 
 
 def test_the_warm_up_and_the_duration_are_times(tmp_path: Path) -> None:

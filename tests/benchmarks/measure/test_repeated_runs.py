@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 
 from support.bench_records import steady_ms
+from support.recorder import Recorder
 from yolact_benchmarks.machine.machine_state import MachineSample
-from yolact_benchmarks.measure.fresh_process import Kind, Report
 from yolact_benchmarks.measure.measurement import Plan, Series
 from yolact_benchmarks.measure.process_run import ProcessRun, join_runs
 from yolact_benchmarks.measure.repeated_runs import run_processes, share_of_process
 from yolact_benchmarks.measure.request import BenchRequest
 from yolact_benchmarks.measure.stages import NETWORK, FrameTimes
+from yolact_benchmarks.measure.time_needed import WholeRun
+from yolact_runtime.reporter import SILENT, Reporter
 
 
 def request(num_processes: int, plan: Plan | None = None) -> BenchRequest:
@@ -37,21 +39,19 @@ class Processes:
         self.asked: list[BenchRequest] = []
         self.now = 0.0
 
-    def call(self, one: BenchRequest, report: Report) -> ProcessRun:
-        report("say", f"opened {len(self.asked)}")
+    def call(self, one: BenchRequest, whole: WholeRun | None, reporter: Reporter) -> ProcessRun:
+        reporter.say(f"opened {len(self.asked)}")
         self.now += 2
-        report("opened", "6 1")
-        report("status", "measuring")
+        if whole is not None:
+            reporter.say(whole.line(6, 1, self.now))
+        reporter.warn("16 bits?")
+        reporter.status("measuring")
         self.asked.append(one)
         self.now += self.seconds - 2
         return a_run(self.now, steady_ms(len(self.asked), self.medians[(len(self.asked) - 1) % len(self.medians)], 30))
 
     def clock(self) -> float:
         return self.now
-
-
-def silent(kind: Kind, text: str) -> None:
-    del kind, text
 
 
 def test_processes_share_the_time() -> None:
@@ -62,53 +62,54 @@ def test_processes_share_the_time() -> None:
 
 
 def test_the_first_process_speaks_for_all() -> None:
-    processes, told = Processes(20.0), list[tuple[str, str]]()
-    runs = run_processes(request(3), lambda *words: told.append(words), processes.call, processes.clock)
+    processes, told = Processes(20.0), Recorder()
+    runs = run_processes(request(3), told, processes.call, processes.clock)
     assert len(runs) == 3
     assert [one.plan.duration_s for one in processes.asked] == [pytest.approx(10 / 3)] * 3
-    assert [text for kind, text in told if kind == "say"] == [
+    assert told.warnings == ["16 bits?"]
+    assert told.lines == [
         "3 fresh processes, one after the other; in each:",
         "opened 0",
         # 3 x (2 s to open + 6 x 1 s of warm-up), 6 x (10 + 3) s of frames, 3 cold starts.
         "about 105 s in all, with 3 processes, streaming and cold starts",
     ]
-    assert [text for kind, text in told if kind == "status"] == [f"process {i} of 3: measuring" for i in (1, 2, 3)]
+    assert told.of("status") == [f"process {i} of 3: measuring" for i in (1, 2, 3)]
 
 
 def test_a_first_process_that_takes_longer_than_planned_says_how_long_the_others_take() -> None:
-    told: list[str] = []
+    told = Recorder()
     slow = Processes(20.0, seconds=50.0)
-    run_processes(request(3), lambda _, text: told.append(text), slow.call, slow.clock)
-    assert "the first process took 50 s: about 100 s more for the others" in told
-    told.clear()
+    run_processes(request(3), told, slow.call, slow.clock)
+    assert "the first process took 50 s: about 100 s more for the others" in told.lines
+    told.told.clear()
     quick = Processes(20.0)
-    run_processes(request(3), lambda _, text: told.append(text), quick.call, quick.clock)
-    assert not any("more for the others" in line for line in told)
+    run_processes(request(3), told, quick.call, quick.clock)
+    assert not any("more for the others" in line for line in told.lines)
 
 
 def test_one_process_says_how_long_it_takes_too() -> None:
-    told: list[str] = []
+    told = Recorder()
     alone = Processes(20.0)
-    run_processes(request(1), lambda _, text: told.append(text), alone.call, alone.clock)
-    assert told[1] == "about 89 s in all, with streaming and cold starts"
+    run_processes(request(1), told, alone.call, alone.clock)
+    assert told.lines[1] == "about 89 s in all, with streaming and cold starts"
 
 
 def test_one_process_is_asked_for_everything() -> None:
     processes = Processes(20.0)
-    (run,) = run_processes(request(1), silent, processes.call)
+    (run,) = run_processes(request(1), SILENT, processes.call)
     assert processes.asked == [request(1)]
     assert join_runs([run]) is run
 
 
 def test_it_goes_on_until_the_median_is_known_or_the_time_is_over() -> None:
     alike = Processes(20.0, 20.1)
-    assert len(run_processes(request(3, Plan(120.0, 0.02)), silent, alike.call, alike.clock)) == 3
+    assert len(run_processes(request(3, Plan(120.0, 0.02)), SILENT, alike.call, alike.clock)) == 3
     # The first three differ by 10 %, and the more there are the better the median is known.
     settling = Processes(20.0, 22.0, 21.0)
-    settled = len(run_processes(request(3, Plan(1e6, 0.02)), silent, settling.call, settling.clock))
+    settled = len(run_processes(request(3, Plan(1e6, 0.02)), SILENT, settling.call, settling.clock))
     assert 5 <= settled <= 60
     never = Processes(20.0, 22.0, 21.0)
-    assert len(run_processes(request(3, Plan(60.0, 0.001)), silent, never.call, never.clock)) == 6
+    assert len(run_processes(request(3, Plan(60.0, 0.001)), SILENT, never.call, never.clock)) == 6
 
 
 def test_runs_are_joined_one_after_the_other() -> None:

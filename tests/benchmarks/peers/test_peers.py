@@ -70,9 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(folder: Path, peers: list[Peer], count: int | None) -> dict[str, Any]:
     with HostModel(open_bundle(folder), "onnxruntime-cpu", OPTIONS) as model:
         watch = MachineWatch()
-        return measure_peers(
-            {"fp32": model}, model.bundle, peers, FRAMES, count, OPTIONS, QUICK, watch, lambda line: None
-        )
+        return measure_peers({"fp32": model}, model.bundle, peers, FRAMES, count, OPTIONS, QUICK, watch)
 
 
 @pytest.mark.parametrize(("count", "found"), [(None, 2), (10, 10)])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support.recorder import Recorder
 from support.training_data import square, write_set
 from yolact_calibration.data import image_check
 from yolact_calibration.data.annotated_images import AnnotatedImages
@@ -51,15 +52,10 @@ def test_every_image_is_decoded_once_and_progress_is_shown(tmp_path: Path, monke
 
     one = ImageReader.read
     monkeypatch.setattr(ImageReader, "read", read)
-    told: list[Any] = []
-
-    def progress(items: Iterable[Any], label: str, total: int) -> Iterable[Any]:
-        told.append((label, total))
-        return items
-
-    digest = data.check(progress)
+    told = Recorder()
+    digest = data.check(told)
     assert sorted(seen) == sorted(f"{number}.png" for number in range(40))
-    assert told == [("checked", 40)]
+    assert told.of("progress") == [f"checked {number}/40" for number in range(1, 41)]
     assert threading.main_thread().name not in threads
     assert digest == data.check()
 
@@ -71,12 +67,13 @@ def test_whoever_stops_looking_stops_the_reading(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(ImageReader, "read", lambda self, path: seen.append(path) or read(self, path))
     monkeypatch.setattr(image_check.os, "cpu_count", lambda: 2)
 
-    def progress(items: Iterable[Any], label: str, total: int) -> Iterable[Any]:
-        for number, item in enumerate(items):
-            if number == 3:
-                raise KeyboardInterrupt
-            yield item
+    class Impatient(Recorder):
+        def progress(self, items: Iterable[Any], label: str, total: int | None = None) -> Generator[Any, None, None]:
+            for number, item in enumerate(items):
+                if number == 3:
+                    raise KeyboardInterrupt
+                yield item
 
     with pytest.raises(KeyboardInterrupt):
-        data.check(progress)
+        data.check(Impatient())
     assert len(seen) < 20

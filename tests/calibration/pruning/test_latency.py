@@ -3,6 +3,7 @@ import json
 import pytest
 
 from support.pruning import SMALL, MacTimer, random_image, random_model
+from support.recorder import Recorder
 from yolact_calibration.errors import PruningError
 from yolact_calibration.pruning.channel_groups import find_channel_groups
 from yolact_calibration.pruning.latency import CachedTimer, measure_latency
@@ -45,10 +46,13 @@ def test_widths_of_both_sides_count(calls, groups):
 
 def test_equal_shapes_are_measured_once(calls, groups):
     timer = MacTimer()
-    seen = []
-    table = measure_latency(calls, groups, timer, lambda done, total: seen.append((done, total)))
-    assert timer.num_measured == len(table.ms) == seen[-1][0] == seen[-1][1]
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    told = Recorder()
+    table = measure_latency(calls, groups, timer, told)
+    assert timer.num_measured == len(table.ms)
+    done, totals = zip(*(text.removeprefix("  latency ").split("/") for text in told.of("status")), strict=True)
+    assert set(totals) == {str(len(table.ms))}
+    assert [int(count) for count in done] == sorted(int(count) for count in done)
+    assert done[-1] == totals[-1]
 
 
 def test_widths_that_were_not_measured_are_named(calls, groups):

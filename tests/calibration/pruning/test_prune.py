@@ -13,6 +13,7 @@ from support.pruning import (
     random_image,
     random_model,
 )
+from support.recorder import Recorder
 from yolact_calibration.errors import PruningError
 from yolact_calibration.pruning.channel_groups import WidthGrid, find_channel_groups
 from yolact_calibration.pruning.prune import PruneOptions, prune
@@ -94,11 +95,11 @@ def test_the_report_is_json_and_takes_the_measured_times():
 
 
 def test_progress_is_told():
-    seen = []
-    prune_small(progress=lambda *state: seen.append(state))
-    assert seen[0] == ("importance", 1, 1)
-    assert seen[-1][0] == "latency"
-    assert seen[-1][1] == seen[-1][2]
+    told = Recorder()
+    prune_small(reporter=told)
+    assert told.told[0] == ("progress", "  importance 1/1")
+    done, total = told.of("status")[-1].removeprefix("  latency ").split("/")
+    assert done == total
 
 
 def test_batch_norm_gains_prune_the_backbone():

@@ -145,15 +145,19 @@ _CALIBRATE = """
 import sys, time
 from pathlib import Path
 from support.activations import SPEC, TENSORS, small_network
+from support.recorder import Recorder
 from yolact_calibration.quantisation.calibration_cache import calibrate
 from yolact_calibration.quantisation.calibration_images import find_calibration_images
 
-def on_image(done, total):
-    print(done, flush=True)
-    time.sleep(0.05)
+class Slow(Recorder):
+    def progress(self, items, label, total):
+        for done, item in enumerate(items, 1):
+            yield item
+            print(done, flush=True)
+            time.sleep(0.05)
 
 images = find_calibration_images([sys.argv[1]])
-calibrate(small_network(), TENSORS, images, SPEC, cache=Path(sys.argv[2]), on_image=on_image,
+calibrate(small_network(), TENSORS, images, SPEC, cache=Path(sys.argv[2]), reporter=Slow(),
           save_every_s=float(sys.argv[3]))
 """
 

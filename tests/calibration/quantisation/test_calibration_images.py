@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from support.activations import make_frames, write_frames
+from support.recorder import Recorder
 from yolact_calibration.errors import DatasetError
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
 from yolact_runtime.media.images import write_image
@@ -167,9 +168,9 @@ def test_images_held_back_do_not_depend_on_names(tmp_path: Path) -> None:
 
 
 def test_progress_counts_files(tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    find_calibration_images([str(write_frames(tmp_path, 9))], on_file=lambda done, total: calls.append((done, total)))
-    assert calls == [(done, 9) for done in range(1, 10)]
+    told = Recorder()
+    find_calibration_images([str(write_frames(tmp_path, 9))], reporter=told)
+    assert told.told == [("progress", f"looked at {done}/9") for done in range(1, 10)]
 
 
 def test_the_bit_depth_of_calibration_images(tmp_path: Path) -> None:

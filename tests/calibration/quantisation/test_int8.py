@@ -9,6 +9,7 @@ import pytest
 
 from support.precision_trials import MANIFEST, histograms, multiply_weight, trial_on
 from support.quantised import float_network
+from support.recorder import Recorder
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_calibration.evaluation.judge import Judge, Judgement, Predictions
@@ -35,7 +36,7 @@ def make(
     """On one frame and one thread; nothing is looked at alone unless a small trial is given."""
     model = model or float_network()
     trial = trial_on(1)
-    more = {name: options.pop(name) for name in ("say", "on_trial", "finish") if name in options}
+    more = {name: options.pop(name) for name in ("reporter", "finish") if name in options}
     small = options.pop("small", None)
     return make_int8(
         model,
@@ -162,13 +163,13 @@ def test_the_sensitive_part_goes_back_first(monkeypatch: pytest.MonkeyPatch) -> 
         "measure_sensitivity",
         lambda *a: tuple(s for s in original(*a[:-2], [g for g in GROUPS if g not in {"res4", "stem"}], a[-1])),
     )
-    seen: list[tuple[str, int, int]] = []
-    found = make(max_drop=1e-6, small=trial_on(1), on_trial=lambda *a: seen.append(a))
+    told = Recorder()
+    found = make(max_drop=1e-6, small=trial_on(1), reporter=told)
     assert [item.group for item in found.sensitivity] == ["stem", "res4"]
     ratio = {item.group: item.total_loss / found.cost[item.group].saved for item in found.sensitivity}
     assert found.search.steps[1].action == f"{max(ratio, key=lambda group: ratio[group])} back to float"
-    assert ("sensitivity", 4, 4) in seen
-    assert ("plan", 1, 1) in seen
+    assert ("status", "sensitivity 4/4") in told.told
+    assert ("progress", "plan 1/1") in told.told
 
 
 def test_everything_needs_no_look_at_the_parts() -> None:

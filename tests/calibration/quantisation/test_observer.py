@@ -15,6 +15,7 @@ import pytest
 from onnx import helper
 
 from support.activations import SPEC, TENSORS, make_frames, small_network
+from support.recorder import Recorder
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.quantisation import segmented_network
 from yolact_calibration.quantisation.histogram import Histogram
@@ -85,9 +86,9 @@ def test_models_come_as_they_are(tmp_path: Path) -> None:
 
 
 def test_progress_counts_every_image() -> None:
-    calls: list[tuple[int, int]] = []
-    observe(small_network(), ["late"], FRAMES, SPEC, on_image=lambda done, total: calls.append((done, total)))
-    assert calls == [(done, 5) for done in range(1, 6)]
+    told = Recorder()
+    observe(small_network(), ["late"], FRAMES, SPEC, reporter=told)
+    assert told.told == [("progress", f"calibration {done}/5") for done in range(1, 6)]
 
 
 class Broken:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.properties import examples
+from support.recorder import Recorder
 from support.scenes import make_instances
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.evaluation.agreement import measure_agreement
@@ -278,11 +279,11 @@ def test_undone_steps_are_marked() -> None:
 
 
 def test_every_plan_is_said_with_its_loss_and_the_limit() -> None:
-    lines: list[str] = []
-    result = search(added({"stem": 5.0}), loss={"stem": 1.0}, say=lines.append)
-    assert len(lines) == len(result.steps)
-    assert lines[0].endswith("5.00 points lost, 1 allowed (too much)")
-    assert lines[1] == "stem back to float: 0.00 points lost, 1 allowed (holds)"
+    told = Recorder()
+    result = search(added({"stem": 5.0}), loss={"stem": 1.0}, reporter=told)
+    assert len(told.lines) == len(told.told) == len(result.steps)
+    assert told.lines[0].endswith("5.00 points lost, 1 allowed (too much)")
+    assert told.lines[1] == "  stem back to float: 0.00 points lost, 1 allowed (holds)"
 
 
 def test_the_document_is_json_step_by_step() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from support.precision_trials import MANIFEST, histograms, histograms_of, make_frames, multiply_weight, trial_on
 from support.quantised import float_network
+from support.recorder import Recorder
 from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.qdq_placement import Dialect, place
 from yolact_calibration.quantisation.ranges import Grid, Range, RangeMethod, choose_range
@@ -81,12 +82,10 @@ def test_the_total_orders_the_groups(plain: dict[str, GroupSensitivity]) -> None
 
 
 def test_progress_counts_every_trial() -> None:
-    seen: list[tuple[int, int]] = []
+    told = Recorder()
     model, trial = float_network(), trial_on(1)
-    measure_sensitivity(
-        model, ranges(), Dialect.CPU, trial, trial.find(model), MANIFEST.class_names, OTHERS, lambda *a: seen.append(a)
-    )
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    measure_sensitivity(model, ranges(), Dialect.CPU, trial, trial.find(model), MANIFEST.class_names, OTHERS, told)
+    assert told.told == [("status", f"sensitivity {done}/4") for done in range(1, 5)]
 
 
 def test_images_without_anything_give_undefined_points_and_no_loss() -> None:

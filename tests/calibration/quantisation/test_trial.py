@@ -10,6 +10,7 @@ import pytest
 
 from support.precision_trials import MANIFEST, make_frames, trial_on
 from support.quantised import float_network, image_of, observed_ranges, run
+from support.recorder import Recorder
 from support.scenes import Thing, mask_iou_model, network_model, raw_outputs, small_manifest
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.quantisation.network_graph import NetworkGraph
@@ -55,9 +56,9 @@ def test_low_scores_are_kept_because_average_precision_counts_them() -> None:
 
 
 def test_progress_is_told_image_by_image() -> None:
-    seen: list[tuple[int, int]] = []
-    Trial(SCENE, [("a", BRIGHT), ("b", DARK)]).find(scene_network(), on_image=lambda *args: seen.append(args))
-    assert seen == [(1, 2), (2, 2)]
+    told = Recorder()
+    Trial(SCENE, [("a", BRIGHT), ("b", DARK)]).find(scene_network(), reporter=told, label="fp16")
+    assert told.told == [("progress", "fp16 1/2"), ("progress", "fp16 2/2")]
 
 
 def test_no_frame_finds_nothing() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from support.engine_graphs import CONVOLUTIONS, small_model, write_engine_bundle
 from support.precompiled import with_kernels
+from support.recorder import Recorder
 from support.staged import TOKEN
 from yolact_export import bundle_writer
 from yolact_export.bundle_writer import carry_over, check_destination
@@ -26,7 +27,6 @@ from yolact_export.engine.build import BuiltEngine
 from yolact_export.engine.bundle import build_engines, engine_precisions
 from yolact_export.engine.options import EngineOptions
 from yolact_export.engine.process import build_in_process
-from yolact_export.engine.progress import BuildProgress
 from yolact_export.errors import EngineBuildError, UsageError
 from yolact_plugins.compile import manifest_entry
 from yolact_plugins.compile.manifest_entry import KERNELS_ARTEFACT
@@ -55,8 +55,8 @@ def names(folder: Path) -> list[str]:
 def test_every_precision_gets_its_engine(tmp_path: Path) -> None:
     bundle = write_engine_bundle(tmp_path / "b", ("fp32", "fp16", "int8", "int8-cpu"))
     before = names(bundle)
-    said: list[str] = []
-    written = build_engines(bundle, None, RTX, say=said.append)
+    told = Recorder()
+    written = build_engines(bundle, None, RTX, reporter=told)
     assert names(bundle) == sorted([*before, *(f"model.{p}.rtx.plan" for p in ("fp16", "fp32", "int8"))])
     assert [engine.arithmetic() for engine in written] == [{"Float": 3}, {"Half": 3}, {"Int8": 3}]
     assert {engine.num_convolutions for engine in written} == {len(CONVOLUTIONS)}
@@ -69,8 +69,8 @@ def test_every_precision_gets_its_engine(tmp_path: Path) -> None:
         assert found.artefact.dtypes is not None
         assert len(read_engine(found)) == found.artefact.size_bytes
         assert not engine.built.plan
-    assert "model.int8.rtx.plan: " in said[-1]
-    assert said[-1].endswith("convolutions: 3 Int8")
+    assert "model.int8.rtx.plan: " in told.lines[-1]
+    assert told.lines[-1].endswith("convolutions: 3 Int8")
     # It is still a bundle for ONNX Runtime, and may be replaced by an export.
     assert open_bundle(bundle).network.path.name == "model.int8-cpu.onnx"
     check_destination(bundle)
@@ -183,9 +183,9 @@ def test_what_a_killed_builder_has_left(tmp_path: Path) -> None:
 
 def test_an_engine_that_cannot_be_tried_here_says_where_it_can(tmp_path: Path) -> None:
     bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
-    said: list[str] = []
-    build_engines(bundle, None, RTX, say=said.append)
-    (line,) = (line for line in said if "not tried" in line)
+    told = Recorder()
+    build_engines(bundle, None, RTX, reporter=told)
+    (line,) = (line for line in told.lines if "not tried" in line)
     assert line.startswith("model.fp32.rtx.plan: not tried, because ")
     assert line.endswith(f". On the robot: yolact-run {bundle} --self-test")
 
@@ -194,7 +194,7 @@ def test_an_engine_that_fails_its_self_test_is_kept_aside(tmp_path: Path, monkey
     bundle = write_engine_bundle(tmp_path / "b", ("fp32", "fp16"))
     tried: list[tuple[str, str, str]] = []
 
-    def fail_the_second(folder: Path, name: str, precision: str, target: str, say: object) -> None:
+    def fail_the_second(folder: Path, name: str, precision: str, target: str, reporter: object) -> None:
         # It is listed when it is tried: it is opened as a robot opens it.
         assert name in read_manifest(folder).artefacts
         tried.append((name, precision, target))
@@ -202,11 +202,11 @@ def test_an_engine_that_fails_its_self_test_is_kept_aside(tmp_path: Path, monkey
             raise SelfTestError("it differs")
 
     monkeypatch.setattr(engine_bundle, "try_engine", fail_the_second)
-    said: list[str] = []
+    told = Recorder()
     with pytest.raises(SelfTestError, match="it differs"):
-        build_engines(bundle, None, RTX, say=said.append)
+        build_engines(bundle, None, RTX, reporter=told)
     assert tried == [("model.fp32.rtx.plan", "fp32", "rtx"), ("model.fp16.rtx.plan", "fp16", "rtx")]
-    assert said[-1] == "model.fp16.rtx.plan is not used; it is kept as model.fp16.rtx.plan.rejected"
+    assert told.lines[-1] == "model.fp16.rtx.plan is not used; it is kept as model.fp16.rtx.plan.rejected"
     assert "model.fp16.rtx.plan" not in names(bundle)
     assert list(read_manifest(bundle).artefacts) == ["model.fp32.onnx", "model.fp16.onnx", "model.fp32.rtx.plan"]
     # It is nobody's file: an export over the bundle removes it.
@@ -231,14 +231,14 @@ def test_an_interrupt_keeps_the_engines_before_it_and_nothing_else(tmp_path: Pat
     bundle = write_engine_bundle(tmp_path / "b", ("fp32", "fp16"))
     attempts = []
 
-    def stop(progress: BuildProgress) -> None:
-        if progress.kind == "attempt":
-            attempts.append(progress)
-        if progress.kind == "start" and len(attempts) == 2:
+    def stop(text: str) -> None:
+        if text == "building":
+            attempts.append(text)
+        elif len(attempts) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engines(bundle, None, RTX, stop)
+        build_engines(bundle, None, RTX, reporter=Recorder(stop))
     assert names(bundle) == [MANIFEST_NAME, "model.fp16.onnx", "model.fp32.onnx", "model.fp32.rtx.plan"]
     assert "model.fp32.rtx.plan" in read_manifest(bundle).artefacts
     assert "model.fp16.rtx.plan" not in read_manifest(bundle).artefacts

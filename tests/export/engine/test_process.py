@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.engine_graphs import small_graph, small_model
+from support.recorder import Recorder
 from support.scenes import small_manifest
 from yolact_export.engine import memory as engine_memory
 from yolact_export.engine import process as engine_process
@@ -21,7 +22,6 @@ from yolact_export.engine.memory import MemoryWatch, available_bytes, default_li
 from yolact_export.engine.messages import read_message, write_message
 from yolact_export.engine.options import EngineOptions
 from yolact_export.engine.process import build_in_process
-from yolact_export.engine.progress import BuildProgress
 from yolact_export.errors import EngineBuildError, EngineMemoryError, UsageError
 
 MANIFEST = small_manifest().to_json()
@@ -48,15 +48,16 @@ def the_child(before: set[int]) -> int:
 
 
 def test_the_engine_is_the_one_that_is_built_here() -> None:
-    events: list[BuildProgress] = []
-    built = build_in_process(small_model("int8"), MANIFEST, RTX, events.append)
+    told = Recorder()
+    built = build_in_process(small_model("int8"), MANIFEST, RTX, reporter=told)
     here = build_engine(small_model("int8"), MANIFEST, RTX)
     assert built.plan == here.plan
     assert built.layers == here.layers
     assert built.facts == here.facts
     assert built.timing_cache is None
-    assert events[0] == BuildProgress("attempt", "building")
-    assert {event.kind for event in events} >= {"attempt", "start", "finish"}
+    assert told.of("status")[:2] == ["building", "Building engine 0/6"]
+    assert told.of("status")[-1] == ""
+    assert not told.lines + told.warnings
 
 
 @pytest.mark.parametrize(
@@ -85,14 +86,14 @@ class StopError(Exception):
 def test_what_progress_raises_cancels_the_build(error: type[BaseException]) -> None:
     started = 0.0
 
-    def stop(progress: BuildProgress) -> None:
+    def stop(text: str) -> None:
         nonlocal started
-        if progress.kind == "start":
+        if text != "building":
             started = time.monotonic()
             raise error
 
     with pytest.raises(error):
-        build_in_process(small_model("fp32"), MANIFEST, RTX, stop)
+        build_in_process(small_model("fp32"), MANIFEST, RTX, reporter=Recorder(stop))
     assert time.monotonic() - started < engine_process._GRACE_S
 
 
@@ -100,29 +101,30 @@ def test_a_child_that_does_not_stop_is_ended(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(engine_process, "_GRACE_S", 0.2)
     before = children()
 
-    def freeze(progress: BuildProgress) -> None:
-        if progress.kind == "start":
+    def freeze(text: str) -> None:
+        if text != "building":
             os.kill(the_child(before), signal.SIGSTOP)
             raise StopError
 
     with pytest.raises(StopError):
-        build_in_process(small_model("fp32"), MANIFEST, RTX, freeze)
+        build_in_process(small_model("fp32"), MANIFEST, RTX, reporter=Recorder(freeze))
 
 
 SCRIPT = """
 import os, sys, signal
 from pathlib import Path
 from support.engine_graphs import small_model
+from support.recorder import Recorder
 from support.scenes import small_manifest
 from yolact_export.engine.options import EngineOptions
 from yolact_export.engine.process import build_in_process
 # A job in a shell's background has it ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-def tell(progress):
-    if progress.kind == "start":
+def tell(text):
+    if text != "building":
         print(*[path.read_text() for path in Path("/proc/self/task").glob("*/children")], flush=True)
         os.kill(os.getpid(), getattr(signal, sys.argv[1]))
-build_in_process(small_model("fp32"), small_manifest().to_json(), EngineOptions("rtx"), tell)
+build_in_process(small_model("fp32"), small_manifest().to_json(), EngineOptions("rtx"), reporter=Recorder(tell))
 """
 
 
@@ -146,26 +148,26 @@ def test_a_parent_that_is_interrupted_or_killed_leaves_no_build_behind(name: str
 def test_a_crash_is_an_error_with_the_end_of_the_log(name: str) -> None:
     before = children()
 
-    def crash(progress: BuildProgress) -> None:
-        if progress.kind == "start":
+    def crash(text: str) -> None:
+        if text != "building":
             os.kill(the_child(before), getattr(signal, name))
 
     words = rf"(?s)crashed: it ended by {name}\. Another --builder-level.*last words:\n.*\n  Fatal Python error: "
     with pytest.raises(EngineBuildError, match=words):
-        build_in_process(small_model("fp32"), MANIFEST, RTX, crash)
+        build_in_process(small_model("fp32"), MANIFEST, RTX, reporter=Recorder(crash))
 
 
 def test_a_killed_build_is_memory_that_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's way of saying so; it tries again with less."""
     before, attempts = children(), []
 
-    def kill(progress: BuildProgress) -> None:
-        if progress.kind == "attempt":
-            attempts.append(progress.phase)
-        if progress.kind == "start" and len(attempts) == 1:
+    def kill(text: str) -> None:
+        if text.startswith("building"):
+            attempts.append(text)
+        elif len(attempts) == 1:
             os.kill(the_child(before), signal.SIGKILL)
 
-    built = build_in_process(small_model("fp32"), MANIFEST, RTX, kill)
+    built = build_in_process(small_model("fp32"), MANIFEST, RTX, reporter=Recorder(kill))
     assert attempts == ["building", "building with 1074 MB workspace, level 3"]
     assert built.facts["workspace_bytes"] == str(1 << 30)
 
@@ -180,14 +182,12 @@ def test_a_build_process_that_does_not_start(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_too_little_memory_is_tried_with_less_and_less_and_then_explained() -> None:
-    attempts: list[str] = []
+    told = Recorder()
     options = EngineOptions("rtx", memory_limit_bytes=20 << 20)
     with pytest.raises(EngineMemoryError) as raised:
-        build_in_process(
-            small_model("fp32"), MANIFEST, options, lambda p: attempts.append(p.phase) if p.kind == "attempt" else None
-        )
+        build_in_process(small_model("fp32"), MANIFEST, options, reporter=told)
     assert raised.value.exit_status == 6
-    assert len(attempts) == 4
+    assert sum(text.startswith("building") for text in told.of("status")) == 4
     text = str(raised.value)
     assert text.startswith("building the engine needs more memory than there is:\n  with default workspace")
     assert text.count("and 21 MB are allowed") == 4
@@ -199,14 +199,14 @@ def test_a_step_with_too_little_workspace_ends_the_ladder(monkeypatch: pytest.Mo
     monkeypatch.setattr(engine_memory, "_FIRST_WORKSPACE", 1)
     before, attempts = children(), []
 
-    def kill_the_first(progress: BuildProgress) -> None:
-        if progress.kind == "attempt":
-            attempts.append(progress.phase)
-        if progress.kind == "start" and len(attempts) == 1:
+    def kill_the_first(text: str) -> None:
+        if text.startswith("building"):
+            attempts.append(text)
+        elif len(attempts) == 1:
             os.kill(the_child(before), signal.SIGKILL)
 
     with pytest.raises(EngineMemoryError, match=r"with 0 MB workspace, level 3: tensorrt_rtx \S+ did not build"):
-        build_in_process(small_model("fp32"), MANIFEST, RTX, kill_the_first)
+        build_in_process(small_model("fp32"), MANIFEST, RTX, reporter=Recorder(kill_the_first))
     assert len(attempts) == 2
 
 

@@ -35,7 +35,7 @@ def largest_of(model: onnx.ModelProto) -> dict[str, float]:
 
 
 def examine(model: onnx.ModelProto, aim: float = AIM) -> Candidate:
-    return examiner(model, aim).examine_in_half(model, largest_of(model), lambda *_: None)
+    return examiner(model, aim).examine_in_half(model, largest_of(model))
 
 
 def test_outputs_that_cost_nothing_are_float16_and_half_the_size() -> None:
@@ -55,7 +55,7 @@ def test_outputs_that_cost_nothing_are_float16_and_half_the_size() -> None:
 def test_they_cost_what_the_same_network_with_float32_outputs_does_but_for_the_last_digit_of_coefficients() -> None:
     model = float_network()
     judge = examiner(model)
-    half = judge.examine_in_half(model, largest_of(model), lambda *_: None)
+    half = judge.examine_in_half(model, largest_of(model))
     single = CandidateJudge(judge.trial, judge.judge, AIM, half_io=False).examine_in_half(
         model, largest_of(model), lambda *_: None
     )
@@ -111,7 +111,7 @@ def test_where_float32_outputs_would_not_mend_it_the_outputs_are_not_blamed(
 ) -> None:
     """The layer itself rounds: the network is no good in float16, and its judge says so of all of it."""
     model = plant(float_network())
-    found = examiner(model).examine_in_half(model, {}, lambda *_: None)
+    found = examiner(model).examine_in_half(model, {})
     assert found.is_sound == is_sound
     assert not found.holds(AIM)
     assert found.judgement.worst > 20
@@ -123,6 +123,6 @@ def test_int8_networks_for_engines_hand_over_float16() -> None:
     model = float_network()
     names = [convolution.name for convolution in NetworkGraph(model).convolutions]
     quantised = quantise(model, observed_ranges(model), names, Dialect.TENSORRT)
-    found = examiner(model, 100.0).examine_in_half(quantised, largest_of(model), lambda *_: None)
+    found = examiner(model, 100.0).examine_in_half(quantised, largest_of(model))
     assert found.dtypes == HALF
     assert found.is_sound

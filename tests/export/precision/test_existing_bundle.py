@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from support.precision_trials import MANIFEST, write_small_bundle
 from support.properties import examples
+from support.recorder import Recorder
 from yolact_export.precision import existing_bundle
 from yolact_export.precision.existing_bundle import ExistingBundle
 from yolact_export.precision.precision import PrecisionResult, Variant, network_name
@@ -66,7 +67,7 @@ def golden(monkeypatch: pytest.MonkeyPatch) -> list[Manifest]:
     """Manifests that a golden frame was asked for; none is drawn, because these networks compute nothing."""
     asked: list[Manifest] = []
 
-    def write(folder: Path, manifest: Manifest, say: Any) -> Manifest:
+    def write(folder: Path, manifest: Manifest, reporter: Any) -> Manifest:
         networks = [name for name, artefact in manifest.artefacts.items() if artefact.role == "network"]
         assert all((folder / name).is_file() for name in networks)
         asked.append(manifest)
@@ -94,8 +95,8 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def extend(bundle: Path, contents: Mapping[str, bytes], rejected: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
-    said: list[str] = []
-    return ExistingBundle(bundle).extend(maker(contents, rejected), said.append), said
+    told = Recorder()
+    return ExistingBundle(bundle).extend(maker(contents, rejected), reporter=told), told.lines
 
 
 def test_another_precision_is_added_and_nothing_is_lost(bundle: Path) -> None:
@@ -203,7 +204,7 @@ def test_a_failure_leaves_the_bundle_as_it_was(bundle: Path, error: type[BaseExc
         raise error
 
     with pytest.raises(error):
-        ExistingBundle(bundle).extend(fail, lambda _: None)
+        ExistingBundle(bundle).extend(fail)
     assert files(bundle) == before
     assert [path.name for path in bundle.parent.iterdir()] == ["b"]
 
@@ -213,7 +214,7 @@ def test_an_engine_that_was_built_meanwhile_is_kept(bundle: Path) -> None:
         put(bundle, "model.fp32.rtx.plan", "engine", "fp32", b"just built")
         return maker({"fp16": b"half"})(folder, manifest)
 
-    ExistingBundle(bundle).extend(add, lambda _: None)
+    ExistingBundle(bundle).extend(add)
     assert "model.fp32.rtx.plan" in read_manifest(bundle).artefacts
     assert files(bundle)["model.fp32.rtx.plan"] == b"just built"
 
@@ -225,7 +226,7 @@ def test_a_network_that_was_exchanged_meanwhile_ends_it(bundle: Path) -> None:
         return maker({"fp16": b"half"})(folder, manifest)
 
     with pytest.raises(BundleError, match="got another float32 network"):
-        ExistingBundle(bundle).extend(add, lambda _: None)
+        ExistingBundle(bundle).extend(add)
     assert "model.fp16.onnx" not in files(bundle)
 
 
@@ -243,7 +244,7 @@ def test_a_manifest_that_lay_there_for_a_moment_is_not_what_networks_are_made_by
         return maker({"fp16": b"half"})(folder, MANIFEST)
 
     with pytest.raises(BundleError, match="got another manifest while this one was looked at"):
-        existing.extend(add, lambda _: None)
+        existing.extend(add)
     assert "model.fp16.onnx" not in files(bundle)
 
 
@@ -259,7 +260,7 @@ def test_networks_are_made_of_a_copy(bundle: Path) -> None:
         return maker({"fp16": b"half"})(folder, manifest)
 
     seen: list[bytes] = []
-    ExistingBundle(bundle).extend(add, lambda _: None)
+    ExistingBundle(bundle).extend(add)
     assert seen == [genuine]
 
 
@@ -275,10 +276,10 @@ def test_a_link_to_a_bundle_stays_a_link(bundle: Path) -> None:
 def test_what_is_put_into_the_bundle_meanwhile_stays(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = existing_bundle.write_golden
 
-    def slowly(folder: Path, manifest: Manifest, say: Any) -> Manifest:
+    def slowly(folder: Path, manifest: Manifest, reporter: Any) -> Manifest:
         (bundle / "late.txt").write_text("mine, too")
         put(bundle, "model.fp32.rtx.plan", "engine", "fp32", b"built meanwhile")
-        return write(folder, manifest, say)
+        return write(folder, manifest, reporter)
 
     monkeypatch.setattr(existing_bundle, "write_golden", slowly)
     extend(bundle, {"fp16": b"half"})
@@ -411,5 +412,5 @@ def test_the_bit_depth_of_the_images_stays_in_the_bundle(bundle: Path) -> None:
         return add(folder, plain)  # type: ignore[no-any-return]
 
     for bit_depth, stated in ((None, None), (12, 12), (None, 12), (10, 10)):
-        ExistingBundle(bundle).extend(add_to_any, lambda _: None, bit_depth)
+        ExistingBundle(bundle).extend(add_to_any, bit_depth)
         assert read_manifest(bundle).input.bit_depth == stated

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from support.recorder import Recorder
 from support.training_data import square, write_scenes, write_set
 from yolact_calibration.data.augment import AugmentOptions
 from yolact_calibration.data.batch import Batch
@@ -172,10 +173,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_what_comes_back_is_what_lies_on_the_disk(scenes: tuple[Path, Path], tmp_path: Path) -> None:
-    said: list[str] = []
+    told = Recorder()
     reports: list[Progress] = []
     options = options_for(scenes, tmp_path / "out.pth", validation_fraction=0.3)
-    result = finetune(options, said.append, reports.append)
+    result = finetune(options, told, reports.append)
     assert result.output == tmp_path / "out.pth"
     assert result.accuracy is not None
     assert result.accuracy.num_images == 2
@@ -185,10 +186,10 @@ def test_what_comes_back_is_what_lies_on_the_disk(scenes: tuple[Path, Path], tmp
     assert [report.step for report in reports if report.accuracy is not None] == [2, 4]
     rows = result.record["curve"]["accuracy"]
     assert rows[-1]["mask AP"] == round(result.accuracy.segm["AP"] or 0.0, 5)
-    assert "  4 images with instances to train on, 2 to measure accuracy on" in said
+    assert "  4 images with instances to train on, 2 to measure accuracy on" in told.lines
     # Run again, the finished training is only measured again.
-    again = finetune(options, said.append)
-    assert f"  continuing after step 4, from {options.state_path}" in said
+    again = finetune(options, told)
+    assert f"  continuing after step 4, from {options.state_path}" in told.lines
     assert again.record == result.record
 
 
@@ -209,11 +210,11 @@ def test_the_last_evaluation_is_not_made_twice(
 def test_other_images_can_judge(scenes: tuple[Path, Path], tmp_path: Path) -> None:
     other = write_scenes(tmp_path / "other", 3, seed=50)
     options = options_for(scenes, tmp_path / "out.pth", validation_annotations=other[0], validation_images=other[1])
-    said: list[str] = []
-    result = finetune(options, said.append)
-    assert "  6 images with instances to train on, 3 to measure accuracy on" in said
+    told = Recorder()
+    result = finetune(options, told)
+    assert "  6 images with instances to train on, 3 to measure accuracy on" in told.lines
     assert result.record["validation"]["images"] == 3
-    assert not any("trained on too" in line for line in said)
+    assert not any("trained on too" in text for _, text in told.told)
 
 
 def test_images_that_are_trained_on_judge_with_a_warning(scenes: tuple[Path, Path], tmp_path: Path) -> None:
@@ -224,10 +225,10 @@ def test_images_that_are_trained_on_judge_with_a_warning(scenes: tuple[Path, Pat
     labels["annotations"] = [item for item in labels["annotations"] if item["image_id"] in kept]
     (tmp_path / "some.json").write_text(json.dumps(labels))
     more = {"validation_annotations": tmp_path / "some.json", "validation_images": tmp_path / "link"}
-    said: list[str] = []
-    finetune(options_for(scenes, tmp_path / "out.pth", **more), said.append)
-    (warning,) = [line for line in said if "trained on too" in line]
-    assert warning.startswith("WARNING: 2 of the 2 images to measure accuracy on are trained on too")
+    told = Recorder()
+    finetune(options_for(scenes, tmp_path / "out.pth", **more), told)
+    (warning,) = [line for line in told.warnings if "trained on too" in line]
+    assert warning.startswith("2 of the 2 images to measure accuracy on are trained on too")
 
 
 def test_changed_data_is_another_training(tmp_path: Path) -> None:

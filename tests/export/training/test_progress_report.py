@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 
+from support.recorder import Recorder
 from yolact_calibration.training.training import Progress
 from yolact_export.training.progress_report import ProgressReport, duration
 from yolact_runtime.terminal import Terminal
@@ -12,13 +13,13 @@ class _Tty(io.StringIO):
         return True
 
 
-def test_a_log_gets_the_first_step_and_every_accuracy() -> None:
-    stream = io.StringIO()
-    report = ProgressReport(Terminal(stream=stream))
+def test_every_accuracy_stays_and_steps_are_the_status() -> None:
+    told = Recorder()
+    report = ProgressReport(told)
     for step in range(1, 51):
         report(Progress(step, 50, {"distill_mask": 1.5}, 3700.0, {"mask AP": 0.5} if step == 50 else None))
-    lines = stream.getvalue().splitlines()
-    assert lines == ["  step 1/50  loss 1.500  (mask 1.500)  1 h 01 min left", "  step 50: mask AP 0.500"]
+    assert told.lines == ["  step 50: mask AP 0.500"]
+    assert told.of("status")[0] == "  step 1/50  loss 1.500  (mask 1.500)  1 h 01 min left"
 
 
 def test_a_terminal_shows_one_line_that_fits() -> None:

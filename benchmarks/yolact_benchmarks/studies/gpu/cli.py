@@ -27,6 +27,7 @@ from yolact_benchmarks.studies.gpu.stage_options import DRIVER_VARIABLE, Scale, 
 from yolact_benchmarks.studies.gpu.stages import HALVES, STAGES, Request, stages_of
 from yolact_plugins.errors import CudaUnavailableError
 from yolact_runtime.errors import UsageError, YolactError
+from yolact_runtime.terminal import Terminal
 
 __all__ = ["main"]
 
@@ -111,7 +112,7 @@ def _pack(options: argparse.Namespace) -> int:
         not options.no_rtx,
         tuple(options.bundle),
     )
-    sizes = make_pack(request, lambda line: print(line, flush=True))
+    sizes = make_pack(request, Terminal(stream=sys.stdout))
     for name, size in sizes.items():
         print(f"{name:7} {size / 2**20:6.1f} of {options.limit_mib:.0f} MiB")
     for half in HALVES:
@@ -155,7 +156,7 @@ def _run(options: argparse.Namespace) -> int:
     # What was needed to get here counts, too: the machine is lent meanwhile.
     within -= time.monotonic() - began
     with _interrupted_by_signals():
-        outcomes = run_stages(stages, request, gpu, facts, within, lambda line: print(line, flush=True))
+        outcomes = run_stages(stages, request, gpu, facts, within, Terminal(stream=sys.stdout))
     print("\n".join(table(outcomes, request)), flush=True)
     return int(any(each.is_failure for each in outcomes) or all(each.status != "ok" for each in outcomes))
 

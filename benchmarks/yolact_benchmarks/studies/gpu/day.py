@@ -7,7 +7,7 @@ import os
 import re
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from yolact_benchmarks.studies.gpu.stage_options import NOT_MEASURED
 from yolact_benchmarks.studies.gpu.stage_process import run_within, stage_environment
 from yolact_benchmarks.studies.gpu.stages import Request, Stage
 from yolact_runtime.errors import UsageError
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["Outcome", "run_stages", "table"]
 
@@ -27,7 +28,6 @@ _TAIL_LINES = 14
 _LOGS_LIMIT_BYTES = 15 << 20
 _PASSED = re.compile(r"\b\d+ passed\b")
 _PROFILED = re.compile(r'^"\d+"', re.MULTILINE)
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,12 @@ class Outcome:
 
 
 def run_stages(
-    stages: Sequence[Stage], request: Request, gpu: dict[str, str], facts: dict[str, Any], within_s: float, say: Say
+    stages: Sequence[Stage],
+    request: Request,
+    gpu: dict[str, str],
+    facts: dict[str, Any],
+    within_s: float,
+    reporter: Reporter = SILENT,
 ) -> list[Outcome]:
     """Run stages in order; rows and the record are on the disk after each.
 
@@ -66,7 +71,7 @@ def run_stages(
         gpu: What the driver says of the GPU, for the record.
         facts: ``"command"``, and whatever else every stage's entry in the record should say.
         within_s: For all of them.
-        say: Gets lines to print.
+        reporter: Gets a line for each stage, and each line of its log.
 
     Raises:
         OSError: The folders cannot be written.
@@ -82,12 +87,12 @@ def run_stages(
             started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             outcome = Outcome(stage.name, INTERRUPTED, 0.0, stage.limit_s)
             try:
-                outcome = _run_stage(stage, request, within_s - (time.monotonic() - began), say)
+                outcome = _run_stage(stage, request, within_s - (time.monotonic() - began), reporter)
             finally:
                 outcomes.append(outcome)
                 entries.append({**vars(outcome), "run": request.run, "started": started, **facts})
-                say(f"##### {_line(outcome)}")
-                _write(request, gpu, facts["command"], entries, say)
+                reporter.say(f"##### {_line(outcome)}")
+                _write(request, gpu, facts["command"], entries, reporter)
     return outcomes
 
 
@@ -111,19 +116,21 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _write(request: Request, gpu: dict[str, str], command: str, entries: Sequence[dict[str, Any]], say: Say) -> None:
+def _write(
+    request: Request, gpu: dict[str, str], command: str, entries: Sequence[dict[str, Any]], reporter: Reporter
+) -> None:
     """The record and the logs; a full disk costs them, not the stages to come."""
     try:
         # Rows of earlier runs go when this run's have taken their place.
         if entries[-1]["status"] not in {NOT_RUN, INTERRUPTED}:
             keep_rows(request.rows, entries[-1]["name"], request.run)
         write_day(request.output, command, gpu, entries)
-        _pack_logs(request, say)
+        _pack_logs(request, reporter)
     except OSError as error:
-        say(f"##### the record could not be written: {error}")
+        reporter.say(f"##### the record could not be written: {error}")
 
 
-def _run_stage(stage: Stage, request: Request, left_s: float, say: Say) -> Outcome:
+def _run_stage(stage: Stage, request: Request, left_s: float, reporter: Reporter) -> Outcome:
     limit = min(float(stage.limit_s), left_s)
     why_not = stage.why_not() or ("" if limit >= LEAST_S else "out of time")
     if why_not:
@@ -133,13 +140,13 @@ def _run_stage(stage: Stage, request: Request, left_s: float, say: Say) -> Outco
     if stage.writes:
         (request.output / stage.writes).unlink(missing_ok=True)
     arguments = stage.command(request)
-    say(f"##### {stage.name}: at most {limit:.0f} s: {' '.join(arguments)}"[:400])
+    reporter.say(f"##### {stage.name}: at most {limit:.0f} s: {' '.join(arguments)}"[:400])
     started = time.monotonic()
     status = run_within(arguments, limit, log, request.root, stage_environment(stage, request, launches))
     seconds = time.monotonic() - started
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in lines[-_TAIL_LINES:]:
-        say(line[:400])
+        reporter.say(line[:400])
     state, detail = _judge(stage, status, lines, request, launches)
     return Outcome(stage.name, state, seconds, limit, detail)
 
@@ -175,14 +182,14 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def _pack_logs(request: Request, say: Say) -> None:
+def _pack_logs(request: Request, reporter: Reporter) -> None:
     """All logs in one file beside the records, unless they are too large to be carried back."""
     staged, target = request.work / "logs.tgz", request.output / "logs.tgz"
     with tarfile.open(staged, "w:gz") as tar:
         tar.add(request.work / "logs", "logs")
     if staged.stat().st_size > _LOGS_LIMIT_BYTES:
         target.unlink(missing_ok=True)
-        say(f"##### the logs are too large to be carried back; they are in {request.work / 'logs'}")
+        reporter.say(f"##### the logs are too large to be carried back; they are in {request.work / 'logs'}")
         return
     target.write_bytes(staged.read_bytes())
 

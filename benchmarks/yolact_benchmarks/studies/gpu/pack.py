@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from yolact_benchmarks.studies.gpu.parts import RTX_PARTS, SUITE_PARTS, compress_wheels, split_parts, write_parts
 from yolact_plugins.files import write_atomically
 from yolact_runtime.errors import UsageError
+from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["PACKED_BUNDLES", "PackRequest", "commit_of", "copy_bundle", "make_pack", "travelling_bytes"]
 
@@ -60,7 +61,7 @@ class PackRequest:
     bundles: tuple[Path, ...] = ()
 
 
-def make_pack(request: PackRequest, say: Callable[[str], None]) -> dict[str, int]:
+def make_pack(request: PackRequest, reporter: Reporter = SILENT) -> dict[str, int]:
     """Make both halves.
 
     Returns:
@@ -78,14 +79,14 @@ def make_pack(request: PackRequest, say: Callable[[str], None]) -> dict[str, int
     for bundle in request.bundles:
         copy_bundle(bundle, request.output / PACKED_BUNDLES / bundle.name)
     with tempfile.TemporaryDirectory() as folder:
-        say("test suites: packages that a machine with pytest may lack")
+        reporter.say("test suites: packages that a machine with pytest may lack")
         suites = [f"{name}=={importlib.metadata.version(name)}" for name in _SUITE_PACKAGES]
         wheels = _download(suites, request.python, Path(folder) / "suites")
         write_parts(halves[:1], SUITE_PARTS, [compress_wheels(wheels)])
         if request.with_rtx:
-            content = _compressed_rtx(request, Path(folder) / "rtx", say)
+            content = _compressed_rtx(request, Path(folder) / "rtx", reporter)
             first, second = (_room(request, half) for half in halves)
-            _pack_bundles(request, Path(folder), first + second - len(content), say)
+            _pack_bundles(request, Path(folder), first + second - len(content), reporter)
             write_parts(halves, RTX_PARTS, split_parts(content, [first, second]))
     return _check_sizes(request, halves)
 
@@ -95,7 +96,7 @@ def _room(request: PackRequest, half: Path) -> int:
     return request.limit_bytes - travelling_bytes(request.root) - _folder_bytes(half) - _MARGIN_BYTES
 
 
-def _compressed_rtx(request: PackRequest, folder: Path, say: Callable[[str], None]) -> bytes:
+def _compressed_rtx(request: PackRequest, folder: Path, reporter: Reporter) -> bytes:
     """TensorRT-RTX; kept beside the halves, because compressing it takes minutes."""
     try:
         version = importlib.metadata.version("tensorrt-rtx")
@@ -105,7 +106,7 @@ def _compressed_rtx(request: PackRequest, folder: Path, say: Callable[[str], Non
         ) from error
     kept = request.output / f"tensorrt-rtx-{version}-python-{request.python}.tar.xz"
     if not kept.exists():
-        say("TensorRT-RTX: some five minutes of compression, once")
+        reporter.say("TensorRT-RTX: some five minutes of compression, once")
         write_atomically(kept, compress_wheels(_rtx_wheels(version, request.python, folder)))
     return kept.read_bytes()
 
@@ -165,15 +166,15 @@ def _rtx_wheels(version: str, python: str, into: Path) -> list[Path]:
     return _download([f"{name}=={version}" for name in _RTX_LIBRARIES], python, into)
 
 
-def _pack_bundles(request: PackRequest, folder: Path, room: int, say: Callable[[str], None]) -> None:
+def _pack_bundles(request: PackRequest, folder: Path, room: int, reporter: Reporter) -> None:
     """Networks to time, as far as there is room; balloons, calibrated on pictures of shapes, finds nothing sensible."""
-    say("pictures for calibration")
+    reporter.say("pictures for calibration")
     pictures = folder / "pictures"
     words = ["--count", str(_PICTURES), "--output", str(pictures), "--quiet"]
     subprocess.run([sys.executable, "-m", "yolact_calibration.shapes", *words], check=True)
     for name, precisions in _MODELS.items():
         bundle = folder / f"{name}.bundle"
-        say(f"{bundle.name}: {' and '.join(precisions)}")
+        reporter.say(f"{bundle.name}: {' and '.join(precisions)}")
         words = [str(request.root / "examples" / "models" / f"{name}.pth"), "--output", str(bundle), *_EXPORT]
         words += [*(f"--{precision}" for precision in precisions), "--calib", str(pictures / "images")]
         subprocess.run([sys.executable, "-m", "yolact_export.commands.cli", *words], check=True)
@@ -182,7 +183,7 @@ def _pack_bundles(request: PackRequest, folder: Path, room: int, say: Callable[[
         copy_bundle(folder / f"{name}.bundle", target, {"network", role}, {precision})
         room -= _folder_bytes(target)
         if room < 0:
-            say(f"left here, for want of room: {target.name}, {_folder_bytes(target) / 2**20:.1f} MiB")
+            reporter.say(f"left here, for want of room: {target.name}, {_folder_bytes(target) / 2**20:.1f} MiB")
             room += _folder_bytes(target)
             shutil.rmtree(target)
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from support.kernel_host import BUILT
+from support.recorder import Recorder
 from support.tools import needs_tool
 from yolact_benchmarks.studies.gpu import cli, day
 from yolact_benchmarks.studies.gpu.day import LEAST_S, Outcome, run_stages, table
@@ -26,6 +27,7 @@ from yolact_benchmarks.studies.gpu.stage_options import NOT_MEASURED
 from yolact_benchmarks.studies.gpu.stages import HALVES, STAGES, Request, Stage, stages_of
 from yolact_plugins.errors import CudaUnavailableError
 from yolact_runtime.errors import UsageError
+from yolact_runtime.reporter import SILENT, Reporter
 
 ROOT = Path(__file__).parents[4]
 GPU = {"name": "Some GPU", "arch": "sm_90", "cuda": "13.0"}
@@ -42,9 +44,9 @@ def request_of(tmp_path: Path) -> Request:
     return Request(ROOT, tmp_path / "work", output, output / ROWS_NAME, tmp_path / "pack", run="run1")
 
 
-def run(request: Request, *stages: Stage, within: float = 60, say: Callable[[str], None] = print) -> dict[str, Outcome]:
+def run(request: Request, *stages: Stage, within: float = 60, reporter: Reporter = SILENT) -> dict[str, Outcome]:
     facts = {"command": "the command", "scale": 1.0, "commit": "abc"}
-    outcomes = run_stages(stages, request, GPU, facts, within, say)
+    outcomes = run_stages(stages, request, GPU, facts, within, reporter)
     return {outcome.name: outcome for outcome in outcomes}
 
 
@@ -150,13 +152,14 @@ def test_a_stage_that_is_interrupted_leaves_what_was_there(request_of: Request) 
     run(request_of, Stage("one", "first", 30, python(WRITES_A_ROW, "one", "old")))
     before = record(request_of)
 
-    def interrupt(line: str) -> None:
-        if "at most" in line:
-            raise KeyboardInterrupt
+    class Interrupting(Recorder):
+        def say(self, text: str = "") -> None:
+            if "at most" in text:
+                raise KeyboardInterrupt
 
     for stages in ([Stage("one", "first", 30, python(""))], [Stage("two", "first", 30, python(""))]):
         with pytest.raises(KeyboardInterrupt):
-            run(again(request_of), *stages, say=interrupt)
+            run(again(request_of), *stages, reporter=Interrupting())
     assert record(request_of)["stages"][0] == before["stages"][0]
     assert record(request_of)["rows"] == before["rows"]
     latest = record(request_of)["stages"][1]
@@ -190,10 +193,10 @@ def test_a_record_that_cannot_be_written_does_not_stop_the_day(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(day, "write_day", full)
-    said: list[str] = []
-    found = run(request_of, *(Stage(name, "first", 30, python("")) for name in "ab"), say=said.append)
+    told = Recorder()
+    found = run(request_of, *(Stage(name, "first", 30, python("")) for name in "ab"), reporter=told)
     assert [outcome.status for outcome in found.values()] == ["ok", "ok"]
-    assert sum("No space left on device" in line for line in said) == 2
+    assert sum("No space left on device" in line for line in told.lines) == 2
 
 
 def test_a_stage_that_could_measure_nothing_says_why(request_of: Request) -> None:

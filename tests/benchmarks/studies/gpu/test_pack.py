@@ -106,7 +106,7 @@ def test_a_pack_without_engines(checkout: Path, tmp_path: Path) -> None:
     output = tmp_path / "pack"
     (output / "first").mkdir(parents=True)
     (output / "first" / "left over").write_text("")
-    sizes = make_pack(PackRequest(checkout, output, 1 << 20, with_rtx=False), lambda _: None)
+    sizes = make_pack(PackRequest(checkout, output, 1 << 20, with_rtx=False))
     part, commit = sorted((output / "first").iterdir(), key=lambda path: path.name, reverse=True)
     assert commit.name == "commit"
     assert sizes == {
@@ -123,9 +123,9 @@ def test_what_is_too_large_is_an_error(
     checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UsageError, match=r"the tracked tree alone is 0\.0 MiB, and 0 MiB may travel"):
-        make_pack(PackRequest(checkout, tmp_path / "pack", 1000, with_rtx=False), lambda _: None)
+        make_pack(PackRequest(checkout, tmp_path / "pack", 1000, with_rtx=False))
     with pytest.raises(UsageError, match=r"first is 0\.\d MiB with the tracked tree of 0\.0 MiB, and 0 MiB may travel"):
-        make_pack(PackRequest(checkout, tmp_path / "pack", 2000, with_rtx=False), lambda _: None)
+        make_pack(PackRequest(checkout, tmp_path / "pack", 2000, with_rtx=False))
     monkeypatch.setattr(cli, "ROOT", checkout)
     words = ["pack", "--no-rtx", "-o", str(tmp_path / "pack"), "--limit-mib"]
     assert cli.main([*words, "0.002"]) == 2

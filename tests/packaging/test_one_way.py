@@ -1,0 +1,88 @@
+"""There is one way to do each of these things, and nothing grows a second one."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(ROOT.glob("*/yolact_*/**/*.py"))
+A_LOG, A_LIST = "writes to a log", "collects sentences, which are told later or by somebody else"
+TEXT_CALLBACKS = {
+    "benchmarks/yolact_benchmarks/measure/request.py": A_LIST,
+    "runtime/yolact_runtime/cuda/frame_graphs.py": A_LOG,
+    "runtime/yolact_runtime/cuda/frame_slot.py": A_LOG,
+    "runtime/yolact_runtime/media/image_reader.py": A_LIST,
+    "runtime/yolact_runtime/reporter.py": "is the one way",
+}
+FORMER = {"say", "tell", "on_image", "on_trial", "on_check", "on_file"}
+COMMANDS = ("runtime/yolact_runtime/terminal.py", "calibration/yolact_calibration/shapes/shapes.py")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def is_command(path: Path) -> bool:
+    return name_of(path) in COMMANDS or path.parent.name == "commands" or path.stem == "cli"
+
+
+def other_reporting(tree: ast.Module) -> Iterator[str]:
+    """Ways of telling progress that a Reporter has replaced."""
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.arg) and node.arg in FORMER:
+            yield f"line {line}: a parameter {node.arg}"
+        elif isinstance(node, ast.keyword) and node.arg in FORMER:
+            yield f"line {line}: {node.arg}= given"
+        elif isinstance(node, ast.Assign) and any(ast.unparse(target) in {"Say", "Report"} for target in node.targets):
+            yield f"line {line}: a type of callables for text"
+        elif isinstance(node, ast.Call) and ast.unparse(node).startswith(("report('", "report(kind")):
+            yield f"line {line}: a kind and a text reported"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("WARNING: "):
+            yield f"line {line}: a warning that is told by its first word"
+
+
+def text_callbacks(tree: ast.Module) -> list[int]:
+    """Lines with a callable that takes a text, or two counts, and returns nothing."""
+    texts = {"Callable[[str], None]", "Callable[[str, str], None]", "Callable[[int, int], None]"}
+    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Subscript) and ast.unparse(node) in texts]
+
+
+def terminals(tree: ast.Module) -> list[int]:
+    """Lines that name Terminal, as a type or to make one."""
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name | ast.alias | ast.ImportFrom)]
+    return [node.lineno for node in names if getattr(node, "id", getattr(node, "name", "")) == "Terminal"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_long_work_tells_people_through_a_reporter(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not list(other_reporting(tree))
+    assert bool(text_callbacks(tree)) == (name_of(path) in TEXT_CALLBACKS), text_callbacks(tree)
+    assert is_command(path) or not terminals(tree), "only commands know the terminal; take a Reporter"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(say): ...",
+        "def f(*, on_image=None): ...",
+        "f(say=print)",
+        "Say = Callable[[str], None]",
+        'f(f"WARNING: {x}")',
+        "report('say', text)",
+        "report(kind, text)",
+    ],
+)
+def test_the_former_ways_are_found(code: str) -> None:
+    assert list(other_reporting(ast.parse(code)))
+
+
+def test_terminals_and_callbacks_are_found() -> None:
+    assert terminals(ast.parse("from yolact_runtime.terminal import Terminal"))
+    assert terminals(ast.parse("Terminal(quiet=True)"))
+    assert text_callbacks(ast.parse("def f(x: Callable[[str], None] | None = None): ..."))
