@@ -1,5 +1,10 @@
 """From a trained checkpoint to a bundle that a robot can run."""
 
+import logging
+
 from yolact_plugins import __version__
 
 __all__ = ["__version__"]
+
+# Whether messages are shown, and where, is for the program to say.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

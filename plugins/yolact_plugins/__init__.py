@@ -1,6 +1,11 @@
 """Kernels of YOLACT's pre- and post-processing, and the NumPy functions that specify them."""
 
+import logging
+
 __all__ = ["__version__"]
 
 __version__ = "0.1.0"
 """The version of the whole project: the build takes it from here, so that a copied folder knows it without metadata."""
+
+# Whether messages are shown, and where, is for the program to say.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -1,9 +1,22 @@
-"""Errors of the runtime, all below :class:`YolactError`."""
+"""Every error that a caller of the runtime can meet; all are subclasses of :class:`YolactError`.
+
+An error's message says what was tried, what was found, and what to type next. ``exit_status`` is the status with which
+a command ends that meets it. Errors of CUDA and of compiling kernels are defined in ``yolact_plugins.errors``, and
+exported here as well.
+"""
 
 from typing import ClassVar
 
 from yolact_plugins.errors import (
+    CudaContextLostError,
+    CudaError,
+    CudaOutOfMemoryError,
+    CudaUnavailableError,
+    KernelCompileError,
+    LaunchError,
+    MissingCubinError,
     MissingDependencyError,
+    NoDriverError,
     ShapeError,
     TextError,
     UntrustedFileError,
@@ -15,11 +28,19 @@ __all__ = [
     "BackendError",
     "BackendUnavailableError",
     "BundleError",
+    "CudaContextLostError",
+    "CudaError",
+    "CudaOutOfMemoryError",
+    "CudaUnavailableError",
     "EngineMismatchError",
     "FrameError",
+    "KernelCompileError",
+    "LaunchError",
     "ManifestError",
     "MediaError",
+    "MissingCubinError",
     "MissingDependencyError",
+    "NoDriverError",
     "NoEngineError",
     "NoGoldenFrameError",
     "NoNetworkError",
@@ -36,7 +57,7 @@ __all__ = [
 
 
 class ManifestError(YolactError):
-    """A manifest is missing, is not JSON, has an unknown schema version, or a field of the wrong kind."""
+    """A manifest is missing, is not JSON, has an unknown schema version, or has a field of the wrong kind."""
 
 
 class BundleError(YolactError):
@@ -44,27 +65,27 @@ class BundleError(YolactError):
 
 
 class NoNetworkError(BundleError, UsageError):
-    """A bundle has no network in the precision that was asked for; the message says in which it has one."""
+    """A bundle has no network in the precision that was asked for; the message lists the precisions it has."""
 
     exit_status: ClassVar[int] = 2
 
 
 class SignatureError(BundleError):
-    """A bundle is not signed, was changed after it was signed, or a key is not the right one."""
+    """A bundle is not signed, was changed after it was signed, or is signed by another key."""
 
 
 class EngineMismatchError(BundleError):
-    """An engine was built for another machine than this one; the message says for which, and how to build it here."""
+    """An engine was built for another machine; the message says for which, and how to build one here."""
 
     exit_status: ClassVar[int] = 5
 
 
 class BackendError(YolactError):
-    """A backend failed to load a model or to run it; the message carries the backend's own words."""
+    """A backend failed to load or to run a model, or the segmenter is closed. The message carries the library's own."""
 
 
 class BackendUnavailableError(BackendError):
-    """A backend cannot be used on this machine; the message says why."""
+    """A backend cannot run on this machine; the message says why."""
 
 
 class NoEngineError(BackendUnavailableError):
@@ -72,25 +93,25 @@ class NoEngineError(BackendUnavailableError):
 
 
 class OutputError(BackendError, ShapeError):
-    """A network's outputs are not those that its manifest describes, or are not numbers."""
+    """A network's outputs differ from its manifest's description, or are not finite."""
 
 
 class SelfTestError(YolactError):
-    """A model does not do on this machine what it did when it was exported, or there is nothing to compare with."""
+    """A model computes something else on this machine than at export, or there is nothing to compare with."""
 
     exit_status: ClassVar[int] = 8
 
 
 class NoGoldenFrameError(SelfTestError):
-    """A bundle has no golden frame, or none for this precision: there is nothing to compare with."""
+    """A bundle has no golden frame, or none for this precision, so that a self-test has nothing to compare with."""
 
 
 class FrameError(YolactError):
-    """A frame is not an image that the runtime understands."""
+    """A frame has a shape, dtype or format that the runtime does not take, or its buffer is still in use."""
 
 
 class SourceTimeoutError(YolactError, TimeoutError):
-    """The source of a stream gave no frame for longer than the caller waits."""
+    """The source of a stream gave no frame within the time limit of the stream."""
 
 
 class MediaError(YolactError):

@@ -64,7 +64,10 @@ def test_blocking_works() -> None:
 
 
 def test_importing_the_runtime_loads_no_third_party_module_but_numpy() -> None:
-    code = "import sys, json, yolact_runtime; print(json.dumps(sorted({n.partition('.')[0] for n in sys.modules})))"
+    code = (
+        "import sys, json, yolact_runtime\nfor name in yolact_runtime.__all__: getattr(yolact_runtime, name)\n"
+        "print(json.dumps(sorted({n.partition('.')[0] for n in sys.modules})))"
+    )
     # -S leaves out site-packages' start-up files, which may import what they like.
     paths = [str(ROOT / name) for name in ("runtime", "plugins")]
     import numpy

@@ -110,6 +110,7 @@ class Postprocessor:
             selection.confidence,
             selection.class_id.astype(np.int32),
             mask_confidence,
+            self.manifest.class_names,
         )
 
     def _predicted_iou(

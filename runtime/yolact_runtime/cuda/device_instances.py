@@ -27,18 +27,20 @@ class SlotOwner(Protocol):
 
 
 class DeviceInstances:
-    """Detections and masks on the GPU, best first; ``len()`` says how many. Get it from ``Segmenter.on_device``.
+    """The objects found in one frame, in the GPU's memory, best first. ``Segmenter.on_device`` returns it.
 
-    Arrays have ``__cuda_array_interface__`` and ``__dlpack__``: ``torch.from_dlpack(found.confidence)`` copies nothing.
-    They are views of the segmenter's own memory, read-only by agreement, and valid until :meth:`close`, after which
-    another frame is written there; copy what shall live longer. Use it as a context manager.
+    ``len(found)`` is the number of instances. Arrays have ``__cuda_array_interface__`` and ``__dlpack__``:
+    ``torch.from_dlpack(found.confidence)`` copies nothing. They are views of the segmenter's memory, to be read only,
+    and valid until :meth:`close`; then another frame is written there. Copy what must live longer. Use it as a context
+    manager.
 
     Attributes:
         height: Rows of the frame.
         width: Columns of the frame.
-        xyxy_relative: ``(n, 4)`` float32, (left, top, right, bottom) relative to the frame, not clipped.
-        confidence: ``(n,)`` float32.
-        class_id: ``(n,)`` int32, 0-based.
+        xyxy_relative: ``(n, 4)`` float32: boxes (left, top, right, bottom) relative to the frame, not clipped.
+        confidence: ``(n,)`` float32: softmax scores of the classes.
+        class_id: ``(n,)`` int32: classes, counted from 0 without the background.
+        class_names: Names of all classes, indexed by ``class_id``.
         mask_confidence: ``(n,)`` float32, as :attr:`yolact_runtime.Instances.mask_confidence`; None where masks are not
             re-scored on the GPU.
         window: ``(n, 8)`` int32: where each mask can have pixels. Left, right, top and bottom in pixels of the
@@ -46,15 +48,18 @@ class DeviceInstances:
         offset: ``(n + 1,)`` int64: first word of each mask in `arena`.
         arena: ``(words,)`` uint32: bits of all masks. Bit ``b`` of ``arena[offset[i] + w * columns + c]`` is the pixel
             of mask ``i`` in column ``column + c`` and row ``32 * (word + w) + b``; see ``kernels/mask_window.cuh``.
-        stream: In which everything was, and is, computed.
+        stream: CUDA stream in which the arrays were computed, and in which :meth:`id_map` and :meth:`dense` compute.
     """
 
-    def __init__(self, owner: SlotOwner, slot: FrameSlot, count: int) -> None:
-        """Take over a frame that is finished; see the class."""
+    def __init__(
+        self, owner: SlotOwner, slot: FrameSlot, count: int, class_names: tuple[str, ...] | None = None
+    ) -> None:
+        """Take over a finished frame; ``Segmenter.on_device`` calls this."""
         assert slot.layout is not None
         self._owner = owner
         self._slot: FrameSlot | None = slot
         self._count = count
+        self.class_names = class_names
         self._made: list[DeviceBuffer] = []
         self.height, self.width = slot.layout.height, slot.layout.width
         self.stream: Stream = slot.stream
@@ -72,10 +77,15 @@ class DeviceInstances:
         return self._count
 
     def id_map(self) -> DeviceArray:
-        """``(height, width)`` int32: ``i + 1`` where mask ``i`` is on top, 0 where there is none; earlier masks win.
+        """Compute an image of the masks: 0 where there is none, ``i + 1`` where mask ``i`` is; earlier masks win.
 
         Returns:
-            Memory that lives until :meth:`close`; whoever takes it by DLPack waits for the kernel on the GPU.
+            ``(height, width)`` int32, valid until :meth:`close`. It is computed in :attr:`stream`; a library that takes
+            it by DLPack waits for that on the GPU.
+
+        Raises:
+            BackendError: These results are closed.
+            CudaOutOfMemoryError: There is not enough memory on the GPU.
         """
         slot = self._open_slot()
         array = self._make((self.height, self.width), np.int32)
@@ -83,7 +93,15 @@ class DeviceInstances:
         return array
 
     def dense(self) -> DeviceArray:
-        """``(n, height, width)`` uint8, 0 or 1: the array that is otherwise never made. Memory as of :meth:`id_map`."""
+        """Compute dense masks.
+
+        Returns:
+            ``(n, height, width)`` uint8, 0 or 1, valid until :meth:`close`; see :meth:`id_map`.
+
+        Raises:
+            BackendError: These results are closed.
+            CudaOutOfMemoryError: There is not enough memory on the GPU.
+        """
         slot = self._open_slot()
         array = self._make((self._count, self.height, self.width), np.uint8)
         if self._count:
@@ -91,7 +109,7 @@ class DeviceInstances:
         return array
 
     def close(self) -> None:
-        """Give the segmenter its memory back; other libraries are done with it. May be called again."""
+        """Give the memory back to the segmenter, once other libraries have finished with it. May be called again."""
         slot, self._slot = self._slot, None
         if slot is None:
             return

@@ -176,12 +176,13 @@ class DevicePath:
             rescored = results["mask_confidence"][:count].copy()
         elif self._mask_iou is not None:
             rescored = confidence * self._predicted_iou(self._mask_iou, slot, class_id)
-        return Instances(to_pixels(xyxy, layout.height, layout.width), masks, confidence, class_id, rescored)
+        boxes, names = to_pixels(xyxy, layout.height, layout.width), self.model.manifest.class_names
+        return Instances(boxes, masks, confidence, class_id, rescored, names)
 
     def collect_on_device(self, ticket: FrameSlot) -> DeviceInstances:
         """Wait for a frame; its results keep the slot until they are closed."""
         try:
-            return DeviceInstances(self, ticket, ticket.finish())
+            return DeviceInstances(self, ticket, ticket.finish(), self.model.manifest.class_names)
         except BaseException:
             close_after_failure(partial(self.give_back, ticket))
             raise

@@ -1,31 +1,71 @@
-"""What the runtime returns for a frame."""
+"""The objects found in a frame."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.errors import ShapeError
+from yolact_runtime.masks.instance import Instance, class_label, name_of_class
 from yolact_runtime.masks.masks import Masks
+from yolact_runtime.masks.selection import resolve_index
 
-__all__ = ["Instances"]
+if TYPE_CHECKING:
+    import supervision
+
+__all__ = ["Instances", "InstancesDict"]
+
+_NUM_SHOWN = 3
+
+
+class InstancesDict(TypedDict):
+    """Type of :meth:`Instances.as_dict`: the four arrays that ``supervision.Detections`` takes by these names.
+
+    Attributes:
+        xyxy: ``(n, 4)`` float32 boxes.
+        mask: ``(n, height, width)`` bool masks.
+        confidence: ``(n,)`` float32 scores.
+        class_id: ``(n,)`` int32 classes.
+    """
+
+    xyxy: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_]
+    confidence: npt.NDArray[np.float32]
+    class_id: npt.NDArray[np.int32]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Instances:
-    """The objects found in one frame, best first. The caller owns every array.
+    """The objects found in one frame, best first: what a segmenter returns. The caller owns every array.
+
+    A sequence: ``len(instances)``, iteration and ``instances[0]`` give an :class:`yolact_runtime.Instance`; slices,
+    lists of indices and boolean arrays give ``Instances``.
+
+    Example:
+        ```python
+        for instance in instances:
+            print(instance.class_name, instance.confidence, instance.mask.area())
+        people = instances[instances.class_id == instances.class_names.index("person")]
+        ```
 
     Attributes:
-        xyxy: ``(n, 4)`` float32, pixels of the frame, (left, top, right, bottom). As upstream, the left and top edges
-            are clamped at 0 and the right and bottom edges at the frame's size, and nothing else: a box whose object
-            lies outside the frame may start beyond it.
+        xyxy: ``(n, 4)`` float32: boxes (left, top, right, bottom) in pixels of the frame. As in the original, the left
+            and top edges are clamped at 0 and the right and bottom edges at the frame's size, and nothing else: a box
+            whose object lies outside the frame may start beyond it.
         mask: ``n`` masks, held compactly.
-        confidence: ``(n,)`` float32, softmax score of the class.
-        class_id: ``(n,)`` int32, 0-based; the background has no number.
-        mask_confidence: ``(n,)`` float32, YOLACT++ only: confidence times the predicted IoU of the mask. The published
-            evaluation ranks masks by it and boxes by ``confidence``.
+        confidence: ``(n,)`` float32: softmax scores of the classes, 0 to 1.
+        class_id: ``(n,)`` int32: classes, counted from 0 without the background. They are no COCO category ids.
+        mask_confidence: ``(n,)`` float32 for YOLACT++, else None: confidence times the predicted IoU of the mask. The
+            published evaluation ranks masks by it and boxes by ``confidence``.
+        class_names: Names of all classes, indexed by ``class_id``: the tuple of the model's manifest. None in instances
+            that were made without a model.
+
+    Raises:
+        ShapeError: The arrays and masks differ in length.
     """
 
     xyxy: npt.NDArray[np.float32]
@@ -33,6 +73,7 @@ class Instances:
     confidence: npt.NDArray[np.float32]
     class_id: npt.NDArray[np.int32]
     mask_confidence: npt.NDArray[np.float32] | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.xyxy)
@@ -46,19 +87,48 @@ class Instances:
             )
 
     def __repr__(self) -> str:
-        return f"<Instances: {len(self)} in a frame of {self.width} x {self.height}>"
+        shown = [self[i] for i in range(min(len(self), _NUM_SHOWN))]
+        labels = [f"{class_label(one.class_id, one.class_name)} {one.confidence:.2f}" for one in shown]
+        labels += ["…"] if len(self) > _NUM_SHOWN else []
+        found = f": {', '.join(labels)}" if labels else ""
+        return f"<Instances: {len(self)} in a frame of {self.width} x {self.height}{found}>"
 
     def __len__(self) -> int:
         return len(self.xyxy)
 
-    def __getitem__(self, index: slice | npt.NDArray[np.generic] | list[int]) -> Instances:
-        """The selected instances, in the given order; `index` is a slice, indices or a boolean array."""
+    def __iter__(self) -> Iterator[Instance]:
+        for i in range(len(self)):
+            yield self[i]
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Instance: ...
+
+    @overload
+    def __getitem__(self, index: slice | npt.NDArray[np.generic] | Sequence[int]) -> Instances: ...
+
+    def __getitem__(self, index: object) -> Instance | Instances:
+        """Return one instance, or the selected instances in the given order.
+
+        Args:
+            index: An integer gives an :class:`Instance`. A slice, a list or array of integers, or ``(n,)`` booleans
+                give ``Instances``. Negative integers count from the end. Integers and slices give views, the others
+                copies.
+
+        Raises:
+            IndexError: There is no such instance, or a boolean array has another length.
+            TypeError: The index is of another kind.
+            ShapeError: ``class_names`` has no name for the class of the instance.
+        """
+        found = resolve_index(index, len(self))
+        if isinstance(found, int):
+            return self._one(found)
         return Instances(
-            self.xyxy[index],
-            self.mask[index],
-            self.confidence[index],
-            self.class_id[index],
-            None if self.mask_confidence is None else self.mask_confidence[index],
+            self.xyxy[found],
+            self.mask[found],
+            self.confidence[found],
+            self.class_id[found],
+            None if self.mask_confidence is None else self.mask_confidence[found],
+            self.class_names,
         )
 
     @property
@@ -71,10 +141,11 @@ class Instances:
         """Columns of the frame."""
         return self.mask.width
 
-    def as_dict(self) -> dict[str, npt.NDArray[np.generic]]:
-        """``xyxy, mask, confidence, class_id`` with *dense* masks ``(n, H, W)`` bool.
+    def as_dict(self) -> InstancesDict:
+        """Return boxes, *dense* masks, confidences and classes under the names that supervision uses.
 
-        The names are those of supervision: ``sv.Detections(**instances.as_dict())``.
+        ``sv.Detections(**instances.as_dict())`` is exact and type-checks. Masks take ``n * height * width`` bytes;
+        :meth:`to_supervision` keeps them compact, and adds the class names.
         """
         return {
             "xyxy": self.xyxy,
@@ -82,3 +153,42 @@ class Instances:
             "confidence": self.confidence,
             "class_id": self.class_id,
         }
+
+    def to_supervision(self) -> supervision.Detections:
+        """Return the instances as detections of the package supervision, with compact masks.
+
+        supervision cuts a compact mask at its box without a warning, and masks of YOLACT reach beyond the network's
+        boxes. So ``xyxy`` are the boxes of the masks here, in supervision's convention: the last column and row
+        inclusive, as ``sv.mask_to_xyxy`` gives them. An instance whose mask is empty keeps the network's box.
+
+        Returns:
+            ``xyxy`` ``(n, 4)`` float32; ``mask`` an ``sv.CompactMask``, equal to ``self.mask.dense()`` bit by bit, or
+            that array in supervision before 0.28, which has no compact masks; ``confidence``; ``class_id``. In
+            ``data``: ``"network_xyxy"`` ``(n, 4)`` float32, the boxes of :attr:`xyxy`; ``"class_name"`` ``(n,)`` text,
+            unless :attr:`class_names` is None; ``"mask_confidence"`` ``(n,)`` float32 of YOLACT++ models.
+
+        Raises:
+            MissingDependencyError: supervision is not installed.
+            ShapeError: ``class_names`` has no name for a class.
+        """
+        # In a module of its own, which imports an optional package.
+        from yolact_runtime.masks.supervision_detections import to_detections
+
+        data: dict[str, npt.NDArray[Any]] = {"network_xyxy": self.xyxy}
+        if self.class_names is not None:
+            names = [name_of_class(self.class_names, class_id) for class_id in self.class_id.tolist()]
+            data["class_name"] = np.array(names, np.str_)
+        if self.mask_confidence is not None:
+            data["mask_confidence"] = self.mask_confidence
+        return to_detections(self.xyxy, self.mask, self.confidence, self.class_id, data)
+
+    def _one(self, position: int) -> Instance:
+        class_id = int(self.class_id[position])
+        return Instance(
+            self.xyxy[position],
+            self.mask[position],
+            float(self.confidence[position]),
+            class_id,
+            name_of_class(self.class_names, class_id),
+            None if self.mask_confidence is None else float(self.mask_confidence[position]),
+        )

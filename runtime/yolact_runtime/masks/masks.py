@@ -1,7 +1,7 @@
 """Compact binary masks: runs of pixels in column-major order, the order of COCO RLE.
 
-A mask costs memory and time in proportion to its outline, not to the frame. Dense arrays, RLE, polygons and instance-id
-maps are made on demand.
+A mask costs memory and time in proportion to its outline, not to the frame. Dense arrays, RLE, polygons and id maps are
+computed when they are asked for.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import FrozenInstanceError
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from yolact_runtime.errors import ShapeError
-from yolact_runtime.masks import polygons, rle
+from yolact_runtime.masks import rle
+from yolact_runtime.masks.mask import Mask, fill_columns, run_bounds
 from yolact_runtime.masks.runs import Runs
+from yolact_runtime.masks.selection import resolve_index
 
 __all__ = ["Masks"]
 
@@ -25,20 +27,28 @@ Some = npt.NDArray[Any]
 
 
 class Masks:
-    """``len(masks)`` binary masks of one frame; immutable but for the arrays, which are the caller's.
+    """The binary masks of one frame, held as runs of pixels: about 0.2 MB where dense masks would be 27 MB.
 
-    A pixel's position is ``column * height + row``. Runs of one mask are sorted, disjoint and never touch, so two equal
-    masks have equal runs. Thread-safe.
+    A sequence: ``len(masks)``, iteration and ``masks[0]`` give a :class:`yolact_runtime.Mask`; slices, lists of indices
+    and boolean arrays give ``Masks``. Nothing can be assigned to; the arrays belong to the caller. Thread-safe.
 
-    What comes from a GPU is kept as it came, in int32, until somebody asks for something; :attr:`start`, :attr:`end`
-    and :attr:`offset` make int64 of it the first time, and everything else computes with what there is.
+    A pixel's position is ``column * height + row``. The runs of one mask are sorted, disjoint and never touch, so two
+    equal masks have equal runs. Runs that a GPU computed stay in int32; :attr:`start`, :attr:`end` and :attr:`offset`
+    convert them to int64 when they are first read.
+
+    Example:
+        ```python
+        areas_px = instances.mask.area()  # (n,)
+        largest = instances.mask[areas_px.argmax()]  # a Mask
+        rings = largest.polygons()
+        ```
 
     Args:
         height: Rows of the frame.
         width: Columns of the frame.
-        offset: See :attr:`offset`; these three are not copied.
-        start: See :attr:`start`.
-        end: See :attr:`end`.
+        offset: ``(n + 1,)``; see :attr:`offset`. This array and the next two are kept, not copied.
+        start: ``(runs,)``; see :attr:`start`.
+        end: ``(runs,)``; see :attr:`end`.
     """
 
     height: int
@@ -60,12 +70,12 @@ class Masks:
         height: int,
         width: int,
     ) -> Masks:
-        """Masks of runs that are sorted and not empty; those of one mask that touch are joined when somebody looks.
+        """Return masks of runs that are sorted and not empty. Runs of one mask that touch are joined on first use.
 
         Args:
             offset: ``(n + 1,)`` of any integer type; runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``.
-            start: ``(runs,)`` first positions; in int32 and int64 not copied, and the masks' from now on, as `offset`
-                and `end`.
+            start: ``(runs,)`` first positions. Arrays of int32 and int64 are kept, not copied: do not change them
+                afterwards. The same holds for `offset` and `end`.
             end: ``(runs,)`` one past the last positions.
             height: Rows of the frame.
             width: Columns of the frame.
@@ -78,12 +88,14 @@ class Masks:
 
     @classmethod
     def empty(cls, count: int, height: int, width: int) -> Masks:
-        """`count` masks without a pixel."""
+        """Return `count` masks without a pixel, of a frame of `height` rows and `width` columns."""
         return cls(height, width, np.zeros(count + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
     @classmethod
     def from_runs(cls, mask: Int, start: Int, end: Int, count: int, height: int, width: int) -> Masks:
-        """Masks of runs that are sorted by mask and start and do not overlap; empty and touching runs are cleaned up.
+        """Return masks of runs that are sorted by mask and start and do not overlap.
+
+        Empty runs are dropped, and runs of one mask that touch are joined.
 
         Args:
             mask: ``(runs,)`` index of the mask each run belongs to, non-decreasing.
@@ -101,7 +113,11 @@ class Masks:
 
     @classmethod
     def from_dense(cls, dense: npt.NDArray[np.bool_]) -> Masks:
-        """Masks of a ``(n, height, width)`` array; anything but zero is inside."""
+        """Return the masks of a ``(n, height, width)`` array: pixels other than zero are inside.
+
+        Raises:
+            ShapeError: The array has another number of axes.
+        """
         if dense.ndim != 3:
             raise ShapeError(f"dense masks have the shape (n, height, width), found {dense.shape}")
         count, height, width = dense.shape
@@ -112,7 +128,7 @@ class Masks:
 
     @classmethod
     def from_rle(cls, documents: Sequence[dict[str, object]]) -> Masks:
-        """Masks of COCO RLE objects ``{"size": [height, width], "counts": str | bytes}`` of one size.
+        """Return the masks of COCO RLE objects ``{"size": [height, width], "counts": str | bytes}`` of one size.
 
         Raises:
             ShapeError: The sizes differ, or a counts string does not fill its mask.
@@ -136,10 +152,33 @@ class Masks:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: slice | npt.NDArray[np.generic] | Sequence[int]) -> Masks:
-        """The selected masks, in the given order; `index` is a slice, indices or a boolean array."""
+    def __iter__(self) -> Iterator[Mask]:
+        for start, end in self._each():
+            yield Mask(self.height, self.width, start, end)
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Mask: ...
+
+    @overload
+    def __getitem__(self, index: slice | npt.NDArray[np.generic] | Sequence[int]) -> Masks: ...
+
+    def __getitem__(self, index: object) -> Mask | Masks:
+        """Return one mask, or the selected masks in the given order.
+
+        Args:
+            index: An integer gives a :class:`Mask`, a view. A slice, a list or array of integers, or ``(n,)`` booleans
+                give ``Masks``, copies. Negative integers count from the end.
+
+        Raises:
+            IndexError: There is no such mask, or a boolean array has another length.
+            TypeError: The index is of another kind.
+        """
         offset, start, end = self._runs()
-        chosen = np.arange(len(self))[index]
+        found = resolve_index(index, len(self))
+        if isinstance(found, int):
+            runs = slice(offset[found], offset[found + 1])
+            return Mask(self.height, self.width, start[runs], end[runs])
+        chosen = np.arange(len(self))[found]
         length = np.diff(offset)[chosen]
         taken = np.concatenate([[0], np.cumsum(length)])
         run = np.arange(taken[-1]) + np.repeat(offset[:-1][chosen] - taken[:-1], length)
@@ -165,26 +204,29 @@ class Masks:
 
     @property
     def offset(self) -> Int:
-        """``(n + 1,)`` int64; runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``."""
+        """First run of each mask, and the number of all runs: ``(n + 1,)`` int64.
+
+        The runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``.
+        """
         return self._wide_runs().offset
 
     @property
     def start(self) -> Int:
-        """``(runs,)`` int64, first position of each run."""
+        """First position of each run: ``(runs,)`` int64."""
         return self._wide_runs().start
 
     @property
     def end(self) -> Int:
-        """``(runs,)`` int64, one past the last position of each run."""
+        """One past the last position of each run: ``(runs,)`` int64."""
         return self._wide_runs().end
 
     @property
     def nbytes(self) -> int:
-        """Memory of the runs, bytes."""
+        """Memory of the runs, in bytes."""
         return self._runs().nbytes
 
     def area(self) -> Int:
-        """``(n,)`` pixels inside each mask."""
+        """Return the number of pixels inside each mask, ``(n,)`` int64."""
         offset, start, end = self._runs()
         area = np.zeros(len(self), np.int64)
         # A sum ends where the next one begins, so that masks without a run must not begin one.
@@ -194,54 +236,66 @@ class Masks:
         return area
 
     def bounds(self) -> Int:
-        """``(n, 4)`` xyxy in pixels, end exclusive, of the pixels inside; zeros for an empty mask."""
-        bounds = np.zeros((len(self), 4), np.int64)
-        for i, (start, end) in enumerate(self._each()):
-            if len(start):
-                top, bottom = start % self.height, (end - 1) % self.height + 1
-                wraps = bool((start // self.height != (end - 1) // self.height).any())
-                vertical = (0, self.height) if wraps else (top.min(), bottom.max())
-                bounds[i] = start[0] // self.height, vertical[0], (end[-1] - 1) // self.height + 1, vertical[1]
-        return bounds
+        """Return the smallest box around each mask's pixels, ``(n, 4)`` int64.
+
+        Boxes are (left, top, right, bottom) in pixels, end exclusive; an empty mask has zeros. A mask may reach beyond
+        the box of its instance, and seldom fills it.
+        """
+        bounds = [run_bounds(start, end, self.height) for start, end in self._each()]
+        return np.array(bounds, np.int64).reshape(-1, 4)
 
     def dense(self) -> npt.NDArray[np.bool_]:
-        """``(n, height, width)`` bool, C-contiguous. This is the array the runtime otherwise never makes."""
+        """Return ``(n, height, width)`` bool, C-contiguous, in new memory.
+
+        100 masks of a 1920 x 1080 frame take 207 MB. Use ``masks[i].dense()`` for one mask, :meth:`id_map` for an image
+        of all.
+        """
         masks = np.zeros((len(self), self.height, self.width), bool)
         for mask, (left, _, right, _), (start, end) in zip(masks, self.bounds().tolist(), self._each(), strict=True):
-            mask[:, left:right] = self._fill(start, end, left, right).T
+            mask[:, left:right] = fill_columns(start, end, self.height, left, right).T
         return masks
 
     def id_map(self, dtype: npt.DTypeLike = np.int32) -> npt.NDArray[np.signedinteger]:
-        """``(height, width)``: ``i + 1`` where mask ``i`` is on top, 0 where there is none; earlier masks win."""
+        """Return an image of the masks: 0 where there is none, ``i + 1`` where mask ``i`` is.
+
+        Where masks overlap, the earlier one wins, which is the one with the higher confidence.
+
+        Args:
+            dtype: An integer dtype that holds ``len(masks)``.
+
+        Returns:
+            ``(height, width)``, C-contiguous, in new memory. ``id_map()[y, x] - 1`` is an index of the masks, or -1.
+        """
         flat = np.zeros(self.width * self.height, dtype)
         for i, (start, end) in reversed(list(enumerate(self._each()))):
             rle.paint_runs(flat, start, end, i + 1)
         return np.ascontiguousarray(flat.reshape(self.width, self.height).T)
 
     def rle(self) -> list[dict[str, object]]:
-        """COCO RLE objects ``{"size": [height, width], "counts": str}``, one for each mask."""
+        """Return a COCO RLE object ``{"size": [height, width], "counts": str}`` for each mask, ready for JSON."""
         counts = rle.encode_runs(*self._runs(), self.height * self.width)
         return [{"size": [self.height, self.width], "counts": text} for text in counts]
 
     def polygons(self, index: int) -> list[npt.NDArray[np.int64]]:
-        """Outlines of one mask: rings ``(vertices, 2)`` of (x, y) pixel corners, first vertex not repeated.
+        """Return the outlines of mask `index`; see :meth:`Mask.polygons`.
 
-        Outer rings run clockwise on the screen and holes the other way; filling them even-odd gives the mask back to
-        the pixel.
+        Raises:
+            IndexError: There is no such mask.
         """
-        left, top, inside = self.window(index)
-        return [ring + np.array([left, top]) for ring in polygons.trace(inside)]
+        return self._one(index).polygons()
 
     def window(self, index: int) -> tuple[int, int, npt.NDArray[np.bool_]]:
-        """Left column, top row and ``(rows, columns)`` bool of the smallest window that holds one mask."""
-        index = range(len(self))[index]  # as for a list: negative from the end, IndexError where there is none
-        left, top, right, bottom = self[[index]].bounds()[0].tolist()
-        offset, start, end = self._runs()
-        runs = slice(offset[index], offset[index + 1])
-        return left, top, self._fill(start[runs], end[runs], left, right)[:, top:bottom].T
+        """Return the smallest window that holds mask `index`; see :meth:`Mask.window`.
+
+        Raises:
+            IndexError: There is no such mask.
+        """
+        return self._one(index).window()
 
     def iou(self, other: Masks) -> npt.NDArray[np.float64]:
-        """``(len(self), len(other))`` intersection over union; two empty masks have 0.
+        """Return the intersection over union of every mask with every other one, ``(len(self), len(other))`` float64.
+
+        Two empty masks have 0. The cost follows the outlines, not the frame.
 
         Raises:
             ShapeError: The masks belong to frames of different sizes.
@@ -262,6 +316,9 @@ class Masks:
             union = mine[i] + theirs - intersection
             result[i] = intersection / np.maximum(union, 1)
         return result
+
+    def _one(self, index: int) -> Mask:
+        return self[range(len(self))[index]]  # an integer of any library, as for a list
 
     def _each(self) -> Iterator[tuple[Some, Some]]:
         """Starts and ends of one mask after the other."""
@@ -294,14 +351,6 @@ class Masks:
             runs = forms.setdefault("_wide", self._runs().wide())
             forms.pop("_joined", None)
         return runs
-
-    def _fill(self, start: Some, end: Some, left: int, right: int) -> npt.NDArray[np.bool_]:
-        """``(right - left, height)`` bool of one mask's columns."""
-        edges = np.empty(2 * len(start) + 2, np.int64)
-        edges[0], edges[-1] = left * self.height, right * self.height
-        edges[1:-1:2], edges[2:-1:2] = start, end
-        inside = np.arange(len(edges) - 1) % 2 == 1
-        return np.repeat(inside, np.diff(edges)).reshape(right - left, self.height)
 
 
 def _covered(edges: Int, inside: Int, position: Int) -> Int:

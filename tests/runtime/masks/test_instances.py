@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,6 @@ from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
 
 BOXES = [(0.0, 0.0, 4.0, 3.0), (2.0, 1.0, 5.0, 6.0), (1.0, 1.0, 2.0, 2.0)]
-
-
-def _supervision() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what supervision and its own dependencies say at import
-        import supervision
-
-    return supervision
 
 
 def test_length_and_frame() -> None:
@@ -83,22 +74,3 @@ def test_fields_that_disagree_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ShapeError, match="instances disagree"):
         Instances(**_fields(**changes))
     Instances(**_fields())
-
-
-def test_as_dict_has_dense_masks_and_the_names_of_supervision() -> None:
-    instances = make_instances(6, 8, BOXES)
-    fields = instances.as_dict()
-    assert set(fields) == {"xyxy", "mask", "confidence", "class_id"}
-    assert fields["mask"].shape == (3, 6, 8)
-    assert fields["mask"].dtype == bool
-
-
-@pytest.mark.parametrize("boxes", [BOXES, []])
-def test_supervision_takes_instances_without_an_adapter(boxes: list[tuple[float, float, float, float]]) -> None:
-    instances = make_instances(6, 8, boxes, class_id=list(range(len(boxes))))
-    detections = _supervision().Detections(**instances.as_dict())
-    assert len(detections) == len(boxes)
-    assert (detections.mask == instances.mask.dense()).all()
-    assert (detections.class_id == instances.class_id).all()
-    assert (detections.xyxy == instances.xyxy).all()
-    assert (detections.area == instances.mask.area()).all()

@@ -1,0 +1,84 @@
+"""What the public classes and functions of a package mention: types in annotations, exceptions in docstrings."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import inspect
+import re
+import typing
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+__all__ = ["documented_errors", "mentioned_types", "public_names"]
+
+# Special methods that people call by using an object.
+_CALLED = ("__init__", "__call__", "__getitem__", "__iter__", "__next__", "__enter__", "__len__")
+_RAISES = re.compile(r"^( *)Raises:\n((?:\1 .*\n?|\s*\n)+)", re.MULTILINE)
+
+
+def public_names(module: ModuleType) -> dict[str, Any]:
+    """Name -> object of everything in a module's ``__all__``."""
+    return {name: getattr(module, name) for name in module.__all__}
+
+
+def mentioned_types(thing: Any) -> Iterator[tuple[str, type]]:
+    """Where each class of this project is mentioned in the public signatures of a class or function, and the class."""
+    for where, hints in _annotations(thing):
+        for hint in hints:
+            yield from ((where, found) for found in _classes(hint) if found.__module__.startswith("yolact_"))
+
+
+def documented_errors(thing: Any) -> Iterator[tuple[str, str]]:
+    """Where each exception is named under "Raises:" in the docstrings of a class or function, and its name."""
+    for where, member in [(thing.__qualname__, thing), *_members(thing)]:
+        for _, section in _RAISES.findall(inspect.cleandoc(member.__doc__ or "") + "\n"):
+            indent = min(len(line) - len(line.lstrip()) for line in section.splitlines() if line.strip())
+            for names in re.findall(rf"^ {{{indent}}}([\w, ]+):", section, re.MULTILINE):
+                yield from ((where, name.strip()) for name in names.split(","))
+
+
+def is_builtin(name: str) -> bool:
+    """Whether Python itself has an exception of that name."""
+    return isinstance(getattr(builtins, name, None), type)
+
+
+def _members(thing: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(thing, type):
+        return
+    for name, member in vars(thing).items():
+        if not name.startswith("_") or name in _CALLED:
+            member = getattr(member, "__func__", member)  # a class method
+            if isinstance(member, FunctionType | property):
+                yield f"{thing.__qualname__}.{name}", member
+
+
+def _annotations(thing: Any) -> Iterator[tuple[str, list[Any]]]:
+    scope = _scope(thing)
+    if isinstance(thing, type) and issubclass(thing, BaseException):
+        return
+    if isinstance(thing, type):
+        own = vars(thing).get("__annotations__", {})
+        public = {name: hint for name, hint in typing.get_type_hints(thing, scope, scope).items() if name in own}
+        yield thing.__qualname__, [hint for name, hint in public.items() if not name.startswith("_")]
+    elif isinstance(thing, FunctionType):
+        yield thing.__qualname__, list(typing.get_type_hints(thing, scope).values())
+    for where, member in _members(thing):
+        function = member.fget if isinstance(member, property) else member
+        # The __init__ of a dataclass has the annotations of its fields.
+        if function.__module__.startswith("yolact_"):
+            yield where, list(typing.get_type_hints(function, scope).values())
+
+
+def _scope(thing: Any) -> dict[str, Any]:
+    """The names of the module, and those that only a type checker imports there."""
+    return {"supervision": importlib.import_module("supervision"), **vars(importlib.import_module(thing.__module__))}
+
+
+def _classes(hint: Any) -> Iterator[type]:
+    if isinstance(hint, type) and not typing.get_args(hint):
+        yield hint
+    for part in typing.get_args(hint):
+        if not isinstance(part, str | int):
+            yield from _classes(part)
