@@ -1,17 +1,18 @@
 """The former place of ``python -m yolact_plugins.compile`` and of :mod:`yolact_plugins.compile.compiler`."""
 
 import sys
-import warnings
 
 from yolact_plugins.compile.compiler import OPTIONS, compile_cubin, nvrtc_version, supported_archs
+from yolact_plugins.deprecation import warn_deprecated
 
 __all__ = ["OPTIONS", "compile_cubin", "nvrtc_version", "supported_archs"]
 
-warnings.warn(
-    "yolact_plugins.compiler has moved: type python -m yolact_plugins.compile, import yolact_plugins.compile.compiler",
-    DeprecationWarning,
-    # Who imports this is told; who types it is told here.
-    stacklevel=1 if __name__ == "__main__" else 2,
+warn_deprecated(
+    "yolact_plugins.compiler",
+    "type python -m yolact_plugins.compile, import yolact_plugins.compile.compiler",
+    removed_in="0.2",
+    # A program that imports this is told where it does; for the command there is only this line.
+    stacklevel=0 if __name__ == "__main__" else 1,
 )
 
 if __name__ == "__main__":

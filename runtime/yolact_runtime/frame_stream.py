@@ -1,4 +1,4 @@
-"""A stream of frames: the next one is begun while the one before is still on its way; results come in order."""
+"""Streams of frames: the next frame is started while the last one is still being processed; results come in order."""
 
 from __future__ import annotations
 
@@ -23,24 +23,30 @@ _MAX_TIMEOUT_S = 86400.0
 
 
 class FrameStream(Iterator[Instances]):
-    """Instances of each frame, in order; get it from ``Segmenter.stream``.
+    """Iterator of the instances of each frame, in order. :meth:`Segmenter.stream` returns it.
 
-    Use it in a ``for``, and as a context manager where the loop may end early. It is a plain iterator: after its last
-    result, after an error and after :meth:`close` it gives nothing more.
+    Use it in a ``for`` loop, and as a context manager where the loop may end early. After its last result, after an
+    error and after :meth:`close` it is exhausted.
 
-    A thread takes frames from the source, one only when there is room to begin with it at once, so that a camera's
-    frame is fresh when it is taken: at most `frames_in_flight` are begun and not yet delivered. A result is delivered
-    as soon as it is there, not when the next frame comes. A source that is a generator is closed when the stream ends
-    before it, in the thread that iterates it and as soon as it is back from its frame. Any other source stays its
-    maker's.
+    A thread takes frames from the source, each only when work on it can begin at once, so that a camera's frame is
+    fresh: at most `frames_in_flight` frames are started and not yet delivered. A result is delivered as soon as it is
+    there, not when the next frame comes. If the stream ends before its source, a source that is a generator is closed,
+    by the thread that iterates it and once it has returned its frame; any other source belongs to the caller.
+
+    Example:
+        ```python
+        with segmenter.stream(camera, timeout_s=5) as results:
+            for instances in results:
+                ...
+        ```
 
     Args:
-        path: The frame pipeline.
-        frames: Iterated in another thread, from the first ``next()`` on. A frame in host memory may be changed once the
-            next one is asked for.
-        frames_in_flight: At least 1, which overlaps nothing.
-        timeout_s: Longest time that the source may take for a frame, in seconds, more than 0 and up to a day; None
-            waits for ever.
+        path: The frame pipeline of a segmenter.
+        frames: The source, iterated in another thread from the first ``next()`` on. A frame in host memory may be
+            changed once the next one is asked for.
+        frames_in_flight: Frames that are processed at once; 1 overlaps nothing.
+        timeout_s: Longest time that the source may take for a frame, in seconds, above 0 and up to a day; None waits
+            for ever.
 
     Raises:
         UsageError: `timeout_s` is no such number.
@@ -56,12 +62,12 @@ class FrameStream(Iterator[Instances]):
         return self
 
     def __next__(self) -> Instances:
-        """Wait for the next frame's instances, which the caller owns.
+        """Wait for the instances of the next frame, which the caller owns.
 
         Raises:
-            StopIteration: The source is exhausted, or the stream was closed, maybe while this call was waiting.
-            SourceTimeoutError: The source gave no frame for `timeout_s`; frames that were begun are delivered before.
-            Exception: What the source raises, after the results of the frames before it, and what the frame pipeline
+            StopIteration: The source is exhausted, or the stream was closed, perhaps during this call.
+            SourceTimeoutError: The source gave no frame for `timeout_s`; frames that were started are delivered first.
+            Exception: What the source raises, after the results of the frames before, and what the frame pipeline
                 raises. The stream ends with it.
         """
         reader = self._reader
@@ -89,17 +95,17 @@ class FrameStream(Iterator[Instances]):
         raise StopIteration
 
     def close(self) -> None:
-        """End the stream; may be called from any thread, also while another one waits in ``next()``, and again.
+        """End the stream. May be called again, and from any thread, also while another one waits in ``next()``.
 
-        Frames in flight are discarded, and a consumer that waits gets StopIteration, whatever became of the frame that
-        it was waiting for. The thread that takes frames is given a second to end; where the source blocks for longer,
-        as a camera without frames does, it is left alone, takes no further frame and ends when the source returns.
+        Frames in flight are discarded, and a consumer that waits gets StopIteration, whatever became of its frame. The
+        thread that takes frames has a second to end. If the source blocks for longer, as a camera without frames does,
+        the thread takes no further frame and ends when the source returns.
         """
         self._reader.end()
         self._reader.join(_PATIENCE_S)
 
     def end(self, error: BaseException) -> None:
-        """As :meth:`close`, without waiting; a consumer that waits, or comes later, gets the error once."""
+        """End the stream without waiting; a consumer that waits, or comes later, gets the error once."""
         self._reader.end(error)
 
     def __enter__(self) -> FrameStream:
@@ -119,7 +125,7 @@ class FrameStream(Iterator[Instances]):
 
 
 def _collect(reader: FrameReader, collect: Callable[[], Instances]) -> Instances | None:
-    """The frame's instances; None where the stream was closed meanwhile, whose end is the next event."""
+    """Return the frame's instances; None where the stream was closed meanwhile, whose end is the next event."""
     try:
         instances = collect()
     except Exception as error:

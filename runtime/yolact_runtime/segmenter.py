@@ -1,4 +1,4 @@
-"""The segmenter: an open model. Frame in, instances out."""
+"""The segmenter: an open model that takes frames and returns instances."""
 
 from __future__ import annotations
 
@@ -40,14 +40,25 @@ _CLOSED = "the segmenter was closed; open the model again"
 class Segmenter:
     """An open model on a backend. Use it as a context manager, or call :meth:`close`.
 
-    With TensorRT, and with ONNX Runtime on CUDA beside ``cuda-bindings``, the whole way of a frame is on the GPU; else
-    what surrounds the network is on the CPU: :attr:`postprocessing` says which, and so does ``repr``.
-    Thread-safe: calls share the model and nothing else, and every result belongs to its caller.
+    With TensorRT, and with ONNX Runtime on CUDA beside ``cuda-bindings``, frames are prepared and masks computed on the
+    GPU as well; otherwise the CPU does what surrounds the network. :attr:`postprocessing` says which, and so does
+    ``repr``. Thread-safe: calls share the model and nothing else, and every result belongs to its caller.
+
+    Example:
+        ```python
+        from yolact_runtime import Segmenter, SegmenterOptions
+
+        with Segmenter.open("base.bundle", options=SegmenterOptions(min_confidence=0.3)) as segmenter:
+            instances = segmenter(frame)  # (H, W, 3) uint8, blue first
+            for instance in instances:
+                print(instance.class_name, instance.confidence, instance.mask.area())
+        ```
 
     Attributes:
-        manifest: What the model states.
-        options: As given.
-        frame_path: The way of a frame in two halves, for benchmarks and for programs with a schedule of their own.
+        manifest: The manifest of the model, with the precision in use.
+        options: The options that the segmenter was opened with.
+        frame_path: The frame pipeline as two calls, ``start`` and ``collect``, for benchmarks and for programs with a
+            schedule of their own.
     """
 
     def __init__(
@@ -57,7 +68,14 @@ class Segmenter:
         mask_iou: Backend | MaskRescoring | None,
         options: SegmenterOptions,
     ) -> None:
-        """Take ownership of open backends; most callers want :meth:`open`."""
+        """Take ownership of open backends. Most callers want :meth:`open`.
+
+        Args:
+            manifest: The manifest of the model.
+            network: An open backend with the model's network; closed with the segmenter.
+            mask_iou: An open backend with the mask-IoU network of YOLACT++, or None.
+            options: Thresholds and methods.
+        """
         if mask_iou is not None and not isinstance(mask_iou, MaskRescoring):
             mask_iou = MaskRescoring.of_backend(mask_iou, manifest)
         self._begin(OpenModel(manifest, SharedNetwork(network, mask_iou)), options)
@@ -77,28 +95,35 @@ class Segmenter:
 
         Args:
             path: A bundle folder, an ``.onnx`` file, a ``.plan`` inside its bundle, or an opened bundle.
-            backend: ``"auto"`` or a key of :data:`yolact_runtime.backends.BACKENDS`.
+            backend: ``"auto"``, which takes the first one that can run the model here, or a key of
+                ``yolact_runtime.backends.BACKENDS``: ``"tensorrt"``, ``"tensorrt-rtx"``, ``"onnxruntime-cuda"``,
+                ``"onnxruntime-cpu"``.
             options: Thresholds and methods; None means the defaults.
-            precision: Which network of a folder, such as ``"fp32"``; None takes what the backend runs best: engines
+            precision: Precision of the network, such as ``"fp32"``. None takes what the backend runs best: engines
                 ``"int8"``, ``"fp16"``, ``"fp32"`` in this order; ``"int8-cpu"`` before ``"fp32"`` in ONNX Runtime on
                 the CPU, ``"fp16"`` before ``"fp32"`` on CUDA.
-            self_test: Run :meth:`self_test` before anything else, and open nothing that fails it.
-            verify_key: Ed25519 public keys, PEM: everything that is loaded comes from a bundle that one of them signed,
-                or nothing is. None takes those of the environment variable ``YOLACT_REQUIRE_SIGNATURE``; where there
-                are none either, a signature is not looked at, and a signed bundle says so once in the log.
-            trust_engine: Run a ``.plan`` that lies in no bundle by the manifest that it carries. It is executable code,
-                and nothing but the caller vouches for it; never together with `verify_key`.
+            self_test: Run :meth:`self_test` first, and refuse a model that fails it.
+            verify_key: Files of Ed25519 public keys, PEM. Everything that is loaded must come from a bundle that one of
+                them signed. None takes the keys of the environment variable ``YOLACT_REQUIRE_SIGNATURE``; without any
+                key signatures are not checked, and a signed bundle logs one warning.
+            trust_engine: Run a ``.plan`` outside a bundle by the manifest that it carries. It is executable code whose
+                origin only the caller knows; not allowed together with `verify_key`.
+
+        Returns:
+            A segmenter, which the caller closes.
 
         Raises:
-            BundleError, ManifestError: The model is missing, damaged, or not of this project.
-            SignatureError: A signature was asked for, and is missing or fits none of the keys; or the manifest of a
-                signed bundle is not the one that was signed.
+            BundleError, ManifestError: The model is missing, damaged, or no bundle of this project.
+            NoNetworkError: The bundle has no network in this precision; a BundleError and a UsageError.
+            SignatureError: A signature is required, and is missing or by none of the keys; or the manifest of a signed
+                bundle was changed.
             BackendUnavailableError: No backend can run here; the message says why for each.
             EngineMismatchError: The engine was built for another machine.
-            MissingCubinError, MissingDependencyError: The GPU's kernels are not compiled and cannot be, here; or a
-                signature is to be verified without the package ``cryptography``.
-            UsageError: The GPU's post-processing cannot do what the options ask for, or the bundle has nothing of that
-                precision.
+            MissingCubinError: The GPU's kernels are not compiled, and cannot be compiled here.
+            MissingDependencyError: A package is not installed: the inference library, ``cuda-bindings``, or
+                ``cryptography`` where a signature is verified.
+            UsageError: The GPU's post-processing cannot do what the options ask for.
+            CudaOutOfMemoryError: The model and the frames in flight do not fit into the GPU's memory.
             BackendError: The backend refuses the model.
             SelfTestError: See :meth:`self_test`.
         """
@@ -119,14 +144,17 @@ class Segmenter:
         return segmenter
 
     def self_test(self) -> SelfTest:
-        """Compare what this model makes of its bundle's golden frame, here and now, with what it made at export.
+        """Run the bundle's golden frame, and compare the results with those of the export.
 
-        It takes about the time of two frames, on the GPU with memory for one more frame meanwhile. Thresholds of
-        `options` are set aside; the backend, the network and the kernels are those of this segmenter.
+        This takes about the time of two frames and, on the GPU, memory for one more frame. It uses the backend, network
+        and kernels of this segmenter; thresholds in :attr:`options` are ignored.
+
+        Returns:
+            The differences that were found, all within their limits.
 
         Raises:
-            SelfTestError: It differs by more than this backend may.
-            NoGoldenFrameError: The bundle has none, or it was opened without its folder.
+            SelfTestError: Results differ by more than is allowed for this backend.
+            NoGoldenFrameError: The bundle has no golden frame, or the model was opened without its folder.
             BundleError: The golden frame is damaged.
             BackendError: This segmenter is closed.
         """
@@ -135,9 +163,12 @@ class Segmenter:
         return run_self_test(self._model, self.options)
 
     def share(self, options: SegmenterOptions | None = None) -> Segmenter:
-        """Another segmenter on the same engine, with options and frame memory of its own; weights are not copied.
+        """Return another segmenter on the same network, with its own options and frame memory; weights are not copied.
 
-        Each is closed by itself, in any order; the last one frees the engine.
+        Each segmenter is closed by itself, in any order; the last one frees the network.
+
+        Args:
+            options: Thresholds and methods; None takes those of this segmenter.
 
         Raises:
             BackendError: This segmenter is closed.
@@ -149,41 +180,41 @@ class Segmenter:
 
     @property
     def backend_name(self) -> str:
-        """Of the backend in use."""
+        """Name of the backend in use, such as ``"onnxruntime-cpu"``."""
         return self._model.shared.network.name
 
     @property
     def network(self) -> Backend:
-        """The backend in use; it stays the segmenter's, and those of :meth:`share`."""
+        """The backend in use. The segmenter, and those of :meth:`share`, own it: do not close it."""
         return self._model.shared.network
 
     @property
     def mask_rescoring(self) -> MaskRescoring | None:
-        """The mask-IoU network of a YOLACT++ model; it stays the segmenter's. None where masks are not re-scored."""
+        """The mask-IoU network of a YOLACT++ model, owned by the segmenter; None where masks are not re-scored."""
         return self._model.shared.mask_iou if self.options.mask_rescoring else None
 
     @property
     def network_file(self) -> Path | None:
-        """What the backend loaded; None where it was given an open backend."""
+        """File that the backend loaded; None for a segmenter made from an open backend."""
         return self._model.file
 
     @property
     def verified_by(self) -> str | None:
-        """Fingerprint of the key whose signature of the bundle was verified; None where none was looked at."""
+        """Fingerprint of the key whose signature of the bundle was verified; None where no signature was checked."""
         return self._model.verified_by
 
     @property
     def postprocessing(self) -> str:
-        """``"gpu"`` or ``"cpu"``: where boxes and masks are made."""
+        """Where boxes and masks are computed: ``"gpu"`` or ``"cpu"``."""
         return "gpu" if isinstance(self.frame_path, DevicePath) else "cpu"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Indexed by ``class_id``."""
+        """Names of the classes, indexed by ``class_id``; :attr:`Instances.class_names` is the same tuple."""
         return self.manifest.class_names
 
     def compare_manifests(self) -> None:
-        """Compare the bundle's manifest with the one inside its network, which costs nothing; see :meth:`self_test`.
+        """Compare the bundle's manifest with the one inside its network; part of :meth:`self_test`, and cheap.
 
         Raises:
             SelfTestError: They differ in the input or in the priors.
@@ -198,34 +229,34 @@ class Segmenter:
         pixel_format: PixelFormat | str = PixelFormat.BGR,
         yuv: YuvMatrix = BT601,
     ) -> FrameBuffer:
-        """Lend memory in which a camera writes frames, so that nothing is copied on the host.
+        """Allocate memory into which a camera writes frames, so that the host copies nothing.
 
-        Give the buffer itself to a call, :meth:`stream` or :meth:`on_device`: with an engine the GPU fetches the frame
-        from there, or reads it there where CPU and GPU share their memory. On a CPU it is plain memory, so that the
-        same program runs. Its arrays may be the target of ``cv2.VideoCapture.read(image=buffer.pixels)``,
-        ``numpy.copyto`` or a copy of any other library; given as an array, they are copied like any other. A buffer
-        takes any number of frames.
+        Pass the buffer itself to a call, :meth:`stream` or :meth:`on_device`: the GPU then fetches the frame from
+        there, or reads it in place where CPU and GPU share their memory. On a CPU it is plain memory, and the same
+        program runs. Its arrays may be the target of ``cv2.VideoCapture.read(image=buffer.pixels)``, ``numpy.copyto``
+        or a copy by any other library. An array of it that is passed in place of the buffer is copied like any other.
+        A buffer takes any number of frames.
 
-        When the next frame may be written there: when the result of the one before is there. A call, and `on_device`,
-        return with it. In a stream, when the result was delivered: a source that uses ``options.frames_in_flight``
-        buffers in turn is asked for a frame when the one that was in its buffer has been delivered; one that writes
-        ahead of being asked needs one more. Who writes earlier spoils pixels, and nothing else; a buffer that is given
-        again while its frame before is on its way is refused.
+        The next frame may be written once the result of the last one has arrived. A call and `on_device` return with
+        it. A stream asks for a frame when there is room: a source with ``options.frames_in_flight`` buffers in rotation
+        is asked for the next frame of a buffer only after the result of its last one was delivered; a source that
+        writes before it is asked needs one more buffer. Writing too early spoils pixels and nothing else; passing a
+        buffer again whose frame is still in flight is refused.
 
         Args:
-            height: Rows of the frames.
-            width: Columns of the frames; even for YUYV.
-            pixel_format: Of the frames.
+            height: Rows of the frames, pixels.
+            width: Columns of the frames, pixels; even for YUYV.
+            pixel_format: Pixel format of the frames.
             yuv: Matrix of NV12 and YUYV; see :mod:`yolact_plugins.colour`.
 
         Returns:
-            A context manager; black. It is closed with this segmenter at the latest. Arrays of it that somebody keeps
-            for longer stay valid, and their memory is freed with the last of them.
+            A buffer with zeros in it; a context manager. This segmenter closes it when it is closed itself. Arrays of
+            the buffer stay valid after that, and their memory is freed with the last of them.
 
         Raises:
             FrameError: There are no frames of that size or format, or `yuv` is no matrix.
             BackendError: This segmenter is closed.
-            CudaOutOfMemoryError: There is not that much pinned memory.
+            CudaOutOfMemoryError: Not enough memory can be pinned.
         """
         return self.frame_path.frame_buffer(buffer_layout(height, width, pixel_format, yuv))
 
@@ -233,45 +264,50 @@ class Segmenter:
         """Find the instances in one frame.
 
         Args:
-            frame: ``(H, W, 3)`` uint8, blue first; grayscale ``(H, W)`` and BGRA are accepted. Only read. Also uint16
-                where the options or the model state its ``bit_depth``. With an engine also an array on the GPU,
-                ``(H, W, 3)`` or ``(H, W, 4)``, of anything that has DLPack or the CUDA array interface: it is used
-                where it is. Other formats: :class:`yolact_runtime.CameraFrame`. Or what :meth:`frame_buffer` gave.
+            frame: ``(H, W, 3)`` uint8, blue first, of any size; ``(H, W)`` grayscale and ``(H, W, 4)`` BGRA as well. It
+                is only read, and may be changed when the call returns. uint16 is accepted where the options or the
+                model state a ``bit_depth``. With post-processing on the GPU, also an array there, ``(H, W, 3)`` or
+                ``(H, W, 4)``, with DLPack or the CUDA array interface, which is not copied. For other pixel formats use
+                a :class:`CameraFrame`; a buffer of :meth:`frame_buffer` is taken as well.
 
         Returns:
-            Instances in the pixels of the frame, best first.
+            Instances in pixels of the frame, best first; the caller owns them.
 
         Raises:
-            FrameError: `frame` is not an image, or a buffer whose frame before is not finished.
-            BackendError: The backend failed, or the network's outputs are not finite; the buffer is closed.
+            FrameError: `frame` is not an image, or a buffer whose last frame is not finished.
+            BackendError: The backend failed, the network's outputs are not finite, or the buffer or this segmenter is
+                closed.
+            CudaError: A call of the CUDA driver failed.
         """
         return self.frame_path.collect(self.frame_path.start(frame))
 
     def stream(
         self, frames: Iterable[npt.NDArray[np.uint8] | CameraFrame | FrameBuffer | Any], timeout_s: float | None = None
     ) -> FrameStream:
-        """Instances of each frame, in order, while the next frames are already on their way.
+        """Return the instances of each frame, in order, while the next frames are already being processed.
 
-        `frames` is iterated in a thread of its own, and a frame is asked for only when it can be begun with at once, so
-        that a camera's frame is fresh: at most ``options.frames_in_flight`` are begun and not delivered. A frame in
-        host memory may be changed once the next one is asked for; one on the GPU, or in a :meth:`frame_buffer`, must
-        stay until its result is there.
-        Whoever stops before the end closes the stream (``with segmenter.stream(...) as results``) before the source of
-        the frames; :meth:`FrameStream.close` may be called from any thread, and wakes a consumer that waits.
+        `frames` is iterated in a thread of its own. It is asked for a frame only when work on it can begin at once, so
+        that a camera's frame is fresh: at most ``options.frames_in_flight`` frames are started and not yet delivered. A
+        frame in host memory may be changed once the next one is asked for; a frame on the GPU, or in a buffer of
+        :meth:`frame_buffer`, must stay unchanged until its result is delivered.
+
+        A loop that may end early closes the stream before the source of the frames: use
+        ``with segmenter.stream(...) as results``. :meth:`FrameStream.close` may be called from any thread, and wakes a
+        consumer that waits.
 
         Args:
-            frames: The source.
+            frames: The source: an iterable of frames as :meth:`__call__` takes them.
             timeout_s: Longest time that the source may take for a frame, in seconds; None waits for ever.
 
         Returns:
-            An iterator and context manager.
+            An iterator of :class:`Instances`, and a context manager.
 
         Raises:
             UsageError: `timeout_s` is not above 0, or more than a day.
             SourceTimeoutError: From ``next()``: the source gave no frame for `timeout_s`.
             Exception: From ``next()``: whatever `frames` raises, after the results of the frames before.
-            FrameError, BackendError: From ``next()``, as for a single frame; the stream ends there. Also where this
-                segmenter is closed meanwhile.
+            FrameError, BackendError: From ``next()``, as for a single frame, or because this segmenter was closed
+                meanwhile; the stream ends with it.
         """
         stream = FrameStream(self.frame_path, frames, self.options.frames_in_flight, timeout_s)
         with self._streams_lock:
@@ -281,10 +317,18 @@ class Segmenter:
         return stream
 
     def on_device(self, frame: npt.NDArray[np.uint8] | CameraFrame | FrameBuffer | Any) -> DeviceInstances:
-        """As a call, with results that stay on the GPU. Close them, or use them as a context manager.
+        """Find the instances in one frame, and leave the results in the GPU's memory.
+
+        Args:
+            frame: A frame as :meth:`__call__` takes it.
+
+        Returns:
+            Instances on the GPU. Close them, or use them as a context manager: they keep the memory of one frame in
+            flight.
 
         Raises:
-            BackendError: The post-processing of this segmenter is on the CPU. See a call for more.
+            BackendError: The post-processing of this segmenter is on the CPU; or as for a call.
+            FrameError, CudaError: As for a call.
         """
         if not isinstance(self.frame_path, DevicePath):
             raise BackendError(
@@ -294,11 +338,11 @@ class Segmenter:
         return self.frame_path.collect_on_device(self.frame_path.start(frame))
 
     def close(self) -> None:
-        """Free the backends; may be called again, and from any thread. A later frame raises BackendError.
+        """Free the network and all memory. May be called again, and from any thread; a later frame is a BackendError.
 
-        Streams end: whoever waits for a result of one gets a BackendError. A frame that another thread waits for in a
-        call is finished first, and its memory is freed then. After the loss of the GPU's context what can be freed is
-        freed, and nothing is raised: the frame that met the loss has said it.
+        Streams end, and a consumer that waits for a result gets a BackendError. A frame that another thread waits for
+        in a call is finished first, and its memory is freed after that. If the GPU's context is lost, what can be freed
+        is freed and nothing is raised: the frame that met the loss has raised it.
 
         Raises:
             CudaError: Something could not be freed; all else was.
@@ -311,8 +355,8 @@ class Segmenter:
         self.frame_path.close()
 
     def __repr__(self) -> str:
-        manifest, where = self.manifest, "closed" if self._closed else f"post-processing on the {self.postprocessing}"
-        return f"<Segmenter: {manifest.name} ({manifest.precision}) on {self.backend_name}, {where}>"
+        where = "closed" if self._closed else f"post-processing on the {self.postprocessing}"
+        return f"<Segmenter: {self.manifest.summary(self.backend_name)}, {where}>"
 
     def __enter__(self) -> Segmenter:
         return self

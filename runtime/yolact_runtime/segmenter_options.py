@@ -1,4 +1,4 @@
-"""How a segmenter turns network outputs into instances."""
+"""Thresholds and methods of a segmenter."""
 
 from __future__ import annotations
 
@@ -19,30 +19,36 @@ _MAX_SIDE_PX = 65_536
 
 @dataclass(frozen=True)
 class SegmenterOptions:
-    """How a segmenter turns network outputs into instances.
+    """Thresholds and methods with which a segmenter turns a network's outputs into instances.
+
+    Example:
+        ```python
+        options = SegmenterOptions(min_confidence=0.3, nms="cross-class", max_instances=20)
+        ```
 
     Attributes:
-        nms: Suppression method, a :class:`yolact_runtime.cpu.nms.NmsMethod` or its value such as ``"fast"``.
-        min_confidence: The second score threshold: instances at or below it are left out, before suppression. 0 is the
-            published behaviour, which has none and fills the list up with low scores; 0.15 to 0.3 suits pictures. It
-            never changes the instances above it.
-        iou_threshold: None takes the model's.
-        max_instances: None takes the model's.
-        crop_margin: Fraction of a box added on each side before its mask is cropped, for masks that are cut by their
-            box. 0 is the published behaviour; ``inf`` does not crop.
-        mask_rescoring: False skips the mask-IoU network of YOLACT++; ``mask_confidence`` is then None.
+        nms: Suppression method: a :class:`yolact_runtime.NmsMethod`, or its value: ``"fast"``, ``"cross-class"``,
+            ``"traditional"``.
+        min_confidence: Second score threshold, 0 to 1: instances at or below it are dropped before suppression, which
+            never changes those above it. 0 is the published behaviour and fills the list with low scores; 0.15 to 0.3
+            suits pictures.
+        iou_threshold: Overlap, 0 to 1, from which the box with the lower score is suppressed; None takes the model's.
+        max_instances: Largest number of instances of a frame; None takes the model's.
+        crop_margin: Fraction of a box that is added on each side before its mask is cropped, for masks that their box
+            cuts off. 0 is the published behaviour; ``inf`` does not crop.
+        mask_rescoring: Whether the mask-IoU network of YOLACT++ runs; without it ``mask_confidence`` is None.
         num_threads: CPU threads of the network; 0 leaves the choice to the backend.
-        cpu_postprocessing: With an engine on the GPU: download the network's outputs and do the rest on the CPU. For
-            comparison, and for what the kernels do not do; slow.
-        frames_in_flight: Frames that :meth:`yolact_runtime.Segmenter.stream` works on at once; on the GPU each has
-            memory of its own, taken at open. 1 overlaps nothing.
-        bit_depth: Significant bits of frames of uint16 in host memory, 8 to 16; None takes the model's, which it has
-            from its calibration, or refuses such frames where it has none.
-        frame_size: (height, width) of BGR frames to come: the GPU is made ready for them at open, otherwise when the
-            first two come.
+        cpu_postprocessing: Whether the CPU computes boxes and masks although the network runs on a GPU. The network's
+            outputs are then downloaded, which is slow: for comparison, and for what the kernels do not do.
+        frames_in_flight: Frames that :meth:`Segmenter.stream` processes at once, 1 to 8. Each has GPU memory of its
+            own, allocated at open. 1 overlaps nothing.
+        frame_size: (height, width) of the BGR frames to come. The GPU is prepared for them at open; otherwise that
+            happens during the first two frames.
+        bit_depth: Significant bits of uint16 frames in host memory, 8 to 16. None takes the model's, which calibration
+            has set; such frames are refused where the model has none.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type or is out of range; the message names it.
     """
 
     nms: NmsMethod | str = NmsMethod.FAST
@@ -96,7 +102,7 @@ class SegmenterOptions:
         object.__setattr__(self, "frame_size", tuple(map(int, sides)))
 
     def nms_settings(self, manifest: Manifest) -> NmsSettings:
-        """These options over the model's own detection settings."""
+        """Return the settings of suppression: these options, and the model's own where they are None."""
         detection = manifest.detection
         return NmsSettings(
             method=NmsMethod(self.nms),

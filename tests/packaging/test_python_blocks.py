@@ -112,8 +112,9 @@ def write_clip(path: str, frame: np.ndarray[Any, Any], count: int = 5) -> None:
 
 
 def check_readme(namespace: Namespace, said: str) -> None:
-    assert len(namespace["instances"]) == 2
-    assert namespace["i"] == 1
+    assert len(namespace["instances"]) == len(namespace["detections"]) == 2
+    assert namespace["instance"].class_name == "bird"
+    assert said.startswith("cat 0.")
 
 
 def check_runtime(namespace: Namespace, said: str) -> None:
@@ -122,7 +123,13 @@ def check_runtime(namespace: Namespace, said: str) -> None:
     assert (labels.shape, labels.dtype) == (FRAME.shape[:2], np.int32)
     assert len(np.unique(labels)) == 3  # two things, and the background
     assert [classes[:2] for classes in namespace["classes"]] == [[0, 2]] * 5
-    assert said.splitlines()[0].startswith("photo.png None cat [")
+    assert namespace["ids"].shape == FRAME.shape[:2]
+    assert namespace["on_top"] == 0
+    assert namespace["names"] == ["cat", "bird"]
+    assert namespace["large"].class_id.tolist() == [0, 2]
+    assert (namespace["picture"] != FRAME).any()
+    assert "<Instances: 2 in a frame of 60 x 40: cat 0.90, bird 0.60>\n" in said
+    assert "photo.png None cat [" in said
     assert "missing.png: " in said
     assert namespace["line"]["schema"] == "yolact-results/1"
 

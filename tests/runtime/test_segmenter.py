@@ -49,6 +49,28 @@ def test_instances_are_in_the_pixels_of_each_frame(size: tuple[int, int]) -> Non
     np.testing.assert_allclose(instances.xyxy, [np.array(t.xyxy) * scale for t in THINGS], atol=1e-3 * max(size))
 
 
+def test_instances_have_the_names_of_the_models_classes() -> None:
+    segmenter, _ = fake_segmenter([THINGS] * 4, PICTURES)
+    found = [segmenter(WHITE), *segmenter.stream([WHITE, BLACK])]
+    for instances in found:
+        assert instances.class_names is segmenter.class_names is segmenter.manifest.class_names
+        assert [one.class_name for one in instances] == [segmenter.class_names[0], segmenter.class_names[2]]
+    assert repr(found[0]).startswith("<Instances: 2 in a frame of 96 x 64: cat 0.")
+
+
+def test_what_is_printed_of_a_model_says_which_it_is(tmp_path: Path) -> None:
+    segmenter, _ = fake_segmenter([[]], PICTURES)
+    shown = "small fp32 on fake, 48 x 32, 3 classes"
+    assert repr(segmenter) == f"<Segmenter: {shown}, post-processing on the cpu>"
+    segmenter.close()
+    assert repr(segmenter) == f"<Segmenter: {shown}, closed>"
+    assert repr(small_manifest(class_names=("x",))) == "<Manifest: small fp32, 48 x 32, 1 class, 0 artefacts>"
+    assert len(repr(small_manifest(name="x" * 900))) < 150
+    write_bundle(tmp_path / "x.bundle", THINGS)
+    bundle = open_bundle(tmp_path / "x.bundle")
+    assert repr(bundle) == f"<Bundle: small fp32, 48 x 32, 3 classes, at {tmp_path / 'x.bundle'}>"
+
+
 def test_frames_of_different_sizes_follow_each_other() -> None:
     segmenter, _ = fake_segmenter([THINGS, [], THINGS[:1]], PICTURES)
     sizes = [(64, 96), (30, 20), (100, 50)]

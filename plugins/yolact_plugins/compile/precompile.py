@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -33,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(arguments: list[str] | None) -> int:
     try:
         check_words(sys.argv[1:] if arguments is None else arguments)
-        return _run(_parser().parse_args(arguments))
+        options = _parser().parse_args(arguments)
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        return _run(options)
     except YolactError as error:
         _complain(str(error))
         return error.exit_status

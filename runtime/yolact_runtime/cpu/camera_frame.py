@@ -19,7 +19,7 @@ __all__ = ["CameraFrame", "FrameLayout", "PixelFormat", "host_bgr", "require_yuv
 
 
 class PixelFormat(Enum):
-    """How the bytes of a frame become colours. Names are those of V4L2 and GStreamer, in lower case."""
+    """Pixel format of a frame: how its bytes become colours. Names are those of V4L2 and GStreamer, in lower case."""
 
     BGR = "bgr"
     RGB = "rgb"
@@ -33,13 +33,13 @@ _NUM_BYTES = {PixelFormat.BGR: 3, PixelFormat.RGB: 3, PixelFormat.BGRA: 4}
 
 @dataclass(frozen=True)
 class FrameLayout:
-    """What a frame is, apart from its bytes: frames of one layout take the same way through the GPU.
+    """Size and pixel format of a frame. The GPU is prepared once for all frames of one layout.
 
     Attributes:
         height: Rows of pixels.
         width: Columns of pixels.
-        format: Of the bytes.
-        yuv: Matrix of NV12 and YUYV.
+        format: Pixel format.
+        yuv: Matrix of NV12 and YUYV; see :mod:`yolact_plugins.colour`.
     """
 
     height: int
@@ -49,7 +49,7 @@ class FrameLayout:
 
     @property
     def plane_shapes(self) -> tuple[tuple[int, int], ...]:
-        """``(rows, bytes of a row)`` of each plane without gaps; NV12 has two planes, the others one."""
+        """Shape of each plane without gaps, (rows, bytes of a row); NV12 has two planes, the other formats one."""
         if self.format is PixelFormat.NV12:
             return (self.height, self.width), (-(-self.height // 2), 2 * -(-self.width // 2))
         if self.format is PixelFormat.YUYV:
@@ -58,21 +58,30 @@ class FrameLayout:
 
     @property
     def num_bytes(self) -> int:
-        """Of all planes without gaps."""
+        """Bytes of all planes without gaps."""
         return sum(rows * row_bytes for rows, row_bytes in self.plane_shapes)
 
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """A frame that says what its bytes are. Plain arrays need none: they are BGR, BGRA or gray.
+    """A frame with its pixel format. BGR, BGRA and grayscale arrays need none: pass them as they are.
+
+    Nothing is copied when it is made; the arrays belong to the caller.
+
+    Example:
+        ```python
+        instances = segmenter(CameraFrame(nv12, "nv12"))  # (H * 3 / 2, W) uint8, as V4L2 delivers it
+        instances = segmenter(CameraFrame(luma, "nv12", chroma=chroma, yuv=BT709))
+        ```
 
     Attributes:
-        pixels: uint8, in host memory (NumPy) or on the GPU (anything with DLPack or the CUDA array interface; used
-            where it is, and not changed until the result is there). ``(H, W, 3)``, BGRA ``(H, W, 4)``, YUYV
-            ``(H, W / 2, 4)`` or ``(H, W, 2)`` with W even, NV12 ``(H, W)`` luma. Rows may have gaps between them.
-        format: Of the bytes; a :class:`PixelFormat` or its value.
-        chroma: NV12 only: ``(ceil(H / 2), ceil(W / 2), 2)``. None: `pixels` is ``(H * 3 / 2, W)`` with H and W even,
-            the chroma rows below those of luma.
+        pixels: uint8, in host memory (NumPy) or on the GPU (an object with DLPack or the CUDA array interface, which is
+            used in place and must not change until the result is there). RGB and BGR ``(H, W, 3)``, BGRA
+            ``(H, W, 4)``, YUYV ``(H, W / 2, 4)`` or ``(H, W, 2)`` with W even, NV12 ``(H, W)`` luma. Rows may have gaps
+            between them.
+        format: Pixel format: a :class:`PixelFormat` or its value.
+        chroma: Second plane of NV12, ``(ceil(H / 2), ceil(W / 2), 2)``. None for the other formats, and for NV12 in one
+            array: `pixels` is then ``(H * 3 / 2, W)`` with H and W even, the chroma rows below those of luma.
         yuv: Matrix of NV12 and YUYV; see :mod:`yolact_plugins.colour`.
 
     Raises:
@@ -100,12 +109,12 @@ class CameraFrame:
 
     @property
     def on_device(self) -> bool:
-        """The pixels lie on a GPU."""
+        """Whether the pixels are in a GPU's memory."""
         return not isinstance(self.pixels, np.ndarray)
 
     @property
     def layout(self) -> FrameLayout:
-        """Size and format."""
+        """Size and pixel format."""
         height, width = (int(side) for side in self.pixels.shape[:2])
         if self.format is PixelFormat.NV12 and self.chroma is None:
             height = height * 2 // 3
@@ -114,7 +123,7 @@ class CameraFrame:
         return FrameLayout(height, width, PixelFormat(self.format), self.yuv)
 
     def planes(self) -> tuple[npt.NDArray[np.uint8], ...]:
-        """Views of a host frame, ``(rows, …)`` each, in the order of :attr:`FrameLayout.plane_shapes`."""
+        """Return views of a host frame's planes, ``(rows, …)`` each, in the order of ``layout.plane_shapes``."""
         if self.format is not PixelFormat.NV12:
             return (self.pixels,)
         if self.chroma is not None:
@@ -157,18 +166,18 @@ def require_yuv(yuv: object) -> None:
 
 
 def host_bgr(frame: Any, bit_depth: int | None = None) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
-    """A frame for a network on the host.
+    """Return a frame as blue, green and red samples, for a network on the host.
 
     Args:
         frame: A NumPy array as :func:`yolact_runtime.cpu.preprocess.as_bgr` takes it, or a :class:`CameraFrame` of
             such.
-        bit_depth: Significant bits of plain uint16 arrays.
+        bit_depth: Significant bits of plain uint16 arrays; None refuses them.
 
     Returns:
         ``(H, W, 3)``, blue first: uint8, a view where possible; of NV12 and YUYV float32, clipped and not rounded.
 
     Raises:
-        FrameError: It is no frame, or lies on the GPU.
+        FrameError: It is no frame, or is in a GPU's memory.
     """
     on_device = frame.on_device if isinstance(frame, CameraFrame) else is_device_array(frame)
     if on_device:

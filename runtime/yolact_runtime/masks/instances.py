@@ -97,8 +97,14 @@ class Instances:
         return len(self.xyxy)
 
     def __iter__(self) -> Iterator[Instance]:
-        for i in range(len(self)):
-            yield self[i]
+        # As by index, with one conversion of each array.
+        count, names = len(self), self.class_names
+        rescored = [None] * count if self.mask_confidence is None else self.mask_confidence.tolist()
+        scores, classes = self.confidence.tolist(), self.class_id.tolist()
+        for xyxy, mask, score, class_id, mask_score in zip(
+            self.xyxy, self.mask, scores, classes, rescored, strict=True
+        ):
+            yield Instance(xyxy, mask, score, class_id, name_of_class(names, class_id), mask_score)
 
     @overload
     def __getitem__(self, index: int | np.integer[Any]) -> Instance: ...

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yolact_plugins.files import real_path
+from yolact_plugins.plain_text import printable_line
 from yolact_runtime.errors import BundleError, NoNetworkError, SignatureError
 from yolact_runtime.model.bundle_exchange import AbsentError, earlier_bundles, read_whole
 from yolact_runtime.model.bundle_folder import MANIFEST_NAME, WATCHED, BundleFolder, artefact_path, read_manifest
@@ -57,18 +58,19 @@ _warned: set[tuple[Path, bytes]] = set()
 _warned_lock = threading.Lock()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle:
-    """A model that is complete and is what its manifest says.
+    """A model whose files are complete and match its manifest. :func:`open_bundle` returns it.
 
-    It holds the bytes of its networks, so that what was checked is what is loaded; let it go once they are.
+    It holds the bytes of its networks, so that the bytes that were checked are the bytes that are loaded. Drop it once
+    they are: it takes as much memory as the files.
 
     Attributes:
-        path: The folder or file it was opened from.
-        manifest: How to feed the network and read its outputs; its precision and dtypes are those of `network`.
-        network: The network.
-        mask_iou: The mask-IoU network (YOLACT++), or None.
-        verified_by: Fingerprint of the key that vouches for all of it; None where no signature was checked.
+        path: The folder or file that it was opened from.
+        manifest: How to feed the network and read its outputs; precision and dtypes are those of `network`.
+        network: The network, an ONNX model.
+        mask_iou: The mask-IoU network of YOLACT++, or None.
+        verified_by: Fingerprint of the key whose signature was verified; None where no signature was checked.
     """
 
     path: Path
@@ -77,6 +79,9 @@ class Bundle:
     mask_iou: ModelFile | None = None
     verified_by: str | None = None
 
+    def __repr__(self) -> str:
+        return f"<Bundle: {self.manifest.summary()}, at {printable_line(str(self.path))}>"
+
 
 def open_bundle(
     path: Path | str,
@@ -84,21 +89,25 @@ def open_bundle(
     preferred: tuple[str, ...] = CPU_PRECISIONS,
     verify_key: Path | str | Sequence[Path | str] | None = None,
 ) -> Bundle:
-    """Find the files of a model and check them.
+    """Read the files of a model and check them against its manifest.
 
     Args:
         path: A bundle folder, or an ``.onnx`` file that the exporter wrote.
-        precision: Which network of a folder, such as ``"fp16"``; None takes the first of `preferred` that is there.
-        preferred: Precisions, best first. Engines are opened by :mod:`yolact_runtime.backends.engine_file`.
-        verify_key: Ed25519 public keys, PEM; one of them has to have signed the bundle, also of an ``.onnx`` file in
-            it. None takes those of the environment variable ``YOLACT_REQUIRE_SIGNATURE``, and where there are none a
-            signature is not looked at, which is said once.
+        precision: Precision of the network in a folder, such as ``"fp16"``; None takes the first of `preferred` that
+            the bundle has.
+        preferred: Precisions, best first. Engines are opened by :meth:`Segmenter.open`, not here.
+        verify_key: Files of Ed25519 public keys, PEM. One of them must have signed the bundle, also that of an
+            ``.onnx`` file. None takes the keys of the environment variable ``YOLACT_REQUIRE_SIGNATURE``; without any
+            key signatures are not checked, and a signed bundle logs one warning.
+
+    Returns:
+        The model, with the bytes of its networks.
 
     Raises:
-        BundleError: Something is missing, damaged, or not a model of this project.
-        SignatureError: There is no signature of one of the keys, or the manifest was changed since it was signed.
+        BundleError: A file is missing, damaged, or no model of this project.
+        SignatureError: None of the keys signed the bundle, or the manifest was changed since.
         NoNetworkError: The bundle has no network in this precision; a BundleError and a UsageError.
-        ManifestError: The manifest cannot be understood.
+        ManifestError: The manifest cannot be read.
         MissingDependencyError: A signature is to be verified, and the package ``cryptography`` is not installed.
     """
     path, keys = Path(path), key_paths(verify_key)

@@ -233,18 +233,27 @@ class Artefact:
         return dataclasses.replace(manifest, precision=self.precision, dtypes=self.dtypes or NetworkDtypes())
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Manifest:
     """Everything a runtime needs to know about a model.
 
     Attributes:
-        name: Model name, for people.
-        class_names: Foreground classes; index 0 is class 1 of the network, the background has no name.
-        mask_rescoring: The bundle has a mask-IoU network whose output multiplies the confidence of masks (YOLACT++).
-        precision: Of the graph this manifest was written for; see :class:`Artefact`.
-        dtypes: Of the input and the outputs of that graph.
-        provenance: Where the model came from: checkpoint, its sha256, tool versions. Text only.
-        artefacts: File name -> :class:`Artefact`; empty in the copies embedded in models.
+        name: Name of the model, for people.
+        class_names: Names of the foreground classes, indexed by ``class_id``: index 0 is class 1 of the network, whose
+            class 0 is the background.
+        input: Size and normalisation of the network's input.
+        priors: How the priors are laid over the feature maps.
+        detection: Thresholds and limits that the model is evaluated with.
+        mask_rescoring: Whether the bundle has a mask-IoU network, whose output multiplies the confidence of masks
+            (YOLACT++).
+        precision: Precision of the graph that this manifest was written for; see :class:`Artefact`.
+        provenance: Where the model came from: checkpoint, its SHA-256, versions of tools. Text only.
+        artefacts: Files of the bundle by name; empty in the copies embedded in models.
+        dtypes: Dtypes of the input and the outputs of that graph.
+        schema_version: Version of the document.
+
+    Raises:
+        ManifestError: A field is outside of what any model has.
     """
 
     name: str
@@ -274,8 +283,22 @@ class Manifest:
         require_name("name", self.name)
         require_name("precision", self.precision)
 
+    def summary(self, backend: str = "") -> str:
+        """Return one short line: name, precision, size of the network's input (width x height), number of classes.
+
+        Args:
+            backend: Name of what runs the model, added behind the precision.
+        """
+        count = len(self.class_names)
+        classes = "1 class" if count == 1 else f"{count} classes"
+        model = f"{plain(self.name)} {plain(self.precision)}" + (f" on {backend}" if backend else "")
+        return f"{model}, {self.input.width} x {self.input.height}, {classes}"
+
+    def __repr__(self) -> str:
+        return f"<Manifest: {self.summary()}, {len(self.artefacts)} artefacts>"
+
     def to_json(self) -> str:
-        """The document as indented JSON text that ends in a newline; the same manifest gives the same bytes."""
+        """Return the document as indented JSON text that ends in a newline; equal manifests give equal bytes."""
         document = dataclasses.asdict(self)
         # Releases that do not know it read every manifest in which it says nothing.
         if self.input.bit_depth is None:
@@ -291,7 +314,7 @@ class Manifest:
 
         Args:
             text: The JSON document.
-            source: Where the text came from; it appears in error messages.
+            source: Where the text came from, for error messages.
 
         Raises:
             ManifestError: The text is not JSON, its schema version is unknown, a field is missing or wrong, or a number

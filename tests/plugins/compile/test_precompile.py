@@ -169,11 +169,23 @@ def test_the_former_name_still_works_and_says_where_it_went() -> None:
     typed = [sys.executable, "-m", "yolact_plugins.compiler", "--help"]
     done = subprocess.run(typed, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.startswith("usage: python -m yolact_plugins.compile ")
-    assert "DeprecationWarning: yolact_plugins.compiler has moved: type python -m yolact_plugins.compile" in done.stderr
+    assert "DeprecationWarning: yolact_plugins.compiler is deprecated and will be removed in version 0." in done.stderr
+    assert ": type python -m yolact_plugins.compile, import yolact_plugins.compile.compiler" in done.stderr
     imported = "from yolact_plugins.compiler import compile_cubin; print(compile_cubin.__module__)"
     done = subprocess.run([sys.executable, "-c", imported], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "yolact_plugins.compile.compiler"
     assert "DeprecationWarning" in done.stderr
+
+
+def test_warnings_of_the_log_reach_the_terminal() -> None:
+    code = """
+import logging
+from yolact_plugins.compile import precompile
+precompile._run = lambda options: logging.getLogger("yolact_plugins.compile.cache").warning("the cache") or 3
+raise SystemExit(precompile.main(["--arch", "sm_87"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (3, "WARNING yolact_plugins.compile.cache: the cache\n")
 
 
 @pytest.mark.parametrize(

@@ -321,10 +321,12 @@ def test_frames_stay_on_the_gpu_and_it_is_said(
     assert ort.starts
     with caplog.at_level(logging.INFO, "yolact_runtime"), Segmenter.open(bundle, options=PICTURES) as segmenter:
         assert (segmenter.backend_name, segmenter.postprocessing) == ("onnxruntime-cuda", "gpu")
-        assert repr(segmenter) == "<Segmenter: small (fp32) on onnxruntime-cuda, post-processing on the gpu>"
+        assert repr(segmenter) == (
+            "<Segmenter: small fp32 on onnxruntime-cuda, 48 x 32, 3 classes, post-processing on the gpu>"
+        )
         for found in segmenter.stream([FRAME] * 6):
             assert found.class_id.tolist() == [0, 2]
-    assert repr(segmenter) == "<Segmenter: small (fp32) on onnxruntime-cuda, closed>"
+    assert repr(segmenter) == "<Segmenter: small fp32 on onnxruntime-cuda, 48 x 32, 3 classes, closed>"
     assert warnings_of(caplog) == []
     assert caplog.text.count("onnxruntime-cuda: frames stay on the GPU, from pixels to masks") == 1
     # Two frames in flight, each with its own memory: it is true of both.
