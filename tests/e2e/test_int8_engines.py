@@ -22,7 +22,7 @@ from yolact_export.engine.build import build_engine
 from yolact_export.engine.layers import Convolution, find_convolutions
 from yolact_export.engine.options import EngineOptions
 from yolact_export.graph.export import ExportOptions, export_network
-from yolact_export.model.config import find_config
+from yolact_export.model.registry import find_config
 from yolact_runtime.model.manifest import Manifest, NetworkDtypes
 
 pytestmark = pytest.mark.long

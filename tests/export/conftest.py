@@ -11,7 +11,7 @@ import torch
 
 from support.goldens import filled_state_dict
 from yolact_export.engine import gpus as engine_gpus
-from yolact_export.model.config import CONFIGS
+from yolact_export.model.registry import CONFIGS
 from yolact_export.model.widths import fit_widths, make_skeleton
 from yolact_export.model.yolact import Yolact
 from yolact_runtime.backends.cuda_driver import Gpu

@@ -10,7 +10,9 @@ from torch import nn
 
 from yolact_calibration.pruning.channel_groups import ChannelGroup
 from yolact_calibration.pruning.layer_shape import LayerShape
-from yolact_export.model.config import CONFIGS, SmallResNetConfig, YolactConfig
+from yolact_export.model.backbones.small_resnet import SmallResNetConfig
+from yolact_export.model.config import YolactConfig
+from yolact_export.model.registry import CONFIGS
 from yolact_export.model.widths import fit_widths, make_skeleton
 from yolact_export.model.yolact import Yolact
 from yolact_runtime.cpu.priors import make_priors

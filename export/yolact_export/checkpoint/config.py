@@ -14,16 +14,8 @@ from yolact_export.checkpoint.note import ASSUMED, CheckpointNote
 from yolact_export.checkpoint.structure import Structure, describe_backbone
 from yolact_export.errors import CheckpointError
 from yolact_export.model import class_names
-from yolact_export.model.config import (
-    CONFIGS,
-    DarkNetConfig,
-    EfficientNetLite0Config,
-    MobileNetV2Config,
-    ResNetConfig,
-    SmallResNetConfig,
-    YolactConfig,
-    find_config,
-)
+from yolact_export.model.config import YolactConfig
+from yolact_export.model.registry import CONFIGS, family_of, find_config
 from yolact_plugins.files import counted
 from yolact_plugins.text import unprintable
 from yolact_runtime.model.manifest_limits import MAX_NAME
@@ -230,28 +222,12 @@ def _check_backbone(base: YolactConfig, structure: Structure, source: str, path:
 
 
 def _same_backbone(config: YolactConfig, structure: Structure) -> bool:
-    expected, found = config.backbone, structure.backbone
-    if isinstance(found, ResNetConfig | DarkNetConfig) and isinstance(expected, ResNetConfig | DarkNetConfig):
-        return type(expected) is type(found) and expected.blocks == found.blocks
-    return type(expected) is type(found)
+    family = family_of(structure.backbone)
+    return family is family_of(config.backbone) and family.is_same_network(config.backbone, structure.backbone)
 
 
 def _likely_config(structure: Structure) -> YolactConfig:
-    backbone = structure.backbone
-    match backbone:
-        case DarkNetConfig():
-            name = "yolact_darknet53"
-        case MobileNetV2Config():
-            name = "yolact_edge_mobilenetv2"
-        case EfficientNetLite0Config():
-            name = "yolact_lite0"
-        case SmallResNetConfig():
-            name = "yolact_small"
-        case _:
-            is_deep = backbone.blocks != ResNetConfig().blocks
-            is_plus = structure.priors_per_cell == 9
-            name = f"yolact_{'plus_' if is_plus else ''}{'base' if is_deep else 'resnet50'}"
-    return CONFIGS[name]
+    return family_of(structure.backbone).likely_config(structure.backbone, structure.priors_per_cell)
 
 
 def _with_input_size(config: YolactConfig, options: CheckpointOptions, findings: list[str]) -> YolactConfig:

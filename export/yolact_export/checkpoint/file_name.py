@@ -7,7 +7,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from yolact_export.model.config import CONFIGS
+from yolact_export.model.registry import CONFIGS
 
 __all__ = ["FileName", "config_name_of", "read_file_name"]
 

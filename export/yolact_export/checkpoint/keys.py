@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from yolact_export.errors import CheckpointError
+from yolact_export.model.registry import families
 
 __all__ = ["REQUIRED", "list_some", "normalise_keys", "published_key"]
 
@@ -115,8 +116,7 @@ def _recognise(keys: Sequence[str]) -> str:
         return "these are keys of mmdetection, whose YOLACT differs in pyramid, head and priors"
     if "roi_heads." in joined or "backbone.bottom_up." in joined:
         return "these are keys of a Mask R-CNN of torchvision or detectron2"
-    if "layer1.0.conv1.weight" in joined and "backbone." not in joined:
-        return "these are keys of a torchvision ResNet, the ImageNet weights that a training starts from"
-    if "_blocks.0._depthwise_conv.weight" in joined:
-        return "these are keys of an EfficientNet classifier, the ImageNet weights that a training starts from"
+    for layout in (family.imagenet for family in families()):
+        if layout is not None and layout.sign in joined and "backbone." not in joined:
+            return f"these are keys of {layout.origin}, the ImageNet weights that a training starts from"
     return ""

@@ -18,7 +18,8 @@ import torch
 
 from yolact_export.checkpoint.containers import mappings_in
 from yolact_export.errors import CheckpointError, ConfigError
-from yolact_export.model.config import CONFIGS, Normalisation, YolactConfig
+from yolact_export.model.config import Normalisation, YolactConfig
+from yolact_export.model.registry import CONFIGS
 from yolact_plugins.files import write_atomically
 
 __all__ = ["ASSUMED", "CheckpointNote", "notes_in", "read_note", "read_note_of", "write_checkpoint"]
@@ -144,11 +145,14 @@ def _checked_note(document: object, source: str) -> CheckpointNote:
 
 
 def _note(document: Mapping[str, Any]) -> CheckpointNote:
-    base = CONFIGS.get(document["config"], next(iter(CONFIGS.values())))
+    name = document["config"]
+    if not isinstance(name, str):
+        raise TypeError(f"config is a {type(name).__name__}")
+    base = CONFIGS.get(name, next(iter(CONFIGS.values())))
     names = tuple(str(name) for name in document["class_names"])
     config = dataclasses.replace(
         base,
-        name=str(document["config"]),
+        name=name,
         num_classes=len(names) + 1,
         input_height=int(document["input_height"]),
         input_width=int(document["input_width"]),

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
-from yolact_export.errors import CheckpointError
-from yolact_export.model.config import (
-    BackboneConfig,
-    DarkNetConfig,
-    EfficientNetLite0Config,
-    MobileNetV2Config,
-    ResNetConfig,
-    SmallResNetConfig,
-)
+from yolact_export.errors import CheckpointError, ShapeError
+from yolact_export.model.backbone import Shapes, convolution_width
+from yolact_export.model.config import BackboneConfig
+from yolact_export.model.registry import families, family_of
 
 __all__ = ["Structure", "describe_backbone", "infer_structure"]
 
-Shapes = Mapping[str, tuple[int, ...]]
-
 _HEAD = "prediction_layers.0"
-_RESNET_STAGES = 4
-_DARKNET_STAGES = 5
-_DEPTHS: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+_BACKBONE = "backbone."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,21 +45,8 @@ class Structure:
 
 
 def describe_backbone(backbone: BackboneConfig) -> str:
-    """Name of a backbone, for people."""
-    match backbone:
-        case ResNetConfig():
-            depth = _DEPTHS.get(backbone.blocks)
-            name = f"ResNet-{depth}" if depth else f"ResNet of {'-'.join(map(str, backbone.blocks))} blocks"
-            count = sum(map(len, backbone.deformable))
-            return f"{name} with {count} deformable blocks" if count else name
-        case DarkNetConfig():
-            return "DarkNet-53" if backbone == DarkNetConfig() else f"DarkNet of {backbone.blocks} blocks"
-        case MobileNetV2Config():
-            return "MobileNetV2"
-        case EfficientNetLite0Config():
-            return "EfficientNet-Lite0"
-        case _:
-            return f"small ResNet, width {backbone.width}, {'-'.join(map(str, backbone.blocks))} blocks"
+    """Return the name of a backbone, for people."""
+    return family_of(backbone).describe(backbone)
 
 
 def infer_structure(shapes: Shapes, source: str) -> Structure:
@@ -105,13 +82,10 @@ def infer_structure(shapes: Shapes, source: str) -> Structure:
 
 
 def _width(shapes: Shapes, key: str, source: str) -> int:
-    """Output channels of a convolution."""
-    shape = shapes[key]
-    if len(shape) != 4 or 0 in shape:
-        raise CheckpointError(
-            f"{source}: {key} has the shape {shape}; a convolution's weight has four dimensions, none empty"
-        )
-    return shape[0]
+    try:
+        return convolution_width(shapes, key)
+    except ShapeError as error:
+        raise CheckpointError(f"{source}: {error}") from error
 
 
 def _check_counts(structure: Structure, shapes: Shapes, source: str) -> None:
@@ -132,43 +106,17 @@ def _check_counts(structure: Structure, shapes: Shapes, source: str) -> None:
 
 
 def _infer_backbone(shapes: Shapes, source: str) -> BackboneConfig:
-    if "backbone._preconv.0.weight" in shapes:
-        # The first element of a stage is its stride-2 unit, not a residual block.
-        counts = _blocks_per_stage(shapes, _DARKNET_STAGES)
-        return DarkNetConfig(tuple(max(count - 1, 0) for count in counts))
-    if "backbone.conv_stem.weight" in shapes:
-        return EfficientNetLite0Config()
-    if len(shapes.get("backbone.layers.0.0.weight", ())) == 4:
-        return MobileNetV2Config()
-    if "backbone.conv1.weight" in shapes:
-        blocks = _blocks_per_stage(shapes, _RESNET_STAGES)
-        if "backbone.layers.0.0.conv3.weight" in shapes:
-            return ResNetConfig(blocks, _deformable_blocks(shapes, blocks))
-        return SmallResNetConfig(_width(shapes, "backbone.conv1.weight", source), blocks)
-    found = sorted({".".join(key.split(".")[:3]) for key in shapes if key.startswith("backbone.")})
+    inner = {key.removeprefix(_BACKBONE): shape for key, shape in shapes.items() if key.startswith(_BACKBONE)}
+    for family in families():
+        try:
+            config: BackboneConfig | None = family.infer(inner)
+        except ShapeError as error:
+            raise CheckpointError(f"{source}: {_BACKBONE}{error}") from error
+        if config is not None:
+            return config
+    found = sorted({".".join(key.split(".")[:2]) for key in inner})
+    beginnings = ", ".join(_BACKBONE + key for key in found[:5])
     raise CheckpointError(
-        f"{source}: the backbone is none of ResNet, DarkNet-53, MobileNetV2, EfficientNet-Lite0; its keys begin with "
-        f"{', '.join(found[:5]) or 'nothing: there is no backbone in the file'}"
-    )
-
-
-def _blocks_per_stage(shapes: Shapes, num_stages: int) -> tuple[int, ...]:
-    counts = [0] * num_stages
-    for key in shapes:
-        parts = key.split(".")
-        if parts[:2] == ["backbone", "layers"] and "".join(parts[2:4]).isdecimal() and len(parts) > 4:
-            stage = int(parts[2])
-            if stage < num_stages:
-                counts[stage] = max(counts[stage], int(parts[3]) + 1)
-    return tuple(counts)
-
-
-def _deformable_blocks(shapes: Shapes, blocks: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    return tuple(
-        tuple(
-            block
-            for block in range(count)
-            if f"backbone.layers.{stage}.{block}.conv2.conv_offset_mask.weight" in shapes
-        )
-        for stage, count in enumerate(blocks)
+        f"{source}: the backbone is none of {', '.join(family.name for family in families())}; its keys begin with "
+        f"{beginnings or 'nothing: there is no backbone in the file'}"
     )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from yolact_export.commands.class_names import read_class_names
 from yolact_export.errors import UsageError
-from yolact_export.model.config import CONFIGS, LEAST_SIDE_PX, NUM_LEVELS
+from yolact_export.model.config import LEAST_SIDE_PX, NUM_LEVELS
+from yolact_export.model.registry import CONFIGS
 from yolact_runtime.model.manifest_limits import HUGE, MAX_LEVELS, MAX_PIXELS, MAX_SIDE, TINY
 from yolact_runtime.option_numbers import real_number, shown_number
 

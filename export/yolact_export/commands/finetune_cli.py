@@ -15,7 +15,7 @@ from yolact_calibration.labels.options import add_file_rules, file_rules
 from yolact_export.commands.checkpoint_cli import add_source_options, check_config_name, check_side, parse_scales
 from yolact_export.commands.packages import require_packages
 from yolact_export.errors import UsageError
-from yolact_export.model.config import CONFIGS
+from yolact_export.model.registry import CONFIGS
 from yolact_export.training.progress_report import duration
 from yolact_plugins.files import counted, human_size, real_path
 from yolact_runtime.cpu.bit_depth import check_bit_depth

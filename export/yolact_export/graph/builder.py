@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import onnx
 from onnx import helper
 
 from yolact_export.errors import ExportError
+from yolact_export.model.layer_writer import Tensor
+from yolact_runtime.model.network_parts import PROPERTY
 
 __all__ = ["GraphBuilder", "Tensor", "int64"]
 
@@ -20,24 +22,11 @@ _PRODUCER = "yolact-deploy"
 _IR_VERSIONS = {17: 8, 19: 9}
 
 
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """A float32 tensor of the graph.
-
-    Attributes:
-        name: Unique in the graph.
-        shape: Without the batch dimension, which every tensor has in front: ``(C, H, W)`` for a feature map.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-
-
 class GraphBuilder:
     """Collects the nodes of one graph in topological order.
 
     A node gets the name it is given, and its output tensor the same name. The caller states each output's shape; it is
-    written down for every tensor, so that no tool has to infer it.
+    written down for every tensor, so that no tool has to infer it. So is the part of the model that a node belongs to.
     """
 
     def __init__(self, name: str, *, batch: int | str, opset: int) -> None:
@@ -56,6 +45,21 @@ class GraphBuilder:
         self._graph.name = name
         self._constants: set[str] = set()
         self._nodes: set[str] = set()
+        self._part: str | Callable[[tuple[int, ...]], str] | None = None
+
+    @contextmanager
+    def part(self, part: str | Callable[[tuple[int, ...]], str]) -> Iterator[None]:
+        """Write `part` into the nodes that are appended inside the context; an inner context counts.
+
+        Args:
+            part: Name of a part of the model, of :mod:`yolact_runtime.model.network_parts`; or a function that gives
+                one for the shape of a node's first output.
+        """
+        before, self._part = self._part, part
+        try:
+            yield
+        finally:
+            self._part = before
 
     def input(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Declare an input; `shape` is without the batch dimension."""
@@ -112,15 +116,20 @@ class GraphBuilder:
         """Append a node whose `outputs` map names to shapes; otherwise as :meth:`node`.
 
         Raises:
-            ExportError: A node of that name is there already: two modules have one path, which is a mistake in the
-                program.
+            ExportError: A node of that name is there already: two modules have one path. Or no part of the model is
+                named. Both are mistakes in the program.
         """
         if name in self._nodes:
             raise ExportError(f'two nodes of graph "{self._graph.name}" are called "{name}"')
+        if self._part is None:
+            raise ExportError(f'node "{name}" of graph "{self._graph.name}" belongs to no part of the model')
         self._nodes.add(name)
         names = [item.name if isinstance(item, Tensor) else item for item in inputs]
         tensors = tuple(Tensor(key, shape) for key, shape in outputs.items())
-        self._graph.node.append(helper.make_node(op_type, names, list(outputs), name=name, **attributes))
+        node = helper.make_node(op_type, names, list(outputs), name=name, **attributes)
+        part = self._part if isinstance(self._part, str) else self._part(tensors[0].shape)
+        node.metadata_props.add(key=PROPERTY, value=part)
+        self._graph.node.append(node)
         self._graph.value_info.extend(self._value_info(tensor) for tensor in tensors)
         return tensors
 

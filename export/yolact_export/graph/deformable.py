@@ -15,6 +15,7 @@ from yolact_export.graph.builder import GraphBuilder, Tensor
 from yolact_export.graph.layers import reshape
 from yolact_export.graph.weights import Float32, folded_weights
 from yolact_export.model.deformable import KERNEL_SIZE, NUM_TAPS, ModulatedDeformConv2d
+from yolact_runtime.model.network_parts import OFFSETS
 
 __all__ = ["DeformConvForm", "deformable_convolution"]
 
@@ -37,7 +38,8 @@ def deformable_convolution(
     """A deformable convolution and the batch norm after it; the last node is called `path`."""
     weight, bias = folded_weights(module, batch_norm)
     assert bias is not None
-    offset, mask = _offset_and_mask(graph, x, path, module, form)
+    with graph.part(OFFSETS):
+        offset, mask = _offset_and_mask(graph, x, path, module, form)
     if form is DeformConvForm.DEFORM_CONV:
         inputs: list[Tensor | str] = [
             x,

@@ -16,7 +16,7 @@ import onnx
 
 from yolact_export.checkpoint.checkpoint import LoadedCheckpoint
 from yolact_export.errors import ExportError
-from yolact_export.graph.backbones import emit_backbone
+from yolact_export.graph.backbone_writer import emit_backbone
 from yolact_export.graph.builder import GraphBuilder, Tensor
 from yolact_export.graph.deformable import DeformConvForm
 from yolact_export.graph.heads import emit_head, emit_mask_iou, emit_protonet, emit_pyramid
@@ -24,6 +24,7 @@ from yolact_export.model.deformable import ModulatedDeformConv2d
 from yolact_export.model.prediction_head import PredictionHead
 from yolact_export.model.yolact import Yolact
 from yolact_runtime.cpu.bit_depth import check_bit_depth
+from yolact_runtime.model.network_parts import NORMALISATION
 from yolact_runtime.option_numbers import check_most, keep_numbers, shown_number
 
 __all__ = ["DeformConvForm", "ExportOptions", "export_mask_iou", "export_network"]
@@ -95,7 +96,7 @@ def export_network(model: Yolact | LoadedCheckpoint, options: ExportOptions | No
     image = graph.input("image", (3, config.input_height, config.input_width))
     normalisation = config.normalisation if options.normalise_in_graph else None
     x = image if normalisation is None else _subtract_mean(graph, image, normalisation.mean_bgr)
-    features = emit_backbone(graph, x, network.backbone, form, normalisation)
+    features = emit_backbone(graph, x, network.backbone, config.backbone, form, normalisation)
     levels = emit_pyramid(graph, features, network.fpn)
     prototype = emit_protonet(graph, levels[0], network.proto_net)
     outputs = emit_head(graph, levels, cast("PredictionHead", network.prediction_layers[0]))
@@ -142,4 +143,5 @@ def _subtract_mean(graph: GraphBuilder, image: Tensor, mean_bgr: tuple[float, fl
     if not any(mean_bgr):
         return image
     mean = graph.constant("normalisation.mean", np.array(mean_bgr, np.float32).reshape(1, 3, 1, 1))
-    return graph.node("Sub", "normalisation", [image, mean], image.shape)
+    with graph.part(NORMALISATION):
+        return graph.node("Sub", "normalisation", [image, mean], image.shape)

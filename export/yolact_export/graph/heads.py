@@ -13,6 +13,18 @@ from yolact_export.model.fpn import Fpn
 from yolact_export.model.mask_iou import MaskIouNet
 from yolact_export.model.prediction_head import PredictionHead
 from yolact_export.model.protonet import Protonet
+from yolact_runtime.model.network_parts import (
+    BOX_HEAD,
+    CLASS_HEAD,
+    FPN_DOWNSAMPLE,
+    FPN_LATERAL,
+    FPN_PREDICTION,
+    FPN_UPSAMPLE,
+    MASK_HEAD,
+    MASK_IOU,
+    PROTONET,
+    UPFEATURE,
+)
 
 __all__ = ["LEVELS", "emit_head", "emit_mask_iou", "emit_protonet", "emit_pyramid"]
 
@@ -23,25 +35,35 @@ def emit_pyramid(graph: GraphBuilder, features: tuple[Tensor, Tensor, Tensor], f
     """P3..P7 of C3, C4 and C5."""
     merged: list[Tensor] = []
     for index, feature in enumerate(reversed(features)):
-        x = convolution(graph, feature, f"fpn.lat_layers.{index}", cast("nn.Conv2d", fpn.lat_layers[index]))
+        with graph.part(FPN_LATERAL):
+            x = convolution(graph, feature, f"fpn.lat_layers.{index}", cast("nn.Conv2d", fpn.lat_layers[index]))
         if merged:
             level = LEVELS[2 - index]
             _, height, width = x.shape
-            x = add(graph, x, resize(graph, merged[-1], (height, width), f"fpn.resize.{level}"), f"fpn.add.{level}")
+            with graph.part(FPN_UPSAMPLE):
+                y = resize(graph, merged[-1], (height, width), f"fpn.resize.{level}")
+                x = add(graph, x, y, f"fpn.add.{level}")
         merged.append(x)
     outputs = []
-    for index, x in enumerate(merged):
-        path = f"fpn.pred_layers.{index}"
-        y = convolution(graph, x, path, cast("nn.Conv2d", fpn.pred_layers[index]))
-        outputs.append(relu(graph, y, f"{path}.relu"))
+    with graph.part(FPN_PREDICTION):
+        for index, x in enumerate(merged):
+            path = f"fpn.pred_layers.{index}"
+            y = convolution(graph, x, path, cast("nn.Conv2d", fpn.pred_layers[index]))
+            outputs.append(relu(graph, y, f"{path}.relu"))
     p5, p4, p3 = outputs
-    p6 = convolution(graph, p5, "fpn.downsample_layers.0", cast("nn.Conv2d", fpn.downsample_layers[0]))
-    p7 = convolution(graph, p6, "fpn.downsample_layers.1", cast("nn.Conv2d", fpn.downsample_layers[1]))
+    with graph.part(FPN_DOWNSAMPLE):
+        p6 = convolution(graph, p5, "fpn.downsample_layers.0", cast("nn.Conv2d", fpn.downsample_layers[0]))
+        p7 = convolution(graph, p6, "fpn.downsample_layers.1", cast("nn.Conv2d", fpn.downsample_layers[1]))
     return p3, p4, p5, p6, p7
 
 
 def emit_protonet(graph: GraphBuilder, p3: Tensor, protonet: Protonet) -> Tensor:
     """The output ``prototype``, ``(K, Hp, Wp)``."""
+    with graph.part(PROTONET):
+        return _protonet(graph, p3, protonet)
+
+
+def _protonet(graph: GraphBuilder, p3: Tensor, protonet: Protonet) -> Tensor:
     x = p3
     for index, module in enumerate(protonet):
         path = f"proto_net.{index}"
@@ -65,15 +87,22 @@ def emit_head(graph: GraphBuilder, levels: tuple[Tensor, ...], head: PredictionH
     path = "prediction_layers.0"
     boxes, logits, coefficients = [], [], []
     for level, x in zip(LEVELS, levels, strict=True):
-        x = convolution(graph, x, f"{path}.upfeature.0", cast("nn.Conv2d", head.upfeature[0]), level=level)
-        x = relu(graph, x, f"{path}.upfeature.1.{level}")
-        boxes.append(_rows(graph, x, f"{path}.bbox_layer", head.bbox_layer, 4, level))
-        logits.append(_rows(graph, x, f"{path}.conf_layer", head.conf_layer, head.num_classes, level))
-        coefficients.append(_rows(graph, x, f"{path}.mask_layer", head.mask_layer, head.num_prototypes, level))
-    box = _concatenated(graph, boxes, f"{path}.bbox_layer.concat", "box_regression")
-    logit = _concatenated(graph, logits, f"{path}.conf_layer.concat", "class_logit")
-    linear = _concatenated(graph, coefficients, f"{path}.mask_layer.concat")
-    coefficient = graph.node("Tanh", f"{path}.mask_layer.tanh", [linear], linear.shape, output="mask_coefficient")
+        with graph.part(UPFEATURE):
+            x = convolution(graph, x, f"{path}.upfeature.0", cast("nn.Conv2d", head.upfeature[0]), level=level)
+            x = relu(graph, x, f"{path}.upfeature.1.{level}")
+        with graph.part(BOX_HEAD):
+            boxes.append(_rows(graph, x, f"{path}.bbox_layer", head.bbox_layer, 4, level))
+        with graph.part(CLASS_HEAD):
+            logits.append(_rows(graph, x, f"{path}.conf_layer", head.conf_layer, head.num_classes, level))
+        with graph.part(MASK_HEAD):
+            coefficients.append(_rows(graph, x, f"{path}.mask_layer", head.mask_layer, head.num_prototypes, level))
+    with graph.part(BOX_HEAD):
+        box = _concatenated(graph, boxes, f"{path}.bbox_layer.concat", "box_regression")
+    with graph.part(CLASS_HEAD):
+        logit = _concatenated(graph, logits, f"{path}.conf_layer.concat", "class_logit")
+    with graph.part(MASK_HEAD):
+        linear = _concatenated(graph, coefficients, f"{path}.mask_layer.concat")
+        coefficient = graph.node("Tanh", f"{path}.mask_layer.tanh", [linear], linear.shape, output="mask_coefficient")
     return box, logit, coefficient
 
 
@@ -96,6 +125,11 @@ def emit_mask_iou(graph: GraphBuilder, mask: Tensor, network: MaskIouNet) -> Ten
     Raises:
         ExportError: The masks are too small for five convolutions without padding.
     """
+    with graph.part(MASK_IOU):
+        return _mask_iou(graph, mask, network)
+
+
+def _mask_iou(graph: GraphBuilder, mask: Tensor, network: MaskIouNet) -> Tensor:
     x = mask
     for index, module in enumerate(network.maskiou_net):
         path = f"maskiou_net.maskiou_net.{index}"

@@ -8,7 +8,7 @@ from torch import nn
 from yolact_export.graph.builder import GraphBuilder, Tensor, int64
 from yolact_export.graph.weights import folded_weights
 from yolact_export.model.config import Normalisation
-from yolact_export.model.efficientnet_lite import SameConv2d, same_padding
+from yolact_export.model.same_convolution import SameConv2d, same_padding
 
 __all__ = ["add", "convolution", "leaky_relu", "max_pool", "relu", "relu6", "reshape", "resize"]
 

@@ -7,13 +7,12 @@ import numpy.typing as npt
 from torch import nn
 
 from yolact_export.model.config import Normalisation
-from yolact_export.model.deformable import ModulatedDeformConv2d
+from yolact_export.model.layer_writer import Convolution
 
-__all__ = ["Convolution", "Float32", "folded_weights"]
+__all__ = ["Float32", "folded_weights"]
 
 Float32 = npt.NDArray[np.float32]
 _Float64 = npt.NDArray[np.float64]
-Convolution = nn.Conv2d | ModulatedDeformConv2d
 
 
 def folded_weights(

@@ -1,4 +1,4 @@
-"""Model configurations: what a checkpoint's tensors cannot say, and the table of the published models.
+"""Configuration of a model: its structure, and what a checkpoint's tensors cannot say.
 
 Source: the published configurations of YOLACT, YOLACT++ and YolactEdge. This module needs no torch.
 """
@@ -6,27 +6,18 @@ Source: the published configurations of YOLACT, YOLACT++ and YolactEdge. This mo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 from yolact_export.errors import ConfigError, ManifestError
 from yolact_runtime.model.manifest import InputSpec, PriorSpec
 
 __all__ = [
-    "CONFIGS",
     "LEAST_SIDE_PX",
     "NUM_LEVELS",
-    "OWN",
-    "PUBLISHED",
-    "YOLACT_EDGE",
     "BackboneConfig",
-    "DarkNetConfig",
-    "EfficientNetLite0Config",
-    "MobileNetV2Config",
     "Normalisation",
-    "ResNetConfig",
-    "SmallResNetConfig",
     "YolactConfig",
-    "find_config",
+    "plus_scales",
+    "scales_for_size",
 ]
 
 NUM_LEVELS = 5
@@ -34,52 +25,13 @@ NUM_LEVELS = 5
 LEAST_SIDE_PX = 32
 """Of an input."""
 _ASPECT_RATIOS = (1.0, 0.5, 2.0)
+# Of the priors of P3 to P7, at the input of 550 pixels.
+_SIDES_PX = (24, 48, 96, 192, 384)
 
 
 @dataclasses.dataclass(frozen=True)
-class ResNetConfig:
-    """A ResNet of bottleneck blocks.
-
-    Attributes:
-        blocks: Bottleneck blocks of each of the four stages.
-        deformable: For each stage, the indices of the blocks whose 3x3 convolution is deformable (YOLACT++).
-    """
-
-    blocks: tuple[int, ...] = (3, 4, 6, 3)
-    deformable: tuple[tuple[int, ...], ...] = ((), (), (), ())
-
-
-@dataclasses.dataclass(frozen=True)
-class DarkNetConfig:
-    """DarkNet-53. ``blocks`` counts the residual blocks of each of the five stages."""
-
-    blocks: tuple[int, ...] = (1, 2, 8, 8, 4)
-
-
-@dataclasses.dataclass(frozen=True)
-class MobileNetV2Config:
-    """MobileNetV2 1.0, as in the image checkpoints of YolactEdge."""
-
-
-@dataclasses.dataclass(frozen=True)
-class EfficientNetLite0Config:
-    """EfficientNet-Lite0: no squeeze-and-excitation and only ReLU6, so that INT8 holds its accuracy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SmallResNetConfig:
-    """A small ResNet of basic blocks for weak hardware.
-
-    Attributes:
-        width: Channels of the first stage; the others have 2, 4 and 8 times as many.
-        blocks: Basic blocks of each of the four stages; (2, 2, 2, 2) is the depth of ResNet-18.
-    """
-
-    width: int = 32
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
-
-
-BackboneConfig = ResNetConfig | DarkNetConfig | MobileNetV2Config | EfficientNetLite0Config | SmallResNetConfig
+class BackboneConfig:
+    """Structure of a backbone; each family of backbones has a type of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +45,6 @@ class Normalisation:
 
 # Not torchvision's numbers times 255: the difference is small, and breaks bit parity.
 _RESNET_NORMALISATION = Normalisation((103.94, 116.78, 123.68), (57.38, 57.12, 58.40))
-_UNIT_NORMALISATION = Normalisation((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
-_LITE0_NORMALISATION = Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,104 +143,11 @@ class YolactConfig:
         return InputSpec(self.input_height, self.input_width, norm.mean_bgr, norm.std_bgr, norm.channel_order)
 
 
-def _plus_scales() -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(side * 2 ** (j / 3) for j in range(3)) for side in (24, 48, 96, 192, 384))
+def plus_scales() -> tuple[tuple[float, ...], ...]:
+    """Return the prior scales of YOLACT++, pixels: three a level."""
+    return tuple(tuple(side * 2 ** (j / 3) for j in range(3)) for side in _SIDES_PX)
 
 
-def _rescaled(size: int) -> tuple[tuple[float, ...], ...]:
-    """The scales of the models trained at another size: upstream truncates them to whole pixels."""
-    return tuple((float(int(side / 550 * size)),) for side in (24, 48, 96, 192, 384))
-
-
-def _table(*configs: YolactConfig) -> Mapping[str, YolactConfig]:
-    return {config.name: config for config in configs}
-
-
-_R50 = ResNetConfig()
-_R101 = ResNetConfig((3, 4, 23, 3))
-_R50_DEFORMABLE = ResNetConfig(_R50.blocks, ((), (0, 1, 2, 3), (0, 1, 2, 3, 4, 5), (0, 1, 2)))
-_R101_DEFORMABLE = ResNetConfig(_R101.blocks, ((), (0, 3), (0, 3, 6, 9, 12, 15, 18, 21), (0,)))
-
-PUBLISHED: Mapping[str, YolactConfig] = _table(
-    YolactConfig("yolact_resnet50", _R50),
-    YolactConfig("yolact_base", _R101),
-    YolactConfig("yolact_im400", _R101, input_height=400, input_width=400, prior_scales_px=_rescaled(400)),
-    YolactConfig("yolact_im700", _R101, input_height=700, input_width=700, prior_scales_px=_rescaled(700)),
-    YolactConfig("yolact_darknet53", DarkNetConfig(), normalisation=_UNIT_NORMALISATION),
-    YolactConfig(
-        "yolact_resnet50_pascal",
-        _R50,
-        num_classes=21,
-        prior_scales_px=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)),
-        square_priors=False,
-    ),
-    YolactConfig(
-        "yolact_plus_resnet50",
-        _R50_DEFORMABLE,
-        prior_scales_px=_plus_scales(),
-        square_priors=False,
-        mask_rescoring=True,
-    ),
-    YolactConfig(
-        "yolact_plus_base",
-        _R101_DEFORMABLE,
-        prior_scales_px=_plus_scales(),
-        square_priors=False,
-        mask_rescoring=True,
-    ),
-)
-"""The published models of YOLACT and YOLACT++, by name."""
-
-YOLACT_EDGE: Mapping[str, YolactConfig] = _table(
-    YolactConfig("yolact_edge", _R101),
-    YolactConfig("yolact_edge_resnet50", _R50),
-    YolactConfig("yolact_edge_mobilenetv2", MobileNetV2Config()),
-)
-"""The image models of YolactEdge, by name."""
-
-OWN: Mapping[str, YolactConfig] = _table(
-    YolactConfig(
-        "yolact_lite0",
-        EfficientNetLite0Config(),
-        fpn_channels=128,
-        square_priors=False,
-        normalisation=_LITE0_NORMALISATION,
-    ),
-    YolactConfig(
-        "yolact_lite0_im384",
-        EfficientNetLite0Config(),
-        fpn_channels=64,
-        input_height=384,
-        input_width=384,
-        prior_scales_px=_rescaled(384),
-        square_priors=False,
-        normalisation=_LITE0_NORMALISATION,
-    ),
-    YolactConfig("yolact_small", SmallResNetConfig(), fpn_channels=96, square_priors=False),
-    YolactConfig(
-        "yolact_tiny",
-        SmallResNetConfig(16, (2, 2, 2, 1)),
-        num_prototypes=16,
-        fpn_channels=64,
-        input_height=256,
-        input_width=256,
-        prior_scales_px=((16.0,), (32.0,), (64.0,), (110.0,), (180.0,)),
-        square_priors=False,
-    ),
-)
-"""Configurations of this project for weak hardware, by name; there are no published weights."""
-
-CONFIGS: Mapping[str, YolactConfig] = {**PUBLISHED, **YOLACT_EDGE, **OWN}
-"""Every known configuration, by name."""
-
-
-def find_config(name: str) -> YolactConfig:
-    """The configuration called `name`.
-
-    Raises:
-        ConfigError: There is none of that name; the message lists those there are.
-    """
-    try:
-        return CONFIGS[name]
-    except KeyError:
-        raise ConfigError(f'no configuration is called "{name}"; there are: {", ".join(CONFIGS)}') from None
+def scales_for_size(size: int) -> tuple[tuple[float, ...], ...]:
+    """Return the prior scales of a model trained at another input size; upstream truncates them to whole pixels."""
+    return tuple((float(int(side / 550 * size)),) for side in _SIDES_PX)

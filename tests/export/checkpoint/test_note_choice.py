@@ -20,7 +20,7 @@ from yolact_export.checkpoint.file import CheckpointFile, read_checkpoint_file
 from yolact_export.checkpoint.keys import REQUIRED
 from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
 from yolact_export.errors import CheckpointError
-from yolact_export.model.config import CONFIGS
+from yolact_export.model.registry import CONFIGS
 
 NAMES = ("model", "ema", "student", "teacher")
 HEIGHTS = {name: 256 + 32 * number for number, name in enumerate(NAMES)}

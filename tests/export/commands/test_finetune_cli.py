@@ -24,7 +24,7 @@ from yolact_export.checkpoint.checkpoint import load_checkpoint
 from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
 from yolact_export.commands.cli import main as export_main
 from yolact_export.commands.finetune_cli import main
-from yolact_export.model.config import CONFIGS
+from yolact_export.model.registry import CONFIGS
 from yolact_export.model.yolact import create_model
 from yolact_export.training.progress_report import ProgressReport
 from yolact_runtime.media.images import write_image

@@ -73,8 +73,18 @@ def test_normalisation_folds_into_the_first_convolution(order):
 def test_name_that_is_taken_is_refused():
     graph = GraphBuilder("test", batch=1, opset=17)
     x = graph.input("x", (1, 2, 2))
-    graph.node("Relu", "backbone.relu", [x], x.shape)
-    with pytest.raises(ExportError, match=r"backbone\.relu"):
+    with graph.part("stem"):
+        graph.node("Relu", "backbone.relu", [x], x.shape)
+        with pytest.raises(ExportError, match=r"backbone\.relu"):
+            graph.node("Relu", "backbone.relu", [x], x.shape)
+
+
+def test_a_node_of_no_part_is_refused():
+    graph = GraphBuilder("test", batch=1, opset=17)
+    x = graph.input("x", (1, 2, 2))
+    with graph.part("stem"):
+        pass
+    with pytest.raises(ExportError, match=r'node "backbone\.relu" of graph "test" belongs to no part of the model'):
         graph.node("Relu", "backbone.relu", [x], x.shape)
 
 
@@ -82,7 +92,8 @@ def test_scales_of_a_dynamic_resize_never_round_below_the_size():
     for old in range(1, 600):
         graph = GraphBuilder("test", batch="batch", opset=17)
         x = graph.input("x", (1, old, old))
-        model = graph.build([resize(graph, x, (2 * old - 1 or 2, 2 * old), "up")], {})
+        with graph.part("protonet"):
+            model = graph.build([resize(graph, x, (2 * old - 1 or 2, 2 * old), "up")], {})
         scales = np.frombuffer(model.graph.initializer[0].raw_data, np.float32)
         for scale, new in zip(scales[2:], (2 * old - 1 or 2, 2 * old), strict=True):
             assert int(float(scale) * old) == new

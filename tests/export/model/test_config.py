@@ -6,10 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.configs import OWN, PUBLISHED, YOLACT_EDGE
 from support.properties import examples
 from yolact_export.errors import ConfigError
 from yolact_export.model import class_names
-from yolact_export.model.config import CONFIGS, OWN, PUBLISHED, YOLACT_EDGE, SmallResNetConfig, find_config
+from yolact_export.model.backbones.small_resnet import SmallResNetConfig
+from yolact_export.model.registry import CONFIGS, find_config
 from yolact_export.model.yolact import Yolact
 from yolact_runtime.cpu.priors import make_priors
 

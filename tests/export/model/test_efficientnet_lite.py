@@ -10,8 +10,9 @@ from torch.nn import functional
 from support.goldens import FOLDER, stretch
 from yolact_export.checkpoint.imagenet import load_imagenet
 from yolact_export.errors import CheckpointError
-from yolact_export.model.config import CONFIGS
-from yolact_export.model.efficientnet_lite import EfficientNetLite0, same_padding
+from yolact_export.model.backbones.efficientnet_lite import EfficientNetLite0
+from yolact_export.model.registry import CONFIGS
+from yolact_export.model.same_convolution import same_padding
 
 TABBY_TO_EGYPTIAN_CAT = range(281, 286)
 ESPRESSO_AND_CUP = (967, 968)

@@ -5,12 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from support.configs import PUBLISHED
 from support.goldens import CONFIG_NAMES, load_golden
-from yolact_export.model.config import CONFIGS, PUBLISHED, SmallResNetConfig
+from yolact_export.model.backbones.small_resnet import SmallResNetConfig
 from yolact_export.model.fpn import Fpn
 from yolact_export.model.mask_iou import MaskIouNet
 from yolact_export.model.prediction_head import PredictionHead
 from yolact_export.model.protonet import Protonet
+from yolact_export.model.registry import CONFIGS
 from yolact_export.model.widths import make_skeleton
 from yolact_export.model.yolact import create_model
 

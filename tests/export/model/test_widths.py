@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from support.properties import examples
 from yolact_export.errors import ShapeError
-from yolact_export.model.config import CONFIGS, SmallResNetConfig
+from yolact_export.model.backbones.small_resnet import SmallResNetConfig
+from yolact_export.model.registry import CONFIGS
 from yolact_export.model.widths import check_flow, fit_widths, make_skeleton
 
 SMALL = dataclasses.replace(

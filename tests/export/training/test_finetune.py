@@ -23,7 +23,8 @@ from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.shapes.scene import CLASS_NAMES, SceneOptions, make_scene
 from yolact_calibration.training.loss import YolactLoss
 from yolact_calibration.training.training import Progress, Training, TrainingOptions
-from yolact_export.model.config import SmallResNetConfig, YolactConfig
+from yolact_export.model.backbones.small_resnet import SmallResNetConfig
+from yolact_export.model.config import YolactConfig
 from yolact_export.model.yolact import Yolact, create_model
 from yolact_export.training.finetune import FinetuneOptions, check_outputs, evaluate_model, finetune, split_annotations
 from yolact_runtime.cpu.priors import make_priors

@@ -12,7 +12,7 @@ from support.scenes import make_instances
 from yolact_calibration.data.annotated_images import AnnotatedImages
 from yolact_calibration.evaluation.agreement import ImageAgreement
 from yolact_calibration.labels.coco import CocoAnnotations
-from yolact_export.model.config import CONFIGS
+from yolact_export.model.registry import CONFIGS
 from yolact_export.model.yolact import Yolact, create_model
 from yolact_export.training import held_back
 from yolact_export.training.held_back import held_back_pictures, worst_and_typical

@@ -14,8 +14,8 @@ from yolact_export.checkpoint.checkpoint import CheckpointOptions
 from yolact_export.checkpoint.imagenet import load_imagenet
 from yolact_export.checkpoint.note import CheckpointNote, write_checkpoint
 from yolact_export.errors import CheckpointError, ConfigError
-from yolact_export.model.config import CONFIGS, ResNetConfig
-from yolact_export.model.resnet import ResNet
+from yolact_export.model.backbones.resnet import ResNet, ResNetConfig
+from yolact_export.model.registry import CONFIGS
 from yolact_export.model.yolact import Yolact, create_model
 from yolact_export.training.training_start import StartOptions, has_trained_backbone, start_model
 
@@ -138,7 +138,9 @@ def test_weights_of_another_network_are_refused_in_a_sentence(tmp_path: Path) ->
 
 def test_a_family_without_imagenet_files_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="ImageNet weights can be read for EfficientNet-Lite0 and ResNet"):
+    with pytest.raises(
+        CheckpointError, match="ImageNet weights can be read for ResNet and EfficientNet-Lite0, not for small ResNet"
+    ):
         start_model(StartOptions("yolact_tiny", NAMES, backbone_weights=tmp_path / "x.pth"))
 
 
