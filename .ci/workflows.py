@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("jobs", nargs="*", metavar="JOB", help="such as tests.suite; all where none is named")
     parser.add_argument("--python", action="append", help="only combinations with this Python; may be repeated")
     parser.add_argument("--list", action="store_true", help="list the jobs, and do no more")
-    parser.add_argument("--name", default="workflows", help="of the record (default: workflows)")
+    parser.add_argument("--name", help="of the record (default: workflows, and the jobs where some are named)")
     parser.add_argument("--results", type=Path, help="folder to keep the record in, such as benchmarks/results")
     options = parser.parse_args(arguments)
     jobs = list(read_jobs(ROOT / FOLDER))
@@ -118,7 +118,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(map(str, chosen)))
         return 0
     commit = clean_commit()
-    return report([try_job(job) for job in chosen], commit, options.name, options.results, arguments or sys.argv[1:])
+    outcomes, name = [try_job(job) for job in chosen], options.name or "-".join(["workflows", *options.jobs])
+    words = [*options.jobs, *(word for version in options.python or () for word in ("--python", version))]
+    return report(outcomes, commit, name, options.results, words)
 
 
 def read_jobs(folder: Path) -> Iterator[Job]:
@@ -246,7 +248,7 @@ def report(outcomes: list[Outcome], commit: str, name: str, results: Path | None
             "skips": dict(sorted(skips.items())),
             "steps": steps,
         }
-        print(write_record(results, name, found, f"python .ci/workflows.py {' '.join(words)}"))
+        print(write_record(results, name, found, " ".join(["python .ci/workflows.py", *words])))
     return int(bool(failed) or any(not outcome.steps for outcome in outcomes))
 
 

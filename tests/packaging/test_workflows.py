@@ -184,7 +184,7 @@ def test_run_lines_are_tried_in_a_clean_clone_up_to_the_first_that_fails(
     assert "1 changed files here are not in it" in said
     assert "tiny.one (word good): passed, 3 run lines" in said
     assert 'tiny.one (word bad): failed: test "$WORD" = good | cat (status 1), 2 run lines' in said
-    (record,) = (json.loads(path.read_text())["results"] for path in tmp_path.rglob("workflows.json"))
+    (record,) = (json.loads(path.read_text())["results"] for path in tmp_path.rglob("workflows-tiny.one.json"))
     assert (record["passed"], record["failed"]) == (4, 1)
     assert record["skips"] == {"needs GitHub: actions/checkout": 2}
     assert [step["status"] for step in record["steps"]] == [0, 0, 0, 0, 1]
