@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "out" / "integrations"
 LIMIT_S = 900
 _GRACE_S = 5.0
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -354,7 +354,7 @@ def run_limited(
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {"OMP_NUM_THREADS": "1", "DEBIAN_FRONTEND": "noninteractive"}
     # A signal that comes while the child is started waits until there is somebody to end it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
     try:
         child = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, preexec_fn=_hear_signals)
     except BaseException:
@@ -372,7 +372,7 @@ def run_limited(
 
 
 def _hear_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -407,6 +407,6 @@ def _starts(python: str) -> bool:
 
 if __name__ == "__main__":
     # Whatever ends this process ends what it has started.
-    for ending in _ENDINGS:
+    for ending in ENDINGS:
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

@@ -11,6 +11,7 @@ import datetime
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from integrations import find_python, run_limited
+from integrations import ENDINGS, find_python, run_limited
 
 from yolact_benchmarks.report.record import write_record
 
@@ -253,6 +254,9 @@ def report(outcomes: list[Outcome], commit: str, name: str, results: Path | None
 
 
 if __name__ == "__main__":
+    # Whatever ends this process ends what it has started, and takes the clone away.
+    for ending in ENDINGS:
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(main())
     except WorkflowError as error:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -212,6 +216,32 @@ def test_a_python_that_is_not_here_is_no_success(tiny: ModuleType, capfd: pytest
     (tiny.ROOT / tiny.FOLDER / "tiny.yml").write_text(JOB.replace("uses: actions/checkout@v1", setup))
     assert tiny.main([]) == 1
     assert "not tried: there is no Python 3.99 here" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_whatever_ends_the_script_ends_the_job_and_takes_its_clone_away(
+    tiny: ModuleType, tmp_path: Path, ending: signal.Signals
+) -> None:
+    started, temp = tmp_path / "pid", tmp_path / "temp"
+    temp.mkdir()
+    shutil.copytree(SCRIPTS, tiny.ROOT / ".ci")
+    (tiny.ROOT / tiny.FOLDER / "tiny.yml").write_text(
+        "defaults: {run: {shell: bash}}\njobs: {one: {timeout-minutes: 1, steps: [{run: "
+        f"'echo $$ > {started}.new; mv {started}.new {started}; sleep 60'"
+        "}]}}\n"
+    )
+    command = [sys.executable, str(tiny.ROOT / ".ci" / "workflows.py")]
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(temp)}, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not started.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(ending)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + ending
+    assert b"Traceback" not in said
+    assert list(temp.iterdir()) == []
+    assert not Path(f"/proc/{started.read_text().strip()}").exists()
 
 
 def test_an_unknown_job_lists_the_known(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
