@@ -118,10 +118,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         print("\n".join(map(str, chosen)))
         return 0
-    commit = clean_commit()
+    say_what_is_cloned()
     outcomes, name = [try_job(job) for job in chosen], options.name or "-".join(["workflows", *options.jobs])
     words = [*options.jobs, *(word for version in options.python or () for word in ("--python", version))]
-    return report(outcomes, commit, name, options.results, words)
+    return report(outcomes, name, options.results, words)
 
 
 def read_jobs(folder: Path) -> Iterator[Job]:
@@ -142,12 +142,11 @@ def combinations(matrix: dict[str, Any]) -> list[dict[str, str]]:
     return [{key: str(value) for key, value in one.items()} for one in made] or [{}]
 
 
-def clean_commit() -> str:
-    """The commit that will be cloned; says so where files differ from it."""
-    commit = _git("rev-parse", "HEAD")
+def say_what_is_cloned() -> None:
+    """Name the commit, and say so where files differ from it."""
+    commit = _git("rev-parse", "--short", "HEAD")
     if changed := _git("status", "--porcelain").splitlines():
-        print(f"the clone is of {commit[:12]}: {len(changed)} changed files here are not in it", flush=True)
-    return commit
+        print(f"the clone is of {commit}: {len(changed)} changed files here are not in it", flush=True)
 
 
 def _git(*words: str) -> str:
@@ -229,7 +228,7 @@ def try_step(
     return status == 0
 
 
-def report(outcomes: list[Outcome], commit: str, name: str, results: Path | None, words: list[str]) -> int:
+def report(outcomes: list[Outcome], name: str, results: Path | None, words: list[str]) -> int:
     """Print a line for each job, write the record, and return the exit status."""
     steps = [step for outcome in outcomes for step in outcome.steps]
     skips = sum((outcome.skipped for outcome in outcomes), Counter[str]())
@@ -242,7 +241,6 @@ def report(outcomes: list[Outcome], commit: str, name: str, results: Path | None
     if results:
         found = {
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-            "commit": commit,
             "passed": len(steps) - len(failed),
             "failed": len(failed),
             "skipped": sum(skips.values()),
