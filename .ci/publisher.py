@@ -2,8 +2,8 @@
 
 The table ``[tool.yolact-deploy.publisher]`` has the owner's name, the address of the repository on GitHub (home) and an
 address for reports of vulnerabilities (contact). Each may be empty: then nothing here pretends to know it.
-``make publisher`` writes what follows from the table into SECURITY.md, CITATION.cff and the chooser of issue forms; the
-metadata of packages is made of it by ``readme_hook.py``.
+``make publisher`` writes what follows from the table into SECURITY.md, CITATION.cff and the chooser of issue forms; ``readme_hook.py``
+puts it into the metadata of packages.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Publisher:
     """What the table says.
 
     Attributes:
-        owner: A person or an organisation; empty where unknown.
-        home: Address of the repository, ``https://github.com/OWNER/NAME``; empty where there is none.
-        contact: E-mail address for reports of vulnerabilities; empty where there is none.
+        owner: A person or an organisation; empty if unknown.
+        home: Address of the repository, ``https://github.com/OWNER/NAME``; empty if there is none.
+        contact: E-mail address for reports of vulnerabilities; empty if there is none.
     """
 
     owner: str = ""
