@@ -2,8 +2,8 @@
 
 The table ``[tool.yolact-deploy.publisher]`` has the owner's name, the address of the repository on GitHub (home) and an
 address for reports of vulnerabilities (contact). Each may be empty: then nothing here pretends to know it.
-``make publisher`` writes what follows from the table into SECURITY.md, CITATION.cff and the chooser of issue forms; ``readme_hook.py``
-puts it into the metadata of packages.
+``make publisher`` writes what follows from the table into SECURITY.md, CITATION.cff and the chooser of issue forms;
+``readme_hook.py`` puts it into the metadata of packages.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Publisher:
         if ways:
             return "\n".join(f"* {way}" for way in ways)
         return (
-            "No address for private reports has been published yet. Ask whoever gave you this software for one; do\n"
-            "not describe the vulnerability in a public place."
+            "No address for private reports has been published yet. Ask the person or company that gave you this\n"
+            "software for one; do not describe the vulnerability in a public place."
         )
 
     def _citation(self) -> str:
@@ -131,7 +131,7 @@ def filled(text: str, said: str) -> str:
     """Put a text between the two marks of a file, which are comments with ``publisher`` and ``/publisher``.
 
     Raises:
-        PublisherError: The marks are not there.
+        PublisherError: The marks are missing.
     """
     marks = re.compile(r"(^(?:<!--|#) publisher\b.*\n)(?:.*\n)*?((?:<!--|#) /publisher\b)", re.MULTILINE)
     made, count = marks.subn(lambda found: f"{found[1]}{said}\n{found[2]}", text)
