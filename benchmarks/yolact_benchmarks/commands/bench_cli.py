@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_frames(parser)
     _add_length(parser)
     _add_accuracy(parser)
-    parser.add_argument("--layers", action="store_true", help="time by part of the model: backbone.layer3, protonet, …")
+    parser.add_argument("--layers", action="store_true", help="time by part of the model: res4, protonet, …")
     parser.add_argument("--peers", action="store_true", help="what you would use instead, in turns with this model")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE.pth", help="with --peers: for those with PyTorch")
     machine = parser.add_argument_group("machine")

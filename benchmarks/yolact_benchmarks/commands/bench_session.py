@@ -30,6 +30,7 @@ from yolact_runtime.errors import UsageError
 from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.model.bundle import Bundle
 from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.network_parts import read_parts
 from yolact_runtime.reporter import SILENT, Reporter
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
@@ -121,10 +122,11 @@ def _peers(
 def _layers(request: BenchRequest, model: OpenedModel) -> dict[str, Any]:
     engine = model.source.segmenter.network if isinstance(model.source, DeviceModel) else None
     if isinstance(engine, TensorRtBackend):
-        operations = {}
+        operations, parts = None, None
         if not request.trust_engine:
-            operations = convolution_operations(_float_network(request, model.manifest).network)
-        return profile_document(profile_engine(engine, operations), copy_gigabytes_per_second(engine.device))
+            network = _float_network(request, model.manifest).network
+            operations, parts = convolution_operations(network), read_parts(network)
+        return profile_document(profile_engine(engine, operations, parts), copy_gigabytes_per_second(engine.device))
     if model.backend != "onnxruntime-cpu" or not isinstance(model.source, HostModel):
         return {"not_measured": f"{model.backend} has no profiler here yet"}
     return profile_document(profile_network(model.source.bundle.network, model.manifest.input, request.num_threads))

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from yolact_benchmarks.layers.layer_profile import KernelTime
+from yolact_benchmarks.layers.layer_profile import OTHER, KernelTime
 from yolact_plugins.driver.driver import Stream
 from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_runtime.backends.tensorrt import TensorRtBackend
 from yolact_runtime.errors import BackendError
+from yolact_runtime.model.network_parts import derive_parts
 
 __all__ = ["profile_engine", "read_layers"]
 
@@ -33,12 +34,18 @@ _TYPES = {
 }
 
 
-def profile_engine(backend: TensorRtBackend, operations: Mapping[str, int] | None = None) -> list[KernelTime]:
+def profile_engine(
+    backend: TensorRtBackend,
+    operations: Mapping[str, int] | None = None,
+    parts: Mapping[str, str] | None = None,
+) -> list[KernelTime]:
     """Run an engine under the profiler, on memory of its own.
 
     Args:
         backend: Open.
         operations: Of the convolutions of the network that it was built from, by the names of their nodes.
+        parts: Parts of the model of that network's nodes, by their names; None where there is no such file, and the
+            parts are derived from the names that the engine has.
 
     Raises:
         BackendError: TensorRT tells no layer.
@@ -63,7 +70,12 @@ def profile_engine(backend: TensorRtBackend, operations: Mapping[str, int] | Non
             stream.synchronize()
     layers = read_layers(backend.layers_json())
     known = operations or {}
-    kernels = [_kernel(name, statistics.median(some), layers.get(name, {}), known) for name, some in times.items()]
+    if parts is None:
+        named = (node for name in times for node in _nodes(name, layers.get(name, {})))
+        parts = derive_parts(dict.fromkeys(named, None))
+    kernels = [
+        _kernel(name, statistics.median(some), layers.get(name, {}), known, parts) for name, some in times.items()
+    ]
     if not kernels:
         raise BackendError(f"{backend.name} profiled no layer of the engine")
     return kernels
@@ -78,15 +90,23 @@ def read_layers(text: str) -> dict[str, Mapping[str, Any]]:
     return {layer["Name"]: layer for layer in layers if isinstance(layer, Mapping) and "Name" in layer}
 
 
-def _kernel(name: str, ms: float, layer: Mapping[str, Any], operations: Mapping[str, int]) -> KernelTime:
-    """`ms` of one layer; the module is that of the first ONNX node in it, its operations are those of all of them."""
-    nodes = _ONNX_LAYER.findall(str(layer.get("Metadata", ""))) or [name]
+def _nodes(name: str, layer: Mapping[str, Any]) -> list[str]:
+    """Names of the ONNX nodes in a layer; without details they are what its own name is made of."""
+    return _ONNX_LAYER.findall(str(layer.get("Metadata", ""))) or name.split(" + ")
+
+
+def _kernel(
+    name: str, ms: float, layer: Mapping[str, Any], operations: Mapping[str, int], parts: Mapping[str, str]
+) -> KernelTime:
+    """`ms` of one layer; its part is that of the first ONNX node in it, its operations are those of all of them."""
+    nodes = _nodes(name, layer)
+    part = next((parts[node] for node in nodes if node in parts), OTHER)
     tensors = [*_tensors(layer, "Inputs"), *_tensors(layer, "Outputs"), *_tensors(layer, "Constants")]
     inputs = _tensors(layer, "Inputs")
     precision = inputs[0][0] if inputs else ""
     size = sum(math.prod(shape) * item for _, shape, item in tensors)
     computed = [operations[node] for node in dict.fromkeys(nodes) if node in operations]
-    return KernelTime(nodes[0], str(layer.get("LayerType", "")), precision, ms, size, sum(computed) or None)
+    return KernelTime(nodes[0], str(layer.get("LayerType", "")), precision, ms, size, sum(computed) or None, part)
 
 
 def _tensors(layer: Mapping[str, Any], key: str) -> list[tuple[str, tuple[int, ...], int]]:

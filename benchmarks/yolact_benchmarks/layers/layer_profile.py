@@ -1,8 +1,8 @@
 """Where a network's time goes: by part of the *model*, from ONNX Runtime's profiler.
 
-Kernels keep the names of the modules that they compute, with additions of the library's own: ``proto_net.4_token_239``
-is a convolution of the protonet. Kernels that only change layout or type (reorder, transpose, quantise, cast) make up
-a part of their own, because nothing of the model is computed there.
+Kernels keep the names of the nodes that they compute, with additions of the library's own: ``proto_net.4_token_239``
+is a convolution of the protonet. The network's file tells the part of each node. Kernels that only change layout or
+type (reorder, transpose, quantise, cast) make up a part of their own, because nothing of the model is computed there.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from yolact_plugins.staging import scratch_folder
 from yolact_runtime.errors import BackendError
 from yolact_runtime.model.manifest import InputSpec
 from yolact_runtime.model.model_file import ModelFile
+from yolact_runtime.model.network_parts import read_parts
 
 __all__ = [
     "CONVERSIONS",
+    "OTHER",
     "KernelTime",
-    "block_of",
     "profile_document",
     "profile_network",
     "read_kernels",
@@ -37,21 +38,8 @@ _CONVERTING = {"ReorderInput", "ReorderOutput", "Transpose", "QuantizeLinear", "
 _CONVERTING |= {"Reformat", "reformat", "cast", "NoOp"}  # as TensorRT and TensorRT-RTX name their layers
 _CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "ConvInteger"}
 _CONVOLUTIONS |= {"CaskConvolution", "CaskGemmConvolution", "Convolution", "correlation", "gemm"}
-_OTHER = "other"
-_LAYER = re.compile(r"backbone\.layers\.(\d+)\b")
-# The first that begins a kernel's name.
-_BLOCKS = (
-    (r"backbone\b", "backbone.stem"),
-    (r"fpn\.lat_layers\b", "fpn.lateral"),
-    (r"fpn\.pred_layers\b", "fpn.prediction"),
-    (r"fpn\.downsample_layers\b", "fpn.downsample"),
-    (r"fpn\b", "fpn.upsample"),
-    (r"proto(_net|type)\b", "protonet"),
-    (r"prediction_layers\.\d+\.upfeature\b", "head.upfeature"),
-    (r"prediction_layers\.\d+\.bbox_layer\b", "head.box"),
-    (r"prediction_layers\.\d+\.conf_layer\b", "head.class"),
-    (r"prediction_layers\.\d+\.mask_layer\b", "head.mask"),
-)
+OTHER = "other"
+"""Part of kernels that belong to no node of the network."""
 _ADDED = re.compile(r"(_nchwc|_nhwc|_token_\d+)+$")
 """What the library adds to the name of the last node that a kernel computes."""
 _RIDGE = 10.0
@@ -75,6 +63,7 @@ class KernelTime:
         ms: Median of the runs.
         bytes: Read and written: inputs, parameters, outputs.
         operations: Multiplications and additions; None where it is no convolution.
+        part: Part of the model that its node belongs to.
     """
 
     name: str
@@ -83,18 +72,17 @@ class KernelTime:
     ms: float
     bytes: int
     operations: int | None
+    part: str = OTHER
 
     @property
     def block(self) -> str:
-        """Part of the model."""
-        return CONVERSIONS if self.operator in _CONVERTING else block_of(self.name)
+        """Part of the model, or :data:`CONVERSIONS`."""
+        return CONVERSIONS if self.operator in _CONVERTING else self.part
 
-
-def block_of(name: str) -> str:
-    """Part of the model that a kernel of this name belongs to."""
-    if layer := _LAYER.match(name):
-        return f"backbone.layer{int(layer[1]) + 1}"
-    return next((block for pattern, block in _BLOCKS if re.match(pattern, name)), _OTHER)
+    def document(self) -> dict[str, Any]:
+        """JSON object."""
+        found = {name: value for name, value in dataclasses.asdict(self).items() if name != "part"}
+        return {**found, "block": self.block, "ms": round(self.ms, 4)}
 
 
 def profile_network(model: ModelFile, spec: InputSpec, num_threads: int = 0) -> list[KernelTime]:
@@ -123,7 +111,7 @@ def profile_network(model: ModelFile, spec: InputSpec, num_threads: int = 0) -> 
         for _ in range(_WARM_UP + _RUNS):
             session.run(None, {feed.name: given})
         events = json.loads(Path(session.end_profiling()).read_bytes())
-    kernels = read_kernels(events, _WARM_UP, kernel_operations(model))
+    kernels = read_kernels(events, _WARM_UP, kernel_operations(model), read_parts(model))
     if not kernels:
         raise BackendError(
             f"ONNX Runtime {onnxruntime.__version__} profiled no kernel of {model.path}; try another version"
@@ -132,7 +120,10 @@ def profile_network(model: ModelFile, spec: InputSpec, num_threads: int = 0) -> 
 
 
 def read_kernels(
-    events: Sequence[Mapping[str, Any]], num_warm_up: int, operations: Mapping[str, int] | None = None
+    events: Sequence[Mapping[str, Any]],
+    num_warm_up: int,
+    operations: Mapping[str, int] | None = None,
+    parts: Mapping[str, str] | None = None,
 ) -> list[KernelTime]:
     """Kernels of a profile, in the order of the network.
 
@@ -140,6 +131,7 @@ def read_kernels(
         events: Of the profiler's file.
         num_warm_up: Runs that do not count.
         operations: By name of node; see :func:`~yolact_benchmarks.layers.network_operations.kernel_operations`.
+        parts: By name of node; see :func:`~yolact_runtime.model.network_parts.read_parts`.
     """
     runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for event in events:
@@ -147,12 +139,15 @@ def read_kernels(
             # Names that the library makes up may repeat; the index in its list of kernels does not.
             runs.setdefault((event["name"], str(event["args"].get("node_index"))), []).append(event)
     return [
-        _kernel(name.removesuffix("_kernel_time"), times[num_warm_up:] or times, operations or {})
+        _kernel(name.removesuffix("_kernel_time"), times[num_warm_up:] or times, operations or {}, parts or {})
         for (name, _), times in runs.items()
     ]
 
 
-def _kernel(name: str, events: Sequence[Mapping[str, Any]], operations: Mapping[str, int]) -> KernelTime:
+def _kernel(
+    name: str, events: Sequence[Mapping[str, Any]], operations: Mapping[str, int], parts: Mapping[str, str]
+) -> KernelTime:
+    node = _ADDED.sub("", name)
     facts = events[0]["args"]
     sizes = [int(facts.get(key, 0)) for key in ("activation_size", "parameter_size", "output_size")]
     inputs = facts.get("input_type_shape") or []
@@ -163,7 +158,8 @@ def _kernel(name: str, events: Sequence[Mapping[str, Any]], operations: Mapping[
         str(next(iter(inputs[0]), "")) if inputs else "",
         statistics.median(event["dur"] for event in events) / 1e3,
         sum(sizes),
-        operations.get(_ADDED.sub("", name)) if operator in _CONVOLUTIONS else None,
+        operations.get(node) if operator in _CONVOLUTIONS else None,
+        parts.get(node, OTHER),
     )
 
 
@@ -187,7 +183,7 @@ def profile_document(kernels: Sequence[KernelTime], gb_per_s: float | None = Non
         "memory_gb_per_s": None if gb_per_s is None else round(gb_per_s, 1),
         "conversion_share": round(converting, 4),
         "blocks": blocks,
-        "layers": [{**dataclasses.asdict(one), "block": one.block, "ms": round(one.ms, 4)} for one in longest],
+        "layers": [one.document() for one in longest],
         "suggestions": _suggestions(blocks, kernels, converting, total),
     }
 

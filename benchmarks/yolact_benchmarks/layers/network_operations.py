@@ -24,9 +24,10 @@ def convolution_operations(model: ModelFile) -> dict[str, int]:
 
 
 def kernel_operations(model: ModelFile) -> dict[str, int]:
-    """The same by the name of every node that may give its kernel its name.
+    """The same by every name that its kernel may have.
 
-    ONNX Runtime's kernels have the name of the last node in them, such as the ReLU after the convolution.
+    ONNX Runtime's kernels have the name of the last node in them, such as the ReLU after the convolution, or that of
+    the tensor that it makes.
 
     Args:
         model: As above.
@@ -38,7 +39,7 @@ def kernel_operations(model: ModelFile) -> dict[str, int]:
         maker = producer.get(node.input[0]) if node.input else None
         if node.op_type in _FOLLOWING and maker is not None and maker.name in found:
             found[node.name] = found[maker.name]
-    return found
+    return found | {node.output[0]: found[node.name] for node in nodes if node.name in found}
 
 
 def _read(model: ModelFile) -> tuple[list[Any], dict[str, tuple[int, ...]]]:

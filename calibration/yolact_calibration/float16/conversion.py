@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from yolact_calibration.float16.magnitude import magnitudes
+from yolact_calibration.quantisation.network_graph import part_of, write_part
 from yolact_runtime.model.manifest import NetworkDtypes
 
 __all__ = ["TOO_COARSE", "HalfModel", "to_float16"]
@@ -115,6 +116,8 @@ class _Caster:
         self._dequantise: dict[str, onnx.NodeProto] = {}
         self._halves: dict[str, onnx.TensorProto] = {}
         self._cast_to: dict[tuple[str, int], str] = {}
+        # Of the node that is being written; casts belong to the part that they feed.
+        self._part: str | None = None
         self._num_vanished = 0
 
     def cast(self) -> HalfModel:
@@ -144,6 +147,7 @@ class _Caster:
             return
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
+        self._part = part_of(node)
         for index, name in enumerate(node.input):
             if name and index not in _ALWAYS_SINGLE.get(node.op_type, ()):
                 copy.input[index] = self._as(name, wanted)
@@ -200,7 +204,8 @@ class _Caster:
         return name
 
     def _cast_node_to(self, name: str, wanted: int, output: str) -> None:
-        self._nodes.append(helper.make_node("Cast", [name], [output], name=f"{output}.cast", to=wanted))
+        node = helper.make_node("Cast", [name], [output], name=f"{output}.cast", to=wanted)
+        self._nodes.append(write_part(node, self._part))
         self._type[output] = wanted
 
     def _assemble(self) -> onnx.ModelProto:

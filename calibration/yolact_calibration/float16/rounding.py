@@ -19,6 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from yolact_calibration.errors import CalibrationError
+from yolact_calibration.quantisation.network_graph import part_of, write_part
 
 __all__ = ["rounded_tensors", "simulate_float16"]
 
@@ -82,6 +83,8 @@ class _Simulator:
         self._unrounded: set[str] = set()
         # Inputs in float16, and the tensors that hold what an engine reads of them.
         self._rounded_input: dict[str, str] = {}
+        # Of the node that is being written.
+        self._part = next((part_of(node) for node in graph.node), None)
         self._nodes: list[onnx.NodeProto] = []
 
     def write(self) -> onnx.ModelProto:
@@ -95,6 +98,7 @@ class _Simulator:
         return self._assemble()
 
     def _write_node(self, node: onnx.NodeProto) -> None:
+        self._part = part_of(node)
         if node.op_type == "Cast" and not node.domain:
             self._write_cast(node)
             return
@@ -161,10 +165,11 @@ class _Simulator:
             cast = helper.make_node(
                 "Cast", [source], [target], name=f"{target}.cast", to=TensorProto.DataType.Value(kind)
             )
-            self._nodes.append(cast)
+            self._nodes.append(write_part(cast, self._part))
 
     def _copy(self, name: str, output: str) -> None:
-        self._nodes.append(helper.make_node("Identity", [name], [output], name=f"{output}.identity"))
+        node = helper.make_node("Identity", [name], [output], name=f"{output}.identity")
+        self._nodes.append(write_part(node, self._part))
 
     def _assemble(self) -> onnx.ModelProto:
         model = onnx.ModelProto()

@@ -26,14 +26,6 @@ __all__ = ["BLOCKS", "ChannelGroup", "WidthGrid", "find_channel_groups"]
 BLOCKS = ("backbone", "fpn", "proto_net", "prediction_layers")
 """The parts of a YOLACT model whose channels can be removed, by their names in the state dict."""
 
-# What the network promises: boxes, classes, coefficients, prototypes. Their numbers are not ours to change.
-_PROMISED = (
-    "prediction_layers.0.bbox_layer",
-    "prediction_layers.0.conf_layer",
-    "prediction_layers.0.mask_layer",
-    "proto_net.10",
-    "semantic_seg_conv",
-)
 # Dependencies do not depend on the size of the image; P7 is a single pixel here.
 _PROBE_SIZE = 64
 # More channels than any layer has.
@@ -117,7 +109,7 @@ def find_channel_groups(
     The outputs of the network, the image, the mask-IoU network and layers that inference never computes are in none.
 
     Args:
-        model: A YOLACT model (``features``, ``predict``, ``semantic_logit``, published layer names), pruned or not. Not
+        model: A YOLACT model (``features``, ``predict``, ``semantic_logit``, ``output_layers``), pruned or not. Not
             changed.
         grid: The widths that are allowed.
         blocks: Only groups of these parts, of :data:`BLOCKS`.
@@ -131,7 +123,11 @@ def find_channel_groups(
         raise PruningError(f"no part of the network is called {sorted(unknown)}; choose among {', '.join(BLOCKS)}")
     place = {name: index for index, (name, _) in enumerate(model.named_modules())}
     groups = [_narrow_later(model, group, grid) for group in _trace_groups(model, place)]
-    groups = [group for group in groups if group.block in blocks and not set(group.producers) & set(_PROMISED)]
+    # The numbers of boxes, classes, coefficients and prototypes are not ours to change.
+    any_model: Any = model
+    groups = [
+        group for group in groups if group.block in blocks and not set(group.producers) & set(any_model.output_layers)
+    ]
     groups = [group for group in groups if len(group.widths) > 1]
     if not groups:
         raise PruningError(

@@ -146,11 +146,20 @@ def calibration_key(model: onnx.ModelProto, tensors: Sequence[str], image_digest
         content.update(hashlib.sha256(part.encode()).digest())
     graph = model.graph
     # Item by item: the whole model as bytes would take its size once more in memory.
-    for items in (model.opset_import, model.functions, graph.input, graph.output, graph.node, graph.initializer):
+    nodes = [_without_metadata(node) for node in graph.node]
+    for items in (model.opset_import, model.functions, graph.input, graph.output, nodes, graph.initializer):
         content.update(f"{len(items)} items".encode())
         for item in items:
             content.update(hashlib.sha256(item.SerializeToString(deterministic=True)).digest())
     return content.hexdigest()
+
+
+def _without_metadata(node: onnx.NodeProto) -> onnx.NodeProto:
+    """A copy without the part of the model that is written into it."""
+    copy = type(node)()
+    copy.CopyFrom(node)
+    copy.ClearField("metadata_props")
+    return copy
 
 
 def cache_folder() -> Path:

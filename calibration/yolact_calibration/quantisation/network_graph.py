@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,26 +14,12 @@ import onnx
 from onnx import numpy_helper
 
 from yolact_calibration.errors import CalibrationError
+from yolact_runtime.model.network_parts import BOX_HEAD, CLASS_HEAD, MASK_HEAD, PROPERTY, derive_parts, stride_of
 
-__all__ = ["FINAL_GROUPS", "Convolution", "NetworkGraph", "group_of"]
+__all__ = ["FINAL_GROUPS", "Convolution", "NetworkGraph", "part_of", "write_part"]
 
-_FINAL_LAYERS = {"bbox_layer": "box head", "conf_layer": "class head", "mask_layer": "mask head"}
-
-FINAL_GROUPS = tuple(_FINAL_LAYERS.values())
+FINAL_GROUPS = (BOX_HEAD, CLASS_HEAD, MASK_HEAD)
 """The groups whose convolutions give the network's answers; they start in float."""
-
-# The first that matches a node's name.
-_GROUPS: tuple[tuple[str, str], ...] = (
-    (r".*\.conv_offset_mask", "deformable offsets"),
-    (r"backbone\.(conv1|conv_stem|_preconv\.0|layers\.0\.0)$", "stem"),
-    (r"fpn\.lat_layers\..*", "fpn lateral"),
-    (r"fpn\.pred_layers\..*", "fpn prediction"),
-    (r"fpn\.downsample_layers\..*", "fpn downsample"),
-    (r"proto_net\..*", "protonet"),
-    (r"prediction_layers\.0\.upfeature\..*", "upfeature"),
-    *((rf"prediction_layers\.0\.{layer}\..*", group) for layer, group in _FINAL_LAYERS.items()),
-    (r"maskiou_net\..*", "mask IoU"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +74,14 @@ class NetworkGraph:
         return tuple(self._convolution(node) for node in self.nodes if node.op_type == "Conv")
 
     @functools.cached_property
+    def parts(self) -> Mapping[str, str]:
+        """Part of the model of each node, by the node's name; derived from the names where they are not written."""
+        written = {node.name: part for node in self.nodes if (part := part_of(node)) is not None}
+        if len(written) == len(self.nodes):
+            return written
+        return {**derive_parts({node.name: self._stride(node) for node in self.nodes}), **written}
+
+    @functools.cached_property
     def groups(self) -> Mapping[str, tuple[Convolution, ...]]:
         """Group -> its convolutions, in the order of the graph."""
         found: dict[str, list[Convolution]] = {}
@@ -107,32 +100,29 @@ class NetworkGraph:
         groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
         return Convolution(
             name=node.name,
-            group=group_of(node.name, self._stride(out)),
+            group=self.parts[node.name],
             macs=math.prod(weight) * math.prod(out[2:]),
             in_channels=weight[1] * groups,
             out_channels=weight[0],
             is_depthwise=groups > 1 and weight[1] == 1,
         )
 
-    def _stride(self, shape: tuple[int, ...]) -> int:
-        """By how much a map is smaller than the image, rounded to a power of two."""
-        image = self.shape(self.model.graph.input[0].name)
-        return 1 << round(math.log2(max(image[2] / shape[2], 1)))
+    def _stride(self, node: onnx.NodeProto) -> int | None:
+        """Stride of a map to the image; None where a node makes no map."""
+        image, shape = self.shape(self.model.graph.input[0].name), self._shapes.get(node.output[0], ())
+        return stride_of(image[2], shape[2]) if len(shape) == len(image) == 4 else None
 
 
-def group_of(name: str, stride: int) -> str:
-    """Part of the model that a convolution belongs to.
+def part_of(node: onnx.NodeProto) -> str | None:
+    """Return the part of the model that is written into a node; None in networks of earlier releases."""
+    return next((entry.value for entry in node.metadata_props if entry.key == PROPERTY), None)
 
-    Args:
-        name: Of its node.
-        stride: Of its output to the image; names the parts of backbones that are no ResNets.
-    """
-    for pattern, group in _GROUPS:
-        if re.match(pattern, name):
-            return group
-    if found := re.match(r"backbone\.layers\.(\d+)\.\d+\.(conv[123]$|downsample\.)", name):
-        return f"res{int(found[1]) + 2}"
-    return f"backbone /{stride}"
+
+def write_part(node: onnx.NodeProto, part: str | None) -> onnx.NodeProto:
+    """Write a part of the model into a node that has none, and return the node; None leaves it as it is."""
+    if part is not None and part_of(node) is None:
+        node.metadata_props.add(key=PROPERTY, value=part)
+    return node
 
 
 def _consumers(nodes: Sequence[onnx.NodeProto]) -> Mapping[str, Sequence[onnx.NodeProto]]:

@@ -18,7 +18,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from yolact_calibration.errors import CalibrationError
-from yolact_calibration.quantisation.network_graph import NetworkGraph
+from yolact_calibration.quantisation.network_graph import NetworkGraph, write_part
 from yolact_calibration.quantisation.qdq_placement import Dialect, Placement, place
 from yolact_calibration.quantisation.ranges import Range
 
@@ -144,6 +144,14 @@ class _Writer:
         self._rounding = {
             name: rounding_of(name, ranges[origin], dialect) for name, origin in placement.tensors.items()
         }
+        # Tensor -> part of the model that first reads it rounded.
+        self._fed: dict[str, str] = {}
+        for node in graph.nodes:
+            for name in node.input:
+                if (node.name, name) in placement.reads:
+                    self._fed.setdefault(name, graph.parts[node.name])
+        # Of the node that is being written.
+        self._part: str | None = None
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, npt.NDArray[Any]] = {}
         # (weight) -> scales of its integer form
@@ -155,6 +163,8 @@ class _Writer:
         for node in self._graph.nodes:
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
+            self._part = self._graph.parts[node.name]
+            write_part(copy, self._part)
             if node.name in self._int8:
                 self._quantise_convolution(copy)
             for index, name in enumerate(node.input):
@@ -178,6 +188,7 @@ class _Writer:
         self._constants[scale] = np.array(rounding.scale, np.float32)
         self._constants[zero] = np.array(rounding.zero_point, kind)
         raw = f"{name}.float" if name in self._placement.rounded_outputs else name
+        self._part = self._fed.get(name, self._part)
         self._node("QuantizeLinear", f"{name}.quantize", [raw, scale, zero], f"{name}.quantized")
         rounded = [f"{name}.quantized", scale, zero]
         self._node("DequantizeLinear", f"{name}.dequantize", rounded, self._rounded_name(name))
@@ -228,7 +239,8 @@ class _Writer:
         self._node("DequantizeLinear", f"{name}.dequantize", inputs, f"{name}.dequantized", axis=0)
 
     def _node(self, kind: str, name: str, inputs: list[str], output: str, **attributes: Any) -> None:
-        self._nodes.append(helper.make_node(kind, inputs, [output], name=name, **attributes))
+        node = helper.make_node(kind, inputs, [output], name=name, **attributes)
+        self._nodes.append(write_part(node, self._part))
 
     def _assemble(self, source: onnx.ModelProto) -> onnx.ModelProto:
         model = onnx.ModelProto(ir_version=source.ir_version, producer_name=source.producer_name)

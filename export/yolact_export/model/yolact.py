@@ -60,6 +60,13 @@ class Yolact(nn.Module):
         """The mask-IoU network of a YOLACT++ model."""
         return self.maskiou_net
 
+    @property
+    def output_layers(self) -> tuple[str, ...]:
+        """Names of the convolutions that write outputs, whose channels have a meaning of their own."""
+        head = [f"prediction_layers.0.{layer}" for layer in ("bbox_layer", "conf_layer", "mask_layer")]
+        last = max(index for index, module in enumerate(self.proto_net) if isinstance(module, nn.Conv2d))
+        return (*head, f"proto_net.{last}", "semantic_seg_conv")
+
     def features(self, image: torch.Tensor) -> PyramidLevels:
         """P3..P7 of a normalised ``image (B, 3, H, W)`` float32."""
         levels: PyramidLevels = self.fpn(self.backbone(image))

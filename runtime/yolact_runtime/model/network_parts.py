@@ -102,9 +102,10 @@ def stride_of(image_height: int, height: int) -> int:
 
 
 def read_parts(file: ModelFile) -> dict[str, str]:
-    """Read the part of each node of a network, by the node's name.
+    """Read the part of each node of a network, by the node's name and by those of the tensors that it makes.
 
-    Of an older network, which does not hold them, they are derived: see :func:`derive_parts`.
+    Libraries name what they run after either. An older network does not hold the parts; they are derived from its
+    names then, as :func:`derive_parts` says.
 
     Raises:
         BundleError: The file is no ONNX model.
@@ -144,9 +145,15 @@ def _parts(content: memoryview) -> dict[str, str]:
     model = _read("ModelProto", content)
     graphs = [_read("GraphProto", _view(part)) for part in model["graph"]]
     nodes = [_read("NodeProto", _view(node)) for graph in graphs for node in graph["node"]]
-    written = {_text(node["name"]): part for node in nodes if (part := _property(node)) is not None}
-    if len(written) == len({_text(node["name"]) for node in nodes}):
-        return written
+    parts = {_name(node): part for node in nodes if (part := _property(node)) is not None}
+    if len(parts) < len(nodes):
+        parts = {**derive_parts(_strides(graphs, nodes)), **parts}
+    made = {_text([name]): parts[_name(node)] for node in nodes for name in node["output"]}
+    return {**made, **parts}
+
+
+def _strides(graphs: list[_Message], nodes: list[_Message]) -> dict[str, int | None]:
+    """Stride of the output of each node, as :func:`derive_parts` takes it."""
     heights = dict(_heights(graphs))
     image = next((_text(_read("ValueInfoProto", _view(info))["name"]) for g in graphs for info in g["input"]), "")
     strides: dict[str, int | None] = {}
@@ -156,8 +163,13 @@ def _parts(content: memoryview) -> dict[str, str]:
         height = next((heights[name] for name in tensors if name in heights), None)
         for name in tensors[: len(node["output"])]:
             heights.setdefault(name, height or 0)
-        strides[_text(node["name"])] = stride_of(heights[image], height) if heights.get(image) and height else None
-    return {**derive_parts(strides), **written}
+        strides[_name(node)] = stride_of(heights[image], height) if heights.get(image) and height else None
+    return strides
+
+
+def _name(node: _Message) -> str:
+    """Nodes without a name, which others write, go by what they make."""
+    return _text(node["name"]) or _text(node["output"][:1])
 
 
 def _property(node: _Message) -> str | None:

@@ -12,7 +12,6 @@ from support.scenes import Thing, small_manifest, write_bundle
 from yolact_benchmarks.layers.layer_profile import (
     CONVERSIONS,
     KernelTime,
-    block_of,
     profile_document,
     profile_network,
     read_kernels,
@@ -22,27 +21,7 @@ from yolact_calibration.float16.conversion import to_float16
 from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_runtime.model.model_file import ModelFile
 
-
-@pytest.mark.parametrize(
-    ("name", "block"),
-    [
-        ("backbone.relu_nchwc", "backbone.stem"),
-        ("backbone.layers.2.0.downsample.0_nchwc", "backbone.layer3"),
-        ("fpn.lat_layers.1", "fpn.lateral"),
-        ("fpn.pred_layers.0_token_4", "fpn.prediction"),
-        ("fpn.downsample_layers.1_nchwc", "fpn.downsample"),
-        ("fpn.add", "fpn.upsample"),
-        ("proto_net.4_token_239", "protonet"),
-        ("prototype", "protonet"),
-        ("prediction_layers.0.upfeature.1.P3_nchwc", "head.upfeature"),
-        ("prediction_layers.0.conf_layer.P7.rows", "head.class"),
-        ("prediction_layers.0.bbox_layer.concat", "head.box"),
-        ("prediction_layers.0.mask_layer.tanh", "head.mask"),
-        ("Transpose_token_80", "other"),
-    ],
-)
-def test_kernels_have_names_of_the_model(name: str, block: str) -> None:
-    assert block_of(name) == block
+PARTS = {"proto_net.0": "protonet", "fpn.lat_layers.0": "fpn lateral"}
 
 
 def event(name: str, operator: str, us: int, index: int, kind: str = "float", **sizes: int) -> dict[str, Any]:
@@ -67,10 +46,10 @@ def profile() -> list[dict[str, Any]]:
 
 
 def test_kernels_of_a_profile() -> None:
-    kernels = read_kernels(profile(), 1, {"proto_net.0": 57600})
+    kernels = read_kernels(profile(), 1, {"proto_net.0": 57600}, PARTS)
     assert [(kernel.block, kernel.ms) for kernel in kernels] == [
         ("protonet", 6.0),
-        ("fpn.lateral", 2.0),
+        ("fpn lateral", 2.0),
         (CONVERSIONS, 1.2),
         (CONVERSIONS, 0.8),
     ]
@@ -80,11 +59,11 @@ def test_kernels_of_a_profile() -> None:
 
 
 def test_the_document_adds_up_and_suggests_at_most_three_things() -> None:
-    document = profile_document(read_kernels(profile(), 1, {"proto_net.0": 57600}))
+    document = profile_document(read_kernels(profile(), 1, {"proto_net.0": 57600}, PARTS))
     assert document["total_ms"] == 10
     assert {block["name"]: block["share"] for block in document["blocks"]} == {
         "protonet": 0.6,
-        "fpn.lateral": 0.2,
+        "fpn lateral": 0.2,
         CONVERSIONS: 0.2,
     }
     assert document["conversion_share"] == 0.2
@@ -111,6 +90,7 @@ def test_operations_of_convolutions_and_of_what_follows_them(tmp_path: Path) -> 
     assert any(name in operations for name in followers)
     assert not any(name in exact for name in followers), "a layer of an engine names all of its nodes"
     assert exact.items() <= operations.items()
+    assert operations["prototype"] == operations["proto_net.relu"], "kernels are called after tensors too"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +108,25 @@ def test_on_a_gpu_its_memory_is_asked_first(ms: float, operations: int, bound: s
 def test_a_network_with_a_float16_input(tmp_path: Path) -> None:
     onnx.save(to_float16(float_network(), half_input=True, half_outputs=True).model, tmp_path / "model.onnx")
     kernels = profile_network(ModelFile.read(tmp_path / "model.onnx"), MANIFEST.input, num_threads=1)
-    assert "head.box" in {kernel.block for kernel in kernels}
+    assert "box head" in {kernel.block for kernel in kernels}
+
+
+def test_kernels_of_a_real_network_belong_to_its_parts(tmp_path: Path) -> None:
+    model = float_network()
+    parts = NetworkGraph(model).parts
+    onnx.save(model, tmp_path / "new.onnx")
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+    onnx.save(model, tmp_path / "old.onnx")
+    for name in ("new", "old"):
+        kernels = profile_network(ModelFile.read(tmp_path / f"{name}.onnx"), MANIFEST.input, num_threads=1)
+        assert {kernel.block for kernel in kernels} - {CONVERSIONS} == set(parts.values())
+        assert {"stem", "res2", "fpn upsample", "protonet", "class head"} <= set(parts.values())
+
+
+def test_a_kernel_of_no_node_is_told_apart() -> None:
+    kernels = read_kernels([event("Memcpy_1", "MemcpyToHost", 5, 0)], 0, {}, PARTS)
+    assert [kernel.block for kernel in kernels] == ["other"]
 
 
 def test_a_real_network(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -197,18 +197,20 @@ LAYERS: list[dict[str, Any]] = [
         "Metadata": "",
         "ms": 1.0,
     },
-    {"Name": "proto_net.0", "LayerType": "correlation", "ms": 4.0},
+    {"Name": "proto_net.0 + proto_net.1", "LayerType": "correlation", "ms": 4.0},
 ]
 
 
-def test_layers_go_to_parts_of_the_model(bundle: Path, engine: FakeTensorRt) -> None:
+# Without a network's file, and with its parts: of the first node of a layer that the file knows.
+@pytest.mark.parametrize("parts", [None, {"backbone.layers.2.0.relu": "res4", "proto_net.0": "protonet"}])
+def test_layers_go_to_parts_of_the_model(bundle: Path, engine: FakeTensorRt, parts: Mapping[str, str] | None) -> None:
     engine.layers = LAYERS
     with TensorRtBackend(bundle / "model.fp16.plan") as backend:
-        kernels = profile_engine(backend, {"backbone.layers.2.0.conv1": 5000, "somewhere.else": 70})
+        kernels = profile_engine(backend, {"backbone.layers.2.0.conv1": 5000, "somewhere.else": 70}, parts)
         # A context that is not profiled tells nothing and is not slowed down.
         assert backend.infer(np.zeros((1, 3, 32, 48), np.float32))
     assert [(kernel.block, kernel.ms, kernel.precision, kernel.bytes) for kernel in kernels] == [
-        ("backbone.layer3", 3.0, "int8", 8 * 16 + 2 * 8 * 16),
+        ("res4", 3.0, "int8", 8 * 16 + 2 * 8 * 16),
         (CONVERSIONS, 1.0, "float16", 16),
         ("protonet", 4.0, "", 0),
     ]
@@ -256,7 +258,7 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("yolact_benchmarks.measure.gpu_stages._COPY_BYTES", 1 << 16)
-    engine.layers = LAYERS
+    engine.layers = [*LAYERS, {"Name": "class_logit", "LayerType": "gemm", "ms": 2.0}]
     words = ["--layers", "--instances", "1,5", "--size", "96x64", "--duration", "0.01", "--warm-up", "0"]
     words += ["--stream", "0.01", "--processes", "1"]
     record = tmp_path / "record.json"
@@ -270,5 +272,5 @@ def test_the_command(
     assert results["layers"]["fp16"]["memory_gb_per_s"] > 0
     shown = capsys.readouterr().out
     assert "upload" in shown
-    assert "backbone.layer3" in shown
+    assert "class head" in shown, "a tensor of the bundle's network"
     assert max(map(len, shown.splitlines())) <= 80

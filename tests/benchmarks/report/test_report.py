@@ -27,7 +27,7 @@ def full_record() -> dict[str, Any]:
     record["results"]["layers"] = {
         "fp32": {
             "blocks": [
-                {"name": "backbone.layer3", "ms": 4.0, "share": 0.4, **block},
+                {"name": "res4", "ms": 4.0, "share": 0.4, **block},
                 {"name": "protonet", "ms": 6.0, "share": 0.6, **block},
             ],
             "suggestions": ["protonet takes 60%"],

@@ -16,7 +16,7 @@ from support.quantised import float_network, image_of, observed_ranges, run, sig
 from yolact_calibration.float16.conversion import to_float16
 from yolact_calibration.float16.magnitude import magnitudes, tensors_to_observe
 from yolact_calibration.float16.rounding import simulate_float16
-from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph
+from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph, part_of
 from yolact_calibration.quantisation.qdq import quantise
 from yolact_calibration.quantisation.qdq_placement import Dialect, quantisable_tensors
 from yolact_export.graph.export import ExportOptions, export_network
@@ -284,3 +284,20 @@ def test_onnx_runtime_runs_the_graph_as_it_is_written(tmp_path: Path) -> None:
     expected, found = run(model, image), create_backend("onnxruntime-cpu", path).infer(image)
     for name, value in expected.items():
         assert signal_to_noise_db(value, found[name]) > 25, name
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_casts_belong_to_the_part_that_they_feed(quantised: bool) -> None:
+    model = float_network("yolact_plus_resnet50")
+    if quantised:
+        names = [c.name for c in NetworkGraph(model).convolutions if c.group not in FINAL_GROUPS]
+        model = quantise(model, observed_ranges(model), names, Dialect.TENSORRT)
+    single = [node.name for node in model.graph.node if part_of(node) in {"res3", "mask head"}]
+    half = to_float16(model, single=single).model
+    graph = NetworkGraph(half)
+    casts = [node for node in half.graph.node if node.op_type == "Cast"]
+    assert casts
+    for node in casts:
+        near = [*graph.consumers.get(node.output[0], ()), graph.producer.get(node.input[0])]
+        assert part_of(node) in {part_of(one) for one in near if one is not None}
+    assert all(part_of(node) is not None for node in simulate_float16(half).graph.node)

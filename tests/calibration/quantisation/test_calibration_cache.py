@@ -87,6 +87,8 @@ def test_an_entry_depends_on_nothing_else(images: CalibrationImages, cache: Path
     described = small_network()
     onnx.helper.set_model_props(described, {"yolact_manifest": "{}"})
     described.producer_version = "2"
+    for node in described.graph.node:
+        node.metadata_props.add(key="yolact.part", value="mine")
     path = tmp_path / "model.onnx"
     path.write_bytes(described.SerializeToString())
     for number, image in enumerate(images.images):

@@ -7,7 +7,7 @@ import pytest
 from support.pruning import FAMILIES
 from support.quantised import float_network
 from yolact_calibration.errors import CalibrationError
-from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph, group_of
+from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph, part_of, write_part
 from yolact_export.graph.export import ExportOptions, export_network
 
 HEAD_AND_NECK = {
@@ -43,22 +43,18 @@ def test_the_offsets_of_yolact_plus_are_a_part_of_their_own() -> None:
     assert [sizes[f"res{stage}"] for stage in (2, 3, 4, 5)] == [10, 13, 19, 10]
 
 
-@pytest.mark.parametrize(
-    ("name", "stride", "group"),
-    [
-        ("backbone.conv1", 2, "stem"),
-        ("backbone.layers.2.0.downsample.0", 16, "res4"),
-        ("backbone.layers.3.1.conv2.conv_offset_mask", 32, "deformable offsets"),
-        ("backbone.layers.2.3.conv1.0", 8, "backbone /8"),
-        ("backbone.blocks.4.expand_conv", 4, "backbone /4"),
-        ("backbone.conv_stem", 2, "stem"),
-        ("backbone._preconv.0", 1, "stem"),
-        ("prediction_layers.0.conf_layer.P3", 8, "class head"),
-        ("maskiou_net.maskiou_net.0", 2, "mask IoU"),
-    ],
-)
-def test_names_of_groups(name: str, stride: int, group: str) -> None:
-    assert group_of(name, stride) == group
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_a_network_of_an_earlier_release_has_the_same_parts(family: str) -> None:
+    model = float_network(family)
+    written = NetworkGraph(model).parts
+    assert set(written) == {node.name for node in model.graph.node}
+    for node in model.graph.node:
+        assert part_of(node) == written[node.name]
+        node.ClearField("metadata_props")
+    assert NetworkGraph(model).parts == written
+    # A tool that keeps only some of them.
+    write_part(model.graph.node[0], "mine")
+    assert NetworkGraph(model).parts == {**written, model.graph.node[0].name: "mine"}
 
 
 def test_work_is_counted_as_the_specification_does() -> None:

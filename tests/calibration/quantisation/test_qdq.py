@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from support.pruning import FAMILIES
 from support.quantised import float_network, image_of, observed_ranges, run, signal_to_noise_db
 from yolact_calibration.errors import CalibrationError
-from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph
+from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph, part_of
 from yolact_calibration.quantisation.qdq import Parts, quantise, rounding_of, weight_scale
 from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_calibration.quantisation.ranges import Range
@@ -302,3 +302,32 @@ def test_metadata_travels() -> None:
     onnx.helper.set_model_props(model, {"yolact_manifest": "{}"})
     found = quantise(model, observed_ranges(model), all_names(model), Dialect.CPU)
     assert [(item.key, item.value) for item in found.metadata_props] == [("yolact_manifest", "{}")]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("family", ["yolact_lite0", "yolact_plus_resnet50"])
+def test_what_is_added_belongs_to_the_part_that_it_feeds(family: str, dialect: Dialect) -> None:
+    model = float_network(family)
+    before = NetworkGraph(model).parts
+    found = quantise(model, observed_ranges(model), body_names(model), dialect)
+    parts = {node.name: part_of(node) for node in found.graph.node}
+    assert None not in parts.values()
+    assert {name: parts[name] for name in before} == before
+    readers = NetworkGraph(found).consumers
+    for node in found.graph.node:
+        if node.op_type == "DequantizeLinear":
+            fed = {parts[reader.name] for reader in readers.get(node.output[0], ())}
+            assert not fed or parts[node.name] in fed
+            maker = next((one for one in found.graph.node if one.output[0] == node.input[0]), node)
+            assert parts[maker.name] == parts[node.name]
+
+
+def test_what_is_made_of_a_network_of_an_earlier_release_has_parts() -> None:
+    model = float_network()
+    before = NetworkGraph(model).parts
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+    found = quantise(model, observed_ranges(model), body_names(model), Dialect.CPU)
+    parts = {node.name: part_of(node) for node in found.graph.node}
+    assert None not in parts.values()
+    assert {name: parts[name] for name in before} == before
