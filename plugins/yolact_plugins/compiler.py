@@ -1,4 +1,4 @@
-"""The former place of ``python -m yolact_plugins.compile`` and of :mod:`yolact_plugins.compile.compiler`."""
+"""Deprecated alias of ``python -m yolact_plugins.compile`` and of :mod:`yolact_plugins.compile.compiler`."""
 
 import sys
 
@@ -11,7 +11,7 @@ warn_deprecated(
     "yolact_plugins.compiler",
     "type python -m yolact_plugins.compile, import yolact_plugins.compile.compiler",
     removed_in="0.2",
-    # A program that imports this is told where it does; for the command there is only this line.
+    # The warning points at the import statement, or at this module if it is run.
     stacklevel=0 if __name__ == "__main__" else 1,
 )
 

@@ -1,4 +1,4 @@
-"""The root of the project's error tree, and errors of command lines, of arrays, of kernels and of the CUDA driver."""
+"""The root of the project's exceptions, and errors of command lines, arrays, kernels and the CUDA driver."""
 
 from typing import ClassVar
 
@@ -21,16 +21,16 @@ __all__ = [
 
 
 class YolactError(Exception):
-    """Something the project can explain: the message says what was tried, what was found and what to do.
+    """Base class of all errors that the project raises: the message says what was tried, what was found and what to do.
 
-    ``exit_status`` is what a command line ends with when this error reaches it.
+    ``exit_status`` is the exit status of a command that ends with this error.
     """
 
     exit_status: ClassVar[int] = 1
 
 
 class UsageError(YolactError):
-    """The words of a command line do not make sense together."""
+    """The arguments of a command line are invalid or contradict each other."""
 
     exit_status: ClassVar[int] = 2
 
@@ -40,21 +40,21 @@ class ShapeError(YolactError):
 
 
 class TextError(YolactError):
-    """A file that should be text or JSON is not, or says what no reader should guess about."""
+    """A file that should be text or JSON is not, or its content is ambiguous."""
 
 
 class UntrustedFileError(YolactError):
-    """A file that would be executed belongs to another user, or others may write it; the message says who and where."""
+    """A file to be executed belongs to another user or is writable by others; the message says who and where."""
 
 
 class MissingDependencyError(YolactError):
     """An optional package is needed and not installed; the message names the extra that brings it.
 
     Args:
-        package: Its name.
-        purpose: What needs it.
-        extra: Of this project.
-        distribution: Name of Debian's and Ubuntu's package, where that one will do.
+        package: Name of the missing package.
+        purpose: The feature that needs the package; the subject of the message.
+        extra: The extra of this project that installs the package.
+        distribution: Name of the Debian and Ubuntu package that can be used instead; empty if there is none.
     """
 
     def __init__(self, package: str, purpose: str, extra: str, distribution: str = "") -> None:
@@ -68,41 +68,44 @@ class MissingDependencyError(YolactError):
 
 
 class CudaError(YolactError):
-    """A call of the CUDA driver failed; the message names the call and carries the driver's own words."""
+    """A call of the CUDA driver failed; the message names the call and includes the driver's own text."""
 
 
 class CudaContextLostError(CudaError):
-    """The GPU's context is lost: every later call of the driver fails in this process, which has to be started again.
+    """The CUDA context is lost: every later driver call fails in this process, which has to be restarted.
 
-    The message carries the first error that said so.
+    The message includes the first error that reported the loss.
     """
 
 
 class CudaOutOfMemoryError(CudaError):
-    """The GPU's memory, or memory that the GPU can reach, is used up."""
+    """GPU memory, or host memory that the GPU can access, is exhausted."""
 
     exit_status: ClassVar[int] = 6
 
 
 class CudaUnavailableError(CudaError):
-    """CUDA cannot be used on this machine: no driver, a driver that does not start, or no GPU."""
+    """CUDA cannot be used on this machine: no driver, a driver that fails to start, or no GPU."""
 
     exit_status: ClassVar[int] = 5
 
 
 class NoDriverError(CudaUnavailableError):
-    """The machine has no NVIDIA driver, and nothing that says it should have one."""
+    """The machine has no NVIDIA driver, and no sign that it should have one."""
 
 
 class KernelCompileError(YolactError):
-    """The compiler refused a kernel or an architecture; the message carries its log."""
+    """NVRTC rejected a kernel or an architecture; the message includes its log."""
 
 
 class MissingCubinError(YolactError):
-    """A kernel is not precompiled for this GPU, and compiling here is forbidden; the message says how to precompile."""
+    """A kernel is not precompiled for this GPU and JIT compilation is forbidden.
+
+    The message says how to precompile it.
+    """
 
     exit_status: ClassVar[int] = 5
 
 
 class LaunchError(YolactError):
-    """Arguments, grid or shared memory of a launch do not fit the kernel or the device."""
+    """The arguments, grid or shared memory of a launch do not fit the kernel or the device."""

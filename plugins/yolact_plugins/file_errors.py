@@ -1,4 +1,4 @@
-"""Errors of the file system as people need them: the file that they named, what is wrong, and what to type."""
+"""File system errors in readable form: the file that the user named, what is wrong, and what to type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["DISK_ERRORS", "describe", "explain", "naming"]
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
-"""What writing to a file that is open ends with; Python does not know its name then."""
+"""Error numbers of a write to an open file. Python does not know the file's name at that point."""
 
 _ADVICE = {
     errno.ENOSPC: "free some space (df -h {folder}), or name a place on another disk",
@@ -35,7 +35,7 @@ _ADVICE = {
 
 
 def describe(error: OSError) -> str:
-    """One line: the file, what the system says, and what to do about it, as far as that is known."""
+    """Describe an error in one line: the file, the system's message and, if known, what to do about it."""
     if error.errno is None or error.filename is None or isinstance(error.filename, int):
         return str(error)
     name = os.fsdecode(error.filename)
@@ -43,7 +43,7 @@ def describe(error: OSError) -> str:
 
 
 def explain(error: OSError, path: Path) -> str:
-    """What the system says about a file, and what to type; without the name, for messages that begin with it."""
+    """Return the system's message about a file and what to type, without the file name."""
     reason = error.strerror or str(error)
     advice = _ADVICE.get(error.errno or 0, "")
     folder = shlex.quote(str(path.parent))
@@ -52,19 +52,19 @@ def explain(error: OSError, path: Path) -> str:
 
 @contextmanager
 def naming(path: Path, hidden: Path | None = None) -> Iterator[None]:
-    """Give errors of the file system that leave the block the name of the file that somebody asked for.
+    """Rename file system errors that leave the block, so that they name the file that the caller asked for.
 
     Args:
-        path: What was asked for.
-        hidden: Where it is made meanwhile. Errors that name this file, or one in this folder, are given the name that
-            it would have had, and so are those of :data:`DISK_ERRORS` without a name; others pass. None: all errors of
-            the block are of `path`.
+        path: The file or folder that the caller asked for.
+        hidden: Temporary path at which it is being written. Errors that name this path, or a path below it, get the
+            corresponding final name, and so do unnamed :data:`DISK_ERRORS`; other errors pass unchanged. If None, every
+            error of the block gets the name `path`.
     """
     try:
         yield
     except OSError as error:
         name = str(path) if hidden is None else _translated(error, path, hidden)
-        # Errors of ours have words of their own.
+        # Errors of this project already have complete messages.
         if name is None or error.errno is None or type(error).__module__ != "builtins":
             raise
         raise OSError(error.errno, error.strerror or os.strerror(error.errno), name) from error
@@ -75,7 +75,7 @@ def _translated(error: OSError, path: Path, hidden: Path) -> str | None:
         return str(path) if error.errno in DISK_ERRORS else None
     if isinstance(error.filename, int):
         return None
-    # Of two names, the second one is where the file was to go.
+    # If there are two names, the second one is the destination.
     for found in (error.filename, error.filename2):
         if found is None or isinstance(found, int):
             continue

@@ -1,4 +1,4 @@
-"""Files written whole or not at all; sizes and counts as people read them."""
+"""Atomic writes, and sizes and counts formatted as text."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = [
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Refuse empty words of a command line: as a path each would be the current folder, which nobody meant.
+    """Reject empty words of a command line: used as a path, each would mean the current folder.
 
-    Also ``--`` as the value of an option, of which ``argparse`` makes a list.
+    Reject ``--`` as the value of an option, too, which ``argparse`` would turn into a list.
 
     Args:
-        words: What stands behind the command's name.
+        words: The arguments behind the command's name.
 
     Raises:
-        UsageError: One is empty, or is an option with nothing behind ``=``, or with ``--``.
+        UsageError: A word is empty, or is an option with nothing or ``--`` as its value.
     """
     for i, word in enumerate(words):
         if not word or (word.startswith("--") and word.endswith("=")):
@@ -47,10 +47,10 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def typed_folder(text: str) -> Path:
-    """A folder to write, as somebody typed it; for ``argparse``.
+    """Parse the name of a folder to write; a ``type`` for ``argparse``.
 
     Raises:
-        UsageError: It is ``-``, which means stdout elsewhere.
+        UsageError: The name is ``-``, which means stdout elsewhere.
     """
     if text == "-":
         raise UsageError("-o takes a folder, which does not go to stdout. A folder of that name is -o ./-")
@@ -58,18 +58,18 @@ def typed_folder(text: str) -> Path:
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """``1 image``, ``3 images``, ``0 images``.
+    """Format a count with its noun: ``1 image``, ``3 images``, ``0 images``.
 
     Args:
-        count: How many.
-        noun: One of them.
-        plural: Several; empty adds an s.
+        count: The number to format.
+        noun: The singular noun.
+        plural: The plural noun; by default the singular with an s.
     """
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def human_size(size_bytes: int) -> str:
-    """``125.0 MB``; decimal units, as file managers and NVIDIA's tools count."""
+    """Format a size in decimal units, as file managers and NVIDIA's tools do: ``125.0 MB``."""
     size = float(size_bytes)
     for unit in ("B", "kB", "MB"):
         if size < 1000:
@@ -79,17 +79,23 @@ def human_size(size_bytes: int) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing, flushed to disk; see :func:`yolact_plugins.staging.staged_file`.
+    """Write a whole file or nothing, and flush it to disk; see :func:`yolact_plugins.staging.staged_file`.
 
     Raises:
-        OSError: The file system failed; the error names `path`, and an earlier file there is as it was.
+        OSError: The file system failed. The error names `path`, and an earlier file there is unchanged.
     """
     with staged_file(path) as staged:
         staged.file.write(content)
 
 
 def is_utf8(path: Path) -> bool:
-    """Whether a path is text: on Linux a name is bytes, and Python has others than UTF-8 as half surrogate pairs."""
+    """Return whether a path is valid UTF-8.
+
+    Return the absolute path without links.
+
+    Return the absolute path without links; a loop of links does not raise, unlike in ``Path.resolve`` before Python
+    3.13.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -98,21 +104,24 @@ def is_utf8(path: Path) -> bool:
 
 
 def real_path(path: Path | str) -> Path:
-    """The absolute path without links, but for loops of them, at which ``Path.resolve`` raises before Python 3.13."""
+    """Return the absolute path without links.
+
+    Loops of links do not raise, unlike in ``Path.resolve`` before Python 3.13.
+    """
     return Path(os.path.realpath(path))
 
 
 @contextmanager
 def library_path(path: Path) -> Iterator[str]:
-    """A path to an existing file for libraries that take names in UTF-8 only, such as PyTorch and ONNX Runtime.
+    """Provide a path to an existing file for libraries that take UTF-8 names only, such as PyTorch and ONNX Runtime.
 
-    A file of another name is opened here, and named by its descriptor until the block is left.
+    If the name is not UTF-8, the file is opened here and named by its descriptor until the block ends.
 
     Args:
-        path: The file.
+        path: The existing file.
 
     Raises:
-        OSError: Its name is not UTF-8, and it cannot be opened.
+        OSError: The name is not UTF-8, and the file cannot be opened.
     """
     if is_utf8(path):
         yield str(path)

@@ -1,4 +1,4 @@
-"""What the kernels say of a frame in its status word; ``kernels/status.cuh`` has the same bits."""
+"""The status word in which the kernels report errors of a frame; ``kernels/status.cuh`` defines the same bits."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ __all__ = ["FrameStatus"]
 
 
 class FrameStatus(enum.IntFlag):
-    """Bits of the status word, named as in ``status.cuh`` without ``STATUS_``. A frame's result is valid where it is 0.
+    """Bits of the status word, named as in ``status.cuh`` without ``STATUS_``. A frame's result is valid if it is 0.
 
-    A frame with nothing but :attr:`ARENA_OVERFLOW` and :attr:`RUN_OVERFLOW` has one when it is run again with as much
-    memory as it asks for.
+    A frame whose only bits are :attr:`ARENA_OVERFLOW` and :attr:`RUN_OVERFLOW` succeeds when it is run again with the
+    amount of memory that it requested.
 
     Attributes:
-        NOT_FINITE: An output of the network holds NaN or infinity, or a mask follows from one.
-        CANDIDATE_OVERFLOW: There are more candidates than their buffers hold.
-        LIMIT: A setting is beyond what a kernel is built for.
+        NOT_FINITE: A network output is NaN or infinite, or leads to a mask that is.
+        CANDIDATE_OVERFLOW: The candidates exceed the capacity of their buffers.
+        LIMIT: A setting exceeds a compile-time limit of a kernel.
         ARENA_OVERFLOW: The masks need more words than the arena has.
         RUN_OVERFLOW: The masks need more runs than their buffer has.
         MASK_IOU_NOT_FINITE: The mask-IoU network predicts NaN or infinity.

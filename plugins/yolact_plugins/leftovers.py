@@ -1,8 +1,8 @@
-"""Hidden names of what is not finished, and what killed processes have left under them.
+"""Hidden names of unfinished files and folders, and removal of those that killed processes left behind.
 
-A name is ``.NAME.TOKEN.KIND``, with the name that it will have and 16 random hexadecimal digits. Whoever makes it holds
-its lock (:mod:`yolact_plugins.locks`), so one that nobody holds belongs to a process that is gone. Where the file
-system has no locks nobody can know, and leftovers stay.
+A hidden name is ``.NAME.TOKEN.KIND``: the final name, 16 random hexadecimal digits, and the kind. The process that
+creates such a file holds its lock (:mod:`yolact_plugins.locks`), so an unlocked one belongs to a process that has
+ended. On a file system without locks this cannot be known, and leftovers stay.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ __all__ = [
 ]
 
 FILE, FOLDER, EARLIER = "tmp", "partial", "earlier"
-"""Kinds: a file, a folder, and a folder that made room for the next one and is put back if that never came."""
+"""Kinds of hidden names: a file, a folder, and an earlier folder that is restored if its replacement never arrives."""
 _NAME_BYTES = 160
-"""Of a name in a hidden one: a name may have 255, and ours are longer than the one that was asked for."""
+"""Maximum number of bytes of the final name in a hidden name.
+
+A name may have 255, and hidden names are longer than final ones.
+"""
 _EARLIER_NAME_BYTES, _EARLIER_STEM_BYTES = 200, 180
-"""The same of earlier releases, for files and for videos."""
+"""Cost of a call in directory entries: a folder is read again after (number of entries) / (this) calls."""
 _HIDDEN = re.compile(r"\.(.+)\.([0-9a-f]{16}|[0-9]{1,7})\.(tmp|partial|earlier)(\.[0-9A-Za-z]{1,8})?", re.DOTALL)
 _NO_NAME = "/"
 _SCRATCH = re.compile(r"yolact-[a-z]+-[0-9a-f]{16}")
@@ -50,7 +53,7 @@ _MAX_FOLDERS = 64
 
 @dataclass
 class _Seen:
-    """What was found in a folder when it was read last."""
+    """Hidden names found in a folder when it was last read."""
 
     num_entries: int
     hidden: dict[str, list[str]] = field(default_factory=dict)
@@ -62,50 +65,50 @@ _seen_lock = threading.Lock()
 
 
 def hidden_path(path: Path, kind: str, suffix: str = "") -> Path:
-    """A new hidden name beside `path`, which nobody else has.
+    """Return a new, unique hidden path beside `path`.
 
     Args:
-        path: What it is to become.
+        path: The final path of the file or folder.
         kind: :data:`FILE`, :data:`FOLDER` or :data:`EARLIER`.
-        suffix: Appended, for programs that go by it.
+        suffix: File name suffix to append, for programs that depend on it.
     """
     return path.with_name(f".{_short(path.name)}.{secrets.token_hex(8)}.{kind}{suffix}")
 
 
 def hidden_folders(path: Path, kinds: Collection[str] = (FOLDER, EARLIER)) -> list[Path]:
-    """The hidden folders beside a folder, whoever holds them: new ones, and those that made room for a new one.
+    """List the hidden folders beside a folder, locked or not: new ones, and earlier ones that made room for a new one.
 
-    One of :data:`EARLIER` beside a folder that is missing says that its replacement is under way, which lasts for an
-    instant on file systems that cannot exchange two names, or was killed then; the next writer puts it back.
+    An :data:`EARLIER` folder beside a missing folder means that its replacement is in progress (which takes an instant,
+    on file systems that cannot exchange two names) or was killed at that point; the next writer restores it.
 
     Args:
-        path: The folder, which need not be there.
-        kinds: :data:`FOLDER` and :data:`EARLIER`, or one of them.
+        path: The folder, which need not exist.
+        kinds: The kinds to list: :data:`FOLDER`, :data:`EARLIER` or both.
     """
     matches = {name: _HIDDEN.fullmatch(name) for name in _leftovers_of(path, fresh=True)}
     return sorted(path.parent / name for name, match in matches.items() if match and match[3] in kinds)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes have left of `path`; put back what made room for a `path` that never came.
+    """Remove what killed processes left of `path`, and restore an earlier `path` whose replacement never arrived.
 
-    What another process holds stays, and so does what cannot be removed. Names of earlier releases have a process id
-    instead of a random one: they are leftovers when no such process runs here.
+    Files that another process has locked stay, and so do those that cannot be removed. Names of earlier releases
+    contain a process id instead of a random number; they are leftovers if no such process runs here.
 
-    Reading a folder takes long where there are many files, so a large one is not read for each of them again.
+    Reading a large folder is slow, so it is not read again for each of its files.
     """
     for name in _leftovers_of(path):
         _settle(path.parent / name, path)
 
 
 def written_name(name: str) -> str:
-    """The name that a hidden one is to become, or its beginning where it is long; other names as they are."""
+    """Return the final name for a hidden name (only its beginning if it is long); return other names unchanged."""
     match = _HIDDEN.fullmatch(name)
     return match[1] if match else name
 
 
 def remove_leftovers_in(folder: Path) -> None:
-    """:func:`remove_leftovers` of all files of a folder that belongs to this project alone, such as a bundle."""
+    """Call :func:`remove_leftovers` for all files of a folder that only this project writes, such as a bundle."""
     for names in list(_read(folder, fresh=True).hidden.values()):
         for name in names:
             match = _HIDDEN.fullmatch(name)
@@ -114,7 +117,7 @@ def remove_leftovers_in(folder: Path) -> None:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove scratch folders (``yolact-PURPOSE-TOKEN``) of this user that nobody holds, such as in ``/tmp``."""
+    """Remove unlocked scratch folders (``yolact-PURPOSE-TOKEN``) of this user from a folder such as ``/tmp``."""
     for name in _read(folder).hidden.get(_NO_NAME, ()):
         place = folder / name
         with contextlib.suppress(OSError):
@@ -123,7 +126,7 @@ def remove_scratch(folder: Path) -> None:
 
 
 def _short(name: str) -> str:
-    """A name, or where it is long its beginning and a hash of it. Characters stay whole: OpenCV takes UTF-8 only."""
+    """Shorten a long name to its beginning and a hash, without cutting characters: OpenCV takes UTF-8 only."""
     if len(os.fsencode(name)) <= _NAME_BYTES:
         return name
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
@@ -142,20 +145,20 @@ def _leftovers_of(path: Path, *, fresh: bool = False) -> list[str]:
     shortened = os.fsdecode(os.fsencode(path.name)[:_EARLIER_NAME_BYTES])
     names += [name for name in hidden.get(shortened, ()) if _process_of(name)]
     if path.suffix.lower() in _VIDEO_SUFFIXES:
-        # Earlier releases had the stem alone.
+        # Earlier releases used the stem without the suffix.
         stem = _cut(path.stem, _EARLIER_STEM_BYTES)
         names += [name for name in hidden.get(stem, ()) if _process_of(name) and name.endswith(_VIDEO_SUFFIXES)]
     return list(dict.fromkeys(names))
 
 
 def _process_of(name: str) -> int:
-    """The process that a name of an earlier release has; 0 for our names."""
+    """Return the process id in a name of an earlier release; 0 for current names."""
     match = _HIDDEN.fullmatch(name)
     return int(match[2]) if match and len(match[2]) < 16 else 0
 
 
 def _read(folder: Path, fresh: bool = False) -> _Seen:
-    """The hidden names in a folder: read now, or in large ones a while ago."""
+    """Return the hidden names in a folder; those of large folders may have been read a while ago."""
     key = str(folder.absolute())
     with _seen_lock:
         seen = _seen.get(key)
@@ -167,7 +170,7 @@ def _read(folder: Path, fresh: bool = False) -> _Seen:
         try:
             with os.scandir(folder) as entries:
                 names = [entry.name for entry in entries]
-        except OSError:  # whoever writes there will be told
+        except OSError:  # an attempt to write there will report it
             return seen
         seen.num_entries = len(names)
         for name in names:
@@ -199,7 +202,7 @@ def _settle(place: Path, path: Path) -> None:
 def _put_back(place: Path, path: Path) -> None:
     descriptor = open_folder(place, follow=False)
     try:
-        # Without locks too: a folder that is missing is worse than the swap that it may belong to, which tries again.
+        # Restored without a lock, too: a missing folder is worse than disturbing a concurrent swap, which tries again.
         if try_lock(descriptor) is not Lock.TAKEN and leads_to(place, descriptor):
             place.rename(path)
     finally:
@@ -207,16 +210,16 @@ def _put_back(place: Path, path: Path) -> None:
 
 
 def _remove_unheld(place: Path) -> None:
-    """Remove a file or folder whose lock nobody holds.
+    """Remove a file or folder that is not locked.
 
-    Whoever makes one locks it a moment later. If the lock is ours by then, the maker finds that it is not his, and
-    takes another name; so nothing is removed that is in use.
+    A process that creates one locks it a moment later. If this function holds the lock by then, the creator notices and
+    takes another name, so nothing in use is removed.
     """
     mode = place.lstat().st_mode
     if stat.S_ISDIR(mode):
         descriptor = open_folder(place, follow=False)
     elif stat.S_ISREG(mode):
-        # NFS locks only what is open for writing.
+        # NFS locks only files that are open for writing.
         descriptor = os.open(place, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     else:
         return
@@ -233,7 +236,8 @@ def _remove_unheld(place: Path) -> None:
 
 def _is_running(process: int) -> bool:
     if process == os.getpid():
-        # Ours are not called so: it is of a container that is gone, where everything has the same few numbers.
+        # Current names contain no process id, so this one comes from a container that is gone; containers reuse small
+        # ids.
         return False
     try:
         os.kill(process, 0)

@@ -1,8 +1,8 @@
-"""Locks on files and folders, which end with the process that holds them, however it ends.
+"""Locks on files and folders that end with the process that holds them, however it ends.
 
-They are ``flock``'s: advisory, of one kernel, seen by every container on it. A file system without them (some network
-and FUSE mounts) is no error here: :class:`Lock` says so, and who asked decides. NFS with ``local_lock`` keeps them on
-one machine, so that two machines do not see each other's.
+The locks are those of ``flock``: advisory, local to one kernel, and shared by all containers on it. A file system
+without locks (some network and FUSE mounts) is not an error here: :class:`Lock` reports it and the caller decides. NFS
+with ``local_lock`` keeps locks on one machine, so two machines do not see each other's.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["Lock", "leads_to", "locked_folder", "named_as_held", "open_folder", 
 
 _log = logging.getLogger(__name__)
 _SILENT_S, _PAUSE_S = 2.0, 0.01
-"""How long a lock is waited for without a word, and how often it is asked for meanwhile."""
+"""How long to wait for a lock before logging a warning, and the interval between attempts."""
 _ANY_THREAD = 0
 _held: dict[tuple[int, int], int] = {}
-"""Folders that this process has locked: device and inode -> thread, or _ANY_THREAD."""
+"""Folders that this process has locked: (device, inode) -> thread id, or _ANY_THREAD."""
 
 
 class Lock(enum.Enum):
-    """What came of asking for a lock."""
+    """Result of a request for a lock."""
 
     HELD = "held"
     TAKEN = "taken by another"
@@ -42,39 +42,39 @@ class Lock(enum.Enum):
 
 
 def try_lock(descriptor: int) -> Lock:
-    """Ask for the exclusive lock of an open file or folder, and do not wait.
+    """Request the exclusive lock of an open file or folder without waiting.
 
-    The lock belongs to what was opened, not to the process: forked children share it until they end or the last
-    descriptor is closed; programs that are started do not get it.
+    The lock belongs to the open file description, not to the process: forked children share it until they end or the
+    last descriptor is closed; programs started with ``exec`` do not inherit it.
     """
     if fcntl is None:
         return Lock.UNSUPPORTED
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        # NFS says EBADF of folders, others ENOLCK, ENOTSUP, ENOSYS or EINVAL.
+        # NFS reports EBADF for folders; others report ENOLCK, ENOTSUP, ENOSYS or EINVAL.
         return Lock.TAKEN if error.errno in {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES} else Lock.UNSUPPORTED
     return Lock.HELD
 
 
 def unlock(descriptor: int) -> None:
-    """Give the lock back, also for forked children that share the descriptor."""
+    """Release the lock, also for forked children that share the descriptor."""
     if fcntl is not None:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def open_folder(path: Path, *, follow: bool = True) -> int:
-    """A descriptor of a folder, for locks and ``fsync``; programs that are started do not inherit it.
+    """Open a folder for locking and ``fsync``, and return the descriptor; started programs do not inherit it.
 
     Raises:
-        OSError: It cannot be opened, or is no folder.
+        OSError: The path cannot be opened or is not a folder.
     """
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
 
 
 def leads_to(path: Path, descriptor: int, *, follow: bool = False) -> bool:
-    """Whether a name still leads to what was opened: somebody may have renamed, removed or replaced it."""
+    """Return whether a path still leads to the open file; it may have been renamed, removed or replaced."""
     try:
         found = path.stat(follow_symlinks=follow)
     except OSError:
@@ -84,7 +84,7 @@ def leads_to(path: Path, descriptor: int, *, follow: bool = False) -> bool:
 
 @contextmanager
 def named_as_held(descriptor: int) -> Iterator[None]:
-    """Let :func:`locked_folder` pass, in every thread of this process, at a folder that was locked otherwise."""
+    """Mark a folder as already locked: :func:`locked_folder` does not wait for it in any thread of this process."""
     key = _identity(descriptor)
     _held[key] = _ANY_THREAD
     try:
@@ -95,16 +95,16 @@ def named_as_held(descriptor: int) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(path: Path) -> Iterator[None]:
-    """Hold a folder while several of its files are changed, or while it is replaced; waits for others who do.
+    """Lock a folder while several of its files are changed or while it is replaced; wait for other holders.
 
-    Within the block the name leads to the folder that is locked, as far as others use this function. It may be entered
-    again by the thread that holds the folder. Nothing is locked where the file system has no locks.
+    Within the block the path leads to the locked folder, as far as other processes use this function. The thread that
+    holds the folder may enter again. If the file system has no locks, nothing is locked.
 
     Args:
         path: An existing folder; links are followed.
 
     Raises:
-        OSError: It is missing, no folder, or not readable.
+        OSError: The folder is missing, is not a folder, or is not readable.
     """
     while True:
         descriptor = open_folder(path)
@@ -136,7 +136,7 @@ def locked_folder(path: Path) -> Iterator[None]:
 
 
 def _wait(descriptor: int, path: Path) -> None:
-    """Wait for the lock; what takes longer than writing a file does is told of, because it may be for ever."""
+    """Wait for the lock; log a warning if it takes longer than writing a file does, because it may take forever."""
     if fcntl is None:
         return
     deadline = time.monotonic() + _SILENT_S
@@ -147,7 +147,7 @@ def _wait(descriptor: int, path: Path) -> None:
         _log.warning(
             "waiting for another process that changes %r. Where it is stopped, or hangs, continue or end it: "
             "lslocks -o PID,COMMAND,TYPE,PATH",
-            str(path),  # as Python writes it: no control character in it reaches a terminal
+            str(path),  # `%r` escapes control characters, which must not reach a terminal
         )
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
-"""Text from outside, made fit for a terminal: what a file, a class or another library says cannot steer it.
+"""Escaping of external text for terminals: file names, class names and messages of libraries cannot control them.
 
-Everything that the project's commands write for people passes here: their own lines by ``yolact_runtime.terminal``,
-and whatever else Python writes to stderr (argparse, ``warnings``, logging, tracebacks) by :func:`guarded_stderr`.
+Everything that the commands print passes through here: their own lines in ``yolact_runtime.terminal``, and everything
+else that Python writes to stderr (argparse, ``warnings``, logging, tracebacks) in :func:`guarded_stderr`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ __all__ = [
 ]
 
 LONGEST_LINE, LONGEST_WORD = 4000, 400
-"""Characters of a line, and of what stands between two spaces: longer ones are cut in the middle."""
+"""Maximum number of characters of a line, and of a word between two spaces; longer ones are cut in the middle."""
 
 _CONTINUED = "  "
 _ELLIPSIS = "…"
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
-# How lines of the commands begin, which nobody else may imitate.
+# Prefixes of the commands' own lines, which no other text may imitate.
 _OURS = ("error:", "warning:")
 
 
 def shortened(text: str, longest: int) -> str:
-    """`text`, cut in the middle where it is longer: a name keeps how it begins and its suffix."""
+    """Cut the middle of a `text` of more than `longest` characters; a name keeps its beginning and suffix."""
     if len(text) <= longest:
         return text
     head = (longest - len(_ELLIPSIS)) // 2
@@ -45,25 +45,28 @@ def shortened(text: str, longest: int) -> str:
 
 
 def printable_line(text: str) -> str:
-    r"""As :func:`yolact_plugins.text.printable`, in at most ``LONGEST_LINE`` characters, line ends as ``\n``."""
-    # Cut first, because each character may become ten, and a name from outside may have millions.
+    r"""Escape a text with :func:`yolact_plugins.text.printable` and limit it to ``LONGEST_LINE`` characters.
+
+    Line ends become ``\n``.
+    """
+    # Cut first: each character may become ten, and an external name may have millions.
     escaped = printable(shortened(text, LONGEST_LINE))
     return _cut(_cut_words(escaped))
 
 
 def printable_lines(text: str) -> str:
-    r"""As :func:`printable_line`, line by line.
+    r"""Escape a text with :func:`printable_line`, line by line.
 
     Every further line begins with a space, so that a file name with a line end in it cannot pass for another message.
     """
     first, *others = text.split("\n")
     lines = [line if not line or line[0] == " " else _CONTINUED + line for line in map(printable_line, others)]
-    # Two more characters may be too many.
+    # Two more characters may exceed the limit.
     return "\n".join([printable_line(first), *map(_cut, lines)])
 
 
 def _cut(line: str) -> str:
-    # What is left and right of the cut may be one word now.
+    # The words left and right of the cut may have become one word.
     return _cut_words(shortened(line, LONGEST_LINE))
 
 
@@ -72,15 +75,15 @@ def _cut_words(line: str) -> str:
 
 
 class GuardedStream:
-    """A text stream whose writers are strangers: what they write becomes :func:`printable_lines`.
+    """A text stream that escapes everything written to it with :func:`printable_lines`.
 
-    Everything else is the stream's own.
+    All other attributes are those of the wrapped stream.
 
     Args:
-        stream: Written to.
+        stream: The stream to wrap.
 
     Attributes:
-        unguarded: The stream, for writers that have made their text fit themselves.
+        unguarded: The wrapped stream, for callers that have escaped their text themselves.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -88,7 +91,7 @@ class GuardedStream:
         self._at_start = True
 
     def write(self, text: str) -> int:
-        """Write what is left of the text; returns how long it was, as the caller expects."""
+        """Write the escaped text; return the length of the original, as the caller expects."""
         if not text:
             return 0
         ended = text.endswith("\n")
@@ -100,7 +103,7 @@ class GuardedStream:
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
-        """Write each of them."""
+        """Write each of the lines."""
         for line in lines:
             self.write(line)
 
@@ -110,7 +113,7 @@ class GuardedStream:
 
 @contextmanager
 def guarded_stderr() -> Iterator[None]:
-    """Guard ``sys.stderr`` in the block; and, for good, what the interpreter says of an error that nobody caught."""
+    """Guard ``sys.stderr`` in the block and, permanently, the interpreter's report of an uncaught error."""
     before = sys.stderr
     if before is None or isinstance(before, GuardedStream):
         yield
@@ -127,7 +130,7 @@ def guarded_stderr() -> Iterator[None]:
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """As the interpreter does."""
+    """Print a traceback as the interpreter does."""
     stream: Any = sys.stderr
     if stream is not None:
         GuardedStream(getattr(stream, "unguarded", stream)).write(

@@ -1,9 +1,9 @@
-"""The specification of YOLACT's pre- and post-processing as plain NumPy: short, slow, and meant to be read.
+"""Specification of YOLACT's pre- and post-processing in plain NumPy: short, slow, and easy to read.
 
-Every faster implementation - the runtime's, and the CUDA kernels' - is tested against the function of the same name
+Every faster implementation, in the runtime and in the CUDA kernels, is tested against the function of the same name
 here. Source: the published algorithm (YOLACT, ICCV 2019; YOLACT++, TPAMI 2020) with the details of the original code:
-no clipping before suppression, no second score threshold, crop at prototype resolution with one pixel of padding,
-then bilinear upsampling, then ``> 0.5``.
+no clipping before suppression, no second score threshold, crop at prototype resolution with one pixel of padding, then
+bilinear upsampling, then ``> 0.5``.
 
 Boxes are ``xyxy`` relative to the image unless a name says otherwise. All returned arrays are new.
 """
@@ -41,7 +41,13 @@ Float = npt.NDArray[np.float32]
 
 
 class Selection(NamedTuple):
-    """Kept detections, best first: rows of the prior axis, 0-based foreground classes, confidences; ``(n,)`` each."""
+    """Kept detections, best first.
+
+    Attributes:
+        prior: Rows of the prior axis, ``(n,)``.
+        class_id: Foreground classes from 0 on, ``(n,)``.
+        confidence: Confidences, ``(n,)``.
+    """
 
     prior: npt.NDArray[np.int64]
     class_id: npt.NDArray[np.int64]
@@ -49,15 +55,16 @@ class Selection(NamedTuple):
 
 
 def resize_bilinear(image: npt.NDArray[np.generic], height: int, width: int) -> Float:
-    """Resize with half-pixel centres, without antialiasing: ``align_corners=False`` of PyTorch, INTER_LINEAR of OpenCV.
+    """Resize with half-pixel centres and no antialiasing: PyTorch's ``align_corners=False``, OpenCV's ``INTER_LINEAR``.
 
     Args:
-        image: ``(H, W)`` or ``(H, W, channels)``, any real dtype; converted to float32 before interpolation.
-        height: Rows of the result.
-        width: Columns of the result.
+        image: Image of shape ``(H, W)`` or ``(H, W, channels)`` and any real dtype; converted to float32 before
+            interpolation.
+        height: Number of rows of the result.
+        width: Number of columns of the result.
 
     Returns:
-        ``(height, width[, channels])`` float32.
+        The resized image, ``(height, width[, channels])`` float32.
     """
     source = image.astype(np.float32)
     for axis, size in ((0, height), (1, width)):
@@ -82,15 +89,15 @@ def _yuv_to_bgr(luma: npt.NDArray[np.uint8], u: Float, v: Float, matrix: YuvMatr
 
 
 def nv12_to_bgr(luma: npt.NDArray[np.uint8], chroma: npt.NDArray[np.uint8], matrix: YuvMatrix = BT601) -> Float:
-    """Colours of an NV12 frame, clipped to 0..255 and not rounded; chroma is repeated, not interpolated.
+    """Convert an NV12 frame to BGR, clipped to 0..255 but not rounded; chroma is repeated, not interpolated.
 
     Args:
-        luma: ``(H, W)``.
-        chroma: ``(ceil(H / 2), ceil(W / 2), 2)``: U and V of 2 x 2 pixels.
-        matrix: Of the camera.
+        luma: Luma plane, ``(H, W)``.
+        chroma: Chroma plane, ``(ceil(H / 2), ceil(W / 2), 2)``: U and V of each block of 2 x 2 pixels.
+        matrix: Colour matrix of the camera.
 
     Returns:
-        ``(H, W, 3)`` float32, blue first.
+        The image, ``(H, W, 3)`` float32, blue first.
     """
     height, width = luma.shape
     full = chroma.repeat(2, axis=0).repeat(2, axis=1)[:height, :width].astype(np.float32)
@@ -98,7 +105,7 @@ def nv12_to_bgr(luma: npt.NDArray[np.uint8], chroma: npt.NDArray[np.uint8], matr
 
 
 def yuyv_to_bgr(packed: npt.NDArray[np.uint8], width: int, matrix: YuvMatrix = BT601) -> Float:
-    """Colours of a YUYV frame ``(H, ceil(width / 2), 4)``: Y, U, Y, V of two pixels; otherwise as NV12."""
+    """Convert a YUYV frame ``(H, ceil(width / 2), 4)`` (Y, U, Y, V of two pixels) as :func:`nv12_to_bgr` does NV12."""
     luma = packed[..., ::2].reshape(len(packed), -1)[:, :width]
     full = packed[..., 1::2].repeat(2, axis=1)[:, :width].astype(np.float32)
     return _yuv_to_bgr(luma, full[..., 0], full[..., 1], matrix)
@@ -115,15 +122,16 @@ def preprocess(
     """Stretch a BGR frame to the network input and normalise it.
 
     Args:
-        frame: ``(H, W, 3)``, blue first; uint8, or the float32 that YUV frames become.
-        height: Rows of the network input.
-        width: Columns of the network input.
-        mean_bgr: Subtracted, 0..255 scale, blue first.
-        std_bgr: Divided by, blue first.
-        channel_order: ``"RGB"`` swaps the channels after normalising, ``"BGR"`` keeps them.
+        frame: Image ``(H, W, 3)``, blue first; uint8, or the float32 result of a YUV conversion.
+        height: Number of rows of the network input.
+        width: Number of columns of the network input.
+        mean_bgr: Mean to subtract, on the 0..255 scale, blue first.
+        std_bgr: Standard deviation to divide by, on the 0..255 scale, blue first.
+        channel_order: Channel order of the network: ``"RGB"`` swaps the channels after normalising, ``"BGR"`` keeps
+            them.
 
     Returns:
-        ``(1, 3, height, width)`` float32, contiguous.
+        The network input, ``(1, 3, height, width)`` float32, contiguous.
     """
     image = (resize_bilinear(frame, height, width) - np.array(mean_bgr, np.float32)) / np.array(std_bgr, np.float32)
     if channel_order == "RGB":
@@ -132,14 +140,14 @@ def preprocess(
 
 
 def class_score(class_logit: Float) -> Float:
-    """Softmax over the last axis; class 0 is the background."""
+    """Compute the softmax over the last axis; class 0 is the background."""
     exponential = np.exp(class_logit - class_logit.max(axis=-1, keepdims=True))
     score: Float = (exponential / exponential.sum(axis=-1, keepdims=True)).astype(np.float32)
     return score
 
 
 def decode(box_regression: Float, priors: Float, variances: tuple[float, float] = (0.1, 0.2)) -> Float:
-    """Boxes of regressions ``(P, 4)`` at priors ``(P, 4)`` (centre-size): ``(P, 4)`` xyxy, relative, not clipped."""
+    """Decode box regressions ``(P, 4)`` at centre-size priors ``(P, 4)`` to relative ``xyxy`` boxes, not clipped."""
     centre = priors[:, :2] + box_regression[:, :2] * np.float32(variances[0]) * priors[:, 2:]
     size = priors[:, 2:] * np.exp(box_regression[:, 2:] * np.float32(variances[1]))
     corner = centre - size / 2
@@ -147,13 +155,13 @@ def decode(box_regression: Float, priors: Float, variances: tuple[float, float] 
 
 
 def candidates(foreground_score: Float, score_threshold: float = 0.05) -> npt.NDArray[np.int64]:
-    """Priors whose best foreground score ``(P, C - 1)`` is above the threshold (strictly), in ascending order."""
+    """Find the priors whose best foreground score ``(P, C - 1)`` exceeds the threshold, in ascending order."""
     return np.flatnonzero(foreground_score.max(axis=1) > np.float32(score_threshold))
 
 
 def iou(a: Float, b: Float, offset: float = 0.0) -> Float:
-    """Pairwise IoU of ``(n, 4)`` and ``(m, 4)`` boxes: ``(n, m)``; ``offset`` 1 is the inclusive-pixel convention."""
-    # Boxes without area and boxes beyond float32 have the IoU that the arithmetic gives, NaN as a rule.
+    """Compute the ``(n, m)`` IoU of ``(n, 4)`` and ``(m, 4)`` boxes; ``offset=1`` is the inclusive-pixel convention."""
+    # Boxes without area and boxes beyond float32 get the IoU that the arithmetic yields, usually NaN.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         corner = np.maximum(a[:, None, :2], b[None, :, :2])
         size = np.maximum(np.minimum(a[:, None, 2:], b[None, :, 2:]) - corner + np.float32(offset), 0)
@@ -165,7 +173,7 @@ def iou(a: Float, b: Float, offset: float = 0.0) -> Float:
 
 
 def _by_confidence(confidence: Float, class_id: npt.NDArray[np.int64], prior: npt.NDArray[np.int64]) -> Selection:
-    """Best first; ties by lower class, then by lower prior."""
+    """Sort best first; ties by lower class, then by lower prior."""
     order = np.lexsort((prior, class_id, -confidence))
     return Selection(prior[order], class_id[order], confidence[order])
 
@@ -175,7 +183,7 @@ def _take(selection: Selection, chosen: slice | npt.NDArray[np.bool_]) -> Select
 
 
 def _matrix_suppress(xyxy: Float, iou_threshold: float) -> npt.NDArray[np.bool_]:
-    """Fast NMS on boxes sorted best first: keep those whose IoU with *every* better box is within the threshold.
+    """Apply Fast NMS to sorted boxes: keep those whose IoU with *every* better box is within the threshold.
 
     A NaN IoU (two boxes without area) drops the box, as upstream: ``NaN <= threshold`` is false.
     """
@@ -193,18 +201,18 @@ def fast_nms(
     top_k: int = 200,
     max_instances: int = 100,
 ) -> Selection:
-    """YOLACT's matrix NMS, per class, without a second score threshold.
+    """Apply YOLACT's Fast NMS (matrix NMS) per class, without a second score threshold.
 
     A box is dropped when its IoU with any better box of its class exceeds ``iou_threshold``, even when that better box
     is itself dropped. A candidate stays in the list of *every* class, with its small scores too.
 
     Args:
-        xyxy: ``(P, 4)``.
-        foreground_score: ``(P, C - 1)`` softmax scores without the background.
-        score_threshold: A prior is a candidate when its best class is above it.
-        iou_threshold: Largest IoU that two kept boxes of one class may have.
-        top_k: Boxes considered per class, best first.
-        max_instances: Boxes returned over all classes.
+        xyxy: Boxes of all priors, ``(P, 4)``.
+        foreground_score: Softmax scores without the background, ``(P, C - 1)``.
+        score_threshold: Threshold for the best class: priors strictly above it are candidates.
+        iou_threshold: Maximum IoU of two kept boxes of one class.
+        top_k: Maximum number of boxes considered per class, best first.
+        max_instances: Maximum number of boxes returned over all classes.
     """
     candidate = candidates(foreground_score, score_threshold)
     kept: list[Selection] = []
@@ -226,7 +234,10 @@ def cross_class_fast_nms(
     iou_threshold: float = 0.5,
     top_k: int = 200,
 ) -> Selection:
-    """Fast NMS over the best class of each candidate: ``top_k`` boxes in total, and no cut to 100, as upstream."""
+    """Apply Fast NMS to the best class of each candidate.
+
+    Return ``top_k`` boxes, without a limit of 100, as upstream.
+    """
     candidate = candidates(foreground_score, score_threshold)
     class_id = foreground_score[candidate].argmax(axis=1)
     score = foreground_score[candidate, class_id]
@@ -243,15 +254,16 @@ def traditional_nms(
     iou_threshold: float = 0.5,
     max_instances: int = 100,
 ) -> Selection:
-    """Greedy NMS per class in pixels of the network input, with the inclusive-pixel (+1) convention of upstream.
+    """Apply greedy NMS per class in input pixels, with the inclusive-pixel (+1) convention of upstream.
 
     Args:
-        xyxy: ``(P, 4)``.
-        foreground_score: ``(P, C - 1)``.
-        input_size: ``(height, width)`` of the network input: upstream multiplies boxes by it before suppression.
-        score_threshold: Each class keeps only scores above it.
-        iou_threshold: A box is dropped when its IoU with a kept box reaches it (``>=``, unlike Fast NMS).
-        max_instances: Boxes returned over all classes.
+        xyxy: Boxes of all priors, ``(P, 4)``.
+        foreground_score: Softmax scores without the background, ``(P, C - 1)``.
+        input_size: Size ``(height, width)`` of the network input, by which upstream multiplies boxes before
+            suppression.
+        score_threshold: Threshold above which scores are kept, for each class.
+        iou_threshold: IoU with a kept box at which a box is dropped (``>=``, unlike Fast NMS).
+        max_instances: Maximum number of boxes returned over all classes.
     """
     candidate = candidates(foreground_score, score_threshold)
     with np.errstate(over="ignore"):  # as in the IoU
@@ -270,17 +282,17 @@ def traditional_nms(
 
 
 def crop_window(low: float, high: float, size: int, margin: float = 0.0, padding: float = 1.0) -> tuple[int, int]:
-    """Prototype pixels ``[first, last)`` inside a box along one axis: index ``i`` is kept iff ``low <= i < high``.
+    """Return the prototype pixels ``[first, last)`` inside a box along one axis: ``i`` is kept iff ``low <= i < high``.
 
     Args:
         low: One end of the box, relative to the image.
-        high: The other end; upstream accepts them in any order.
-        size: Prototype pixels along the axis.
+        high: The other end; upstream accepts the ends in any order.
+        size: Number of prototype pixels along the axis.
         margin: Fraction of the box's length added on both sides (0 upstream); ``inf`` does not crop.
-        padding: Prototype pixels added on both sides (1 upstream).
+        padding: Number of prototype pixels added on both sides (1 upstream).
 
     Returns:
-        ``first >= last`` where nothing is inside, and for a box that is not finite.
+        The half-open range; ``first >= last`` if it is empty or the box is not finite.
     """
     if not (math.isfinite(low) and math.isfinite(high)):
         return 0, 0
@@ -295,16 +307,16 @@ def crop_window(low: float, high: float, size: int, margin: float = 0.0, padding
 
 
 def soft_masks(prototype: Float, mask_coefficient: Float, xyxy: Float, margin: float = 0.0) -> Float:
-    """Cropped probabilities at prototype resolution, what YOLACT++'s mask-IoU network reads.
+    """Compute the cropped probabilities at prototype resolution that YOLACT++'s mask-IoU network reads.
 
     Args:
-        prototype: ``(K, Hp, Wp)``.
-        mask_coefficient: ``(n, K)``.
-        xyxy: ``(n, 4)``.
-        margin: See :func:`crop_window`.
+        prototype: Prototypes, ``(K, Hp, Wp)``.
+        mask_coefficient: Mask coefficients, ``(n, K)``.
+        xyxy: Boxes, ``(n, 4)``.
+        margin: Fraction of the box's length added on both sides; see :func:`crop_window`.
 
     Returns:
-        ``(n, Hp, Wp)``; zero outside the box.
+        Probabilities, ``(n, Hp, Wp)``; zero outside the box.
     """
     height, width = prototype.shape[1:]
     masks = np.zeros((len(xyxy), height, width), np.float32)
@@ -312,7 +324,7 @@ def soft_masks(prototype: Float, mask_coefficient: Float, xyxy: Float, margin: f
         left, right = crop_window(box[0], box[2], width, margin)
         top, bottom = crop_window(box[1], box[3], height, margin)
         linear = np.tensordot(coefficient, prototype, axes=1)
-        # The clip keeps exp() finite; float32 sigmoid is 0 or 1 there to the last bit.
+        # Clipping keeps exp() finite; the float32 sigmoid is exactly 0 or 1 there.
         probability = 1 / (1 + np.exp(-np.clip(linear, -80, 80)))
         mask[top:bottom, left:right] = probability[top:bottom, left:right]
     return masks
@@ -321,18 +333,18 @@ def soft_masks(prototype: Float, mask_coefficient: Float, xyxy: Float, margin: f
 def mask_assembly(
     prototype: Float, mask_coefficient: Float, xyxy: Float, height: int, width: int, margin: float = 0.0
 ) -> npt.NDArray[np.bool_]:
-    """Binary masks in the frame: combine, sigmoid, crop, upsample, ``> 0.5``, in this order.
+    """Compute binary masks in the frame: combine, sigmoid, crop, upsample, ``> 0.5``, in this order.
 
     Args:
-        prototype: ``(K, Hp, Wp)``.
-        mask_coefficient: ``(n, K)``.
-        xyxy: ``(n, 4)``.
-        height: Rows of the frame.
-        width: Columns of the frame.
-        margin: See :func:`crop_window`.
+        prototype: Prototypes, ``(K, Hp, Wp)``.
+        mask_coefficient: Mask coefficients, ``(n, K)``.
+        xyxy: Boxes, ``(n, 4)``.
+        height: Number of rows of the frame.
+        width: Number of columns of the frame.
+        margin: Fraction of the box's length added on both sides; see :func:`crop_window`.
 
     Returns:
-        ``(n, height, width)`` bool.
+        The masks, ``(n, height, width)`` bool.
     """
     masks = np.zeros((len(xyxy), height, width), bool)
     for mask, soft in zip(masks, soft_masks(prototype, mask_coefficient, xyxy, margin), strict=True):
@@ -341,15 +353,16 @@ def mask_assembly(
 
 
 def mask_iou(masks: Float, layers: Sequence[tuple[Float, Float]]) -> Float:
-    """How well masks fit their objects, by the mask-IoU network of YOLACT++.
+    """Predict how well masks fit their objects with the mask-IoU network of YOLACT++.
 
     Args:
-        masks: ``(n, Hp, Wp)`` from :func:`soft_masks`: the published crop, whatever margin the masks themselves have.
-        layers: Weights ``(outputs, inputs, side, side)`` and biases ``(outputs,)``. A convolution of 3 x 3 has
-            stride 2, one of 1 x 1 has stride 1; none is padded.
+        masks: Masks ``(n, Hp, Wp)`` from :func:`soft_masks` with the published crop, whatever margin the frame's masks
+            have.
+        layers: Weights ``(outputs, inputs, side, side)`` and biases ``(outputs,)`` of each convolution. A 3 x 3
+            convolution has stride 2, a 1 x 1 convolution stride 1; neither is padded.
 
     Returns:
-        ``(n, C - 1)`` predicted IoU by class, not below 0, and not bounded by 1.
+        Predicted IoU per class, ``(n, C - 1)``; at least 0, but not bounded by 1.
     """
     maps = masks[:, None]
     for weight, bias in layers:
@@ -363,7 +376,7 @@ def mask_iou(masks: Float, layers: Sequence[tuple[Float, Float]]) -> Float:
 
 
 def id_map(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """``(H, W)`` of masks ``(n, H, W)``: ``i + 1`` where mask ``i`` is the first, 0 where there is none."""
+    """Compute the ``(H, W)`` id map of masks ``(n, H, W)``: ``i + 1`` where mask ``i`` is the first, 0 if none is."""
     top = np.zeros(masks.shape[1:], np.int32)
     for i in reversed(range(len(masks))):
         top[masks[i]] = i + 1

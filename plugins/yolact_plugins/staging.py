@@ -1,7 +1,7 @@
-"""Files and folders that are made under a hidden name and get their own in one step, once they are whole and on disk.
+"""Files and folders that are written under a hidden name and renamed in one step once they are complete and on disk.
 
-However a process ends, SIGKILL and power included, there is the earlier file or the new one. What a killed process has
-left is removed by the next one that writes the same file; see :mod:`yolact_plugins.leftovers`.
+However a process ends, even by SIGKILL or a power failure, the earlier file or the new one exists. The next process
+that writes the same file removes what a killed process left; see :mod:`yolact_plugins.leftovers`.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ __all__ = ["StagedFile", "require_writable", "scratch_folder", "staged_file", "s
 # linux/fcntl.h and linux/fs.h
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _MAX_TRIES = 100
-# What file systems say that cannot flush a folder, or of one that may be written and not read.
+# Errors of file systems that cannot flush a folder, and of folders that are writable but not readable.
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
 
 
 class StagedFile:
-    """A new file beside its destination, under a hidden name and locked; :func:`staged_file` is the simple way.
+    """A new, locked file with a hidden name beside its destination; :func:`staged_file` is the simpler interface.
 
     Args:
         path: The destination. A link is replaced, not followed. An earlier file stays until :meth:`commit`.
-        suffix: Of the hidden name, for programs that go by it, such as encoders.
+        suffix: Suffix of the hidden name, for programs that depend on it, such as encoders.
 
     Attributes:
-        destination: As given.
-        path: The hidden name; other programs may write there, as long as they do not replace the file.
-        file: Open for writing.
-        is_open: Neither committed nor discarded.
+        destination: The path that :meth:`commit` gives the file by default.
+        path: The hidden path. Other programs may write to it, as long as they do not replace the file.
+        file: The file object, open for binary writing.
+        is_open: Whether the file is neither committed nor discarded.
 
     Raises:
-        OSError: The file cannot be made. This and every other error of the file system names `destination`.
+        OSError: The file cannot be created. This and every other file system error names `destination`.
     """
 
     def __init__(self, path: Path, suffix: str = "") -> None:
@@ -58,15 +58,15 @@ class StagedFile:
         self.is_open = True
 
     def commit(self, path: Path | None = None, *, flush: bool = True) -> None:
-        """Flush the file to disk and give it its name; the folder is flushed, too. Ends the lock.
+        """Flush the file and its folder to disk, rename the file to its destination and release the lock.
 
         Args:
-            path: Another name in the same folder; None takes the destination.
-            flush: False leaves it to the system when the file reaches the disk, for what is better than nothing.
+            path: Another name in the same folder; None means the destination.
+            flush: If False, the system decides when the file reaches the disk.
 
         Raises:
-            OSError: It failed, and an earlier file is as it was; call :meth:`discard`. If only the folder could not be
-                flushed, the new file is in its place, whole.
+            OSError: The file system failed and an earlier file is unchanged; call :meth:`discard`. If only the folder
+                could not be flushed, the complete new file is in place.
         """
         place = path or self.destination
         with naming(place), _flushed(place.parent) if flush else contextlib.nullcontext():
@@ -77,9 +77,9 @@ class StagedFile:
             self._close()
 
     def discard(self) -> None:
-        """Remove what :meth:`commit` did not name. May be called again."""
+        """Remove the file unless it was committed. May be called again."""
         if self.is_open:
-            # Before the lock ends; a name that cannot be removed is left to the next one.
+            # Removed before the lock is released. If that fails, the next writer removes it.
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
             self._close()
@@ -87,21 +87,21 @@ class StagedFile:
     def _close(self) -> None:
         self.is_open = False
         unlock(self.file.fileno())
-        # What was not flushed is of a file that is discarded.
+        # Unflushed data belongs to a discarded file.
         with contextlib.suppress(OSError):
             self.file.close()
 
 
 @contextmanager
 def staged_file(path: Path, suffix: str = "") -> Iterator[StagedFile]:
-    """A new file that takes the place of `path` when the block ends well, and is removed when it does not.
+    """Create a file that replaces `path` when the block succeeds, and that is removed when it fails.
 
     Args:
         path: The destination; a link is replaced, not followed.
-        suffix: Of the hidden name.
+        suffix: Suffix of the hidden name.
 
     Raises:
-        OSError: The file system failed; the error names `path`, and an earlier file there is as it was.
+        OSError: The file system failed. The error names `path`, and an earlier file there is unchanged.
     """
     staged = StagedFile(path, suffix)
     try:
@@ -113,13 +113,13 @@ def staged_file(path: Path, suffix: str = "") -> Iterator[StagedFile]:
 
 
 def require_writable(*paths: Path) -> None:
-    """Find now, and not after hours of work, that files cannot be written: each is begun, and discarded.
+    """Check before hours of work that files can be written: create and discard a hidden file for each.
 
     Args:
-        paths: The files that are to come, in folders that exist; what is there is left alone.
+        paths: The files to check, in existing folders; existing files are not touched.
 
     Raises:
-        OSError: The error names the first of them that cannot be written.
+        OSError: A file cannot be written; the error names the first such file.
     """
     for path in paths:
         StagedFile(path).discard()
@@ -127,22 +127,22 @@ def require_writable(*paths: Path) -> None:
 
 @contextmanager
 def staged_folder(path: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `path` when the block ends well, and is removed when it does not.
+    """Create a folder that replaces `path` when the block succeeds, and that is removed when it fails.
 
-    The two are exchanged in one step (``renameat2``), so a reader opens the earlier folder or the new one. Where the
-    file system cannot do that, `path` is missing between two renames; if the process is killed just then, the next
-    writer puts the earlier one back (:func:`yolact_plugins.leftovers.remove_leftovers`). The new folder takes the
-    place while :func:`yolact_plugins.locks.locked_folder` holds the earlier one, and is flushed to disk before.
+    The two are exchanged in one step (``renameat2``), so a reader opens the earlier folder or the new one. If the file
+    system cannot do that, `path` is missing between two renames; if the process is killed at that point, the next
+    writer restores the earlier folder (:func:`yolact_plugins.leftovers.remove_leftovers`). The new folder is flushed to
+    disk first, and replaces the earlier one while :func:`yolact_plugins.locks.locked_folder` holds that.
 
     Args:
-        path: The destination, in a folder that exists; links are followed. Whatever is in it is replaced.
+        path: The destination, in an existing folder; links are followed. All of its content is replaced.
 
     Yields:
         The empty folder.
 
     Raises:
-        OSError: The file system failed; the error has the name that the file would have had, and an earlier folder is
-            as it was.
+        OSError: The file system failed. The error contains the final name of the file, and an earlier folder is
+            unchanged.
     """
     place = Path(os.path.realpath(path))
     with naming(path):
@@ -159,7 +159,7 @@ def staged_folder(path: Path) -> Iterator[Path]:
             _take_place(staging, place)
             unlock(descriptor)
     finally:
-        # After an exchange this is the earlier folder.
+        # After an exchange, this is the earlier folder.
         shutil.rmtree(staging, ignore_errors=True)
         unlock(descriptor)
         os.close(descriptor)
@@ -167,15 +167,15 @@ def staged_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(purpose: str) -> Iterator[Path]:
-    """An empty folder for temporary files, in ``$TMPDIR`` or ``/tmp``; it is removed with all that is in it.
+    """Create an empty temporary folder in ``$TMPDIR`` or ``/tmp``, and remove it with its content after the block.
 
-    Those of killed processes are removed by the next one of this user, whatever it is for.
+    Scratch folders of this user's killed processes are removed first, whatever their purpose.
 
     Args:
-        purpose: One word in lower case, for people who see the name.
+        purpose: One lower-case word that becomes part of the folder's name.
 
     Raises:
-        OSError: The folder cannot be made.
+        OSError: The folder cannot be created.
     """
     parent = Path(tempfile.gettempdir())
     remove_scratch(parent)
@@ -188,13 +188,13 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
 
 
 def _check_name(path: Path) -> None:
-    """Find a name that is too long now, and not when the file is finished: the hidden one is shorter."""
+    """Reject a name that is too long before the file is written; the hidden name is shorter."""
     if len(os.fsencode(path.name)) > os.pathconf(path.parent, "PC_NAME_MAX"):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
 def _create(new_name: Callable[[], Path], make: Callable[[Path], int]) -> tuple[Path, int]:
-    """Make a file or folder under a new name, and lock it, before somebody takes it for a leftover."""
+    """Create a file or folder under a new name and lock it before another process takes it for a leftover."""
     for _ in range(_MAX_TRIES):
         path = new_name()
         try:
@@ -204,9 +204,9 @@ def _create(new_name: Callable[[], Path], make: Callable[[Path], int]) -> tuple[
         lock = try_lock(descriptor)
         if lock is Lock.UNSUPPORTED or (lock is Lock.HELD and leads_to(path, descriptor)):
             return path, descriptor
-        # Somebody was faster who removes leftovers.
+        # Another process that removes leftovers was faster.
         os.close(descriptor)
-    raise OSError(errno.EAGAIN, f"no new file stays in place after {_MAX_TRIES} tries")
+    raise OSError(errno.EAGAIN, f"every new file was removed by another process, {_MAX_TRIES} times")
 
 
 def _new_file(path: Path) -> int:
@@ -226,10 +226,10 @@ def _new_private_folder(path: Path) -> int:
 
 
 def _require_movable(place: Path, staging: Path) -> None:
-    """Find now, and not after hours of work, that the system will not let a folder be replaced.
+    """Check before hours of work whether the system allows a folder to be replaced.
 
-    Reasons are mount points, folders of a container's image (overlayfs), and those of others in a sticky folder. A
-    folder that is not empty cannot be replaced, so this tries to move `place` there, and looks at why it fails.
+    It does not allow it for mount points, folders of a container's image (overlayfs), and folders of others in a sticky
+    folder. A non-empty folder cannot be overwritten, so this tries to move `place` onto one and examines the error.
     """
     if not os.path.lexists(place):
         return
@@ -244,7 +244,7 @@ def _require_movable(place: Path, staging: Path) -> None:
             raise
         obstacle.rmdir()
     else:
-        # No file system should do that; what was moved goes back.
+        # No file system should allow this; move the folder back.
         staging.rename(place)
         raise OSError(errno.ENOTSUP, "the file system does not keep folders from being overwritten")
 
@@ -262,7 +262,7 @@ def _flush_tree(folder: Path) -> None:
 
 @contextmanager
 def _flushed(folder: Path) -> Iterator[None]:
-    """Make the names that the block changes durable, where the file system can. The folder is opened before."""
+    """Make the names that the block changes durable, if the file system can. The folder is opened before the block."""
     try:
         descriptor = open_folder(folder)
     except OSError as error:
@@ -289,7 +289,7 @@ def _flush(descriptor: int) -> None:
 
 
 def _take_place(staging: Path, place: Path) -> None:
-    """Give `staging` the name `place`; an earlier folder ends up under the staging name, or another hidden one."""
+    """Rename `staging` to `place`; an earlier folder ends up under the staging name or another hidden name."""
     for last in (*[False] * _MAX_TRIES, True):
         with contextlib.ExitStack() as held:
             with contextlib.suppress(FileNotFoundError):
@@ -300,7 +300,7 @@ def _take_place(staging: Path, place: Path) -> None:
                 elif not _exchange(staging, place):
                     _rename_twice(staging, place)
             except OSError as error:
-                # Somebody made, removed or replaced it meanwhile, without locks.
+                # Another process created, removed or replaced the folder, without locks.
                 if last or error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
                     raise
             else:
@@ -308,7 +308,7 @@ def _take_place(staging: Path, place: Path) -> None:
 
 
 def _rename_twice(staging: Path, place: Path) -> None:
-    """No atomic exchange on this system or file system: for an instant only the two hidden names exist."""
+    """Replace without an atomic exchange: for an instant only the two hidden names exist."""
     earlier = hidden_path(place, EARLIER)
     place.rename(earlier)
     try:
@@ -317,16 +317,16 @@ def _rename_twice(staging: Path, place: Path) -> None:
         try:
             earlier.rename(place)
         except OSError as error:
-            # Where another writer was faster, this one is no longer to be put back; otherwise the next writer does it.
+            # If another writer was faster, the earlier folder is obsolete; otherwise the next writer restores it.
             if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
                 shutil.rmtree(earlier, ignore_errors=True)
         raise
-    # From here on it is no longer to be put back, not even in part.
+    # From here on the earlier folder must not be restored, not even in part.
     earlier.rename(staging)
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Swap two names in one step (Linux 3.15, glibc 2.28); False where that does not exist."""
+    """Swap two names in one step (Linux 3.15, glibc 2.28); return False if that is not supported."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is None:
         return False

@@ -1,9 +1,9 @@
-r"""Text and JSON that people and other programs wrote: read as what it says, or refused with the reason.
+r"""Reading of text and JSON from people and other programs: correctly, or with an error that states the reason.
 
-Editors on Windows write byte-order marks, UTF-16 and ``\r\n``; programs write NaN, half a surrogate pair and nesting
-without end. Everything in the project that reads text from outside reads it here, so that a class is never called
-``"\ufeffdisc"``. What the project writes for itself within one run (messages between its processes, profiles of ONNX
-Runtime) and what the kernel says of itself in ``/proc`` are not from outside.
+Editors on Windows write byte-order marks, UTF-16 and ``\r\n``; programs write NaN, lone surrogates and endless nesting.
+All text from outside the project is read here, so that a class is never called ``"\ufeffdisc"``. Text that the project
+writes for itself within one run (messages between its processes, profiles of ONNX Runtime) and what the kernel reports
+in ``/proc`` are exempt.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 MAX_BYTES = 4 << 30
-"""Longest file that is read; COCO's largest annotations have half a gigabyte. ``/dev/zero`` has no end."""
+"""Maximum file length in bytes: COCO's largest annotation file has half a gigabyte, and ``/dev/zero`` has no end."""
 
-# The mark of UTF-32 in little-endian order begins with that of UTF-16, so it comes first.
+# The UTF-32 mark in little-endian order begins with the UTF-16 mark, so it comes first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -43,7 +43,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# By their first bytes: what people have beside the text that they mean.
+# First bytes of binary files that users confuse with the text file they mean.
 _BINARIES = (
     (b"\x1f\x8b", "compressed by gzip; unpack it: gunzip"),
     (b"BZh91AY&SY", "compressed by bzip2; unpack it: bunzip2"),
@@ -57,26 +57,26 @@ _BINARIES = (
 )
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Controls (escape sequences, line ends), half characters, line and paragraph separators: what changes a terminal or a
-# line. Of the format characters only those that reorder the text around them, and the byte-order mark: joiners are part
-# of words and emoji.
+# Control characters (escape sequences, line ends), lone surrogates, and line and paragraph separators change a terminal
+# or a line. Of the format characters, only those that reorder the surrounding text, and the byte-order mark, are
+# listed: joiners are part of words and emoji.
 _UNPRINTABLE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _UNPRINTABLE_FORMATS = frozenset("\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _BLOCK = 1 << 20
 
 
 def decode_text(content: bytes, source: str) -> str:
-    r"""Text of UTF-8, or of UTF-16 or UTF-32 that begins with a byte-order mark.
+    r"""Decode UTF-8, or UTF-16 or UTF-32 with a byte-order mark.
 
     Args:
-        content: The whole file.
-        source: Its name, for messages.
+        content: The bytes of the whole file.
+        source: The file's name, for messages.
 
     Returns:
         The text without the mark, with ``\n`` at the end of each line.
 
     Raises:
-        TextError: It is not text in one of these encodings.
+        TextError: The content is not text in one of these encodings.
     """
     if (kind := next((name for start, name in _BINARIES if content.startswith(start)), None)) is not None:
         raise TextError(f"{source} is not text: it is {kind}")
@@ -101,27 +101,27 @@ def _found(error: UnicodeDecodeError) -> str:
 
 
 def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
-    """The text of a file, as :func:`decode_text` has it.
+    """Read a text file; see :func:`decode_text`.
 
     Args:
-        path: A file, or a pipe, which is read to its end.
-        max_bytes: Longest content that is read.
+        path: The file, or a pipe, which is read to its end.
+        max_bytes: Maximum number of bytes to read.
 
     Raises:
-        TextError: It cannot be read, is longer, or is not text.
+        TextError: The file cannot be read, is longer, or is not text.
     """
     return decode_text(read_bytes(path, max_bytes), printable(str(path)))
 
 
 def unprintable(text: str) -> str | None:
-    """The first character that a name must not have, as ``U+001B``; None where there is none.
+    """Return the first character that a name must not contain, such as ``U+001B``; None if there is none.
 
-    These are control characters, line ends of every kind, half of a surrogate pair, byte-order marks, and marks that
-    reorder the text around them. They break lines of logs, steer terminals, or make two names look the same.
+    Forbidden are control characters, line ends of every kind, lone surrogates, byte-order marks, and marks that reorder
+    the surrounding text. They break log lines, control terminals, or make two names look the same.
     """
     if text.isprintable():
         return None
-    import unicodedata  # Few texts need it, and it would make every import of the runtime longer.
+    import unicodedata  # Rarely needed, and importing it would slow down every import of the runtime.
 
     for character in text:
         if unicodedata.category(character) in _UNPRINTABLE_CATEGORIES or character in _UNPRINTABLE_FORMATS:
@@ -130,10 +130,10 @@ def unprintable(text: str) -> str | None:
 
 
 def printable(text: str) -> str:
-    r"""`text` with every character that :func:`unprintable` finds as an escape, such as ``\x1b`` or ``\udcff``.
+    r"""Escape every character that :func:`unprintable` finds, as in ``\x1b`` or ``\udcff``.
 
-    For messages and documents that name files and classes: a file's name may hold anything, also bytes that are no
-    UTF-8, which Python has as half surrogate pairs and refuses to encode, and what a terminal would obey.
+    For messages and documents that name files and classes: a file name may contain anything, including control
+    sequences and bytes that are not UTF-8, which Python represents as lone surrogates and refuses to encode.
     """
     if unprintable(text) is None:
         return text
@@ -144,17 +144,17 @@ def printable(text: str) -> str:
 
 
 def decode_json(content: bytes, source: str, *, allow_nan: bool = False) -> Any:
-    """A JSON document, decoded by :func:`decode_text`.
+    """Decode a JSON document; see :func:`decode_text`.
 
     Args:
-        content: The whole file.
-        source: Its name, for messages.
-        allow_nan: ``NaN``, ``Infinity`` and numbers beyond float64 become floats that are not finite, for callers that
-            judge field by field. JSON itself has no such values.
+        content: The bytes of the whole file.
+        source: The file's name, for messages.
+        allow_nan: If True, ``NaN``, ``Infinity`` and numbers beyond float64 become non-finite floats, for callers that
+            check each field. JSON itself has no such values.
 
     Raises:
-        TextError: It is not text, not JSON, nested too deep, names a key twice in one object, holds half of a surrogate
-            pair, or a number that is not finite.
+        TextError: The content is not text or not JSON, is nested too deeply, repeats a key in one object, or contains a
+            lone surrogate or a non-finite number.
     """
     text = decode_text(content, source)
     kinds: dict[str, Any] = {} if allow_nan else {"parse_constant": _refuse_constant, "parse_float": _finite}
@@ -166,16 +166,16 @@ def decode_json(content: bytes, source: str, *, allow_nan: bool = False) -> Any:
         raise TextError(f"{source}: not JSON: {_no_json(text, error)}") from error
     except ValueError as error:
         raise TextError(f"{source}: not JSON: {error}") from error
-    # Surrogates reach a document through escapes only: UTF-8 and UTF-16 that hold lone ones do not decode.
+    # Surrogates reach a document through escapes only: UTF-8 and UTF-16 with lone surrogates do not decode.
     if _ESCAPED_SURROGATE.search(text) and (lone := _lone_surrogate(document)) is not None:
         raise TextError(
-            f"{source}: {json.dumps(lone)[:60]} holds half of a surrogate pair, which is no character; correct it"
+            f"{source}: {json.dumps(lone)[:60]} holds half of a surrogate pair, which is not a character; correct it"
         )
     return document
 
 
 def _no_json(text: str, error: json.JSONDecodeError) -> str:
-    """What a text is that is no JSON document, or where it stops being one."""
+    """Explain why a text is not a JSON document, or where it stops being one."""
     begin = text.lstrip()
     if not begin:
         return "it is empty"
@@ -185,40 +185,40 @@ def _no_json(text: str, error: json.JSONDecodeError) -> str:
         return "it is XML or HTML"
     place = f"line {error.lineno}, column {error.colno}: {error.msg}"
     if error.msg == "Extra data" and begin[0] in "{[":
-        return f"{place}; several documents, such as the lines of JSON Lines, are not one"
-    # An open string is reported where it begins, and may go on to the end.
+        return f"{place}; the file holds several documents, as JSON Lines does, instead of one"
+    # An unterminated string is reported at its beginning and may extend to the end of the text.
     is_open = error.msg.startswith("Unterminated string") and "\n" not in text[error.pos :].rstrip("\n")
     if is_open or not text[error.pos :].strip():
-        return f"{place}; it ends in the middle, as if it were cut short"
+        return f"{place}; the file appears to be truncated"
     return place
 
 
 def read_json(path: Path, *, allow_nan: bool = False, max_bytes: int = MAX_BYTES) -> Any:
-    """The JSON document of a file, as :func:`decode_json` has it.
+    """Read a JSON file; see :func:`decode_json`.
 
     Args:
-        path: A file, or a pipe, which is read to its end.
-        allow_nan: See :func:`decode_json`.
-        max_bytes: Longest content that is read.
+        path: The file, or a pipe, which is read to its end.
+        allow_nan: If True, non-finite numbers are accepted; see :func:`decode_json`.
+        max_bytes: Maximum number of bytes to read.
 
     Raises:
-        TextError: It cannot be read, is longer, or is not such a document.
+        TextError: The file cannot be read, is longer, or is not valid JSON.
     """
     return decode_json(read_bytes(path, max_bytes), printable(str(path)), allow_nan=allow_nan)
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES, *, what: str = "") -> bytes:
-    """The bytes of a file, for :func:`decode_text` or :func:`decode_json`.
+    """Read a file's bytes for :func:`decode_text` or :func:`decode_json`.
 
     Args:
-        path: A file, or a pipe, which is read to its end.
-        max_bytes: Longest content that is read.
-        what: Words for messages that stand before the path.
+        path: The file, or a pipe, which is read to its end.
+        max_bytes: Maximum number of bytes to read.
+        what: Words that precede the path in messages.
 
     Raises:
-        TextError: It cannot be read, is longer, or is a device other than ``/dev/null``.
+        TextError: The file cannot be read, is longer, or is a device other than ``/dev/null``.
     """
-    too_long = TextError(f"{printable(str(path))} is longer than {human_size(max_bytes)}: that is no such file")
+    too_long = TextError(f"{printable(str(path))} is longer than {human_size(max_bytes)}: it cannot be the right file")
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -227,8 +227,8 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES, *, what: str = "") -> byt
                     raise too_long
                 return file.read()
             if not stat.S_ISFIFO(status.st_mode) and not stat.S_ISSOCK(status.st_mode) and file.read(1):
-                raise TextError(f"cannot read {what}{printable(str(path))}: it is a device and no file")
-            # A pipe does not tell its length, and may have no end.
+                raise TextError(f"cannot read {what}{printable(str(path))}: it is a device, not a file")
+            # A pipe does not report its length, and may be endless.
             blocks, length = [], 0
             while block := file.read(_BLOCK):
                 blocks.append(block)
@@ -257,11 +257,11 @@ def _finite(text: str) -> float:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}, which is no number")
+    raise ValueError(f"it holds {name}, which is not a number")
 
 
 def _lone_surrogate(document: Any) -> str | None:
-    """The first string with half of a surrogate pair, keys included."""
+    """Return the first string with a lone surrogate, keys included."""
     waiting = [document]
     while waiting:
         value = waiting.pop()

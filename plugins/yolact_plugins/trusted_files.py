@@ -1,16 +1,16 @@
-"""Files whose content will run on this machine: read once, and only where nobody else could have put it.
+"""Reading of files whose content will be executed: once, and only if no other user could have written them.
 
-Engines, compiled kernels, and what TensorRT keeps between builds are code, or decide which code runs. One rule is for
-all of them: the file, and every folder from it up to the one that somebody named, belongs to this user or to root, and
-nobody else may write it. It is asked of the opened file itself, below that folder no link is followed, and what is
-returned are the bytes of that same file: whoever exchanges a name meanwhile exchanges nothing.
+Engines, compiled kernels, and TensorRT's caches are code, or decide which code runs. One rule applies to all of them:
+the file, and every folder from it up to the folder that the caller named, belongs to this user or to root and is not
+writable by others. The rule is checked on the opened file itself, no link is followed below that folder, and the
+returned bytes are those of that same file, so replacing a name in between has no effect.
 
-A folder that is writable by its group passes where the group is its owner's own and has no other member, which is how
-Ubuntu makes folders. Access-control lists are respected. What lies above the named folder is not asked: who may write
-there can move folders, but cannot make one that belongs to this user.
+A group-writable folder is accepted if the group is its owner's own and has no other member, which is Ubuntu's default.
+Access-control lists are respected. Folders above the named one are not checked: their owners can move folders, but
+cannot create one that belongs to this user.
 
-Caches of data (calibration, observations, latencies) hold numbers that are checked where they are read, and are not
-read by this rule.
+Caches of data (calibration, observations, latencies) hold numbers that are validated when they are read, and are
+exempt.
 """
 
 from __future__ import annotations
@@ -39,74 +39,74 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-# Opening a pipe that nobody writes would wait for ever; it is refused once it is open.
+# Opening a pipe without a writer would block forever; it is rejected once it is open.
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE_BITS = stat.S_IWGRP | stat.S_IWOTH
 _ACCESS_LIST = "system.posix_acl_access"
 _NO_HOME = "/nonexistent"
-"""The home of users that have none, by Debian's policy. Nobody but root could make it."""
+"""The home of users without one, by Debian's policy. Only root could create it."""
 _passed_over: set[str] = set()
 
 
 def read_trusted(path: Path, root: Path, subject: str) -> bytes:
-    """Read a file whose content will run here, if nobody but its owner and root could have written it.
+    """Read a file whose content will be executed, if only its owner and root could have written it.
 
     Args:
         path: The file, below `root`.
-        root: The folder that somebody named: a bundle, a cache. It may be a link itself; nothing below it may.
-        subject: What the file is, with its verb, for the message: ``"an engine is"``.
+        root: The folder that the caller named: a bundle or a cache. It may itself be a link; nothing below it may be.
+        subject: Subject and verb for the message, such as ``"an engine is"``.
 
     Returns:
-        The whole content, of the very file that was checked.
+        The whole content of the file that was checked.
 
     Raises:
-        UntrustedFileError: Others own or may write the file or a folder from it up to `root`, it is or lies behind a
-            link, or it is no regular file; the message says the place, its owner and mode, and what to type.
-        FileNotFoundError: It is not there.
-        OSError: It cannot be read; the error has its name.
+        UntrustedFileError: Others own, or may write, the file or a folder from it up to `root`; it is a link or lies
+            behind one; or it is not a regular file. The message states the path, its owner and mode, and what to type.
+        FileNotFoundError: The file does not exist.
+        OSError: The file cannot be read; the error contains its name.
     """
     with _opened(path, root, subject) as descriptor, _named(path):
         return _content(descriptor)
 
 
 def check_trusted(path: Path, root: Path, subject: str) -> None:
-    """As :func:`read_trusted`, without reading: for files that are read later, and checked again then.
+    """Check a file like :func:`read_trusted` without reading it: for files that are checked again when they are read.
 
     Raises:
-        UntrustedFileError, OSError: As for :func:`read_trusted`.
+        UntrustedFileError, OSError: The same as for :func:`read_trusted`.
     """
     with _opened(path, root, subject):
         pass
 
 
 def read_regular(path: Path) -> bytes:
-    """Read a file that a signed hash will be compared with, whoever owns it. Links are followed, pipes are refused.
+    """Read a file that will be compared with a signed hash, whatever its owner. Links are followed, pipes are rejected.
 
     Raises:
-        OSError: It is not there, cannot be read, or is no regular file; the error has its name.
+        OSError: The file does not exist, cannot be read, or is not a regular file; the error contains its name.
     """
     with _named(path):
         descriptor = os.open(path, _READ)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file")
+                raise OSError(errno.EINVAL, "it is not a regular file")
             return _content(descriptor)
         finally:
             os.close(descriptor)
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder for code that this user will run, which nobody else may enter; one that is there is checked.
+    """Create a folder for code that this user will run, with access for this user only; check an existing one.
 
     Args:
-        path: The folder; missing folders above it are made, too.
+        path: The folder; missing parents are created, too.
 
     Returns:
-        `path`.
+        The same path.
 
     Raises:
-        UntrustedFileError: It is there, and others own it or may write it.
-        OSError: It cannot be made; the error has its name.
+        UntrustedFileError: The folder exists, and others own it or may write it.
+        OSError: The folder cannot be created; the error contains its name.
     """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _folder(path, None, path) as descriptor:
@@ -115,11 +115,11 @@ def private_folder(path: Path) -> Path:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, into a :func:`private_folder`, for its owner alone, whatever the umask is.
+    """Write a file atomically into a :func:`private_folder`, readable by its owner only, whatever the umask.
 
     Raises:
         UntrustedFileError: Others own the folder or may write it.
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     private_folder(path.parent)
     write_atomically(path, content)
@@ -127,16 +127,16 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def cache_home() -> Path:
-    """``$XDG_CACHE_HOME`` where it is an absolute path, else ``~/.cache``.
+    """Return ``$XDG_CACHE_HOME`` if it is an absolute path, else ``~/.cache``.
 
-    A folder that every user may write and exchange things in is passed over, with one warning. One such as ``/tmp``,
-    where everybody may add but not exchange, serves: what others have put there is not theirs to hide.
+    A folder in which every user may write and replace files is skipped, with one warning. A sticky folder such as
+    ``/tmp``, in which everybody may add but not replace files, is used.
 
     Raises:
         UsageError: There is no home folder to fall back to.
     """
     named = os.environ.get("XDG_CACHE_HOME", "")
-    # By the XDG specification, a relative path is to be ignored.
+    # The XDG specification requires that relative paths be ignored.
     if not Path(named).is_absolute():
         return home_folder() / ".cache"
     with suppress(OSError):
@@ -158,9 +158,9 @@ def cache_home() -> Path:
 
 
 def home_folder() -> Path:
-    """The user's home. One who has none, as in a container, gets a name where nothing is, with one warning.
+    """Return the user's home folder; without one, as in a container, return a path that does not exist and warn once.
 
-    Caches are better than nothing: what would keep one finds that it cannot, says so, and works without.
+    A missing cache is not an error: code that would use it finds that it cannot, logs that, and works without.
     """
     try:
         return Path.home()
@@ -168,8 +168,8 @@ def home_folder() -> Path:
         if _NO_HOME not in _passed_over:
             _passed_over.add(_NO_HOME)
             _log.warning(
-                "HOME is not set, and the system knows no home of user %d: what is computed here is kept nowhere, and "
-                "computed again at the next start. Set HOME, or XDG_CACHE_HOME, to a folder of this user",
+                "HOME is not set, and user %d has no home folder: results are not cached and are computed "
+                "again at the next start. Set HOME, or XDG_CACHE_HOME, to a folder of this user",
                 os.geteuid(),
             )
         return Path(_NO_HOME)
@@ -177,7 +177,7 @@ def home_folder() -> Path:
 
 @contextmanager
 def _opened(path: Path, root: Path, subject: str) -> Iterator[int]:
-    """The descriptor of a regular file, once it and every folder up to `root` have been judged."""
+    """Open a regular file after checking it and every folder up to `root`; yield the descriptor."""
     parts = path.relative_to(root).parts
     if not parts or ".." in parts:
         raise ValueError(f"{path} is not below {root}")
@@ -185,7 +185,9 @@ def _opened(path: Path, root: Path, subject: str) -> Iterator[int]:
         descriptor = _open(parts[-1], folder, path, _READ | os.O_NOFOLLOW)
         try:
             if not stat.S_ISREG(_fstat(descriptor).st_mode):
-                raise UntrustedFileError(f"{_shown(path)} is no regular file, and {subject} read from files only")
+                raise UntrustedFileError(
+                    f"{_shown(path)} is not a regular file, and {subject} read from regular files only"
+                )
             _judge(descriptor, path, subject)
             yield descriptor
         finally:
@@ -194,7 +196,7 @@ def _opened(path: Path, root: Path, subject: str) -> Iterator[int]:
 
 @contextmanager
 def _descend(root: Path, parts: tuple[str, ...], subject: str) -> Iterator[int]:
-    """The descriptor of a folder below `root`, each on the way opened in the one before it and judged."""
+    """Open a folder below `root`, checking each folder on the way; yield the descriptor."""
     with _folder(root, None, root) as descriptor:
         _judge(descriptor, root, subject)
         if not parts:
@@ -227,10 +229,10 @@ def _open(name: str, folder: int | None, place: Path, flags: int) -> int:
         with _named(place):
             return os.open(name, flags, dir_fd=folder)
     except OSError as error:
-        # A link where none may be is one of these two, by whether a folder was asked for.
+        # A forbidden link causes one of these two errors, depending on whether a folder was requested.
         if flags & os.O_NOFOLLOW and error.errno in {errno.ELOOP, errno.ENOTDIR} and _is_link(name, folder):
             raise UntrustedFileError(
-                f"{_shown(place)} is a link, and what will be executed is not read through links: put there what it "
+                f"{_shown(place)} is a link, and files to be executed are not read through links: copy there what it "
                 f"leads to: cp -r --remove-destination {_word(Path(os.path.realpath(place)))} {_word(place)}"
             ) from error
         raise
@@ -244,7 +246,7 @@ def _is_link(name: str, folder: int | None) -> bool:
 
 
 def _judge(descriptor: int, place: Path, subject: str) -> None:
-    """Refuse what others own or may write."""
+    """Reject a file or folder that others own or may write."""
     found = _fstat(descriptor)
     user = _euid()
     seen = f"{_shown(place)} belongs to {_user_name(found.st_uid)} and has mode {stat.S_IMODE(found.st_mode):04o}"
@@ -260,7 +262,7 @@ def _judge(descriptor: int, place: Path, subject: str) -> None:
         return
     who = "every user of this machine" if writers & stat.S_IWOTH else f"the group {_group_name(found.st_gid)}"
     raise UntrustedFileError(
-        f"{seen}: it can be written by {who}, and {subject} executable code. Make sure that what is there is yours, "
+        f"{seen}: it can be written by {who}, and {subject} executable code. Make sure that its content is yours, "
         f"then: chmod go-w {_word(place)}"
     )
 
@@ -274,7 +276,7 @@ def _euid() -> int:
 
 
 def _is_private_group(owner: int, group: int) -> bool:
-    """Whether a group is the one that a user has alone, by what this machine knows of users and groups."""
+    """Return whether a group is the private group of a user, according to this machine's user database."""
     import grp  # Not on every system, and rarely needed.
     import pwd
 
@@ -292,12 +294,12 @@ def _is_private_group(owner: int, group: int) -> bool:
         return owner == group and not others
     if user is None or members is None or others:
         return False
-    # Of a directory's users only some are listed; a group that is everybody's does not have one user's name.
+    # A directory service lists only some users; a group for everybody does not have one user's name.
     return user.pw_gid == group and members.gr_name == user.pw_name and set(members.gr_mem) <= {user.pw_name}
 
 
 def _has_access_list(descriptor: int) -> bool:
-    """Whether the bits of the group are in truth the most that a list of users and groups allows."""
+    """Return whether the group bits are in fact the mask of an access-control list."""
     try:
         os.getxattr(descriptor, _ACCESS_LIST)
     except OSError:
@@ -326,7 +328,7 @@ def _group_name(gid: int) -> str:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Errors of the file system carry the whole path: in the folder of a descriptor the system knows the last name."""
+    """Put the whole path into file system errors, which name only the last component relative to a descriptor."""
     try:
         yield
     except OSError as error:

@@ -97,9 +97,9 @@ def test_what_is_packed_is_to_be_unpacked(pack: Callable[[bytes], bytes]) -> Non
         ("", "not JSON: it is empty"),
         (" \n\t", "not JSON: it is empty"),
         ("0 0.5 0.5 0.1 0.1", "line 1, column 3: Extra data"),
-        ('{"a": 1}\n{"a": 2}\n', "line 2, column 1: Extra data; several documents, such as the lines of JSON Lines"),
-        ('{"a": [1, 2', "column 12: Expecting ',' delimiter; it ends in the middle, as if it were cut short"),
-        ('{"a": 1, "b', "it ends in the middle"),
+        ('{"a": 1}\n{"a": 2}\n', "line 2, column 1: Extra data; the file holds several documents, as JSON Lines does"),
+        ('{"a": [1, 2', "column 12: Expecting ',' delimiter; the file appears to be truncated"),
+        ('{"a": 1, "b', "the file appears to be truncated"),
         ('{"a": "b\n", "c": 1}', "Invalid control character"),
         ("<?xml version='1.0'?><annotation/>", "not JSON: it is XML or HTML"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
@@ -155,7 +155,7 @@ def test_a_length_is_the_most_that_is_read(tmp_path: Path) -> None:
     with pytest.raises(TextError, match=r"/dev/fd/[0-9]+ is longer than 6 B"):
         read_json(Path(f"/dev/fd/{reading}"), max_bytes=6)
     os.close(reading)
-    with pytest.raises(TextError, match="cannot read /dev/zero: it is a device and no file"):
+    with pytest.raises(TextError, match="cannot read /dev/zero: it is a device, not a file"):
         read_text(Path("/dev/zero"), max_bytes=2_000_000)
     with pytest.raises(TextError, match="cannot read"):
         read_text(Path("a\0b"))

@@ -277,9 +277,9 @@ def test_what_is_no_file_is_refused_and_nothing_waits_for_it(
         monkeypatch.setattr(
             trusted_files, "_fstat", lambda fd: really(fd) if stat.S_ISDIR(really(fd).st_mode) else null
         )
-    refused(file, r"file is no regular file, and an engine is read from files only$")
+    refused(file, r"file is not a regular file, and an engine is read from regular files only$")
     if kind != "device":
-        with pytest.raises(OSError, match=r"it is no regular file|Is a directory") as raised:
+        with pytest.raises(OSError, match=r"it is not a regular file|Is a directory") as raised:
             read_regular(file)
         assert raised.value.filename == str(file)
 
@@ -288,7 +288,7 @@ def test_a_signed_file_is_read_whoever_may_write_it(file: Path, tmp_path: Path) 
     file.chmod(0o666)
     (tmp_path / "link").symlink_to(file)
     assert read_regular(file) == read_regular(tmp_path / "link") == b"code"
-    with pytest.raises(OSError, match="it is no regular file"):
+    with pytest.raises(OSError, match="it is not a regular file"):
         read_regular(Path("/dev/zero"))
 
 
@@ -482,7 +482,7 @@ def test_a_user_without_a_home_has_caches_nowhere(
     assert cache_home() == cache_home() == Path("/nonexistent/.cache")
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "no home of user 23456" in caplog.text
+    assert "user 23456 has no home folder" in caplog.text
     assert "Set HOME, or XDG_CACHE_HOME" in caplog.text
     # What is said needs no home.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

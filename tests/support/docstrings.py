@@ -132,7 +132,8 @@ def _is_imperative(text: str) -> bool:
 
 
 def _rule_of_noun(text: str, name: str) -> str:
-    text, code = CODE.sub("", text), CODE.match(text)
+    code = CODE.match(text)
+    text = text[code.end() :] if code else text
     if code and not (text[:1].isalpha() and _words(text)[0] not in PREPOSITIONS | CONJUNCTIONS):
         return "begins with code and names nothing"
     words = _words(text)
@@ -149,6 +150,8 @@ def _rule_of_noun(text: str, name: str) -> str:
     if _is_bare(text, first, second):
         return f'has no noun behind "{first}"'
     sentence = _words(_sentences(text)[0])
+    if "`" in text:
+        return ""
     if len(sentence) < 2:
         return "is one word"
     if len(sentence) <= 3 and not _stems(sentence) - _stems(re.split(r"_|(?<=[a-z])(?=[A-Z])", name)):

@@ -1,4 +1,4 @@
-"""From CUDA C++ to machine code, and where it is kept: in bundles, and in the cache of a machine.
+"""Compilation of CUDA C++ to machine code, and its storage in bundles and in this machine's cache.
 
 ``python -m yolact_plugins.compile --arch sm_87 -o my.bundle`` compiles every kernel ahead of time.
 """

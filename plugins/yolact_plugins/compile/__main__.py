@@ -1,4 +1,4 @@
-"""``python -m yolact_plugins.compile``."""
+"""Entry point of ``python -m yolact_plugins.compile``."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Where a kernel's machine code comes from: the bundle, else this machine's cache, else the compiler.
+"""Lookup of a kernel's machine code: in the bundle, else in this machine's cache, else by compiling it.
 
-``YOLACT_FORBID_JIT=1`` in the environment takes the compiler away: what is missing then is an error that says what to
-type, and no robot spends seconds compiling, or fails for want of a compiler, in the middle of a start.
+The environment variable ``YOLACT_FORBID_JIT=1`` disables the compiler: a missing kernel is then an error that says what
+to type, and no robot spends seconds compiling at startup, or fails because it has no compiler.
 """
 
 from __future__ import annotations
@@ -28,27 +28,26 @@ _SWITCH = "YOLACT_FORBID_JIT"
 
 
 def default_cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/yolact-deploy/cubins``, by default below ``~/.cache``; see :func:`cache_home`."""
+    """Return ``$XDG_CACHE_HOME/yolact-deploy/cubins``, by default below ``~/.cache``; see :func:`cache_home`."""
     return cache_home() / "yolact-deploy" / "cubins"
 
 
 def jit_is_forbidden() -> bool:
-    """``YOLACT_FORBID_JIT`` is set to anything but nothing and ``0``."""
+    """Return whether ``YOLACT_FORBID_JIT`` is set to anything but an empty string and ``0``."""
     return os.environ.get(_SWITCH, "") not in {"", "0"}
 
 
 class CubinCache:
-    """Gives the machine code of a source for an architecture.
+    """A source of machine code for kernels, with a cache on disk.
 
-    Several processes may use one cache: entries appear whole, and a damaged one is built again. A cache that others
-    own or may write is neither used nor written, which a warning says.
+    Several processes may share one cache: entries appear complete, and damaged ones are rebuilt. A cache that others
+    own or may write is neither used nor written; a warning says so.
 
     Args:
-        folder: The cache; None is :func:`default_cache_folder`. It is made when something is first kept in it.
-        precompiled: What to look into first: the index of a bundle's kernels, whose hash somebody has compared; or a
-            bundle, or a folder that ``python -m yolact_plugins.compile -o`` wrote, used as far as nobody else may
-            write it.
-        bundle: The bundle that has nothing precompiled yet, for the advice in an error.
+        folder: The cache folder, created on first use; None means :func:`default_cache_folder`.
+        precompiled: The first place to search: the index of a bundle's kernels whose hash was verified; or a bundle, or
+            a folder written by ``python -m yolact_plugins.compile -o``, used only if no other user may write it.
+        bundle: The bundle without precompiled kernels that an error message recommends to compile into.
     """
 
     def __init__(
@@ -59,17 +58,18 @@ class CubinCache:
         self.bundle = bundle
 
     def get(self, source: KernelSource, arch: str) -> Cubin:
-        """Find the machine code, or compile and keep it.
+        """Find the machine code, or compile and cache it.
 
         Args:
-            source: From :func:`yolact_plugins.compile.sources.read_source`.
-            arch: Such as ``"sm_87"``.
+            source: A family of kernels from :func:`yolact_plugins.compile.sources.read_source`.
+            arch: GPU architecture, such as ``"sm_87"``.
 
         Raises:
-            MissingCubinError: It is nowhere, and ``YOLACT_FORBID_JIT`` is set.
-            UntrustedFileError: A bundle whose index was given has it, and others may have written it since.
-            KernelCompileError: It does not compile.
-            MissingDependencyError: It is nowhere, and there is no compiler.
+            MissingCubinError: There is no compiled kernel, and ``YOLACT_FORBID_JIT`` is set.
+            UntrustedFileError: The bundle of the given index has the kernel, but others may have written the file
+                since.
+            KernelCompileError: The source does not compile.
+            MissingDependencyError: There is neither a compiled kernel nor a compiler.
         """
         check_arch(arch)
         reasons = []
@@ -84,7 +84,7 @@ class CubinCache:
         except (MissingDependencyError, KernelCompileError) as error:
             if jit_is_forbidden():
                 reasons.append(
-                    f"its cache is not searched without NVRTC and CUDA's headers, which its key has ({error})"
+                    f"the cache cannot be searched without NVRTC and CUDA's headers, which its keys include ({error})"
                 )
                 raise MissingCubinError(self._what_to_do(source, arch, reasons)) from error
             raise
@@ -102,7 +102,7 @@ class CubinCache:
         return cubin
 
     def entry_folder(self, source: KernelSource, arch: str, nvrtc_version: str, headers_digest: str) -> Path:
-        """Where the cache keeps one cubin: a folder named by a hash of everything that determines it."""
+        """Return the cache folder of one cubin, named by a hash of everything that determines it."""
         key = json.dumps([source.digest, arch, compiler.OPTIONS, nvrtc_version, headers_digest])
         return self.folder / f"{source.family}.{arch}.{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
@@ -114,17 +114,17 @@ class CubinCache:
 
     def _keep(self, entry: Path, cubin: Cubin) -> None:
         try:
-            # Machine code that this user will run: nobody else may put some here.
+            # This user will execute the machine code, so nobody else may write here.
             private_folder(self.folder)
             write_cubins(entry, [cubin], private=True)
         except (OSError, UntrustedFileError) as error:
-            _log.warning("%s is not kept and will be compiled again at the next start: %s", cubin.family, error)
+            _log.warning("%s is not cached and will be compiled again at the next start: %s", cubin.family, error)
 
     def _what_to_do(self, source: KernelSource, arch: str, reasons: list[str]) -> str:
         given = self.precompiled.root if isinstance(self.precompiled, CubinIndex) else self.precompiled
         target = given or self.bundle or "MODEL.bundle"
         found = "; ".join(reasons) or f"it is not in {self.folder}"
         return (
-            f"{source.family} is not compiled for this GPU ({arch}), and {_SWITCH} forbids compiling here: {found}. "
-            f"Where a compiler is: python -m yolact_plugins.compile --arch {arch} -o {shlex.quote(str(target))}"
+            f"{source.family} is not compiled for this GPU ({arch}), and {_SWITCH} forbids compiling here: {found}. On "
+            f"a machine with NVRTC: python -m yolact_plugins.compile --arch {arch} -o {shlex.quote(str(target))}"
         )

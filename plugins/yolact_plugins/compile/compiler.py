@@ -1,11 +1,11 @@
-"""CUDA C++ to machine code with NVRTC, for the exact architecture; works on machines without GPU and driver.
+"""Compilation of CUDA C++ to machine code with NVRTC, for an exact architecture; needs neither a GPU nor a driver.
 
 ``python -m yolact_plugins.compile --arch sm_87 -o my.bundle`` compiles ahead of time; see
 :mod:`yolact_plugins.compile.precompile`.
 
-Arithmetic is that of the NumPy references and of the host build of the same sources: no contraction of ``a * b + c``
-into a fused operation behind the author's back (``--fmad=false``; a kernel that wants one writes ``fmaf``), IEEE
-division and square root, denormals kept.
+Arithmetic equals that of the NumPy references and of the host build of the same sources: ``a * b + c`` is not
+contracted into a fused operation (``--fmad=false``; a kernel that wants one writes ``fmaf``), division and square root
+follow IEEE, and denormals are kept.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from yolact_plugins.errors import KernelCompileError, MissingDependencyError
 __all__ = ["OPTIONS", "compile_cubin", "nvrtc_version", "supported_archs"]
 
 OPTIONS = ("--std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "--ptxas-options=-v")
-"""Given to every compilation, besides the architecture and the folder of CUDA's headers. The last one makes the
-assembler report registers, memory and spills; it changes no instruction."""
+"""Options of every compilation, besides the architecture and the folder of CUDA's headers.
+
+The last one makes the assembler report registers, memory and spills; it changes no instruction.
+"""
 
 _PURPOSE = "Compiling CUDA kernels"
 _ENTRY = re.compile(r"^ptxas info\s*: Compiling entry function '([^']+)'", re.MULTILINE)
@@ -42,19 +44,19 @@ def compile_cubin(source: KernelSource, arch: str) -> Cubin:
     """Compile a family of kernels.
 
     Args:
-        source: From :func:`yolact_plugins.compile.sources.read_source`.
-        arch: Such as ``"sm_87"``.
+        source: The family from :func:`yolact_plugins.compile.sources.read_source`.
+        arch: GPU architecture, such as ``"sm_87"``.
 
     Raises:
-        KernelCompileError: The source does not compile (the message carries the log), or this NVRTC does not know the
-            architecture.
+        KernelCompileError: The source does not compile (the message includes the log), or this NVRTC does not support
+            the architecture.
         MissingDependencyError: NVRTC, its Python binding or CUDA's headers are not installed.
     """
     nvrtc = _load_nvrtc()
     version = nvrtc_version()
     if check_arch(arch).rstrip("af") not in supported_archs():
         raise KernelCompileError(
-            f"NVRTC {version} does not compile for {arch}; it does for {', '.join(supported_archs())}. "
+            f"NVRTC {version} cannot compile for {arch}, only for {', '.join(supported_archs())}. "
             f"Older GPUs need an older NVRTC, newer ones a newer one: pip install the nvidia-cuda-nvrtc of that CUDA"
         )
     options = (*OPTIONS, f"--gpu-architecture={arch}", f"--include-path={find_headers(version).folder}")
@@ -82,7 +84,7 @@ def compile_cubin(source: KernelSource, arch: str) -> Cubin:
 
 
 def nvrtc_version() -> str:
-    """Such as ``"13.5"``.
+    """Return the version of NVRTC, such as ``"13.5"``.
 
     Raises:
         MissingDependencyError: NVRTC or its Python binding is not installed.
@@ -93,7 +95,7 @@ def nvrtc_version() -> str:
 
 
 def supported_archs() -> tuple[str, ...]:
-    """Architectures that the installed NVRTC compiles for.
+    """Return the architectures that the installed NVRTC supports.
 
     Raises:
         MissingDependencyError: NVRTC or its Python binding is not installed.
@@ -107,7 +109,7 @@ def _load_nvrtc() -> Any:
     except ModuleNotFoundError as error:
         raise MissingDependencyError("cuda-bindings", _PURPOSE, cuda_extra()) from error
     try:
-        # The library itself is loaded at the first call.
+        # The library itself is loaded by the first call.
         nvrtc.nvrtcVersion()
     except (RuntimeError, OSError) as error:
         extra = cuda_extra()
@@ -117,7 +119,7 @@ def _load_nvrtc() -> Any:
 
 
 def _check(nvrtc: Any, function: str, *arguments: Any) -> Any:
-    """Call NVRTC; returns its one value, a tuple of several, or None."""
+    """Call NVRTC; return its one value, a tuple of several, or None."""
     status, *values = getattr(nvrtc, function)(*arguments)
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise KernelCompileError(f"{function} failed: {status.name}; is libnvrtc damaged? Reinstall nvidia-cuda-nvrtc")
@@ -127,14 +129,14 @@ def _check(nvrtc: Any, function: str, *arguments: Any) -> Any:
 
 
 def _read(nvrtc: Any, program: Any, what: str) -> bytes:
-    # The binding fills the given bytes in place, which must therefore be an object that nobody else holds.
+    # The binding fills the given bytes object in place, so nothing else may refer to it.
     content = bytes(_check(nvrtc, f"nvrtcGet{what}Size", program))
     _check(nvrtc, f"nvrtcGet{what}", program, content)
     return content
 
 
 def _figures(log: str) -> dict[str, KernelFigures]:
-    """Each kernel's figures from the assembler's report; what it does not mention is zero."""
+    """Parse each kernel's figures from the assembler's report; figures that it omits are zero."""
     parts = _ENTRY.split(log)
     found = {}
     for name, report in zip(parts[1::2], parts[2::2], strict=True):

@@ -1,6 +1,6 @@
-"""Cubins on disk: a folder with ``cubins.json``, which names, hashes and describes the files beside it.
+"""Cubins on disk: a folder whose ``cubins.json`` names, hashes and describes the files beside it.
 
-A bundle has one for the GPUs it was precompiled for; the cache of a machine is many small ones.
+A bundle has one such folder for all GPUs that it was precompiled for; the cache has many small ones.
 """
 
 from __future__ import annotations
@@ -35,49 +35,52 @@ __all__ = [
 ]
 
 FOLDER_NAME = "cubins"
-"""The folder inside a bundle."""
+"""Name of the folder inside a bundle."""
 INDEX_NAME = "cubins.json"
 MANIFEST_NAME = "manifest.json"
-"""What makes a folder a bundle."""
+"""Name of the file that makes a folder a bundle."""
 SUBJECT = "kernels are"
-"""For :mod:`yolact_plugins.trusted_files`."""
+"""Subject of messages of :mod:`yolact_plugins.trusted_files`."""
 _FORMAT_VERSION = 1
 
 
 class CubinFolderError(Exception):
-    """Why a folder does not give a cubin. Never reaches a user alone: the cache decides what follows from it."""
+    """The reason why a folder does not provide a cubin.
+
+    Users do not see it by itself: the cache decides how to continue.
+    """
 
 
 def cubin_folder(path: Path) -> Path:
-    """Where the cubins of `path` are or go: ``cubins/`` inside a bundle, any other folder itself."""
+    """Return the cubin folder for `path`: ``cubins/`` inside a bundle, any other folder itself."""
     bundle = find_bundle(path)
     return path if bundle is None else bundle / FOLDER_NAME
 
 
 def find_bundle(path: Path) -> Path | None:
-    """The bundle that `path` is, or whose ``cubins/`` it is; None for any other folder."""
+    """Return the bundle that `path` is, or whose ``cubins/`` it is; None for any other folder."""
     whole = path.absolute()
-    # First, so that nothing that is put into cubins/ makes that folder a bundle with cubins of its own.
+    # Checked first, so that no file put into cubins/ can make that folder a bundle with cubins of its own.
     if whole.name == FOLDER_NAME and (whole.parent / MANIFEST_NAME).is_file():
         return path.parent if path.name else whole.parent
     return path if (path / MANIFEST_NAME).is_file() else None
 
 
 def write_cubins(folder: Path, cubins: Iterable[Cubin], *, prune: bool = False, private: bool = False) -> Path:
-    """Write cubins, then the index that names them; a reader finds the old state or the new one.
+    """Write cubins, then their index; a concurrent reader finds the old state or the new one.
 
     Args:
-        folder: Made if missing.
-        cubins: All that the folder shall hold.
-        prune: Remove the cubin files that the new index does not name.
-        private: Only this user may enter the folder and read what is in it, whatever the umask; for caches.
+        folder: Folder to write to; created if missing.
+        cubins: The complete new content of the folder.
+        prune: If True, remove the cubin files that the new index does not name.
+        private: If True, only this user can enter the folder and read its files, whatever the umask; for caches.
 
     Returns:
-        The index.
+        Path of the index.
 
     Raises:
-        UntrustedFileError: It should be private, and others own the folder or may write it.
-        OSError: It cannot be written.
+        UntrustedFileError: The folder should be private, but others own it or may write it.
+        OSError: The files cannot be written.
     """
     write = write_private if private else write_atomically
     if private:
@@ -86,7 +89,7 @@ def write_cubins(folder: Path, cubins: Iterable[Cubin], *, prune: bool = False, 
         folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for cubin in cubins:
-        # The hash in the name: another build never overwrites a file that an older index still names.
+        # Because the name contains the hash, another build never overwrites a file that an older index still names.
         name = f"{cubin.family}.{cubin.arch}.{cubin.sha256[:12]}.cubin"
         write(folder / name, cubin.code)
         entries.append(_entry(cubin, name))
@@ -99,10 +102,10 @@ def write_cubins(folder: Path, cubins: Iterable[Cubin], *, prune: bool = False, 
 
 
 def prune_cubins(folder: Path) -> None:
-    """Remove the cubin files that the index does not name; all of them where there is no index.
+    """Remove the cubin files that the index does not name, or all of them if there is no index.
 
     Raises:
-        CubinFolderError: The index cannot be understood; nothing was removed.
+        CubinFolderError: The index is invalid; nothing was removed.
     """
     index = folder / INDEX_NAME
     named = {path for path, _ in named_cubins(folder, index.read_bytes())} if index.exists() else set()
@@ -112,14 +115,14 @@ def prune_cubins(folder: Path) -> None:
 
 
 def named_cubins(folder: Path, index: bytes) -> list[tuple[Path, str]]:
-    """Path and SHA-256 of every cubin that an index names; the files are not looked at.
+    """Return path and SHA-256 of every cubin that an index names, without reading the cubins.
 
     Args:
-        folder: Of the index.
-        index: Its content.
+        folder: The folder that contains the index.
+        index: Content of the index.
 
     Raises:
-        CubinFolderError: It cannot be understood, or names a file that is not in the folder.
+        CubinFolderError: The index is invalid, or names a file outside of the folder.
     """
     with _explained(folder):
         return [(_path(folder, entry), str(entry["sha256"])) for entry in _entries(folder, index)]
@@ -127,14 +130,16 @@ def named_cubins(folder: Path, index: bytes) -> list[tuple[Path, str]]:
 
 @dataclasses.dataclass(frozen=True)
 class CubinIndex:
-    """An index that was read once: what was checked is what is used, and cubins are read, hashed and used in one go.
+    """An index that is read once, so that the checked content is the content used.
+
+    Cubins are read, hashed and used at once.
 
     Attributes:
-        folder: Where the cubins are.
-        content: Of the index.
-        root: The bundle or cache that `folder` is or is in. A cubin is used only if it and the folders up to this one
-            are this user's or root's, and nobody else may write them.
-        signed: A verified signature covers the index, so that the hashes in it are enough, whoever owns the files.
+        folder: The folder that contains the cubins.
+        content: Content of the index.
+        root: The bundle or cache that `folder` is or lies in. A cubin is used only if it and the folders from it up to
+            this one belong to this user or root and are not writable by others.
+        signed: Whether a verified signature covers the index, so that its hashes suffice; file owners are not checked.
     """
 
     folder: Path
@@ -147,7 +152,7 @@ class CubinIndex:
         """Read the index of a folder.
 
         Raises:
-            CubinFolderError: There is none, or others may have written it.
+            CubinFolderError: There is no index, or others may have written it.
         """
         with _explained(folder):
             try:
@@ -156,19 +161,19 @@ class CubinIndex:
                 raise CubinFolderError(f"it is not used: {error}") from error
 
     def named(self) -> list[tuple[Path, str]]:
-        """Path and SHA-256 of every cubin, as :func:`named_cubins` has them.
+        """Return path and SHA-256 of every cubin; see :func:`named_cubins`.
 
         Raises:
-            CubinFolderError: The index cannot be understood.
+            CubinFolderError: The index is invalid.
         """
         return named_cubins(self.folder, self.content)
 
     def check_cubins(self) -> None:
-        """Ask of every cubin that is there whether others may have written it; none is read.
+        """Check that only this user or root may have written the existing cubins, without reading them.
 
         Raises:
-            CubinFolderError: The index cannot be understood.
-            UntrustedFileError: Somebody may have.
+            CubinFolderError: The index is invalid.
+            UntrustedFileError: Others may have written a cubin.
         """
         for path, _ in self.named():
             with contextlib.suppress(FileNotFoundError):
@@ -176,16 +181,17 @@ class CubinIndex:
                     check_trusted(path, self.root, SUBJECT)
 
     def find(self, source: KernelSource, arch: str, options: tuple[str, ...]) -> Cubin:
-        """Read the cubin of a source, and check that it is whole and made of this very source.
+        """Read the cubin of a source, and check that it is complete and was compiled from this source.
 
         Args:
-            source: What shall run.
-            arch: Such as ``"sm_87"``.
-            options: That it must have been compiled with.
+            source: The family of kernels to run.
+            arch: GPU architecture, such as ``"sm_87"``.
+            options: Compiler options that the cubin must have been compiled with.
 
         Raises:
-            CubinFolderError: Not there, of another source or other options, or damaged; the message says which.
-            UntrustedFileError: Others may have written it.
+            CubinFolderError: The cubin is missing, has another source or other options, or is damaged; the message says
+                which.
+            UntrustedFileError: Others may have written the cubin.
         """
         with _explained(self.folder):
             entries = _entries(self.folder, self.content)
@@ -244,7 +250,7 @@ def _why_not(folder: Path, entries: list[Mapping[str, Any]], family: str, arch: 
 def _path(folder: Path, entry: Mapping[str, Any]) -> Path:
     name: str = entry["file"]
     if Path(name).name != name or name in {"", ".."} or "\\" in name:
-        # An index is data from elsewhere; it may not point out of its folder.
+        # An index is external data and must not point out of its folder.
         raise CubinFolderError(f'{folder / INDEX_NAME} names "{name}", which is not in this folder')
     return folder / name
 

@@ -1,9 +1,11 @@
-"""CUDA's own headers, which NVRTC does not bring: the folder that belongs to it, and a digest for what they determine.
+"""CUDA's headers, which NVRTC does not include.
 
-Several CUDAs may lie on one machine: wheels in the environment, a toolkit below ``/usr/local``, another one that
-``CUDA_HOME`` names. NVRTC gets the headers of its own version. Where there are none, those of another minor version
-serve, as CUDA's minor versions are compatible: older ones rather than newer ones. Those of another major version are
-refused, although the kernels of this package happen to compile with them.
+The folder that fits an NVRTC, and a digest of the headers that are used.
+
+A machine may have several CUDA versions: wheels in the environment, a toolkit below ``/usr/local``, another one named
+by ``CUDA_HOME``. NVRTC gets the headers of its own version. If there are none, headers of another minor version are
+used, older ones first, because CUDA's minor versions are compatible. Headers of another major version are rejected,
+although this package's kernels happen to compile with them.
 """
 
 from __future__ import annotations
@@ -35,20 +37,20 @@ _INCLUDE = re.compile(rb"#[ \t]*include[ \t]*[<\"]([^>\"\n]+)[>\"]")
 
 @dataclass(frozen=True)
 class CudaHeaders:
-    """A folder of headers.
+    """A folder of CUDA headers.
 
     Attributes:
-        folder: For ``--include-path``.
-        version: Of the CUDA that they belong to, such as ``"12.6"``.
+        folder: The folder for ``--include-path``.
+        version: The CUDA version that the headers belong to, such as ``"12.6"``.
     """
 
     folder: Path
     version: str
 
     def digest(self, source: KernelSource) -> str:
-        """SHA-256, hexadecimal, over every header of the folder that a source reaches, directly or through another.
+        """Return the hexadecimal SHA-256 of every header in the folder that a source includes, directly or not.
 
-        What an ``#if`` leaves out counts as reached: two different digests may stand for the same machine code.
+        Includes that an ``#if`` skips count, too: two different digests may stand for the same machine code.
         """
         texts = (source.text, *source.headers.values())
         roots = {name for text in texts for name in _INCLUDE.findall(text.encode())}
@@ -56,13 +58,13 @@ class CudaHeaders:
 
 
 def find_headers(nvrtc_version: str) -> CudaHeaders:
-    """The headers for an NVRTC.
+    """Find the headers for an NVRTC version.
 
     Args:
-        nvrtc_version: Such as ``"12.6"``.
+        nvrtc_version: Version of NVRTC, such as ``"12.6"``.
 
     Raises:
-        MissingDependencyError: There are none of its CUDA major version; the message says which others were found.
+        MissingDependencyError: There are no headers of its CUDA major version; the message lists those that were found.
     """
     major, minor = (int(part) for part in nvrtc_version.split("."))
     found: dict[Path, tuple[int, int] | None] = {}
@@ -74,15 +76,15 @@ def find_headers(nvrtc_version: str) -> CudaHeaders:
     usable = [(version[1], folder) for folder, version in found.items() if version is not None and version[0] == major]
     if not usable:
         raise _missing(nvrtc_version, found)
-    # The nearest older minor version, else the nearest newer one; of equals the first that was found.
+    # The nearest older minor version, else the nearest newer one; the first one found if there are several.
     of_minor, folder = min(usable, key=lambda candidate: (candidate[0] > minor, abs(candidate[0] - minor)))
     _log.info("NVRTC %s gets the headers of CUDA %d.%d in %s", nvrtc_version, major, of_minor, folder)
     return CudaHeaders(folder, f"{major}.{of_minor}")
 
 
 def _candidates(nvrtc_version: str) -> Iterator[Path]:
-    """Where headers may be: beside the NVRTC that is loaded, where NVIDIA's finder says, and the usual places."""
-    # An older finder looks for libraries only, or is missing; the other places remain.
+    """Yield the folders to search: beside the loaded NVRTC, where NVIDIA's finder looks, and the usual places."""
+    # An older finder searches libraries only, or is missing; the other places remain.
     with contextlib.suppress(ImportError, AttributeError, RuntimeError):
         library = Path(importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib("nvrtc").abs_path or "")
         if library.is_absolute():
@@ -103,7 +105,7 @@ def _candidates(nvrtc_version: str) -> Iterator[Path]:
 
 
 def _version(folder: Path) -> tuple[int, int] | None:
-    """Major and minor version of the CUDA that the headers are of; None where they do not say."""
+    """Return the CUDA major and minor version of the headers; None if they do not state it."""
     try:
         with (folder / _VERSION_FILE).open("rb") as file:
             match = _VERSION.search(file.read(_VERSION_BYTES))
@@ -133,7 +135,7 @@ def _digest(folder: Path, roots: frozenset[bytes]) -> str:
     while pending:
         name = pending.pop()
         path = folder / os.fsdecode(name)
-        # What is not here, such as <cstring>, NVRTC has inside, or an #if leaves out.
+        # A header that is missing here, such as <cstring>, is built into NVRTC or skipped by an #if.
         if name not in digests and path.is_file():
             content = path.read_bytes()
             digests[name] = hashlib.sha256(content).hexdigest()

@@ -1,7 +1,8 @@
-"""Precompiled kernels in a bundle, and the entry of its manifest that makes hashes and signature cover them.
+"""Precompiled kernels of a bundle, and their entry in its manifest, so that hashes and signature cover them.
 
-The manifest holds the SHA-256 of ``cubins/cubins.json``, which holds that of every cubin. The document belongs to the
-runtime, which this package does not know: here it is JSON of which one entry is replaced, in the runtime's layout.
+The manifest contains the SHA-256 of ``cubins/cubins.json``, which contains that of every cubin. The document is defined
+by the runtime, which this package does not import: here it is JSON in the runtime's layout, of which one entry is
+replaced.
 """
 
 from __future__ import annotations
@@ -48,34 +49,34 @@ __all__ = [
 ]
 
 KERNELS_ARTEFACT = f"{FOLDER_NAME}/{INDEX_NAME}"
-"""Name of the entry."""
+"""Name of the kernels' entry in the manifest."""
 KERNELS_ROLE = "kernels"
 SCHEMA_VERSION, OLDEST_VERSION = 3, 1
-"""Of the manifests that are written, and the oldest that are read."""
+"""Schema version of manifests that are written, and the oldest version that is read."""
 MAX_MANIFEST_BYTES = 4 << 20
-"""Longest manifest that is read; one with eighty classes and every network has 8 kB."""
+"""Maximum size of a manifest in bytes; one with eighty classes and every network has 8 kB."""
 SIGNATURE_NAME, SIGNATURE_RECORD_NAME = "manifest.json.sig", "signature.json"
 SIGNATURE_NAMES = (SIGNATURE_RECORD_NAME, SIGNATURE_NAME)
-"""What signing writes, in the order in which it is removed: the signature itself goes last."""
+"""Files that signing writes, in the order in which they are removed: the signature itself comes last."""
 
 
 class ManifestEntryError(YolactError):
-    """The manifest of a bundle cannot list kernels: it cannot be read, or is of another schema version."""
+    """The manifest of a bundle cannot list kernels: it cannot be read, or has another schema version."""
 
 
 class SignedBundleError(YolactError):
-    """A bundle is signed, and would lose its signature although nobody asked for that."""
+    """A bundle is signed, and would lose its signature although the caller did not ask for that."""
 
 
 def migrated(document: dict[str, Any]) -> dict[str, Any]:
-    """A manifest's document in the schema version that is written; one that is already in it is returned itself.
+    """Convert a manifest document to the current schema version; return a current one unchanged.
 
-    Version 1 had no ``build`` of artefacts, which is empty for all that its release could put into a bundle. Versions 1
-    and 2 had no ``dtypes``: every network of their releases has float32 inputs and outputs.
+    Version 1 has no ``build`` of artefacts, which is empty for everything that its release could put into a bundle.
+    Versions 1 and 2 have no ``dtypes``: every network of their releases has float32 inputs and outputs.
 
     Args:
-        document: Of a version from :data:`OLDEST_VERSION` to :data:`SCHEMA_VERSION`; not changed. Its fields are not
-            checked, and what has the wrong kind stays as it is.
+        document: Document of a version from :data:`OLDEST_VERSION` to :data:`SCHEMA_VERSION`; not modified. Its fields
+            are not validated, and fields of the wrong type stay as they are.
     """
     if document.get("schema_version") == SCHEMA_VERSION:
         return document
@@ -90,45 +91,45 @@ def migrated(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_manifest(bundle: Path, drop_signature: bool = False) -> None:
-    """Make sure that the manifest can take the entry; to be called before anything that takes long.
+    """Check that the manifest can list kernels; call this before any slow work.
 
     Args:
-        bundle: The folder.
-        drop_signature: It may lose its signature.
+        bundle: The bundle's folder.
+        drop_signature: If True, the bundle may lose its signature.
 
     Raises:
-        ManifestEntryError: It cannot.
-        SignedBundleError: It is signed, and may not lose its signature.
+        ManifestEntryError: The manifest cannot list kernels.
+        SignedBundleError: The bundle is signed, and must not lose its signature.
     """
     _read_manifest(bundle)
     if drop_signature or not is_signed(bundle):
         return
     words = shlex.quote(str(bundle))
     raise SignedBundleError(
-        f"{bundle} is signed, and its signature would not fit kernels that are compiled into it; nothing is changed. "
-        f"Who has a key adds --drop-signature here and signs afterwards: yolact-export {words} --sign KEY. Without a "
-        f"key, --drop-signature leaves a bundle that is not signed; or compile into another place with -o, or into "
+        f"{bundle} is signed, and compiling kernels into it would invalidate the signature; nothing is changed. "
+        f"If you have a key, add --drop-signature and sign afterwards: yolact-export {words} --sign KEY. Without a "
+        f"key, --drop-signature leaves an unsigned bundle; or compile into another folder with -o, or into "
         f"this machine's cache without -o"
     )
 
 
 def is_signed(bundle: Path) -> bool:
-    """Whether a bundle has a signature; whose it is, and whether it fits, is not looked at."""
+    """Return whether a bundle has a signature, without verifying it."""
     return (bundle / SIGNATURE_NAME).exists()
 
 
 @contextlib.contextmanager
 def without_signature(bundle: Path) -> Iterator[bool]:
-    """A bundle whose files and manifest may be changed, because its signature is not there meanwhile.
+    """Remove the signature of a bundle while its files and manifest are changed.
 
-    The signature goes first: a process that is killed at any moment leaves a bundle without one, never with one that
-    does not fit. A block that fails and leaves the manifest as it was gets the signature back.
+    The signature is removed first: a process that is killed at any point leaves an unsigned bundle, never one with a
+    wrong signature. If the block fails and the manifest is unchanged, the signature is restored.
 
     Yields:
         Whether there was a signature.
 
     Raises:
-        OSError: It cannot be removed; nothing was changed.
+        OSError: The signature cannot be removed; nothing was changed.
     """
     earlier = {name: found for name in SIGNATURE_NAMES if (found := _content(bundle / name)) is not None}
     manifest = _content(bundle / MANIFEST_NAME)
@@ -145,22 +146,22 @@ def without_signature(bundle: Path) -> Iterator[bool]:
 
 
 def put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> bool:
-    """Write ``cubins/`` and list it; kernels that are there are replaced. A signature no longer fits and is removed.
+    """Write ``cubins/`` and list it in the manifest, replacing existing kernels and removing the outdated signature.
 
-    After a failure or an interrupt the earlier kernels are there, or none, and the signature with them. Readers find
-    files and manifest of different states only while this runs, or after the process was killed; they refuse them then.
-    The bundle is locked meanwhile, so nothing is lost of what engine builders and exports write into it.
+    After a failure or an interrupt, the earlier kernels (or none) and the signature are there again. Files and manifest
+    are inconsistent only while this function runs or after the process was killed; readers reject them then. The bundle
+    is locked, so that no concurrent write of an engine builder or export is lost.
 
     Args:
-        bundle: The folder.
-        cubins: All that it shall hold.
+        bundle: The bundle's folder.
+        cubins: The complete new content of ``cubins/``.
 
     Returns:
         Whether there was a signature.
 
     Raises:
-        ManifestEntryError: The manifest cannot take the entry; nothing was written.
-        OSError: The disk is full, or the folder does not take files.
+        ManifestEntryError: The manifest cannot list kernels; nothing was written.
+        OSError: The disk is full, or the folder is not writable.
     """
     _read_manifest(bundle)
     with locked_folder(bundle):
@@ -179,7 +180,7 @@ def _put_kernels(bundle: Path, cubins: Sequence[Cubin]) -> None:
         index = write_cubins(folder, cubins)
         _list(bundle, index.read_bytes(), cubins)
     except BaseException:
-        # Kernels that the manifest does not list would be refused.
+        # Kernels that the manifest does not list would be rejected.
         with contextlib.suppress(OSError, CubinFolderError):
             _put_back(folder, earlier)
         raise
@@ -193,19 +194,19 @@ def _content(path: Path) -> bytes | None:
 
 
 def _put_back(folder: Path, index: bytes | None) -> None:
-    """The folder as it was: no cubin of an index was removed or changed, because their names hold their hashes."""
+    """Restore the folder. No cubin of an index was removed or changed, because the names contain their hashes."""
     if index is not None:
         write_atomically(folder / INDEX_NAME, index)
         prune_cubins(folder)
         return
     (folder / INDEX_NAME).unlink(missing_ok=True)
     prune_cubins(folder)
-    # Somebody's own files keep it.
+    # The folder stays if it contains files of others.
     folder.rmdir()
 
 
 def _list(bundle: Path, index: bytes, cubins: Sequence[Cubin]) -> None:
-    # Read again: compiling took a while, and an engine may have been built into the bundle meanwhile.
+    # Read again: compiling took a while, and an engine may have been built into the bundle since.
     document = _read_manifest(bundle)
     document["artefacts"][KERNELS_ARTEFACT] = {
         "role": KERNELS_ROLE,
@@ -221,7 +222,7 @@ def _list(bundle: Path, index: bytes, cubins: Sequence[Cubin]) -> None:
 
 
 def _encoded(document: dict[str, Any]) -> bytes:
-    """In the layout of ``yolact_runtime.model.manifest.Manifest.to_json``."""
+    """Encode a manifest in the layout of ``yolact_runtime.model.manifest.Manifest.to_json``."""
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -229,7 +230,7 @@ def _read_manifest(bundle: Path) -> dict[str, Any]:
     path = bundle / MANIFEST_NAME
     try:
         document = read_json(path, allow_nan=True, max_bytes=MAX_MANIFEST_BYTES)  # other fields stay as they are
-        # What cannot be written again is found now, not after compiling.
+        # A document that cannot be encoded again is reported now, not after compiling.
         _encoded(document)
     except TextError as error:
         if isinstance(error.__cause__, OSError):
@@ -247,16 +248,16 @@ def _read_manifest(bundle: Path) -> dict[str, Any]:
         )
     document = migrated(document)
     if not isinstance(document.get("artefacts"), dict):
-        raise _no_manifest(path, "its artefacts are no object")
+        raise _no_manifest(path, "its artefacts are not an object")
     return document
 
 
 def _no_manifest(path: Path, reason: str) -> ManifestEntryError:
-    return _refusal(f"{path} is no manifest of a bundle: {reason}", "Export the checkpoint again")
+    return _refusal(f"{path} is not a valid bundle manifest: {reason}", "Export the checkpoint again")
 
 
 def _refusal(found: str, what_to_do: str) -> ManifestEntryError:
     return ManifestEntryError(
-        f"{found}. No kernels are put where the manifest cannot list them. {what_to_do}, or choose another folder "
+        f"{found}. Kernels that the manifest cannot list are not written. {what_to_do}, or choose another folder "
         f"with -o"
     )

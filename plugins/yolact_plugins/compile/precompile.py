@@ -1,4 +1,7 @@
-"""``python -m yolact_plugins.compile``: compile every kernel ahead of time, for robots without a compiler."""
+"""The command ``python -m yolact_plugins.compile``.
+
+Compile every kernel ahead of time, for robots without a compiler.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status. Results go to stdout, errors and what else to know to stderr."""
+    """Run the command and return its exit status. Results go to stdout, errors and notes to stderr."""
     with guarded_stderr():
         return _main(arguments)
 
@@ -49,7 +52,7 @@ def _main(arguments: list[str] | None) -> int:
 
 
 def _complain(text: str) -> None:
-    # Around the guard, which lets nobody begin a line like this.
+    # Written past the guard, which lets no other text begin a line like this.
     stream = sys.stderr.unguarded if isinstance(sys.stderr, GuardedStream) else sys.stderr
     print(f"error: {printable_lines(text)}", file=stream)
 
@@ -77,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=typed_folder,
         metavar="DIR",
-        help="a bundle, which gets a folder cubins/ and lists it in its manifest, or any other folder; cubins that are "
-        "there are replaced (default: this machine's cache)",
+        help="a bundle, which gets a folder cubins/ and lists it in its manifest, or any other folder; existing cubins "
+        "are replaced (default: this machine's cache)",
     )
     parser.add_argument(
         "--drop-signature",
@@ -112,7 +115,7 @@ def _run(options: argparse.Namespace) -> int:
     for cubin in cubins:
         _report(cubin)
     size = sum(len(cubin.code) for cubin in cubins)
-    # All are of one NVRTC; the robot's driver may be older than this machine's compiler.
+    # All were compiled by one NVRTC; the robot's driver may be older than this machine's compiler.
     drivers = f"for drivers of CUDA {cubins[0].nvrtc_version.split('.')[0]} and newer"
     print(f"{printable_line(str(where))}: {counted(len(cubins), 'cubin')}, {size / 1000:.0f} kB, {drivers}")  # noqa: T201
     return 0
@@ -126,14 +129,14 @@ def _typed_arch(arch: str) -> str:
 
 
 def _check_output(output: Path) -> None:
-    """Refuse a bundle that is not there: cubins in a new folder of its name would help no robot.
+    """Reject a missing bundle: cubins in a new folder of its name would be useless to a robot.
 
     Raises:
-        UsageError: It has a bundle's name and is none, or is a file.
+        UsageError: The path is a file, or has a bundle's name but is not a bundle.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o takes a bundle or another folder; {output} is a file")
-    # A bundle whose replacement was killed between two renames is put back first.
+    # A bundle whose replacement was killed between two renames is restored first.
     remove_leftovers(output)
     if output.suffix == ".bundle" and find_bundle(output) is None:
         raise UsageError(
@@ -145,7 +148,7 @@ def _check_output(output: Path) -> None:
 def _compile_into(
     output: Path, sources: list[KernelSource], archs: list[str], drop_signature: bool
 ) -> tuple[list[Cubin], Path]:
-    """The cubins, and the index that names them; everything compiles before the first file is written."""
+    """Compile into a folder and return the cubins and their index; all compile before the first file is written."""
     bundle = find_bundle(output)
     if bundle is not None:
         check_manifest(bundle, drop_signature)
@@ -154,7 +157,7 @@ def _compile_into(
         return cubins, write_cubins(output, cubins, prune=True)
     if put_kernels(bundle, cubins):
         print(  # noqa: T201
-            f"the signature of {bundle} is taken away, because it does not fit the new kernels; sign it: "
+            f"the signature of {bundle} was removed, because it does not cover the new kernels; sign it again: "
             f"yolact-export {shlex.quote(str(bundle))} --sign KEY",
             file=sys.stderr,
         )

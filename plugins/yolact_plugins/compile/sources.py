@@ -1,6 +1,6 @@
-"""The CUDA sources that this package carries: one family of kernels per ``.cu`` file, and the headers they share.
+"""The CUDA sources in this package: one family of kernels per ``.cu`` file, and the headers that they share.
 
-They are read as package data, so that nothing depends on where, or in what kind of archive, the package is installed.
+They are read as package data, so the package may be installed anywhere, even in an archive.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from yolact_plugins.errors import KernelCompileError
 
 if TYPE_CHECKING:
-    # Its home is another in Python 3.10 than from 3.14 on; only the type checker asks.
+    # Its module changed between Python 3.10 and 3.14; only the type checker needs it.
     from importlib.abc import Traversable
 
 __all__ = ["KernelSource", "families", "kernel_folder", "read_source"]
@@ -26,13 +26,13 @@ _QUOTED_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTI
 
 @dataclass(frozen=True)
 class KernelSource:
-    """What the compiler gets for one family of kernels.
+    """Compiler input for one family of kernels.
 
     Attributes:
-        family: Such as ``"preprocess"``: the name of the ``.cu`` file without its suffix.
+        family: Name of the ``.cu`` file without its suffix, such as ``"preprocess"``.
         text: The CUDA C++ source.
-        headers: Name, as written in ``#include "name"``, to text: the package's own headers that the source reaches.
-            CUDA's headers, which are included in angle brackets, belong to the compiler.
+        headers: The package's own headers that the source includes, directly or indirectly: the name as in ``#include
+            "name"``, mapped to the text. CUDA's headers, included in angle brackets, belong to the compiler.
     """
 
     family: str
@@ -41,23 +41,23 @@ class KernelSource:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over the source and its headers, hexadecimal: equal digests compile to the same kernels."""
+        """SHA-256 of the source and its headers, in hexadecimal: equal digests compile to the same kernels."""
         digest = hashlib.sha256()
         for name, text in [("", self.text), *sorted(self.headers.items())]:
             for part in (name, text):
-                # The length in front keeps two different splits of the same characters apart.
+                # The length prefix distinguishes different splits of the same characters.
                 encoded = part.encode()
                 digest.update(len(encoded).to_bytes(8, "little") + encoded)
         return digest.hexdigest()
 
 
 def kernel_folder() -> Traversable:
-    """The folder of the sources inside the package."""
+    """Return the package's folder of CUDA sources."""
     return files("yolact_plugins").joinpath("kernels")
 
 
 def families(folder: Traversable | None = None) -> tuple[str, ...]:
-    """Names of all families, sorted; empty where the folder is missing."""
+    """Return the sorted names of all families; an empty tuple if the folder is missing."""
     folder = folder or kernel_folder()
     if not folder.is_dir():
         return ()
@@ -68,11 +68,11 @@ def read_source(family: str, folder: Traversable | None = None) -> KernelSource:
     """Read a family and every header of the folder that it includes, directly or through another header.
 
     Args:
-        family: One of :func:`families`.
-        folder: Where the sources are; None is the package's own folder.
+        family: A name from :func:`families`.
+        folder: Folder of the sources; None means the package's own folder.
 
     Raises:
-        KernelCompileError: There is no such family.
+        KernelCompileError: There is no family of that name.
     """
     folder = folder or kernel_folder()
     known = families(folder)
@@ -83,7 +83,7 @@ def read_source(family: str, folder: Traversable | None = None) -> KernelSource:
     pending = _QUOTED_INCLUDE.findall(text)
     while pending:
         name = pending.pop()
-        # A header that is not here may stand behind an #if that is false; the compiler complains where it does not.
+        # A missing header may be inside a false #if; if it is not, the compiler reports it.
         if name not in headers and "/" not in name and folder.joinpath(name).is_file():
             headers[name] = folder.joinpath(name).read_text(encoding="utf-8")
             pending += _QUOTED_INCLUDE.findall(headers[name])

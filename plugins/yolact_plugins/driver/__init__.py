@@ -1,3 +1,3 @@
-"""The CUDA driver from Python: devices, memory, modules, launches, graphs, and arrays of other libraries."""
+"""Python interface to the CUDA driver: devices, memory, modules, launches, graphs, and arrays of other libraries."""
 
 __all__: list[str] = []

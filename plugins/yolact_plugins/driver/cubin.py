@@ -1,9 +1,9 @@
-"""A compiled family of kernels: machine code for one GPU architecture, and what is known of each kernel in it.
+"""A compiled family of kernels: machine code for one GPU architecture, with the properties of each kernel.
 
 The layout of the parameters is read from the machine code itself, an ELF file: section ``.nv.info.<kernel>``, records
 EIATTR_KPARAM_INFO (format 4, attribute 0x17). Their twelve bytes are: index (u32), ordinal (u16), offset in the
 parameter area (u16), and a word whose bits 18 and above are the size. NVIDIA does not document this; it was found by
-compiling kernels with known parameters, and the tests hold it for every architecture that the project compiles for.
+compiling kernels with known parameters, and tests verify it for every architecture that the project compiles for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ _FORMAT_WITH_PAYLOAD, _PARAMETER_INFO = 4, 0x17
 
 @dataclass(frozen=True)
 class Parameter:
-    """Where one kernel parameter lies in the parameter area, in bytes."""
+    """Position of one kernel parameter in the parameter area.
+
+    Attributes:
+        offset: Offset in bytes.
+        size: Size in bytes.
+    """
 
     offset: int
     size: int
@@ -33,15 +38,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class KernelFigures:
-    """What the assembler says of one kernel.
+    """The assembler's report on one kernel.
 
     Attributes:
-        registers: Per thread.
-        shared_bytes: Static shared memory per block.
-        stack_bytes: Stack per thread; arrays that are indexed by a variable live there.
-        spill_store_bytes: Registers written to memory for want of room, per thread.
-        spill_load_bytes: And read back.
-        barriers: Named barriers per block.
+        registers: Number of registers per thread.
+        shared_bytes: Size of the static shared memory per block, in bytes.
+        stack_bytes: Size of the stack per thread in bytes; arrays that are indexed by a variable are stored there.
+        spill_store_bytes: Bytes written to memory per thread because registers ran out.
+        spill_load_bytes: Bytes read back from memory per thread because registers ran out.
+        barriers: Number of named barriers per block.
     """
 
     registers: int
@@ -54,17 +59,19 @@ class KernelFigures:
 
 @dataclass(frozen=True)
 class Cubin:
-    """Machine code of one family for one architecture.
+    """The machine code of one family of kernels for one architecture.
 
     Attributes:
-        family: Name of the source.
-        arch: Such as ``"sm_87"``; the code runs on this compute capability and on later ones of the same major number.
-        source_digest: Of :class:`yolact_plugins.compile.sources.KernelSource`.
-        options: What the compiler was given besides the architecture.
-        nvrtc_version: Such as ``"13.5"``. A driver loads code of its own CUDA major version and older ones.
-        code: The ELF file.
-        figures: Kernel name to figures, all kernels of the family.
-        warnings: What the compiler had to say, empty as a rule.
+        family: Name of the source without its suffix.
+        arch: GPU architecture, such as ``"sm_87"``. The code runs on this compute capability and on later ones of the
+            same major number.
+        source_digest: Digest of the :class:`yolact_plugins.compile.sources.KernelSource`.
+        options: Compiler options besides the architecture.
+        nvrtc_version: Version of the compiler, such as ``"13.5"``. A driver loads code of its own CUDA major version
+            and older ones.
+        code: Content of the ELF file.
+        figures: Figures of every kernel in the family, by kernel name.
+        warnings: Warnings of the compiler, usually empty.
     """
 
     family: str
@@ -78,29 +85,29 @@ class Cubin:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Of `code`, hexadecimal."""
+        """SHA-256 of `code`, in hexadecimal."""
         return hashlib.sha256(self.code).hexdigest()
 
     @functools.cached_property
     def parameters(self) -> Mapping[str, tuple[Parameter, ...]]:
-        """Kernel name to its parameters, in order."""
+        """The parameters of each kernel in order, by kernel name."""
         return kernel_parameters(self.code)
 
 
 def arch_name(compute_capability: tuple[int, int]) -> str:
-    """``(8, 7)`` -> ``"sm_87"``."""
+    """Return the architecture's name, such as ``"sm_87"`` for ``(8, 7)``."""
     major, minor = compute_capability
     return f"sm_{major}{minor}"
 
 
 def check_arch(arch: str) -> str:
-    """Return `arch` if it is written like an architecture.
+    """Return `arch` if it is a valid name of an architecture.
 
     Raises:
-        KernelCompileError: It is not.
+        KernelCompileError: The name is invalid.
     """
     if not re.fullmatch(r"sm_[0-9]{2,3}[af]?", arch):
-        raise KernelCompileError(f'"{arch}" is no GPU architecture; write it as sm_87 for compute capability 8.7')
+        raise KernelCompileError(f'"{arch}" is not a GPU architecture; write it as sm_87 for compute capability 8.7')
     return arch
 
 
@@ -108,7 +115,7 @@ def kernel_parameters(code: bytes) -> dict[str, tuple[Parameter, ...]]:
     """Read the parameters of every kernel from a cubin.
 
     Raises:
-        KernelCompileError: The bytes are no cubin.
+        KernelCompileError: The bytes are not a cubin.
     """
     found = {}
     try:
@@ -117,17 +124,17 @@ def kernel_parameters(code: bytes) -> dict[str, tuple[Parameter, ...]]:
                 records = sorted(_parameter_records(content))
                 found[name[len(_SECTION_PREFIX) :].decode()] = tuple(Parameter(*record[1:]) for record in records)
     except (struct.error, ValueError, IndexError) as error:
-        raise KernelCompileError(f"these {len(code)} bytes are no cubin, or a damaged one: {error}") from error
+        raise KernelCompileError(f"these {len(code)} bytes are not a cubin, or are damaged: {error}") from error
     return found
 
 
 def _sections(code: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of each section of a little-endian 64-bit ELF file."""
+    """Yield name and content of each section of a little-endian 64-bit ELF file."""
     if code[:6] != b"\x7fELF\x02\x01":
         raise ValueError("not a 64-bit little-endian ELF file")
     (table,) = struct.unpack_from("<Q", code, 0x28)
     entry_size, count, names_index = struct.unpack_from("<HHH", code, 0x3A)
-    # Of a section header: name, type, flags, address, offset, size.
+    # Fields of a section header: name, type, flags, address, offset, size.
     headers = [struct.unpack_from("<IIQQQQ", code, table + i * entry_size) for i in range(count)]
     names = headers[names_index][4]
     for header in headers:
@@ -136,7 +143,7 @@ def _sections(code: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _parameter_records(info: bytes) -> Iterator[tuple[int, int, int]]:
-    """Ordinal, offset and size of each parameter, in whatever order the assembler wrote them."""
+    """Yield ordinal, offset and size of each parameter, in the assembler's order."""
     position = 0
     while position < len(info):
         kind, attribute, value = struct.unpack_from("<BBH", info, position)

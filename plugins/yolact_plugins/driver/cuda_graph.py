@@ -1,4 +1,4 @@
-"""A CUDA graph: everything that was once put into a stream, to be repeated with one call."""
+"""A CUDA graph: captured stream work that one call repeats."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Graph"]
 
 
 class Graph(Owned):
-    """Work captured from a stream, ready to run. Pointers are captured as they are: their memory must outlive it.
+    """An executable graph of work captured from a stream. Pointers are captured by value: their memory must outlive it.
 
     Args:
-        stream: Captured from; empty of other work. Its device is kept alive.
-        enqueue: Puts the work into the stream. Allocating, synchronising and asking streams or events on this thread
-            is not allowed meanwhile.
+        stream: The stream to capture, without other work. Its device is kept alive.
+        enqueue: Function that enqueues the work. It must not allocate, synchronise, or query streams or events on this
+            thread.
 
     Raises:
-        CudaError: Something that cannot be captured was called, or the graph cannot be made.
+        CudaError: An operation cannot be captured, or the graph cannot be created.
     """
 
     def __init__(self, stream: Stream, enqueue: Callable[[Stream], None]) -> None:
@@ -43,15 +43,15 @@ class Graph(Owned):
             raise
 
     def upload(self, stream: Stream) -> None:
-        """Do beforehand what the first launch would do."""
+        """Upload the graph in advance, so that the first launch is not slower."""
         self.require_open()
         self.device.driver.call("cuGraphUpload", self._executable, stream.handle)
 
     def launch(self, stream: Stream) -> None:
-        """Put all the work into the stream; returns at once. One run at a time: runs of one graph wait for each other.
+        """Launch the graph in the stream and return at once. Launches of one graph run one after the other.
 
         Raises:
-            CudaError: The driver refuses.
+            CudaError: The driver reports an error.
         """
         self.require_open()
         self.device.driver.call("cuGraphLaunch", self._executable, stream.handle)
@@ -63,14 +63,14 @@ class Graph(Owned):
 
 def _capture(stream: Stream, enqueue: Callable[[Stream], None]) -> object:
     driver = stream.device.driver
-    # Of this thread alone: what other threads do with the device meanwhile, such as loading an image, is no fault.
+    # Capture this thread only: other threads may use the device meanwhile, for example to load an image.
     mode = driver.constant("CUstreamCaptureMode", "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL")
     driver.call("cuStreamBeginCapture", stream.handle, mode)
     try:
         enqueue(stream)
         graph: object = driver.call("cuStreamEndCapture", stream.handle)
     except BaseException:
-        # The stream must leave the capture, or it is useless from now on; the first error is the one to report.
+        # The stream must leave capture mode or it is unusable; the first error is the one to report.
         _abandon(stream)
         raise
     return graph
@@ -81,6 +81,6 @@ def _abandon(stream: Stream) -> None:
     try:
         graph = driver.call("cuStreamEndCapture", stream.handle)
     except CudaError:
-        # An invalidated capture ends with an error and gives no graph.
+        # An invalidated capture ends with an error and yields no graph.
         return
     close_after_failure(partial(driver.call, "cuGraphDestroy", graph))

@@ -1,4 +1,4 @@
-"""An array on the GPU: where its elements are, who owns them, and how others may use them without a copy."""
+"""An array on the GPU, and its exchange with other libraries without a copy."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from yolact_plugins.errors import ShapeError
 
 __all__ = ["DeviceArray", "contiguous_strides"]
 
-# Numbers by which DLPack and the CUDA array interface name the two default streams; 0 is ambiguous and not allowed.
+# Value that DLPack and the CUDA array interface use for the legacy default stream; 0 is ambiguous and forbidden.
 _LEGACY_STREAM = 1
 
 
 class DeviceArray:
-    """A view of device memory, for kernels, PyTorch, CuPy and others; owns nothing itself.
+    """A non-owning view of device memory for kernels, PyTorch, CuPy and others.
 
-    It has ``__cuda_array_interface__`` (version 3) and ``__dlpack__``. A DLPack consumer keeps the memory, even past
-    the closing of its buffer. One that uses the CUDA array interface must keep this object, and nobody may close the
-    buffer while it does; PyTorch, CuPy and PyCUDA keep it.
+    It implements ``__cuda_array_interface__`` (version 3) and ``__dlpack__``. A DLPack consumer keeps the memory alive,
+    even after its buffer is closed. A consumer that uses the CUDA array interface must keep a reference to this object
+    (PyTorch, CuPy and PyCUDA do), and the buffer must not be closed meanwhile.
 
     Args:
-        device: Where the memory is.
-        pointer: First element.
-        shape: Elements along each axis.
-        dtype: Of the elements.
-        strides: Bytes along each axis; None is C order without gaps.
-        owner: Kept alive as long as this view; an :class:`Owned` is also held by every DLPack consumer.
-        writable: Others may write.
-        stream: Where the elements are, or will be, written; others wait for it. None: they are there already.
+        device: The device that holds the memory.
+        pointer: Device address of the first element.
+        shape: Number of elements along each axis.
+        dtype: Data type of the elements.
+        strides: Number of bytes between elements along each axis; None means C order without gaps.
+        owner: Object that is kept alive as long as this view; an :class:`Owned` is also held by every DLPack consumer.
+        writable: Whether others may write to the memory.
+        stream: Stream in which the elements are written, which consumers wait for; None if they are already complete.
 
     Raises:
-        ShapeError: Negative sizes, or strides that do not go with the shape.
+        ShapeError: A size is negative, or the strides do not match the shape.
     """
 
     def __init__(
@@ -65,24 +65,24 @@ class DeviceArray:
 
     @property
     def num_bytes(self) -> int:
-        """Of the elements, gaps not counted."""
+        """Size of the elements in bytes, not counting gaps."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def is_contiguous(self) -> bool:
-        """C order without gaps; strides of axes with one element, and of empty arrays, do not matter."""
+        """Whether the array is in C order without gaps; strides of axes of size 1 and of empty arrays are ignored."""
         if 0 in self.shape:
             return True
         expected = contiguous_strides(self.shape, self.dtype)
         return all(n == 1 or a == b for n, a, b in zip(self.shape, self.strides, expected, strict=True))
 
     def upload(self, array: npt.NDArray[Any], stream: Stream) -> None:
-        """Copy from the host, in the stream.
+        """Enqueue a copy from the host in a stream.
 
         Args:
-            array: Same shape and dtype, C-contiguous. In pinned memory it must stay unchanged until the copy is done;
-                any other memory may be used again when this returns.
-            stream: Orders the copy.
+            array: C-contiguous host array of the same shape and dtype. Pinned memory must stay unchanged until the copy
+                is done; any other memory may be reused when this returns.
+            stream: Stream in which the copy is enqueued.
 
         Raises:
             ShapeError: The arrays do not match, or one of them has gaps.
@@ -93,12 +93,12 @@ class DeviceArray:
             call("cuMemcpyHtoDAsync", self.pointer, array.ctypes.data, self.num_bytes, stream.handle)
 
     def download(self, array: npt.NDArray[Any], stream: Stream) -> None:
-        """Copy to the host, in the stream.
+        """Enqueue a copy to the host in a stream.
 
         Args:
-            array: Same shape and dtype, C-contiguous, writable. In pinned memory it is filled when the stream gets
-                there; with any other memory this call waits for it.
-            stream: Orders the copy.
+            array: Writable C-contiguous host array of the same shape and dtype. Pinned memory is filled when the stream
+                gets there; for any other memory this call waits.
+            stream: Stream in which the copy is enqueued.
 
         Raises:
             ShapeError: The arrays do not match, one of them has gaps, or `array` is read-only.
@@ -111,7 +111,7 @@ class DeviceArray:
             call("cuMemcpyDtoHAsync", array.ctypes.data, self.pointer, self.num_bytes, stream.handle)
 
     def numpy(self, stream: Stream) -> npt.NDArray[Any]:
-        """A new array on the host; waits. For tests and for looking."""
+        """Copy the array to a new NumPy array and wait for it. For tests and inspection."""
         array = np.empty(self.shape, self.dtype)
         self.download(array, stream)
         stream.synchronize()
@@ -139,11 +139,11 @@ class DeviceArray:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A capsule for ``from_dlpack``; `stream`, the consumer's, waits for ours.
+        """Return a capsule for ``from_dlpack``; the consumer's `stream` waits for the producer's.
 
         Raises:
-            BufferError: A copy, or another device, is asked for.
-            ShapeError: The consumer is too old to know read-only memory, and this is such.
+            BufferError: The consumer requests a copy or another device.
+            ShapeError: The memory is read-only, and the consumer's DLPack version cannot express that.
         """
         if copy or (dl_device is not None and tuple(dl_device) != self.__dlpack_device__()):
             raise BufferError("this array is exported where it is, without a copy; copy it afterwards")
@@ -179,7 +179,7 @@ class DeviceArray:
 
 
 class _Keep:
-    """Does nothing when called; keeps an object until it is itself let go."""
+    """A callable without effect that keeps an object alive until it is itself released."""
 
     def __init__(self, kept: object) -> None:
         self.kept = kept
@@ -189,13 +189,13 @@ class _Keep:
 
 
 def contiguous_strides(shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[int, ...]:
-    """Bytes along each axis in C order without gaps."""
+    """Return the number of bytes between elements along each axis in C order without gaps."""
     item = np.dtype(dtype).itemsize
     return tuple(item * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _let_wait(producer: Stream, consumer: Stream) -> None:
-    """What `consumer` does from now on waits for what `producer` has been given."""
+    """Make future work in `consumer` wait for the work enqueued in `producer`."""
     with consumer:
         if producer.handle != consumer.handle:
             with Event(producer.device) as event:

@@ -1,8 +1,8 @@
-"""DLPack, the exchange of arrays without copies, in ctypes: capsules out and capsules in.
+"""DLPack, the exchange of arrays without copies, in ctypes: export and import of capsules.
 
-Structures and rules: dlpack.h 1.0 and the Python specification of DLPack. A capsule carries a pointer to a "managed
-tensor"; whoever takes it renames the capsule and calls the tensor's deleter when done; a capsule that nobody took calls
-it when it is destroyed. Tensors that we export are kept in a table by address until their deleter is called.
+Structures and rules: dlpack.h 1.0 and the Python specification of DLPack. A capsule points to a "managed tensor". A
+consumer renames the capsule and calls the tensor's deleter when it is done; an unconsumed capsule calls the deleter
+when it is destroyed. Exported tensors are kept in a table by address until their deleter is called.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CPU, CUDA, CUDA_MANAGED = 1, 2, 13
 _VERSION, _READ_ONLY = (1, 0), 1
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 _KINDS = {code: kind for kind, code in _CODES.items()}
-# Capsules point to their name: these objects must live as long as the process.
+# Capsules point to their names, so these objects must live as long as the process.
 _PLAIN, _USED_PLAIN = b"dltensor", b"used_dltensor"
 _VERSIONED, _USED_VERSIONED = b"dltensor_versioned", b"used_dltensor_versioned"
 
@@ -65,7 +65,7 @@ class _ManagedVersioned(ctypes.Structure):
 
 
 def _python_function(name: str, result: Any, *arguments: Any) -> Any:
-    # A prototype of our own: attributes of ctypes.pythonapi's functions are shared with every other user of it.
+    # A separate prototype: attributes of ctypes.pythonapi's functions are shared with all of their users.
     return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))
 
 
@@ -87,11 +87,11 @@ def _let_go(address: int) -> None:
 def _destroy(capsule: int) -> None:
     for name in (_PLAIN, _VERSIONED):
         if _is_valid(capsule, name):
-            # Nobody took it.
+            # The capsule was not consumed.
             _let_go(_get_pointer(capsule, name))
 
 
-# C keeps their addresses: they live as long as the process.
+# C keeps their addresses, so they live as long as the process.
 _delete_exported, _destroy_capsule = _Deleter(_let_go), _Destructor(_destroy)
 
 
@@ -109,23 +109,25 @@ def export_capsule(
     """Describe memory in a new capsule.
 
     Args:
-        pointer: First element.
-        shape: Elements along each axis.
-        dtype: Of a kind that DLPack knows: integers, floats, complex, bool.
-        strides_bytes: Multiples of the item size.
-        device: Device type and number.
-        done: Called once when the consumer, or the capsule that nobody took, lets the memory go; from any thread.
-        versioned: Make a tensor of DLPack 1.0; otherwise one as before, which cannot say that it is read-only.
-        writable: The consumer may write.
+        pointer: Device address of the first element.
+        shape: Number of elements along each axis.
+        dtype: Data type that DLPack can describe: integer, floating-point, complex or bool.
+        strides_bytes: Number of bytes between elements along each axis; multiples of the item size.
+        device: DLPack device type and device number.
+        done: Callback that runs once, in any thread, when the consumer or the unconsumed capsule releases the memory.
+        versioned: Whether to export a DLPack 1.0 tensor; older ones cannot express that memory is read-only.
+        writable: Whether the consumer may write.
 
     Raises:
-        ShapeError: The dtype or strides cannot be described, or read-only memory is asked for in the old form.
+        ShapeError: The dtype or strides cannot be described, or read-only memory is requested in the old format.
     """
     kind = np.dtype(dtype)
     if kind.kind not in _CODES or not kind.isnative:
-        raise ShapeError(f"DLPack has no {kind}; convert the array to a native integer, float, complex or bool")
+        raise ShapeError(f"DLPack has no dtype {kind}; convert the array to a native integer, float, complex or bool")
     if any(stride % kind.itemsize for stride in strides_bytes):
-        raise ShapeError(f"DLPack counts strides in elements; {strides_bytes} bytes are none of {kind}")
+        raise ShapeError(
+            f"DLPack counts strides in elements; {strides_bytes} bytes are not multiples of the size of {kind}"
+        )
     if not versioned and not writable:
         raise ShapeError("read-only memory needs DLPack 1.0; the consumer asks for an older one: give it a copy")
     managed: Any = _ManagedVersioned() if versioned else _Managed()
@@ -147,7 +149,7 @@ def export_capsule(
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """Where the elements of a tensor are; see :class:`ForeignTensor`."""
+    """The layout of a tensor; see :class:`ForeignTensor`."""
 
     pointer: int
     shape: tuple[int, ...]
@@ -158,7 +160,7 @@ class TensorLayout:
 
 
 class ForeignTensor:
-    """A tensor that somebody else made; calls its deleter when it is itself collected.
+    """A tensor of another library, whose deleter is called when this object is collected.
 
     Attributes:
         layout: Pointer, shape, dtype, strides in bytes, device type and number, and whether it may be written.
@@ -169,40 +171,42 @@ class ForeignTensor:
         managed: Any = (_ManagedVersioned if versioned else _Managed).from_address(address)
         self._address, self._deleter = address, managed.deleter or 0
         if versioned and managed.major != _VERSION[0]:
-            raise ShapeError(f"this array speaks DLPack {managed.major}.{managed.minor}; 1.x and older are understood")
-        # The old form cannot say it, and its producers mean writable memory.
+            version = f"{managed.major}.{managed.minor}"
+            raise ShapeError(f"unsupported DLPack version {version}; 1.x or older is required")
+        # The old format cannot express read-only memory, and its producers mean writable memory.
         writable = not (versioned and managed.flags & _READ_ONLY)
         self.layout = _layout(managed.tensor, writable)
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # While the interpreter ends, names of this module and of the producer's may be None; the process gives the
-        # memory back.
+        # While the interpreter exits, names of this module and of the producer's may be None; the process frees the
+        # memory.
         if self._deleter and not _is_finalizing():
             _Deleter(self._deleter)(self._address)
 
 
 def import_capsule(capsule: Any) -> ForeignTensor:
-    """Take a capsule; nobody else can take it any more.
+    """Consume a capsule, so that no one else can.
 
     Args:
-        capsule: What an object's ``__dlpack__`` returned.
+        capsule: Result of an object's ``__dlpack__``.
 
     Raises:
-        ShapeError: No DLPack capsule, one that was taken before, or a tensor that NumPy has no words for.
+        ShapeError: The object is not a DLPack capsule or was consumed before, or NumPy does not have the tensor's
+            dtype.
     """
     for name, used in ((_VERSIONED, _USED_VERSIONED), (_PLAIN, _USED_PLAIN)):
         if _is_valid(id(capsule), name):
             address = _get_pointer(id(capsule), name)
             _set_name(capsule, used)
             return ForeignTensor(address, versioned=name is _VERSIONED)
-    raise ShapeError(f"{capsule!r} is no DLPack capsule, or one that was used already: each can be used once")
+    raise ShapeError(f"{capsule!r} is not a DLPack capsule, or was consumed before: each can be used once")
 
 
 def _layout(tensor: _Tensor, writable: bool) -> TensorLayout:
     kind = _KINDS.get(tensor.code)
     if kind is None or tensor.lanes != 1 or tensor.bits % 8:
         raise ShapeError(
-            f"DLPack type code {tensor.code} with {tensor.bits} bits and {tensor.lanes} lanes has no NumPy dtype; give "
+            f"DLPack type code {tensor.code} with {tensor.bits} bits and {tensor.lanes} lanes has no NumPy dtype; use "
             f"integers, float16, float32 or bool (bfloat16: convert it)"
         )
     dtype = np.dtype(f"{kind}{tensor.bits // 8}")

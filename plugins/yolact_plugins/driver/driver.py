@@ -1,10 +1,11 @@
-"""The CUDA driver behind a small face: the checked call that everything else is made of, device, stream, event.
+"""The driver API wrapper: the checked call that everything else uses, and devices, streams and events.
 
-NVIDIA's ``cuda-bindings`` is used as it is, without ``cuda-core`` above it: some thirty calls are needed, and pinned
-memory must come from the driver's old allocator, because Jetsons have no pools of host memory. Nothing is imported
-before :func:`load_driver`, which first makes sure that there is a driver at all.
+NVIDIA's ``cuda-bindings`` is used directly, without ``cuda-core``: some thirty calls are needed, and pinned memory must
+come from the driver's old allocator, because Jetsons have no host memory pools. Nothing is imported before
+:func:`load_driver`, which first checks that there is a driver at all.
 
-Work is given to streams on a thread where the device is current (:meth:`Device.make_current`). Closing works anywhere.
+Work is enqueued in streams on a thread where the device is current (:meth:`Device.make_current`). Closing works on any
+thread.
 """
 
 from __future__ import annotations
@@ -42,17 +43,17 @@ _HINTS = {
     700: "; a kernel left its memory: compute-sanitizer shows which",
     702: "; a kernel ran for longer than the display's watchdog allows",
 }
-"""By number in cuda.h, for the errors that users meet."""
-# After these "the process must be terminated and relaunched", cuda.h: every later call fails.
+"""Advice for the errors that users meet, by error number in cuda.h."""
+# After these errors "the process must be terminated and relaunched" (cuda.h): every later call fails.
 _CONTEXT_LOST = frozenset({4, 214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719})
 
 
 class Driver:
-    """The driver, loaded. Make it with :func:`load_driver`.
+    """The loaded CUDA driver. Use :func:`load_driver` to create it.
 
     Attributes:
-        gpu: The first GPU, and the newest CUDA that the driver knows.
-        context_lost: The first error after which nothing works in this process; None while all is well.
+        gpu: The first GPU, and the newest CUDA version that the driver supports.
+        context_lost: Text of the first error after which nothing works in this process; None if there was none.
     """
 
     def __init__(self, module: Any, gpu: Gpu) -> None:
@@ -64,16 +65,16 @@ class Driver:
         """Call a function of the driver.
 
         Args:
-            function: Such as ``"cuMemAlloc"``.
-            arguments: As ``cuda.bindings.driver`` takes them.
+            function: Name of the function, such as ``"cuMemAlloc"``.
+            arguments: Arguments in the form that ``cuda.bindings.driver`` expects.
 
         Returns:
-            What the function returns besides its status: None, a value, or a tuple of several.
+            The function's results besides its status: None, a value, or a tuple of several.
 
         Raises:
-            CudaOutOfMemoryError: The GPU, or pinned memory, is used up.
-            CudaContextLostError: The process can use the GPU no more.
-            CudaError: Any other failure.
+            CudaOutOfMemoryError: GPU memory or pinned memory is exhausted.
+            CudaContextLostError: The process can no longer use the GPU.
+            CudaError: The call failed in any other way.
         """
         status, values = self._call(function, arguments)
         if status != _SUCCESS:
@@ -83,21 +84,21 @@ class Driver:
         return values[0] if values else None
 
     def is_done(self, query: str, handle: Any) -> bool:
-        """Ask ``cuStreamQuery`` or ``cuEventQuery``, for which "not ready" is an answer and no failure."""
+        """Call ``cuStreamQuery`` or ``cuEventQuery``, for which "not ready" is a result and not an error."""
         status, _ = self._call(query, (handle,))
         if status not in {_SUCCESS, _NOT_READY}:
             raise self._error(query, status)
         return status == _SUCCESS
 
     def constant(self, enumeration: str, name: str) -> Any:
-        """A value of one of cuda.h's enumerations; functions of the binding insist on the type."""
+        """Return a value of one of cuda.h's enumerations, as the binding's functions require."""
         return getattr(getattr(self._module, enumeration), name)
 
     def _call(self, function: str, arguments: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
         try:
             status, *values = getattr(self._module, function)(*arguments)
         except RuntimeError as error:
-            # How the binding says that the driver's library lacks a function.
+            # The binding raises this if the driver's library lacks a function.
             raise CudaError(
                 f"{function} cannot be called: {error}. The driver knows CUDA {self.gpu.cuda_version}; install the "
                 f'cuda-bindings of that version: pip install "cuda-bindings=={self.gpu.cuda_version.split(".")[0]}.*"'
@@ -110,7 +111,7 @@ class Driver:
             try:
                 known, text = getattr(self._module, describe)(self._module.CUresult(status))
             except ValueError:
-                # An error that is newer than the binding.
+                # The error is newer than the binding.
                 continue
             if int(known) == _SUCCESS and text:
                 words.append(text.decode("utf-8", "replace"))
@@ -121,7 +122,7 @@ class Driver:
     def _lost(self, text: str) -> CudaContextLostError:
         if self.context_lost is None:
             self.context_lost = text
-            # Here, because the first call that meets it may be one of closing something, which raises nothing.
+            # Logged here, because the first call that fails may be one that closes something and raises nothing.
             _log.error("the GPU's context is lost: %s", text)
             return CudaContextLostError(f"{text}. The GPU's context is lost; start the process again")
         return CudaContextLostError(
@@ -134,10 +135,10 @@ def load_driver(library: str = LIBRARY) -> Driver:
     """Find the driver, then import its binding; once per process.
 
     Args:
-        library: The driver's library, as the loader finds it.
+        library: The driver's library, as the dynamic loader finds it.
 
     Raises:
-        CudaUnavailableError: No driver, a driver that does not start, or no GPU.
+        CudaUnavailableError: There is no driver or no GPU, or the driver does not start.
         MissingDependencyError: ``cuda-bindings`` is not installed.
     """
     gpu = find_gpu(library)
@@ -153,27 +154,27 @@ def load_driver(library: str = LIBRARY) -> Driver:
 
 
 class Device(Owned):
-    """A GPU and its primary context, which is shared with PyTorch, CuPy and TensorRT in the same process.
+    """A GPU and its primary context, which PyTorch, CuPy and TensorRT share in the same process.
 
-    Becomes current on the calling thread. The context is given back when the device and everything made on it are
+    It becomes current on the calling thread. The context is released when the device and everything created on it are
     closed.
 
     Args:
-        ordinal: Which GPU, as ``CUDA_VISIBLE_DEVICES`` arranges them.
-        driver: None loads it.
+        ordinal: Number of the GPU, as arranged by ``CUDA_VISIBLE_DEVICES``.
+        driver: The loaded driver; None loads it.
 
     Raises:
-        CudaError: No such GPU, or its context cannot be made. See :func:`load_driver` for more.
+        CudaError: There is no such GPU, or its context cannot be created. See :func:`load_driver` for more.
 
     Attributes:
-        driver: The driver.
-        ordinal: As given.
-        name: Such as ``"Orin"``.
-        compute_capability: ``(8, 7)``.
-        arch: ``"sm_87"``, what kernels are compiled for.
-        integrated: CPU and GPU share one memory, as on a Jetson: mapped memory needs no copy there.
-        num_multiprocessors: For grids that fill the device.
-        limits: Of a launch.
+        driver: The loaded driver, shared by all devices.
+        ordinal: Number of the GPU, counted from 0.
+        name: Name of the GPU, such as ``"Orin"``.
+        compute_capability: Compute capability, such as ``(8, 7)``.
+        arch: GPU architecture that kernels are compiled for, such as ``"sm_87"``.
+        integrated: Whether CPU and GPU share one memory, as on a Jetson, where mapped memory needs no copy.
+        num_multiprocessors: Number of multiprocessors, for grids that fill the device.
+        limits: Limits of a kernel launch.
     """
 
     def __init__(self, ordinal: int = 0, driver: Driver | None = None) -> None:
@@ -202,13 +203,16 @@ class Device(Owned):
             raise
 
     def make_current(self) -> None:
-        """Make this the device of the calling thread; each thread that gives work to it needs that once."""
+        """Make this the device of the calling thread; required once for each thread that enqueues work."""
         self.require_open()
         self.driver.call("cuCtxSetCurrent", self._context)
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make this the thread's device for the block, whatever it was before, also while the device is closing."""
+        """Make this the thread's device for the block and restore the previous one.
+
+        Works while the device is closing, too.
+        """
         self.driver.call("cuCtxPushCurrent", self._context)
         try:
             yield
@@ -221,17 +225,17 @@ class Device(Owned):
         self.driver.call("cuCtxPopCurrent")
 
     def is_same(self, other: Device) -> bool:
-        """Both are the same GPU and context: memory of one is memory of the other."""
+        """Return whether both are the same GPU and context, and thus share their memory."""
         return self is other or (self.driver is other.driver and self.ordinal == other.ordinal)
 
     def synchronize(self) -> None:
-        """Wait for everything that was given to this device. Not for the path of a frame."""
+        """Wait for all work on this device. Not for use in the frame pipeline."""
         self.require_open()
         with self.current():
             self.driver.call("cuCtxSynchronize")
 
     def memory_bytes(self) -> tuple[int, int]:
-        """Free and total memory. A Jetson's free memory does not count what the page cache would give back."""
+        """Return the free and total memory in bytes. On a Jetson, free memory does not include the page cache."""
         self.require_open()
         with self.current():
             free, total = self.driver.call("cuMemGetInfo")
@@ -256,15 +260,15 @@ class Device(Owned):
 
 
 class Stream(Owned):
-    """An order of work on a device, its own or borrowed; does not wait for the legacy default stream.
+    """A queue of work on a device, owned or borrowed; it does not wait for the legacy default stream.
 
     Args:
-        device: Where; kept alive.
-        borrowed: Handle of a stream that somebody else made and closes, such as ``torch.cuda.Stream.cuda_stream``.
+        device: The device that runs the work; kept alive.
+        borrowed: Handle of a stream that its creator closes, such as ``torch.cuda.Stream.cuda_stream``.
 
     Attributes:
-        device: As given.
-        handle: For TensorRT's ``execute_async_v3`` and others who want a number.
+        device: The device that runs the work.
+        handle: Handle as an integer, for TensorRT's ``execute_async_v3`` and others.
     """
 
     def __init__(self, device: Device, borrowed: int | None = None) -> None:
@@ -279,25 +283,25 @@ class Stream(Owned):
         super().__init__(device)
 
     def __cuda_stream__(self) -> tuple[int, int]:
-        """The protocol by which cuda-core, CuPy and others accept a foreign stream: version 0 and the handle."""
+        """Return protocol version 0 and the handle; cuda-core, CuPy and others accept foreign streams so."""
         return 0, self.handle
 
     def synchronize(self) -> None:
-        """Wait until everything in the stream is done.
+        """Wait until all work in the stream is done.
 
         Raises:
-            CudaError: Also for what failed earlier in the stream.
+            CudaError: This call, or earlier work in the stream, failed.
         """
         self.require_open()
         self.device.driver.call("cuStreamSynchronize", self.handle)
 
     def is_done(self) -> bool:
-        """Everything in the stream is done; does not wait."""
+        """Return whether all work in the stream is done, without waiting."""
         self.require_open()
         return self.device.driver.is_done("cuStreamQuery", self.handle)
 
     def wait_for(self, event: Event) -> None:
-        """What is given to the stream from now on waits, on the device, for what `event` recorded."""
+        """Make future work in the stream wait, on the device, for the work that `event` recorded."""
         self.require_open()
         event.require_open()
         self.device.driver.call("cuStreamWaitEvent", self.handle, event.handle, 0)
@@ -309,36 +313,36 @@ class Stream(Owned):
 
 
 class Event(Owned):
-    """A point in a stream.
+    """A marker in a stream.
 
     Args:
-        device: Where; kept alive.
-        timing: It carries a time, which makes recording it slower.
+        device: The device of the streams to record in; kept alive.
+        timing: Whether it records a time, which makes recording slower.
 
     Attributes:
-        handle: The driver's number of it.
+        handle: Handle as an integer.
     """
 
     def __init__(self, device: Device, *, timing: bool = False) -> None:
         device.require_open()
         self.device = device
         with device.current():
-            # Waiting sleeps: the thread of a robot has better to do than to spin on a core.
+            # Block instead of spinning while waiting: a robot needs its cores for other threads.
             flags = _BLOCKING_SYNC | (0 if timing else _DISABLE_TIMING)
             self.handle = int(device.driver.call("cuEventCreate", flags))
         super().__init__(device)
 
     def record(self, stream: Stream) -> None:
-        """Mark this place of the stream; an earlier mark is forgotten."""
+        """Mark this position in the stream, replacing an earlier mark."""
         self.require_open()
         stream.require_open()
         self.device.driver.call("cuEventRecord", self.handle, stream.handle)
 
     def record_in_graph(self, stream: Stream) -> None:
-        """Make the mark a part of what the stream captures: every launch of the graph makes it anew.
+        """Make the mark a part of the captured work: every launch of the graph sets it again.
 
-        A plain mark in a capture only orders the captured work. Wait for the stream, not for the event: before the
-        graph has come to the mark, the event is that of an earlier launch. ``CU_EVENT_RECORD_EXTERNAL``, cuda.h.
+        A plain mark in a capture only orders the captured work. Wait for the stream, not for the event: until the graph
+        has reached the mark, the event is that of an earlier launch. ``CU_EVENT_RECORD_EXTERNAL``, cuda.h.
 
         Raises:
             CudaError: The stream is not being captured.
@@ -348,17 +352,17 @@ class Event(Owned):
         self.device.driver.call("cuEventRecordWithFlags", self.handle, stream.handle, _RECORD_EXTERNAL)
 
     def synchronize(self) -> None:
-        """Wait for the mark; returns at once where nothing was recorded."""
+        """Wait for the mark; return at once if nothing was recorded."""
         self.require_open()
         self.device.driver.call("cuEventSynchronize", self.handle)
 
     def is_done(self) -> bool:
-        """The mark is reached; does not wait."""
+        """Return whether the mark is reached, without waiting."""
         self.require_open()
         return self.device.driver.is_done("cuEventQuery", self.handle)
 
     def milliseconds_since(self, earlier: Event) -> float:
-        """Time on the device between two marks that are reached; both events were made with `timing`."""
+        """Return the time in milliseconds between two reached marks of events created with `timing`."""
         self.require_open()
         earlier.require_open()
         return float(self.device.driver.call("cuEventElapsedTime", earlier.handle, self.handle))

@@ -1,4 +1,4 @@
-"""Arrays of PyTorch, CuPy, PyCUDA and others as they are on the GPU: taken without a copy, after checks."""
+"""Import of GPU arrays of PyTorch, CuPy, PyCUDA and others without a copy, after checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PREFIX = "this array cannot be used without a copy:"
 
 
 def is_device_array(candidate: object) -> bool:
-    """The object says that it lies on a GPU: by DLPack, or by having a CUDA array interface."""
+    """Return whether an object lies on a GPU, according to DLPack or a CUDA array interface."""
     where = getattr(candidate, "__dlpack_device__", None)
     if where is not None:
         return int(where()[0]) in {dlpack.CUDA, dlpack.CUDA_MANAGED}
@@ -36,26 +36,26 @@ def take_array(
     contiguous: bool = True,
     writable: bool = False,
 ) -> DeviceArray:
-    """View a foreign array; `stream` waits, on the device, for whatever its owner is still writing.
+    """View a foreign array; `stream` waits, on the device, for writes that its owner has enqueued.
 
-    DLPack is preferred, because PyTorch's CUDA array interface does not say what stream is writing. The view keeps the
-    foreign memory until it is collected; do not let it go before the work that reads it is done.
+    DLPack is preferred, because PyTorch's CUDA array interface does not state which stream is writing. The view keeps
+    the foreign memory until it is collected; keep the view until the work that reads it is done.
 
     Args:
-        candidate: With ``__dlpack__`` or ``__cuda_array_interface__``; a :class:`DeviceArray` too.
-        device: Where the array must be.
-        stream: Where it will be used.
-        dtype: That it must have; None takes any.
-        ndim: Axes that it must have; None takes any number.
-        contiguous: It must be in C order without gaps; otherwise strides are kept.
-        writable: We are going to write to it.
+        candidate: Object with ``__dlpack__`` or ``__cuda_array_interface__``, such as a :class:`DeviceArray`.
+        device: The device that the array must be on.
+        stream: Stream in which the array will be used.
+        dtype: Required dtype; None accepts any.
+        ndim: Required number of axes; None accepts any.
+        contiguous: Whether the array must be in C order without gaps; otherwise strides are kept.
+        writable: Whether the array must be writable.
 
     Raises:
-        ShapeError: Not an array on a GPU, or not one that passes the checks; the message says which and what to do.
+        ShapeError: The object is not a GPU array, or fails a check; the message says which one and what to do.
     """
     if not is_device_array(candidate):
         raise ShapeError(
-            f"a {type(candidate).__name__} is no array on a GPU: it has neither __dlpack__ for CUDA nor "
+            f"a {type(candidate).__name__} is not a GPU array: it has neither __dlpack__ for CUDA nor "
             f"__cuda_array_interface__"
         )
     by_dlpack = hasattr(candidate, "__dlpack__") and hasattr(candidate, "__dlpack_device__")
@@ -70,7 +70,7 @@ def take_array(
             f"make it contiguous"
         )
     if writable and not array.writable:
-        raise ShapeError(f"{_PREFIX} it is read-only, and results shall be written to it")
+        raise ShapeError(f"{_PREFIX} it is read-only, and results are to be written to it")
     return array
 
 
@@ -78,12 +78,12 @@ def _take_dlpack(candidate: Any, device: Device, stream: Stream) -> DeviceArray:
     _, number = candidate.__dlpack_device__()
     if int(number) != device.ordinal:
         raise ShapeError(f"{_PREFIX} it is on GPU {number}, the segmenter on GPU {device.ordinal}; move it there")
-    # By the specification 0 is ambiguous; the legacy default stream is called 1.
+    # By the specification 0 is ambiguous, and the legacy default stream is 1.
     handle = stream.handle or 1
     try:
         capsule = candidate.__dlpack__(stream=handle, max_version=(1, 0))
     except TypeError:
-        # Its maker knows DLPack as it was before 1.0.
+        # The producer implements DLPack as it was before 1.0.
         capsule = candidate.__dlpack__(stream=handle)
     tensor = dlpack.import_capsule(capsule)
     layout = tensor.layout
@@ -106,7 +106,9 @@ def _take_interface(candidate: Any, device: Device, stream: Stream) -> DeviceArr
     except (KeyError, TypeError, ValueError) as error:
         raise ShapeError(f"{_PREFIX} its __cuda_array_interface__ is broken ({error!r})") from error
     if version < 2 or interface.get("mask") is not None:
-        raise ShapeError(f"{_PREFIX} its interface has version {version}, or a mask; 2 or 3 without mask is understood")
+        raise ShapeError(
+            f"{_PREFIX} its interface has version {version}, or a mask; version 2 or 3 without a mask is required"
+        )
     if math.prod(shape):
         _check_place(int(pointer), device)
         if interface.get("stream") is not None:
@@ -124,7 +126,7 @@ def _take_interface(candidate: Any, device: Device, stream: Stream) -> DeviceArr
 
 
 def _check_place(pointer: int, device: Device) -> None:
-    """The interface does not say which GPU; the driver knows."""
+    """Check the GPU with the driver, because the interface does not state it."""
     driver = device.driver
     which = driver.constant("CUpointer_attribute", "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL")
     number = int(driver.call("cuPointerGetAttribute", which, pointer))

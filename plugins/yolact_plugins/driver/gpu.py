@@ -1,8 +1,8 @@
-"""Is there an NVIDIA GPU, and which one: asked of the driver alone.
+"""Detection of NVIDIA GPUs through the driver alone.
 
-Nothing needs to be installed for it. Asked first, it keeps everything that is built upon the driver from failing in
-ways of its own where there is none: some releases of TensorRT end the process with a segmentation fault.
-Functions and attribute numbers: cuda.h, ``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` = 75 and ``_MINOR`` = 76.
+It needs no installed packages. Checking first keeps libraries built upon the driver from failing in their own ways if
+there is none: some releases of TensorRT end the process with a segmentation fault. Functions and attribute numbers:
+cuda.h, ``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` = 75 and ``_MINOR`` = 76.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from yolact_plugins.errors import CudaUnavailableError, NoDriverError
 __all__ = ["LIBRARY", "Gpu", "cuda_extra", "find_gpu"]
 
 LIBRARY = "libcuda.so.1"
-"""The driver, as the loader finds it."""
+"""The driver's library, as the dynamic loader finds it."""
 _MAJOR, _MINOR = 75, 76
-# Files of the kernel's driver, and of JetPack.
+# Files of the kernel's driver and of JetPack.
 _SIGNS = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/proc/driver/nvidia", "/etc/nv_tegra_release")))
 _PCI_DEVICES = Path("/sys/bus/pci/devices")
 _NVIDIA_VENDOR = b"0x10de"
@@ -28,12 +28,12 @@ _NVIDIA_VENDOR = b"0x10de"
 
 @dataclass(frozen=True)
 class Gpu:
-    """The GPU that is used unless another is asked for: the first one, as ``CUDA_VISIBLE_DEVICES`` arranges them.
+    """The default GPU: the first one, as arranged by ``CUDA_VISIBLE_DEVICES``.
 
     Attributes:
-        name: As the driver says it, such as ``"Orin"``.
-        compute_capability: ``"8.7"``.
-        cuda_version: The newest CUDA that the driver understands, such as ``"12.6"``.
+        name: The driver's name for it, such as ``"Orin"``.
+        compute_capability: Compute capability, such as ``"8.7"``.
+        cuda_version: Newest CUDA version that the driver supports, such as ``"12.6"``.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Gpu:
 
 
 def find_gpu(library: str = LIBRARY) -> Gpu:
-    """Ask the driver.
+    """Find the default GPU.
 
     Args:
-        library: The driver's library, as the loader finds it.
+        library: The driver's library, as the dynamic loader finds it.
 
     Raises:
-        NoDriverError: No driver, on a machine that shows no sign of an NVIDIA GPU.
-        CudaUnavailableError: No driver although there is a GPU, a driver that does not start, or no GPU.
+        NoDriverError: There is no driver, and no sign of an NVIDIA GPU.
+        CudaUnavailableError: There is a GPU but no driver, a driver that does not start, or no GPU.
     """
     try:
         driver = ctypes.CDLL(library)
@@ -78,7 +78,7 @@ def find_gpu(library: str = LIBRARY) -> Gpu:
 
 
 def _has_nvidia_hardware() -> bool:
-    """Device files or PCI devices of NVIDIA, or a Jetson: without a driver something is wrong there."""
+    """Return whether there are NVIDIA device files or PCI devices, or a Jetson: then a driver should exist."""
     if any(path.exists() for path in _SIGNS):
         return True
     for vendor in _PCI_DEVICES.glob("*/vendor"):
@@ -91,11 +91,11 @@ def _has_nvidia_hardware() -> bool:
 
 
 def cuda_extra(cuda_version: str | None = None) -> str:
-    """The extra of this project that has the packages of a CUDA major version.
+    """Return the extra of this project that contains the packages of a CUDA major version.
 
     Args:
-        cuda_version: Such as ``"12.6"``, for which the extra is ``"cuda12"``. None asks this machine's driver; where
-            there is none, the answer is that for the newest CUDA.
+        cuda_version: CUDA version, such as ``"12.6"``, for which the extra is ``"cuda12"``. None queries this machine's
+            driver, and without a driver means the newest CUDA.
     """
     if cuda_version is None:
         try:
@@ -109,7 +109,9 @@ def _ask(driver: ctypes.CDLL, function: str, *arguments: Any) -> None:
     try:
         status = getattr(driver, function)(*arguments)
     except AttributeError as error:
-        raise CudaUnavailableError(f"{driver._name} is no NVIDIA driver: it has no {function}") from error
+        raise CudaUnavailableError(
+            f"{driver._name} is not an NVIDIA driver: it lacks the function {function}"
+        ) from error
     if status != 0:
         raise CudaUnavailableError(
             f"the NVIDIA driver does not start: {function} returned CUDA error {status}{_name_of(driver, status)}; "

@@ -1,7 +1,7 @@
-"""What a kernel launch is made of: grid, block, shared memory, and arguments as the bytes that the kernel reads.
+"""Kernel launches: grid, block, shared memory, and arguments packed as the bytes that the kernel reads.
 
-Nothing here needs a driver: an argument of the wrong size, which on a GPU shows as garbage or as a fault far away, is
-found by comparing with the parameters that the machine code itself declares.
+Nothing here needs a driver. An argument of the wrong size, which on a GPU leads to garbage or to a fault elsewhere, is
+detected by comparison with the parameters that the machine code declares.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _MAX_BLOCK, _MAX_GRID = (1024, 1024, 64), (2**31 - 1, 65535, 65535)
 
 @dataclass(frozen=True)
 class DeviceLimits:
-    """What a launch may ask for. The defaults hold for every GPU of compute capability 7.5 and newer.
+    """Limits of a kernel launch. The defaults hold for every GPU of compute capability 7.5 and newer.
 
     Attributes:
-        threads_per_block: Product of the block's sides.
-        block: Threads along x, y, z.
-        grid: Blocks along x, y, z.
-        shared_bytes: Shared memory per block, static and dynamic together, with the kernel's consent to have more than
+        threads_per_block: Maximum number of threads per block.
+        block: Maximum number of threads along x, y, z.
+        grid: Maximum number of blocks along x, y, z.
+        shared_bytes: Shared memory per block in bytes, static and dynamic together, if the kernel opts in to more than
             the default 48 KiB.
     """
 
@@ -43,12 +43,12 @@ class DeviceLimits:
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """Grid and block, x first, and dynamic shared memory in bytes.
+    """Grid, block and dynamic shared memory of a launch.
 
     Attributes:
-        grid: Blocks along x, y, z.
-        block: Threads of a block along x, y, z.
-        shared_bytes: Dynamic shared memory of a block.
+        grid: Number of blocks along x, y, z.
+        block: Number of threads of a block along x, y, z.
+        shared_bytes: Dynamic shared memory of a block in bytes.
     """
 
     grid: tuple[int, int, int]
@@ -57,34 +57,34 @@ class LaunchConfig:
 
     @classmethod
     def covering(cls, extent: Sequence[int], block: Sequence[int], shared_bytes: int = 0) -> LaunchConfig:
-        """As many blocks as cover `extent` with one thread per element.
+        """Create the configuration that covers `extent` with one thread per element.
 
         Args:
-            extent: Elements along x, y, z; missing ones are 1.
-            block: Threads along x, y, z; missing ones are 1.
-            shared_bytes: Dynamic shared memory of a block.
+            extent: Number of elements along x, y, z; missing ones are 1.
+            block: Number of threads along x, y, z; missing ones are 1.
+            shared_bytes: Dynamic shared memory of a block in bytes.
 
         Raises:
-            LaunchError: Nothing to cover, no threads, or more than three axes.
+            LaunchError: The extent or the block is empty, or has more than three axes.
         """
         sides, threads = _three("extent", extent), _three("block", block)
         x, y, z = (ceil_div(side, count) for side, count in zip(sides, threads, strict=True))
         return cls((x, y, z), threads, shared_bytes)
 
     def check(self, limits: DeviceLimits, static_shared_bytes: int = 0) -> None:
-        """Compare with what a device can do.
+        """Compare the launch with the limits of a device.
 
         Args:
-            limits: Of the device.
-            static_shared_bytes: What the kernel itself declares.
+            limits: Limits of the device.
+            static_shared_bytes: Static shared memory of the kernel, in bytes.
 
         Raises:
-            LaunchError: Too much of something, or nothing to do; the message says what is asked for and allowed.
+            LaunchError: A size exceeds its limit or is zero; the message states the requested and the allowed size.
         """
         for what, sides, most in (("block", self.block, limits.block), ("grid", self.grid, limits.grid)):
             _three(what, sides)
             if any(side > limit for side, limit in zip(sides, most, strict=True)):
-                raise LaunchError(f"a {what} of {sides} is beyond this device, which takes up to {most}")
+                raise LaunchError(f"a {what} of {sides} exceeds this device's limit of {most}")
         if math.prod(self.block) > limits.threads_per_block:
             raise LaunchError(
                 f"a block of {self.block} has {math.prod(self.block)} threads; this device takes up to "
@@ -93,32 +93,33 @@ class LaunchConfig:
         shared = self.shared_bytes + static_shared_bytes
         if self.shared_bytes < 0 or shared > limits.shared_bytes:
             raise LaunchError(
-                f"{shared} bytes of shared memory per block ({static_shared_bytes} of them static) are asked for; this "
+                f"{shared} bytes of shared memory per block ({static_shared_bytes} of them static) are requested; this "
                 f"device has {limits.shared_bytes}"
             )
 
 
 class PackedArguments:
-    """Arguments of one kernel in memory as the driver takes them; may be launched any number of times.
+    """Arguments of one kernel, in memory as the driver expects them; any number of launches may use them.
 
     Args:
-        kernel: Name, for messages.
+        kernel: Name of the kernel, for messages.
         arguments: NumPy scalars of the kernel's exact types (``np.int32(7)``, ``np.float32(0.5)``; a struct as an
-            aligned structured scalar), and for pointers anything with an attribute ``pointer``, whose owner must
-            outlive the launches. Python's own numbers are refused: their width is not the kernel's.
-        parameters: What the kernel declares (:attr:`yolact_plugins.driver.cubin.Cubin.parameters`).
+            aligned structured scalar); for pointers, any object with an attribute ``pointer``, whose owner must outlive
+            the launches. Python numbers are rejected, because their width is not the kernel's.
+        parameters: Parameters that the kernel declares (:attr:`yolact_plugins.driver.cubin.Cubin.parameters`).
 
     Raises:
-        LaunchError: Number or sizes of the arguments differ from the declaration, or a type says nothing of its size.
+        LaunchError: The number or sizes of the arguments differ from the declaration, or the size of an argument's type
+            is unknown.
 
     Attributes:
-        address: Of an array with the address of each argument: ``kernelParams`` of ``cuLaunchKernel``.
+        address: Address of an array with the address of each argument: ``kernelParams`` of ``cuLaunchKernel``.
     """
 
     def __init__(self, kernel: str, arguments: Sequence[Any], parameters: Sequence[Parameter]) -> None:
         if len(arguments) != len(parameters):
             raise LaunchError(f"{kernel} takes {len(parameters)} arguments, not {len(arguments)}")
-        # 0-d arrays, whose memory stays where it is as long as they live.
+        # Zero-dimensional arrays, whose memory stays in place as long as they live.
         self._values = [_as_value(kernel, i, argument) for i, argument in enumerate(arguments)]
         for i, (value, parameter) in enumerate(zip(self._values, parameters, strict=True)):
             if value.nbytes != parameter.size:
@@ -127,7 +128,7 @@ class PackedArguments:
                     f"{parameter.size} bytes there"
                 )
         self._owners = tuple(arguments)
-        # One more than needed: an empty array has no address that would be worth giving.
+        # One more than needed, because an empty array has no useful address.
         self._addresses = (ctypes.c_void_p * (len(self._values) + 1))(*[value.ctypes.data for value in self._values])
         self.address = ctypes.addressof(self._addresses)
 
@@ -135,12 +136,12 @@ class PackedArguments:
         return len(self._values)
 
     def replace(self, index: int, argument: Any) -> None:
-        """Put another value in place of an argument, in the same memory: a new frame's pointer, say.
+        """Replace the value of an argument in the same memory, for example with a new frame's pointer.
 
-        Launches that are already in a stream keep the old value: the driver copied it.
+        Launches that are already in a stream keep the old value, which the driver has copied.
 
         Raises:
-            LaunchError: The value has another size than the one it replaces.
+            LaunchError: The new value has another size than the old one.
         """
         value = _as_value("the kernel", index, argument)
         if value.dtype != self._values[index].dtype:
@@ -150,7 +151,7 @@ class PackedArguments:
 
 
 def ceil_div(numerator: int, denominator: int) -> int:
-    """Quotient of two whole numbers, rounded up."""
+    """Divide two integers and round up."""
     return -(-numerator // denominator)
 
 
@@ -162,7 +163,7 @@ def _three(what: str, sides: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _as_value(kernel: str, index: int, argument: Any) -> Any:
-    """A 0-d array that holds the argument's bytes."""
+    """Return a zero-dimensional array of the argument's bytes."""
     pointer = getattr(argument, "pointer", None)
     if isinstance(pointer, int):
         return np.array(pointer, np.uint64)

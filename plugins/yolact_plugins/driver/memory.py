@@ -1,4 +1,4 @@
-"""Memory: on the GPU, on the host where the GPU reaches it quickly, and on the host mapped into the GPU."""
+"""Memory buffers: on the GPU, pinned on the host, and on the host mapped into the GPU."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _PORTABLE, _DEVICE_MAP = 1, 2
 
 
 class DeviceBuffer(Owned):
-    """Memory on the GPU, owned. Its content is undefined at first.
+    """An owned buffer of GPU memory. Its content is initially undefined.
 
     Args:
-        device: Where; kept alive.
-        num_bytes: At least 1.
+        device: The device that holds the memory; kept alive.
+        num_bytes: Size in bytes, at least 1.
 
     Raises:
-        CudaOutOfMemoryError: There is not that much.
+        CudaOutOfMemoryError: There is not enough free GPU memory.
 
     Attributes:
-        pointer: Aligned to 256 bytes.
-        num_bytes: As given.
+        pointer: Device address, aligned to 256 bytes.
+        num_bytes: Size in bytes.
     """
 
     def __init__(self, device: Device, num_bytes: int) -> None:
@@ -48,23 +48,25 @@ class DeviceBuffer(Owned):
     def array(
         self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset_bytes: int = 0, stream: Stream | None = None
     ) -> DeviceArray:
-        """View a part of the buffer, in C order; the view keeps the buffer from being collected, not from closing.
+        """View a part of the buffer in C order.
+
+        The view prevents the buffer from being collected, but not from being closed.
 
         Args:
-            shape: Elements along each axis.
-            dtype: Of the elements.
-            offset_bytes: Of the first element; a multiple of the element's size.
-            stream: Where the elements are written, see :class:`DeviceArray`.
+            shape: Number of elements along each axis.
+            dtype: Data type of the elements.
+            offset_bytes: Offset of the first element in bytes; a multiple of the element's size.
+            stream: Stream in which the elements are written; see :class:`DeviceArray`.
 
         Raises:
-            ShapeError: The part reaches beyond the buffer, or is not aligned.
+            ShapeError: The part extends beyond the buffer, or is not aligned.
         """
         self.require_open()
         _check_part(shape, dtype, offset_bytes, self.num_bytes)
         return DeviceArray(self.device, self.pointer + offset_bytes, shape, dtype, owner=self, stream=stream)
 
     def fill(self, byte: int, stream: Stream) -> None:
-        """Set every byte, in the stream."""
+        """Enqueue setting every byte, in the stream."""
         self.require_open()
         self.device.driver.call("cuMemsetD8Async", self.pointer, byte, self.num_bytes, stream.handle)
 
@@ -74,20 +76,20 @@ class DeviceBuffer(Owned):
 
 
 class PinnedBuffer(Owned):
-    """Host memory that is never paged out, so that copies run beside everything else; owned.
+    """An owned buffer of page-locked host memory, which the GPU copies from and to asynchronously.
 
-    From the driver's old allocator (``cuMemHostAlloc``): pools of host memory do not exist on Jetsons.
+    It comes from the driver's old allocator (``cuMemHostAlloc``), because Jetsons have no host memory pools.
 
     Args:
-        device: Kept alive; other devices of the process may use the memory too.
-        num_bytes: At least 1.
+        device: A device, which is kept alive; other devices of the process may use the memory, too.
+        num_bytes: Size in bytes, at least 1.
 
     Raises:
-        CudaOutOfMemoryError: There is not that much.
+        CudaOutOfMemoryError: There is not enough memory.
 
     Attributes:
-        address: On the host.
-        num_bytes: As given.
+        address: Address on the host.
+        num_bytes: Size in bytes.
     """
 
     _flags = _PORTABLE
@@ -102,19 +104,19 @@ class PinnedBuffer(Owned):
         super().__init__(device)
 
     def host_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset_bytes: int = 0) -> npt.NDArray[Any]:
-        """View a part as a NumPy array; it keeps the buffer from being collected, and must not be used once closed.
+        """View a part as a NumPy array, which prevents the buffer from being collected. Do not use it after closing.
 
         Raises:
-            ShapeError: The part reaches beyond the buffer, or is not aligned.
+            ShapeError: The part extends beyond the buffer, or is not aligned.
         """
         self.require_open()
         return self._view(shape, dtype, offset_bytes, self)
 
     def lasting_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset_bytes: int = 0) -> npt.NDArray[Any]:
-        """As :meth:`host_array`, for strangers: the memory outlives the closing until no array of it is left.
+        """View a part as a NumPy array for other owners: the memory outlives the closing until no such array is left.
 
         Raises:
-            ShapeError: The part reaches beyond the buffer, or is not aligned.
+            ShapeError: The part extends beyond the buffer, or is not aligned.
         """
         self.require_open()
         return self._view(shape, dtype, offset_bytes, _Hold(self))
@@ -133,10 +135,10 @@ class PinnedBuffer(Owned):
 
 
 class MappedBuffer(PinnedBuffer):
-    """Pinned memory that kernels read and write where it is: without a copy on a Jetson, over the bus elsewhere.
+    """Pinned memory that kernels access directly: without a copy on a Jetson, over the bus elsewhere.
 
     Attributes:
-        pointer: The same memory, for kernels.
+        pointer: Device address of the same memory.
     """
 
     _flags = _PORTABLE | _DEVICE_MAP
@@ -153,32 +155,32 @@ class MappedBuffer(PinnedBuffer):
     def device_array(
         self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset_bytes: int = 0, stream: Stream | None = None
     ) -> DeviceArray:
-        """View a part for kernels; see :meth:`DeviceBuffer.array`. The host must not write while they read."""
+        """View a part for kernels; see :meth:`DeviceBuffer.array`. The host must not write while kernels read."""
         self.require_open()
         _check_part(shape, dtype, offset_bytes, self.num_bytes)
         return DeviceArray(self.device, self.pointer + offset_bytes, shape, dtype, owner=self, stream=stream)
 
 
 class _Hold:
-    """Holds something as long as it lives itself."""
+    """A reference that holds an owned object as long as it lives."""
 
     def __init__(self, held: Owned) -> None:
         held.hold()
         self._held = held
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # The process is about to give everything back.
+        # If the interpreter is exiting, the process frees everything.
         if not _is_finalizing():
             self._held.drop()
 
 
 def _check_size(num_bytes: int) -> None:
     if num_bytes < 1:
-        raise ShapeError(f"a buffer has at least one byte; {num_bytes} are asked for")
+        raise ShapeError(f"a buffer has at least one byte; {num_bytes} are requested")
 
 
 def _check_part(shape: tuple[int, ...], dtype: npt.DTypeLike, offset_bytes: int, available: int) -> int:
-    """Size of the part in bytes."""
+    """Return the size of the part in bytes."""
     item = np.dtype(dtype).itemsize
     num_bytes = math.prod(shape) * item
     if min(shape, default=0) < 0 or not 0 <= offset_bytes <= available - num_bytes:

@@ -1,4 +1,4 @@
-"""Machine code on a device, and its kernels ready to be launched."""
+"""Machine code loaded on a device, and launches of its kernels."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _DEFAULT_SHARED_BYTES = 48 * 1024
 
 
 class Module(Owned):
-    """A cubin, loaded. Its kernels are gone when it is closed.
+    """A loaded cubin. Its kernels cannot be used after it is closed.
 
     Args:
-        device: Where; kept alive.
-        cubin: For the device's architecture.
+        device: The device to load the code on; kept alive.
+        cubin: Machine code for the device's architecture.
 
     Raises:
         CudaError: The code is not for this device, or the driver is older than the compiler.
@@ -37,13 +37,13 @@ class Module(Owned):
         self.device = device
         self.cubin = cubin
         self._kernels: dict[str, Kernel] = {}
-        # The driver reads the code during the call only; an array of our own has an address and is aligned.
+        # The driver reads the code during the call only; a separate array has an address and is aligned.
         code = np.frombuffer(cubin.code, np.uint8).copy()
         with device.current():
             try:
                 self._module = device.driver.call("cuModuleLoadData", code.ctypes.data)
             except CudaError as error:
-                # Its kind stays: out of memory, or the context is lost.
+                # The type is kept, because it may be out of memory or context lost.
                 raise type(error)(
                     f"{cubin.family} for {cubin.arch}, compiled by NVRTC {cubin.nvrtc_version}, does not load on "
                     f"{device.name} ({device.arch}, driver for CUDA {device.driver.gpu.cuda_version}): {error}"
@@ -51,15 +51,15 @@ class Module(Owned):
         super().__init__(device)
 
     def kernel(self, name: str) -> Kernel:
-        """One of the kernels.
+        """Return a kernel by name.
 
         Raises:
-            LaunchError: There is none of that name.
+            LaunchError: There is no kernel of that name.
         """
         self.require_open()
         if name not in self.cubin.parameters:
             raise LaunchError(f"{self.cubin.family} has no kernel {name}; it has {', '.join(self.cubin.parameters)}")
-        # One object for each: it knows what the driver was told about the kernel.
+        # One object per kernel, because it records attributes that the driver was given.
         if name not in self._kernels:
             function = self.device.driver.call("cuModuleGetFunction", self._module, name.encode())
             self._kernels[name] = Kernel(self, name, function)
@@ -71,7 +71,7 @@ class Module(Owned):
 
 
 def _refuse_newer_cuda(device: Device, cubin: Cubin) -> None:
-    """Raise before the driver does, whose error would only be that the image is invalid."""
+    """Raise before the driver does, whose error would only state that the image is invalid."""
     known = device.driver.gpu.cuda_version
     compiled, loadable = _major(cubin.nvrtc_version), _major(known)
     if compiled > loadable:
@@ -85,13 +85,13 @@ def _refuse_newer_cuda(device: Device, cubin: Cubin) -> None:
 
 
 def _major(version: str) -> int:
-    """Of a version such as ``"13.5"``; 0 where it is none, which an index of cubins may hold."""
+    """Return the major number of a version such as ``"13.5"``; 0 if it is invalid, as in a bad index."""
     match = re.match(r"\d+", version)
     return int(match[0]) if match else 0
 
 
 class Kernel:
-    """A function on the device. Get it from :meth:`Module.kernel`, which owns it."""
+    """A function on the device. Get it from :meth:`Module.kernel`; the module owns it."""
 
     def __init__(self, module: Module, name: str, function: Any) -> None:
         self.module = module
@@ -100,20 +100,20 @@ class Kernel:
         self._shared_bytes = _DEFAULT_SHARED_BYTES
 
     def prepare(self, config: LaunchConfig, arguments: Sequence[Any]) -> Launch:
-        """Check and pack everything once, for launches that repeat.
+        """Check and pack everything once, for repeated launches.
 
         Args:
-            config: Grid, block, dynamic shared memory.
-            arguments: See :class:`PackedArguments`.
+            config: Grid, block and dynamic shared memory.
+            arguments: Arguments of the kernel; see :class:`PackedArguments`.
 
         Raises:
-            LaunchError: Something does not fit the kernel or the device.
+            LaunchError: The launch does not fit the kernel or the device.
         """
         self.module.require_open()
         figures = self.module.cubin.figures.get(self.name)
         static = figures.shared_bytes if figures else 0
         config.check(self.module.device.limits, static)
-        # Beyond the default a kernel must be told; the permission stays.
+        # A kernel must opt in to more than the default; the permission persists.
         if config.shared_bytes + static > self._shared_bytes:
             driver = self.module.device.driver
             which = driver.constant("CUfunction_attribute", "CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES")
@@ -123,21 +123,21 @@ class Kernel:
         return Launch(self, config, packed, self._function)
 
     def launch(self, stream: Stream, config: LaunchConfig, *arguments: Any) -> None:
-        """Check, pack and launch once; returns at once.
+        """Check, pack and launch once, without waiting.
 
         Raises:
-            LaunchError: Something does not fit the kernel or the device.
-            CudaError: The driver refuses.
+            LaunchError: The launch does not fit the kernel or the device.
+            CudaError: The driver reports an error.
         """
         self.prepare(config, arguments).enqueue(stream)
 
 
 class Launch:
-    """A launch that may be repeated; allocates nothing.
+    """A repeatable launch that allocates nothing.
 
     Attributes:
-        name: Of the kernel.
-        arguments: Packed; :meth:`PackedArguments.replace` changes one for the launches to come.
+        name: Name of the kernel.
+        arguments: The packed arguments; :meth:`PackedArguments.replace` changes one for future launches.
     """
 
     def __init__(self, kernel: Kernel, config: LaunchConfig, arguments: PackedArguments, function: Any) -> None:
@@ -148,10 +148,10 @@ class Launch:
         self.arguments = arguments
 
     def enqueue(self, stream: Stream) -> None:
-        """Put the kernel into the stream; returns at once.
+        """Enqueue the kernel in the stream and return at once.
 
         Raises:
-            CudaError: The driver refuses.
+            CudaError: The driver reports an error.
         """
         module = self._kernel.module
         module.require_open()

@@ -1,4 +1,4 @@
-"""Who gives a resource of the driver back, and when: the rules that buffers, streams and modules share."""
+"""Ownership of driver resources: the rules of release that buffers, streams and modules share."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _lock = threading.RLock()
 
 
 class Owned:
-    """Something that must be given back, once, and not before those who stand on it are closed.
+    """A resource that is released once, and not before all objects that depend on it are closed.
 
-    A subclass makes its resource first and calls ``super().__init__`` with what it stands on when that succeeded; it
-    gives the resource back in ``_release``.
+    A subclass creates its resource first, then calls ``super().__init__`` with the objects that it depends on; it
+    releases the resource in ``_release``.
 
     Args:
-        held: Stay usable, even if closed by their user, until this object is released.
+        held: Objects that stay usable, even if their user closes them, until this object is released.
     """
 
     _closed = True
@@ -42,13 +42,13 @@ class Owned:
 
     @property
     def closed(self) -> bool:
-        """The user gave it back; the resource itself may live on for those who hold it."""
+        """Whether the user has closed it; objects that hold it keep the resource itself alive."""
         return self._closed
 
     def require_open(self) -> None:
-        """Raise :class:`CudaError` where the object is closed: its handle may be somebody else's by now."""
+        """Raise :class:`CudaError` if the object is closed, because its handle may have been reused."""
         if self._closed:
-            raise CudaError(f"this {type(self).__name__} is closed; it cannot be used any more")
+            raise CudaError(f"this {type(self).__name__} is closed and can no longer be used")
 
     def hold(self) -> None:
         """Keep the resource until :meth:`drop`."""
@@ -57,7 +57,7 @@ class Owned:
             self._num_holders += 1
 
     def drop(self) -> None:
-        """End a :meth:`hold`; the last one releases what was closed meanwhile."""
+        """End a :meth:`hold`; the last one releases a resource that was closed meanwhile."""
         with _lock:
             self._num_holders -= 1
             finish = self._closed and self._num_holders == 0
@@ -65,7 +65,7 @@ class Owned:
             self._finish()
 
     def close(self) -> None:
-        """Give the resource back, now or when nobody holds it any more. May be called again."""
+        """Release the resource now, or when nothing holds it any longer. May be called again."""
         with _lock:
             finish = not self._closed and self._num_holders == 0
             self._closed = True
@@ -81,8 +81,8 @@ class Owned:
         self.close()
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # While the interpreter ends, the driver may have ended already, and the process gives everything back anyway.
-        # The question is bound as a default because this module's own names may be None by then.
+        # While the interpreter exits, the driver may have been shut down already, and the process frees everything
+        # anyway. The function is bound as a default argument because this module's names may be None by then.
         if not self._closed and not _is_finalizing():
             warnings.warn(f"a {type(self).__name__} was not closed", ResourceWarning, source=self, stacklevel=2)
             self.close()
@@ -97,28 +97,31 @@ class Owned:
         try:
             self._release()
         except CudaContextLostError:
-            # The driver has freed it, or will when the process ends; whoever lost the context was told.
+            # The driver has freed it, or will when the process ends; the loss of the context was already reported.
             _log.debug("a %s went with the GPU's context", type(self).__name__)
 
 
 def close_all(*steps: Callable[[], object]) -> None:
-    """Take every step of closing something, whatever becomes of those before.
+    """Run every step of closing something, whether or not earlier ones fail.
 
     Raises:
-        Exception: What the first step raised that failed; what later ones raise is logged. The loss of the GPU's
-            context is nothing that closing something could report: it was reported when it was met.
+        Exception: The error of the first step that failed; later errors are logged. The loss of the GPU's context is
+            not reported here, but where it was detected.
     """
     first = _failure_of(steps)
     if first is not None:
         try:
             raise first
         finally:
-            # The error's traceback leads here: it must not lead back to the error.
+            # The traceback of the error refers to this frame, which must not refer to the error.
             del first
 
 
 def close_after_failure(*steps: Callable[[], object]) -> None:
-    """As :func:`close_all`, inside of an ``except`` block: raises nothing, because its error is the one to report."""
+    """Run every step like :func:`close_all` inside of an ``except`` block, without raising.
+
+    Its error is the one to report.
+    """
     error = _failure_of(steps)
     if error is not None:
         _log.warning("after another failure, something could not be freed: %s", error)

@@ -9,7 +9,7 @@
 //     size   = prior.wh * exp(regression.wh * variance_size)
 //   Most priors need no sum: with f the largest foreground logit and b the background, s >= exp(f - m) + exp(b - m), so
 //   the best score is at most 1 / (1 + exp(b - f)). Where that is below the threshold by more than all rounding of both
-//   ways together (MARGIN), the prior is no candidate.
+//   ways together (MARGIN), the prior is not a candidate.
 //
 // Shapes, all contiguous, boxes on 16 bytes, other arrays on their elements; T is float16 or float32:
 //     class_logit     (P, C) T                    box_regression   (P, 4) T

@@ -3,7 +3,7 @@
 
 #include "top_keys.cuh"
 
-// A class's list: every candidate, or those above the floor where there is one.
+// A class's list: every candidate, or those above the floor if there is one.
 struct ClassKeys {
     const float* score;
     float min_confidence;

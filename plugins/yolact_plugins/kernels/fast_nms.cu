@@ -14,7 +14,7 @@
 // cross-class form; all in float32 whatever the network's dtype:
 //     candidate_score  (C - 1, capacity) f32    candidate_xyxy  (capacity, 4) f32    candidate_prior  (capacity,) i32
 //     overlap          (32, 1024) u32: bit b of word (w, j) is set where candidates 32 w + b and j hide each other;
-//                      words of existing candidates only, and none where n > 1024
+//                      words of existing candidates only, and none if n > 1024
 //     kept_key         ((C - 1) * top_k,) u64, see top_keys.cuh: what the classes keep, in any order
 //     kept_count       (3,) i32: see KeptCount; the third one is how many keys there are
 //     best_score, best_class      (capacity,) f32, i32: between the kernels of the cross-class form
@@ -31,12 +31,12 @@
 //                           hide it. Where more than top_k are listed, first the bound of the top_k best. Where
 //                           n > 1024, select, sort, load boxes, IoU. May be run again before the next kernel. Shared
 //                           memory: 11312 bytes.
-//     fast_nms_merge        grid: 1; block: 1024. The best of the kept ones of all classes, and what `mask_layout` makes
-//                           of them. Shared memory: 5296 bytes.
+//     fast_nms_merge        grid: 1; block: 1024. The best kept boxes of all classes, and their masks' layout
+//                           by `mask_layout`. Shared memory: 5296 bytes.
 //     fast_nms_best_class   grid: ceil(capacity / 256); block: 256. Best class of every candidate; reads run along
 //                           candidates. Shared memory: none.
 //     fast_nms_cross_class  grid: 1; block: 1024. Select, sort, load boxes, IoU: a warp for each column j, its lanes
-//                           over the better boxes. Also what `mask_layout` makes of them. Shared memory: 11472 bytes.
+//                           over the better boxes. Also the masks' layout, by `mask_layout`. Shared memory: 11472 bytes.
 // Bytes moved: 4 n (C - 1), up to three times; n / 8 for each candidate and listed score; 8 for each kept one, written
 //   and read; results. Mostly from the second-level cache.
 // Order: selection is by unique keys, so results do not depend on the order of threads, blocks or atomics.

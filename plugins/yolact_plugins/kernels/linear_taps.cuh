@@ -27,7 +27,7 @@ __device__ __forceinline__ float linear_fraction(int index, int low, int source,
     return static_cast<float>(numerator) / static_cast<float>(2 * target);
 }
 
-// First target pixel whose `low` is at least `bound`; `target` where there is none.
+// First target pixel whose `low` is at least `bound`; `target` if there is none.
 __device__ __forceinline__ int first_with_low(int bound, int source, int target) {
     if (bound <= 0) return 0;
     if (bound >= source) return target;

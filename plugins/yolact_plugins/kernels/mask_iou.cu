@@ -5,7 +5,7 @@
 //   that a mask was found with is computed:
 //     predicted_iou[i] = network(soft[i])[detection_class[i]]
 //     mask_confidence[i] = detection_confidence[i] * predicted_iou[i]
-//   The mask is 0 outside of its crop window. What a layer makes of zeros alone is the same everywhere (there is no
+//   The mask is 0 outside of its crop window. The output of a layer for zeros alone is the same everywhere (there is no
 //   padding), so it is a constant of the network, and only outputs that something of the window reaches are computed:
 //   the work goes with the size of the object.
 //
@@ -14,8 +14,8 @@
 //     window (m, 8) i32: of each row left, right, top, bottom, in prototype pixels; the rest is not read
 //     detection_class (m,) i32     detection_confidence (m,) f32
 //     network f32, one after the other; W[tap][i][o] is the weight of tap 3 * row + column, input i and output o:
-//         first W, bias; second W, bias; third, fourth and fifth W, bias, and what the layer before makes of zeros;
-//         (C1, 128) weights of the 1x1 convolution, (C1,) bias, (C1,) what the network makes of zeros
+//         first W, bias; second W, bias; third, fourth and fifth W, bias, and the output of the layer before for zeros;
+//         (C1, 128) weights of the 1x1 convolution, (C1,) bias, (C1,) the output of the network for zeros
 //     second (m, H2, W2, 16), third (m, H3, W3, 32), fourth (m, H4, W4, 64) f32, channels last, written where a window
 //         reaches; H2 is Hp after two layers, and so on, with (H - 3) / 2 + 1 after each
 //     predicted_iou, mask_confidence (m,) f32

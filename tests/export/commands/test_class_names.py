@@ -89,7 +89,7 @@ def test_what_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_or_has_no_end(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*nowhere: No such file"):
         read_class_names(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="cannot read /dev/zero: it is a device and no file"):
+    with pytest.raises(UsageError, match="cannot read /dev/zero: it is a device, not a file"):
         read_class_names(Path("/dev/zero"))
     with pytest.raises(UsageError, match=r"cannot read .*\\udcff"):
         read_class_names(Path(os.fsdecode(bytes(tmp_path) + b"/n\xff")))

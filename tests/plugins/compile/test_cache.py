@@ -92,7 +92,7 @@ def test_forbidden_without_headers_says_so(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(cuda_headers, "_candidates", lambda version: iter([]))
     bundle = _bundle(tmp_path / "m.bundle", compiled)
     assert CubinCache(tmp_path / "cache", bundle).get(SAMPLE, "sm_87") == compiled
-    with pytest.raises(MissingCubinError, match=r"is not searched without NVRTC and CUDA's headers.*cuda_fp16\.h"):
+    with pytest.raises(MissingCubinError, match=r"cannot be searched without NVRTC and CUDA's headers.*cuda_fp16\.h"):
         CubinCache(tmp_path / "cache", bundle).get(SAMPLE, "sm_90")
 
 
@@ -137,7 +137,7 @@ def test_a_cache_that_others_may_write_is_not_used(
     assert compilations == ["sm_87", "sm_87"]
     assert f"chmod go-w {path}" in caplog.text
     # What others may write is not written to; a file of a folder that is ours is replaced, and is ours again.
-    assert ("is not kept" in caplog.text) is path.is_dir()
+    assert ("is not cached" in caplog.text) is path.is_dir()
     caplog.clear()
     path.chmod(0o700)
     assert cache.get(SAMPLE, "sm_87") == good
@@ -184,7 +184,7 @@ def test_several_processes_may_fill_one_cache(tmp_path: Path, compiled: Cubin) -
 def test_a_read_only_home_costs_time_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tmp_path.chmod(0o500)
     assert CubinCache(tmp_path / "cache").get(SAMPLE, "sm_87").code
-    assert "is not kept and will be compiled again" in caplog.text
+    assert "is not cached and will be compiled again" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
@@ -192,7 +192,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(
 ) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert CubinCache(tmp_path / "cache").get(SAMPLE, "sm_87").code
-    assert "is not kept and will be compiled again" in caplog.text
+    assert "is not cached and will be compiled again" in caplog.text
 
 
 def _bundle(folder: Path, cubin: Cubin) -> Path:
@@ -216,7 +216,7 @@ def test_a_bundle_needs_no_compiler(
     assert compilations == []
     assert not (tmp_path / "cache").exists()
     with pytest.raises(
-        MissingCubinError, match=r"has sample for sm_87, not for sm_90; its cache is not searched.*--arch sm_90 -o"
+        MissingCubinError, match=r"has sample for sm_87, not for sm_90; the cache cannot be searched.*--arch sm_90 -o"
     ):
         CubinCache(tmp_path / "cache", bundle).get(SAMPLE, "sm_90")
     monkeypatch.delenv("YOLACT_FORBID_JIT")

@@ -186,19 +186,19 @@ def test_a_signature_goes_and_that_is_said(bundle: Path) -> None:
 
 
 DAMAGED = {
-    "no JSON": (b"{", "is no manifest of a bundle: not JSON: line 1, column 2: Expecting property name"),
-    "nothing": (b"", "is no manifest of a bundle"),
-    "no text": (b"\xff\xfe\xff", "is no manifest of a bundle"),
-    "nested": (b"[" * 100_000, "is no manifest of a bundle: nested too deep to be read"),
-    "a list": (b"[]", "is no manifest of a bundle: it holds a list, not an object"),
+    "no JSON": (b"{", "is not a valid bundle manifest: not JSON: line 1, column 2: Expecting property name"),
+    "nothing": (b"", "is not a valid bundle manifest"),
+    "no text": (b"\xff\xfe\xff", "is not a valid bundle manifest"),
+    "nested": (b"[" * 100_000, "is not a valid bundle manifest: nested too deep to be read"),
+    "a list": (b"[]", "is not a valid bundle manifest: it holds a list, not an object"),
     "somebody else's": (b'{"name": "My web app"}', "has schema version None; this release knows versions 1 to 3"),
     "older": (b'{"schema_version": 0, "artefacts": {}}', "schema version 0; this release knows versions 1 to 3.*again"),
     "a truth": (b'{"schema_version": true, "artefacts": {}}', "schema version True"),
     "newer": (b'{"schema_version": 4, "artefacts": {}}', "schema version 4; .*install the release that wrote it, or"),
     "text": (b'{"schema_version": "2", "artefacts": {}}', "schema version '2'"),
     "a fraction": (b'{"schema_version": 2.0, "artefacts": {}}', r"schema version 2\.0"),
-    "no artefacts": (b'{"schema_version": 2}', "is no manifest of a bundle: its artefacts are no object"),
-    "artefacts of nonsense": (b'{"schema_version": 2, "artefacts": []}', "its artefacts are no object"),
+    "no artefacts": (b'{"schema_version": 2}', "is not a valid bundle manifest: its artefacts are not an object"),
+    "artefacts of nonsense": (b'{"schema_version": 2, "artefacts": []}', "its artefacts are not an object"),
     "half a character": (b'{"schema_version": 2, "artefacts": {}, "name": "\\ud800"}', "half of a surrogate pair"),
 }
 

@@ -74,17 +74,17 @@ def test_a_signed_bundle_keeps_its_signature_unless_that_is_given_up(
         patch.setattr(compiler, "compile_cubin", lambda *_: pytest.fail("compiled"))
         assert main(words) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {bundle} is signed, and its signature would not fit kernels that are compiled into")
+    assert line.startswith(f"error: {bundle} is signed, and compiling kernels into it would invalidate the signature")
     assert "nothing is changed" in line
     assert "--drop-signature" in line
-    assert f"signs afterwards: yolact-export {bundle} --sign KEY" in line
+    assert f"sign afterwards: yolact-export {bundle} --sign KEY" in line
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
 
     assert main([*words, "--drop-signature"]) == 0
     assert sorted(path.name for path in bundle.iterdir()) == ["cubins", "manifest.json"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        f"the signature of {bundle} is taken away, because it does not fit the new kernels; sign it: "
+        f"the signature of {bundle} was removed, because it does not cover the new kernels; sign it again: "
         f"yolact-export {bundle} --sign KEY"
     )
     # The second time there is none, and nothing to say.
@@ -129,7 +129,7 @@ def test_what_does_not_compile_leaves_a_bundle_as_it_was(bundle: Path) -> None:
 
 def test_an_unknown_architecture_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--arch", "sm_87", "sm_20", "-o", str(tmp_path / "out")]) == 1
-    assert "does not compile for sm_20; it does for" in capsys.readouterr().err
+    assert "cannot compile for sm_20, only for" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -162,7 +162,9 @@ def test_the_documented_command() -> None:
         [sys.executable, "-m", "yolact_plugins.compile", "--arch", "87"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2
-    assert done.stderr == 'error: --arch: "87" is no GPU architecture; write it as sm_87 for compute capability 8.7\n'
+    assert (
+        done.stderr == 'error: --arch: "87" is not a GPU architecture; write it as sm_87 for compute capability 8.7\n'
+    )
 
 
 def test_the_former_name_still_works_and_says_where_it_went() -> None:
@@ -193,7 +195,7 @@ raise SystemExit(precompile.main(["--arch", "sm_87"]))
     [
         (["--arch", "sm_87", "-o", "nope.bundle"], "error: no bundle at nope.bundle: "),
         (["--arch", "sm_87", "-o", "photo.jpg"], "error: -o takes a bundle or another folder; photo.jpg is a file"),
-        (["--arch", "87", "-o", "new"], 'error: --arch: "87" is no GPU architecture; write it as sm_87'),
+        (["--arch", "87", "-o", "new"], 'error: --arch: "87" is not a GPU architecture; write it as sm_87'),
     ],
 )
 def test_words_that_cannot_be_meant_are_answered_and_nothing_is_written(

@@ -192,9 +192,9 @@ def test_a_capsule_that_nobody_takes_gives_the_memory_back() -> None:
 def test_a_capsule_is_taken_once() -> None:
     capsule = np.zeros(3).__dlpack__()
     import_capsule(capsule)
-    with pytest.raises(ShapeError, match="no DLPack capsule, or one that was used already"):
+    with pytest.raises(ShapeError, match="is not a DLPack capsule, or was consumed before"):
         import_capsule(capsule)
-    with pytest.raises(ShapeError, match="no DLPack capsule"):
+    with pytest.raises(ShapeError, match="is not a DLPack capsule"):
         import_capsule(object())
 
 
@@ -213,7 +213,7 @@ def test_read_only_memory_is_said_in_both_directions() -> None:
 
 @pytest.mark.parametrize("dtype", ["S3", "O", "M8[s]", ">f4", [("a", "f4")]])
 def test_dtypes_that_dlpack_does_not_know(dtype: Any) -> None:
-    with pytest.raises(ShapeError, match="DLPack has no"):
+    with pytest.raises(ShapeError, match="DLPack has no dtype"):
         Producer(np.zeros(3, dtype)).__dlpack__()
 
 
@@ -241,7 +241,7 @@ def test_a_later_generation_of_dlpack_is_not_guessed_at() -> None:
     capsule = producer.__dlpack__()
     managed, *_ = next(iter(dlpack._exported.values()))
     managed.major = 2
-    with pytest.raises(ShapeError, match=r"speaks DLPack 2\.0"):
+    with pytest.raises(ShapeError, match=r"unsupported DLPack version 2\.0"):
         import_capsule(capsule)
     gc.collect()
     assert producer.num_done == 1

@@ -39,7 +39,9 @@ def test_no_driver_on_a_machine_with_a_gpu_is_another_matter(
 
 
 def test_a_library_that_is_no_driver() -> None:
-    with pytest.raises(CudaUnavailableError, match=r"libc\.so\.6 is no NVIDIA driver: it has no cuInit"):
+    with pytest.raises(
+        CudaUnavailableError, match=r"libc\.so\.6 is not an NVIDIA driver: it lacks the function cuInit"
+    ):
         find_gpu("libc.so.6")
 
 

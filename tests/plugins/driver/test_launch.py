@@ -41,9 +41,9 @@ def test_nothing_to_cover(extent: tuple[int, ...]) -> None:
     [
         (
             LaunchConfig((1, 65536, 1), (32, 1, 1)),
-            r"a grid of \(1, 65536, 1\) is beyond .* \(2147483647, 65535, 65535\)",
+            r"a grid of \(1, 65536, 1\) exceeds .* \(2147483647, 65535, 65535\)",
         ),
-        (LaunchConfig((1, 1, 1), (1, 1, 65)), r"a block of \(1, 1, 65\) is beyond"),
+        (LaunchConfig((1, 1, 1), (1, 1, 65)), r"a block of \(1, 1, 65\) exceeds"),
         (LaunchConfig((1, 1, 1), (32, 64, 1)), "has 2048 threads; this device takes up to 1024"),
         (LaunchConfig((0, 1, 1), (32, 1, 1)), "sides of at least 1"),
         (

@@ -431,7 +431,7 @@ def test_read_only_arrays_are_for_reading(device: Device, stream: Stream) -> Non
 def test_what_is_on_the_host_is_not_taken(device: Device, stream: Stream) -> None:
     for candidate in (np.zeros(3), [1], None):
         assert not is_device_array(candidate)
-        with pytest.raises(ShapeError, match="is no array on a GPU"):
+        with pytest.raises(ShapeError, match="is not a GPU array"):
             take_array(candidate, device, stream)
 
 
