@@ -1,4 +1,4 @@
-"""The way of a frame through a model, in two halves, so that frames can overlap: started, and later collected."""
+"""The frame pipeline in two halves, start and collect, so that frames can overlap."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ __all__ = ["FramePath", "HostPath"]
 
 
 class FramePath(Protocol):
-    """What a segmenter asks; see :class:`HostPath` and :class:`yolact_runtime.cuda.device_path.DevicePath`.
+    """The interface of a frame pipeline; see :class:`HostPath` and :class:`yolact_runtime.cuda.device_path.DevicePath`.
 
     Both halves may be called from any thread; a ticket is collected, or discarded, exactly once.
     """
 
     def start(self, frame: Any) -> Any:
-        """Begin with a frame and return a ticket; the caller may change an array in host memory afterwards."""
+        """Start processing a frame and return a ticket; the caller may change an array in host memory afterwards."""
         ...
 
     def frame_buffer(self, layout: FrameLayout) -> FrameBuffer:
-        """Memory for frames of a layout, which :meth:`start` takes without a copy; it is closed with the path.
+        """Allocate memory for frames of a layout, which :meth:`start` reads without a copy.
+
+        It is closed with the pipeline.
 
         Raises:
-            BackendError: The path is closed.
-            CudaOutOfMemoryError: There is not that much.
+            BackendError: The pipeline is closed.
+            CudaOutOfMemoryError: There is not enough memory.
         """
         ...
 
@@ -46,14 +48,16 @@ class FramePath(Protocol):
         ...
 
     def discard(self, ticket: Any) -> None:
-        """Nobody wants the frame any more."""
+        """Discard a frame whose result is not needed."""
         ...
 
     def inspect(self, frame: Any) -> Inspection:
-        """A frame's instances, and what led to them; slower than a frame, because everything comes to the host.
+        """Return a frame's instances and the tensors that led to them.
+
+        Slower than :meth:`collect`, because all are downloaded.
 
         Raises:
-            FrameError, BackendError: As for a frame.
+            FrameError, BackendError: The same as for a frame.
         """
         ...
 
@@ -63,7 +67,7 @@ class FramePath(Protocol):
 
 
 class _Prepared(NamedTuple):
-    """A frame on its way: the network's input, and the frame's rows and columns."""
+    """A frame in progress: the network's input, and the frame's rows and columns."""
 
     tensor: npt.NDArray[np.float32]
     height: int
@@ -74,10 +78,10 @@ class HostPath:
     """Preprocessing and post-processing on the CPU, whatever the network runs on. Thread-safe: frames share nothing.
 
     Args:
-        manifest: What the model states.
-        network: Open.
-        postprocess: For this model.
-        on_close: Called once, when the path is closed: the network has one user less.
+        manifest: Manifest of the model.
+        network: The open network.
+        postprocess: Postprocessor of this model.
+        on_close: Callback that runs once, when the pipeline is closed and the network has one user less.
     """
 
     def __init__(
@@ -101,13 +105,13 @@ class HostPath:
         return _Prepared(stretch(bgr, self._input), *bgr.shape[:2])
 
     def frame_buffer(self, layout: FrameLayout) -> FrameBuffer:
-        """Plain memory: a frame is read when it is begun with, and may be overwritten at once."""
+        """Allocate plain memory: a frame is read by :meth:`start`, and may be overwritten afterwards."""
         buffer = FrameBuffer(layout, np.empty(layout.num_bytes, np.uint8))
         self._lent_buffers.add(buffer)
         return buffer
 
     def collect(self, ticket: _Prepared) -> Instances:
-        """Run the network and what follows it.
+        """Run the network and the post-processing.
 
         Raises:
             BackendError: The backend failed, or the network's outputs are not finite.
@@ -115,10 +119,10 @@ class HostPath:
         return self._postprocess(self._infer(ticket), ticket.height, ticket.width)
 
     def discard(self, ticket: _Prepared) -> None:
-        """Nothing was begun that would need an end."""
+        """Discard a frame, for which nothing is in progress."""
 
     def inspect(self, frame: Any) -> Inspection:
-        """A frame's instances, and what led to them; see :class:`FramePath`."""
+        """Return a frame's instances and the tensors that led to them; see :class:`FramePath`."""
         ticket = self.start(frame)
         outputs = self._infer(ticket)
         return Inspection(ticket.tensor, outputs, self._postprocess(outputs, ticket.height, ticket.width))
@@ -129,7 +133,7 @@ class HostPath:
         return self._network.infer(ticket.tensor)
 
     def close(self) -> None:
-        """Let the network go; a later frame raises BackendError."""
+        """Release the network; a later frame raises BackendError."""
         if not self._closed:
             self._closed = True
             close_all(self._lent_buffers.close, self._on_close)

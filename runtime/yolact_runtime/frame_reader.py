@@ -1,4 +1,4 @@
-"""The thread of a stream: it takes frames from a source and begins with them."""
+"""The thread of a stream, which takes frames from a source and starts processing them."""
 
 from __future__ import annotations
 
@@ -22,33 +22,36 @@ _log = logging.getLogger(__name__)
 
 
 class Started(NamedTuple):
-    """A frame was begun: it is collected, or discarded, once."""
+    """The event that a frame was started; it is collected, or discarded, once."""
 
     collect: Callable[[], Instances]
     discard: Callable[[], None]
 
 
 class Ended(NamedTuple):
-    """No more frames: the source is exhausted, or failed with an error, or the stream was ended."""
+    """The event that there are no more frames.
+
+    The source is exhausted or failed with an error, or the stream was ended.
+    """
 
     error: BaseException | None
 
 
 class FrameReader:
-    """Begins with the frames of a source, in a thread of its own.
+    """A thread that starts processing the frames of a source.
 
-    Everything here may be called from any thread, from a signal's handler and from the garbage collector, which can
-    come in the middle of a method of the same object: hence a lock that its holder may take again, and SimpleQueue,
-    whose ``put`` is made for that; a Semaphore is not.
+    Every method may be called from any thread, from a signal handler and from the garbage collector, which may run in
+    the middle of a method of the same object. Hence a reentrant lock, and SimpleQueue, whose ``put`` is designed for
+    that; a Semaphore is not.
 
     Args:
         path: The frame pipeline.
-        frames: The source.
-        frames_in_flight: How many frames may be begun and not collected.
+        frames: The source of frames.
+        frames_in_flight: Maximum number of frames that are started and not yet collected.
     """
 
     def __init__(self, path: FramePath, frames: Iterable[Any], frames_in_flight: int) -> None:
-        # Both are let go when the stream ends, also while the thread still waits for the source.
+        # Both are released when the stream ends, even while the thread still waits for the source.
         self._path: FramePath | None = path
         self._frames: Iterable[Any] | None = frames
         self._events: queue.SimpleQueue[Started | Ended] = queue.SimpleQueue()
@@ -63,33 +66,33 @@ class FrameReader:
 
     @property
     def stopped(self) -> bool:
-        """The stream was ended from outside."""
+        """Whether the stream was ended from outside."""
         return self._stopped
 
     def begin(self) -> None:
         """Start the thread, once, unless the stream has ended.
 
         Raises:
-            BackendError: It was started before this process was forked, and is in the other one.
+            BackendError: The thread was started before this process was forked, and runs in the parent.
         """
         if self._is_left_behind():
             if self._stopped:
                 return
             raise BackendError(
-                f"this stream was begun in process {self._process}, and this is a fork of it, without the thread that "
-                f"takes frames: call Segmenter.stream after the fork"
+                f"this stream was started in process {self._process}, and this is a fork of it, without the thread "
+                f"that takes frames: call Segmenter.stream after the fork"
             )
         with self._lock:
             if self._thread is None and not self._stopped:
-                # A daemon: it may wait for a camera that gives no frame any more, and must not keep the process alive.
+                # A daemon: it may wait for a camera that delivers no more frames, and must not keep the process alive.
                 self._thread = threading.Thread(target=self._run, name="yolact-stream", daemon=True)
                 self._thread.start()
 
     def wait(self, timeout_s: float | None) -> Started | Ended:
-        """The next event; an end is told of once with its error, and ever after without.
+        """Return the next event; the error of an end is returned once, and later calls return an end without it.
 
         Raises:
-            SourceTimeoutError: Nothing is in flight, and the source has been asked for a frame for so long.
+            SourceTimeoutError: Nothing is in flight, and the source has not returned a frame for this time.
         """
         if self._is_left_behind():
             return Ended(None)
@@ -100,15 +103,15 @@ class FrameReader:
         if isinstance(event, Ended):
             with self._lock:
                 self._finished = True
-            # For whoever else waits.
+            # For other waiting threads.
             self._events.put(Ended(None))
             return event
         return Started(partial(self._collected, event.collect), event.discard)
 
     def end(self, error: BaseException | None = None) -> None:
-        """Discard what is in flight, and tell the consumer; what the thread may still begin with, it discards."""
+        """Discard frames in flight, and notify the consumer; the thread discards frames that it still starts."""
         if self._is_left_behind():
-            # The lock may be held by a thread that is not here, and what is in flight is not, either.
+            # The lock may be held by a thread of the parent process, where the frames in flight are, too.
             self._stopped = True
             return
         with self._lock:
@@ -125,12 +128,12 @@ class FrameReader:
     def join(self, patience_s: float) -> None:
         """Give the thread some time to end, unless this is the thread."""
         thread = self._thread
-        # Ctrl-C, or a signal's handler, may come here while the thread is being started.
+        # Ctrl-C, or a signal handler, may interrupt while the thread is being started.
         if thread is not None and thread is not threading.current_thread() and thread.is_alive():
             thread.join(patience_s)
 
     def _is_left_behind(self) -> bool:
-        """This is a forked process, and the thread stayed in the one that it was forked from."""
+        """Return whether this is a forked process whose parent has the thread."""
         return self._thread is not None and os.getpid() != self._process
 
     def _next_event(self, timeout_s: float | None) -> Started | Ended:
@@ -142,11 +145,11 @@ class FrameReader:
             try:
                 return self._events.get(timeout=max(left_s, 0.0))
             except queue.Empty:
-                # Still the same question: the clock of another frame began later.
+                # Still the same request: the clock of another frame began later.
                 if asked_at is not None and self._asked_at == asked_at and time.monotonic() >= asked_at + timeout_s:
                     self.end()
                     raise SourceTimeoutError(
-                        f"the source of this stream gave no frame for {timeout_s:g} s. Look whether the camera is "
+                        f"the source of this stream delivered no frame for {timeout_s:g} s. Check that the camera is "
                         f"connected and sends; its thread is left alone, and takes no further frame"
                     ) from None
 
@@ -157,7 +160,7 @@ class FrameReader:
 
     def _drain(self) -> list[Started]:
         waiting = []
-        # A consumer that waits takes events meanwhile, and does not ask for the lock: nothing here may wait for one.
+        # A waiting consumer takes events without the lock, so nothing here may wait for an event.
         with contextlib.suppress(queue.Empty):
             while True:
                 event = self._events.get_nowait()
@@ -184,7 +187,7 @@ class FrameReader:
                 self._events.put(Ended(error))
             elif error is not None:
                 _log.debug("a stream that was closed ended with %s: %s", type(error).__name__, error)
-        # The error's traceback leads here: what it refers to must not lead back to the error.
+        # The traceback of the error refers to this frame, which must not refer to the error.
         error = None
         _close_source(source)
 
@@ -204,7 +207,7 @@ class FrameReader:
                 return
             self._asked_at = None
             ticket = path.start(frame)
-            # While the source is asked for the next frame, this one is nobody's.
+            # While the source is asked for the next frame, this one must not be referenced.
             del frame
             self._hand_over(Started(partial(path.collect, ticket), partial(path.discard, ticket)))
             del path, ticket
@@ -218,7 +221,7 @@ class FrameReader:
 
 
 def _discard(event: Started) -> None:
-    """Nobody wants the frame: that it failed is no news for anybody but the log."""
+    """Discard a frame of a closed stream; its failure is only logged."""
     try:
         event.discard()
     except Exception as error:
@@ -226,7 +229,7 @@ def _discard(event: Started) -> None:
 
 
 def _close_source(source: Iterator[Any] | None) -> None:
-    """End a generator on the thread that iterated it, where its ``with`` and ``finally`` blocks belong."""
+    """Close a generator on the thread that iterated it, where its ``with`` and ``finally`` blocks belong."""
     if not isinstance(source, Generator):
         return
     try:

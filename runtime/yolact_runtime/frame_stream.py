@@ -16,9 +16,9 @@ from yolact_runtime.masks.instances import Instances
 __all__ = ["FrameStream"]
 
 _log = logging.getLogger(__name__)
-# How long `close` waits for a source that is just giving a frame.
+# Maximum time that `close` waits for a source that is about to return a frame.
 _PATIENCE_S = 1.0
-# Longer than any camera is waited for; what is beyond was meant in another unit, and None waits for ever.
+# Longer than any useful timeout for a camera; larger values were meant in another unit, and None waits forever.
 _MAX_TIMEOUT_S = 86400.0
 
 
@@ -49,7 +49,7 @@ class FrameStream(Iterator[Instances]):
             for ever.
 
     Raises:
-        UsageError: `timeout_s` is no such number.
+        UsageError: The timeout is not such a number.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class FrameStream(Iterator[Instances]):
                 if instances is not None:
                     return instances
         except SourceTimeoutError:
-            # The stream has ended; waiting for the thread would be waiting for the source.
+            # The stream has ended; waiting for the thread would mean waiting for the source.
             raise
         except BaseException:
             self.close()
@@ -90,7 +90,7 @@ class FrameStream(Iterator[Instances]):
             if event.error is not None:
                 raise event.error
         finally:
-            # The error's traceback leads here: what it refers to must not lead back to the error.
+            # The traceback of the error refers to this frame, which must not refer to the error.
             del event
         raise StopIteration
 
@@ -117,8 +117,8 @@ class FrameStream(Iterator[Instances]):
         self.close()
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # Whoever breaks out of a loop over a stream without a name cannot close it. No waiting here: the garbage
-        # collector runs on any thread.
+        # A loop that breaks out of an unnamed stream cannot close it. No waiting here: the garbage collector runs on
+        # any thread.
         reader = getattr(self, "_reader", None)
         if reader is not None and not _is_finalizing():
             reader.end()
@@ -131,7 +131,7 @@ def _collect(reader: FrameReader, collect: Callable[[], Instances]) -> Instances
     except Exception as error:
         if not reader.stopped:
             raise
-        _log.debug("a frame of a stream that was closed meanwhile failed: %s", error)
+        _log.debug("a frame of a closed stream failed: %s", error)
         return None
     return None if reader.stopped else instances
 
@@ -145,7 +145,7 @@ def _checked_timeout(timeout_s: float | None) -> float | None:
         seconds = None
     if seconds is None or not 0 < seconds <= _MAX_TIMEOUT_S:
         raise UsageError(
-            f"timeout_s must be a number of seconds above 0 and at most {_MAX_TIMEOUT_S:.0f}, or None to wait for "
-            f"ever; found {timeout_s!r}"
+            f"timeout_s must be a number of seconds above 0 and at most {_MAX_TIMEOUT_S:.0f}, or None to wait "
+            f"forever; found {timeout_s!r}"
         )
     return seconds

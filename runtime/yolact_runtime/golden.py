@@ -1,8 +1,8 @@
-"""The golden frame of a bundle: a drawn picture, and what each network of the bundle makes of it.
+"""The golden frame of a bundle: a drawn picture, and the results of each network of the bundle for it.
 
-One file, ``golden.npz``, which the manifest lists and a signature covers. It holds the frame, a sample of the network's
-input and of the priors, and for each precision a sample of the raw outputs, the instances, and how far a backend may
-differ from them. :mod:`yolact_runtime.self_test` compares; ``yolact_export.golden`` writes.
+It is one file, ``golden.npz``, which the manifest lists and a signature covers. It contains the frame, a sample of the
+network's input and of the priors, and for each precision a sample of the raw outputs, the instances, and the tolerance
+for backends. :mod:`yolact_runtime.self_test` compares; ``yolact_export.golden`` writes.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ __all__ = [
 
 GOLDEN_NAME, GOLDEN_ROLE = "golden.npz", "golden"
 OTHER_BACKENDS = "*"
-"""Key of the tolerance that holds for every backend without one of its own."""
+"""Key of the tolerance for every backend without its own."""
 
 Float = npt.NDArray[np.float32]
 _VERSION = 1
 _SAMPLES = 1024
-# The fractional part of the golden ratio in units of 2^-64: multiples of it spread evenly over any range.
+# The fractional part of the golden ratio in units of 2^-64: its multiples spread evenly over any range.
 _GOLDEN_RATIO, _FRACTION_BITS = np.uint64(11400714819323198485), np.uint64(40)
-# Far beyond any frame that is drawn; what a file unpacks to is known before it is unpacked.
+# Far above any drawn frame; the unpacked size is known before unpacking.
 _MAX_BYTES, _MAX_SIDE = 64 << 20, 4096
 MAX_DIFFERENCE = 10.0
-"""The widest limit of an output that a golden frame may have."""
+"""Maximum tolerance of an output in a golden frame."""
 _RUNS = ("run_mask", "run_start", "run_end")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """How far a backend may be from an expectation.
+    """Allowed differences between a backend and an expectation.
 
     Attributes:
-        outputs: Output name -> largest root mean square of the difference, as a fraction of the expected values'.
-        confidence: Largest difference of an instance's confidence, and of its mask confidence.
-        box_iou: Least IoU of an instance's box with the expected one.
-        mask_iou: Least IoU of its mask with the expected one.
-        matched: Share of the instances, of the expected and of the found ones, that need such a partner.
+        outputs: Maximum root mean square of the difference, as a fraction of the expected values', by output name.
+        confidence: Maximum difference of an instance's confidence, and of its mask confidence.
+        box_iou: Minimum IoU of an instance's box with the expected one.
+        mask_iou: Minimum IoU of its mask with the expected one.
+        matched: Required share of instances, of both the expected and the found ones, that have such a partner.
     """
 
     outputs: Mapping[str, float]
@@ -78,13 +78,13 @@ class Tolerance:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Expectation:
-    """What one network makes of the frame.
+    """The expected results of one network for the frame.
 
     Attributes:
-        made_by: What computed it, for people.
-        outputs: Output name -> :func:`sample` of it.
-        instances: In the frame; None where the network finds nothing in a drawn picture that it is sure of.
-        tolerance: Backend name -> how far it may differ; :data:`OTHER_BACKENDS` for all others.
+        made_by: Description of the software that computed the results.
+        outputs: Samples of the outputs (see :func:`sample`), by name.
+        instances: Instances in the frame; None if the network detects nothing with confidence in a drawn picture.
+        tolerance: Tolerances by backend name; :data:`OTHER_BACKENDS` for all others.
     """
 
     made_by: str
@@ -93,7 +93,7 @@ class Expectation:
     tolerance: Mapping[str, Tolerance]
 
     def tolerance_of(self, backend: str) -> Tolerance:
-        """Return how far a backend may differ, given its name."""
+        """Return the tolerance for a backend."""
         return self.tolerance.get(backend, self.tolerance[OTHER_BACKENDS])
 
 
@@ -102,13 +102,13 @@ class Golden:
     """A golden frame.
 
     Attributes:
-        frame: ``(H, W, 3)`` uint8, blue first; of another size and aspect than the network's input.
-        class_names: Of the model when the frame was made.
-        detection: Settings of the post-processing that `instances` were found with.
-        min_confidence: The second score threshold they were found with.
-        tensor: :func:`sample` of the network's input.
-        prior: :func:`sample` of the priors.
-        expectations: By precision; by :func:`expectation_name` where a backend computes it in a way of its own.
+        frame: Image ``(H, W, 3)`` uint8, blue first; its size and aspect differ from the network's input.
+        class_names: Class names of the model when the frame was created.
+        detection: Settings of the post-processing that produced the `instances`.
+        min_confidence: Second score threshold that produced them.
+        tensor: Sample of the network's input (see :func:`sample`).
+        prior: Sample of the priors (see :func:`sample`).
+        expectations: Expectations by precision, or by :func:`expectation_name` for a backend with its own.
     """
 
     frame: npt.NDArray[np.uint8]
@@ -120,17 +120,17 @@ class Golden:
     expectations: Mapping[str, Expectation]
 
     def expectation(self, precision: str, backend: str) -> Expectation | None:
-        """Return what a network of a precision makes of the frame on a backend, or None where nothing is known."""
+        """Return the expectation for a precision and backend; None if there is none."""
         return self.expectations.get(expectation_name(precision, backend), self.expectations.get(precision))
 
 
 class Inspection(NamedTuple):
-    """A frame with everything on its way, for comparison; the caller owns all of it.
+    """A frame's instances with all intermediate tensors, for comparison; the caller owns them.
 
     Attributes:
-        tensor: The network's input ``(1, 3, height, width)``, in the network's dtype.
-        outputs: Of the network, by name.
-        instances: In the frame.
+        tensor: Network input ``(1, 3, height, width)``, in the network's dtype.
+        outputs: Outputs of the network, by name.
+        instances: Instances in the frame.
     """
 
     tensor: npt.NDArray[np.floating]
@@ -189,7 +189,7 @@ def read_golden(path: Path) -> Golden:
     """Read ``golden.npz``; nothing in the file is executed.
 
     Raises:
-        BundleError: It cannot be read, or is not a golden frame of this release.
+        BundleError: The file cannot be read, or is not a golden frame of this release.
     """
     try:
         content = path.read_bytes()
@@ -199,14 +199,14 @@ def read_golden(path: Path) -> Golden:
 
 
 def decode_golden(content: bytes, path: Path) -> Golden:
-    """As :func:`read_golden`, of bytes that were read already; `path` is for messages.
+    """Decode the bytes of ``golden.npz``, like :func:`read_golden`; `path` is for messages.
 
     Raises:
-        BundleError: They are not a golden frame of this release.
+        BundleError: The bytes are not a golden frame of this release.
     """
     try:
         return _decode(_unpack(content))
-    # NumPy and zipfile have no error of their own for a damaged file.
+    # NumPy and zipfile have no specific error for a damaged file.
     except Exception as error:
         raise BundleError(f"{path} is not a golden frame that this release reads ({error!r}): export again") from error
 
@@ -305,5 +305,5 @@ def _typed(arrays: Mapping[str, npt.NDArray[Any]], name: str, dtype: npt.DTypeLi
     if found.dtype != dtype or found.ndim != ndim:
         raise ShapeError(f'its "{name}" is {found.dtype} with {found.ndim} axes')
     if found.dtype == np.float32 and not np.isfinite(found).all():
-        raise ValueError(f'its "{name}" holds NaN or infinity')
+        raise ValueError(f'its "{name}" contains NaN or infinity')
     return found

@@ -1,4 +1,4 @@
-"""Where the mask-IoU network of a YOLACT++ model runs: among the kernels of a frame, or in an inference library."""
+"""Execution of the mask-IoU network of a YOLACT++ model: by the GPU's kernels, or by an inference library."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ _log = logging.getLogger(__name__)
 
 
 class MaskRescoring:
-    """The mask-IoU network of one model; what runs it is made when it is first asked for. Thread-safe.
+    """The mask-IoU network of one model, which is loaded on first use. Thread-safe.
 
     Args:
-        file: The network.
-        backend_name: That of the model's own network.
-        num_threads: Of a backend on the host; see :class:`yolact_runtime.segmenter.SegmenterOptions`.
-        manifest: Of the model.
+        file: File of the network.
+        backend_name: Name of the backend that runs the model's own network.
+        num_threads: Number of CPU threads of a backend on the host; see
+            :class:`yolact_runtime.segmenter.SegmenterOptions`.
+        manifest: Manifest of the model.
     """
 
     def __init__(self, file: ModelFile | None, backend_name: str, num_threads: int, manifest: Manifest) -> None:
@@ -44,30 +45,30 @@ class MaskRescoring:
 
     @classmethod
     def of_backend(cls, backend: Backend, manifest: Manifest) -> MaskRescoring:
-        """A network that is open already, on the host; owned."""
+        """Wrap a network that is already open on the host; owned."""
         made = cls(None, "", 0, manifest)
         made._backend = backend
         return made
 
     @classmethod
     def of_network(cls, network: MaskIouNetwork, manifest: Manifest) -> MaskRescoring:
-        """Weights for the kernels, and nothing for a backend on the host."""
+        """Wrap weights for the kernels, without a backend on the host."""
         made = cls(None, "", 0, manifest)
         made._network = network
         return made
 
     def again(self) -> MaskRescoring:
-        """The same network for another segmenter, which closes what it opens of it and nothing else."""
+        """Return the same network for another segmenter, which closes only what it opens itself."""
         made = MaskRescoring(self._file, self._backend_name, self._num_threads, self._manifest)
         made._network, made._was_read = self._network, self._was_read
         return made
 
     def on_device(self) -> MaskIouNetwork | None:
-        """The weights for the kernels; None for a network that they do not compute, which is said once.
+        """Return the weights for the kernels; None for a network that they do not compute, which is logged once.
 
         Raises:
-            BundleError: It is no ONNX model, or its weights are not finite.
-            OutputError: It has another number of classes than the model.
+            BundleError: The file is not an ONNX model, or its weights are not finite.
+            OutputError: The network has another number of classes than the model.
         """
         with self._lock:
             if not self._was_read:
@@ -76,11 +77,11 @@ class MaskRescoring:
             return self._network
 
     def on_host(self) -> MaskIou:
-        """The network in an inference library.
+        """Return the network in an inference library.
 
         Raises:
-            BackendUnavailableError: There is none that could run it.
-            BackendError: The library refuses it, or its output does not fit the model.
+            BackendUnavailableError: No available library can run it.
+            BackendError: The library rejects it, or its output does not match the model.
         """
         with self._lock:
             if self._backend is None:
@@ -88,12 +89,12 @@ class MaskRescoring:
             return _rescorer(self._backend)
 
     def forget_file(self) -> None:
-        """Free the file's bytes: everything that may be asked for is open, because no kernels could run the network."""
+        """Free the file's bytes: everything that may be needed is open, because no kernels can run the network."""
         with self._lock:
             self._file, self._was_read = None, True
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close everything that was opened."""
         with self._lock:
             backend, self._backend = self._backend, None
         if backend is not None:
@@ -125,9 +126,12 @@ class MaskRescoring:
         return backend
 
     def _on_some_backend(self, file: ModelFile) -> Backend:
-        """On the model's backend; beside an engine on ONNX Runtime, because the number of masks changes."""
+        """Open the network on the model's backend.
+
+        Beside an engine on ONNX Runtime, because the number of masks varies.
+        """
         if self._backend_name in PROVIDERS:
-            # Not create_backend: on CUDA, too, its inputs and outputs are the host's.
+            # Not create_backend: on CUDA, too, its inputs and outputs are in host memory.
             return OnnxRuntimeBackend(file, self._backend_name, self._num_threads)
         if self._backend_name not in TARGETS:
             return create_backend(self._backend_name, file, self._num_threads)
@@ -139,7 +143,7 @@ class MaskRescoring:
                 reasons.append(f"\n  {error}")
         raise BackendUnavailableError(
             f"{file.path.name} re-scores masks in ONNX Runtime where the GPU's kernels do not, also beside an engine, "
-            f"and that cannot run here; install it, or leave re-scoring out (--no-mask-rescoring, "
+            f"which is not available; install it, or disable re-scoring (--no-mask-rescoring, "
             f"SegmenterOptions(mask_rescoring=False)):{''.join(reasons)}"
         )
 

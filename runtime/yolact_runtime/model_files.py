@@ -1,4 +1,4 @@
-"""Which file of a model each backend runs, and the bundle that it comes from."""
+"""Selection of the model file that each backend runs, and the bundle that it comes from."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from yolact_runtime.model.signing_keys import fingerprint, read_public_key
 __all__ = ["ModelFiles", "Origin"]
 
 _ENGINE_PRECISIONS = ("int8", "fp16", "fp32")
-"""What a robot runs, best first: an INT8 network is in a bundle only if its accuracy was found to hold."""
+"""Precisions for a robot, best first: a bundle contains an INT8 network only if its accuracy was confirmed."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The bundle that a model was opened from, as it was then; it may be another one by now.
+    """The bundle that a model was opened from, as it was at that time.
 
     Attributes:
-        folder: Where it lies.
-        manifest: As it was read.
-        verified_by: Fingerprint of the key whose signature fits; None where no signature was checked.
-        embedded: The manifest inside the network's file, as JSON; None for an engine, or where there is none.
-        golden: The golden frame's file, whose hash fits; what reading it said; None where the manifest lists none.
+        folder: The bundle's folder.
+        manifest: The manifest, as it was read.
+        verified_by: Fingerprint of the key whose signature fits; None if no signature was checked.
+        embedded: Manifest inside the network's file, as JSON; None for an engine, or if there is none.
+        golden: The verified file of the golden frame, or the error of reading it; None if the manifest lists none.
     """
 
     folder: Path
@@ -57,9 +57,9 @@ class Origin:
 
 
 class ModelFiles:
-    """Which file of a model each backend runs; what was chosen last is what is open.
+    """The selection of a file of a model for each backend; the last choice is what is open.
 
-    A bundle folder is opened once, at the first choice, and everything comes from it; a context manager closes it.
+    A bundle folder is opened once, at the first choice, and all files are read through it; a context manager closes it.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class ModelFiles:
             self._opened.close()
 
     def choose(self, backend: str) -> ModelSource:
-        """The file for a backend.
+        """Return the file for a backend.
 
         Raises:
-            BackendUnavailableError: The model has none for it.
-            BundleError: See :func:`open_model`.
+            BackendUnavailableError: The model has no file for it.
+            BundleError: The same as for :func:`open_model`.
         """
         if backend in TARGETS:
             return self._choose_engine(backend, TARGETS[backend])
@@ -105,14 +105,14 @@ class ModelFiles:
         return bundle.network
 
     def origin(self) -> Origin | None:
-        """The bundle folder that the chosen file lies in; None where it was opened without one."""
+        """Return the bundle folder of the chosen file; None if it was opened without one."""
         if self._opened is None:
             return None
         opened = self._opened
         return Origin(opened.path, opened.manifest, opened.verified_by, self._embedded, self._golden(opened))
 
     def _golden(self, opened: BundleFolder) -> ModelFile | BundleError | None:
-        """Read now, because the folder may be another one when the self-test runs."""
+        """Read the golden frame now, because the folder may be another one when the self-test runs."""
         name = next((name for name, artefact in opened.manifest.artefacts.items() if artefact.role == GOLDEN_ROLE), "")
         if not name:
             return None
@@ -145,8 +145,8 @@ class ModelFiles:
         if not self._keys or bundle.verified_by in {fingerprint(read_public_key(key)) for key in self._keys}:
             return
         raise SignatureError(
-            f"{bundle.path} was opened without looking for a signature of {' or '.join(map(str, self._keys))}: "
-            f"give the key to open_bundle(…, verify_key=), or give the path of the bundle here"
+            f"{bundle.path} was opened without verifying a signature of {' or '.join(map(str, self._keys))}: "
+            f"pass the key to open_bundle(…, verify_key=), or pass the path of the bundle here"
         )
 
     def _choose_engine(self, backend: str, target: str) -> ModelSource:
@@ -154,7 +154,7 @@ class ModelFiles:
         if path.suffix in PLAN_SUFFIXES and not path.is_dir():
             file = self._named_engine(path, target)
         elif path.is_file() and path.name != MANIFEST_NAME:
-            raise NoEngineError(f"{backend}: engines are built into bundle folders, and {path} is none")
+            raise NoEngineError(f"{backend}: engines are built into bundle folders, and {path} is not one")
         else:
             opened = self._folder(path)
             precision = self._engine_precision(backend, target, opened)
@@ -167,7 +167,7 @@ class ModelFiles:
         return file
 
     def _named_engine(self, plan: Path, target: str) -> EngineFile:
-        """A plan that was named itself."""
+        """Return a plan that was named directly."""
         is_bundle = (plan.parent / MANIFEST_NAME).is_file()
         if is_bundle and (not self._trust_engine or plan.name in self._folder(plan.parent).manifest.artefacts):
             return engine_in(self._folder(plan.parent), plan.name, target)
@@ -175,11 +175,9 @@ class ModelFiles:
             self._leave_folder()
             return trusted_engine(plan)
         if self._keys:
-            raise SignatureError(
-                f"{plan} lies in no bundle, so that no signature vouches for it: name its bundle folder"
-            )
+            raise SignatureError(f"{plan} is not in a bundle, so no signature covers it: name its bundle folder")
         raise BundleError(
-            f"{plan} lies in no bundle, so that nothing says that it is the engine which was built, and engines are "
+            f"{plan} is not in a bundle, so its origin cannot be verified, and engines are "
             f"executable code: name its bundle folder; or, if you built it and nobody else could write it, trust it "
             f"(--trust-engine, trust_engine=True)"
         )

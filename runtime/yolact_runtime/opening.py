@@ -1,4 +1,4 @@
-"""From a path to a way for frames: which file of the bundle, on which backend, with which post-processing."""
+"""Resolution of a model path to a frame pipeline: file of the bundle, backend and post-processing."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class SharedNetwork:
         self._users = 0
 
     def hold(self) -> None:
-        """One more segmenter.
+        """Add a segmenter.
 
         Raises:
-            BackendError: The last one closed it.
+            BackendError: The last segmenter has closed it.
         """
         with self._lock:
             if self._users < 0:
@@ -61,7 +61,7 @@ class SharedNetwork:
             self._users += 1
 
     def drop(self) -> None:
-        """One less."""
+        """Remove a segmenter."""
         with self._lock:
             self._users -= 1
             if self._users:
@@ -75,11 +75,11 @@ class OpenModel:
     """A model on a backend.
 
     Attributes:
-        manifest: With the precision that runs.
-        shared: The network.
-        origin: The bundle folder, where there is one: compiled kernels and the golden frame lie there.
-        file: Of the network; None where backends were given instead of a path.
-        verified_by: Fingerprint of the key that vouches for all of it; None where no signature was checked.
+        manifest: Manifest with the precision that runs.
+        shared: The loaded network, shared by segmenters.
+        origin: The bundle folder, if any, with compiled kernels and the golden frame.
+        file: File of the network; None if backends were passed instead of a path.
+        verified_by: Fingerprint of the key whose signature covers all of it; None if no signature was checked.
     """
 
     manifest: Manifest
@@ -90,7 +90,7 @@ class OpenModel:
 
     @property
     def folder(self) -> Path | None:
-        """The bundle, where there is one."""
+        """Folder of the bundle, if there is one."""
         return None if self.origin is None else self.origin.folder
 
 
@@ -105,26 +105,26 @@ def open_model(
     """Choose file and backend, and load them.
 
     Args:
-        path: Of the model.
-        backend: ``"auto"`` or a backend's name.
-        options: Of the segmenter.
-        precision: Which network; None takes what the backend runs best.
-        keys: Ed25519 public keys, PEM; one has to have signed the bundle that all of it comes from. None are given to
-            look at no signature.
-        trust_engine: Run a plan that no bundle lists, by the manifest that it carries.
+        path: Path of the model.
+        backend: Name of a backend, or ``"auto"``.
+        options: Options of the segmenter.
+        precision: Precision of the network; None takes the best one for the backend.
+        keys: Ed25519 public keys (PEM files), one of which must have signed the bundle that all of it comes from. If
+            there are none, signatures are not checked.
+        trust_engine: Whether to run a plan that no bundle lists, with the manifest that it contains.
 
     Raises:
         BundleError, ManifestError: The model is missing, damaged, or not of this project.
-        SignatureError: `keys` were given, and not all of it comes from a bundle that one of them signed.
-        BackendUnavailableError: No backend can run here; the message says why for each.
-        EngineMismatchError: There is an engine, for another machine.
-        BackendError: The backend refuses the model.
-        NoNetworkError: The bundle has nothing of that precision.
+        SignatureError: Keys were given, and not all of it comes from a bundle that one of them signed.
+        BackendUnavailableError: No backend can run here; the message lists the reason for each.
+        EngineMismatchError: There is an engine, but for another machine.
+        BackendError: The backend rejects the model.
+        NoNetworkError: The bundle has no network of that precision.
         UsageError: An engine is to be trusted, and signatures are to be verified.
     """
     if trust_engine and keys:
         raise UsageError(
-            f"an engine that is trusted as it is, and a signature that has to fit, contradict each other: leave out "
+            f"trusting an engine and requiring a signature contradict each other: leave out "
             f"trust_engine (--trust-engine), or verify_key (--verify-key, {REQUIRE_VARIABLE})"
         )
     with ModelFiles(path, precision, keys, trust_engine) as files:
@@ -132,10 +132,10 @@ def open_model(
         mask_iou = None
         try:
             manifest = _manifest_of(network, files, options)
-            # Before anything is made in the size that the manifest claims.
+            # Before anything is allocated in the size that the manifest states.
             _check_network(network, manifest, is_of_a_file=True)
             if files.mask_iou is not None:
-                # Also where it is left out: another segmenter on the same network may want it.
+                # Even if it is disabled: another segmenter on the same network may use it.
                 mask_iou = MaskRescoring(files.mask_iou, network.name, options.num_threads, manifest)
                 if options.mask_rescoring:
                     _open_rescoring(mask_iou, network, options)
@@ -150,7 +150,7 @@ def open_model(
 def _manifest_of(network: Backend, files: ModelFiles, options: SegmenterOptions) -> Manifest:
     manifest = files.manifest
     if isinstance(network, TensorRtBackend):
-        # What the engine itself says counts, where it has room to say it.
+        # The manifest inside the engine takes precedence, if it contains one.
         inside = network.manifest
         if manifest is not None:
             _require_same_dtypes(files, manifest, inside)
@@ -158,7 +158,7 @@ def _manifest_of(network: Backend, files: ModelFiles, options: SegmenterOptions)
         if inside.mask_rescoring and options.mask_rescoring:
             raise BundleError(
                 f"{files.file} is the engine of a YOLACT++ model that re-scores masks with a second network, which an "
-                f"engine does not hold: open its bundle folder, or leave re-scoring out (--no-mask-rescoring)"
+                f"engine does not contain: open its bundle folder, or disable re-scoring (--no-mask-rescoring)"
             )
         return inside
     if manifest is None:
@@ -167,7 +167,7 @@ def _manifest_of(network: Backend, files: ModelFiles, options: SegmenterOptions)
 
 
 def _require_same_dtypes(files: ModelFiles, manifest: Manifest, inside: Manifest) -> None:
-    """The bundle's entry of an engine, and what the engine says of itself."""
+    """Compare the bundle's entry of an engine with the manifest inside the engine."""
     for field in ("input", "outputs"):
         listed, said = getattr(manifest.dtypes, field), getattr(inside.dtypes, field)
         if listed != said:
@@ -178,16 +178,16 @@ def _require_same_dtypes(files: ModelFiles, manifest: Manifest, inside: Manifest
 
 
 def _check_network(network: Backend, manifest: Manifest, is_of_a_file: bool = False) -> None:
-    """Hold what a network declares of its tensors against the manifest.
+    """Compare the tensors that a network declares with the manifest.
 
     Args:
         network: The network.
-        manifest: Of the model.
-        is_of_a_file: It was loaded from the very file whose dtypes the manifest states; a backend that somebody made
-            and gave has its own.
+        manifest: Manifest of the model.
+        is_of_a_file: Whether it was loaded from the file whose dtypes the manifest states; a backend passed by the
+            caller may differ.
 
     Raises:
-        OutputError: They differ.
+        OutputError: The declarations differ.
     """
     if isinstance(network, OnnxRuntimeBackend):
         inputs, outputs = network.inputs, network.outputs
@@ -204,12 +204,12 @@ def _check_network(network: Backend, manifest: Manifest, is_of_a_file: bool = Fa
 
 
 def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
-    """A way for frames through a model; it is one more user of the network.
+    """Create a frame pipeline for a model; it is one more user of the network.
 
     Raises:
-        UsageError: The kernels on the GPU cannot do what the options ask for.
+        UsageError: The GPU's kernels do not support the options.
         MissingCubinError, KernelCompileError, MissingDependencyError: There is no machine code for this GPU.
-        CudaOutOfMemoryError: The GPU is full.
+        CudaOutOfMemoryError: GPU memory is exhausted.
     """
     if options.bit_depth is not None:
         spec = replace(model.manifest.input, bit_depth=options.bit_depth)
@@ -225,7 +225,7 @@ def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
                 return path
         elif isinstance(network, DeviceBackend):
             _log.warning(
-                "%s: the network's outputs are downloaded and post-processed on the CPU, as asked", network.name
+                "%s: the network's outputs are downloaded and post-processed on the CPU, as requested", network.name
             )
         if isinstance(network, DeviceBackend):
             _check_network(network, manifest)
@@ -238,7 +238,7 @@ def frame_path(model: OpenModel, options: SegmenterOptions) -> FramePath:
 
 
 def _open_rescoring(mask_iou: MaskRescoring, network: Backend, options: SegmenterOptions) -> None:
-    """Whatever is wrong with it is said when the model is opened."""
+    """Open the network, so that errors appear when the model is opened."""
     is_on_device = isinstance(network, DeviceBackend) and not options.cpu_postprocessing
     if not (is_on_device and mask_iou.on_device()):
         mask_iou.on_host()
@@ -249,7 +249,7 @@ def _open_rescoring(mask_iou: MaskRescoring, network: Backend, options: Segmente
 def _device_path_if_any(
     model: OpenModel, network: DeviceBackend, options: SegmenterOptions, rescoring: MaskRescoring | None
 ) -> DevicePath | None:
-    """None where the kernels cannot do it, and the network's outputs have another way: ONNX Runtime has both."""
+    """Return None if the kernels cannot process it and the network has an alternative, as in ONNX Runtime."""
     try:
         path = _device_path(model, network, options, rescoring)
     except (MissingCubinError, KernelCompileError, MissingDependencyError, UsageError) as error:

@@ -1,4 +1,4 @@
-"""Numbers that people give: words of command lines read as they were typed, and fields of options kept as numbers."""
+"""Numbers from users: parsed from command lines, and validated in option dataclasses."""
 
 from __future__ import annotations
 
@@ -30,60 +30,63 @@ __all__ = [
 ]
 
 MAX_COUNT = 1_000_000_000
-"""Largest number of images or steps: more than anybody has."""
+"""Maximum number of images or steps, larger than any in practice."""
 MAX_SEED = (1 << 63) - 1
-"""The largest seed that torch takes."""
+"""The largest seed that torch accepts."""
 MAX_INSTANCES = 100_000
-"""More than any model keeps; memory for their masks is planned from it."""
+"""More instances than any model keeps; memory for their masks depends on it."""
 MAX_WEIGHT = 1e6
-"""Of a term of a loss."""
+"""Maximum weight of a loss term."""
 MAX_BYTES = 1 << 50
-"""Of memory, on any machine."""
+"""Maximum amount of memory in bytes."""
 MAX_THREADS = 256
-"""More than any machine for this job has; a backend would take minutes and gigabytes to start a mistyped number."""
-MAX_WORKERS = 64
-"""Largest number of processes beside a command; each one holds libraries and data of its own."""
+"""More threads than any suitable machine has.
 
-# int() and float() would also read underscores and the digits of every script.
+A backend would take minutes and gigabytes to start for a mistyped number.
+"""
+MAX_WORKERS = 64
+"""Maximum number of worker processes; each has its own libraries and data."""
+
+# int() and float() would also accept underscores and the digits of every script.
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _REAL = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?|nan)", re.IGNORECASE)
-# Nobody means a longer one, and Python has a limit of its own with a message of its own.
+# Longer numbers are mistakes, and Python has its own limit with its own message.
 _MAX_DIGITS = 400
 _MAX_SHOWN = 40
 
 
 def whole_number(text: str) -> int:
-    """The whole number that was typed, of any size; for ``argparse``, whose message names the option.
+    """Parse an integer of any size; a ``type`` for ``argparse``, whose message names the option.
 
     Raises:
-        argparse.ArgumentTypeError: It is none, in the digits 0 to 9.
+        argparse.ArgumentTypeError: The text is not an integer in the digits 0 to 9.
     """
     if len(text) > _MAX_DIGITS or not _WHOLE.fullmatch(text.strip(" ")):
-        raise argparse.ArgumentTypeError(f"a whole number such as 8 is wanted, in digits alone; found {_cut(text)!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number such as 8, digits only; found {_cut(text)!r}")
     return int(text)
 
 
 def real_number(text: str) -> float:
-    """The number that was typed, ``inf`` and ``nan`` included; for ``argparse``, whose message names the option.
+    """Parse a number, including ``inf`` and ``nan``; a ``type`` for ``argparse``, whose message names the option.
 
     Raises:
-        argparse.ArgumentTypeError: It is none, in the digits 0 to 9.
+        argparse.ArgumentTypeError: The text is not a number in the digits 0 to 9.
     """
     if len(text) > _MAX_DIGITS or not _REAL.fullmatch(text.strip(" ")):
-        raise argparse.ArgumentTypeError(f"a number such as 0.5 or 1e-3 is wanted; found {_cut(text)!r}")
+        raise argparse.ArgumentTypeError(f"expected a number such as 0.5 or 1e-3; found {_cut(text)!r}")
     return float(text)
 
 
 def keep_numbers(options: Any, whole: Sequence[str] = (), real: Sequence[str] = ()) -> None:
-    """Keep numbers of NumPy as Python's own in a frozen dataclass; None stays where it is the default.
+    """Convert NumPy numbers in a frozen dataclass to Python numbers; None stays if it is the default.
 
     Args:
-        options: An instance of the dataclass, changed in place; call it first in ``__post_init__``.
-        whole: Fields that become ``int``; those of floats and of fractions are refused.
-        real: Fields that become ``float``.
+        options: An instance of the dataclass, modified in place; call this first in ``__post_init__``.
+        whole: Names of fields that become ``int``; floats and fractions are rejected.
+        real: Names of fields that become ``float``.
 
     Raises:
-        UsageError: A field is no such number; True and False are none.
+        UsageError: A field is not such a number; True and False are not numbers here.
     """
     kinds: tuple[tuple[Sequence[str], type, type, str], ...] = (
         (whole, Integral, int, "a whole number"),
@@ -107,10 +110,10 @@ def keep_between(
     whole: Mapping[str, tuple[int, int]] = MappingProxyType({}),
     real: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> None:
-    """Keep numbers as :func:`keep_numbers` does, each in its range: ``{field: (least, most)}``.
+    """Convert numbers as :func:`keep_numbers` does, each limited to its range: ``{field: (least, most)}``.
 
     Raises:
-        UsageError: A field is no such number, or lies outside; the message begins with its name.
+        UsageError: A field is not such a number, or lies outside; the message begins with its name.
     """
     keep_numbers(options, tuple(whole), tuple(real))
     for name, (least, most) in {**whole, **real}.items():
@@ -118,29 +121,29 @@ def keep_between(
 
 
 def check_between(name: str, value: float | None, least: float, most: float) -> None:
-    """Refuse a number outside of a range, and NaN; None is left alone.
+    """Raise an error for NaN or a number outside of a range; None passes.
 
     Raises:
-        UsageError: The message begins with `name`.
+        UsageError: The value is invalid; the message begins with `name`.
     """
     if value is not None and not least <= value <= most:
         raise UsageError(f"{name} must lie between {least} and {most}, found {shown_number(value)}")
 
 
 def check_most(name: str, value: float | None, most: float) -> None:
-    """Refuse a number that is too large, where the lower end has a message of its own; None is left alone.
+    """Raise an error for a number that is too large, if the lower bound has its own message; None passes.
 
     Raises:
-        UsageError: The message begins with `name`.
+        UsageError: The value is invalid; the message begins with `name`.
     """
     if value is not None and value > most:
         raise UsageError(f"{name} must be {most} or less, found {shown_number(value)}")
 
 
 def shown_number(value: Any) -> str:
-    """The number for a message; of a very long one, how long it is."""
+    """Format a number for a message; of a very long one, only its length."""
     if isinstance(value, Integral) and int(value).bit_length() > 4 * _MAX_SHOWN:
-        # str() refuses more than 4,300 digits.
+        # str() rejects more than 4,300 digits.
         return f"a number of about {math.ceil(int(value).bit_length() * math.log10(2))} digits"
     return str(value)
 

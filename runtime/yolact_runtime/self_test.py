@@ -1,7 +1,7 @@
-"""The self-test: a bundle's golden frame, compared with what the backend that is open makes of it.
+"""The self-test: comparison of the golden frame of a bundle with the results of the open backend.
 
-It finds what a hash cannot: a network, engine, backend, driver or machine that computes something else than when the
-model was exported, and a manifest that no longer belongs to the network. It costs about two frames.
+It detects what a hash cannot: a network, engine, backend, driver or machine that computes other results than at export,
+and a manifest that no longer belongs to the network. It costs about two frames.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from yolact_runtime.segmenter_options import SegmenterOptions
 
 __all__ = ["SelfTest", "compare_manifests", "match_instances", "relative_difference", "run_self_test"]
 
-# The network's input is computed in float32 everywhere; a network that takes float16 rounds it once.
+# The network's input is computed in float32 everywhere; a float16 network rounds it once.
 _INPUT_TOLERANCE, _PRIOR_TOLERANCE = 2e-3, 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class SelfTest:
-    """A self-test that passed.
+    """The result of a passed self-test.
 
     Attributes:
-        precision: Of the network.
-        backend: That ran it.
-        differences: Output name -> root mean square of the difference, as a fraction of the expected values'.
-        limits: Output name -> the largest difference that would have passed.
-        num_expected: Instances that were expected; None where outputs alone are compared.
-        num_matched: Those of them that were found.
-        milliseconds: Of the frame, with everything that was compared.
+        precision: Precision of the network.
+        backend: Name of the backend that ran it.
+        differences: Root mean square of the difference, as a fraction of the expected values', by output name.
+        limits: Largest difference that passes, by output name.
+        num_expected: Number of expected instances; None if only outputs are compared.
+        num_matched: Number of expected instances that were found.
+        milliseconds: Time of the frame in milliseconds, including the comparison.
     """
 
     precision: str
@@ -55,7 +55,7 @@ class SelfTest:
     def __str__(self) -> str:
         worst = max(self.differences, key=lambda name: self.differences[name] / self.limits[name])
         found = (
-            "outputs only: it finds nothing that it is sure of in a drawn picture"
+            "outputs only: it detects nothing with confidence in a drawn picture"
             if self.num_expected is None
             else f"{self.num_matched} of {self.num_expected} instances found"
         )
@@ -66,18 +66,18 @@ class SelfTest:
 
 
 def run_self_test(model: OpenModel, options: SegmenterOptions) -> SelfTest:
-    """Compare what an open model makes of its bundle's golden frame with what the bundle expects.
+    """Compare the results of an open model for its bundle's golden frame with the expected ones.
 
-    Thresholds and the suppression method of `options` are set aside: those of the golden frame are used.
+    Thresholds and the suppression method of `options` are ignored in favour of those of the golden frame.
 
     Args:
-        model: Open, from a bundle.
-        options: How the model is used: where the post-processing runs, and whether masks are re-scored.
+        model: The open model of a bundle.
+        options: Options of the segmenter: where the post-processing runs, and whether masks are re-scored.
 
     Raises:
         NoGoldenFrameError: There is no golden frame, or none for this precision.
-        SelfTestError: Something differs; the message has every difference with its limit.
-        BundleError: The golden frame is not the one that the manifest lists.
+        SelfTestError: A result differs; the message lists every difference with its limit.
+        BundleError: The golden frame does not match the manifest.
     """
     golden = _golden_of(model)
     precision, backend = model.manifest.precision, model.shared.network.name
@@ -87,7 +87,7 @@ def run_self_test(model: OpenModel, options: SegmenterOptions) -> SelfTest:
             f"self-test of {model.folder}: its golden frame has no expectation for {precision}, only for "
             f"{', '.join(sorted({name.split()[0] for name in golden.expectations}))}: export again"
         )
-    # What is computed by a manifest that is not the network's own means nothing: it is looked at first.
+    # Checked first: results computed with a foreign manifest mean nothing.
     compare_manifests(model)
     _require_none(model, _compare_with_golden(model, golden))
     started = time.perf_counter()
@@ -113,16 +113,16 @@ def run_self_test(model: OpenModel, options: SegmenterOptions) -> SelfTest:
 def compare_manifests(model: OpenModel) -> None:
     """Compare the manifest of a bundle with the one inside its network.
 
-    Settings of the detection and names of classes may be changed by hand.
+    Detection settings and class names may be edited by hand.
 
     Raises:
-        SelfTestError: They differ in the input or in the priors.
+        SelfTestError: The manifests differ in the input or in the priors.
         NoGoldenFrameError: The model was opened without its bundle.
     """
     manifest, inside = _origin_of(model).manifest, _embedded(model)
     if inside is None:
         return
-    # The bit depth concerns frames before they are a network's business, and came with a later calibration perhaps.
+    # The bit depth concerns frames before they reach the network, and may come from a later calibration.
     inside_input = dataclasses.replace(inside.input, bit_depth=manifest.input.bit_depth)
     failures = _differing("input", manifest.input, inside_input) + _differing("priors", manifest.priors, inside.priors)
     failures += _differing("dtypes", model.manifest.dtypes, inside.dtypes)
@@ -175,7 +175,7 @@ def _golden_of(model: OpenModel) -> Golden:
     origin = _origin_of(model)
     if origin.golden is None:
         raise NoGoldenFrameError(
-            f"{origin.folder} has no golden frame to compare with: it was exported by a release before there was one. "
+            f"{origin.folder} has no golden frame to compare with: the release that exported it did not write one. "
             f"Export the checkpoint again; adding a network draws one, too: "
             f"yolact-export {shlex.quote(str(origin.folder))} --int8 --calib DIR"
         )
@@ -185,7 +185,7 @@ def _golden_of(model: OpenModel) -> Golden:
 
 
 def _compare_with_golden(model: OpenModel, golden: Golden) -> list[str]:
-    """The manifest against the golden frame's classes and priors."""
+    """Compare the manifest with the golden frame's classes and priors."""
     failures = []
     classes = _origin_of(model).manifest.class_names
     if classes != golden.class_names:
@@ -198,7 +198,7 @@ def _compare_with_golden(model: OpenModel, golden: Golden) -> list[str]:
 
 
 def _embedded(model: OpenModel) -> Manifest | None:
-    """The manifest inside the network's file; an engine's is the one that is open."""
+    """Return the manifest inside the network's file; for an engine, the open one."""
     file = model.file
     if file is None or file.suffix != ".onnx":
         return model.manifest
@@ -207,7 +207,7 @@ def _embedded(model: OpenModel) -> Manifest | None:
 
 
 def _differing(name: str, outside: Any, inside: Any) -> list[str]:
-    """Fields of two dataclasses of a kind that are not equal."""
+    """Describe the fields of two dataclasses that are not equal."""
     return [
         f"{name}.{field.name} is {getattr(outside, field.name)} in the manifest, {getattr(inside, field.name)} in the "
         f"network itself"
@@ -275,7 +275,7 @@ def _compare_instances(expected: Expectation, found: Instances, tolerance: Toler
 
 
 def _box_iou(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """``(n, m)`` IoU of boxes in pixels; two boxes without area are equal where their corners are."""
+    """Compute the ``(n, m)`` IoU of boxes in pixels; two boxes without area are equal if their corners are."""
     x, y = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
     size = np.maximum(np.minimum(x[..., 2:], y[..., 2:]) - np.maximum(x[..., :2], y[..., :2]), 0)
     intersection = size.prod(axis=-1)
@@ -295,7 +295,7 @@ def _failed(model: OpenModel, failures: list[str]) -> SelfTestError:
     name = f"{model.manifest.precision} on {model.shared.network.name}"
     listed = "".join(f"\n  {failure}" for failure in failures)
     return SelfTestError(
-        f"self-test of {model.folder} failed ({name}); it does not do here what it did when it was exported:{listed}\n"
+        f"self-test of {model.folder} failed ({name}); results differ from those at export:{listed}\n"
         f"Copy the bundle again, or export again; for an engine: yolact-export {shlex.quote(str(model.folder))} "
         f"--engine. If that does not help, compare with --backend onnxruntime-cpu --precision fp32"
     )

@@ -9,23 +9,23 @@ __all__ = ["StdoutError", "abandon_stderr_if_full", "abandon_stdout", "open_clos
 
 
 class StdoutError(OSError):
-    """Stdout cannot be written, for instance because it leads to a full disk."""
+    """An error of writing to stdout, for instance because it leads to a full disk."""
 
     def __str__(self) -> str:
         return f"cannot write stdout: {self.strerror}"
 
 
 def open_closed_streams() -> None:
-    """Open those of the three standard streams that whoever started the process has closed (``>&-``).
+    """Open those of the three standard streams that were closed when the process was started (``>&-``).
 
-    The next file that is opened would have their number, and get what is meant for them: what a decoder in C says of a
-    damaged image would be written into a file of results. Writing to a stdout that was closed still fails.
+    The next opened file would otherwise get their number, and their output: a C decoder's message about a damaged image
+    would be written into a file of results. Writing to a closed stdout still fails.
     """
     for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            # Opened files get the lowest number that is free.
+            # Opened files get the lowest free number.
             os.open(os.devnull, flags)
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - it is open as long as the process is
@@ -34,12 +34,12 @@ def open_closed_streams() -> None:
 
 
 def abandon_stdout() -> None:
-    """Let nothing be written to stdout any more, not even by the interpreter when it ends."""
+    """Redirect stdout so that nothing more is written to it, not even by the interpreter at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def abandon_stderr_if_full() -> None:
-    """Drop what cannot be written to stderr: the interpreter would try again when it ends, and make it status 120."""
+    """Drop output that cannot be written to stderr; the interpreter would try again at exit, and return status 120."""
     try:
         sys.stderr.flush()
     except OSError:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: exceptions that unwind a command, held back while something is being finished."""
+"""SIGINT and SIGTERM: exceptions that unwind a command, deferred while something is being finished."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["Terminated", "hold_stop", "name_of_stop", "raise_stops"]
 
 
 class Terminated(SystemExit):
-    """SIGTERM came, with which services and containers are stopped."""
+    """The exception for SIGTERM, with which services and containers are stopped."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
 
 
 class _Stops:
-    """What came so far.
+    """The signals received so far.
 
     Attributes:
-        count: How many signals came.
-        held: Signals are held back.
-        waiting: The signal that is held back.
-        patience_s: How long it may be held back; None is as long as it takes.
-        timer: Sends the second signal when patience ends.
+        count: Number of signals.
+        held: Whether signals are deferred.
+        waiting: The deferred signal.
+        patience_s: Maximum time to defer it, in seconds; None means no limit.
+        timer: Timer that sends the second signal after that time.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class _Stops:
         self.timer: threading.Timer | None = None
 
     def receive(self, number: int, _: FrameType | None) -> None:
-        """Raise, at once or at the end of the block that holds the first signal back; the second one never waits."""
+        """Raise at once, or at the end of the block that defers the first signal; the second one is never deferred."""
         self.count += 1
         if self.held and self.count == 1:
             self.waiting = number
@@ -53,7 +53,7 @@ class _Stops:
             _raise(number)
 
     def release(self) -> int | None:
-        """Forget the signal that is held back, and return it."""
+        """Forget the deferred signal, and return it."""
         if self.timer is not None:
             self.timer.cancel()
         number, self.waiting, self.timer = self.waiting, None, None
@@ -71,7 +71,7 @@ def _raise(number: int) -> None:
 
 @contextmanager
 def raise_stops() -> Iterator[None]:
-    """Inside the block SIGTERM raises :class:`Terminated`, and SIGINT KeyboardInterrupt, where it is not ignored.
+    """Raise :class:`Terminated` on SIGTERM and KeyboardInterrupt on SIGINT inside the block, unless they are ignored.
 
     Nothing changes outside the main thread, where Python allows no handlers.
     """
@@ -82,7 +82,7 @@ def raise_stops() -> Iterator[None]:
     outer, _stops = _stops, _Stops()
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _stops.receive)}
     if signal.getsignal(signal.SIGINT) in {signal.default_int_handler, outer.receive}:
-        # A shell starts what is in the background with SIGINT ignored, and that stays.
+        # A shell starts background processes with SIGINT ignored, and that stays.
         before[signal.SIGINT] = signal.signal(signal.SIGINT, _stops.receive)
     try:
         yield
@@ -94,16 +94,16 @@ def raise_stops() -> Iterator[None]:
 
 @contextmanager
 def hold_stop(patience_s: float | None = None) -> Iterator[None]:
-    """Hold the first signal back until the end of the block, so that a line or a file is written whole.
+    """Defer the first signal until the end of the block, so that a line or a file is written completely.
 
-    A second signal ends the block at once. Blocks do not lie one inside the other.
+    A second signal ends the block at once. Blocks must not be nested.
 
     Args:
-        patience_s: How long the signal may be held back, for what may wait for ever, such as a pipe that nobody reads;
-            the block then ends as by a second signal. None waits as long as it takes.
+        patience_s: Maximum time to defer the signal, in seconds, for operations that may block forever, such as writing
+            to a pipe that is not read; the block then ends as with a second signal. None means no limit.
 
     Raises:
-        KeyboardInterrupt, Terminated: At the end of the block, where a signal came inside.
+        KeyboardInterrupt, Terminated: A signal was received inside the block; raised at its end.
     """
     stops = _stops
     stops.held, stops.patience_s = True, patience_s
@@ -117,7 +117,7 @@ def hold_stop(patience_s: float | None = None) -> Iterator[None]:
 
 
 def name_of_stop(error: BaseException) -> str | None:
-    """``"SIGINT"`` or ``"SIGTERM"`` where such a signal raised `error`, else None."""
+    """Return ``"SIGINT"`` or ``"SIGTERM"`` if such a signal raised `error`, else None."""
     if isinstance(error, Terminated):
         return "SIGTERM"
     return "SIGINT" if isinstance(error, KeyboardInterrupt) else None

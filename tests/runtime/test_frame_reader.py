@@ -121,7 +121,7 @@ def test_a_source_that_gives_no_frame_is_abandoned_after_what_was_begun(before: 
     path, camera = Ledger(), Camera(before)
     stream = FrameStream(path, camera, 2, timeout_s=0.05)
     results: list[Any] = []
-    with pytest.raises(SourceTimeoutError, match=r"gave no frame for 0\.05 s") as caught:
+    with pytest.raises(SourceTimeoutError, match=r"delivered no frame for 0\.05 s") as caught:
         results.extend(stream)
     assert results == list(range(before))
     assert isinstance(caught.value, YolactError | TimeoutError)

@@ -85,12 +85,12 @@ def test_what_is_not_signed_or_signed_by_another_is_refused_by_name(
 
 def test_lone_files_need_a_signed_folder(bundle: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     alone = Path(shutil.copy(bundle / "model.fp32.onnx", tmp_path / "alone.onnx"))
-    refused(alone, r"alone\.onnx lies in no bundle, so that no signature vouches for it", verify_key=keys[1])
+    refused(alone, r"alone\.onnx is not in a bundle, so no signature covers it", verify_key=keys[1])
     stray = Path(shutil.copy(alone, bundle / "stray.onnx"))
-    refused(stray, r"stray\.onnx is no part of the signed bundle that it lies in", verify_key=keys[1])
+    refused(stray, r"stray\.onnx is not part of the signed bundle around it", verify_key=keys[1])
     plan = tmp_path / "alone.plan"
     plan.write_bytes(b"plan")
-    with pytest.raises(SignatureError, match=r"alone\.plan lies in no bundle, so that no signature vouches for it"):
+    with pytest.raises(SignatureError, match=r"alone\.plan is not in a bundle, so no signature covers it"):
         Segmenter.open(plan, "tensorrt", verify_key=keys[1])
     network = bundle / "model.fp32.onnx"
     network.write_bytes(network.read_bytes() + b"\n")
@@ -110,11 +110,11 @@ def test_an_opened_bundle_says_who_vouches_for_it(bundle: Path, keys: tuple[Path
     opened = open_bundle(bundle, verify_key=keys[1])
     assert opened.verified_by is not None
     Segmenter.open(opened, CPU, verify_key=keys[1]).close()
-    refused(opened, "was opened without looking for a signature of", verify_key=write_keys(tmp_path / "other")[1])
+    refused(opened, "was opened without verifying a signature of", verify_key=write_keys(tmp_path / "other")[1])
     unchecked = open_bundle(bundle)
     assert unchecked.verified_by is None
     refused(
-        unchecked, r"was opened without looking for a signature of .* open_bundle\(…, verify_key=\)", verify_key=keys[1]
+        unchecked, r"was opened without verifying a signature of .* open_bundle\(…, verify_key=\)", verify_key=keys[1]
     )
 
 
@@ -295,7 +295,7 @@ def test_a_plan_in_no_bundle_runs_where_it_is_trusted(tmp_path: Path, install: C
     install(name=engine_name(manifest.to_json()))
     plan = tmp_path / "copied.plan"
     plan.write_bytes(b"plan tensorrt fp16")
-    with pytest.raises(BundleError, match=r"copied\.plan lies in no bundle.*--trust-engine, trust_engine=True"):
+    with pytest.raises(BundleError, match=r"copied\.plan is not in a bundle.*--trust-engine, trust_engine=True"):
         Segmenter.open(plan, "tensorrt", ON_HOST)
     with Segmenter.open(plan, "tensorrt", ON_HOST, trust_engine=True) as segmenter:
         assert segmenter.class_names[0] == "ring"
@@ -310,7 +310,10 @@ def test_a_plan_in_no_bundle_runs_where_it_is_trusted(tmp_path: Path, install: C
 
 
 def test_a_trusted_plan_without_room_for_its_manifest(tmp_path: Path, install: Callable[..., FakeTensorRt]) -> None:
-    for name, message in (("", "carries no manifest"), ("yolact-manifest-too-long:900 classes", "has no room for its")):
+    for name, message in (
+        ("", "contains no manifest"),
+        ("yolact-manifest-too-long:900 classes", "has no room for its"),
+    ):
         install(name=name)
         (tmp_path / "copied.plan").write_bytes(b"plan")
         with pytest.raises(BundleError, match=message):

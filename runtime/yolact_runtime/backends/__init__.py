@@ -1,4 +1,4 @@
-"""Inference libraries behind one face. Each library is imported inside its own file, when a model is loaded."""
+"""Inference libraries behind a common interface. Each library is imported when a model is loaded."""
 
 from yolact_runtime.backends.base import Backend, DeviceBackend, DeviceContext, ModelSource, TensorSpec
 from yolact_runtime.backends.fake import FakeBackend

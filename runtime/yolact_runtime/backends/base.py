@@ -1,4 +1,4 @@
-"""What the segmenter asks of an inference library."""
+"""The interface between the segmenter and an inference library."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ from yolact_runtime.model.model_file import ModelFile
 __all__ = ["Backend", "BackendFactory", "DeviceBackend", "DeviceContext", "ModelSource", "TensorSpec", "path_of"]
 
 ModelSource = Path | ModelFile | EngineFile
-"""What a backend loads: a file that it reads itself, one that was read, or an engine that was found in its bundle."""
+"""A model in one of the forms that backends load: a path, the content of a file, or an engine found in its bundle."""
 
 
 def path_of(model: ModelSource) -> Path:
-    """Where a model lies, for messages."""
+    """Return the path of a model, for messages."""
     return model if isinstance(model, Path) else model.path
 
 
 class Backend(Protocol):
-    """One model, loaded and ready. Made by a :class:`BackendFactory`, freed by :meth:`close`."""
+    """A loaded model, created by a :class:`BackendFactory` and freed by :meth:`close`."""
 
     @property
     def name(self) -> str:
-        """For people and records, such as ``"onnxruntime-cpu"``."""
+        """Name for messages and records, such as ``"onnxruntime-cpu"``."""
         ...
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
         """Run the model once.
 
         Args:
-            tensor: The model's only input, C-contiguous; for the network ``(1, 3, height, width)``. Only read.
+            tensor: The model's only input, C-contiguous; for the segmentation network ``(1, 3, height, width)``. Not
+                modified.
 
         Returns:
-            Output name -> array in host memory. The caller owns the arrays: a later call does not change them. Safe to
-            call from several threads at once.
+            Output name -> array in host memory. The caller owns the arrays: a later call does not change them. May be
+            called from several threads at once.
 
         Raises:
-            BackendError: The library failed; the message carries its own words.
+            BackendError: The library failed; the message includes its own text.
         """
         ...
 
@@ -54,11 +55,11 @@ class Backend(Protocol):
 
 
 class BackendFactory(Protocol):
-    """Loads a model file.
+    """A callable that loads a model file.
 
     Raises:
-        BackendUnavailableError: The library or its hardware is not here.
-        BackendError: The library is here and refuses the file.
+        BackendUnavailableError: The library or its hardware is not available.
+        BackendError: The library is available but rejects the file.
     """
 
     def __call__(self, model: ModelSource, num_threads: int) -> Backend: ...
@@ -69,10 +70,10 @@ class TensorSpec:
     """An input or output of a network on the GPU: contiguous, in C order.
 
     Attributes:
-        name: Of the network's.
-        shape: With batch 1.
-        dtype: float32 or float16.
-        is_input: Or an output.
+        name: Name of the tensor in the network.
+        shape: Shape with batch size 1.
+        dtype: Data type: float32 or float16.
+        is_input: Whether the tensor is an input; otherwise it is an output.
     """
 
     name: str
@@ -82,22 +83,22 @@ class TensorSpec:
 
 
 class DeviceContext(Protocol):
-    """One place where a network runs: it has its own intermediate memory, and one frame at a time."""
+    """An execution context of a network: it has its own intermediate memory and runs one frame at a time."""
 
     def bind(self, name: str, pointer: int) -> None:
-        """Where an input is read, or an output written, from now on; the memory is the caller's and stays."""
+        """Set the memory of an input or output for future runs; the caller owns the memory and keeps it alive."""
         ...
 
     def enqueue(self, stream: Stream) -> None:
-        """Put one run into the stream; returns at once. All tensors are bound before.
+        """Enqueue one run in the stream and return at once. All tensors must be bound.
 
         Raises:
-            BackendError: The library refuses; the message carries its own words.
+            BackendError: The library reports an error; the message includes its own text.
         """
         ...
 
     def is_capturable(self, stream: Stream) -> bool:
-        """After a first run: :meth:`enqueue` may become a part of a CUDA graph."""
+        """Return whether :meth:`enqueue` may be captured in a CUDA graph, after a first run."""
         ...
 
     def close(self) -> None:
@@ -110,17 +111,17 @@ class DeviceBackend(Backend, Protocol):
     """A backend whose inputs and outputs can stay on the GPU. Several segmenters may share one.
 
     Attributes:
-        device: Where.
-        tensors: Inputs and outputs.
+        device: The device that runs the network.
+        tensors: Inputs and outputs of the network.
     """
 
     device: Device
     tensors: tuple[TensorSpec, ...]
 
     def new_context(self) -> DeviceContext:
-        """Another place to run the same weights.
+        """Create another execution context of the same weights.
 
         Raises:
-            BackendError: The library refuses, as a rule for want of memory.
+            BackendError: The library reports an error, usually because GPU memory is exhausted.
         """
         ...

@@ -1,6 +1,6 @@
-"""Is there an NVIDIA GPU, and which one: the question of :mod:`yolact_plugins.driver.gpu`, with a backend's error.
+"""Detection of NVIDIA GPUs by :mod:`yolact_plugins.driver.gpu`, with a backend's error.
 
-TensorRT must not be asked: without a driver some of its releases return an object that ends the process with a
+TensorRT cannot be used for this: without a driver, some of its releases return an object that ends the process with a
 segmentation fault at its first use.
 """
 
@@ -15,13 +15,13 @@ __all__ = ["Gpu", "find_gpu"]
 
 
 def find_gpu(library: str = gpu.LIBRARY) -> Gpu:
-    """Ask the driver.
+    """Find the default GPU.
 
     Args:
-        library: The driver's library, as the loader finds it.
+        library: The driver's library, as the dynamic loader finds it.
 
     Raises:
-        BackendUnavailableError: No driver, a driver that does not start, or no GPU.
+        BackendUnavailableError: There is no driver or no GPU, or the driver does not start.
     """
     try:
         return gpu.find_gpu(library)

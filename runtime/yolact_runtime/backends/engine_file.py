@@ -1,12 +1,12 @@
-"""TensorRT engines (plans) on the machine that runs them: found, verified, compared with this machine, loaded.
+"""TensorRT engines (plans) on the machine that runs them: search, verification, comparison with this machine, loading.
 
-An engine is executable code and fits one kind of machine. Therefore nothing of it reaches TensorRT before the file is
-the one that the bundle's manifest lists, nobody but its owner can write it, and what it was built for is here.
+An engine is executable code and fits one kind of machine. Therefore TensorRT only gets a file that the bundle's
+manifest lists, that only its owner can write, and that was built for this kind of machine.
 
-Facts of a build (``Artefact.build``), all text: ``target`` (``tensorrt`` or ``rtx``), ``library`` and
-``library_version``, ``os`` and ``arch``, ``compute_capabilities`` (``"8.7"``, ``"8.6, 8.9"``, or with "and later"
-at the end all that are newer than the last), ``gpu``, ``version_compatible`` and ``hardware_compatible`` (``yes`` or
-``no``), ``onnx_sha256`` of the source, and the options of the build.
+Facts of a build (``Artefact.build``), all strings: ``target`` (``tensorrt`` or ``rtx``), ``library`` and
+``library_version``, ``os`` and ``arch``, ``compute_capabilities`` (``"8.7"``, ``"8.6, 8.9"``; with "and later" at the
+end, all that are newer than the last), ``gpu``, ``version_compatible`` and ``hardware_compatible`` (``yes`` or ``no``),
+``onnx_sha256`` of the source, and the options of the build.
 """
 
 from __future__ import annotations
@@ -51,21 +51,22 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-# What engines of TensorRT-RTX said of themselves when no GPU was named. There are GPUs between that it does not know.
+# Capabilities that TensorRT-RTX engines recorded if no GPU was named. Some GPUs in this range are unsupported.
 _VAGUE = "8.0 and later"
 _SUFFIXES = {"tensorrt": ".plan", "rtx": ".rtx.plan"}
 
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine of a bundle, or one that lies in none and is trusted.
+    """An engine of a bundle, or a trusted one outside of any bundle.
 
     Attributes:
-        path: The plan.
-        manifest: Of the bundle, with precision and dtypes of the engine; None for one in no bundle, which has only its
-            own.
-        artefact: Hash, size and facts of the build.
-        signed: A verified signature vouches for the hash, or the caller does: who may write the file does not matter.
+        path: Path of the plan.
+        manifest: Manifest of the bundle, with the engine's precision and dtypes; None for an engine outside of a
+            bundle, which contains its own.
+        artefact: Hash, size and build facts of the engine.
+        signed: Whether a verified signature covers the hash, or the caller trusts the file; write permissions are then
+            not checked.
     """
 
     path: Path
@@ -75,12 +76,12 @@ class EngineFile:
 
     @property
     def suffix(self) -> str:
-        """Of the path: ``".plan"`` or ``".engine"``."""
+        """Suffix of the path: ``".plan"`` or ``".engine"``."""
         return self.path.suffix
 
     @property
     def target(self) -> str:
-        """``"tensorrt"`` or ``"rtx"``."""
+        """Build target: ``"tensorrt"`` or ``"rtx"``."""
         return self.artefact.build.get("target", "tensorrt")
 
 
@@ -89,11 +90,11 @@ class LoadedEngine:
     """A deserialised engine. The runtime must live as long as the engine, so both are kept here.
 
     Attributes:
-        library: The TensorRT package.
-        engine: ``ICudaEngine``.
-        runtime: ``Runtime``.
-        manifest: How to feed the engine and read its outputs; from inside the engine where it has room for it.
-        sha256: Of the plan that was loaded.
+        library: The TensorRT package of the engine.
+        engine: The ``ICudaEngine`` object.
+        runtime: The ``Runtime`` object.
+        manifest: Manifest that describes inputs and outputs; read from the engine if it contains one.
+        sha256: SHA-256 of the plan.
     """
 
     library: TensorRtLibrary
@@ -104,38 +105,38 @@ class LoadedEngine:
 
 
 def engine_file_name(precision: str, target: str) -> str:
-    """``model.int8.plan``, or ``model.int8.rtx.plan``."""
+    """Return the file name of an engine: ``model.int8.plan`` or ``model.int8.rtx.plan``."""
     return f"model.{precision}{_SUFFIXES[target]}"
 
 
 def machine_facts() -> dict[str, str]:
-    """What an engine records of the machine, and is compared with, besides TensorRT and the GPU."""
+    """Return the facts of the machine that an engine records besides TensorRT and the GPU."""
     return {"os": platform.system().lower(), "arch": platform.machine()}
 
 
 def find_engine(path: Path, precision: str, target: str = "tensorrt") -> EngineFile:
-    """Find an engine of a bundle. Its content is looked at by :func:`read_engine`.
+    """Find an engine of a bundle without reading it; see :func:`read_engine`.
 
     Args:
-        path: The bundle folder, or a plan inside one, which says precision and target itself.
-        precision: Such as ``"int8"``.
-        target: ``"tensorrt"`` or ``"rtx"``.
+        path: The bundle folder, or a plan inside one, whose name determines precision and target.
+        precision: Precision of the engine, such as ``"int8"``.
+        target: Build target: ``"tensorrt"`` or ``"rtx"``.
 
     Raises:
         BundleError: There is no such engine.
-        ManifestError: The manifest cannot be understood.
+        ManifestError: The manifest is invalid.
     """
     folder, name = (path, engine_file_name(precision, target)) if path.is_dir() else (path.parent, path.name)
     return _listed_engine(folder, read_manifest(folder), name, target)
 
 
 def engine_in(folder: BundleFolder, name: str, target: str) -> EngineFile:
-    """An engine of an open bundle.
+    """Return an engine of an open bundle.
 
     Args:
-        folder: The bundle.
-        name: Of the plan in it.
-        target: ``"tensorrt"`` or ``"rtx"``, for the message.
+        folder: The open bundle.
+        name: File name of the plan.
+        target: Build target for the message: ``"tensorrt"`` or ``"rtx"``.
 
     Raises:
         BundleError: There is no such engine.
@@ -145,13 +146,13 @@ def engine_in(folder: BundleFolder, name: str, target: str) -> EngineFile:
 
 
 def trusted_engine(path: Path) -> EngineFile:
-    """A plan that lies in no bundle, or in one that does not list it; its manifest is the one that it carries.
+    """Return a plan that is in no bundle, or not listed by one; it contains its own manifest.
 
-    Nothing vouches for it but whoever names it, and it is executable code. What it was built for is not known either:
-    TensorRT finds out.
+    Only the caller's trust covers it, and it is executable code. The machine that it was built for is unknown; TensorRT
+    checks that.
 
     Raises:
-        BundleError: It cannot be read.
+        BundleError: The file cannot be read.
     """
     try:
         artefact = Artefact(ENGINE_ROLE, "", file_sha256(path), path.stat().st_size, {"target": _target_of(path)})
@@ -175,22 +176,22 @@ def _listed_engine(folder: Path, manifest: Manifest, name: str, target: str) -> 
 
 
 def read_engine(file: EngineFile, signed: bool = False) -> bytes:
-    """The plan's bytes, verified. The bytes that were checked are those that are returned: nobody can swap them.
+    """Read and verify a plan. The returned bytes are those that were checked, so the file cannot be swapped in between.
 
     Args:
-        file: The engine.
-        signed: The signature of the manifest that `file` is of was verified, so that its hash is enough, whoever owns
-            the file.
+        file: The engine to read.
+        signed: Whether the signature of the manifest was verified, so that its hash suffices and file owners are not
+            checked.
 
     Raises:
-        BundleError: Others own or may write the file or its folder, it cannot be read, or it is not what the manifest
-            lists.
+        BundleError: Others own or may write the file or its folder, the file cannot be read, or its hash is not the one
+            in the manifest.
     """
     try:
         plan = read_regular(file.path) if signed else read_trusted(file.path, file.path.parent, "an engine is")
     except UntrustedFileError as error:
         raise BundleError(
-            f"{error}. Or have the bundle signed and verified (--verify-key KEY): then its hash is enough"
+            f"{error}. Or sign the bundle and verify it with --verify-key KEY: then the hash suffices"
         ) from error
     except OSError as error:
         raise BundleError(f"cannot read {file.path}: {error.strerror or error}") from error
@@ -205,15 +206,15 @@ def read_engine(file: EngineFile, signed: bool = False) -> bytes:
 
 
 def check_engine(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> None:
-    """Compare what an engine was built for with what is here.
+    """Compare what an engine was built for with this machine.
 
     Args:
-        file: The engine.
-        library: The installed TensorRT package of its target.
-        gpu: Of this machine.
+        file: The engine to check.
+        library: The installed TensorRT package of the engine's target.
+        gpu: GPU of this machine.
 
     Raises:
-        EngineMismatchError: It was built for something else.
+        EngineMismatchError: The engine was built for another kind of machine.
     """
     build = file.artefact.build
     reason = _difference(build, library, gpu)
@@ -226,21 +227,21 @@ def check_engine(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> None:
 
 
 def load_engine(file: EngineFile, lean_runtime: Path | None = None) -> LoadedEngine:
-    """Verify an engine, compare it with this machine, and give it to TensorRT.
+    """Verify an engine, compare it with this machine, and deserialise it.
 
-    Code that a plan may carry for the host is never run (``engine_host_code_allowed`` stays False).
+    Host code that a plan may contain is never run (``engine_host_code_allowed`` stays False).
 
     Args:
-        file: The engine.
-        lean_runtime: The lean runtime library of the TensorRT release that built a version-compatible engine; None for
-            all other engines. Give the path of your system's own package: it and its folder, without links, must be
-            root's or this user's, and writable by nobody else.
+        file: The engine to load.
+        lean_runtime: Path of the lean runtime library of the TensorRT release that built a version-compatible engine;
+            None for all other engines. Use your system's own package: the library and its folder, without links, must
+            belong to root or this user and be writable by nobody else.
 
     Raises:
-        BundleError: The file is not what the manifest says.
+        BundleError: The file does not match the manifest.
         BackendUnavailableError: TensorRT, the driver or a GPU is missing.
         EngineMismatchError: The engine was built for another machine.
-        BackendError: TensorRT refuses the engine; the message has its log.
+        BackendError: TensorRT rejects the engine; the message includes its log.
     """
     plan = read_engine(file, file.signed)
     lean_path = None if lean_runtime is None else _checked_library(lean_runtime)
@@ -248,7 +249,7 @@ def load_engine(file: EngineFile, lean_runtime: Path | None = None) -> LoadedEng
         library = load_tensorrt(file.target)
     except MissingDependencyError as error:
         raise BackendUnavailableError(str(error)) from error
-    # Before any object of TensorRT is made: without a driver some releases end the process.
+    # Checked before any TensorRT object is created: without a driver, some releases end the process.
     gpu = find_gpu()
     check_engine(file, library, gpu)
     with library.collect() as log:
@@ -265,7 +266,7 @@ def load_engine(file: EngineFile, lean_runtime: Path | None = None) -> LoadedEng
 
 
 def _checked_library(path: Path) -> str:
-    """The path without links of a library that TensorRT will load by its name; packages link to it by version."""
+    """Return the path without links of a library that TensorRT loads by name; packages link to it by version."""
     real = real_path(path)
     try:
         check_trusted(real, real.parent, "the lean runtime is")
@@ -282,12 +283,12 @@ def _manifest_of(engine: Any, file: EngineFile) -> Manifest:
     except BundleError:
         if file.manifest is None:
             raise
-        # No room in the plan; the bundle's own is of the same export.
+        # The plan has no room for a manifest; that of the bundle belongs to the same export.
         return file.manifest
 
 
 def _difference(build: Mapping[str, str], library: TensorRtLibrary, gpu: Gpu) -> str | None:
-    """Why an engine does not fit this machine, or None."""
+    """Explain why an engine does not fit this machine; return None if it does."""
     here, version = machine_facts(), library.version
     if any(build.get(key, value) != value for key, value in here.items()):
         return f"this machine is {here['os']} on {here['arch']}"
@@ -299,7 +300,7 @@ def _difference(build: Mapping[str, str], library: TensorRtLibrary, gpu: Gpu) ->
         return f"{name} {version} is installed here, and engines fit one version only"
     listed = build.get("compute_capabilities", gpu.compute_capability)
     if library.target == "rtx" and listed == _VAGUE:
-        # Of the same release, so that it was built for what this one names.
+        # The engine is of the same release, so it was built for the capabilities that this release names.
         listed = library.default_capabilities
     if not covers(listed, gpu.compute_capability):
         return f"this machine has {gpu.name} (compute capability {gpu.compute_capability})"
@@ -307,7 +308,7 @@ def _difference(build: Mapping[str, str], library: TensorRtLibrary, gpu: Gpu) ->
 
 
 def _advice(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> str:
-    """What to type where an engine does not fit."""
+    """Return the command to type if an engine does not fit."""
     folder, here = file.path.parent, gpu.compute_capability
     if library.target != "rtx" or covers(library.default_capabilities, here):
         return f"Build it on this machine: {_rebuild(folder, file.target)}"
@@ -320,7 +321,7 @@ def _advice(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> str:
 
 
 def _place(build: Mapping[str, str]) -> str:
-    """``tensorrt 10.3.0, Orin (compute capability 8.7), linux on aarch64``."""
+    """Format a build's facts: ``tensorrt 10.3.0, Orin (compute capability 8.7), linux on aarch64``."""
     parts = [f"{build.get('library', 'an unknown library')} {build.get('library_version', '')}".rstrip()]
     capabilities = f"compute capability {build.get('compute_capabilities', 'unknown')}"
     parts.append(f"{build['gpu']} ({capabilities})" if "gpu" in build else capabilities)

@@ -1,4 +1,4 @@
-"""A backend that replays stored outputs: a real one for tests and demos without an inference library."""
+"""A backend that replays stored outputs, for tests and demos without an inference library."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["FakeBackend"]
 
 
 class FakeBackend:
-    """Returns the given outputs in turn, and the last one for ever after.
+    """A backend that returns the given outputs one after the other, and then repeats the last one.
 
     Attributes:
-        tensors: Every input it was called with, in order, for tests to look at.
+        tensors: All inputs that it was called with, in order.
     """
 
     name = "fake"
@@ -29,7 +29,7 @@ class FakeBackend:
         self.tensors: list[npt.NDArray[np.float32]] = []
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
-        """The next set of outputs, as copies that the caller owns."""
+        """Return the next set of outputs, as copies that the caller owns."""
         if self._closed:
             raise BackendError("the backend was closed; open the model again")
         index = min(len(self.tensors), len(self._outputs) - 1)
@@ -37,5 +37,5 @@ class FakeBackend:
         return {name: array.copy() for name, array in self._outputs[index].items()}
 
     def close(self) -> None:
-        """Refuse further calls."""
+        """Reject further calls."""
         self._closed = True

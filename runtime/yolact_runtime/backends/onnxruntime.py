@@ -1,7 +1,7 @@
 """ONNX Runtime, on the CPU and on CUDA, with inputs and outputs in host memory.
 
-On the CPU it computes float16 networks in float32, and rounds at few places: what overflows on a GPU does not overflow
-there. Their accuracy and their speed there say nothing about an engine; see :func:`float16_note`.
+On the CPU, ONNX Runtime computes float16 networks in float32 and rounds in few places: values that overflow on a GPU do
+not overflow there. Accuracy and speed measured there do not predict those of an engine; see :func:`float16_note`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ __all__ = ["PROVIDERS", "OnnxRuntimeBackend", "float16_note", "open_session", "r
 _log = logging.getLogger(__name__)
 _HOLD_FLOAT16 = frozenset({"fp16", "int8"})
 PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-cpu": "CPUExecutionProvider"}
-"""Backend name -> ONNX Runtime's name of what it runs on."""
-# Of providers that the plain package lacks; both packages have one folder.
+"""Backend name -> name of its ONNX Runtime execution provider."""
+# Advice for providers that the plain package lacks; both packages install into one folder.
 _PACKAGES = {"onnxruntime-cuda": ". Type: pip uninstall onnxruntime; pip install onnxruntime-gpu"}
 
 
@@ -44,18 +44,18 @@ class OnnxRuntimeBackend:
     """A model in ONNX Runtime. Outputs are new host arrays that the caller owns; calls from several threads are safe.
 
     Args:
-        model: The ``.onnx`` file, which is read once; or one that was read. Its bytes are not kept.
-        name: ``"onnxruntime-cpu"`` or ``"onnxruntime-cuda"``.
-        num_threads: CPU threads of one call; 0 leaves the choice to ONNX Runtime.
+        model: The ``.onnx`` file, which is read once, or its content. The bytes are not kept.
+        name: Name of the backend: ``"onnxruntime-cpu"`` or ``"onnxruntime-cuda"``.
+        num_threads: Number of CPU threads per call; 0 lets ONNX Runtime choose.
 
     Attributes:
-        inputs: What the model declares of its inputs.
-        outputs: What the model declares of its outputs.
+        inputs: Declared types and shapes of the inputs, by name.
+        outputs: Declared types and shapes of the outputs, by name.
 
     Raises:
         BackendUnavailableError: onnxruntime is not installed, or this build or machine lacks the provider.
-        BackendError: The file cannot be read, is not an ONNX model or has tensors in other files; or ONNX Runtime
-            refuses it.
+        BackendError: The file cannot be read, is not an ONNX model, or has tensors in other files; or ONNX Runtime
+            rejects it.
     """
 
     def __init__(self, model: ModelSource, name: str = "onnxruntime-cpu", num_threads: int = 0) -> None:
@@ -66,7 +66,7 @@ class OnnxRuntimeBackend:
         self._session: Any = session
         self._input_name: str = session.get_inputs()[0].name
         self.inputs = {entry.name: _output_type(entry) for entry in session.get_inputs()}
-        # What is no float has been refused by the time that anything is run.
+        # Other types than floats are rejected before anything is run.
         self._is_half = self.inputs[self._input_name].dtype == "float16"
         self.outputs = {output.name: _output_type(output) for output in session.get_outputs()}
 
@@ -77,7 +77,7 @@ class OnnxRuntimeBackend:
         try:
             arrays = session.run(list(self.outputs), {self._input_name: given})
         except Exception as error:  # ONNX Runtime has no common base class for its errors
-            # Whoever keeps the error must not keep the session.
+            # An error that is kept must not keep the session alive.
             del session
             raise BackendError(
                 f"{self.name}: the model failed on an input of shape {tensor.shape}: {error}"
@@ -85,7 +85,7 @@ class OnnxRuntimeBackend:
         return dict(zip(self.outputs, arrays, strict=True))
 
     def close(self) -> None:
-        """Free the session; calls that are running finish first."""
+        """Free the session; running calls finish first."""
         self._session = None
 
     def _require_open(self) -> Any:
@@ -95,10 +95,10 @@ class OnnxRuntimeBackend:
 
 
 def require_provider(name: str) -> None:
-    """Make sure that ONNX Runtime is here, in a build that has what a backend runs on; whether it starts is open.
+    """Check that ONNX Runtime is installed with the provider of a backend, without starting the provider.
 
     Raises:
-        BackendUnavailableError: It is not installed, or is a build without the provider.
+        BackendUnavailableError: ONNX Runtime is not installed, or lacks the provider.
     """
     runtime, provider = _import_onnxruntime(), PROVIDERS[name]
     if provider not in runtime.get_available_providers():
@@ -115,20 +115,20 @@ def open_session(
     provider_options: Mapping[str, str] | None = None,
     config: Mapping[str, str] | None = None,
 ) -> Any:
-    """Make a session on a backend's provider, and on no other in its place.
+    """Create a session on a backend's provider, without falling back to another one.
 
     Args:
-        model: As for :class:`OnnxRuntimeBackend`.
-        name: Of the backend.
-        num_threads: CPU threads of one call; 0 leaves the choice to ONNX Runtime.
-        provider_options: Of the provider; see `execution providers`_.
+        model: The model; see :class:`OnnxRuntimeBackend`.
+        name: Name of the backend.
+        num_threads: Number of CPU threads per call; 0 lets ONNX Runtime choose.
+        provider_options: Options of the provider; see `execution providers`_.
         config: Further entries of the session's configuration.
 
     Returns:
-        ``onnxruntime.InferenceSession``.
+        The ``onnxruntime.InferenceSession`` object.
 
     Raises:
-        BackendUnavailableError, BackendError: As for :class:`OnnxRuntimeBackend`.
+        BackendUnavailableError, BackendError: The same as for :class:`OnnxRuntimeBackend`.
 
     .. _execution providers: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
     """
@@ -142,17 +142,17 @@ def open_session(
     if name == "onnxruntime-cuda":
         _load_cuda(runtime)
     try:
-        # It prints what became of a provider, where results may go.
+        # ONNX Runtime prints the outcome to stdout, where results may go.
         with redirect_stdout(sys.stderr):
             session = runtime.InferenceSession(file.content, options, providers=[asked])
     except Exception as error:  # ONNX Runtime has no common base class for its errors
-        # These two are what it takes itself for a provider's failure, before it tries the CPU, which may be forbidden.
+        # ONNX Runtime itself treats these two as a provider's failure before it tries the CPU, which may be forbidden.
         reason = error.__cause__ or error
         if name == "onnxruntime-cuda" and isinstance(reason, RuntimeError | ValueError):
             raise BackendUnavailableError(f"{name}: {provider} does not start on this machine: {reason}") from error
         raise BackendError(f"{name}: ONNX Runtime {runtime.__version__} cannot load {file.path}: {error}") from error
     if session.get_providers()[0] != provider:
-        # ONNX Runtime falls back to the CPU with a log line only; a robot must not be slow in silence.
+        # ONNX Runtime falls back to the CPU with only a log line; a robot must not become slow silently.
         raise BackendUnavailableError(
             f"{name}: {provider} does not start on this machine: there is no driver, or ONNX Runtime "
             f"{runtime.__version__} does not find the CUDA and cuDNN that it was built for "
@@ -163,9 +163,9 @@ def open_session(
 
 
 def run_options(config: Mapping[str, str]) -> Any:
-    """Make ``onnxruntime.RunOptions`` with entries in its configuration, for runs that print nothing."""
+    """Create ``onnxruntime.RunOptions`` with configuration entries, for runs that print nothing."""
     options = _import_onnxruntime().RunOptions()
-    # As for a session: what it would print is in its exceptions, too.
+    # As for a session: the exceptions contain the same text.
     options.log_severity_level = 4
     for key, value in config.items():
         options.add_run_config_entry(key, value)
@@ -175,36 +175,39 @@ def run_options(config: Mapping[str, str]) -> Any:
 def _session_options(runtime: Any, file: ModelFile, num_threads: int) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = num_threads
-    # What it would print itself, names of nodes with whatever is in them, is in its exceptions, too.
+    # Its exceptions contain what it would print, such as unescaped names of nodes.
     options.log_severity_level = 4
-    # Bytes could be taken for ONNX Runtime's own format, whose tensors nobody looked at.
+    # The bytes could be taken for ONNX Runtime's own format, whose tensors were not checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     if _is_for_tensorrt(file):
-        # ONNX Runtime 1.32 rewrites float16 graphs with Q/DQ into ones that compute something else: the masks of
-        # balloons.pth agreed with those of its float32 network at an AP of 0.10, unfused at 0.93. As they are
-        # written they are slow here, and right.
+        # ONNX Runtime 1.32 rewrites float16 graphs with Q/DQ into graphs with other results: the masks of balloons.pth
+        # agreed with those of its float32 network at an AP of 0.10, and at 0.93 without fusion. Without it they are
+        # slow here, but correct.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 
 def _output_type(output: Any) -> OutputType:
-    """ONNX Runtime's ``tensor(float)`` and ``["batch", 90, 4]`` in NumPy's words; ``[]`` is an unknown shape."""
+    """Convert ONNX Runtime's ``tensor(float)`` and ``["batch", 90, 4]`` to NumPy's terms.
+
+    ``[]`` is an unknown shape.
+    """
     kind = output.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(side if isinstance(side, int) else None for side in output.shape)
     return OutputType({"float": "float32", "double": "float64"}.get(kind, kind), shape or None)
 
 
 def float16_note(backend: str, precision: str) -> str | None:
-    """What has to be said beside figures of a network on a backend; None where there is nothing to be said.
+    """Return a note to print beside figures of a network on a backend; None if there is nothing to note.
 
     Args:
-        backend: Its name.
-        precision: Of the network, as bundles name it.
+        backend: Name of the backend.
+        precision: Precision of the network, such as ``"int8"``.
     """
     if backend != "onnxruntime-cpu" or precision not in _HOLD_FLOAT16:
         return None
     return (
-        f"ONNX Runtime computes the float16 of {precision} in float32 on a CPU, so these figures are not those of an "
+        f"ONNX Runtime computes the float16 of {precision} in float32 on a CPU: these figures do not apply to an "
         f"engine, and an overflow does not show. What an engine would lose is in the bundle's report.json"
     )
 
@@ -217,37 +220,40 @@ def _read(name: str, path: Path) -> ModelFile:
 
 
 def _forget_model(session: Any) -> None:
-    """Let the model's bytes go. ONNX Runtime keeps them to fall back to another provider, which here is refused."""
+    """Release the model's bytes, which ONNX Runtime keeps to fall back to another provider.
+
+    Fallback is disabled here.
+    """
     session.disable_fallback()
     if hasattr(session, "_model_bytes"):
         session._model_bytes = None
 
 
 def _is_for_tensorrt(model: ModelFile) -> bool:
-    """The graph is INT8 in TensorRT's form; a file without our manifest is not."""
+    """Return whether the graph is INT8 in TensorRT's form; a file without our manifest is not."""
     try:
         manifest = decode_json(model.metadata().get(METADATA_KEY, "{}").encode(), str(model.path))
     except YolactError:
-        # Whatever is wrong with the file, loading it says so.
+        # Loading the file reports what is wrong with it.
         return False
     return isinstance(manifest, dict) and manifest.get("precision") == "int8"
 
 
 def _load_cuda(runtime: Any) -> None:
-    """Load the CUDA and cuDNN that pip installed, which lie where no loader looks; since ONNX Runtime 1.21."""
+    """Load the CUDA and cuDNN installed by pip, which the loader does not find; since ONNX Runtime 1.21."""
     try:
         is_there = find_spec("nvidia.cudnn") is not None
     except ModuleNotFoundError:
         is_there = False
-    # Without them it would print that they are missing, which is no fault: the system may have them.
+    # Without these packages it would print that they are missing, although the system may have them.
     if not is_there or not hasattr(runtime, "preload_dlls"):
         return
     try:
-        # It prints what it does not find, where results may go.
+        # It prints missing libraries to stdout, where results may go.
         with redirect_stdout(sys.stderr):
             runtime.preload_dlls()
-    except Exception as error:  # as above; the session finds what the system has, or says what is missing
-        # In words: a record that is kept must not keep the session, by way of the traceback.
+    except Exception as error:  # as above; the session finds the system's libraries, or reports what is missing
+        # Formatted as text: a log record that is kept must not keep the session through its traceback.
         _log.warning("ONNX Runtime cannot load the CUDA and cuDNN that pip installed: %s", str(error))
 
 
@@ -259,7 +265,7 @@ def _import_onnxruntime() -> Any:
         raise BackendUnavailableError(str(missing)) from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise BackendUnavailableError(
-            "ONNX Runtime is here in parts only: two of its packages, such as onnxruntime and onnxruntime-gpu, were "
+            "ONNX Runtime is incomplete: two of its packages, such as onnxruntime and onnxruntime-gpu, were "
             "installed into one folder, and one was removed. Remove both, and install one again: "
             "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install onnxruntime, or onnxruntime-gpu"
         )

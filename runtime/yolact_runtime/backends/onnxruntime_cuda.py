@@ -1,12 +1,12 @@
 """ONNX Runtime on CUDA, with inputs and outputs that stay on the GPU.
 
 A session has one stream, its provider's ``user_compute_stream``, and one copy of the weights. Frames in flight share
-both: each waits, on the GPU, for its turn in the session's stream, and goes on in its own when the network is done. Two
-events order that, and no thread waits. The other way, a session for each frame in flight, would hold the weights and
-ONNX Runtime's memory as often, and open as often, for nothing: a network fills the GPU by itself, and what surrounds it
-overlaps with another frame's network here, too.
+both: each waits, on the GPU, for its turn in the session's stream, and continues in its own when the network is done.
+Two events order that, and no thread waits. A session per frame in flight would multiply the weights, ONNX Runtime's
+memory and the time to open, without a benefit: a network fills the GPU by itself, and the surrounding work overlaps
+with another frame's network here, too.
 
-What is asked of ONNX Runtime, in the words of its own headers and documents:
+Features of ONNX Runtime that this relies on, as named in its headers and documents:
 
 * ``user_compute_stream``, a decimal number in a string (``cuda_execution_provider_info.cc``, pull request 19229). A
   build that ignores it would compute beside our kernels, not between them, so it is read back.
@@ -49,26 +49,26 @@ _log = logging.getLogger(__name__)
 _NAME, _DEVICE_TYPE = "onnxruntime-cuda", "cuda"
 _STREAM, _NO_CPU_NODES = "user_compute_stream", "session.disable_cpu_ep_fallback"
 _DO_NOT_WAIT = "disable_synchronize_execution_providers"
-# What ONNX Runtime, cuDNN and cuBLAS say when the GPU's memory is used up.
+# Messages of ONNX Runtime, cuDNN and cuBLAS when GPU memory is exhausted.
 _FULL = ("failed to allocate", "out of memory", "alloc_failed")
 
 
 class _NoDevicePathError(BackendError):
-    """The model runs on CUDA, and its inputs and outputs cannot stay there; the message says why."""
+    """The model runs on CUDA, but its inputs and outputs cannot stay there; the message says why."""
 
 
 def open_on_cuda(model: ModelSource, num_threads: int = 0) -> OnnxRuntimeBackend:
-    """Load a model into ONNX Runtime on CUDA, with outputs that stay on the GPU where that can be.
+    """Load a model into ONNX Runtime on CUDA, with outputs that stay on the GPU if possible.
 
-    Where it cannot, the network runs on CUDA all the same, its outputs come to the host, and the log says why, as a
-    warning: what surrounds the network then takes a CPU's time.
+    If that is not possible, the network still runs on CUDA, its outputs are copied to the host, and a warning states
+    the reason: pre- and post-processing then take CPU time.
 
     Args:
-        model: As for :class:`OnnxRuntimeBackend`.
-        num_threads: For the host's part of a session.
+        model: The model; see :class:`OnnxRuntimeBackend`.
+        num_threads: Number of CPU threads for the host's part of a session.
 
     Raises:
-        BackendUnavailableError, BackendError: As for :class:`OnnxRuntimeBackend`.
+        BackendUnavailableError, BackendError: The same as for :class:`OnnxRuntimeBackend`.
     """
     require_provider(_NAME)
     try:
@@ -82,26 +82,29 @@ def open_on_cuda(model: ModelSource, num_threads: int = 0) -> OnnxRuntimeBackend
 
 
 class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
-    """A model in a session on CUDA that runs in a stream of ours; see :class:`yolact_runtime.backends.DeviceBackend`.
+    """A model in a CUDA session that runs in a stream of this project.
+
+    See :class:`yolact_runtime.backends.DeviceBackend`.
 
     Args:
-        model: As for :class:`OnnxRuntimeBackend`.
-        device: Where. Owned, also if this fails.
-        num_threads: For the host's part of a session.
+        model: The model; see :class:`OnnxRuntimeBackend`.
+        device: The device to run on. Owned, even if this fails.
+        num_threads: Number of CPU threads for the host's part of a session.
 
     Raises:
-        BackendUnavailableError, BackendError: As for :class:`OnnxRuntimeBackend`.
+        BackendUnavailableError, BackendError: The same as for :class:`OnnxRuntimeBackend`.
 
     Attributes:
-        device: Where the session is.
-        tensors: Its input and outputs; outputs that are no floating-point numbers are left out, and not computed.
-        stream: In which the session runs; it lives as long as the session.
+        device: The device that runs the session.
+        tensors: Input and outputs of the session; outputs that are not floating-point numbers are omitted and not
+            computed.
+        stream: The stream in which the session runs; it lives as long as the session.
     """
 
     def __init__(self, model: ModelSource, device: Device, num_threads: int = 0) -> None:
         self.name = _NAME
         self.device = device
-        # Of the session's stream: what one frame puts there stays together.
+        # Guards the session's stream: the work of one frame stays together.
         self._turn = threading.Lock()
         with ExitStack() as stack:
             stack.enter_context(device)
@@ -114,39 +117,39 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
             self._owned = stack.pop_all()
 
     def new_context(self) -> OnnxRuntimeCudaContext:
-        """Another place for a frame's input and outputs; weights, memory between the layers, and stream are shared.
+        """Create another context for a frame's input and outputs; weights, intermediate memory and stream are shared.
 
         Raises:
             BackendError: The backend is closed.
-            CudaError: The driver refuses.
+            CudaError: The driver reports an error.
         """
         return OnnxRuntimeCudaContext(self)
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
-        """Upload, run, download; see :class:`yolact_runtime.backends.base.Backend`. One call at a time runs."""
+        """Upload, run and download; see :class:`yolact_runtime.backends.base.Backend`. One call runs at a time."""
         with self._turn:
             self._require_open()
             self.device.make_current()
             return super().infer(tensor)
 
     def close(self) -> None:
-        """Free the session, then its stream; contexts are closed before. May be called again."""
+        """Free the session, then its stream; contexts must be closed before. May be called again."""
         with self._turn:
             if self._session is None:
                 return
-            # Runs that failed may have left work behind.
+            # Failed runs may have left work in the stream.
             close_all(self.stream.synchronize, self._owned.close)
 
     def enqueue(self, context: OnnxRuntimeCudaContext, stream: Stream) -> None:
-        """Put a run of the session between what is in a frame's stream, and what comes later there.
+        """Enqueue a run of the session between earlier and later work of a frame's stream.
 
         Args:
-            context: Says where the input and the outputs are.
-            stream: The frame's.
+            context: The context that binds the input and the outputs.
+            stream: The frame's stream.
 
         Raises:
-            BackendError: ONNX Runtime refuses; the message carries its own words.
-            CudaError: The driver does.
+            BackendError: ONNX Runtime reports an error; the message includes its own text.
+            CudaError: The driver reports an error.
         """
         with self._turn:
             self._require_open()
@@ -155,16 +158,16 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
             try:
                 self._session.run_with_iobinding(context.binding, self._run_options)
             except Exception as error:  # ONNX Runtime has no common base class for its errors
-                # Whoever keeps the error must not keep the session, which ends before its stream: it is in no local
-                # variable here, and the frames of ONNX Runtime's own functions are left out.
+                # An error that is kept must not keep the session, which ends before its stream: the session is in no
+                # local variable here, and the frames of ONNX Runtime's own functions are removed.
                 error.__traceback__ = None
-                # Some of the run may be under way, with the frame's memory. Where the context is lost, this says so.
+                # Part of the run may be in progress, using the frame's memory. If the context is lost, this reports it.
                 self._go_on(context.done, stream)
                 raise BackendError(f"{self.name}: the network failed: {error}{_advice(error)}") from error
             self._go_on(context.done, stream)
 
     def io_binding(self) -> Any:
-        """A new ``onnxruntime.IOBinding``, which keeps the session alive.
+        """Create an ``onnxruntime.IOBinding``, which keeps the session alive.
 
         Raises:
             BackendError: The backend is closed.
@@ -177,19 +180,19 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
 
 
 class OnnxRuntimeCudaContext:
-    """A frame's input and outputs; see :class:`yolact_runtime.backends.base.DeviceContext`.
+    """The input and outputs of a frame; see :class:`yolact_runtime.backends.base.DeviceContext`.
 
     Args:
-        backend: Open; it stays open for longer.
+        backend: The open backend, which must stay open longer than the context.
 
     Raises:
         BackendError: The backend is closed.
-        CudaError: The driver refuses.
+        CudaError: The driver reports an error.
 
     Attributes:
-        binding: ``onnxruntime.IOBinding``, None when closed.
-        ready: Where the frame's stream has the input.
-        done: Where the session's stream has the outputs.
+        binding: The ``onnxruntime.IOBinding``; None once closed.
+        ready: Event at which the frame's stream has written the input.
+        done: Event at which the session's stream has written the outputs.
     """
 
     def __init__(self, backend: OnnxRuntimeCudaBackend) -> None:
@@ -202,7 +205,7 @@ class OnnxRuntimeCudaContext:
             self._owned = stack.pop_all()
 
     def bind(self, name: str, pointer: int) -> None:
-        """Where a tensor is from now on. ONNX Runtime neither copies nor allocates for it."""
+        """Set the memory of a tensor. ONNX Runtime neither copies nor allocates memory for it."""
         self._require_open()
         tensor = self._tensors[name]
         place = (name, _DEVICE_TYPE, self._backend.device.ordinal, tensor.dtype.type, list(tensor.shape), pointer)
@@ -218,17 +221,17 @@ class OnnxRuntimeCudaContext:
             ) from error.with_traceback(None)
 
     def enqueue(self, stream: Stream) -> None:
-        """One run, in its place of the stream."""
+        """Enqueue one run in order with the stream."""
         self._require_open()
         self._backend.enqueue(self, stream)
 
     def is_capturable(self, stream: Stream) -> bool:
-        """Never: ONNX Runtime may allocate and wait in a run, and its stream is not the one that is captured."""
+        """Return False: ONNX Runtime may allocate and wait in a run, and does not run in the captured stream."""
         del stream
         return False
 
     def close(self) -> None:
-        """Let the memory go; the caller has waited for its runs. May be called again."""
+        """Release the memory; the caller has waited for its runs. May be called again."""
         self.binding = None
         self._owned.close()
 
@@ -252,7 +255,7 @@ def _open_in_stream(model: ModelSource, stream: Stream, num_threads: int) -> Any
     try:
         session = open_session(model, _NAME, num_threads, options, {_NO_CPU_NODES: "1"})
     except BackendUnavailableError as error:
-        # Maybe not with these options: an older one does not know the stream.
+        # Perhaps it fails with these options only: an older release does not support the stream.
         raise _NoDevicePathError(str(error)) from error
     except BackendError as error:
         if "assigned to the default CPU EP" in str(error):
@@ -264,16 +267,16 @@ def _open_in_stream(model: ModelSource, stream: Stream, num_threads: int) -> Any
     taken = session.get_provider_options().get(PROVIDERS[_NAME], {}).get(_STREAM)
     if taken == str(stream.handle):
         return session
-    # The error must not keep it, beside the session that is made instead.
+    # The error must not keep it alive beside the session that replaces it.
     del session
     raise _NoDevicePathError(
-        f"this ONNX Runtime does not compute in a stream of ours (it says {_STREAM} = {taken}): "
+        f"this ONNX Runtime does not use the given stream (it reports {_STREAM} = {taken}): "
         f"pip install -U onnxruntime-gpu"
     )
 
 
 def _tensors_of(inputs: Mapping[str, OutputType], outputs: Mapping[str, OutputType]) -> tuple[TensorSpec, ...]:
-    """Inputs and outputs, with batch 1 where the model leaves it open."""
+    """Return inputs and outputs, with batch size 1 if the model leaves it open."""
     tensors = []
     for name, declared, is_input in [
         *((name, declared, True) for name, declared in inputs.items()),
@@ -292,6 +295,6 @@ def _tensors_of(inputs: Mapping[str, OutputType], outputs: Mapping[str, OutputTy
 def _advice(error: Exception) -> str:
     if any(words in str(error).lower() for words in _FULL):
         return (
-            ". The GPU's memory is used up: end other programs on it, or use a smaller model or fewer frames in flight"
+            ". GPU memory is exhausted: end other programs on the GPU, or use a smaller model or fewer frames in flight"
         )
     return ". If the same frame works with SegmenterOptions(cpu_postprocessing=True), please report it"

@@ -1,7 +1,7 @@
-"""What TensorRT-RTX compiled for this GPU, kept on disk: without it every start compiles for seconds.
+"""Disk cache of code that TensorRT-RTX compiles for this GPU; without it every start compiles for seconds.
 
-The file is code that will run, so it is used by the rule of :mod:`yolact_plugins.trusted_files` only.
-TensorRT-RTX itself refuses a cache of another GPU, driver or version.
+The file is executable code, so it is used only if it satisfies the rule of :mod:`yolact_plugins.trusted_files`.
+TensorRT-RTX itself rejects a cache of another GPU, driver or version.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/yolact-deploy/rtx``, by default below ``~/.cache``; see :func:`cache_home`."""
+    """Return ``$XDG_CACHE_HOME/yolact-deploy/rtx``, by default below ``~/.cache``; see :func:`cache_home`."""
     return cache_home() / "yolact-deploy" / "rtx"
 
 
 class RuntimeCache:
-    """The cache of one engine. Nothing that goes wrong with it is worse than a slow start, and that is said.
+    """The cache of one engine. A failure of the cache is logged and only makes the start slow.
 
     Attributes:
-        config: To be given to ``create_execution_context``.
+        config: Runtime configuration for ``create_execution_context``.
     """
 
     def __init__(self, engine: Any, path: Path) -> None:
@@ -46,7 +46,10 @@ class RuntimeCache:
 
     @classmethod
     def of(cls, engine: Any, sha256: str) -> RuntimeCache | None:
-        """For an engine and the hash of its plan; None for TensorRT proper, which compiles when engines are built."""
+        """Create the cache for an engine and the hash of its plan.
+
+        Return None for TensorRT, which compiles at build time.
+        """
         if not hasattr(engine, "create_runtime_config"):
             return None
         if not hasattr(type(engine.create_runtime_config()), "create_runtime_cache"):
@@ -54,7 +57,7 @@ class RuntimeCache:
         return cls(engine, cache_folder() / f"{sha256[:32]}.cache")
 
     def store(self) -> None:
-        """Write what has been compiled since it was last written."""
+        """Write what has been compiled since the last write."""
         try:
             content = bytes(self._cache.serialize())
             digest = hashlib.sha256(content).digest()
@@ -63,7 +66,7 @@ class RuntimeCache:
             write_private(self._path, content)
             self._kept = digest
         except (UntrustedFileError, OSError, RuntimeError, TypeError) as error:
-            _log.warning("what TensorRT-RTX compiled is not kept, the next start compiles again: %s", error)
+            _log.warning("the cache of TensorRT-RTX is not written, the next start compiles again: %s", error)
 
 
 def _read(path: Path) -> bytes | None:

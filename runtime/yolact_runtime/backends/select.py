@@ -1,4 +1,4 @@
-"""Choosing a backend by name, or the best one that works."""
+"""Selection of a backend by name, or of the best one that works."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ BACKENDS: Mapping[str, BackendFactory] = {
     "onnxruntime-cuda": open_on_cuda,
     "onnxruntime-cpu": partial(OnnxRuntimeBackend, name="onnxruntime-cpu"),
 }
-"""Factories by name, fastest first: the order in which ``"auto"`` tries them."""
+"""Backend name -> factory, fastest first: the order in which ``"auto"`` tries them."""
 
 
 def create_backend(name: str, model: ModelSource | Callable[[str], ModelSource], num_threads: int = 0) -> Backend:
-    """Load a model.
+    """Load a model with a backend.
 
     Args:
-        name: A key of :data:`BACKENDS`, or ``"auto"`` for the first that is available. Each one that is passed over is
-            logged with its reason: an engine that does not run as a warning, unless the machine shows no sign of an
+        name: A key of :data:`BACKENDS`, or ``"auto"`` for the first one that works. Each backend that is skipped is
+            logged with the reason; an engine that cannot be run is a warning, unless the machine shows no sign of an
             NVIDIA GPU.
-        model: The model file, or what was read of it; or a function of a backend's name, where backends run different
-            files best.
-        num_threads: CPU threads of one call; 0 leaves the choice to the library.
+        model: The model file or its content; or a function that maps a backend's name to the file that suits it best.
+        num_threads: Number of CPU threads per call; 0 lets the library choose.
 
     Raises:
-        UsageError: No backend of that name.
-        BackendUnavailableError: The named backend, or all of them, cannot be used here; the message has every reason.
-        BackendError: The library is there and refuses the file. ``"auto"`` does not look further: the file is at fault.
+        UsageError: There is no backend of that name.
+        BackendUnavailableError: The named backend, or every backend, is unavailable here; the message lists all
+            reasons.
+        BackendError: The library is available but rejects the file. ``"auto"`` stops there, because the file is at
+            fault.
     """
     if name != "auto":
         if name not in BACKENDS:
@@ -53,12 +54,12 @@ def create_backend(name: str, model: ModelSource | Callable[[str], ModelSource],
             reasons[key] = error
             continue
         for passed_over, reason in reasons.items():
-            # An engine that is there and does not run is news: a robot must not be slow in silence. That a machine
-            # without a GPU does not run it is none.
+            # An engine that exists but does not run deserves a warning: a robot must not become slow silently. On a
+            # machine without a GPU this is expected.
             is_news = passed_over in TARGETS and not isinstance(reason, NoEngineError) and not _lacks_gpu(reason)
-            _log.log(logging.WARNING if is_news else logging.INFO, "passed over: %s", reason)
+            _log.log(logging.WARNING if is_news else logging.INFO, "skipped: %s", reason)
         return backend
-    # That there is no engine explains nothing where a library is missing that needs none.
+    # A missing engine explains nothing if a library is missing that needs no engine.
     telling = [reason for reason in reasons.values() if not isinstance(reason, NoEngineError)]
     different = list(dict.fromkeys(map(str, telling or reasons.values())))
     listed = " " + different[0] if len(different) == 1 else "".join(f"\n  {reason}" for reason in different)

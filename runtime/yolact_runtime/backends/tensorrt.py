@@ -1,7 +1,7 @@
-"""TensorRT (10.3 and newer) and TensorRT-RTX: one adapter, because their interfaces are one.
+"""TensorRT (10.3 and newer) and TensorRT-RTX: one adapter, because they have the same interface.
 
-Outputs stay on the GPU: whoever wants them there takes a context and binds memory by address. :meth:`infer` is the face
-for everybody else, and copies.
+Outputs stay on the GPU for callers that create a context and bind memory by address. :meth:`infer` copies to and from
+host memory.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ _DTYPES = {"FLOAT": np.float32, "HALF": np.float16}
 
 
 class TensorRtBackend:
-    """An engine on the GPU.
+    """A TensorRT engine on the GPU.
 
     Args:
-        model: A plan inside its bundle, or one that was found in an open bundle.
-        name: ``"tensorrt"`` or ``"tensorrt-rtx"``.
-        num_threads: Ignored: the network runs on the GPU.
-        device: Where; None opens the first GPU. Owned.
+        model: A plan inside its bundle, or one found in an open bundle.
+        name: Name of the backend: ``"tensorrt"`` or ``"tensorrt-rtx"``.
+        num_threads: Unused number of CPU threads: the network runs on the GPU.
+        device: The device to run on; None opens the first GPU. Owned.
 
     Raises:
         BundleError: The engine is not the one that its bundle lists.
         BackendUnavailableError: TensorRT, ``cuda-bindings``, the driver or a GPU is missing.
         EngineMismatchError: The engine was built for another machine.
-        BackendError: TensorRT refuses the engine.
+        BackendError: TensorRT rejects the engine.
 
     Attributes:
-        device: Where the engine is.
-        tensors: Inputs and outputs.
+        device: The device that runs the engine.
+        tensors: Inputs and outputs of the engine.
     """
 
     def __init__(
         self, model: ModelSource, name: str = "tensorrt", num_threads: int = 0, device: Device | None = None
     ) -> None:
-        del num_threads  # a factory gets it
+        del num_threads  # part of the factory's interface
         if model.suffix not in PLAN_SUFFIXES:
-            raise NoEngineError(f"{name}: {path_of(model)} is no engine; build one: yolact-export BUNDLE --engine")
+            raise NoEngineError(f"{name}: {path_of(model)} is not an engine; build one: yolact-export BUNDLE --engine")
         file = model if isinstance(model, EngineFile) else find_engine(path_of(model), "", TARGETS[name])
         self.name = name
         self._lock = threading.Lock()
         with ExitStack() as stack:
-            # Errors first that need no driver's library: the engine, TensorRT itself, and whether there is a GPU.
+            # First the errors that need no driver library: the engine, TensorRT itself, and whether there is a GPU.
             self._loaded: LoadedEngine | None = load_engine(file)
             self.device = stack.enter_context(device or _open_device(name))
             self._cache = RuntimeCache.of(self._loaded.engine, self._loaded.sha256)
@@ -76,12 +76,12 @@ class TensorRtBackend:
 
     @property
     def manifest(self) -> Manifest:
-        """How to feed the engine and read its outputs: the one inside the engine, where it has room for it."""
+        """Manifest that describes inputs and outputs; the one inside the engine if it contains one."""
         return self._require_open().manifest
 
     @property
     def module(self) -> Any:
-        """The Python package that the engine runs in."""
+        """The Python package that runs the engine."""
         return self._require_open().library.module
 
     def __enter__(self) -> TensorRtBackend:
@@ -91,21 +91,21 @@ class TensorRtBackend:
         self.close()
 
     def new_context(self) -> TensorRtContext:
-        """Create an execution context with memory of its own for what lies between the layers; weights are shared.
+        """Create an execution context with its own intermediate memory; weights are shared.
 
         Raises:
-            BackendError: TensorRT refuses, usually for want of memory; or the backend is closed.
-            CudaOutOfMemoryError: The GPU is full.
+            BackendError: TensorRT reports an error, usually because memory is exhausted; or the backend is closed.
+            CudaOutOfMemoryError: GPU memory is exhausted.
         """
         loaded, context = self._require_open(), self._create_context()
         memory = None
         if self._cache is not None:
-            # The engine's upper bound, for every batch that it was built for; 0 where nothing lies between the layers.
+            # The engine's upper bound for every batch size; 0 if there is no intermediate data.
             memory = DeviceBuffer(self.device, max(1, int(loaded.engine.device_memory_size_v2)))
         return TensorRtContext(loaded.library, self.name, context, self.tensors, memory, self._keep_compiled)
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
-        """Upload, run, download; see :class:`yolact_runtime.backends.base.Backend`. One call at a time runs."""
+        """Upload, run and download; see :class:`yolact_runtime.backends.base.Backend`. One call runs at a time."""
         with self._lock:
             self._require_open()
             self.device.make_current()
@@ -114,7 +114,7 @@ class TensorRtBackend:
             return self._host_face(tensor)
 
     def close(self) -> None:
-        """Free engine and context memory; contexts are closed before. May be called again."""
+        """Free the engine and its memory; contexts must be closed before. May be called again."""
         with self._lock:
             if self._loaded is None:
                 return
@@ -126,7 +126,7 @@ class TensorRtBackend:
             close_all(*steps, self._owned.close)
 
     def layers_json(self) -> str:
-        """What the engine is made of, as TensorRT's inspector writes it: a JSON object with ``"Layers"``.
+        """Return the engine's layers as TensorRT's inspector describes them: a JSON object with ``"Layers"``.
 
         Raises:
             BackendError: The backend is closed.
@@ -136,7 +136,7 @@ class TensorRtBackend:
         return str(inspector.get_engine_information(loaded.library.module.LayerInformationFormat.JSON))
 
     def _keep_compiled(self) -> None:
-        """After a first run: keep what TensorRT-RTX compiled for this GPU, so that the next start is quick."""
+        """Store what TensorRT-RTX compiled for this GPU after a first run, so that the next start is fast."""
         if self._cache is not None:
             self._cache.store()
 
@@ -150,7 +150,7 @@ class TensorRtBackend:
 
 
 class _HostFace:
-    """Memory for :meth:`TensorRtBackend.infer`, made when it is first called."""
+    """Memory for :meth:`TensorRtBackend.infer`, allocated at its first call."""
 
     def __init__(self, backend: TensorRtBackend) -> None:
         with ExitStack() as stack:
@@ -179,7 +179,7 @@ class _HostFace:
         return outputs
 
     def close(self) -> None:
-        # After a run that failed, its upload may still be waiting.
+        # After a failed run, its upload may still be pending.
         close_all(self._stream.synchronize, self._owned.close)
 
 
@@ -193,7 +193,7 @@ def _open_device(name: str) -> Device:
 
 
 def _read_tensors(loaded: LoadedEngine, context: Any) -> tuple[TensorSpec, ...]:
-    """Inputs and outputs, with batch 1 where the engine leaves it open."""
+    """Return inputs and outputs, with batch size 1 if the engine leaves it open."""
     engine, module = loaded.engine, loaded.library.module
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == module.TensorIOMode.INPUT]
@@ -203,11 +203,9 @@ def _read_tensors(loaded: LoadedEngine, context: Any) -> tuple[TensorSpec, ...]:
     for name in names:
         kind = getattr(engine.get_tensor_dtype(name), "name", "an unknown type")
         if kind not in _DTYPES:
-            raise BackendError(
-                f"the engine's tensor {name} is {kind}; float32 and float16 are understood: export again"
-            )
+            raise BackendError(f"the engine's tensor {name} is {kind}; float32 or float16 is required: export again")
         shape = tuple(int(side) for side in context.get_tensor_shape(name))
         if min(shape, default=0) < 0:
-            raise BackendError(f"the engine does not say the shape of {name} (it says {shape}): export again")
+            raise BackendError(f"the engine does not state the shape of {name} (it reports {shape}): export again")
         tensors.append(TensorSpec(name, shape, np.dtype(_DTYPES[kind]), name in inputs))
     return tuple(tensors)

@@ -1,8 +1,8 @@
-"""An execution context of TensorRT: where an engine runs, with memory for what lies between its layers.
+"""An execution context of TensorRT, with the memory for its intermediate data.
 
-TensorRT takes that memory itself. TensorRT-RTX gets it from us: its engines are built with
-``REQUIRE_USER_ALLOCATION``, because what it allocates during a run would keep the run out of a CUDA graph, and such
-engines refuse a context that manages its own memory.
+TensorRT allocates that memory itself. TensorRT-RTX gets it from this module: its engines are built with
+``REQUIRE_USER_ALLOCATION``, because allocations during a run would prevent capture in a CUDA graph, and such engines
+reject a context that manages its own memory.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ __all__ = ["TensorRtContext", "configure_contexts", "create_context"]
 
 
 def configure_contexts(module: Any, config: Any) -> None:
-    """Set up TensorRT-RTX for contexts that become parts of CUDA graphs.
+    """Configure TensorRT-RTX for contexts that can be captured in CUDA graphs.
 
     Args:
-        module: The package.
-        config: ``IRuntimeConfig``, to be given to :func:`create_context`.
+        module: The ``tensorrt_rtx`` package.
+        config: The ``IRuntimeConfig`` object for :func:`create_context`.
     """
     config.set_execution_context_allocation_strategy(module.ExecutionContextAllocationStrategy.USER_MANAGED)
-    # Of engines with a dynamic batch. By default kernels for a new shape are compiled in the background: a graph would
-    # keep the slower kernels that stand in for them meanwhile.
+    # For engines with a dynamic batch size. By default, kernels for a new shape are compiled in the background: a graph
+    # would keep the slower fallback kernels.
     config.dynamic_shapes_kernel_specialization_strategy = module.DynamicShapesKernelSpecializationStrategy.EAGER
 
 
 def create_context(loaded: LoadedEngine, name: str, config: Any = None) -> Any:
-    """Create an ``IExecutionContext``; one with `config` has no memory yet, and can be asked for shapes all the same.
+    """Create an ``IExecutionContext``. With `config` it has no memory yet, but already reports shapes.
 
     Args:
-        loaded: The engine.
-        name: Of the backend, for messages.
-        config: ``IRuntimeConfig`` of TensorRT-RTX; None for TensorRT.
+        loaded: The loaded engine.
+        name: Name of the backend, for messages.
+        config: The ``IRuntimeConfig`` of TensorRT-RTX; None for TensorRT.
 
     Raises:
-        BackendError: TensorRT refuses.
+        BackendError: TensorRT reports an error.
     """
     with loaded.library.collect() as log:
         context = loaded.engine.create_execution_context(*([] if config is None else [config]))
@@ -58,15 +58,15 @@ class TensorRtContext:
     """An execution context; see :class:`yolact_runtime.backends.base.DeviceContext`.
 
     Args:
-        library: The TensorRT package.
-        name: Of the backend, for messages.
-        context: ``IExecutionContext``.
-        tensors: Of the engine; inputs get their shapes from here.
-        memory: For what lies between the layers, owned; None where TensorRT takes its own.
-        on_first_run: Called after the first run was enqueued.
+        library: The TensorRT package of the engine.
+        name: Name of the backend, for messages.
+        context: The ``IExecutionContext`` object.
+        tensors: Tensors of the engine; inputs get these shapes.
+        memory: Memory for intermediate data, owned; None if TensorRT allocates its own.
+        on_first_run: Callback that runs after the first run was enqueued.
 
     Raises:
-        BackendError: TensorRT refuses a shape or the memory.
+        BackendError: TensorRT rejects a shape or the memory.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class TensorRtContext:
             self._owned = stack.pop_all()
 
     def bind(self, name: str, pointer: int) -> None:
-        """Where a tensor is from now on."""
+        """Set the memory of a tensor for future runs."""
         with self._library.collect() as log:
             accepted = self._require_open().set_tensor_address(name, pointer)
         if not accepted:
             raise BackendError(f"{self._name} refuses memory at {pointer:#x} for {name}{log.tail()}")
 
     def enqueue(self, stream: Stream) -> None:
-        """One run in the stream."""
+        """Enqueue one run in the stream."""
         with self._library.collect() as log:
             accepted = self._require_open().execute_async_v3(stream.handle)
         if not accepted:
@@ -111,27 +111,27 @@ class TensorRtContext:
             self._on_first_run()
 
     def report_layers(self, report: Callable[[str, float], None]) -> None:
-        """From now on every run waits for its end and tells the time of each layer: for profiles, not for robots.
+        """Make every future run wait for its end and report the time of each layer. For profiling only.
 
         Args:
-            report: Called with TensorRT's name of a layer and its milliseconds.
+            report: Callback that receives TensorRT's name of a layer and its milliseconds.
         """
         base = self._library.module.IProfiler
 
         class Profiler(base):  # type: ignore[misc, valid-type]
             def __init__(self) -> None:
-                # As of ILogger: TensorRT's own base class must be initialised by name.
+                # As for ILogger, TensorRT's own base class must be initialised by name.
                 base.__init__(self)
 
             def report_layer_time(self, layer_name: str, ms: float) -> None:
                 report(layer_name, ms)
 
-        # TensorRT keeps no reference of its own.
+        # TensorRT keeps no reference to it.
         self._profiler = Profiler()
         self._require_open().profiler = self._profiler
 
     def is_capturable(self, stream: Stream) -> bool:
-        """TensorRT-RTX says so itself; TensorRT's engines without data-dependent shapes are, after a first run."""
+        """Return whether runs can be captured: TensorRT-RTX reports that; TensorRT allows it after a first run."""
         ask = getattr(self._require_open(), "is_stream_capturable", None)
         return self._was_run and (ask is None or bool(ask(stream.handle)))
 
@@ -144,12 +144,12 @@ class TensorRtContext:
         with self._library.collect() as log:
             accepted = self._context.set_input_shape(tensor.name, tensor.shape)
         if not accepted:
-            raise BackendError(f"the engine does not take {tensor.name} as {tensor.shape}{log.tail()}")
+            raise BackendError(f"the engine rejects the shape {tensor.shape} for {tensor.name}{log.tail()}")
 
     def _set_memory(self, memory: DeviceBuffer) -> None:
         with self._library.collect() as log:
             self._context.set_device_memory(memory.pointer, memory.num_bytes)
-        # It returns nothing.
+        # The function returns nothing.
         if log.has_errors:
             raise BackendError(f"{self._name} refuses {memory.num_bytes} bytes of memory to run in{log.tail()}")
 

@@ -1,6 +1,6 @@
 """TensorRT's two Python packages, ``tensorrt`` (10.3 and newer) and ``tensorrt_rtx``: import, version, log.
 
-This is the only module of the runtime that imports them, and it does so when asked, not when it is imported.
+This is the only module of the runtime that imports them, and it does so on request only.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ __all__ = [
 ]
 
 LIBRARIES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
-"""Target -> Python package. ``"tensorrt"`` builds for the GPU at hand, ``"rtx"`` on any machine for RTX GPUs."""
+"""Target -> Python package. ``"tensorrt"`` builds for the local GPU, ``"rtx"`` on any machine for RTX GPUs."""
 _PURPOSES = {
     "tensorrt": "Working with TensorRT engines (on a Jetson, JetPack's package python3-libnvinfer and a virtual "
     "environment with --system-site-packages; elsewhere the extra)",
     "rtx": "Working with TensorRT-RTX engines",
 }
 _SEVERITIES = ("internal error", "error", "warning", "info", "verbose")
-# Older releases know neither strong typing in this form nor builds to a named compute capability.
+# Older releases support neither strong typing in this form nor builds for a named compute capability.
 _OLDEST = (10, 3)
 _REMEMBERED_LINES = 10
 _AMPERE = (8, 0)
 LATER = " and later"
-"""Ends a list of compute capabilities that includes all that are newer than its last."""
+"""Suffix of a list of compute capabilities that includes all that are newer than its last."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class LogLine:
 
     @property
     def is_error(self) -> bool:
-        """TensorRT calls it an error."""
+        """Whether TensorRT classifies the message as an error."""
         return self.severity.endswith("error")
 
 
@@ -63,23 +63,23 @@ Sink = Callable[[LogLine], None]
 
 
 class CallLog:
-    """The complaints of TensorRT about some of its calls: what an error message ends with."""
+    """The errors and warnings of TensorRT about some of its calls, for error messages."""
 
     def __init__(self) -> None:
         self._lines: deque[LogLine] = deque(maxlen=_REMEMBERED_LINES)
 
     def add(self, line: LogLine) -> None:
-        """Keep an error or a warning; other messages are passed over."""
+        """Keep an error or a warning; ignore other messages."""
         if line.is_error or line.severity == "warning":
             self._lines.append(line)
 
     @property
     def has_errors(self) -> bool:
-        """TensorRT reported an error: some of its functions return nothing."""
+        """Whether TensorRT reported an error, for functions that return nothing."""
         return any(line.is_error for line in list(self._lines))
 
     def tail(self) -> str:
-        """The complaints, to follow the words of an error message."""
+        """Return the errors and warnings in a form to append to an error message."""
         words = [line.text for line in list(self._lines)]
         return ":" + "".join(f"\n  {text}" for text in words) if words else "; it logged nothing"
 
@@ -87,15 +87,15 @@ class CallLog:
 class TensorRtLibrary:
     """An imported TensorRT package and its one logger.
 
-    Make it with :func:`load_tensorrt`, which returns the same object for every call: TensorRT takes the first logger
-    that it is given and ignores every later one while any of its objects lives, so there is one for the process, and
-    whoever wants to read along adds a sink.
+    Use :func:`load_tensorrt` to create it, which returns the same object for every call: TensorRT takes the first
+    logger that it gets and ignores later ones while any of its objects lives, so there is one logger per process, to
+    which callers add sinks.
 
     Attributes:
         target: A key of :data:`LIBRARIES`.
-        module: The package.
-        version: Such as ``"10.3.0"``.
-        logger: To be given to ``Builder``, ``OnnxParser`` and ``Runtime``.
+        module: The imported package.
+        version: Version of the package, such as ``"10.3.0"``.
+        logger: The logger for ``Builder``, ``OnnxParser`` and ``Runtime``.
     """
 
     def __init__(self, target: str, module: Any) -> None:
@@ -103,9 +103,9 @@ class TensorRtLibrary:
         self.module = module
         self.version: str = module.__version__
         self._sinks: list[Sink] = []
-        # Thread -> the logs of the calls that it is making, the outermost first.
+        # Thread id -> the logs of the calls that the thread is making, the outermost first.
         self._calls: dict[int, list[CallLog]] = {}
-        # Reentrant: a collection of garbage may end in a message of TensorRT while the lock is held.
+        # Reentrant: garbage collection may cause a message of TensorRT while the lock is held.
         self._lock = threading.RLock()
         self.logger = self._make_logger()
 
@@ -116,19 +116,19 @@ class TensorRtLibrary:
 
     @property
     def compute_capabilities(self) -> tuple[str, ...]:
-        """What TensorRT-RTX builds for, such as ``("7.5", "8.0")``; empty for TensorRT, which takes the GPU here."""
+        """Compute capabilities that TensorRT-RTX builds for, such as ``("7.5", "8.0")``; empty for TensorRT."""
         names = getattr(getattr(self.module, "ComputeCapability", None), "__members__", {})
         return tuple(f"{name[2:-1]}.{name[-1]}" for name in names if re.fullmatch(r"SM\d{2,3}", name))
 
     @property
     def default_capabilities(self) -> str:
-        """What a build for no named GPU runs on, by NVIDIA's documentation; Turing (7.5) has to be asked for."""
+        """Capabilities that a build without a named GPU supports, by NVIDIA's documentation; not Turing (7.5)."""
         known = [each for each in self.compute_capabilities if capability_numbers(each) >= _AMPERE]
         return ", ".join(known or ["8.0"]) + LATER
 
     @contextlib.contextmanager
     def listen(self, sink: Sink) -> Iterator[None]:
-        """Give every message of TensorRT to `sink` while the block runs, from whatever thread it comes."""
+        """Pass every message of TensorRT to `sink` during the block, from whichever thread."""
         with self._lock:
             self._sinks.append(sink)
         try:
@@ -139,10 +139,10 @@ class TensorRtLibrary:
 
     @contextlib.contextmanager
     def collect(self) -> Iterator[CallLog]:
-        """Keep the complaints about the calls that this thread makes inside the block.
+        """Collect the errors and warnings about the calls that this thread makes inside the block.
 
-        Those about the calls of other threads stay out of it. A message that comes from a thread of TensorRT's own goes
-        into the log of every block that is open, because nobody can say whose it is.
+        Messages about calls of other threads are excluded. A message from one of TensorRT's own threads goes into the
+        log of every open block, because its cause is unknown.
         """
         thread, log = threading.get_ident(), CallLog()
         with self._lock:
@@ -195,9 +195,10 @@ def load_tensorrt(target: str) -> TensorRtLibrary:
         target: A key of :data:`LIBRARIES`.
 
     Raises:
-        UsageError: No such target.
+        UsageError: There is no such target.
         MissingDependencyError: The package is not installed.
-        BackendUnavailableError: It is installed and does not load (a library of its own is missing), or is too old.
+        BackendUnavailableError: The package is installed but does not load (a library it needs is missing), or is too
+            old.
     """
     name = module_name(target)
     with _loading:
@@ -207,10 +208,10 @@ def load_tensorrt(target: str) -> TensorRtLibrary:
 
 
 def module_name(target: str) -> str:
-    """Python package of a target.
+    """Return the Python package of a target.
 
     Raises:
-        UsageError: No such target.
+        UsageError: There is no such target.
     """
     if target not in LIBRARIES:
         raise UsageError(f'no TensorRT target "{target}"; there are {", ".join(LIBRARIES)}')
@@ -218,7 +219,7 @@ def module_name(target: str) -> str:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """``"10.3.0.post1"`` -> ``(10, 3, 0)``."""
+    """Parse a version: ``(10, 3, 0)`` for ``"10.3.0.post1"``."""
     numbers = []
     for part in version.split(".")[:3]:
         digits = "".join(character for character in part if character.isdigit())
@@ -227,16 +228,17 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def capability_numbers(capability: str) -> tuple[int, ...]:
-    """``"12.0"`` -> ``(12, 0)``, for comparisons."""
+    """Parse a compute capability for comparisons: ``(12, 0)`` for ``"12.0"``."""
     return tuple(int(part) for part in capability.split(".") if part.isdigit())
 
 
 def covers(listed: str, capability: str) -> bool:
-    """Whether a GPU is among those of a list.
+    """Return whether a list of compute capabilities includes that of a GPU.
 
     Args:
-        listed: Such as ``"8.6, 8.9"``; with :data:`LATER` at its end, also what is newer than its last.
-        capability: Of the GPU.
+        listed: The list, such as ``"8.6, 8.9"``; with :data:`LATER` at its end, it includes all that are newer than its
+            last.
+        capability: Compute capability of the GPU.
     """
     names = listed.removesuffix(LATER).split(", ")
     newest = max(capability_numbers(name) for name in names)
@@ -248,12 +250,12 @@ def _import(target: str, name: str) -> Any:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.partition(".")[0] == name:
-            # The extras of CUDA 13 have no number.
+            # The extras for CUDA 13 have no number.
             extra = f"{target}-cuda12" if cuda_extra() == "cuda12" else target
             raise MissingDependencyError(name, _PURPOSES[target], extra) from error
         raise BackendUnavailableError(f"{name} is installed and cannot be imported: {error}") from error
     except (ImportError, OSError, RuntimeError) as error:
-        # A missing libnvinfer, libcudart or, in older Jetson containers, libnvdla_compiler.so.
+        # The cause is a missing libnvinfer, libcudart or, in older Jetson containers, libnvdla_compiler.so.
         raise BackendUnavailableError(
             f"{name} is installed and does not load: {error}. A library that it needs is missing or of another "
             f"version. On a Jetson all packages, and a container's image, must be of the installed JetPack; elsewhere "

@@ -1,6 +1,6 @@
-"""Samples of more than eight bits, brought to the scale of 0 to 255 that networks are fed with.
+"""Scaling of samples with more than eight bits to the range 0 to 255 of network inputs.
 
-There is one rule, for files and for frames: of ``n`` bits the value ``v`` becomes ``round(v * 255 / (2**n - 1))``.
+One rule holds for files and frames: an ``n``-bit value ``v`` becomes ``round(v * 255 / (2**n - 1))``.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from yolact_runtime.option_numbers import shown_number
 __all__ = ["MAX_BIT_DEPTH", "MIN_BIT_DEPTH", "check_bit_depth", "scale_to_eight_bits", "to_eight_bits"]
 
 MIN_BIT_DEPTH, MAX_BIT_DEPTH = 8, 16
-"""Significant bits that a 16-bit sample may have."""
+"""Range of the number of significant bits of a 16-bit sample."""
 
 Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
 def check_bit_depth(bit_depth: object, name: str = "bit_depth") -> None:
-    """Refuse what is no number of significant bits; None stands for "not stated".
+    """Reject an invalid number of significant bits; None means "not stated".
 
     Raises:
-        UsageError: It is not a whole number from 8 to 16.
+        UsageError: The value is not an integer from 8 to 16.
     """
     if bit_depth is None:
         return
@@ -41,11 +41,12 @@ def to_eight_bits(pixels: npt.NDArray[np.uint16], bit_depth: int) -> npt.NDArray
     """Scale samples to eight bits.
 
     Args:
-        pixels: uint16 of any shape, values below ``2**bit_depth``: the significant bits are the low ones. Not modified.
-        bit_depth: 8 to 16.
+        pixels: Array of uint16 and any shape with values below ``2**bit_depth``: the significant bits are the low ones.
+            Not modified.
+        bit_depth: Number of significant bits, 8 to 16.
 
     Returns:
-        uint8 of the same shape, owned by the caller.
+        Array of uint8 and the same shape, owned by the caller.
 
     Raises:
         FrameError: A value needs more bits.
@@ -60,8 +61,8 @@ def scale_to_eight_bits(pixels: Samples, white: int) -> npt.NDArray[np.uint8]:
     """Scale samples so that `white` becomes 255; see :func:`to_eight_bits`.
 
     Args:
-        pixels: uint8 or uint16 of any shape. Not modified.
-        white: The largest value there can be, 1 to 65535.
+        pixels: Array of uint8 or uint16 and any shape. Not modified.
+        white: The largest possible value, 1 to 65535.
 
     Raises:
         FrameError: A value is larger.
@@ -75,7 +76,7 @@ def scale_to_eight_bits(pixels: Samples, white: int) -> npt.NDArray[np.uint8]:
 @functools.lru_cache(maxsize=8)
 def _table(white: int) -> npt.NDArray[np.uint8]:
     values = np.arange(white + 1, dtype=np.uint32)
-    # White is odd wherever it is 2**n - 1, and then nothing lies exactly between two steps.
+    # White is odd if it is 2**n - 1, so no value lies exactly between two steps.
     table = ((values * 510 + white) // (2 * white)).astype(np.uint8)
     table.flags.writeable = False
     return table

@@ -1,4 +1,4 @@
-"""Memory in which cameras write frames, lent by a segmenter: on a GPU's machine it is memory that the GPU reaches."""
+"""Memory for cameras to write frames into, provided by a segmenter; with a GPU, the GPU can access it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from yolact_runtime.errors import BackendError, FrameError
 __all__ = ["FrameBuffer", "LentBuffers", "buffer_layout"]
 
 Part = TypeVar("Part")
-# As of files: what claims more is a mistake.
+# The same limit as for files: larger sizes are mistakes.
 _MAX_PIXELS = 1 << 30
 
 
 class FrameBuffer:
-    """Memory for frames of one size and format; get it from ``Segmenter.frame_buffer``, which says when to write.
+    """Memory for frames of one size and format. Use ``Segmenter.frame_buffer`` to get one; it says when to write.
 
-    A camera writes into :attr:`pixels` (and :attr:`chroma`, of NV12), and the buffer is given to the segmenter instead
-    of an array. Use it as a context manager, or close it, or let the segmenter close it. After that the segmenter
-    refuses it; arrays that somebody still has of it stay readable and writable, and their memory goes with the last.
+    A camera writes into :attr:`pixels` (and :attr:`chroma` for NV12), and the buffer is passed to the segmenter instead
+    of an array. Use it as a context manager, close it, or let the segmenter close it. The segmenter then rejects it;
+    remaining arrays of it stay readable and writable, and the last of them frees the memory.
 
     Args:
-        layout: Of the frames; W is even for YUYV.
-        memory: ``(bytes,)`` uint8, as many as the layout needs; filled with zeros.
+        layout: Size and format of the frames; the width is even for YUYV.
+        memory: Array ``(bytes,)`` of uint8 with the size that the layout needs; it is filled with zeros.
 
     Attributes:
-        layout: Size and format.
+        layout: Size and format of the frames.
     """
 
     def __init__(self, layout: FrameLayout, memory: npt.NDArray[np.uint8]) -> None:
@@ -57,32 +57,32 @@ class FrameBuffer:
 
     @property
     def chroma(self) -> npt.NDArray[np.uint8] | None:
-        """NV12: ``(ceil(H / 2), ceil(W / 2), 2)``, behind the luma without a gap; None for the other formats."""
+        """Chroma plane of NV12, ``(ceil(H / 2), ceil(W / 2), 2)``, directly behind the luma; None for other formats."""
         chroma: npt.NDArray[np.uint8] | None = self.frame.chroma
         return chroma
 
     @property
     def data(self) -> npt.NDArray[np.uint8]:
-        """``(bytes,)``: all planes behind one another, as V4L2 and GStreamer have them where rows have no gaps."""
+        """All planes in one ``(bytes,)`` array, one behind the other, as V4L2 and GStreamer do without row padding."""
         return self._require(self._memory)
 
     @property
     def frame(self) -> CameraFrame:
-        """The same memory as a :class:`CameraFrame`, which a segmenter copies like any other in host memory."""
+        """The same memory as a :class:`CameraFrame`, which a segmenter copies like any other frame in host memory."""
         return self._require(self._frame)
 
     @property
     def closed(self) -> bool:
-        """The segmenter takes it no more."""
+        """Whether the buffer is closed, so that the segmenter no longer accepts it."""
         return self._memory is None
 
     @property
     def in_flight(self) -> bool:
-        """A frame that was begun with it is not finished: whoever writes there now spoils that frame."""
+        """Whether a frame in this buffer is still being processed; writing to the buffer then corrupts that frame."""
         return False
 
     def close(self) -> None:
-        """Give the memory back: once no frame in flight reads it, and no array of it is left. May be called again."""
+        """Free the memory once no frame in flight reads it and no array of it is left. May be called again."""
         self._memory = self._frame = None
 
     def __enter__(self) -> FrameBuffer:
@@ -94,7 +94,7 @@ class FrameBuffer:
         self.close()
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # The segmenter would close it; whoever forgets it earlier needs no warning.
+        # The segmenter would close it, so a buffer that is dropped earlier needs no warning.
         if not _is_finalizing() and "_frame" in self.__dict__:
             self.close()
 
@@ -112,16 +112,16 @@ class FrameBuffer:
 
 
 class LentBuffers:
-    """Buffers of one segmenter, which closes them; those that nobody has any more are forgotten. Thread-safe."""
+    """The buffers of one segmenter, which closes them; unreferenced ones are forgotten. Thread-safe."""
 
     def __init__(self) -> None:
-        # The garbage collector may come in the middle of a method, and with it the end of a buffer.
+        # The garbage collector may run in the middle of a method and end a buffer.
         self._lock = threading.RLock()
         self._buffers: weakref.WeakSet[FrameBuffer] = weakref.WeakSet()
         self._closed = False
 
     def add(self, buffer: FrameBuffer) -> None:
-        """One more.
+        """Add a buffer.
 
         Raises:
             BackendError: The segmenter was closed; the buffer is closed, too.
@@ -134,7 +134,7 @@ class LentBuffers:
         raise BackendError("the segmenter was closed; open the model again")
 
     def close(self) -> None:
-        """Close all, and whatever comes. May be called again."""
+        """Close all buffers, and every one that is added later. May be called again."""
         with self._lock:
             self._closed = True
             buffers = list(self._buffers)
@@ -142,10 +142,10 @@ class LentBuffers:
 
 
 def buffer_layout(height: int, width: int, pixel_format: PixelFormat | str, yuv: YuvMatrix) -> FrameLayout:
-    """Check what somebody asks a buffer for.
+    """Validate the size and format of a requested buffer.
 
     Raises:
-        FrameError: There are no such frames.
+        FrameError: The size or format is invalid.
     """
     try:
         format_ = PixelFormat(pixel_format)
@@ -155,7 +155,7 @@ def buffer_layout(height: int, width: int, pixel_format: PixelFormat | str, yuv:
     sides: Any = (height, width)
     if not all(isinstance(side, int | np.integer) and not isinstance(side, bool) and side > 0 for side in sides):
         raise FrameError(f"a frame has whole numbers of rows and columns, at least 1; found {height!r} x {width!r}")
-    # NumPy's own numbers wrap around in products.
+    # NumPy integers wrap around in products.
     height, width = int(height), int(width)
     if height * width > _MAX_PIXELS:
         raise FrameError(f"a frame has up to 2**30 pixels; {height} x {width} are more")
@@ -168,7 +168,7 @@ def buffer_layout(height: int, width: int, pixel_format: PixelFormat | str, yuv:
 def _planes(
     layout: FrameLayout, memory: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.uint8], PixelFormat, npt.NDArray[np.uint8] | None]:
-    """Pixels, format and chroma, as :class:`CameraFrame` takes them."""
+    """Return pixels, format and chroma for :class:`CameraFrame`."""
     height, width = layout.height, layout.width
     if layout.format is PixelFormat.NV12:
         luma, chroma = memory[: height * width], memory[height * width :]

@@ -1,4 +1,4 @@
-"""Where pixels of one grid lie in another: half-pixel bilinear taps, and the crop windows of boxes."""
+"""Geometry of pixel grids: half-pixel bilinear taps, and the crop windows of boxes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ class LinearTaps:
     Pixel ``i`` of the target is ``source[low[i]] * (1 - fraction[i]) + source[high[i]] * fraction[i]``.
 
     Attributes:
-        low: ``(target,)`` int64, non-decreasing.
-        high: ``(target,)`` int64, ``low + 1`` except at the last source pixel.
-        fraction: ``(target,)`` float32 in ``[0, 1]``; 1 only where rounding makes it so, 0 at the last source pixel.
-        first: ``(source + 1,)`` int64; ``first[c]`` is the first target pixel with ``low >= c``, so the pixels between
-            source pixels ``c`` and ``c + 1`` are ``first[c] .. first[c + 1] - 1``.
+        low: Left neighbours, ``(target,)`` int64, non-decreasing.
+        high: Right neighbours, ``(target,)`` int64: ``low + 1`` except at the last source pixel.
+        fraction: Weights of the right neighbours, ``(target,)`` float32 in ``[0, 1]``; 1 only through rounding, 0 at
+            the last source pixel.
+        first: Array ``(source + 1,)`` of int64; ``first[c]`` is the first target pixel with ``low >= c``, so the pixels
+            between source pixels ``c`` and ``c + 1`` are ``first[c] .. first[c + 1] - 1``.
     """
 
     low: npt.NDArray[np.int64]
@@ -43,7 +44,7 @@ class LinearTaps:
 
 @functools.lru_cache(maxsize=64)
 def linear_taps(source: int, target: int) -> LinearTaps:
-    """Taps that resize an axis of `source` pixels to `target` pixels. Cached; the arrays are read-only."""
+    """Return the taps that resize an axis of `source` pixels to `target` pixels. Cached; the arrays are read-only."""
     position = np.maximum((np.arange(target) + 0.5) * (source / target) - 0.5, 0.0)
     low = np.minimum(position.astype(np.int64), source - 1)
     high = np.minimum(low + 1, source - 1)
@@ -61,16 +62,16 @@ def linear_taps(source: int, target: int) -> LinearTaps:
 def crop_windows(
     low: npt.NDArray[np.float32], high: npt.NDArray[np.float32], size: int, margin: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Prototype pixels ``[first, last)`` that lie inside boxes along one axis, with upstream's padding of one pixel.
+    """Return the prototype pixels ``[first, last)`` inside boxes along one axis, with upstream's padding of one pixel.
 
     Args:
-        low: ``(n,)`` one end of each box, relative to the image.
-        high: ``(n,)`` the other end; upstream accepts them in any order.
-        size: Prototype pixels along the axis.
+        low: One end of each box, ``(n,)``, relative to the image.
+        high: The other end of each box, ``(n,)``; upstream accepts the ends in any order.
+        size: Number of prototype pixels along the axis.
         margin: Fraction of the box's length added on both sides; 0 is upstream's crop, ``inf`` no crop at all.
 
     Returns:
-        Two ``(n,)`` arrays; ``first >= last`` where nothing is inside. A box that is not finite has an empty window.
+        Two ``(n,)`` arrays; ``first >= last`` if the window is empty, as it is for a box that is not finite.
     """
     low, high = np.minimum(low, high), np.maximum(low, high)
     finite = np.isfinite(low) & np.isfinite(high)

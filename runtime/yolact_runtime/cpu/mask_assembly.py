@@ -1,10 +1,10 @@
-"""Mask assembly on the CPU: prototypes x coefficients -> masks in the frame, as runs, at a cost that follows outlines.
+"""Mask assembly on the CPU: from prototypes and coefficients to runs of the frame, at a cost that depends on outlines.
 
-The published order is kept exactly: linear combination, sigmoid, crop at prototype resolution, bilinear upsampling,
-``> 0.5``. What differs is that no upsampled image is ever made. Call the square between four neighbouring prototype
-pixels a cell. Where all four are on one side of the threshold, so is everything that is interpolated between them. In
-the other cells, the outline, bilinear interpolation is linear along a column of the frame, so the mask changes at most
-once there, and the place can be computed. The result is born as column-major runs, which is what COCO RLE stores.
+The published order is kept exactly: linear combination, sigmoid, crop at prototype resolution, bilinear upsampling, ``>
+0.5``. The difference is that no upsampled image is ever created. Call the square between four neighbouring prototype
+pixels a cell. If all four are on one side of the threshold, so is everything interpolated between them. In the other
+cells, the outline, bilinear interpolation is linear along a column of the frame, so the mask changes at most once
+there, and the position can be computed. The result consists of column-major runs, the format of COCO RLE.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["assemble_masks", "soft_masks"]
 Float = npt.NDArray[np.float32]
 Int = npt.NDArray[np.int64]
 _THRESHOLD = np.float32(0.5)
-# Masks worked on at once: their intermediate arrays stay inside a second-level cache.
+# Masks processed at once: their intermediate arrays fit in a second-level cache.
 _BLOCK_MASKS = 16
 
 
@@ -40,13 +40,13 @@ class _Windows(NamedTuple):
 class _Padded(NamedTuple):
     """Probabilities of all windows in one buffer, columns first, with a rim of zeros around each window.
 
-    The crop leaves zeros around a window, and they take part in the interpolation; they also keep the cells of one
-    window from reaching into the next.
+    The crop leaves zeros around a window, which take part in the interpolation; they also keep the cells of one window
+    from reaching into the next.
 
     Attributes:
-        value: Flat; two rims more than the windows need at the end.
-        start: ``(n,)`` place of each window's first value.
-        height: ``(n,)`` rows of each window with its rim.
+        value: Flat array, with two rims more than the windows need at the end.
+        start: Position of each window's first value, ``(n,)``.
+        height: Number of rows of each window with its rim, ``(n,)``.
     """
 
     value: Float
@@ -59,9 +59,9 @@ class _Outline(NamedTuple):
 
     Attributes:
         mask: Index of the mask.
-        column: Prototype column left of the cell; -1 where the cell begins with the rim.
-        row: Prototype row above the cell; -1 where the cell begins with the rim.
-        corners: ``(4, cells)`` probabilities: upper left, lower left, upper right, lower right.
+        column: Prototype column left of the cell; -1 if the cell begins with the rim.
+        row: Prototype row above the cell; -1 if the cell begins with the rim.
+        corners: Probabilities ``(4, cells)``: upper left, lower left, upper right, lower right.
     """
 
     mask: Int
@@ -71,12 +71,12 @@ class _Outline(NamedTuple):
 
 
 class _Crossings(NamedTuple):
-    """Where a column of the frame passes the threshold inside a cell, ``(crossings,)`` each.
+    """Positions at which a column of the frame crosses the threshold inside a cell, ``(crossings,)`` each.
 
     Attributes:
         mask: Index of the mask.
-        column: Of the frame.
-        segment: Prototype row above.
+        column: Column of the frame.
+        segment: Prototype row above the crossing.
         before: Probability at that row.
         after: Probability at the row below.
     """
@@ -89,16 +89,16 @@ class _Crossings(NamedTuple):
 
 
 def soft_masks(prototype: Float, mask_coefficient: Float, xyxy_relative: Float, margin: float = 0.0) -> Float:
-    """Cropped mask probabilities at prototype resolution: what the mask-IoU network of YOLACT++ reads.
+    """Compute the cropped probabilities at prototype resolution that the mask-IoU network of YOLACT++ reads.
 
     Args:
-        prototype: ``(K, Hp, Wp)``.
-        mask_coefficient: ``(n, K)``.
-        xyxy_relative: ``(n, 4)``, relative to the image.
-        margin: See :func:`yolact_runtime.cpu.geometry.crop_windows`.
+        prototype: Prototypes, ``(K, Hp, Wp)``.
+        mask_coefficient: Mask coefficients, ``(n, K)``.
+        xyxy_relative: Boxes, ``(n, 4)``, relative to the image.
+        margin: Fraction of the box's length added on both sides; see :func:`yolact_runtime.cpu.geometry.crop_windows`.
 
     Returns:
-        ``(n, Hp, Wp)``, zero outside the box; a new array.
+        A new array ``(n, Hp, Wp)``, zero outside the box.
 
     Raises:
         ShapeError: The arrays disagree on ``n`` or ``K``.
@@ -115,18 +115,18 @@ def soft_masks(prototype: Float, mask_coefficient: Float, xyxy_relative: Float, 
 def assemble_masks(
     prototype: Float, mask_coefficient: Float, xyxy_relative: Float, height: int, width: int, margin: float = 0.0
 ) -> Masks:
-    """Binary masks of a frame.
+    """Compute the binary masks of a frame.
 
     Args:
-        prototype: ``(K, Hp, Wp)`` float32.
-        mask_coefficient: ``(n, K)`` float32.
-        xyxy_relative: ``(n, 4)``, relative to the image, not clipped.
-        height: Rows of the frame.
-        width: Columns of the frame.
+        prototype: Prototypes, ``(K, Hp, Wp)`` float32.
+        mask_coefficient: Mask coefficients, ``(n, K)`` float32.
+        xyxy_relative: Boxes, ``(n, 4)``, relative to the image, not clipped.
+        height: Number of rows of the frame.
+        width: Number of columns of the frame.
         margin: Fraction of the box added on each side before cropping; 0 is the published behaviour, ``inf`` no crop.
 
     Returns:
-        ``n`` masks that own their memory.
+        The ``n`` masks, which own their memory.
 
     Raises:
         ShapeError: The arrays disagree on ``n`` or ``K``.
@@ -148,7 +148,7 @@ def assemble_masks(
 def _windows(prototype: Float, mask_coefficient: Float, xyxy: Float, margin: float) -> _Windows:
     if prototype.ndim != 3 or mask_coefficient.shape != (len(xyxy), prototype.shape[0]) or xyxy.shape[1:] != (4,):
         raise ShapeError(
-            f"mask assembly wants prototypes (K, Hp, Wp), coefficients (n, K) and boxes (n, 4); found "
+            f"mask assembly requires prototypes (K, Hp, Wp), coefficients (n, K) and boxes (n, 4); found "
             f"{prototype.shape}, {mask_coefficient.shape} and {xyxy.shape}"
         )
     left, right = crop_windows(xyxy[:, 0], xyxy[:, 2], prototype.shape[2], margin)
@@ -157,8 +157,8 @@ def _windows(prototype: Float, mask_coefficient: Float, xyxy: Float, margin: flo
 
 
 def _probabilities(prototype: Float, mask_coefficient: Float, windows: _Windows) -> _Padded:
-    """Sigmoid of the linear combination, inside the windows only."""
-    # Columns first, prototypes last: a window is then runs of memory that a matrix-vector product reads in place.
+    """Compute the sigmoid of the linear combination inside the windows only."""
+    # Columns first, prototypes last: a matrix-vector product then reads a window as runs of memory in place.
     columns_first = np.ascontiguousarray(prototype.transpose(2, 1, 0), dtype=np.float32)
     width, height = windows.right - windows.left, windows.bottom - windows.top
     filled = (width > 0) & (height > 0)
@@ -172,7 +172,7 @@ def _probabilities(prototype: Float, mask_coefficient: Float, windows: _Windows)
         left, right, top, bottom = (int(side[i]) for side in windows)
         linear = np.matmul(columns_first[left:right, top:bottom], mask_coefficient[i])
         np.negative(linear, out=_window(padded, i, right - left)[1:-1, 1:-1])
-    # exp() overflows to infinity and the reciprocal makes it zero, which is the sigmoid to the last bit.
+    # exp() overflows to infinity and the reciprocal makes it zero, which is exactly the sigmoid.
     with np.errstate(over="ignore"):
         np.exp(value, out=value)
     value += np.float32(1)
@@ -181,20 +181,20 @@ def _probabilities(prototype: Float, mask_coefficient: Float, windows: _Windows)
 
 
 def _window(padded: _Padded, index: int, width: int) -> Float:
-    """One window with its rim, columns first: a view."""
+    """Return a view of one window with its rim, columns first."""
     start, height = int(padded.start[index]), int(padded.height[index])
     return padded.value[start : start + (width + 2) * height].reshape(width + 2, height)
 
 
 def _find_outline(padded: _Padded, windows: _Windows, masks: range) -> _Outline:
-    """Cells of some masks whose corners are not all on the same side of the threshold, by mask, column and row."""
+    """Find the cells whose corners are not all on one side of the threshold, by mask, column and row."""
     found = []
     for i in masks:
         start, height = int(padded.start[i]), int(padded.height[i])
         width = int(windows.right[i] - windows.left[i]) + 2
         size = width * height if width > 2 and height > 2 else 0
         inside = padded.value[start : start + size] > _THRESHOLD
-        # Cells as a run of memory. Those that begin in a window's last row lie between two rims: never mixed.
+        # Cells as a run of memory. Those that begin in a window's last row lie between two rims and are never mixed.
         count = max(size - height - 1, 0)
         upper, lower = inside[:count], inside[1 : count + 1]
         right, lower_right = inside[height : height + count], inside[height + 1 :]
@@ -203,7 +203,7 @@ def _find_outline(padded: _Padded, windows: _Windows, masks: range) -> _Outline:
 
 
 def _collect(padded: _Padded, windows: _Windows, masks: range, found: list[Int]) -> _Outline:
-    """Cells, given as places in their windows, with their corners."""
+    """Collect the corners of cells, which are given as positions in their windows."""
     mask = np.repeat(np.array(masks), [len(places) for places in found])
     place = np.concatenate(found)
     height = padded.height[mask]
@@ -215,7 +215,7 @@ def _collect(padded: _Padded, windows: _Windows, masks: range, found: list[Int])
 
 def _find_crossings(outline: _Outline, columns: LinearTaps) -> _Crossings:
     """Interpolate the outline's cells across the columns of the frame that lie in them, in the order of runs."""
-    # Stacks: cells of one mask that lie above each other share their frame columns.
+    # A stack consists of vertically adjacent cells of one mask, which share their frame columns.
     opens = np.ones(len(outline.mask), bool)
     np.logical_or(outline.mask[1:] != outline.mask[:-1], outline.column[1:] != outline.column[:-1], out=opens[1:])
     stack = np.flatnonzero(opens)
@@ -232,7 +232,7 @@ def _find_crossings(outline: _Outline, columns: LinearTaps) -> _Crossings:
     fraction = np.repeat(fraction, count)
     upper_left, lower_left, upper_right, lower_right = outline.corners
     # Rounding cannot carry this form over the threshold between two corners on one side of it: above 0.5 the difference
-    # is exact, below it an error is less than half a step at 0.5. So the cells left out have no crossing either.
+    # is exact, below it an error is less than half a step at 0.5. So the excluded cells have no crossing either.
     before = (upper_right - upper_left)[cell]
     before *= fraction
     before += upper_left[cell]
@@ -245,10 +245,10 @@ def _find_crossings(outline: _Outline, columns: LinearTaps) -> _Crossings:
 
 
 def _crossing_rows(crossings: _Crossings, rows: LinearTaps) -> npt.NDArray[np.int64]:
-    """First frame row on the far side of each crossing.
+    """Return the first frame row on the far side of each crossing.
 
-    Segment ``s`` lies between prototype rows ``s`` and ``s + 1``. Those before the first row and after the last one
-    have no pixel: masks that touch the frame's edge start at row 0 and end at the frame's height.
+    Segment ``s`` lies between prototype rows ``s`` and ``s + 1``. The segments before the first row and after the last
+    one have no pixel: masks that touch the frame's edge start at row 0 and end at the frame's height.
     """
     segment, before, after = crossings.segment, crossings.before, crossings.after
     height, ratio = rows.target, rows.target / rows.source
@@ -258,7 +258,7 @@ def _crossing_rows(crossings: _Crossings, rows: LinearTaps) -> npt.NDArray[np.in
     exact = (segment + (_THRESHOLD - before) / change + 0.5) * ratio - 0.5
     row: npt.NDArray[np.int64] = np.clip(np.ceil(exact).astype(np.int64), lowest, highest)
     # The division that finds a crossing and the interpolation that defines a pixel round differently, and the pixel
-    # decides. Only where a crossing passes closer to a pixel than that rounding can the two disagree.
+    # decides. They can only disagree if a crossing passes closer to a pixel than that rounding.
     rounding = ratio * np.float32(4e-7) / np.abs(change) + np.float32(1e-4)
     close = np.flatnonzero(np.abs(exact - np.rint(exact)) < rounding)
     row[close] = _settle(row[close], lowest[close], highest[close], before[close], after[close], rows)
@@ -273,7 +273,7 @@ def _settle(
     after: Float,
     rows: LinearTaps,
 ) -> npt.NDArray[np.int64]:
-    """Move rows by one where the interpolated value itself, evaluated in float32, says so."""
+    """Move rows by one where the interpolated value itself, evaluated in float32, requires it."""
     rising = after > _THRESHOLD
 
     def crossed(pixel: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -1,8 +1,8 @@
-"""Candidates and non-maximum suppression: Fast NMS as published, its cross-class variant, and the traditional one.
+"""Candidates and non-maximum suppression: Fast NMS as published, its cross-class variant, and traditional NMS.
 
-Results equal ``yolact_plugins.reference``; what differs is the work. Candidates are found without a softmax over all
-priors, and Fast NMS looks at scores from the best downwards and stops when the answer can no longer change: whether a
-box is kept depends on better boxes only.
+Results equal ``yolact_plugins.reference`` at a lower cost. Candidates are found without a softmax over all priors, and
+Fast NMS visits scores from the best downwards and stops when the result can no longer change: whether a box is kept
+depends on better boxes only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PAIRS = 1 << 18
 
 
 class NmsMethod(enum.Enum):
-    """Which boxes suppress which."""
+    """Method of suppression, which determines the boxes that suppress each other."""
 
     FAST = "fast"
     CROSS_CLASS = "cross-class"
@@ -44,16 +44,17 @@ class NmsMethod(enum.Enum):
 
 @dataclass(frozen=True)
 class NmsSettings:
-    """How candidates become detections; the defaults are those the models are published with.
+    """Settings that turn candidates into detections; the defaults are those the models are published with.
 
     Attributes:
         method: Fast NMS per class, Fast NMS over all classes, or greedy NMS per class.
-        score_threshold: A prior is a candidate when its best foreground score is above it (strictly).
-        min_confidence: The second score threshold, which upstream leaves out (0): a candidate enters the list of a
-            class only with a score above it. It never changes the detections above it, and saves the work on the rest.
-        iou_threshold: Largest IoU of a kept box with a better one (greedy NMS drops at equality, Fast NMS does not).
-        top_k: Boxes considered, best first: per class, or in all for the cross-class method.
-        max_instances: Detections returned by the per-class methods; cross-class has no such cut, as upstream.
+        score_threshold: Threshold for the best foreground score: priors strictly above it are candidates.
+        min_confidence: Second score threshold, which upstream omits (0): a candidate enters the list of a class only
+            with a score above it. It never changes the detections above it, and saves the work on the rest.
+        iou_threshold: Maximum IoU of a kept box with a better one (greedy NMS drops at equality, Fast NMS does not).
+        top_k: Maximum number of boxes considered, best first: per class, or in total for the cross-class method.
+        max_instances: Maximum number of detections of the per-class methods; the cross-class method has no such limit,
+            as upstream.
     """
 
     method: NmsMethod = NmsMethod.FAST
@@ -65,14 +66,17 @@ class NmsSettings:
 
 
 class Candidates(NamedTuple):
-    """Priors that may be objects: rows of the prior axis ascending ``(n,)``, and softmax scores ``(n, C - 1)``."""
+    """Priors that may be objects: ascending rows of the prior axis ``(n,)``, and softmax scores ``(n, C - 1)``."""
 
     prior: Int
     score: Float
 
 
 class Selection(NamedTuple):
-    """Detections, best first; ties by lower class, then lower prior. ``candidate`` are rows of :class:`Candidates`."""
+    """Detections, best first.
+
+    Ties by lower class, then lower prior. ``candidate`` contains rows of :class:`Candidates`.
+    """
 
     candidate: Int
     class_id: Int
@@ -80,24 +84,24 @@ class Selection(NamedTuple):
 
 
 def find_candidates(class_logit: npt.NDArray[np.floating], score_threshold: float) -> Candidates:
-    """Priors whose best foreground class has a softmax score above the threshold (strictly).
+    """Find the priors whose best foreground class has a softmax score strictly above the threshold.
 
     The score of a class is at most ``1 / (1 + exp(background - logit))``, so a prior whose background leads by more
     than the threshold allows is dismissed after one comparison; only survivors pay for exponentials.
 
     Args:
-        class_logit: ``(P, C)`` float32 or float16, class 0 is the background.
-        score_threshold: In ``[0, 1)``.
+        class_logit: Class logits, ``(P, C)`` float32 or float16; class 0 is the background.
+        score_threshold: Score threshold in ``[0, 1)``.
     """
     if class_logit.ndim != 2 or class_logit.shape[1] < 2:
         raise ShapeError(f"class logits have the shape (P, C) with C >= 2, found {class_logit.shape}")
     if not len(class_logit):
         return Candidates(np.zeros(0, np.int64), np.zeros((0, class_logit.shape[1] - 1), np.float32))
-    # NumPy compares float16 one by one: of 19,248 x 81 logits this takes a quarter of the time.
+    # NumPy compares float16 one by one: conversion takes a quarter of the time for 19,248 x 81 logits.
     class_logit = class_logit.astype(np.float32, copy=False)
     with np.errstate(invalid="ignore"):  # infinity less infinity: refused below, with its reason
         lead = np.subtract(best_foreground(class_logit), class_logit[:, 0], dtype=np.float32)
-    # One value that is not a number shows here; compared, it would pass as "nothing found".
+    # One NaN shows up here; in comparisons it would pass as "nothing found".
     require_finite(lead, "class_logit")
     # The slack covers float16 inputs and the rounding of the exact score below.
     required = np.log(score_threshold / (1 - score_threshold)) - 0.02 if score_threshold > 0 else -np.inf
@@ -111,7 +115,7 @@ def find_candidates(class_logit: npt.NDArray[np.floating], score_threshold: floa
 
 
 def best_foreground(class_logit: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """``(P,)`` largest logit of each prior without the background; NaN where a logit is NaN."""
+    """Return the largest foreground logit of each prior, ``(P,)``; NaN if a logit is NaN."""
     if class_logit.dtype != np.float32:
         best: npt.NDArray[np.floating] = class_logit[:, 1:].max(axis=1)
         return best
@@ -125,10 +129,10 @@ def select(candidates: Candidates, xyxy: Float, settings: NmsSettings, input_siz
     """Suppress overlapping candidates.
 
     Args:
-        candidates: Of one image.
-        xyxy: ``(n, 4)`` their boxes, relative to the image, not clipped.
+        candidates: Candidates of one image.
+        xyxy: Boxes of the candidates, ``(n, 4)``, relative to the image, not clipped.
         settings: Method and thresholds.
-        input_size: ``(height, width)`` of the network input; only the traditional method works in its pixels.
+        input_size: Size ``(height, width)`` of the network input; only the traditional method works in its pixels.
     """
     if settings.method is NmsMethod.FAST:
         return _fast_nms(candidates.score, xyxy, settings)
@@ -157,7 +161,10 @@ def _fast_nms(score: Float, xyxy: Float, settings: NmsSettings) -> Selection:
 
 
 def _top_of_each_class(by_class: Float, above: Int, top_k: int) -> Int:
-    """Those places of `above` that can be among the `top_k` best of their class: no other takes part in suppression."""
+    """Return the positions in `above` that can be among the `top_k` best of their class.
+
+    No other affects suppression.
+    """
     count = by_class.shape[1]
     if count <= top_k:
         return above
@@ -167,7 +174,7 @@ def _top_of_each_class(by_class: Float, above: Int, top_k: int) -> Int:
 
 
 def _best(flat: Float, above: Int, count: int) -> Int:
-    """The `count` places of `above` with the best scores, best first, and all that tie with the last of them."""
+    """Return the `count` positions in `above` with the best scores, best first, and all that tie with the last one."""
     score = flat[above]
     if count < len(above):
         worst = np.partition(score, len(above) - count)[len(above) - count]
@@ -177,9 +184,9 @@ def _best(flat: Float, above: Int, count: int) -> Int:
 
 
 def _suppress_by_class(xyxy: Float, class_id: Int, settings: NmsSettings) -> npt.NDArray[np.bool_]:
-    """Fast NMS inside each class; boxes come best first.
+    """Apply Fast NMS inside each class; boxes are sorted best first.
 
-    Only pairs of one class are looked at, as one flat list: what is better than a box lies before it in its group.
+    Only pairs of one class are compared, as one flat list: the better boxes of a class precede a box in its group.
     """
     grouped = np.argsort(class_id, kind="stable")
     boxes, ids = xyxy[grouped], class_id[grouped]
@@ -196,7 +203,7 @@ def _suppress_by_class(xyxy: Float, class_id: Int, settings: NmsSettings) -> npt
 
 
 def _worst_overlap(boxes: Float, rivals: Int, start: Int) -> Float:
-    """Largest IoU of each box in `rivals` with those from its `start` up to it; NaN if one is (boxes without area)."""
+    """Return the largest IoU of each box in `rivals` with those from its `start` up to it; NaN if one is NaN."""
     count = rivals - start
     if not len(count):
         return np.zeros(0, np.float32)
@@ -205,9 +212,9 @@ def _worst_overlap(boxes: Float, rivals: Int, start: Int) -> Float:
 
 
 def _iou(a: Float, b: Float, offset: float = 0.0) -> Float:
-    """Of boxes ``(4, n)`` and ``(4, n)`` or ``(4, 1)``, pair by pair; ``offset`` 1 counts both edge pixels."""
+    """Compute the IoU of boxes ``(4, n)`` and ``(4, n)`` or ``(4, 1)``; ``offset=1`` counts both edge pixels."""
     pixel = np.float32(offset)
-    # Boxes without area and boxes beyond float32 have the IoU that the arithmetic gives, NaN as a rule.
+    # Boxes without area and boxes beyond float32 get the IoU that the arithmetic yields, usually NaN.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0]) + pixel
         height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1]) + pixel

@@ -1,4 +1,4 @@
-"""Raw network outputs to instances: the one module behind every backend that leaves its outputs in host memory."""
+"""Postprocessing of raw network outputs to instances, for every backend that leaves its outputs in host memory."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _log = logging.getLogger(__name__)
 
 Float = npt.NDArray[np.float32]
 MaskIou = Callable[[Float], Float]
-"""``(n, 1, Hp, Wp)`` cropped soft masks -> ``(n, C - 1)`` predicted IoU of each with its object, by class."""
+"""Function from cropped soft masks ``(n, 1, Hp, Wp)`` to their predicted IoU with the object, ``(n, C - 1)``."""
 
 
 def decode(box_regression: Float, priors: Float, variances: tuple[float, float]) -> Float:
-    """Boxes ``(n, 4)`` xyxy, relative to the image and not clipped, of regressions ``(n, 4)`` at priors ``(n, 4)``."""
+    """Decode regressions ``(n, 4)`` at priors ``(n, 4)`` to relative xyxy boxes ``(n, 4)``, not clipped."""
     xyxy = np.empty((len(priors), 4), np.float32)
     # A regression far beyond training gives an infinite size; suppression drops such boxes as upstream does.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -43,11 +43,11 @@ class Postprocessor:
     """Candidates, decode, suppression, mask assembly and mask re-scoring for one model. Stateless, so thread-safe.
 
     Attributes:
-        manifest: Of the model.
-        priors: ``(P, 4)`` centre-size, relative to the image.
+        manifest: Manifest of the model.
+        priors: Centre-size priors, ``(P, 4)``, relative to the image.
         settings: Suppression method and thresholds.
         crop_margin: Fraction of a box added on each side before its mask is cropped; 0 is the published behaviour.
-        mask_iou: The mask-IoU network of YOLACT++, or None.
+        mask_iou: The mask-IoU network of YOLACT++, if the model has one.
     """
 
     manifest: Manifest
@@ -64,7 +64,7 @@ class Postprocessor:
         crop_margin: float = 0.0,
         mask_iou: MaskIou | None = None,
     ) -> Postprocessor:
-        """For the model of a manifest; `settings` default to those the manifest gives."""
+        """Create a postprocessor for the model of a manifest; `settings` default to those of the manifest."""
         if settings is None:
             detection = manifest.detection
             settings = NmsSettings(
@@ -77,13 +77,13 @@ class Postprocessor:
         return cls(manifest, priors, settings, crop_margin, mask_iou)
 
     def __call__(self, outputs: Mapping[str, npt.NDArray[np.floating]], height: int, width: int) -> Instances:
-        """Instances of one frame.
+        """Compute the instances of one frame.
 
         Args:
-            outputs: ``box_regression (1, P, 4)``, ``class_logit (1, P, C)``, ``mask_coefficient (1, P, K)`` and
+            outputs: Outputs ``box_regression (1, P, 4)``, ``class_logit (1, P, C)``, ``mask_coefficient (1, P, K)`` and
                 ``prototype (1, K, Hp, Wp)`` of a network that ran on that frame. Not kept.
-            height: Rows of the frame, pixels.
-            width: Columns of the frame, pixels.
+            height: Number of rows of the frame.
+            width: Number of columns of the frame.
 
         Raises:
             OutputError: The outputs do not fit the manifest, or hold values that are not finite.
@@ -93,8 +93,10 @@ class Postprocessor:
         regression = raw.box_regression[candidates.prior].astype(np.float32)
         xyxy = decode(regression, self.priors[candidates.prior], self.manifest.priors.variances)
         if not np.isfinite(xyxy).all():
-            # Upstream goes on, and so do we: such a box drops every lower-scoring box of its class.
-            _log.warning("%s: a box without bounds hides others; the model is damaged or untrained", self.manifest.name)
+            # Upstream continues, and so does this: such a box drops every lower-scoring box of its class.
+            _log.warning(
+                "%s: a box of infinite size suppresses others; the model is damaged or untrained", self.manifest.name
+            )
         size = (self.manifest.input.height, self.manifest.input.width)
         selection = select(candidates, xyxy, self.settings, size)
         xyxy = xyxy[selection.candidate]
@@ -116,7 +118,7 @@ class Postprocessor:
     def _predicted_iou(
         self, prototype: Float, coefficient: Float, xyxy: Float, class_id: npt.NDArray[np.int64]
     ) -> Float:
-        """``(n,)``. Re-scoring sees the published crop, so scores do not move with the crop margin."""
+        """Predict the IoU, ``(n,)``. Re-scoring uses the published crop, so scores do not depend on the crop margin."""
         if self.mask_iou is None or not len(xyxy):
             return np.zeros(len(xyxy), np.float32)
         predicted = self.mask_iou(soft_masks(prototype, coefficient, xyxy)[:, None])
@@ -130,12 +132,12 @@ class Postprocessor:
 
 
 def to_pixels(xyxy: Float, height: int, width: int) -> Float:
-    """Scale to the frame with upstream's one-sided clamping; what is not a number becomes 0, as in an integer box."""
+    """Scale boxes to pixels with upstream's one-sided clamping; NaN becomes 0, as in an integer box."""
     scale = np.array([width, height, width, height], np.float32)
-    with np.errstate(over="ignore"):  # the ends of a box without bounds
+    with np.errstate(over="ignore"):  # coordinates of a box with an infinite size
         scaled = xyxy * scale
     pixels, one, other = np.empty_like(scaled), scaled[:, :2], scaled[:, 2:]
     np.maximum(np.minimum(one, other), 0, out=pixels[:, :2])
     np.minimum(np.maximum(one, other), scale[2:], out=pixels[:, 2:])
-    # Looking costs a tenth of replacing, and in a frame of a sound model there is nothing to replace.
+    # Checking costs a tenth of replacing, and frames of a sound model need no replacement.
     return pixels if np.isfinite(pixels).all() else np.nan_to_num(pixels, copy=False)

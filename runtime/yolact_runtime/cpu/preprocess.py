@@ -1,4 +1,4 @@
-"""Frames to network input: stretch, normalise, planar channels, in one blocked pass."""
+"""Preprocessing of frames for the network: stretch, normalise, planar channels, in one blocked pass."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from yolact_runtime.model.manifest import InputSpec
 __all__ = ["as_bgr", "preprocess", "stretch"]
 
 Float = npt.NDArray[np.float32]
-# Rows per block: two float32 blocks of a 1920-pixel frame stay inside a second-level cache.
+# Rows per block: two float32 blocks of a 1920-pixel frame fit in a second-level cache.
 _BLOCK_ROWS = 16
 
 
 def as_bgr(
     frame: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], bit_depth: int | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Check a frame and give it three channels of eight bits.
+    """Check a frame and convert it to three channels of eight bits.
 
     Args:
-        frame: ``(H, W, 3)`` uint8 blue first; ``(H, W)`` or ``(H, W, 1)`` grayscale; ``(H, W, 4)`` BGRA, whose alpha is
-            ignored. Any strides. uint16 where `bit_depth` is known. Not modified.
-        bit_depth: Significant bits of uint16 samples, 8 to 16: they are scaled as
-            :func:`yolact_runtime.cpu.bit_depth.to_eight_bits` does, like the samples of files.
+        frame: Array ``(H, W, 3)`` of uint8, blue first; ``(H, W)`` or ``(H, W, 1)`` grayscale; ``(H, W, 4)`` BGRA,
+            whose alpha is ignored. Any strides. May be uint16 if `bit_depth` is given. Not modified.
+        bit_depth: Number of significant bits of uint16 samples, 8 to 16; they are scaled by
+            :func:`yolact_runtime.cpu.bit_depth.to_eight_bits`, like the samples of files.
 
     Returns:
-        ``(H, W, 3)``; a view of `frame` where possible.
+        Array ``(H, W, 3)``; a view of `frame` if possible.
 
     Raises:
-        FrameError: Anything else, or a value of more than `bit_depth` bits.
+        FrameError: The frame is invalid, or has a value of more than `bit_depth` bits.
     """
     if not isinstance(frame, np.ndarray) or frame.dtype not in (np.uint8, np.uint16):
         found = f"{frame.dtype} array" if isinstance(frame, np.ndarray) else type(frame).__name__
@@ -58,24 +58,24 @@ def preprocess(frame: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], spec: Inpu
     """Stretch a frame to the network input with half-pixel bilinear interpolation in float32, and normalise it.
 
     Args:
-        frame: See :func:`as_bgr`. Not modified.
-        spec: Size and normalisation, from the manifest.
+        frame: A frame as for :func:`as_bgr`. Not modified.
+        spec: Size and normalisation of the network input, from the manifest.
 
     Returns:
-        ``(1, 3, height, width)`` float32, C-contiguous, owned by the caller.
+        Network input ``(1, 3, height, width)`` float32, C-contiguous, owned by the caller.
 
     Raises:
-        FrameError: `frame` is not an image.
+        FrameError: The frame is not an image.
     """
     return stretch(as_bgr(frame, spec.bit_depth), spec)
 
 
 def stretch(bgr: npt.NDArray[np.uint8] | Float, spec: InputSpec) -> Float:
-    """As :func:`preprocess`, of ``(H, W, 3)`` colours that are known to be such; uint8, or float32 on its scale."""
+    """Stretch and normalise a BGR image ``(H, W, 3)``, uint8 or float32 on the same scale, without checks."""
     bgr = bgr if bgr.flags.c_contiguous else bgr.copy()
     rows, columns = linear_taps(bgr.shape[0], spec.height), linear_taps(bgr.shape[1], spec.width)
     channels = (2, 1, 0) if spec.channel_order == "RGB" else (0, 1, 2)
-    # Positions in a row of interleaved pixels, laid out plane by plane: gathering also separates the channels.
+    # Positions in a row of interleaved pixels, arranged plane by plane: gathering also separates the channels.
     low = np.concatenate([columns.low * 3 + channel for channel in channels])
     high = np.concatenate([columns.high * 3 + channel for channel in channels])
     fraction = np.tile(columns.fraction, 3)
@@ -98,7 +98,7 @@ def stretch(bgr: npt.NDArray[np.uint8] | Float, spec: InputSpec) -> Float:
 
 
 def _interpolate_rows(source: npt.NDArray[np.uint8] | Float, rows: LinearTaps, block: slice) -> Float:
-    """``(block, row bytes)``: the interpolation between rows, on whole interleaved rows."""
+    """Interpolate between rows on whole interleaved rows: ``(block, row bytes)``."""
     value = source[rows.low[block]].astype(np.float32)
     difference = source[rows.high[block]].astype(np.float32)
     difference -= value

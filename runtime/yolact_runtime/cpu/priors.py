@@ -1,7 +1,7 @@
 """Priors: the default boxes that box regressions refer to.
 
-Source: the published configurations of YOLACT. Levels run from fine to coarse, rows before columns (x fastest), and
-inside a cell scales before aspect ratios.
+Source: the published configurations of YOLACT. The order is levels from fine to coarse, rows before columns (x
+fastest), and inside a cell scales before aspect ratios.
 """
 
 import numpy as np
@@ -17,12 +17,12 @@ def make_priors(spec: PriorSpec, height: int, width: int) -> npt.NDArray[np.floa
 
     Args:
         spec: Feature map sizes, scales, aspect ratios and the square quirk.
-        height: Rows of the network input, pixels.
-        width: Columns of the network input, pixels.
+        height: Number of rows of the network input.
+        width: Number of columns of the network input.
 
     Returns:
-        ``(P, 4)`` as ``(cx, cy, w, h)``, relative to the image, not clipped. Computed in float64 and rounded once, as
-        upstream does. A new array that the caller owns.
+        Priors ``(P, 4)`` as ``(cx, cy, w, h)``, relative to the image, not clipped. Computed in float64 and rounded
+        once, as upstream does. A new array that the caller owns.
     """
     priors = np.empty((spec.num_priors, 4), np.float32)
     begin = 0

@@ -1,4 +1,4 @@
-"""A frame buffer whose memory the GPU reaches: where a camera wrote a frame is where it is taken from."""
+"""A frame buffer whose memory the GPU can access, so that a frame is read where the camera wrote it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["DeviceFrameBuffer"]
 
 
 class DeviceFrameBuffer(FrameBuffer):
-    """Pinned memory, which the GPU copies from; mapped memory, which kernels read, where CPU and GPU share theirs.
+    """Pinned memory for the GPU to copy from; mapped memory for kernels to read if CPU and GPU share their memory.
 
     Args:
-        device: Where frames go; kept alive.
-        layout: Of the frames.
+        device: The device that processes the frames; kept alive.
+        layout: Size and format of the frames.
 
     Raises:
-        CudaOutOfMemoryError: There is not that much pinned memory.
+        CudaOutOfMemoryError: There is not enough pinned memory.
 
     Attributes:
-        device: As given.
-        address: Of the first byte, on the host.
-        planes: For kernels, ``(rows, bytes of a row)`` each; none where they cannot read it.
+        device: The device that processes the frames.
+        address: Host address of the first byte.
+        planes: Planes ``(rows, bytes of a row)`` for kernels; empty if kernels cannot read the memory.
     """
 
     def __init__(self, device: Device, layout: FrameLayout) -> None:
@@ -49,21 +49,21 @@ class DeviceFrameBuffer(FrameBuffer):
 
     @property
     def in_flight(self) -> bool:
-        """See :attr:`FrameBuffer.in_flight`."""
+        """Whether a frame in this buffer is still being processed; see :attr:`FrameBuffer.in_flight`."""
         return self._in_flight
 
     def begin(self) -> None:
-        """A frame is about to be read from here; the memory stays until :meth:`end`.
+        """Mark the buffer as being read; the memory is kept until :meth:`end`.
 
         Raises:
-            FrameError: The frame before is still being read.
+            FrameError: The previous frame is still being read.
             BackendError: The buffer is closed.
         """
         with self._lock:
             self._require(self._memory)
             if self._in_flight:
                 raise FrameError(
-                    "this frame buffer was given again while its last frame is still being processed, and that frame "
+                    "this frame buffer was passed again while its last frame is still being processed, and that frame "
                     "was probably overwritten: use as many buffers as frames_in_flight, one after the other, or wait "
                     "for the result"
                 )
@@ -71,16 +71,16 @@ class DeviceFrameBuffer(FrameBuffer):
             self._in_flight = True
 
     def end(self) -> None:
-        """The frame is finished."""
+        """Mark the frame as finished."""
         with self._lock:
             self._in_flight = False
         self._buffer.drop()
 
     def close(self) -> None:
-        """See :meth:`FrameBuffer.close`.
+        """Close the buffer; see :meth:`FrameBuffer.close`.
 
         Raises:
-            CudaError: The driver refuses to free it.
+            CudaError: The driver reports an error.
         """
         with self._lock:
             super().close()
@@ -88,7 +88,7 @@ class DeviceFrameBuffer(FrameBuffer):
 
 
 def _planes(buffer: MappedBuffer, layout: FrameLayout) -> tuple[DeviceArray, ...]:
-    """The planes behind one another, without gaps."""
+    """Return the planes, one behind the other without gaps."""
     planes, first = [], 0
     for rows, row_bytes in layout.plane_shapes:
         planes.append(buffer.device_array((rows, row_bytes), np.uint8, first))

@@ -1,4 +1,4 @@
-"""The objects found in one frame, where the GPU put them: for programs that go on there."""
+"""The objects found in one frame, in GPU memory, for programs that continue there."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["DeviceInstances", "SlotOwner"]
 
 
 class SlotOwner(Protocol):
-    """Who lends the memory of a frame and takes it back: :class:`yolact_runtime.cuda.device_path.DevicePath`."""
+    """The owner of a frame's memory, to which it is returned: :class:`yolact_runtime.cuda.device_path.DevicePath`."""
 
     def give_back(self, slot: FrameSlot) -> None:
-        """Take the memory of a frame that nobody reads any more."""
+        """Take back the memory of a frame that is no longer read."""
 
 
 class DeviceInstances:
@@ -126,7 +126,7 @@ class DeviceInstances:
 
     def _open_slot(self) -> FrameSlot:
         if self._slot is None:
-            raise BackendError("these results were closed; their memory belongs to other frames now")
+            raise BackendError("these results were closed; their memory is reused for other frames")
         return self._slot
 
     def _make(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:

@@ -1,4 +1,4 @@
-"""The kernels of the frame's way, loaded on one GPU once and shared by all segmenters there."""
+"""The kernels of the frame pipeline, loaded once per GPU and shared by its segmenters."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class DeviceKernels(Owned):
     """All kernels that a frame needs.
 
     Args:
-        device: Where; kept alive.
-        cache: Where machine code comes from; None takes this machine's cache, and what is not there from NVRTC.
-        mask_iou: Those of the mask-IoU network (YOLACT++) too.
+        device: The device to load the kernels on; kept alive.
+        cache: Cache of machine code; None uses this machine's cache, and NVRTC for what it lacks.
+        mask_iou: Whether to load the kernels of the mask-IoU network (YOLACT++), too.
 
     Raises:
-        MissingCubinError, KernelCompileError, MissingDependencyError: See
-        :meth:`yolact_plugins.compile.cache.CubinCache.get`.
+        MissingCubinError, KernelCompileError, MissingDependencyError: The machine code cannot be found or compiled; see
+            :meth:`yolact_plugins.compile.cache.CubinCache.get`.
         CudaError: The code does not load on this GPU.
     """
 
@@ -41,7 +41,7 @@ class DeviceKernels(Owned):
         super().__init__(device)
 
     def get(self, name: str) -> Kernel:
-        """A kernel by its name; names are unique among families."""
+        """Return a kernel by its name, which is unique among all families."""
         self.require_open()
         for module in self._modules.values():
             if name in module.cubin.parameters:

@@ -1,4 +1,4 @@
-"""The way of frames on the GPU: a pool of frames in flight, and their results as instances."""
+"""The frame pipeline on the GPU: a pool of frames in flight, and their results as instances."""
 
 from __future__ import annotations
 
@@ -40,21 +40,22 @@ _MAX_SLOTS = 16
 
 
 class DevicePath:
-    """Frames on the GPU from start to end. Thread-safe: frames that are in flight at once have memory of their own.
+    """The frame pipeline on the GPU. Thread-safe: frames that are in flight at the same time have separate memory.
 
     Args:
-        backend: Open.
-        model: Checked against the backend's tensors.
-        kernels: Loaded; owned.
-        frames_in_flight: Memory for so many is taken now. Callers that start more get more, up to 16.
-        mask_iou: Predicts the IoU of masks on the host (YOLACT++), where kernels do not compute the network; or None.
+        backend: The open backend.
+        model: The model, checked against the backend's tensors.
+        kernels: The loaded kernels; owned.
+        frames_in_flight: Number of frames to allocate memory for. Callers that start more get more, up to 16.
+        mask_iou: Function that predicts the IoU of masks on the host (YOLACT++) if the kernels do not compute the
+            network; or None.
 
     Raises:
-        CudaOutOfMemoryError: The GPU is full; the kernels are closed, the backend is not.
+        CudaOutOfMemoryError: GPU memory is exhausted; the kernels are closed, the backend is not.
 
     Attributes:
-        model: As given.
-        on_close: Called once, when everything is freed.
+        model: The model and its settings.
+        on_close: Callback that runs once, when everything is freed.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class DevicePath:
     ) -> None:
         self.model, self._backend, self._kernels, self._mask_iou = model, backend, kernels, mask_iou
         self.on_close: Callable[[], None] | None = None
-        # The garbage collector may give a frame back in the middle of a method that holds it.
+        # The garbage collector may return a frame in the middle of a method that holds the lock.
         self._lock = threading.RLock()
         self._free: list[FrameSlot] = []
         self._slots: list[FrameSlot] = []
@@ -88,7 +89,7 @@ class DevicePath:
             for _ in range(frames_in_flight):
                 self.give_back(self._add_slot())
             for name, values in constants.items():
-                # Pageable memory: the copy is made before this returns.
+                # Pageable memory: the copy is complete when this returns.
                 self._constants[name].upload(values, self._slots[0].stream)
             self._slots[0].stream.synchronize()
         except BaseException:
@@ -96,30 +97,30 @@ class DevicePath:
             raise
 
     def warm_up(self, layout: FrameLayout) -> None:
-        """Make ready for frames in host memory of a layout; see :meth:`FrameSlot.warm_up`."""
+        """Prepare for frames in host memory of a layout; see :meth:`FrameSlot.warm_up`."""
         for slot in self._slots:
             slot.warm_up(layout)
 
     @property
     def device(self) -> Device:
-        """Where frames are."""
+        """The device that processes the frames."""
         return self._backend.device
 
     @property
     def uses_graphs(self) -> bool:
-        """Frames are launches of a CUDA graph, from the second of a size and format on."""
+        """Whether frames are launches of a CUDA graph, from the second of a size and format on."""
         return all(slot.uses_graphs for slot in self._slots)
 
     def start(self, frame: Any) -> FrameSlot:
-        """Begin with a frame; see :meth:`FrameSlot.start`.
+        """Start processing a frame; see :meth:`FrameSlot.start`.
 
         Args:
-            frame: A :class:`CameraFrame`, a NumPy array as for a network on the host, BGR or BGRA on the GPU, or a
-                :class:`FrameBuffer`.
+            frame: A :class:`CameraFrame`, a NumPy array as for a network on the host, a BGR or BGRA array on the GPU,
+                or a :class:`FrameBuffer`.
 
         Raises:
-            FrameError: `frame` is not an image, or a buffer whose frame before is not finished.
-            BackendError: The path, or the buffer, is closed.
+            FrameError: The frame is not an image, or is a buffer whose previous frame is not finished.
+            BackendError: The pipeline or the buffer is closed.
         """
         source = self._source(frame)
         slot = self._take()
@@ -131,11 +132,11 @@ class DevicePath:
         return slot
 
     def frame_buffer(self, layout: FrameLayout) -> DeviceFrameBuffer:
-        """Memory that the GPU reaches, for frames of a layout; it is closed with the path.
+        """Allocate memory that the GPU can access, for frames of a layout; it is closed with the pipeline.
 
         Raises:
-            BackendError: The path is closed.
-            CudaOutOfMemoryError: There is not that much pinned memory.
+            BackendError: The pipeline is closed.
+            CudaOutOfMemoryError: There is not enough pinned memory.
         """
         if self._closed:
             raise BackendError(_CLOSED)
@@ -144,7 +145,7 @@ class DevicePath:
         return buffer
 
     def collect(self, ticket: FrameSlot) -> Instances:
-        """Wait for a frame's instances.
+        """Wait for a frame and return its instances.
 
         Raises:
             BackendError: The network's outputs are not finite, or its library failed.
@@ -154,17 +155,17 @@ class DevicePath:
             return self.read(ticket, ticket.finish())
 
     def read(self, slot: FrameSlot, count: int) -> Instances:
-        """Instances from what a frame brought back to the host; copied, so that the slot may go on.
+        """Copy the results of a frame from host memory, so that the slot can be reused.
 
         Args:
-            slot: Its frame is finished.
-            count: What :meth:`FrameSlot.finish` returned.
+            slot: The slot of a finished frame.
+            count: Result of :meth:`FrameSlot.finish`.
         """
         results, layout = slot.memory.results, slot.layout
         assert layout is not None
         xyxy: npt.NDArray[np.float32] = results["detection_xyxy"][:count].copy()
         if not np.isfinite(xyxy).all():
-            _log.warning("%s: a box without bounds hides others; the model is damaged", self.model.manifest.name)
+            _log.warning("%s: a box of infinite size suppresses others; the model is damaged", self.model.manifest.name)
         offset = results["run_offset"][: count + 1].copy()
         total = int(offset[-1])
         start, end = results["run_start"][:total].copy(), results["run_end"][:total].copy()
@@ -188,7 +189,10 @@ class DevicePath:
             raise
 
     def inspect(self, frame: Any) -> Inspection:
-        """A frame's instances, and what led to them, downloaded; see :class:`yolact_runtime.frame_path.FramePath`."""
+        """Return a frame's instances and the tensors that led to them.
+
+        See :class:`yolact_runtime.frame_path.FramePath`.
+        """
         slot = self.start(frame)
         with self._lent(slot):
             instances = self.read(slot, slot.finish())
@@ -196,12 +200,12 @@ class DevicePath:
             return Inspection(arrays.pop(slot.input_name), arrays, instances)
 
     def discard(self, ticket: FrameSlot) -> None:
-        """Nobody wants the frame any more."""
+        """Discard a frame whose result is not needed."""
         with self._lent(ticket):
             ticket.abandon()
 
     def give_back(self, slot: FrameSlot) -> None:
-        """The slot may take another frame."""
+        """Return a slot, so that it can take another frame."""
         with self._lock:
             if not self._closed:
                 self._free.append(slot)
@@ -210,7 +214,7 @@ class DevicePath:
 
     @contextmanager
     def _lent(self, slot: FrameSlot) -> Iterator[None]:
-        """Give the slot back after the block; an error of the block is the one to report."""
+        """Return the slot after the block; an error of the block is the one to report."""
         try:
             yield
         except BaseException:
@@ -219,12 +223,12 @@ class DevicePath:
         self.give_back(slot)
 
     def close(self) -> None:
-        """Free everything but frames that are in flight, which free theirs when they are collected.
+        """Free everything but frames in flight, which are freed when they are collected.
 
-        After the loss of the GPU's context, which is not reported again, what can be freed is freed.
+        After the loss of the GPU's context, which is not reported again, everything that can be freed is freed.
 
         Raises:
-            CudaError: Something could not be freed; all else was.
+            CudaError: Something could not be freed; everything else was.
         """
         with self._lock:
             if self._closed:
@@ -234,8 +238,8 @@ class DevicePath:
             done = not self._slots
         steps: list[Callable[[], None]] = [self._lent_buffers.close]
         for slot in free:
-            # A slot counts until it is closed: another thread may give back the last one that was in flight meanwhile,
-            # and the network must not be closed before its contexts.
+            # A slot counts until it is closed: another thread may return the last one in flight at the same time, and
+            # the network must not be closed before its contexts.
             steps += [slot.close, partial(self._free_memory_when_done, slot)]
         close_all(*steps, *([self._free_memory] if done else []))
 
@@ -271,9 +275,9 @@ class DevicePath:
             if len(self._slots) >= _MAX_SLOTS:
                 raise UsageError(
                     f"{_MAX_SLOTS} frames are in flight at once; collect results, and close those of on_device, before "
-                    f"giving more"
+                    f"starting more"
                 )
-            _log.info("%d frames in flight: memory for one more is taken", len(self._slots) + 1)
+            _log.info("%d frames in flight: allocating memory for one more", len(self._slots) + 1)
             return self._add_slot()
 
     def _add_slot(self) -> FrameSlot:
@@ -284,7 +288,7 @@ class DevicePath:
     def _predicted_iou(
         self, predict: MaskIou, slot: FrameSlot, class_id: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float32]:
-        """The one step on the host, for a network that the kernels do not compute; engines have a fixed batch."""
+        """Predict on the host, for a network that the kernels do not compute; engines have a fixed batch size."""
         count = len(class_id)
         if not count:
             return np.zeros(0, np.float32)
@@ -300,7 +304,7 @@ class DevicePath:
 
 
 class _LogOnce:
-    """What is true of all slots is logged by the first one; holds nothing of the path."""
+    """A logger of each message about slots, once; it keeps no reference to the pipeline."""
 
     def __init__(self, name: str) -> None:
         self._name = name

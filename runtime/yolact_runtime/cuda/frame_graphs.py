@@ -1,4 +1,4 @@
-"""The CUDA graphs of one frame in flight: what is enqueued for every frame, given to the driver in one call."""
+"""The CUDA graphs of one frame in flight, each of which launches a sequence of work in one call."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _log = logging.getLogger(__name__)
 
 
 class FrameGraphs:
-    """Work that is enqueued piece by piece the first time, and launched as a graph from the second time on.
+    """Work that is enqueued operation by operation the first time, and launched as a graph from the second time on.
 
-    Graphs hold the addresses that the work was captured with: :meth:`forget` them before memory moves.
+    Graphs contain the addresses that the work was captured with: call :meth:`forget` before memory moves.
 
     Args:
-        context: Of the network that is part of the work; says whether it can be captured. Not owned.
-        stream: Where everything is enqueued. Not owned.
-        log: Takes what is true of all frames in flight, in a sentence for the log.
+        context: Execution context of the network, which decides whether the work can be captured. Not owned.
+        stream: Stream in which everything is enqueued. Not owned.
+        log: Function that logs a sentence about all frames in flight.
     """
 
     def __init__(self, context: DeviceContext, stream: Stream, log: Callable[[str], None]) -> None:
@@ -36,19 +36,19 @@ class FrameGraphs:
 
     @property
     def in_use(self) -> bool:
-        """Work is launched as graphs, or will be."""
+        """Whether work is, or will be, launched as graphs."""
         return self._is_possible and (not self._was_run or self._context.is_capturable(self._stream))
 
     def run(self, name: str, enqueue: Callable[[Stream], None]) -> None:
-        """Enqueue a piece of work: the first time as it is, which also lets the network's library make ready.
+        """Enqueue work: the first time directly, so that the network's library can initialise, and later as a graph.
 
         Args:
-            name: Of the work; one name is always the same work.
-            enqueue: Enqueues it in a stream.
+            name: Name of the work; one name always means the same work.
+            enqueue: Function that enqueues the work in a stream.
 
         Raises:
-            BackendError: The network's library refuses.
-            CudaError: The driver does.
+            BackendError: The network's library reports an error.
+            CudaError: The driver reports an error.
         """
         if self._is_possible and self._was_run and name not in self._graphs:
             self._capture(name, enqueue)
@@ -59,10 +59,10 @@ class FrameGraphs:
             self._was_run = True
 
     def forget(self) -> None:
-        """Free the graphs; what comes next is enqueued piece by piece again. Launches of them are done.
+        """Free the graphs, so that work is enqueued directly again. Their launches must be done.
 
         Raises:
-            CudaError: The driver refuses; all of them were tried.
+            CudaError: The driver reports an error; freeing all of them was tried.
         """
         self._was_run = False
         graphs, self._graphs = self._graphs, {}

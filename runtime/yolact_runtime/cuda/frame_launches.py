@@ -1,4 +1,4 @@
-"""The kernels of one frame's way with their arguments packed, in the order in which they run."""
+"""The kernel launches of one frame with packed arguments, in the order in which they run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _FORMATS = {
     PixelFormat.NV12: 3,
     PixelFormat.YUYV: 4,
 }
-# Arguments of `preprocess` that change with a frame that lies elsewhere.
+# Arguments of `preprocess` that change with a frame in foreign memory.
 _FRAME, _CHROMA, _PITCH, _CHROMA_PITCH = range(4)
 _UNLIMITED_WORDS = np.int64(1 << 62)
-# Of the other outputs, looked at by a block of `candidates_score`; and candidates whose overlaps are kept as bits.
+# Number of other outputs that a block of `candidates_score` checks; and of candidates whose overlaps are kept as bits.
 _VALUES_OF_A_BLOCK, _COMPARED = 8192, 1024
-# A warp for each strip of a usual frame, and as many writers as keep a bus busy: more would only look whether there is
-# something for them, which costs more than a small frame itself.
+# A warp for each strip of a usual frame, and as many writers as keep a bus busy: more would only look for work, which
+# costs more than a small frame itself.
 _BLOCKS_OF_RUNS, _BLOCKS_OF_RESULTS = 128, 32
 
 
@@ -41,19 +41,20 @@ class FrameLaunches:
     """Launches for frames of one layout, on the memory of one frame in flight.
 
     Args:
-        kernels: Loaded.
-        model: Whose frames these are.
-        memory: That fits the layout; launches hold its pointers.
-        constants: Of the model, on the device: ``prior (P, 4)``, and ``mask_iou_network`` where kernels compute it.
-        layout: Of the frames.
+        kernels: The loaded kernels.
+        model: The model that processes the frames.
+        memory: Memory that fits the layout; launches contain its pointers.
+        constants: Constants of the model on the device: ``prior (P, 4)``, and ``mask_iou_network`` if kernels compute
+            it.
+        layout: Size and format of the frames.
 
     Attributes:
-        preprocess: Frame in our own memory to network input.
-        preprocess_elsewhere: The same of a frame in somebody else's, see :meth:`point_at`.
-        detect: Network outputs to detections and the layout of their masks, in order.
-        masks: Detections to bits and runs, in order.
-        rescoring: Masks to their scores (YOLACT++), in order.
-        download: Everything that a frame brings back, into the host's memory; comes last.
+        preprocess: Launch that turns a frame in the slot's own memory into the network input.
+        preprocess_elsewhere: The same launch for a frame in foreign memory; see :meth:`point_at`.
+        detect: Launches from network outputs to detections and the layout of their masks, in order.
+        masks: Launches from detections to mask bits and runs, in order.
+        rescoring: Launches from masks to their scores (YOLACT++), in order.
+        download: The last launch, which copies all results of a frame to host memory.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class FrameLaunches:
         self.download = self._results()
 
     def point_at(self, pointers: tuple[int, ...], pitches: tuple[int, ...]) -> None:
-        """Where `preprocess_elsewhere` reads from now on: planes on the GPU, and bytes from row to row of each."""
+        """Set where `preprocess_elsewhere` reads: planes on the GPU, and the bytes between their rows."""
         arguments = self.preprocess_elsewhere.arguments
         arguments.replace(_FRAME, np.uint64(pointers[0]))
         arguments.replace(_PITCH, np.int64(pitches[0]))
@@ -83,7 +84,7 @@ class FrameLaunches:
         arguments.replace(_CHROMA_PITCH, np.int64(pitches[-1]))
 
     def id_map(self, id_map: DeviceArray) -> Launch:
-        """Masks to ``(H, W)`` int32 on demand."""
+        """Return the launch that draws masks into an ``(H, W)`` int32 map, on demand."""
         height, width = self._layout.height, self._layout.width
         grid = (ceil_div(width, 256), ceil_div(height, 32))
         return self._launch(
@@ -91,7 +92,7 @@ class FrameLaunches:
         )
 
     def dense(self, dense: DeviceArray) -> Launch:
-        """Masks to ``(n, H, W)`` uint8 on demand."""
+        """Return the launch that expands masks to ``(n, H, W)`` uint8, on demand."""
         blocks = min(ceil_div(self._layout.width, 256) * ceil_div(self._layout.height, 32), 64)
         names = "arena window offset detection_count"
         return self._launch(
@@ -129,7 +130,7 @@ class FrameLaunches:
         variances = map(np.float32, model.manifest.priors.variances)
         sizes = np.int32(model.num_priors), np.int32(model.num_classes + 1)
         prototypes, prototype_size = model.prototype_shape[0], math.prod(model.prototype_shape)
-        # Blocks for rows of class logits, and as many as there is work for that look at the other outputs.
+        # Blocks for rows of class logits, and enough further blocks to check the other outputs.
         others = prototype_size + model.num_priors * (prototypes + 4)
         blocks = max(ceil_div(model.num_priors, 64), 1) + max(ceil_div(others, _VALUES_OF_A_BLOCK), 1)
         score = self._launch(
@@ -217,7 +218,7 @@ class FrameLaunches:
         return self._held("detection_count detection_prior detection_class detection_confidence detection_xyxy")
 
     def _layout_of_masks(self, prefix: str) -> list[Any]:
-        """Arguments from the sizes on. Re-scoring sees the published crop of all masks."""
+        """Return the arguments from the sizes on. Re-scoring uses the published crop of all masks."""
         _, height, width = self._model.prototype_shape
         words = _UNLIMITED_WORDS if prefix else np.int64(self._memory.arena_words)
         return [
@@ -247,7 +248,7 @@ class FrameLaunches:
         ]
 
     def _rescoring(self) -> list[Launch]:
-        """The masks that the mask-IoU network reads, where they are others than those of the frame, and the network."""
+        """Return launches of the mask-IoU network, and of its input masks if they differ from the frame's."""
         model, masks = self._model, list[Launch]()
         if prefix := model.scored_masks:
             held = self._held("detection_xyxy detection_count")
@@ -258,7 +259,10 @@ class FrameLaunches:
         return [*masks, *mask_iou_launches(self._launch, self._arrays, model.scored_masks, model.num_classes)]
 
     def _soft(self, prefix: str) -> Launch:
-        """Probabilities inside the windows; for re-scoring on the host with zeros around them."""
+        """Return the launch that computes probabilities inside the windows.
+
+        For re-scoring on the host with zeros around them.
+        """
         model = self._model
         prototypes, height, width = model.prototype_shape
         return self._launch(

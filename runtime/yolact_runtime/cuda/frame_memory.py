@@ -1,4 +1,4 @@
-"""All memory of one frame in flight: taken when the model is opened, and larger only when a frame needs more."""
+"""The memory of one frame in flight: allocated when the model is opened, and enlarged only if a frame needs more."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from yolact_runtime.cuda.memory_plan import MemoryPlan
 
 __all__ = ["FrameMemory"]
 
-# What a frame starts with: room for so many masks that cover all of it, and for so many runs in each of its columns.
-# Usual frames need a tenth. A frame that needs more is run again with more, and the memory stays.
+# Initial capacity for this number of masks that cover the whole frame, and of runs in each of its columns. Usual frames
+# need a tenth. A frame that needs more is run again with more, and the memory is kept.
 _FULL_MASKS, _RUNS_IN_A_COLUMN = 16, 64
 _WORD_BITS = 32
-# Kernels that divide a list of work among their warps fill a GPU with 32 warps on each multiprocessor: all that a
-# Turing holds, and as many as the registers of `mask_bits` allow everywhere.
+# Kernels that divide a list of work among their warps fill a GPU with 32 warps on each multiprocessor: the maximum of
+# Turing, and as many as the registers of `mask_bits` allow everywhere.
 _WARPS_OF_A_BLOCK, _BLOCKS_OF_A_MULTIPROCESSOR = 8, 4
 
 
 class FrameMemory:
-    """Buffers on the GPU, and those on the host that the GPU reaches.
+    """Buffers on the GPU, and buffers on the host that the GPU can access.
 
     Args:
-        device: Where.
-        model: Gives the sizes.
+        device: The device that holds the memory.
+        model: The model, which determines the sizes.
 
     Raises:
-        CudaOutOfMemoryError: There is not that much.
+        CudaOutOfMemoryError: There is not enough memory.
 
     Attributes:
-        arrays: For kernels, by name.
-        results: What a frame downloads, on the host, by name; valid until the next frame.
-        arena_words: Room for the bits of masks, in words of 32 pixels.
-        run_capacity: Room for runs.
-        filling_blocks: Of 256 threads, for a grid that fills the GPU.
-        wanted_tasks: Into so many the bits of a frame's masks are divided, or a few more.
-        staging: Where a frame in host memory is put, ``(bytes,)`` uint8 of pinned memory.
-        staging_address: Of its first byte, on the host.
+        arrays: Arrays for kernels, by name.
+        results: Downloaded results of a frame in host memory, by name; valid until the next frame.
+        arena_words: Capacity for bits of masks, in words of 32 pixels.
+        run_capacity: Capacity for runs.
+        filling_blocks: Number of blocks of 256 threads that fill the GPU.
+        wanted_tasks: Approximate number of tasks into which the bits of a frame's masks are divided.
+        staging: Pinned memory for a frame from the host, ``(bytes,)`` uint8.
+        staging_address: Host address of its first byte.
     """
 
     def __init__(self, device: Device, model: FrameModel) -> None:
@@ -70,9 +70,9 @@ class FrameMemory:
             self._allocate("results", results)
             mapped = self._keep("results on the host", MappedBuffer(device, results.num_bytes))
             self.results.update(results.on_host(mapped))
-            # A frame whose kernels never ran has found nothing, rather than garbage.
+            # A frame whose kernels never ran has no detections, rather than garbage.
             mapped.host_array((results.num_bytes,), np.uint8)[:] = 0
-            # One copy brings all results: both sides have the same layout.
+            # One copy transfers all results: both sides have the same layout.
             self.arrays["host_results"] = mapped.device_array((results.num_bytes,), np.uint8)
             self.arrays["results"] = self._buffer("results").array((results.num_bytes,), np.uint8)
         except BaseException:
@@ -83,12 +83,12 @@ class FrameMemory:
         """Make room for frames of a layout; nothing shrinks.
 
         Args:
-            layout: Of the frames to come.
-            arena_words: At least so many.
-            run_capacity: At least so many.
+            layout: Layout of future frames.
+            arena_words: Minimum capacity for words of mask bits.
+            run_capacity: Minimum capacity for runs.
 
         Returns:
-            Something was allocated: pointers that were handed out before are void.
+            Whether anything was allocated, which invalidates earlier pointers.
         """
         strips, words = -(-layout.width // _WORD_BITS), -(-layout.height // _WORD_BITS)
         full = layout.width * words
@@ -120,19 +120,19 @@ class FrameMemory:
         return any(wanted)
 
     def first_rows(self, array: DeviceArray, count: int) -> DeviceArray:
-        """A view of the first rows of one of the arrays."""
+        """Return a view of the first rows of one of the arrays."""
         return DeviceArray(self._device, array.pointer, (count, *array.shape[1:]), array.dtype, owner=array.owner)
 
     def close(self) -> None:
-        """Give everything back; the work that uses it is done. May be called again."""
+        """Free everything; the work that uses it must be done. May be called again."""
         buffers, self._buffers = self._buffers, {}
         close_all(*(buffer.close for buffer in reversed(buffers.values())))
 
     def _fit_frame(self, num_bytes: int) -> None:
-        # What is given up before there is more must not be used, should there be no more.
+        # Freed memory must not be used if the allocation of more fails.
         self.staging = np.zeros(0, np.uint8)
         self._drop("frame on the host")
-        # Where CPU and GPU share their memory, kernels read the frame where the host put it.
+        # If CPU and GPU share their memory, kernels read the frame where the host put it.
         if self._device.integrated:
             mapped = self._keep("frame on the host", MappedBuffer(self._device, num_bytes))
             self.arrays["frame"] = mapped.device_array((num_bytes,), np.uint8)
@@ -145,7 +145,7 @@ class FrameMemory:
         self.staging, self.staging_address = pinned.host_array((num_bytes,), np.uint8), pinned.address
 
     def _fit_runs(self, capacity: int) -> None:
-        """Runs are found in the GPU's memory; a kernel copies those that there are into the host's."""
+        """Allocate runs in GPU memory, from which a kernel copies the existing ones to host memory."""
         here, there = MemoryPlan(), MemoryPlan()
         for name in ("run_start", "run_end"):
             here.add(name, (capacity,), np.int32)
@@ -195,7 +195,7 @@ def _plan_work(model: FrameModel) -> MemoryPlan:
     plan.add("normaliser", (priors, 2), np.float32)
     plan.add("survivor", (-(-priors // 32),), np.uint32)
     plan.add("candidate_count", (1,), np.int32)
-    # Room for every prior: there is no frame with more candidates.
+    # Room for every prior: no frame has more candidates.
     plan.add("candidate_prior", (priors,), np.int32)
     plan.add("candidate_xyxy", (priors, 4), np.float32)
     plan.add("candidate_score", (classes, priors), np.float32)

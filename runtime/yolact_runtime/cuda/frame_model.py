@@ -1,4 +1,4 @@
-"""What the kernels must know of a model and of the chosen settings, checked once, when the model is opened."""
+"""The properties of a model and its settings that the kernels need, checked once when the model is opened."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from yolact_runtime.model.network_outputs import OutputType, RawOutputs, check_i
 
 __all__ = ["FrameModel"]
 
-# Limits of the kernels, see their header comments.
+# Limits of the kernels; see their header comments.
 _MAX_TOP, _MAX_PROTOTYPES, _MAX_CLASSES, _MAX_PRIORS = 256, 256, 1 << 14, 1 << 20
-# Of the products of a frame's side, rounded up to a block of pixels, with that of the input or of the prototypes; and
-# of a frame's pixels, which are positions of runs.
+# Limits of the product of a frame's side, rounded up to a block of pixels, with that of the input or of the prototypes;
+# and of a frame's pixels, which are positions of runs.
 _MAX_PRODUCT, _BLOCK_SIDE, _MAX_PIXELS = 1 << 30, 64, (1 << 31) - 64
 _CPU = "or open the segmenter with SegmenterOptions(cpu_postprocessing=True)"
 
@@ -31,14 +31,15 @@ class FrameModel:
     """A model with its settings.
 
     Attributes:
-        manifest: Of the model.
+        manifest: Manifest of the model.
         settings: Suppression method and thresholds.
-        crop_margin: See :class:`yolact_runtime.segmenter.SegmenterOptions`.
-        rescore: Masks are re-scored by a second network, which reads probabilities at prototype resolution.
-        tensors: Of the network: its input and the four outputs.
-        input_name: Of the one input.
-        suffix: ``"f32"`` or ``"f16"``: which kernels read the outputs.
-        mask_iou: That network, for the kernels; None where there is none, and where it runs on the host.
+        crop_margin: Fraction of a box added on each side of its crop; see
+            :class:`yolact_runtime.segmenter.SegmenterOptions`.
+        rescore: Whether a second network re-scores masks, reading probabilities at prototype resolution.
+        tensors: Tensors of the network: its input and the four outputs.
+        input_name: Name of the network's input.
+        suffix: Suffix of the kernels that read the outputs: ``"f32"`` or ``"f16"``.
+        mask_iou: The mask-IoU network for the kernels; None if there is none, or if it runs on the host.
     """
 
     manifest: Manifest
@@ -60,11 +61,11 @@ class FrameModel:
         tensors: tuple[TensorSpec, ...],
         mask_iou: MaskIouNetwork | None = None,
     ) -> FrameModel:
-        """Check and collect.
+        """Create a model after checking it.
 
         Raises:
             BackendError: The network's tensors are not those of the manifest.
-            UsageError: The settings are beyond what the kernels do.
+            UsageError: The settings exceed the limits of the kernels.
         """
         by_name = {tensor.name: tensor for tensor in tensors}
         inputs = {tensor.name: _type_of(tensor) for tensor in tensors if tensor.is_input}
@@ -83,37 +84,37 @@ class FrameModel:
 
     @property
     def num_priors(self) -> int:
-        """P."""
+        """Number of priors, P."""
         return self.manifest.priors.num_priors
 
     @property
     def num_classes(self) -> int:
-        """C - 1: without the background."""
+        """Number of classes without the background, C - 1."""
         return len(self.manifest.class_names)
 
     @property
     def prototype_shape(self) -> tuple[int, int, int]:
-        """(K, Hp, Wp)."""
+        """Shape of the prototypes, ``(K, Hp, Wp)``."""
         _, prototypes, height, width = self.tensors["prototype"].shape
         return prototypes, height, width
 
     @property
     def scored_masks(self) -> str:
-        """What the names of the masks that are re-scored begin with: those with the published crop, without margin."""
+        """Prefix of the arrays of masks that are re-scored: those with the published crop, without margin."""
         # On the host the network reads whole masks, with the zeros around their windows.
         return "" if self.mask_iou is not None and self.crop_margin == 0 else "rescoring_"
 
     @property
     def max_detections(self) -> int:
-        """Rows of the detection buffers."""
+        """Number of rows of the detection buffers."""
         cross = self.settings.method is NmsMethod.CROSS_CLASS
         return self.settings.top_k if cross else self.settings.max_instances
 
     def check_frame(self, height: int, width: int) -> None:
-        """Whether the kernels' 32-bit arithmetic holds for frames of a size.
+        """Check that frames of a size do not overflow the kernels' 32-bit arithmetic.
 
         Raises:
-            FrameError: It does not.
+            FrameError: The frames are too large.
         """
         _, *prototype = self.prototype_shape
         others = zip((height, width), (self.manifest.input.height, self.manifest.input.width), prototype, strict=True)
@@ -124,7 +125,7 @@ class FrameModel:
             )
 
     def priors(self) -> npt.NDArray[np.float32]:
-        """``(P, 4)`` centre-size."""
+        """Compute the centre-size priors, ``(P, 4)``."""
         spec = self.manifest.input
         return make_priors(self.manifest.priors, spec.height, spec.width)
 
@@ -159,5 +160,5 @@ def _check_settings(settings: NmsSettings) -> None:
     if settings.top_k > _MAX_TOP or settings.max_instances > _MAX_TOP:
         raise UsageError(
             f"the GPU post-processing keeps up to {_MAX_TOP} boxes; top_k {settings.top_k} and max_instances "
-            f"{settings.max_instances} are asked for: lower them, {_CPU}"
+            f"{settings.max_instances} are requested: lower them, {_CPU}"
         )

@@ -1,10 +1,10 @@
-"""One frame in flight: its stream, its memory, its place in the network, and the order of what happens to it.
+"""One frame in flight: its stream, its memory, its execution context, and the order of its operations.
 
-The way of a frame: upload (none on machines where CPU and GPU share memory, and for frames that are on the GPU),
-preprocess, network, candidates, Fast NMS, masks, and a kernel that copies the results to the host. The first frame of
-a size and format is enqueued piece by piece; from the second on everything behind the upload is one launch of a CUDA
-graph, where the backend allows that. Graphs hold addresses: the upload is none of it, so that a frame may come from any
-buffer, and can be under way while the rest of the frame is still copied to where the GPU fetches it.
+The frame pipeline: upload (none on machines where CPU and GPU share memory, and for frames on the GPU), preprocess,
+network, candidates, Fast NMS, masks, and a kernel that copies the results to the host. The first frame of a size and
+format is enqueued operation by operation; from the second on, everything behind the upload is one launch of a CUDA
+graph, if the backend allows that. Graphs contain addresses; the upload is not part of them, so that a frame may come
+from any buffer, and can be in progress while the rest of the frame is still copied to pinned memory.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ from yolact_runtime.errors import BackendError, FrameError
 __all__ = ["FrameSlot"]
 
 _log = logging.getLogger(__name__)
-# A frame that does not fit is run again with a quarter more room than it asks for.
+# A frame that does not fit is run again with a quarter more room than it needs.
 _MORE_NUMERATOR, _MORE_DENOMINATOR = 5, 4
 _MAX_RUNS_OF_A_FRAME = 4
-# A frame is uploaded in parts of so many bytes, each as soon as it is copied: the upload of one takes about as long as
-# the copy of the next. Smaller ones cost more calls of the driver; the larger they are, the later the last one comes.
+# A frame is uploaded in parts of this size, each as soon as it is copied: the upload of one takes about as long as the
+# copy of the next. Smaller parts cost more driver calls; larger ones delay the last part.
 _BAND_BYTES = 1 << 20
 
 
 class FrameSlot:
-    """Takes one frame at a time; :meth:`start` begins, :meth:`finish` waits.
+    """A slot for one frame at a time: :meth:`start` begins, :meth:`finish` waits.
 
     Args:
-        backend: Gives the network a place to run.
-        model: Of the frames.
-        kernels: Loaded on the backend's device.
-        constants: Of the model, there; see :class:`yolact_runtime.cuda.frame_launches.FrameLaunches`.
-        log: Takes what is true of all slots, in a sentence for the log.
+        backend: The backend, which provides an execution context.
+        model: The model that processes the frames.
+        kernels: Kernels loaded on the backend's device.
+        constants: Constants of the model on the device; see :class:`yolact_runtime.cuda.frame_launches.FrameLaunches`.
+        log: Function that logs a sentence about all slots.
 
     Raises:
-        CudaOutOfMemoryError: The GPU is full.
-        BackendError: The backend refuses another context.
+        CudaOutOfMemoryError: GPU memory is exhausted.
+        BackendError: The backend cannot create another context.
 
     Attributes:
-        memory: Of the frame; its results are valid from :meth:`finish` to the next :meth:`start`.
-        stream: In which everything happens.
-        launches: For the layout of the latest frame.
-        layout: Of the latest frame.
-        input_name: Of the network's input in ``memory.arrays``.
+        memory: Memory of the frame; its results are valid from :meth:`finish` to the next :meth:`start`.
+        stream: Stream in which everything runs.
+        launches: Launches for the layout of the latest frame.
+        layout: Layout of the latest frame.
+        input_name: Name of the network's input in ``memory.arrays``.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class FrameSlot:
             raise
 
     def warm_up(self, layout: FrameLayout) -> None:
-        """Take memory for frames in host memory of a layout, and run twice with an empty one: no later frame has to.
+        """Allocate memory for frames in host memory of a layout, and run an empty one twice to initialise the rest.
 
         Raises:
-            CudaOutOfMemoryError: The GPU is full.
-            FrameError: Such frames are beyond the kernels' arithmetic.
+            CudaOutOfMemoryError: GPU memory is exhausted.
+            FrameError: Such frames overflow the kernels' arithmetic.
         """
         self._device.make_current()
         self._prepare(layout)
@@ -112,18 +112,18 @@ class FrameSlot:
         self.stream.synchronize()
 
     def start(self, frame: CameraFrame | DeviceFrameBuffer) -> None:
-        """Begin with a frame; returns without waiting for the GPU.
+        """Start processing a frame, without waiting for the GPU.
 
         Args:
-            frame: In host memory it may be changed afterwards, but for the content of a buffer, which is used where it
-                is and must not change before :meth:`finish`. So is a frame on the GPU, once its owner's stream has
-                written it.
+            frame: The frame. In host memory it may be changed after the call, except for a frame buffer, which is read
+                in place and must not change before :meth:`finish`. A frame on the GPU is read in place, too, once its
+                owner's stream has written it.
 
         Raises:
-            FrameError: A frame beyond the kernels' arithmetic; one on the GPU whose pixels have gaps between them, or
-                which lies on another GPU; a buffer whose frame before is not finished.
+            FrameError: The frame overflows the kernels' arithmetic; is on the GPU with gaps between its pixels, or on
+                another GPU; or is a buffer whose previous frame is not finished.
             BackendError: The buffer is closed.
-            CudaError: The driver refuses.
+            CudaError: The driver reports an error.
         """
         self._device.make_current()
         self._prepare(frame.layout)
@@ -137,13 +137,13 @@ class FrameSlot:
             self._run()
         except BaseException:
             if self._buffer is not None:
-                # Its copy may be under way.
+                # Its copy may be in progress.
                 close_after_failure(self.stream.synchronize)
             self._let_go()
             raise
 
     def abandon(self) -> None:
-        """Wait for a frame that nobody wants."""
+        """Wait for a frame whose result is not needed."""
         try:
             self._device.make_current()
             self._done.synchronize()
@@ -151,7 +151,7 @@ class FrameSlot:
             self._let_go()
 
     def finish(self) -> int:
-        """Wait for the frame, once; run it again where it needs more memory than there was.
+        """Wait for the frame, once; run it again if it needs more memory than there was.
 
         Returns:
             Number of detections; they are in ``memory.results``.
@@ -176,30 +176,30 @@ class FrameSlot:
             self._let_go()
 
     def enqueue_upload(self, stream: Stream) -> None:
-        """A frame in host memory to the GPU; nothing where CPU and GPU share their memory."""
+        """Enqueue the upload of a frame in host memory; nothing if CPU and GPU share their memory."""
         if self.layout is not None:
             self._upload(self.memory.staging_address, 0, self.layout.num_bytes, stream)
 
     def enqueue_inference(self, stream: Stream) -> None:
-        """The network."""
+        """Enqueue the network."""
         self._context.enqueue(stream)
 
     def enqueue_download(self, stream: Stream) -> None:
-        """Everything that a frame brings back, and only as many runs as there are: a kernel copies it to the host."""
+        """Enqueue the kernel that copies all results of a frame to the host, with only the existing runs."""
         self.launches.download.enqueue(stream)
 
     def enqueue_all(self, stream: Stream) -> None:
-        """The whole way of a frame in host memory, piece by piece."""
+        """Enqueue all operations for a frame in host memory, one by one."""
         self.enqueue_upload(stream)
         self._enqueue_from_preprocessing(stream)
 
     @property
     def uses_graphs(self) -> bool:
-        """Frames are launches of a graph, or will be."""
+        """Whether frames are, or will be, launches of a graph."""
         return self._graphs.in_use
 
     def close(self) -> None:
-        """Wait for what is under way, and give everything back."""
+        """Wait for work in progress, and free everything."""
         close_all(
             self._device.make_current,
             self.stream.synchronize,
@@ -214,7 +214,7 @@ class FrameSlot:
         if layout is self.layout or layout == self.layout:
             return
         self._model.check_frame(layout.height, layout.width)
-        # Should there not be enough memory, there is no layout that the memory fits.
+        # If memory is exhausted, there is no layout that the memory fits.
         self.layout = None
         self.memory.fit(layout)
         self._pack(layout)
@@ -231,16 +231,16 @@ class FrameSlot:
         arena, runs = (int(results[name][count]) for name in ("offset", "run_offset"))
         more = [need * _MORE_NUMERATOR // _MORE_DENOMINATOR for need in (arena, runs)]
         _log.info(
-            "a frame's masks need %d words and %d runs: more memory is taken, and the frame run again", arena, runs
+            "a frame's masks need %d words and %d runs: allocating more memory and running the frame again", arena, runs
         )
         self.memory.fit(layout, *more)
         self._pack(layout)
         self._point()
 
     def _copy(self, frame: CameraFrame) -> None:
-        """A part of some rows after the other, each uploaded while the next is copied.
+        """Copy blocks of rows, uploading each block while the next is copied.
 
-        By this thread alone: one that helps is, on a busy machine, one more that may lose its core in the middle.
+        One thread only: on a busy machine, a helper is one more thread that may lose its core in the middle.
         """
         copied = uploaded = 0
         for plane in frame.planes():
@@ -283,13 +283,13 @@ class FrameSlot:
             self._upload(buffer.address, 0, buffer.layout.num_bytes, self.stream)
 
     def _upload(self, address: int, first: int, end: int, stream: Stream) -> None:
-        """Some bytes of a frame, which begins at an address of pinned memory; none where the GPU reads them there."""
+        """Upload a range of bytes of a frame at a pinned address; nothing if the GPU reads them in place."""
         if not self._device.integrated:
             target = self.memory.arrays["frame"].pointer + first
             self._device.driver.call("cuMemcpyHtoDAsync", target, address + first, end - first, stream.handle)
 
     def _let_go(self) -> None:
-        """Nothing reads what belongs to others any more."""
+        """Release foreign memory, which nothing reads any longer."""
         self._foreign = ()
         buffer, self._buffer = self._buffer, None
         if buffer is not None:
@@ -327,14 +327,14 @@ class FrameSlot:
 def _require_valid(status: int) -> None:
     if status & FrameStatus.NOT_FINITE:
         raise BackendError(
-            "the network's outputs hold NaN or infinity. Usually a half-precision overflow or a damaged model: run the "
-            "fp32 model on the same frame, and export again if it shows the same"
+            "the network's outputs contain NaN or infinity. Usually a half-precision overflow or a damaged model: run "
+            "the fp32 model on the same frame, and export again if it shows the same"
         )
     if status & FrameStatus.MASK_IOU_NOT_FINITE:
         raise BackendError(
             "the mask-IoU network predicts NaN or infinity: its weights are damaged. Export the checkpoint again, or "
-            "leave re-scoring out (--no-mask-rescoring, SegmenterOptions(mask_rescoring=False))"
+            "disable re-scoring (--no-mask-rescoring, SegmenterOptions(mask_rescoring=False))"
         )
-    # As a number: the complement of an IntFlag has no bits that are not named.
+    # As an integer: the complement of an IntFlag has no unnamed bits.
     if rest := status & ~int(FrameStatus.ARENA_OVERFLOW | FrameStatus.RUN_OVERFLOW):
-        raise BackendError(f"the kernels refuse this frame (status {rest}); please report the model and the settings")
+        raise BackendError(f"the kernels reject this frame (status {rest}); please report the model and the settings")

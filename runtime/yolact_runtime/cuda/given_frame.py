@@ -1,4 +1,4 @@
-"""What a caller gives as a frame to the GPU's frame pipeline, taken for the camera frame that it is."""
+"""Conversion of the frames that callers pass to the GPU's frame pipeline to camera frames."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _CHANNELS = {3: PixelFormat.BGR, 4: PixelFormat.BGRA}
 
 
 def as_camera_frame(frame: Any, bit_depth: int | None) -> CameraFrame:
-    """Take a frame in host memory, or one on the GPU, for what it is.
+    """Convert a frame in host memory or on the GPU to a camera frame.
 
     Args:
-        frame: A :class:`CameraFrame`, which is returned itself; an array in host memory as for a network on the host,
-            ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)``; or an array on the GPU, ``(H, W, 3)`` BGR or ``(H, W, 4)`` BGRA
-            uint8.
-        bit_depth: Of frames in uint16, in host memory; None where there are none.
+        frame: A :class:`CameraFrame`, which is returned unchanged; an array in host memory as for a network on the
+            host, ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)``; or an array on the GPU, ``(H, W, 3)`` BGR or ``(H, W, 4)``
+            BGRA uint8.
+        bit_depth: Number of significant bits of uint16 frames in host memory; None if there are no such frames.
 
     Returns:
-        A frame on the GPU as it is, not copied; one in host memory as BGR.
+        The frame: on the GPU without a copy, in host memory as BGR.
 
     Raises:
-        FrameError: It is not an image, or one of a format that has to be named by a :class:`CameraFrame`.
+        FrameError: The frame is not an image, or has a format that only a :class:`CameraFrame` can describe.
     """
     if isinstance(frame, CameraFrame):
         return frame
@@ -37,8 +37,8 @@ def as_camera_frame(frame: Any, bit_depth: int | None) -> CameraFrame:
     shape = tuple(int(side) for side in frame.shape)
     if getattr(frame, "dtype", None) is not None and "uint16" in str(frame.dtype):
         raise FrameError(
-            "a frame of uint16 on the GPU is not read: scale it to uint8 there (value * 255 / (2**bits - 1), rounded), "
-            "or give it in host memory with SegmenterOptions(bit_depth=12)"
+            "a uint16 frame on the GPU is not supported: scale it to uint8 there (value * 255 / (2**bits - 1), "
+            "rounded), or pass it in host memory with SegmenterOptions(bit_depth=12)"
         )
     if len(shape) != 3 or shape[2] not in _CHANNELS:
         raise FrameError(

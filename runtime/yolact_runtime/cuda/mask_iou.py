@@ -1,4 +1,4 @@
-"""The mask-IoU network of YOLACT++ among the kernels of a frame: weights, memory and launches of ``mask_iou.cu``."""
+"""The mask-IoU network of YOLACT++ on the GPU: weights, memory and launches of ``mask_iou.cu``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yolact_runtime.model.mask_iou_network import WIDTHS, MaskIouNetwork
 
 __all__ = ["map_sizes", "mask_iou_launches", "pack_network", "plan_mask_iou"]
 
-# Rows and columns of outputs that a block makes at once, in each kernel; threads of a block.
+# Rows and columns of outputs that a block computes at once, in each kernel; and threads of a block.
 _FRONT_TILE, _THIRD_TILE, _FOURTH_TILE = (11, 11), (8, 8), (4, 7)
 _FRONT_THREADS, _THREADS = 128, 256
 _NAMES = {2: "mask_iou_second", 3: "mask_iou_third", 4: "mask_iou_fourth"}
@@ -24,12 +24,12 @@ _Launcher = Callable[..., Launch]
 
 
 def pack_network(network: MaskIouNetwork) -> npt.NDArray[np.float32]:
-    """The weights in the order in which the kernels read them; see the header of ``mask_iou.cu``.
+    """Arrange the weights in the order in which the kernels read them; see the header of ``mask_iou.cu``.
 
-    What a layer makes of an empty mask is computed here, in float64, so that it is as exact as float32 can say it.
+    The output of each layer for an empty mask is computed here in float64, so that it is exact in float32.
 
     Returns:
-        ``(values,)`` float32.
+        The packed weights, ``(values,)`` float32.
     """
     parts: list[npt.NDArray[np.floating[Any]]] = []
     blank = np.zeros(1)
@@ -42,13 +42,13 @@ def pack_network(network: MaskIouNetwork) -> npt.NDArray[np.float32]:
         blank = np.maximum(weight.astype(np.float64).sum((2, 3)) @ blank + bias, 0)
     rows = last.reshape(len(last), -1)
     parts += [rows, last_bias, np.maximum(rows.astype(np.float64) @ blank + last_bias, 0)]
-    # Of weights near the end of float32; the kernels refuse what becomes of it.
+    # Weights near the limit of float32 overflow; the kernels detect the result.
     with np.errstate(over="ignore"):
         return np.concatenate([part.reshape(-1).astype(np.float32) for part in parts])
 
 
 def map_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """``(rows, columns)`` of the mask and of the map after each convolution."""
+    """Return ``(rows, columns)`` of the mask and of the map after each convolution."""
     sizes = [(height, width)]
     for _ in WIDTHS[1:]:
         sizes.append(((sizes[-1][0] - 3) // 2 + 1, (sizes[-1][1] - 3) // 2 + 1))
@@ -56,7 +56,7 @@ def map_sizes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def plan_mask_iou(plan: MemoryPlan, rows: int, height: int, width: int) -> None:
-    """Room for what layers 2 to 4 make of `rows` masks of ``(height, width)``."""
+    """Reserve memory for the outputs of layers 2 to 4 for `rows` masks of ``(height, width)``."""
     sizes = map_sizes(height, width)
     for layer, name in _NAMES.items():
         plan.add(name, (rows, *sizes[layer], WIDTHS[layer]), np.float32)
@@ -65,13 +65,13 @@ def plan_mask_iou(plan: MemoryPlan, rows: int, height: int, width: int) -> None:
 def mask_iou_launches(
     launch: _Launcher, arrays: Mapping[str, DeviceArray], masks: str, num_classes: int
 ) -> list[Launch]:
-    """The four kernels, in order.
+    """Return the launches of the four kernels, in order.
 
     Args:
-        launch: Packs a launch from name, grid, block and arguments.
-        arrays: Of the frame, and ``mask_iou_network``, the packed weights.
-        masks: What the names of window and probabilities begin with.
-        num_classes: Without the background.
+        launch: Function that packs a launch from name, grid, block and arguments.
+        arrays: Arrays of the frame, and ``mask_iou_network``, the packed weights.
+        masks: Prefix of the names of window and probabilities.
+        num_classes: Number of classes without the background.
     """
     window, soft, count, network = (
         arrays[name] for name in (f"{masks}window", f"{masks}soft", "detection_count", "mask_iou_network")

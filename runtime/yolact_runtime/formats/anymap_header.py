@@ -12,7 +12,7 @@ __all__ = ["AnymapHeader", "anymap_image_header", "read_anymap_header"]
 _TOKEN = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*([0-9]{1,10})")
 _COMMENT_LINE = re.compile(rb"#[^\n]*\n")
 _MOST_HEADER_BYTES = 1 << 20
-"""Comments in headers may be long; nothing else is."""
+"""Maximum size of a header in bytes; only comments can be long."""
 _PAM_LINES = re.compile(rb"P7\s*\n((?:[^\n]*\n)*?)ENDHDR\r?\n")
 _CHANNELS = {b"BLACKANDWHITE": 1, b"GRAYSCALE": 1, b"RGB": 3}
 _ALPHA = b"_ALPHA"
@@ -20,16 +20,16 @@ _ALPHA = b"_ALPHA"
 
 @dataclass(frozen=True)
 class AnymapHeader:
-    """What the header of an anymap states.
+    """The header of an anymap.
 
     Attributes:
         kind: The second byte of the file, ``b"1"`` to ``b"7"``.
-        width: Columns.
-        height: Rows.
-        depth: Samples of a pixel, those of transparency included.
-        white: The largest value.
-        start: Where the samples begin.
-        not_read: Why samples of this kind are not read; empty where they are.
+        width: Number of columns.
+        height: Number of rows.
+        depth: Number of samples per pixel, including transparency.
+        white: The largest sample value.
+        start: Position of the first sample in the file.
+        not_read: The reason why such samples are not supported; empty if they are.
     """
 
     kind: bytes
@@ -42,22 +42,22 @@ class AnymapHeader:
 
     @property
     def is_text(self) -> bool:
-        """The samples are written in digits."""
+        """Whether the samples are decimal text."""
         return self.kind in {b"1", b"2", b"3"}
 
     @property
     def is_bitmap(self) -> bool:
-        """A sample is a bit, and 1 is black."""
+        """Whether each sample is a bit, with 1 for black."""
         return self.kind in {b"1", b"4"}
 
     @property
     def sample_bytes(self) -> int:
-        """The bytes of a sample that is written in binary and is no bit."""
+        """Number of bytes per sample if samples are binary but not bits."""
         return 2 if self.white > 255 else 1
 
     @property
     def least_bytes(self) -> int:
-        """Fewer bytes cannot hold the samples; binary ones take exactly so many."""
+        """Minimum size of the samples in bytes; binary ones have exactly this size."""
         count = self.width * self.height * self.depth
         if self.kind == b"4":
             return (self.width + 7) // 8 * self.height
@@ -71,7 +71,7 @@ def read_anymap_header(content: memoryview) -> AnymapHeader:
     """Read the header of an anymap; `content` is the whole file.
 
     Raises:
-        DamagedImageError: It is damaged.
+        DamagedImageError: The header is damaged.
     """
     head = bytes(content[:_MOST_HEADER_BYTES])
     header = _pam(head) if head[:2] == b"P7" else _plain(head, len(content))
@@ -83,7 +83,7 @@ def read_anymap_header(content: memoryview) -> AnymapHeader:
 
 
 def anymap_image_header(content: memoryview) -> ImageHeader:
-    """See :func:`~yolact_runtime.formats.header_reader.read_image_header`."""
+    """Read a header; see :func:`~yolact_runtime.formats.header_reader.read_image_header`."""
     header = read_anymap_header(content)
     size, needed = f"{header.width} x {header.height} pixels", header.start + header.least_bytes
     if needed > len(content) and not header.not_read:
@@ -114,9 +114,10 @@ def _plain(head: bytes, size: int) -> AnymapHeader:
 
 
 def _behind_header(head: bytes, at: int, header: AnymapHeader, size: int) -> int:
-    """Bytes between the one space that ends a header and the samples, by the standard none: a comment, or a line feed.
+    """Return the number of bytes between the one space that ends a header and the samples; 0 by the standard.
 
-    Some programs write them all the same. They are believed where the file has exactly so many bytes too many.
+    Some programs write a comment or a line feed there. They are skipped if the file is longer by exactly that many
+    bytes.
     """
     if header.is_text:
         return 0
@@ -141,12 +142,15 @@ def _pam(head: bytes) -> AnymapHeader:
 
 def _number(value: bytes) -> int:
     if not re.fullmatch(rb"[0-9]{1,10}", value):
-        raise DamagedImageError("damaged: a number in the header of a PAM is none")
+        raise DamagedImageError("damaged: a number in the header of a PAM is invalid")
     return int(value)
 
 
 def _why_not_read(kind: bytes, depth: int) -> str:
-    """OpenCV writes blue first and no tuple type, others red first: without one, nobody knows."""
+    """Explain why samples are not supported.
+
+    OpenCV writes blue first and no tuple type, others write red first, so the order is unknown without one.
+    """
     if not kind and depth == 1:
         return ""
     name = kind.decode("ascii", "replace")
@@ -161,7 +165,7 @@ def _why_not_read(kind: bytes, depth: int) -> str:
 
 
 def _pictures(content: memoryview, header: AnymapHeader) -> int:
-    """Binary anymaps may follow each other in a file."""
+    """Return 2 if another binary anymap follows in the file, else 1."""
     at = header.start + header.least_bytes
     behind = bytes(content[at : at + 3])
     return 2 if behind[:1] == b"P" and behind[1:2] in b"1234567" and behind[2:].isspace() else 1

@@ -1,4 +1,4 @@
-"""The index of AVI files: how many coded frames there are, and whether they lie in the file."""
+"""The index of AVI files: the number of coded frames, and whether they lie in the file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from yolact_runtime.formats.container_file import MAX_FRAMES, ContainerFile, Dam
 __all__ = ["is_avi", "read_avi_index"]
 
 _PLACEHOLDER = 8
-"""Bytes of a chunk that may hold no frame: empty ones repeat the frame before, and MPEG-4 Part 2 fills up with a few
-bytes where a chunk before had two frames."""
+"""Maximum size in bytes of a chunk without a frame.
+
+Empty chunks repeat the previous frame, and MPEG-4 Part 2 writes a few bytes if an earlier chunk had two frames.
+"""
 _UNKNOWN_SIZES = frozenset({0, 0xFFFFFFFF})
 """Sizes in a recording that was written to a pipe, or never closed."""
 _HIDES_FRAMES = frozenset({b"VP80"})
-"""Codecs with coded frames that are never shown: the index cannot say how many are."""
+"""Codecs with coded frames that are never shown, which the index does not distinguish."""
 _HAS_INDEX = 0x10
-"""A flag of ``avih``."""
+"""Flag in ``avih``."""
 _MAX_CHUNKS = 10_000
-"""Side by side in one list, other than the one with the frames, which we do not walk: a healthy file has few."""
+"""Maximum number of chunks in a list other than that of the frames, which is not walked: a healthy file has few."""
 
 Int64 = npt.NDArray[np.int64]
 
@@ -48,7 +50,7 @@ class _Stream:
 
 
 def is_avi(head: bytes) -> bool:
-    """Whether a file that begins like this is an AVI; `head` has at least 12 bytes."""
+    """Return whether a file that begins with `head`, at least 12 bytes, is an AVI."""
     return head[:4] == b"RIFF" and head[8:12] == b"AVI "
 
 
@@ -56,7 +58,7 @@ def read_avi_index(file: ContainerFile) -> VideoIndex:
     """Read the index of the first video stream, ``indx`` or ``idx1``. A file without one gives an empty index.
 
     Raises:
-        DamagedIndexError: The index does not fit, or points nowhere.
+        DamagedIndexError: The index is inconsistent or points outside of the file.
     """
     riffs = list(_chunks(file, 0, file.size))
     parts = [part for riff in riffs if riff.kind == b"RIFF" for part in _chunks(file, riff.begin + 4, riff.end)]
@@ -124,7 +126,7 @@ def _idx1_sizes(file: ContainerFile, idx1: _Chunk, number: int) -> Int64:
 
 
 def _opendml_sizes(file: ContainerFile, indx: _Chunk) -> Int64 | None:
-    """Sizes that the index of a file beyond a gigabyte lists; None where it is empty: the place for it is reserved."""
+    """Return the sizes in the index of a file beyond a gigabyte; None if the index is only reserved space."""
     _, _, kind, count = file.unpack("<HBBI", indx.begin)
     if not count:
         return None

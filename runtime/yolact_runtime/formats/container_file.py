@@ -1,4 +1,4 @@
-"""The file of a video container, read piece by piece, and what its index says."""
+"""Random access to the file of a video container, and the content of its index."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import numpy.typing as npt
 __all__ = ["MAX_FRAMES", "ContainerFile", "DamagedIndexError", "VideoIndex"]
 
 MAX_FRAMES = 1 << 24
-"""More frames than any video has (six days at 30 a second): an index that lists more is damaged."""
+"""Maximum number of frames of a video (six days at 30 a second): an index that lists more is damaged."""
 
 
 class DamagedIndexError(Exception):
-    """An index contradicts itself; the message says how. It never leaves this room."""
+    """An index contradicts itself; the message says how. This package converts it to a fault of :class:`VideoIndex`."""
 
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """What the container of a video says of its first video track.
+    """Properties of the first video track, according to a video's container.
 
     Attributes:
-        num_frames: How many frames a player shows, where the container lists them one by one; None where it does not.
-        times_s: ``(num_frames,)`` float64, ascending from 0: when each of them is shown. None where that is not known.
-        faults: What contradicts itself or the length of the file, in sentences without the file's name.
+        num_frames: Number of frames that a player shows, if the container lists them one by one; else None.
+        times_s: Presentation times in seconds, ``(num_frames,)`` float64, ascending from 0; None if they are not known.
+        faults: Contradictions in the index or to the length of the file, as sentences without the file's name.
     """
 
     num_frames: int | None = None
@@ -37,7 +37,7 @@ class VideoIndex:
 
 
 class ContainerFile:
-    """A file that is read at positions that the file itself names, which are not trusted. A context manager.
+    """A file that is read at untrusted positions, which the file itself contains. A context manager.
 
     Attributes:
         size: Length of the file in bytes when it was opened.
@@ -69,7 +69,7 @@ class ContainerFile:
         """Return `count` integers of a NumPy dtype at `offset`, as int64.
 
         Raises:
-            DamagedIndexError: They do not fit before `end` or in the file, or are too many.
+            DamagedIndexError: The integers do not fit before `end` or in the file, or are too many.
         """
         width = np.dtype(dtype).itemsize
         if not 0 <= count <= 3 * MAX_FRAMES or offset + count * width > min(end, self.size):

@@ -1,4 +1,4 @@
-"""What a file holds, by its first bytes: names and suffixes are only asked where bytes say nothing."""
+"""Detection of file formats by their first bytes; names and suffixes are used only if the bytes are inconclusive."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ def _words(text: str) -> frozenset[str]:
 
 
 HEAD_BYTES = 1024
-"""So many of a file are enough for :func:`format_of`."""
+"""Number of bytes that :func:`format_of` needs."""
 
 IMAGE_SUFFIXES = _words(
     ".avif .bmp .dib .exr .gif .hdr .heic .heif .jfif .jp2 .jpe .jpeg .jpg .jxl "
     ".pam .pbm .pfm .pgm .pic .png .pnm .ppm .ras .sr .tif .tiff .webp"
 )
-"""Files of these names are expected to be images; what they are is decided by their content."""
+"""Suffixes of files that are expected to be images; their content decides."""
 
 VIDEO_SUFFIXES = _words(
     ".264 .265 .3gp .asf .avi .flv .h264 .h265 .hevc .m2ts .m4v .mjpeg .mjpg .mkv "
     ".mov .mp4 .mpeg .mpg .mts .ogg .ogv .ts .webm .wmv"
 )
-"""Files of these names are expected to be videos."""
+"""Suffixes of files that are expected to be videos."""
 
 
 class FileKind(enum.Enum):
-    """What a file can be used as."""
+    """Possible uses of a file."""
 
     IMAGE = "image"
     VIDEO = "video"
@@ -39,11 +39,11 @@ class FileKind(enum.Enum):
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A known format.
+    """A known file format.
 
     Attributes:
-        name: For people, with its article: ``"a JPEG image"``.
-        kind: What such a file can be used as.
+        name: Name with its article, for messages: ``"a JPEG image"``.
+        kind: Possible use of such a file.
     """
 
     name: str
@@ -127,14 +127,14 @@ _TS_PACKET = 188
 
 
 def format_of(head: bytes, suffix: str = "") -> FileFormat | None:
-    """The format of a file.
+    """Detect the format of a file.
 
     Args:
-        head: Its first bytes, :data:`HEAD_BYTES` of them or the whole file.
-        suffix: The end of its name, with the dot; it decides between formats that begin alike.
+        head: First bytes of the file: :data:`HEAD_BYTES`, or the whole file.
+        suffix: File name suffix with the dot; it decides between formats with the same first bytes.
 
     Returns:
-        None where nothing known begins so.
+        The format; None if it is unknown.
     """
     suffix = suffix.lower()
     if head[:2] == b"BM" and len(head) >= 18 and head[14:18] in _BMP_HEADERS:
@@ -159,7 +159,7 @@ def _by_suffix(file_format: FileFormat, suffix: str) -> FileFormat:
 
 
 def _container(head: bytes) -> FileFormat | None:
-    """Formats whose mark is not at the very beginning."""
+    """Detect formats whose magic number is not at the very beginning."""
     if head[4:8] == b"ftyp":
         brand = head[8:12]
         size = min(int.from_bytes(head[:4], "big"), len(head))
@@ -180,7 +180,7 @@ def _container(head: bytes) -> FileFormat | None:
 
 
 def _stream(head: bytes, suffix: str) -> FileFormat | None:
-    """Streams without a header."""
+    """Detect streams without a header."""
     # Transport streams of cameras begin every packet with four bytes of time.
     for first, step in ((0, _TS_PACKET), (4, _TS_PACKET + 4)):
         marks = head[first : first + 4 * step : step]
@@ -195,7 +195,7 @@ def _is_text(head: bytes) -> bool:
     if not head or b"\0" in head:
         return False
     try:
-        # The last character may be cut in two.
+        # The last character may be incomplete.
         head[:-4].decode("utf-8") if len(head) == HEAD_BYTES else head.decode("utf-8")
     except UnicodeDecodeError:
         return False

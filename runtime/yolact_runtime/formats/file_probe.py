@@ -1,4 +1,4 @@
-"""A look at one file: its format and its identity, without opening anything but regular files."""
+"""Format and identity of a file, without opening anything but regular files."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = ["FileProbe", "expected_kind", "kind_of_file", "probe_file", "why_not_
 _ANIMATED_GIF = FileFormat("an animated GIF", FileKind.VIDEO)
 _ANIMATED_PNG = FileFormat("an animated PNG", FileKind.VIDEO)
 _PNG_HEAD_BYTES = 1 << 16
-"""An animation is announced before the pixels; profiles and texts may come before it."""
+"""An animation is declared before the pixels; profiles and texts may precede it."""
 _MOST_GIF_BYTES = 1 << 28
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True)
 class FileProbe:
-    """What a file is.
+    """Format and identity of a file.
 
     Attributes:
-        file_format: None where it is of no known format.
-        identity: Numbers of device and inode: the same for two names of one file.
-        not_regular: What it is instead of a regular file; empty otherwise.
+        file_format: Format of the file; None if it is unknown.
+        identity: Device and inode numbers, which are equal for two names of one file.
+        not_regular: Description of a file that is not a regular file; empty otherwise.
     """
 
     file_format: FileFormat | None
@@ -44,23 +44,23 @@ class FileProbe:
     not_regular: str = ""
 
     def kind(self, suffix: str) -> FileKind | None:
-        """What to read the file as, by its content; by the suffix of its name where that is nothing; None: nothing."""
+        """Return the kind to read the file as, by its content or else by its suffix; None if neither is known."""
         if self.file_format is None or self.file_format.kind is FileKind.OTHER:
-            # Named like a picture and no picture: nobody meant that, and its reader says so.
+            # A file with an image suffix that is not an image is a mistake, which its reader reports.
             return None if self.file_format is formats.APPLE_DOUBLE else expected_kind(suffix)
         return self.file_format.kind
 
 
 def expected_kind(suffix: str) -> FileKind | None:
-    """What a file of this suffix (lower case, with the dot) is expected to be."""
+    """Return the expected kind of a file with a suffix (lower case, with the dot)."""
     if suffix in IMAGE_SUFFIXES:
         return FileKind.IMAGE
-    # ".ts" is a program in TypeScript more often than a video, and only its content tells.
+    # ".ts" is more often TypeScript than video, so only the content decides.
     return FileKind.VIDEO if suffix in VIDEO_SUFFIXES and suffix != ".ts" else None
 
 
 def kind_of_file(path: Path) -> FileKind:
-    """What to read a file as that was named outright: an image where nothing else fits, whose reader says why not."""
+    """Return the kind to read a file as that the user named; by default an image, whose reader reports errors."""
     suffix = path.suffix.lower()
     try:
         return probe_file(path, suffix).kind(suffix) or FileKind.IMAGE
@@ -69,16 +69,17 @@ def kind_of_file(path: Path) -> FileKind:
 
 
 def probe_file(path: Path | str, suffix: str, is_regular: bool = False) -> FileProbe:
-    """Look at a file.
+    """Detect the format and identity of a file.
 
     Args:
-        path: The file; a link is followed.
-        suffix: The end of its name, with the dot.
-        is_regular: The folder's listing says that it is a regular file: it is not asked again.
+        path: Path of the file; a link is followed.
+        suffix: File name suffix with the dot.
+        is_regular: Whether the folder's listing already says that it is a regular file, so that it is not checked
+            again.
 
     Raises:
-        OSError: There is none, it may not be read, or links run in a circle.
-        ValueError: The name has a NUL.
+        OSError: The file does not exist, is not readable, or its links form a loop.
+        ValueError: The name contains a NUL.
     """
     if not is_regular:
         status = Path(path).stat()
@@ -99,10 +100,10 @@ def probe_file(path: Path | str, suffix: str, is_regular: bool = False) -> FileP
 
 
 def why_not_regular(mode: int) -> str:
-    """What a path is instead of a regular file, for people; empty for a regular file.
+    """Explain why a path is not a regular file; return an empty string if it is one.
 
     Args:
-        mode: ``st_mode`` of :func:`os.stat`.
+        mode: The ``st_mode`` of :func:`os.stat`.
     """
     if stat.S_ISREG(mode):
         return ""
@@ -114,11 +115,11 @@ def why_not_regular(mode: int) -> str:
         (stat.S_ISCHR, "a device"),
         (stat.S_ISBLK, "a device"),
     )
-    return f"it is {next((name for test, name in kinds if test(mode)), 'no file')}, and only files are read"
+    return f"it is {next((name for test, name in kinds if test(mode)), 'not a file')}, and only regular files are read"
 
 
 def _with_animation(descriptor: int, file_format: FileFormat) -> FileFormat:
-    """GIF and PNG may hold a picture or a film; a damaged one is left to its reader."""
+    """Distinguish animations from images in GIF and PNG; damaged files are left to their reader."""
     is_gif = file_format is formats.GIF
     content = memoryview(_read_from_start(descriptor, _MOST_GIF_BYTES if is_gif else _PNG_HEAD_BYTES))
     try:

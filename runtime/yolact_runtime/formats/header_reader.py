@@ -1,4 +1,4 @@
-"""Headers of images of all formats, read before anything of the image's size is allocated."""
+"""Headers of images of all formats, read before any memory of the image's size is allocated."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["count_gif_pictures", "count_png_pictures", "read_image_header"]
 
 
 def read_image_header(content: memoryview, file_format: FileFormat) -> ImageHeader:
-    """Read a header, and walk through the file as far as that is needed to see that it is whole.
+    """Read a header, and walk through the file as far as needed to check that it is complete.
 
     Args:
-        content: The whole file.
-        file_format: What :func:`~yolact_runtime.formats.file_format.format_of` says that it is.
+        content: Content of the whole file.
+        file_format: Format of the file, from :func:`~yolact_runtime.formats.file_format.format_of`.
 
     Raises:
-        DamagedImageError: The file is damaged or cut short.
+        DamagedImageError: The file is damaged or truncated.
     """
     readers: dict[FileFormat, Callable[[memoryview], ImageHeader]] = {
         formats.JPEG: _jpeg,
@@ -55,7 +55,7 @@ def _unknown(_content: memoryview) -> ImageHeader:
 
 
 def _png(content: memoryview) -> ImageHeader:
-    # Checksums of chunks are libpng's business, which refuses what does not fit.
+    # libpng verifies the checksums of chunks.
     width, height, depth = struct.unpack_from(">IIB", content, 16)
     if bytes(content[12:16]) != b"IHDR":
         raise DamagedImageError("damaged: it does not begin with the chunk IHDR")
@@ -65,7 +65,7 @@ def _png(content: memoryview) -> ImageHeader:
     at = 8
     while True:
         if at + 12 > len(content):
-            raise DamagedImageError(f"cut short: the chunk at byte {at} is not there, nor the end of the image")
+            raise DamagedImageError(f"cut short: the chunk at byte {at} and the end of the image are missing")
         (length,) = struct.unpack_from(">I", content, at)
         kind, end = bytes(content[at + 4 : at + 8]), at + 12 + length
         if end > len(content):
@@ -77,7 +77,7 @@ def _png(content: memoryview) -> ImageHeader:
         elif kind == b"IEND":
             break
         at = end
-    # Deflate makes a byte of 1032 at best.
+    # Deflate expands a byte to at most 1032.
     row_bytes = 1 + (width * channels * depth + 7) // 8
     return ImageHeader(
         width,
@@ -90,10 +90,10 @@ def _png(content: memoryview) -> ImageHeader:
 
 
 def count_png_pictures(head: memoryview) -> int:
-    """Pictures of a PNG, as it announces them before its pixels; more than one is an animation.
+    """Return the number of pictures that a PNG declares before its pixels; more than one is an animation.
 
     Args:
-        head: The file, or so much of it that the pixels begin in it.
+        head: The file, or its beginning up to the first pixels.
     """
     at = 8
     while at + 12 <= len(head):
@@ -114,7 +114,7 @@ def _jpeg(content: memoryview) -> ImageHeader:
     at, header = 2, ImageHeader()
     while at + 4 <= len(content):
         if content[at] != 0xFF:
-            # Decoders look for the next marker, too.
+            # Decoders search for the next marker, too.
             at += 1
             continue
         marker = content[at + 1]
@@ -125,7 +125,7 @@ def _jpeg(content: memoryview) -> ImageHeader:
             break
         if marker in _START_OF_FRAME:
             bits, height, width = struct.unpack_from(">BHH", content, at + 4)
-            # A block of 64 pixels takes a bit at least.
+            # A block of 64 pixels takes at least a bit.
             header = ImageHeader(width, height, 8, min_bytes=width * height // 512)
             if bits != 8:
                 header = ImageHeader(
@@ -134,7 +134,7 @@ def _jpeg(content: memoryview) -> ImageHeader:
         at += 2 + max(struct.unpack_from(">H", content, at + 2)[0], 2)
     if bytes(content[at : at + 2]) != b"\xff\xda":
         raise DamagedImageError("cut short: the file ends before its pixels")
-    # Inside the pixels 0xFF is never followed by 0xD9; thumbnails lie before them.
+    # Inside the pixels 0xFF is never followed by 0xD9; thumbnails precede the pixels.
     if content.obj.find(b"\xff\xd9", at) < 0:  # type: ignore[attr-defined]
         raise DamagedImageError("cut short: the end-of-image marker is missing")
     return header
@@ -147,10 +147,10 @@ def _gif(content: memoryview) -> ImageHeader:
 
 
 def count_gif_pictures(content: memoryview) -> int:
-    """Pictures of a GIF; more than one is an animation.
+    """Count the pictures of a GIF; more than one is an animation.
 
     Raises:
-        DamagedImageError: It is damaged or cut short.
+        DamagedImageError: The file is damaged or truncated.
     """
     try:
         at = 13 + (3 << (content[10] & 7) + 1 if content[10] & 0x80 else 0)
@@ -181,7 +181,7 @@ def _webp(content: memoryview) -> ImageHeader:
         width = 1 + int.from_bytes(content[24:27], "little")
         height = 1 + int.from_bytes(content[27:30], "little")
         pictures = sum(kind == b"ANMF" for kind, _ in _webp_chunks(content, 8 + size)) if content[20] & 2 else 1
-        # OpenCV 4 does not look at it.
+        # OpenCV 4 ignores it.
         exif = next((part for kind, part in _webp_chunks(content, 8 + size) if kind == b"EXIF"), None)
         orientation = 1 if exif is None else exif_orientation(exif)
         return ImageHeader(width, height, num_pictures=max(pictures, 1), orientation=orientation)
@@ -217,7 +217,7 @@ def _avif(content: memoryview) -> ImageHeader:
     at = head.find(b"pixi\0\0\0\0")
     bits = head[at + 9] if 0 <= at < len(head) - 9 else 8
     pictures = 2 if head[8:12] == b"avis" else 1
-    # The image may be a grid of tiles, or turned; its size is only a lower limit, and not compared.
+    # The image may be a grid of tiles, or rotated; its size is only a lower limit, and not compared.
     return ImageHeader(
         width, height, 16 if bits > 8 else 8, (1 << bits) - 1 if 8 < bits < 16 else None, num_pictures=pictures
     )
@@ -241,14 +241,14 @@ def _jpeg_2000(content: memoryview) -> ImageHeader:
 
 
 def _require_whole_codestream(content: memoryview, at: int) -> None:
-    """Walk over the segments of a JPEG 2000 codestream to its end: a decoder may crash where it is missing.
+    """Walk over the segments of a JPEG 2000 codestream to its end; a decoder may crash if the end is missing.
 
     Args:
-        content: The file.
-        at: Where the first segment begins.
+        content: Content of the file.
+        at: Position of the first segment.
 
     Raises:
-        DamagedImageError: It is cut short.
+        DamagedImageError: The codestream is truncated.
     """
     while True:
         (marker,) = struct.unpack_from(">H", content, at)
@@ -257,7 +257,7 @@ def _require_whole_codestream(content: memoryview, at: int) -> None:
         (length,) = struct.unpack_from(">H", content, at + 2)
         if marker == _START_OF_TILE_PART:
             (length,) = struct.unpack_from(">I", content, at + 6)
-            # The last tile part may leave its length open: it ends with the codestream.
+            # The last tile part may omit its length: it ends with the codestream.
             if not length and content.obj.rfind(b"\xff\xd9", at) < 0:  # type: ignore[attr-defined]
                 raise DamagedImageError("cut short: the end-of-codestream marker is missing")
             if not length:
@@ -267,7 +267,7 @@ def _require_whole_codestream(content: memoryview, at: int) -> None:
             raise DamagedImageError(f"damaged: no segment of a codestream begins at byte {at}")
         at += 2 + length
         if at + 2 > len(content):
-            raise DamagedImageError(f"cut short: its codestream goes on at byte {at} of {len(content)}")
+            raise DamagedImageError(f"cut short: its codestream continues at byte {at} of {len(content)}")
 
 
 def _sun_raster(content: memoryview) -> ImageHeader:

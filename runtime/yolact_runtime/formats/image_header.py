@@ -1,4 +1,4 @@
-"""What the header of an image states, whatever its format."""
+"""The content of an image's header, whatever its format."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from dataclasses import dataclass
 __all__ = ["FLOAT_SAMPLES", "DamagedImageError", "ImageHeader"]
 
 FLOAT_SAMPLES = (
-    "its samples are floating-point numbers, and no file states which of them is white; write it with 8 bits, or with "
-    "16 and --bit-depth"
+    "its samples are floating-point numbers, and files do not state their value for white; write it with 8 bits, or "
+    "with 16 and --bit-depth"
 )
 
 
 class DamagedImageError(ValueError):
-    """An image file is damaged or cut short; the message says where."""
+    """An image file is damaged or truncated; the message says where."""
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a header states.
+    """The content of an image's header.
 
     Attributes:
-        width: Columns of pixels, as stored; 0 where the header does not say.
-        height: Rows of pixels, as stored; 0 where the header does not say.
-        sample_bits: Bits of a stored sample, at most 16 for integers.
-        white: The largest value that a sample can have, as the file states it; None where it states nothing beyond
-            `sample_bits`.
-        significant_bits: As ``sBIT`` of a PNG states it, where there are fewer than `sample_bits`; 0 otherwise.
-        packed_bits: Bits of samples that are stored with 9 to 15, which decoders put into the high bits of 16; 0 for
-            others.
-        num_pictures: Frames of an animation, or pages.
-        min_bytes: Fewer bytes cannot hold so many pixels in this format; 0 where anything can.
-        not_read: Why samples of this kind are not read; empty where they are.
-        is_negative: Zero is white, and decoders do not turn it round.
-        exchanged: Position and bytes that are to be exchanged before the file is decoded.
-        orientation: 1 to 8 as in EXIF, where decoders of some versions do not look; 1 where all of them do.
-        variant: What else tells files of a format apart, for the message if it is not decoded; may be empty.
+        width: Number of columns of pixels, as stored; 0 if the header does not state it.
+        height: Number of rows of pixels, as stored; 0 if the header does not state it.
+        sample_bits: Number of bits of a stored sample, at most 16 for integers.
+        white: The largest possible sample value, as the file states it; None if it states nothing beyond `sample_bits`.
+        significant_bits: Number of significant bits from a PNG's ``sBIT`` chunk if it is below `sample_bits`; 0
+            otherwise.
+        packed_bits: Number of bits of samples stored with 9 to 15 bits, which decoders put into the high bits of 16; 0
+            for others.
+        num_pictures: Number of frames of an animation, or of pages.
+        min_bytes: Minimum size in bytes of an image of this size in this format; 0 if there is no minimum.
+        not_read: The reason why such samples are not supported; empty if they are.
+        is_negative: Whether zero is white, which decoders do not invert.
+        exchanged: Position and bytes to replace before the file is decoded.
+        orientation: EXIF orientation, 1 to 8, if some decoder versions ignore it; 1 if all of them apply it.
+        variant: Further description of the variant, for the message if it cannot be decoded; may be empty.
     """
 
     width: int = 0

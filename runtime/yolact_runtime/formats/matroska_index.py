@@ -1,7 +1,7 @@
-"""The structure of Matroska and WebM files: elements follow each other, and each says how long it is.
+"""The structure of Matroska and WebM files: consecutive elements, each of which states its length.
 
-There is no index of frames. What the file does say exactly is where its elements end: one that ends beyond the file, or
-is followed by something that is no element, is a sign that frames are missing.
+There is no index of frames. But elements state exactly where they end: an element that ends beyond the file, or is
+followed by bytes that are not an element, is a sign that frames are missing.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _GROUP, _BLOCK, _SIMPLE_BLOCK = 0xA0, 0xA1, 0xA3
 _IN_CLUSTER = frozenset({0xE7, 0x5854, 0xA7, 0xAB, _SIMPLE_BLOCK, _GROUP, 0xAF, 0xEC, 0xBF})
 _ENTRY, _NUMBER, _TYPE, _CODEC = 0xAE, 0xD7, 0x83, 0x86
 _ONE_A_BLOCK = frozenset({b"V_VP8", b"V_VP9", b"V_AV1"})
-"""Codecs that have one shown frame in every block; VP8 also has hidden ones, and says which they are."""
+"""Codecs with one shown frame per block; VP8 also has hidden frames, which it marks."""
 
 
 @dataclass(frozen=True)
 class _Element:
-    """`end` is None where the file does not say: a recording that was written to a pipe."""
+    """An element; `end` is None if the file does not state it, as in a recording that was written to a pipe."""
 
     kind: int
     begin: int
@@ -41,7 +41,7 @@ class _Track:
 
 
 class _Walk:
-    """One walk over all elements: counts the frames shown of the first video track."""
+    """A walk over all elements that counts the shown frames of the first video track."""
 
     def __init__(self, file: ContainerFile) -> None:
         self._file = file
@@ -50,7 +50,7 @@ class _Walk:
         self._num_elements = 0
 
     def run(self, segment: _Element) -> VideoIndex:
-        """Walk over a segment to its end, or to the first thing that is no element."""
+        """Walk over a segment to its end, or to the first bytes that are not an element."""
         end = self._file.size if segment.end is None else segment.end
         if end > self._file.size:
             return VideoIndex(faults=(f"the file is cut short: it should have {end} bytes and has {self._file.size}",))
@@ -73,7 +73,10 @@ class _Walk:
                 self._block(element)
 
     def _elements(self, begin: int, end: int, kinds: frozenset[int], parent: str) -> Iterator[_Element]:
-        """Children of an element. A cluster of unknown length is entered: its children follow as if of the segment."""
+        """Yield the children of an element.
+
+        A cluster of unknown length is entered, so its children follow like the segment's.
+        """
         live = False
         while begin < end:
             element = self.element(begin)
@@ -139,7 +142,7 @@ class _Walk:
 
 
 def is_matroska(head: bytes) -> bool:
-    """Whether a file that begins like this is Matroska or WebM; `head` has at least 4 bytes."""
+    """Return whether a file that begins with `head`, at least 4 bytes, is Matroska or WebM."""
     return head[:4] == _EBML.to_bytes(4, "big")
 
 
@@ -161,7 +164,10 @@ def read_matroska_index(file: ContainerFile) -> VideoIndex:
 
 
 def _number(content: bytes, keep_mark: bool) -> tuple[int, int]:
-    """A number of variable length, and its length in bytes: 0 if there is none. Names keep the bit that marks it."""
+    """Decode a number of variable length; return it and its length in bytes, 0 if there is none.
+
+    Names keep the bit that marks the length.
+    """
     if not content or not content[0]:
         return 0, 0
     width = 9 - content[0].bit_length()

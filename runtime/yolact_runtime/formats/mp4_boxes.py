@@ -14,12 +14,12 @@ __all__ = ["Box", "FragmentReader", "Samples", "boxes", "child", "full_box", "tr
 
 Int64 = npt.NDArray[np.int64]
 _MAX_BOXES = 1 << 20
-"""Side by side: a healthy file has two for each of its fragments."""
+"""Maximum number of boxes side by side; a healthy file has two for each of its fragments."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box of a file: its type, and where its content begins and ends. The end can lie beyond the file's."""
+    """A box of a file: its type, and the range of its content, whose end may lie beyond the file's."""
 
     kind: bytes
     begin: int
@@ -28,13 +28,13 @@ class Box:
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of a track, in decoding order: each is a coded frame. Arrays have one entry a sample.
+    """Samples of a track in decoding order; each is a coded frame. Arrays have one entry per sample.
 
     Attributes:
-        sizes: In bytes; 0 repeats the frame before.
-        ends: Position in the file after its last byte.
-        durations: In units of the track's time scale.
-        shifts: Presentation time less decoding time, in the same units.
+        sizes: Sizes in bytes; 0 repeats the previous frame.
+        ends: Positions in the file after the last byte of each sample.
+        durations: Durations in units of the track's time scale.
+        shifts: Differences of presentation time and decoding time, in the same units.
     """
 
     sizes: Int64
@@ -44,7 +44,7 @@ class Samples:
 
 
 def boxes(file: ContainerFile, begin: int, end: int) -> Iterator[Box]:
-    """Yield the boxes between two positions. What is too short for one at the end, or is zero, is padding."""
+    """Yield the boxes between two positions. Bytes at the end that are zero or too short for a box are padding."""
     for _ in range(_MAX_BOXES):
         if begin + 8 > min(end, file.size):
             return
@@ -62,7 +62,7 @@ def boxes(file: ContainerFile, begin: int, end: int) -> Iterator[Box]:
 
 
 def child(file: ContainerFile, parent: Box, *kinds: bytes) -> Box | None:
-    """Return the first box of a kind inside a box, or along a path of kinds; None where there is none."""
+    """Return the first box of a kind inside a box, or along a path of kinds; None if there is none."""
     found: Box | None = parent
     for kind in kinds:
         if found is None:
@@ -72,13 +72,13 @@ def child(file: ContainerFile, parent: Box, *kinds: bytes) -> Box | None:
 
 
 def full_box(file: ContainerFile, box: Box) -> tuple[int, int, int]:
-    """Return version and flags of a box that has them, and where its content begins after them."""
+    """Return version, flags and start of the content of a box that has them."""
     (word,) = file.unpack(">I", box.begin)
     return word >> 24, word & 0xFFFFFF, box.begin + 4
 
 
 def track_samples(file: ContainerFile, stbl: Box) -> Samples:
-    """Read the samples that a track's sample table lists; there are none in a fragmented file.
+    """Read the samples that a track's sample table lists; a fragmented file has none there.
 
     Raises:
         DamagedIndexError: The tables are too long, or contradict each other.
@@ -88,7 +88,7 @@ def track_samples(file: ContainerFile, stbl: Box) -> Samples:
     if len(durations) != len(sizes):
         raise DamagedIndexError(f"it has times for {len(durations)} frames and sizes for {len(sizes)}")
     ctts = child(file, stbl, b"ctts")
-    # Version 0 has unsigned shifts by the standard; files with negative ones are common, and read as such everywhere.
+    # Version 0 has unsigned shifts by the standard; files with negative ones are common, and all readers accept them.
     shifts = _runs(file, ctts, ">i4") if ctts else np.zeros(0, np.int64)
     shifts = np.concatenate([shifts[: len(sizes)], np.zeros(max(len(sizes) - len(shifts), 0), np.int64)])
     return Samples(sizes, _ends(file, stbl, sizes), durations, shifts)
@@ -110,7 +110,7 @@ def _sizes(file: ContainerFile, stsz: Box) -> Int64:
 
 
 def _runs(file: ContainerFile, box: Box, value: str) -> Int64:
-    """One value a sample, out of a table of (count, value)."""
+    """Expand a table of (count, value) to one value per sample."""
     _, _, at = full_box(file, box)
     (count,) = file.unpack(">I", at)
     table = file.table(">u4", at + 4, 2 * count, box.end).reshape(-1, 2)
@@ -121,7 +121,7 @@ def _runs(file: ContainerFile, box: Box, value: str) -> Int64:
 
 
 def _ends(file: ContainerFile, stbl: Box, sizes: Int64) -> Int64:
-    """Position after each sample: chunks have positions, and samples follow each other in a chunk."""
+    """Return the position after each sample: chunks have positions, and samples are consecutive in a chunk."""
     wide = child(file, stbl, b"co64")
     box = wide or _needed(file, stbl, b"stco")
     _, _, at = full_box(file, box)
@@ -147,11 +147,14 @@ class FragmentReader:
     """The samples of one track in the fragments (``moof``) of a file, fragment by fragment.
 
     Attributes:
-        num_bytes: How many bytes the samples of all tracks have, of the fragments so far.
+        num_bytes: Size in bytes of the samples of all tracks in the fragments read so far.
     """
 
     def __init__(self, file: ContainerFile, track_id: int, defaults: tuple[int, int]) -> None:
-        """`defaults` are duration and size of a sample where a fragment has none of its own, from ``trex``."""
+        """Create a reader.
+
+        `defaults` are duration and size of a sample from ``trex``, for fragments without their own.
+        """
         self._file = file
         self._track_id = track_id
         self._defaults = defaults
@@ -159,7 +162,7 @@ class FragmentReader:
         self.num_bytes = 0
 
     def samples(self) -> Samples:
-        """Return what was read so far, in order."""
+        """Return the samples read so far, in order."""
         empty = [np.zeros(0, np.int64)]
         names = ("sizes", "ends", "durations", "shifts")
         return Samples(*(np.concatenate([getattr(part, name) for part in self._parts] or empty) for name in names))
@@ -168,7 +171,7 @@ class FragmentReader:
         """Read a fragment, whose box starts at `start`.
 
         Raises:
-            DamagedIndexError: It ends beyond the file, or its tables do not fit.
+            DamagedIndexError: The fragment ends beyond the file, or its tables are inconsistent.
         """
         if moof.end > self._file.size:
             raise DamagedIndexError("its last fragment is cut short")
@@ -180,7 +183,7 @@ class FragmentReader:
     def _add_track(self, traf: Box, start: int, behind: int) -> int:
         tfhd = child(self._file, traf, b"tfhd")
         if tfhd is None:
-            raise DamagedIndexError("a fragment does not say of which track it is")
+            raise DamagedIndexError("a fragment does not state its track")
         _, flags, at = full_box(self._file, tfhd)
         (track_id,) = self._file.unpack(">I", at)
         at += 4
@@ -217,7 +220,7 @@ class FragmentReader:
         if count > min(MAX_FRAMES, self._file.size):
             raise DamagedIndexError(f"a fragment lists {count} frames in a file of {self._file.size} bytes")
         if at + count * len(fields) * 4 != trun.end:
-            raise DamagedIndexError(f"a fragment lists {count} frames, and its list has another length")
+            raise DamagedIndexError(f"a fragment lists {count} frames, but its list has another length")
         table = self._file.table(">u4", at, count * len(fields), trun.end).reshape(count, -1)
         columns = {flag: table[:, number] for number, flag in enumerate(fields)}
         sizes = columns.get(0x200, np.full(count, defaults[1], np.int64))

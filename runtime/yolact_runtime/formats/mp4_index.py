@@ -1,4 +1,4 @@
-"""The index of MP4 and QuickTime files: which frames there are, where they lie, and when they are shown."""
+"""The index of MP4 and QuickTime files: the frames, their positions, and their presentation times."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["is_mp4", "read_mp4_index"]
 
 _FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"uuid"})
 _BIG_BOXES = frozenset({b"mdat"})
-"""What ends beyond the file's end where a recording was cut: the frames that are missing are counted one by one."""
+"""Boxes that end beyond the end of a truncated recording; the missing frames are counted one by one."""
 
 Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class _Edit:
-    """An entry of an edit list: `duration` in units of the movie, None for all there is; `start` of the track."""
+    """An entry of an edit list: `duration` in units of the movie, None if unlimited; `start` in units of the track."""
 
     duration: int | None
     start: int
@@ -37,7 +37,7 @@ class _Track:
 
 
 def is_mp4(head: bytes) -> bool:
-    """Whether a file that begins like this is MP4, QuickTime or 3GP; `head` has at least 8 bytes."""
+    """Return whether a file that begins with `head`, at least 8 bytes, is MP4, QuickTime or 3GP."""
     return head[4:8] in _FIRST_BOXES
 
 
@@ -63,7 +63,7 @@ def read_mp4_index(file: ContainerFile) -> VideoIndex:
     reader = FragmentReader(file, track.track_id, _defaults(file, mvex, track.track_id))
     fault = _read_fragments(file, reader, top)
     in_front = track_samples(file, track.stbl)
-    # Where no frames are in front of the fragments, all bytes of frames are in fragments, whatever their track.
+    # If no frames precede the fragments, all bytes of frames are in fragments, whatever their track.
     unlisted = sum(box.end - box.begin for box, start in top if box.kind == b"mdat" and start > moov.begin)
     unlisted -= reader.num_bytes
     if not fault and not len(in_front.sizes) and unlisted > 0:
@@ -73,7 +73,7 @@ def read_mp4_index(file: ContainerFile) -> VideoIndex:
 
 
 def _read_fragments(file: ContainerFile, reader: FragmentReader, top: list[tuple[Box, int]]) -> tuple[str, ...]:
-    """Read all fragments up to the first damage, and say what it is: where the next one begins is then unknown."""
+    """Read all fragments up to the first damage and describe it, because the next position is then unknown."""
     try:
         for box, start in top:
             if box.kind == b"moof":
@@ -148,7 +148,7 @@ def _joined(first: Samples, second: Samples) -> Samples:
 
 
 def _index(file: ContainerFile, track: _Track, samples: Samples, movie_scale: int | None) -> VideoIndex:
-    """`movie_scale` is the unit of edit lists, None where they do not count: players ignore those of fragments."""
+    """Build the index; `movie_scale` is the unit of edit lists, None for fragments, whose edit lists players ignore."""
     there = samples.sizes > 0
     faults = []
     beyond = int((there & (samples.ends > file.size)).sum())

@@ -1,4 +1,4 @@
-"""The header of a TIFF file: its first page, how many there are, and whether its pixels are in the file."""
+"""The header of a TIFF file: its first page, the number of pages, and whether its pixels are in the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES, _MAX_SAMPLE, _PLANAR = 273, 277, 279, 28
 _TILE_OFFSETS, _TILE_BYTES, _SUB_PAGES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _S_MAX_SAMPLE = 324, 325, 330, 338, 339, 341
 _DEPTH, _DNG_VERSION = 32997, 50706
 _PREVIEW_OR_MASK = 0b101
-# The most pixels' bytes that a byte of the file can hold, by compression; what is not listed has no limit here.
+# Maximum expansion of a byte of the file to bytes of pixels, by compression; others have no limit here.
 _RATIO = {1: 1, 5: 4096, 8: 1032, 32946: 1032, 32773: 64}
 _DEFLATE = {8, 32946}
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
@@ -38,7 +38,7 @@ _COLOUR_NAMES = {
 }
 _COMPRESSION_NAMES = {34887: "LERC", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}
 _COMMON_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946})
-"""What every libtiff decodes. Of another kind that it was built without it gives black pixels, in silence."""
+"""Compressions that every libtiff decodes. For others that it was built without, it silently returns black pixels."""
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 
 Tags = dict[int, npt.NDArray[np.generic]]
@@ -52,18 +52,18 @@ class _Layout:
     is_big: bool
 
     def offset(self, content: memoryview, at: int) -> int:
-        """A position in the file, as stored at `at`."""
+        """Return the file position stored at `at`."""
         value: int = struct.unpack_from(self.order + ("Q" if self.is_big else "I"), content, at)[0]
         return value
 
 
 def read_tiff_header(content: memoryview) -> ImageHeader:
-    """See :func:`~yolact_runtime.formats.header_reader.read_image_header`.
+    """Read a header; see :func:`~yolact_runtime.formats.header_reader.read_image_header`.
 
     Pages that are marked as previews or masks of others are not counted.
 
     Raises:
-        DamagedImageError: The file is damaged or cut short.
+        DamagedImageError: The file is damaged or truncated.
     """
     layout = _layout(content)
     at = layout.offset(content, 8 if layout.is_big else 4)
@@ -81,7 +81,7 @@ def read_tiff_header(content: memoryview) -> ImageHeader:
 
 
 def exif_orientation(exif: memoryview) -> int:
-    """How a picture is to be turned, 1 to 8, as EXIF states it, which is a TIFF without pixels; 1 if it does not."""
+    """Return the orientation, 1 to 8, from EXIF data, which is a TIFF without pixels; 1 if it is not stated."""
     if bytes(exif[:6]) == b"Exif\0\0":
         exif = exif[6:]
     try:
@@ -98,7 +98,7 @@ def _layout(content: memoryview) -> _Layout:
 
 
 def _directory(content: memoryview, at: int, layout: _Layout, wanted: set[int] | None) -> tuple[Tags, int]:
-    """Tags of a page, as views of `content`, and where the next page's begin."""
+    """Return the tags of a page, as views of `content`, and the position of the next page."""
     size, inline, count_format = (20, 8, "Q") if layout.is_big else (12, 4, "H")
     if at + 8 > len(content):
         raise DamagedImageError(f"cut short: a page is described at byte {at} of {len(content)}")
@@ -118,7 +118,7 @@ def _directory(content: memoryview, at: int, layout: _Layout, wanted: set[int] |
         if count * dtype.itemsize > inline:
             value = layout.offset(content, value)
         if value + count * dtype.itemsize > len(content):
-            # What is not needed to read the pixels may be broken.
+            # Values that are not needed to read the pixels may be damaged.
             if tag in {_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES, _BITS}:
                 raise DamagedImageError(f"cut short: the values of tag {tag} lie beyond the end of the file")
             continue
@@ -154,7 +154,7 @@ def _variant(tags: Tags, bits: int, compression: int) -> str:
 
 
 def _check_pixels(content: memoryview, tags: Tags, compression: int) -> None:
-    """Raise DamagedImageError if pixels lie beyond the end of the file, or are not what was written."""
+    """Raise DamagedImageError if pixels lie beyond the end of the file, or do not match their checksum."""
     for offsets, lengths in ((_STRIP_OFFSETS, _STRIP_BYTES), (_TILE_OFFSETS, _TILE_BYTES)):
         if offsets in tags and lengths in tags and len(tags[offsets]) == len(tags[lengths]):
             places = [*zip(map(int, tags[offsets].tolist()), map(int, tags[lengths].tolist()), strict=True)]
@@ -164,13 +164,13 @@ def _check_pixels(content: memoryview, tags: Tags, compression: int) -> None:
 
 
 def _not_read(tags: Tags, bits: int, pictures: int) -> str:
-    """Why samples are not read: OpenCV would take them for something else, in silence."""
+    """Explain why samples are not supported: OpenCV would silently misinterpret them."""
     sample_format = _number(tags, _SAMPLE_FORMAT, _UNSIGNED)
     if _DNG_VERSION in tags:
-        return "it is a camera's raw file (DNG); develop it, and give the picture"
+        return "it is a camera's raw file (DNG); convert it, and use the resulting picture"
     if _number(tags, _SUBFILE, 0) & _PREVIEW_OR_MASK and (pictures or _SUB_PAGES in tags):
         return (
-            "its first page is a preview or a mask, which would be seen instead of the picture; write the picture alone"
+            "its first page is a preview or a mask, which would be read instead of the picture; write the picture alone"
         )
     if sample_format == _FLOAT:
         return FLOAT_SAMPLES
@@ -188,17 +188,17 @@ def _not_read(tags: Tags, bits: int, pictures: int) -> str:
     if colours not in understood:
         name = _COLOUR_NAMES.get(colours, f"of kind {colours}")
         deep = f" with {bits} bits" if colours in {_PALETTE, _CMYK, _YCBCR} else ""
-        return f"its colours are {name}{deep}, which OpenCV takes for others; write it as RGB or gray"
+        return f"its colours are {name}{deep}, which OpenCV misinterprets; write it as RGB or gray"
     if bits > 8 and _number(tags, _SAMPLES, 1) > 1 and _number(tags, _PLANAR, 1) == 2:
         return (
-            f"it has {bits} bits and its colours one after the other (PlanarConfiguration 2), which OpenCV mixes up; "
+            f"it has {bits} bits and separate colour planes (PlanarConfiguration 2), which OpenCV mixes up; "
             f"write it with PlanarConfiguration 1"
         )
     return ""
 
 
 def _white(tags: Tags, bits: int) -> int | None:
-    """The largest value, as the number of bits or the sample tags state it."""
+    """Return the largest value that the number of bits or the sample tags state."""
     if 8 < bits < 16:
         return (1 << bits) - 1
     if bits != 16:
@@ -212,7 +212,7 @@ def _white(tags: Tags, bits: int) -> int | None:
 
 
 def _without_darkening(content: memoryview, tags: Tags) -> tuple[tuple[int, bytes], ...]:
-    """Call colours multiplied already that are not, so that libtiff does not multiply them with transparency."""
+    """Declare unmultiplied colours as multiplied, so that libtiff does not multiply them with transparency."""
     extra = tags.get(_EXTRA_SAMPLES)
     if extra is None or _UNASSOCIATED_ALPHA not in extra:
         return ()
@@ -223,7 +223,7 @@ def _without_darkening(content: memoryview, tags: Tags) -> tuple[tuple[int, byte
 
 
 def _number(tags: Tags, tag: int, default: int, most: int | None = None) -> int:
-    """The largest of the first `most` values of a tag."""
+    """Return the largest of the first `most` values of a tag."""
     values = tags.get(tag)
     values = None if values is None else values[:most]
     if values is None or not len(values):

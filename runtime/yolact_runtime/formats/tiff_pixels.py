@@ -1,4 +1,4 @@
-"""Whether the pixels of a TIFF are all in the file, and as they were written where a checksum says so."""
+"""Checks that all pixels of a TIFF are in the file and match their checksums."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from yolact_runtime.formats.image_header import DamagedImageError
 __all__ = ["check_deflated", "check_places"]
 
 _PIECE_BYTES = 1 << 20
-"""Inflated at once: pixels are not kept here."""
+"""Number of bytes inflated at once; pixels are not kept here."""
 
 
 def check_places(places: Iterable[tuple[int, int]], size: int) -> None:
-    """Check where strips or tiles lie.
+    """Check that strips or tiles lie inside the file.
 
     Args:
-        places: Position and length of each.
-        size: Of the file.
+        places: Position and length of each strip or tile.
+        size: Size of the file in bytes.
 
     Raises:
-        DamagedImageError: One ends beyond the file.
+        DamagedImageError: A strip or tile ends beyond the file.
     """
     end = max((start + length for start, length in places), default=0)
     if end > size:
@@ -31,10 +31,10 @@ def check_places(places: Iterable[tuple[int, int]], size: int) -> None:
 def check_deflated(content: memoryview, places: Iterable[tuple[int, int]]) -> None:
     """Check strips or tiles that are compressed with Deflate against the checksums at their ends.
 
-    libtiff stops when it has pixels enough, before the checksum.
+    libtiff stops when it has enough pixels, before the checksum.
 
     Raises:
-        DamagedImageError: One does not fit.
+        DamagedImageError: A checksum does not match.
     """
     for start, length in places:
         inflater = zlib.decompressobj()

@@ -1,7 +1,7 @@
-"""What the container of a video file says exactly: its frames, and whether they are all in the file.
+"""Exact facts from the container of a video file: its frames, and whether they are all in the file.
 
-We read it ourselves, because decoders forgive what they cannot find: a file whose second half is missing plays to its
-middle, and nobody says a word.
+It is read here because decoders tolerate missing data: a file whose second half is missing plays to its middle without
+any message.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def read_video_index(path: Path) -> VideoIndex:
     """Read the index of a video file.
 
     MP4, QuickTime, 3GP (``stsz``, ``stts``, ``elst`` and fragments) and AVI (``indx``, ``idx1``) list every frame.
-    Matroska and WebM do not, but say where their parts end. MPEG transport and program streams, FLV and Ogg say nothing
-    that is exact; neither do files that are no video. A container's statement of its duration is never used.
+    Matroska and WebM do not, but state where their parts end. MPEG transport and program streams, FLV and Ogg state
+    nothing exactly; neither do files that are not videos. A container's statement of its duration is never used.
 
     Args:
-        path: A regular file. No position or length in it is trusted beyond the size of the file.
+        path: Path of a regular file. No position or length in it is trusted beyond the size of the file.
 
     Returns:
-        The index; an empty one where the container has none.
+        The index; empty if the container has none.
 
     Raises:
         OSError: The file cannot be read.

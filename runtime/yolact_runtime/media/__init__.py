@@ -1,3 +1,3 @@
-"""Pictures, videos and result files: what the command line reads and writes. The segmenter imports nothing of it."""
+"""Reading and writing of pictures, videos and result files, for commands. The segmenter imports nothing of it."""
 
 __all__: list[str] = []

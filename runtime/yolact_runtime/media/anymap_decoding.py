@@ -1,7 +1,7 @@
-"""Pixels of portable anymaps, decoded with NumPy.
+"""Decoding of portable anymaps with NumPy.
 
-OpenCV takes the samples of a PAM for blue first, in whatever order they are, gives false colours where there is
-transparency as well, and refuses text whose largest value is not 255.
+OpenCV assumes that the samples of a PAM are blue first, whatever their order, returns wrong colours if there is
+transparency, and rejects text whose largest value is not 255.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _ALL_BUT_BITS = bytes(set(range(256)) - set(b"01"))
 
 
 def decode_anymap(content: bytes) -> npt.NDArray[Any]:
-    """``(H, W, 3)`` uint8 or uint16 with the samples of the file, blue first; gray is repeated, transparency dropped.
+    """Decode to ``(H, W, 3)`` uint8 or uint16, blue first; gray is repeated, transparency is dropped.
 
     Args:
-        content: The whole file; its header was read and nothing in it is missing.
+        content: Content of the whole file, whose header was read and which is complete.
 
     Raises:
-        DamagedImageError: It has something else than samples, not enough of them, or several pictures.
-        MissingDependencyError: OpenCV, which exchanges red and blue faster than NumPy, is not installed.
+        DamagedImageError: The file contains something other than samples, too few of them, or several pictures.
+        MissingDependencyError: OpenCV, which swaps red and blue faster than NumPy, is not installed.
     """
     header = read_anymap_header(memoryview(content))
     if header.is_bitmap:
@@ -52,7 +52,7 @@ def decode_anymap(content: bytes) -> npt.NDArray[Any]:
 
 
 def _bits(content: bytes, header: AnymapHeader) -> npt.NDArray[np.uint8]:
-    """Black and white of a bitmap, in which 1 is black."""
+    """Decode the pixels of a bitmap, in which 1 is black."""
     count = header.width * header.height
     if header.is_text:
         # Digits need no spaces between them.
@@ -76,7 +76,7 @@ def _numbers(content: bytes, header: AnymapHeader) -> npt.NDArray[Any]:
         raise DamagedImageError("damaged: a sample is larger than 65535")
     digits, rest = (text[: end.start()], text[end.start() :]) if end else (text, b"")
     count = header.width * header.height * header.depth
-    # Without a count, which would make NumPy fill up what is missing.
+    # Without a count, because NumPy would fill up missing values.
     numbers = np.fromstring(digits, np.uint32, sep=" ")[:count] if digits.strip() else np.zeros(0, np.uint32)
     _check_count(len(numbers), count, rest)
     most = 255 if header.sample_bytes == 1 else 65535
@@ -87,7 +87,7 @@ def _numbers(content: bytes, header: AnymapHeader) -> npt.NDArray[Any]:
 
 def _check_count(found: int, count: int, rest: bytes) -> None:
     if rest[:1] == b"P" and rest[1:2].isdigit():
-        raise DamagedImageError("several pictures, of which one would be seen; split it into files")
+        raise DamagedImageError("several pictures, of which only one would be read; split it into files")
     if found < count:
-        why = f"damaged: {count} samples are needed, and behind {found} of them comes something else"
+        why = f"damaged: {count} samples are needed, and {found} of them are followed by something else"
         raise DamagedImageError(why if rest else f"cut short: {count} samples are needed, it has {found}")

@@ -1,4 +1,4 @@
-"""Cameras, read with OpenCV."""
+"""Frames of cameras, read with OpenCV."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Frame = npt.NDArray[np.uint8]
 
 
 def read_camera(number: int, count: int, skip: int = 0) -> list[Frame]:
-    """Frames of a camera.
+    """Read frames of a camera.
 
     Args:
-        number: 0 is the first.
-        count: How many.
-        skip: Frames before, that are dropped.
+        number: Number of the camera, from 0.
+        count: Number of frames to return.
+        skip: Number of frames to drop before that.
 
     Returns:
-        ``(H, W, 3)`` uint8, blue first; each belongs to the caller.
+        Frames ``(H, W, 3)`` uint8, blue first, owned by the caller.
 
     Raises:
-        MediaError: There is no such camera, or it stops giving frames.
+        MediaError: There is no such camera, or it stops delivering frames.
     """
     cv2 = opencv()
     capture = cv2.VideoCapture(number)
@@ -38,7 +38,7 @@ def read_camera(number: int, count: int, skip: int = 0) -> list[Frame]:
             read, frame = capture.read()
             if not read:
                 raise MediaError(
-                    f"camera {number} gave {counted(taken, 'frame')} and then none; {skip + count} are needed"
+                    f"camera {number} delivered {counted(taken, 'frame')} and then none; {skip + count} are needed"
                 )
             frames.append(frame)
         return frames[skip:]

@@ -15,32 +15,35 @@ from yolact_runtime.masks.instances import Instances
 __all__ = ["InstanceColours", "class_colours", "instance_colour"]
 
 Float = npt.NDArray[np.float32]
-# Successive hues lie this far apart on the colour wheel, which keeps any number of neighbours in a list distinct.
+# Distance of successive hues on the colour wheel, which keeps any number of neighbours in a list distinct.
 _GOLDEN_RATIO = 0.618034
 _LEAST_IOU = 0.2
 _REMEMBERED_FRAMES = 10
-"""So long the colour of an instance that is not found is given to no other one; a third of a second at 30 a second."""
+"""Number of frames for which the colour of a missing instance is not reused.
+
+A third of a second at 30 frames a second.
+"""
 
 
 def instance_colour(index: int) -> Float:
-    """``(3,)`` float32: blue, green, red in 0..255; neighbouring indices differ strongly."""
+    """Return a colour, ``(3,)`` float32: blue, green, red in 0..255; neighbouring indices differ strongly."""
     saturation, value = ((0.85, 1.0), (0.6, 1.0), (0.9, 0.8))[index // 8 % 3]
     red, green, blue = colorsys.hsv_to_rgb(index * _GOLDEN_RATIO % 1.0, saturation, value)
     return np.array([blue, green, red], np.float32) * 255
 
 
 def class_colours(class_id: npt.NDArray[np.int32]) -> Float:
-    """``(n, 3)`` float32: the colour of each instance's class, the same in every picture.
+    """Return the colour of each instance's class, ``(n, 3)`` float32; it is the same in every picture.
 
     Args:
-        class_id: ``(n,)``, 0 or above.
+        class_id: Class ids, ``(n,)``, 0 or above.
     """
     return _colours(class_id.tolist())
 
 
 @dataclasses.dataclass
 class _Known:
-    """One colour that is in use: where its instance was last, and how many frames ago."""
+    """A colour in use: the last box of its instance, and the number of frames since."""
 
     number: int
     box: Float
@@ -49,27 +52,27 @@ class _Known:
 
 
 class InstanceColours:
-    """Keeps the colours of instances from one frame of a video to the next, so that pictures do not flicker.
+    """Colours of instances that persist from one frame of a video to the next, so that pictures do not flicker.
 
-    Instances are listed best first, and their order changes with every frame. Each one takes over the colour of the
-    instance of the same class whose box overlaps its own most in the frame before, or up to ten frames before where it
-    was missed meanwhile; a new one gets a colour that nobody has. This is made for the eye and is no tracker: where
-    objects of one class cross, or move by more than their own size between two frames, they may swap colours.
+    Instances are listed best first, and their order changes with every frame. Each instance inherits the colour of the
+    instance of the same class whose box overlaps its own most in the previous frame, or in one of the ten frames before
+    if it was missed since; a new one gets an unused colour. This serves the eye and is not a tracker: objects of one
+    class that cross, or move by more than their own size between two frames, may swap colours.
 
-    An object holds the state of one video; use one thread at a time.
+    An object holds the state of one video; use it in one thread at a time.
     """
 
     def __init__(self) -> None:
         self._known: list[_Known] = []
 
     def assign(self, instances: Instances) -> Float:
-        """Colours of the next frame's instances.
+        """Return the colours of the next frame's instances.
 
         Args:
-            instances: Those of the frame that follows the one given last; not kept.
+            instances: Instances of the frame after the previous call's; not kept.
 
         Returns:
-            ``(n, 3)`` float32: blue, green, red in 0..255, in the order of the instances; the caller owns them.
+            Colours ``(n, 3)`` float32: blue, green, red in 0..255, in the order of the instances; the caller owns them.
         """
         owner = self._match(instances)
         for one in self._known:
@@ -88,14 +91,14 @@ class InstanceColours:
         return _colours(numbers)
 
     def _match(self, instances: Instances) -> dict[int, _Known]:
-        """The known one that each instance takes over; pairs that overlap most come first."""
+        """Match instances with known ones; pairs with the largest overlap come first."""
         if not self._known or not len(instances):
             return {}
         iou = _box_iou(instances.xyxy, np.stack([one.box for one in self._known]))
         iou[instances.class_id[:, None] != np.array([one.class_id for one in self._known])] = 0
         owner: dict[int, _Known] = {}
         taken: set[int] = set()
-        # Stable: of equal overlaps the better instance's comes first, so that a video always has the same colours.
+        # Stable: among equal overlaps the better instance comes first, so that a video always has the same colours.
         for place in np.argsort(-iou, axis=None, kind="stable").tolist():
             i, j = divmod(place, len(self._known))
             if iou[i, j] < _LEAST_IOU:
@@ -111,7 +114,7 @@ def _colours(numbers: Iterable[int]) -> Float:
 
 
 def _box_iou(one: Float, other: Float) -> npt.NDArray[np.float64]:
-    """``(n, m)`` intersection over union; a box without an area has 0."""
+    """Return the intersection over union, ``(n, m)``; a box without area has 0."""
     mine, theirs = one[:, None].astype(np.float64), other[None].astype(np.float64)
     sides = np.minimum(mine[..., 2:], theirs[..., 2:]) - np.maximum(mine[..., :2], theirs[..., :2])
     shared = np.maximum(sides, 0).prod(axis=-1)

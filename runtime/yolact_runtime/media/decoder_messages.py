@@ -1,6 +1,6 @@
-"""What decoders in C print to the error output of the process, heard while an image is decoded.
+"""Messages that decoders in C print to stderr, captured while an image is decoded.
 
-libjpeg and libpng report damage there and nowhere else; OpenCV then hands out an image that is gray from somewhere on.
+libjpeg and libpng report damage there and nowhere else; OpenCV then returns an image that is gray from the damage on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["decode_and_listen", "messages_caught"]
 Result = TypeVar("Result")
 _STDERR = 2
 _UNBUFFERED = 2
-"""``_IONBF`` of glibc."""
+"""Value of ``_IONBF`` in glibc."""
 _PIPE_BYTES = 65536
 _DECODERS = (
     b"libpng",
@@ -33,16 +33,16 @@ _DECODERS = (
 
 
 def decode_and_listen(decode: Callable[[], Result]) -> tuple[Result, list[str]]:
-    """Call a function that decodes one image, and hear what decoders say of it.
+    """Call a function that decodes one image, and capture the messages of decoders.
 
-    Threads decode side by side. Where something was said while several did, nobody knows of which image: the function
-    is called once more, alone.
+    Several threads may decode at once. If messages appeared while several did, their image is unknown: the function is
+    called once more, alone.
 
     Args:
-        decode: It may be called twice, and has no effect but its result.
+        decode: Function without side effects; it may be called twice.
 
     Returns:
-        What it returns, and the lines of decoders.
+        The function's result, and the lines of decoders.
     """
     with _listener.listen() as heard:
         result = decode()
@@ -54,17 +54,17 @@ def decode_and_listen(decode: Callable[[], Result]) -> tuple[Result, list[str]]:
 
 @contextlib.contextmanager
 def messages_caught() -> Iterator[None]:
-    """Keep what decoders and encoders print inside the block from the error output."""
+    """Hide the output of decoders and encoders inside the block from stderr."""
     with _listener.listen():
         yield
 
 
 class _Diversion:
-    """Leads what C code prints into a pipe.
+    """A redirection of C code's stderr into a pipe.
 
-    In glibc ``stderr`` is a variable that a program may set (Standard Streams, in its manual). Descriptor 2 stays what
-    it is, for Python, for other threads and for programs that are started meanwhile. In other C libraries it is none,
-    and the descriptor itself is exchanged.
+    In glibc ``stderr`` is a variable that a program may set (Standard Streams, in its manual). Descriptor 2 remains
+    unchanged for Python, other threads and programs started meanwhile. Other C libraries have no such variable, and the
+    descriptor itself is replaced.
     """
 
     def __init__(self) -> None:
@@ -73,17 +73,17 @@ class _Diversion:
         self._usual: int | None = None
 
     def begin(self) -> None:
-        """Lead it into the pipe."""
+        """Redirect to the pipe."""
         if self._variable is not None:
             self._usual, self._variable.value = self._variable.value, self._stream
             return
-        # Without an error output there is nothing to hear, and nobody to hide anything from.
+        # Without stderr there is nothing to capture or to hide.
         with contextlib.suppress(OSError):
             self._usual = fcntl.fcntl(_STDERR, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
             os.dup2(self._writing, _STDERR)
 
     def end(self) -> None:
-        """Lead it where it was led before."""
+        """Restore the original destination."""
         usual, self._usual = self._usual, None
         if self._variable is not None:
             self._variable.value = usual
@@ -92,7 +92,7 @@ class _Diversion:
             os.close(usual)
 
     def read(self) -> bytes:
-        """What was printed since the last call; of a great deal the first 64 KiB."""
+        """Return the output since the last call, at most its first 64 KiB."""
         try:
             return os.read(self._reading, _PIPE_BYTES)
         except BlockingIOError:
@@ -100,11 +100,11 @@ class _Diversion:
 
 
 class _Heard:
-    """What was heard in one block, once it has ended.
+    """The messages captured in one block, once it has ended.
 
     Attributes:
-        messages: Lines of decoders.
-        was_shared: Another block was open at some time of this one, and the lines may be of its image.
+        messages: Lines printed by decoders.
+        was_shared: Whether another block was open at the same time, so that the lines may belong to its image.
     """
 
     def __init__(self, start: int, number: int, was_shared: bool) -> None:
@@ -115,7 +115,7 @@ class _Heard:
 
 
 class _Listener:
-    """The blocks of all threads of a process, of which several may be open at once."""
+    """The open blocks of all threads of a process."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -126,7 +126,7 @@ class _Listener:
 
     @contextlib.contextmanager
     def listen(self, alone: bool = False) -> Iterator[_Heard]:
-        """A block; `alone`, no other one is open beside it."""
+        """Open a block; if `alone`, no other one is open at the same time."""
         heard = self._enter(alone)
         try:
             yield heard
@@ -169,7 +169,7 @@ class _Listener:
         _pass_on(printed)
 
     def abandon(self) -> None:
-        """In a process that was forked while blocks of other threads were open: nobody will close them here."""
+        """Reset in a forked process, where nothing will close the blocks of other threads."""
         if self._diversion is not None and self._num_open:
             self._diversion.end()
 
@@ -178,7 +178,7 @@ _listener = _Listener()
 
 
 def _start_anew() -> None:
-    """A forked process shares the pipe of the one that it comes from, and has none of its threads."""
+    """Reset in a forked process, which shares the pipe of its parent but none of its threads."""
     global _listener
     _listener.abandon()
     _listener = _Listener()
@@ -188,7 +188,7 @@ os.register_at_fork(after_in_child=_start_anew)
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe that blocks nobody: decoders must never wait for a reader. Its ends never take descriptor 2."""
+    """Create a pipe that blocks nobody: decoders must never wait for a reader. Its ends never take descriptor 2."""
     ends = []
     for end in os.pipe():
         ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1))
@@ -198,7 +198,7 @@ def _pipe() -> tuple[int, int]:
 
 
 def _c_stream(descriptor: int) -> tuple[ctypes.c_void_p | None, int | None]:
-    """The variable ``stderr`` of glibc and a stream to set it to, which is never closed; None elsewhere."""
+    """Return glibc's variable ``stderr`` and a stream to set it to, which is never closed; (None, None) elsewhere."""
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return None, None
@@ -214,7 +214,7 @@ def _messages(printed: bytes | bytearray) -> list[str]:
 
 
 def _pass_on(printed: bytes | bytearray) -> None:
-    """What no decoder printed is printed after all."""
+    """Print captured output that is not from decoders."""
     others = b"".join(line for line in printed.splitlines(keepends=True) if not line.startswith(_DECODERS))
     with contextlib.suppress(OSError):
         os.write(_STDERR, others)

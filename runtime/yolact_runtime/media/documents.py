@@ -1,4 +1,4 @@
-"""Results as one JSON document, written while they are made and named when they are complete, or broken off."""
+"""Results as one JSON document, written incrementally and renamed to its final name when complete."""
 
 from __future__ import annotations
 
@@ -22,39 +22,40 @@ __all__ = ["ResultDocument", "image_document"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MAX_TAKEN_BACK = 1000
-"""Results that can be taken back on a full disk, to make room for the end of the document."""
+"""Number of results that can be removed on a full disk, to make room for the end of the document."""
 
 
 def image_document(file: str, instances: Instances, class_names: Sequence[str]) -> dict[str, Any]:
-    """The JSON object of one image.
+    """Create the JSON object of one image.
 
     Args:
-        file: Name to record.
-        instances: Of that image.
-        class_names: Indexed by class id.
+        file: File name to record.
+        instances: Instances of the image.
+        class_names: Names of the classes, by class id.
 
     Returns:
-        ``{"file", "height", "width", "instances"}``, with :func:`yolact_runtime.media.result_lines.instance_entries`.
+        The object ``{"file", "height", "width", "instances"}``, with
+        :func:`yolact_runtime.media.result_lines.instance_entries`.
     """
     entries = instance_entries(instances, class_names)
     return {"file": file, "height": instances.height, "width": instances.width, "instances": entries}
 
 
 class ResultDocument:
-    """``{"model", "images": [...], ..., "complete"}``: results go to the disk as they come, so memory does not grow.
+    """A document ``{"model", "images": [...], ..., "complete"}`` that is written as results arrive, in constant memory.
 
     Until :meth:`finish` a file has a temporary name beside its final one, where an earlier file stays meanwhile.
     Stdout, pipes and devices are written directly. Not thread-safe.
 
     Args:
-        destination: A path, or ``-`` for stdout. A link is followed, and stays.
-        model: Name to record.
+        destination: Path of the document, or ``-`` for stdout. A link is followed, and stays.
+        model: Model name to record.
 
     Attributes:
-        name: What messages call the destination.
+        name: Name of the destination in messages.
 
     Raises:
-        MediaError: The file cannot be made.
+        MediaError: The file cannot be created.
     """
 
     def __init__(self, destination: str, model: str) -> None:
@@ -77,12 +78,12 @@ class ResultDocument:
             raise
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Append one object to ``images``, whole or not at all where the destination is a file.
+        """Append one object to ``images``; if the destination is a file, completely or not at all.
 
         Raises:
-            MediaError: It cannot be written.
-            BrokenPipeError: Whoever read the document went away.
-            ValueError: A number in it is not finite.
+            MediaError: The object cannot be written.
+            BrokenPipeError: The reader of the document has closed the pipe.
+            ValueError: A number in the object is not finite.
         """
         start = self._end
         self._append(("," if self._num_entries else "") + _dumps(entry))
@@ -90,20 +91,21 @@ class ResultDocument:
         self._starts.append(start)
 
     def finish(self, tail: dict[str, Any]) -> int:
-        """End the document with the members of `tail`, and give the file its name.
+        """End the document with the members of `tail`, and rename the file to its final name.
 
-        On a full disk results are taken back from the end until the document fits: ``complete`` is then false,
-        ``stopped_by`` says why, and ``results_left_out`` how many they are; names of ``not_done`` are the first to go.
+        On a full disk results are removed from the end until the document fits: ``complete`` is then false,
+        ``stopped_by`` states the reason, and ``results_left_out`` their number; names in ``not_done`` are removed
+        first.
 
         Args:
-            tail: At least ``complete``.
+            tail: Members to append, at least ``complete``.
 
         Returns:
-            How many results were taken back.
+            Number of removed results.
 
         Raises:
-            MediaError: It cannot be written; nothing is left of it, and an earlier file stays.
-            BrokenPipeError: Whoever read the document went away.
+            MediaError: The document cannot be written; nothing is left of it, and an earlier file stays.
+            BrokenPipeError: The reader of the document has closed the pipe.
         """
         left_out = 0
         try:
@@ -125,11 +127,11 @@ class ResultDocument:
 
     @property
     def is_file(self) -> bool:
-        """The destination is a file on a disk, and no pipe, device or stdout."""
+        """Whether the destination is a file on a disk, not a pipe, device or stdout."""
         return self._path is not None
 
     def discard(self) -> None:
-        """Leave nothing behind that :meth:`finish` did not name. May be called again."""
+        """Remove the file unless :meth:`finish` has renamed it. May be called again."""
         if self._staged is not None:
             self._staged.discard()
         elif self._file is not None:
@@ -152,7 +154,7 @@ class ResultDocument:
             raise self._failure(error) from error
 
     def _write(self, text: str) -> None:
-        """Append text, or nothing where the destination is a file."""
+        """Append text; if the destination is a file, completely or not at all."""
         if self._file is None:
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -186,7 +188,7 @@ class ResultDocument:
             raise
 
     def _make_room(self, tail: dict[str, Any], error: OSError) -> bool:
-        """Shorten the document on a full disk; False where nothing more can go."""
+        """Shorten the document on a full disk; return False if nothing more can be removed."""
         if self._staged is None or not self._staged.is_open:
             return False
         tail["complete"] = False

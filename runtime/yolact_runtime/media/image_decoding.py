@@ -1,4 +1,4 @@
-"""Image files, decoded as they are or refused with the reason: never in part, never beyond the memory there is."""
+"""Decoding of image files, completely or not at all, and never beyond the available memory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = ["decode_image"]
 
 Frame = npt.NDArray[np.uint8]
 _MOST_BYTES = 1 << 30
-"""No image file that OpenCV decodes is longer, except one without compression that fills its limit of pixels."""
+"""Maximum size of an image file in bytes; only an uncompressed one near OpenCV's pixel limit could be larger."""
 _MOST_PIXELS = 1 << 30
 """OpenCV's own limit."""
 _MANY_PIXELS = 1 << 26
-"""More are compared with the memory that is free."""
-# What decoders say of files that lack nothing.
+"""Number of bytes above which the available memory is checked."""
+# Messages of decoders about undamaged files.
 _HARMLESS = re.compile(r"libpng warning|extraneous bytes before marker|Unknown Adobe|Unsupported marker")
 _SKIPPED_AT_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _MOST_PADDING_BYTES = 16
@@ -42,12 +42,12 @@ def decode_image(path: Path) -> tuple[npt.NDArray[Any], ImageHeader]:
     """Decode one image file.
 
     Returns:
-        ``(H, W, 3)`` with the samples of the file, blue first, turned upright by its EXIF orientation; gray is
-        repeated, alpha is dropped. And what its header states.
+        The image, ``(H, W, 3)`` with the samples of the file, blue first, turned upright by its EXIF orientation; gray
+        is repeated, alpha is dropped. And its header.
 
     Raises:
-        MediaError: The file is missing, is no regular file, too large, damaged, cut short, no image, several images, or
-            of a kind that this OpenCV cannot decode.
+        MediaError: The file is missing, not a regular file, too large, damaged, truncated, not an image, several
+            images, or of a kind that this OpenCV cannot decode.
         MissingDependencyError: OpenCV is not installed.
     """
     cv2 = opencv()
@@ -64,12 +64,12 @@ def decode_image(path: Path) -> tuple[npt.NDArray[Any], ImageHeader]:
 
 
 def _read_file(path: Path) -> bytes:
-    """All bytes of a regular file; nothing else is opened, because opening alone may block or do something."""
+    """Read a regular file; nothing else is opened, because opening alone may block or have side effects."""
     try:
         status = path.stat()
         if reason := why_not_regular(status.st_mode):
             raise MediaError(f"cannot read {path}: {reason}")
-        # It may be exchanged between the two calls.
+        # The file may be replaced between the two calls.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
@@ -99,24 +99,24 @@ def _what_it_is(path: Path, file_format: FileFormat | None) -> str:
 
 
 def _check_header(path: Path, file_format: FileFormat, header: ImageHeader, size: int) -> None:
-    """Refuse what would be decoded in part, in silence, or into more memory than there is."""
+    """Reject what would be decoded incompletely without an error, or into more memory than is available."""
     width, height = header.width, header.height
     if header.not_read:
         raise MediaError(f"cannot read {path}: {file_format.name}; {header.not_read}")
     if header.num_pictures > 1:
         raise MediaError(
-            f"cannot read {path}: {file_format.name} with {header.num_pictures} pictures, of which one would be seen; "
-            f"split it into files"
+            f"cannot read {path}: {file_format.name} with {header.num_pictures} pictures, of which only one would be "
+            f"read; split it into files"
         )
     if width * height > _MOST_PIXELS:
-        raise MediaError(f"cannot read {path}: {width} x {height} pixels, and OpenCV decodes {_MOST_PIXELS} at most")
+        raise MediaError(f"cannot read {path}: {width} x {height} pixels, and OpenCV decodes at most {_MOST_PIXELS}")
     if header.min_bytes > size:
         raise MediaError(
             f"cannot read {path}: {file_format.name}, damaged or cut short: its header says {width} x {height} pixels, "
             f"which {size} bytes cannot hold"
         )
     if width * height > _MANY_PIXELS:
-        # Decoders hold rows of their own, and a scaled copy follows.
+        # Decoders have their own rows, and a scaled copy follows.
         needed, free = width * height * 3 * (3 if header.sample_bits > 8 else 2), _free_memory()
         if needed > free:
             raise MediaError(
@@ -126,7 +126,7 @@ def _check_header(path: Path, file_format: FileFormat, header: ImageHeader, size
 
 
 def _free_memory() -> int:
-    """Bytes that can be had without swapping, as Linux estimates it; elsewhere no limit is known."""
+    """Return the bytes available without swapping, as Linux estimates it; elsewhere no limit is known."""
     try:
         match = re.search(rb"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_bytes(), re.MULTILINE)
     except OSError:
@@ -169,7 +169,7 @@ def _decode(cv2: Any, path: Path, content: bytes, file_format: FileFormat, heade
 
 
 def _turned(image: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """Upright, by an orientation of EXIF."""
+    """Turn an image upright by an EXIF orientation."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
     upside_down, mirrored = orientation in {3, 4, 7, 8}, orientation in {2, 3, 6, 7}
@@ -177,7 +177,7 @@ def _turned(image: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 
 def _exchanged(content: bytes, header: ImageHeader) -> bytes | bytearray:
-    """The file as decoders are to see it."""
+    """Return the content of the file with the bytes that its header asks to replace."""
     if not header.exchanged:
         return content
     copy = bytearray(content)
@@ -189,7 +189,7 @@ def _exchanged(content: bytes, header: ImageHeader) -> bytes | bytearray:
 def _decoded(
     cv2: Any, path: Path, content: bytes, file_format: FileFormat, header: ImageHeader
 ) -> npt.NDArray[Any] | None:
-    """The image as OpenCV decodes it; None where it cannot."""
+    """Decode the image with OpenCV; return None if it cannot."""
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if header.sample_bits > 8 else 0)
     if header.orientation > 1:
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
@@ -205,9 +205,9 @@ def _decoded(
 
 
 def _is_left_over(message: str, content: bytes) -> bool:
-    """Whether libjpeg skipped bytes of a picture at its end: after damage the decoder is done before the data are.
+    """Return whether libjpeg skipped data at the end of a picture, which means that it was damaged.
 
-    Cameras pad what they write with a few bytes, or with many equal ones; those are skipped, too, and lack nothing.
+    Cameras pad files with a few bytes, or with many equal ones; those are skipped, too, but nothing is missing.
     """
     match = _SKIPPED_AT_END.search(message)
     if match is None or int(match[1]) <= _MOST_PADDING_BYTES:
@@ -218,13 +218,13 @@ def _is_left_over(message: str, content: bytes) -> bool:
 
 
 def _has_decoder(cv2: Any, path: Path) -> bool:
-    """OpenCV knows the format of a file, which it looks up by its first bytes."""
-    # OpenCV ends the process at a name that is no UTF-8; then damage is likelier than a format that it does not know.
+    """Return whether OpenCV knows the format of a file, which it detects by its first bytes."""
+    # OpenCV terminates the process for a name that is not UTF-8; damage is then likelier than an unknown format.
     return not is_utf8(path) or bool(cv2.haveImageReader(str(path)))
 
 
 def _first_frame(path: Path) -> Frame | None:
-    """A still GIF as a video of one frame: OpenCV before 4.11 has no other way to it."""
+    """Read a still GIF as a video of one frame; OpenCV before 4.11 has no other way."""
     try:
         with VideoReader(path) as reader:
             return next(iter(reader)).image

@@ -1,4 +1,4 @@
-"""Image files as frames: samples of any depth, brought to eight bits by what is known about them."""
+"""Image files as frames: samples of any depth are scaled to eight bits."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _USUAL_DEPTHS = (8, 10, 12, 14)
 
 
 class ImageReader:
-    """Reads image files of one source: what the bits of their samples mean is asked once, and warned of once.
+    """A reader of image files from one source, which determines the bit depth of samples and warns about doubts once.
 
     Args:
-        bit_depth: Significant bits of 16-bit samples, as somebody asked for it; it overrules what files state.
-        usual_bit_depth: The same, as the model's manifest states it, for files that state nothing.
-        warn: Called with a sentence, at most once for each kind of doubt; None warns nobody.
+        bit_depth: Number of significant bits of 16-bit samples that the user requested; it overrides what files state.
+        usual_bit_depth: Number of significant bits in the model's manifest, for files that state nothing.
+        warn: Callback that receives a sentence, at most once for each kind of doubt; None disables warnings.
 
     Raises:
-        UsageError: A bit depth is no whole number from 8 to 16.
+        UsageError: A bit depth is not an integer from 8 to 16.
     """
 
     def __init__(
@@ -49,18 +49,18 @@ class ImageReader:
         self._warned: set[str] = set()
 
     def __getstate__(self) -> dict[str, object]:
-        # A process that loads data has nobody to warn.
+        # A process that loads data has no user to warn.
         return {**self.__dict__, "_warn": None}
 
     def read(self, path: Path) -> Frame:
-        """``(H, W, 3)`` uint8, blue first, turned upright by its EXIF orientation; gray is repeated, alpha is dropped.
+        """Read an image as ``(H, W, 3)`` uint8, blue first, turned upright by EXIF; gray is repeated, alpha is dropped.
 
-        Samples of more than 8 bits are scaled as :mod:`yolact_runtime.cpu.bit_depth` says. How many bits are
-        significant is what `bit_depth` says; else what the file states (the largest value of a PGM or PPM, the bits or
-        sample tags of a TIFF, ``sBIT`` of a PNG, the depth of JPEG 2000 and AVIF); else `usual_bit_depth`; else all 16.
+        Samples of more than 8 bits are scaled by the rule of :mod:`yolact_runtime.cpu.bit_depth`. The number of
+        significant bits is `bit_depth`; else what the file states (the largest value of a PGM or PPM, the bits or
+        sample tags of a TIFF, ``sBIT`` of a PNG, the depth of JPEG 2000 and AVIF); else `usual_bit_depth`; else 16.
 
         Raises:
-            MediaError: The file is missing, is no regular file, too large, damaged, cut short, no image, several
+            MediaError: The file is missing, not a regular file, too large, damaged, truncated, not an image, several
                 images, or of a kind that this OpenCV cannot decode.
             MissingDependencyError: OpenCV is not installed.
         """
@@ -85,7 +85,7 @@ class ImageReader:
         return np.invert(frame) if header.is_negative else frame
 
     def _white(self, path: Path, image: npt.NDArray[np.uint16], header: ImageHeader) -> int:
-        """The value of white in samples of 16 bits."""
+        """Return the value of white in 16-bit samples."""
         if self.bit_depth is not None:
             white = (1 << self.bit_depth) - 1
             stated = header.white
@@ -95,7 +95,7 @@ class ImageReader:
                 self._warn_once(
                     "conflict",
                     f"{path} states that {stated} is its largest value; --bit-depth "
-                    f"{self.bit_depth} overrules it, for this and all other files",
+                    f"{self.bit_depth} overrides it, for this and all other files",
                 )
             return white
         if header.white is not None:
@@ -110,15 +110,15 @@ class ImageReader:
             self._warn_once(
                 "unstated",
                 f"{path} has 16-bit samples, but none above {largest}, and does not state how "
-                f"many bits are significant: it is read as 16 bits, and may be far too dark. If the camera gives "
+                f"many bits are significant: it is read as 16 bits, and may be far too dark. If the camera has "
                 f"{fitting} bits, add --bit-depth {fitting}; if not, --bit-depth 16",
             )
         return 65535
 
     def _white_of_sbit(self, path: Path, image: npt.NDArray[np.uint16], header: ImageHeader) -> int:
-        """PNG wants samples scaled to all 16 bits, with ``sBIT`` for their origin; many writers leave them as they are.
+        """Return the value of white for ``sBIT``, which requires samples scaled to 16 bits; many writers omit that.
 
-        Scaled samples below ``2**n`` are multiples of ``2**(16 - n)``, so all others tell which of the two it is.
+        Scaled samples below ``2**n`` are multiples of ``2**(16 - n)``, so any other value decides between the two.
         """
         bits = header.significant_bits
         white = (1 << bits) - 1
@@ -134,7 +134,7 @@ class ImageReader:
         return white
 
     def _limit(self, header: ImageHeader) -> str:
-        """Who set the limit that a value broke."""
+        """Describe the source of the limit that a value exceeds."""
         if self.bit_depth is not None:
             return f"the largest of --bit-depth {self.bit_depth}: is that right?"
         if header.white is not None:
@@ -148,7 +148,7 @@ class ImageReader:
 
 
 def add_bit_depth_option(parser: argparse._ActionsContainer) -> None:
-    """The option of every command that reads images."""
+    """Add the option ``--bit-depth`` of every command that reads images."""
     parser.add_argument(
         "--bit-depth",
         type=whole_number,
@@ -158,18 +158,18 @@ def add_bit_depth_option(parser: argparse._ActionsContainer) -> None:
 
 
 def reader_for_model(bit_depth: int | None, manifest: Manifest, warn: Callable[[str], None]) -> ImageReader:
-    """The reader of images that a model is to see.
+    """Create the reader of images for a model.
 
     Args:
-        bit_depth: As ``--bit-depth`` says; None where it was not given.
-        manifest: What the model states.
-        warn: See :class:`ImageReader`; also told where both say something, and not the same.
+        bit_depth: Value of ``--bit-depth``; None if it was not given.
+        manifest: Manifest of the model.
+        warn: Callback for warnings, as in :class:`ImageReader`; it also learns if both bit depths are given and differ.
 
     Raises:
-        UsageError: `bit_depth` is no number of bits.
+        UsageError: The bit depth is not a number of bits.
     """
     usual = manifest.input.bit_depth
     reader = ImageReader(bit_depth, usual, warn)
     if bit_depth is not None and usual is not None and bit_depth != usual:
-        warn(f"{manifest.name} was calibrated with images of {usual} bits; --bit-depth {bit_depth} overrules it")
+        warn(f"{manifest.name} was calibrated with images of {usual} bits; --bit-depth {bit_depth} overrides it")
     return reader

@@ -22,26 +22,26 @@ def read_image(path: Path, bit_depth: int | None = None) -> Frame:
     """Read one image file; see :meth:`ImageReader.read`.
 
     Args:
-        path: The file.
-        bit_depth: Significant bits of 16-bit samples, 8 to 16; None takes what the file states, or 16.
+        path: Path of the file.
+        bit_depth: Number of significant bits of 16-bit samples, 8 to 16; None means what the file states, or 16.
 
     Raises:
-        MediaError, MissingDependencyError: See :meth:`ImageReader.read`.
-        UsageError: `bit_depth` is no such number.
+        MediaError, MissingDependencyError: The same as for :meth:`ImageReader.read`.
+        UsageError: The bit depth is invalid.
     """
     return ImageReader(bit_depth).read(path)
 
 
 def encode_image(image: Frame, suffix: str, *, jpeg_quality: int = 95) -> bytes:
-    """The content of a file with ``(H, W, 3)`` uint8, blue first, in the format of the suffix.
+    """Encode a ``(H, W, 3)`` uint8 image, blue first, in the format of a suffix.
 
     Args:
-        image: Not modified.
-        suffix: With the dot, such as ``.png``.
-        jpeg_quality: 0 to 100; only JPEG has it.
+        image: Image to encode; not modified.
+        suffix: File name suffix with the dot, such as ``.png``.
+        jpeg_quality: Quality from 0 to 100; only used for JPEG.
 
     Raises:
-        MediaError: OpenCV does not know that format.
+        MediaError: OpenCV does not support the format.
         MissingDependencyError: OpenCV is not installed.
     """
     cv2 = opencv()
@@ -51,16 +51,16 @@ def encode_image(image: Frame, suffix: str, *, jpeg_quality: int = 95) -> bytes:
     except cv2.error as error:
         raise MediaError(f"cannot encode an image as {suffix or 'a file without a suffix'}: {error.err}") from error
     if not encoded:
-        raise MediaError(f"cannot encode an image: OpenCV does not know the format {suffix}")
+        raise MediaError(f"cannot encode an image: OpenCV does not support the format {suffix}")
     result: bytes = content.tobytes()
     return result
 
 
 def write_image(path: Path, image: Frame) -> None:
-    """Write ``(H, W, 3)`` uint8, blue first, in the format of the suffix; a whole file or nothing.
+    """Write a ``(H, W, 3)`` uint8 image, blue first, in the format of the suffix, atomically.
 
     Raises:
-        MediaError: OpenCV cannot write that format, or the file cannot be written.
+        MediaError: OpenCV does not support the format, or the file cannot be written.
         MissingDependencyError: OpenCV is not installed.
     """
     try:

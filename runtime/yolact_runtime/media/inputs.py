@@ -1,4 +1,4 @@
-"""The inputs of a command line: files, folders and patterns, sorted into images, videos and archives by content."""
+"""The inputs of a command line: files, folders and patterns, classified as images, videos and archives by content."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["Inputs", "find_inputs"]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the words of a command line stand for, in their order, folders and patterns sorted by name.
+    """The inputs named on a command line, in order, with folders and patterns sorted by name.
 
     Attributes:
         images: Files to read as images.
-        videos: Files to read as videos, animated GIF and PNG among them.
-        failures: Word -> why it stands for nothing.
-        left_out: A sentence for each kind of thing that is left out, with its count.
-        archives: NumPy archives, where they were asked for.
+        videos: Files to read as videos, including animated GIF and PNG.
+        failures: Words that match nothing, with the reason.
+        left_out: Sentences that count the excluded files, one for each kind.
+        archives: NumPy archives, if they were requested.
     """
 
     images: tuple[Path, ...]
@@ -38,16 +38,16 @@ class Inputs:
 
 
 def find_inputs(words: Iterable[str], *, archives: bool = False) -> Inputs:
-    """Find what words stand for, by looking at the first bytes of every file.
+    """Find the files that words name, by reading the first bytes of every file.
 
-    A file that is named outright is taken whatever it is: its reader says what is wrong with it. Of folders (not of
-    their sub-folders) and of patterns, what is neither an image nor a video by its content or by its name is left out
-    and counted, and so are hidden files, what macOS and file managers leave behind, and further names of a file that is
-    there already. Only regular files are ever opened.
+    A file that is named directly is used whatever it is: its reader reports what is wrong with it. In folders (without
+    sub-folders) and patterns, files that are neither images nor videos by content or by name are excluded and counted,
+    and so are hidden files, leftovers of macOS and file managers, and further names of an included file. Only regular
+    files are ever opened.
 
     Args:
-        words: As on a command line.
-        archives: Take NumPy archives (``.npz``), too.
+        words: Words of the command line.
+        archives: Whether to include NumPy archives (``.npz``).
     """
     search = _Search(archives)
     for word in words:
@@ -63,20 +63,20 @@ _LIVE = (
 )
 _LEFT_BEHIND = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r"})
 _FOLDERS_LEFT_BEHIND = frozenset({"@eaDir", ".thumbnails", ".Trashes", "#recycle"})
-# Of one, and of several.
+# Singular and plural.
 _APPLE_DOUBLES = ("AppleDouble companion", "AppleDouble companions")
 _PREVIEWS = ("file of previews or folder settings", "files of previews or folder settings")
 _HIDDEN = ("hidden file", "hidden files")
 _OTHERS = ("that is neither image nor video", "that are neither image nor video")
 _ARCHIVES = ("NumPy archive", "NumPy archives")
-_SECOND_NAMES = ("further name of a file that is taken already", "further names of files that are taken already")
-_SPECIAL = ("that is no regular file", "that are no regular files")
+_SECOND_NAMES = ("further name of a file that is already included", "further names of files that are already included")
+_SPECIAL = ("that is not a regular file", "that are not regular files")
 _UNREADABLE = ("that cannot be opened", "that cannot be opened")
 
 
 @dataclass
 class _Search:
-    """What was found so far."""
+    """The files found so far."""
 
     wants_archives: bool
     found: dict[FileKind, list[Path]] = field(default_factory=lambda: {kind: [] for kind in FileKind})
@@ -85,13 +85,13 @@ class _Search:
     sub_folders: dict[str, int] = field(default_factory=dict)
     passed_over: list[str] = field(default_factory=list)
     identities: set[tuple[int, int]] = field(default_factory=set)
-    # As text, because a Path is slow to hash.
+    # Text, because a Path is slow to hash.
     paths: set[str] = field(default_factory=set)
 
     def look_for(self, word: str) -> None:
-        """Take what a word stands for."""
+        """Add the files that a word names."""
         if not word:
-            self.failures.append((word, "an empty name: is a variable of the shell not set?"))
+            self.failures.append((word, "an empty name: is a shell variable not set?"))
             return
         try:
             mode = Path(word).stat().st_mode
@@ -107,7 +107,7 @@ class _Search:
             self._take_named(Path(word))
 
     def finish(self) -> Inputs:
-        """Everything found, and sentences on what is left out."""
+        """Return everything found, and sentences on excluded files."""
         sentences = []
         if self.left_out:
             count = sum(map(len, self.left_out.values()))
@@ -115,9 +115,9 @@ class _Search:
             sentences.append(f"{count} {'file is' if count == 1 else 'files are'} left out: {kinds}")
         for folder, count in self.sub_folders.items():
             what = (
-                "1 sub-folder is not looked into; name it"
+                "1 sub-folder is not searched; name it"
                 if count == 1
-                else (f"{count} sub-folders are not looked into; name them")
+                else (f"{count} sub-folders are not searched; name them")
             )
             sentences.append(f'{folder}: {what}, or use the pattern "{_below(folder)}"')
         sentences += self.passed_over
@@ -128,9 +128,9 @@ class _Search:
         if glob.has_magic(word):
             self._look_through(word)
         elif _ADDRESS.match(word) or _CAMERA.fullmatch(word):
-            self.failures.append((word, f"it is no file, folder or pattern, and only these are read here; {_LIVE}"))
+            self.failures.append((word, f"it is not a file, folder or pattern, and only these are read here; {_LIVE}"))
         elif isinstance(error, FileNotFoundError) and Path(word).is_symlink():
-            self.failures.append((word, f"it is a link to {Path(word).readlink()}, which is not there"))
+            self.failures.append((word, f"it is a link to {Path(word).readlink()}, which does not exist"))
         else:
             self.failures.append((word, getattr(error, "strerror", None) or str(error)))
 
@@ -153,7 +153,7 @@ class _Search:
         if num_folders:
             self.sub_folders[folder] = num_folders
         if not num_used:
-            self.failures.append((folder, "the folder holds no image or video"))
+            self.failures.append((folder, "the folder contains no image or video"))
 
     def _look_through(self, pattern: str) -> None:
         matches = expand_pattern(pattern)
@@ -171,7 +171,7 @@ class _Search:
             self.failures.append((pattern, "no file that matches this pattern is an image or a video"))
 
     def _take_named(self, path: Path) -> None:
-        """A file that was named outright: what it cannot be read as is an image, whose reader says what it is."""
+        """Add a file that was named directly; if unreadable, it is an image, whose reader reports the reason."""
         suffix = path.suffix.lower()
         try:
             probe = probe_file(path, suffix)
@@ -183,12 +183,12 @@ class _Search:
         self._add(path, kind)
 
     def _take_found(self, path: Path, left: tuple[str, str] | None, *, is_regular: bool = False) -> bool:
-        """Sort a file of a folder or pattern in, or out; True: it is used, by this word or by one before.
+        """Include or exclude a file of a folder or pattern; return True if it is used, by this word or an earlier one.
 
         Args:
-            path: The file.
-            left: Why it is left out whatever it is, or None.
-            is_regular: The folder's listing says so.
+            path: Path of the file.
+            left: Reason to exclude the file whatever it is, or None.
+            is_regular: Whether the folder's listing says that it is a regular file.
         """
         if str(path) in self.paths:
             return True
@@ -198,7 +198,7 @@ class _Search:
         try:
             probe = probe_file(path, suffix, is_regular)
         except OSError:
-            # A link to nothing, a loop of links, a file of somebody else: its reader finds the same, and says it.
+            # A broken link, a loop of links, or an unreadable file: its reader reports the same error.
             kind = expected_kind(suffix)
             return self._add(path, kind) if kind else self._leave_out(_UNREADABLE, path)
         kind = self._kind(probe, suffix)
@@ -254,9 +254,9 @@ def _kind_words(kind: tuple[str, str], names: Sequence[str]) -> str:
 
 def _passed_over(pattern: str, folders: Sequence[Path], what: str) -> str:
     if len(folders) == 1:
-        return f"{pattern}: 1 {what} ({folders[0]}) is not looked into; name it"
+        return f"{pattern}: 1 {what} ({folders[0]}) is not searched; name it"
     many = what.replace("link to a folder", "links to folders").replace("hidden folder", "hidden folders")
-    return f"{pattern}: {len(folders)} {many} ({folders[0]} first) are not looked into; name them"
+    return f"{pattern}: {len(folders)} {many} ({folders[0]} first) are not searched; name them"
 
 
 def _below(folder: str) -> str:

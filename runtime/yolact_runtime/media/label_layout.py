@@ -1,4 +1,4 @@
-"""Where labels go: beside their boxes, clear of each other and, as far as there is room, of the objects."""
+"""Placement of labels: beside their boxes, clear of each other and, as far as possible, of the objects."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["LabelLayout"]
 Int = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float32]
 _CELL_PX = 4
-"""Masks are looked at with so many pixels to a cell."""
-# Corner of the label from left and top of the box, in widths and heights of the box and of the label, and how much less
-# the place is liked than the first one; a label that covers nothing but one object costs 1.
+"""Number of mask pixels per cell of the coverage map."""
+# Corner of the label relative to left and top of the box, in widths and heights of the box and of the label, and the
+# penalty against the first place; covering one object with the whole label costs 1.
 _PLACES = np.array(
     [
         # box w, label w, box h, label h, cost
@@ -41,17 +41,17 @@ _PLACES = np.array(
     np.float32,
 )
 _OWN_MASK, _OTHER_BOX = 0.4, 0.3
-"""Costs of a label that lies wholly on its own object, and wholly inside another one's box."""
+"""Costs of a label that lies completely on its own object, and completely inside another box."""
 _MOST_HIDDEN = 0.4
-"""No more of a box may lie under one label: a small object would be gone."""
+"""Maximum share of a box under one label, so that a small object is not hidden."""
 
 
 class LabelLayout:
-    """The free room of one picture, which labels take one after the other.
+    """The free space of one picture, which labels occupy one after the other.
 
     Args:
-        boxes: ``(n, 4)`` int64, pixels (left, top, right, bottom), inside the picture.
-        covered: ``(H, W)`` bool: pixels of any object.
+        boxes: Boxes ``(n, 4)`` int64, pixels (left, top, right, bottom), inside the picture.
+        covered: Mask ``(H, W)`` bool of the pixels of any object.
     """
 
     def __init__(self, boxes: Int, covered: npt.NDArray[np.bool_]) -> None:
@@ -64,16 +64,16 @@ class LabelLayout:
         self._taken = np.zeros((0, 4), np.float32)
 
     def place(self, index: int, rows: int, columns: int) -> tuple[int, int] | None:
-        """Take the best free place for a label.
+        """Occupy the best free place for a label.
 
         Args:
-            index: Which box it belongs to.
-            rows: Height of the label.
-            columns: Width of the label.
+            index: Index of the box that the label belongs to.
+            rows: Height of the label in pixels.
+            columns: Width of the label in pixels.
 
         Returns:
-            Left column and top row, such that the whole label lies inside the picture, overlaps no label before and
-            hides no box; None where there is no such place.
+            Left column and top row such that the whole label lies inside the picture, overlaps no earlier label and
+            hides no box; None if there is no such place.
         """
         if rows > self._height or columns > self._width or not rows or not columns:
             return None
@@ -94,7 +94,7 @@ class LabelLayout:
         return int(spots[best, 0]), int(spots[best, 1])
 
     def _spots(self, index: int, rows: int, columns: int) -> Float:
-        """``(places, 4)`` rectangles, moved into the picture."""
+        """Return candidate rectangles ``(places, 4)``, moved into the picture."""
         left, top, right, bottom = self._boxes[index]
         spots = np.empty((len(_PLACES), 4), np.float32)
         spots[:, 0] = left + _PLACES[:, 0] * (right - left) + _PLACES[:, 1] * columns
@@ -105,7 +105,7 @@ class LabelLayout:
         return spots
 
     def _covered(self, spots: Float) -> Float:
-        """``(places,)`` which part of each rectangle lies on objects."""
+        """Return the part of each rectangle that lies on objects, ``(places,)``."""
         cells = (spots / _CELL_PX).astype(np.int64)
         left, top = cells[:, 0], cells[:, 1]
         right = np.minimum(np.maximum(cells[:, 2], left + 1), self._sums.shape[1] - 1)
@@ -117,7 +117,7 @@ class LabelLayout:
 
 
 def _overlaps(some: Float, others: Float) -> Float:
-    """``(n, m)`` pixels that two rectangles share."""
+    """Return the number of pixels that pairs of rectangles share, ``(n, m)``."""
     across = np.minimum(some[:, None, 2], others[:, 2]) - np.maximum(some[:, None, 0], others[:, 0])
     down = np.minimum(some[:, None, 3], others[:, 3]) - np.maximum(some[:, None, 1], others[:, 1])
     shared: Float = np.maximum(across, 0) * np.maximum(down, 0)

@@ -1,4 +1,4 @@
-"""Drawn text."""
+"""Rendering of text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yolact_runtime.media.opencv import opencv
 
 __all__ = ["in_ascii", "text_coverage", "text_size"]
 
-# Letters of the Latin alphabet that Unicode does not take apart into a letter and a mark.
+# Letters of the Latin alphabet that Unicode does not decompose into a letter and a mark.
 _LATIN = str.maketrans(
     {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "đ": "d", "Đ": "D"}
     | {"ł": "l", "Ł": "L", "\N{LATIN SMALL LETTER DOTLESS I}": "i", "þ": "th", "Þ": "Th", "ð": "d", "Ð": "D"}
@@ -20,10 +20,10 @@ _LATIN = str.maketrans(
 
 
 def in_ascii(text: str) -> str:
-    """The text in the characters that OpenCV's built-in font has.
+    """Return a text in the characters of OpenCV's built-in font.
 
-    Accents are left out (é becomes e, ß becomes ss); what has no Latin letter, and a control character, becomes a
-    question mark.
+    Accents are dropped (é becomes e, ß becomes ss); characters without a Latin letter and control characters become
+    question marks.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -33,16 +33,16 @@ def in_ascii(text: str) -> str:
 
 
 def text_size(text: str, height_px: int) -> tuple[int, int]:
-    """Rows and columns of what :func:`text_coverage` returns for the same text, without drawing it."""
+    """Return rows and columns of the result of :func:`text_coverage` for the same text, without drawing it."""
     return _measure(in_ascii(text), height_px)[:2]
 
 
 def text_coverage(text: str, height_px: int) -> npt.NDArray[np.float32]:
-    """One line of text as ``(rows, columns)`` float32 in ``[0, 1]``: how much of each pixel the letters cover.
+    """Draw one line of text as ``(rows, columns)`` float32 in ``[0, 1]``: the share of each pixel that letters cover.
 
     Args:
-        text: Drawn as :func:`in_ascii` writes it.
-        height_px: Height of a capital letter.
+        text: Text to draw, converted by :func:`in_ascii`.
+        height_px: Height of a capital letter in pixels.
     """
     cv2 = opencv()
     text = in_ascii(text)
@@ -53,10 +53,10 @@ def text_coverage(text: str, height_px: int) -> npt.NDArray[np.float32]:
 
 
 def _measure(text: str, height_px: int) -> tuple[int, int, int, float, int]:
-    """Rows, columns, row of the base line, OpenCV's scale of the font, and thickness of its lines."""
+    """Return rows, columns, row of the base line, OpenCV's font scale, and line thickness."""
     cv2 = opencv()
     thickness = max(1, round(height_px / 9))
     scale = cv2.getFontScaleFromHeight(cv2.FONT_HERSHEY_SIMPLEX, height_px, thickness)
     (width, height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    # OpenCV 4 makes nothing a column wide.
+    # OpenCV 4 reports a width of one column for an empty text.
     return height + baseline, width if text else 0, height, scale, thickness

@@ -1,6 +1,6 @@
-"""OpenCV, imported where it is needed: the only module of the runtime that does so.
+"""Import of OpenCV on demand: the only module of the runtime that imports it.
 
-The segmenter imports nothing of this room; a robot that feeds frames from its camera driver needs no OpenCV.
+The segmenter imports nothing of this package, so a robot that passes frames of its camera driver needs no OpenCV.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from yolact_runtime.errors import MissingDependencyError
 __all__ = ["opencv"]
 
 _LOG_LEVEL_SILENT = 0
-"""Version 4 of OpenCV has no name for it in Python."""
+"""Flag that has no name in Python with OpenCV 4."""
 _FFMPEG_QUIET = "-8"
-"""AV_LOG_QUIET."""
+"""Value of AV_LOG_QUIET."""
 
 
 def opencv() -> Any:
-    """Return the module ``cv2``, told to be silent.
+    """Import and return the module ``cv2``, with its logging disabled.
 
     Raises:
         MissingDependencyError: OpenCV is not installed.
     """
-    # FFmpeg inside of OpenCV has a log of its own, and reads its level when the first video is opened. Of a damaged
-    # video it prints a line for every piece.
+    # FFmpeg inside of OpenCV has its own log, and reads its level when the first video is opened. For a damaged video
+    # it prints a line for every part.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _FFMPEG_QUIET)
     try:
         import cv2
@@ -33,7 +33,7 @@ def opencv() -> Any:
         raise MissingDependencyError(
             "opencv-python-headless", "Reading and writing images and videos", "video"
         ) from error
-    # Its warnings would repeat our errors, without the file's name. OpenCV 5 moved the function.
+    # OpenCV's warnings would repeat our errors without the file name. OpenCV 5 moved the function.
     set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
     set_log_level(_LOG_LEVEL_SILENT)
     return cv2

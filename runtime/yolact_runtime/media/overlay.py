@@ -23,7 +23,7 @@ Int = npt.NDArray[np.int64]
 _MASK_OPACITY = 0.45
 _LEAST_LETTER_PX, _MOST_LETTER_PX = 8, 48
 _LABEL_SHARE = 0.08
-"""Letters become smaller where all labels together would take more of the picture."""
+"""Maximum share of the picture for all labels together, beyond which letters become smaller."""
 _LEAST_SHRINK = 0.45
 
 
@@ -38,7 +38,7 @@ class _Label:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns of the tag."""
+        """Number of rows and columns of the tag."""
         rows, columns = text_size(self.text, self.letter_px)
         return rows + 2 * self.pad, columns + 2 * self.pad
 
@@ -55,26 +55,26 @@ def draw_instances(
 ) -> Frame:
     """Draw instances, the best on top.
 
-    A label stands at the best free place beside its box or inside it: inside the picture, on no other label, hiding no
-    small object. In a crowd letters become smaller; where no place is left, the confidence is left out, then the label.
-    The font has ASCII only, see :func:`yolact_runtime.media.lettering.in_ascii`.
+    A label is placed at the best free position beside or inside its box: inside the picture, on no other label, hiding
+    no small object. In a crowd letters become smaller; if no position is left, the confidence is omitted, then the
+    label. The font is limited to ASCII; see :func:`yolact_runtime.media.lettering.in_ascii`.
 
     Args:
-        frame: ``(H, W, 3)`` uint8, blue first; not modified.
-        instances: Of this frame.
-        class_names: Indexed by class id.
+        frame: Image ``(H, W, 3)`` uint8, blue first; not modified.
+        instances: Instances of this frame.
+        class_names: Names of the classes, by class id.
         labels: Whether to write name and confidence.
         boxes: Whether to draw the boxes.
         masks: Whether to tint and outline the masks.
-        colours: ``(n, 3)`` float32, blue, green, red in 0..255, one for each instance; None gives each its own by
-            rank. :func:`~yolact_runtime.media.colours.class_colours` gives each class its own, and
-            :class:`~yolact_runtime.media.colours.InstanceColours` keeps them in a video.
+        colours: Colours ``(n, 3)`` float32, blue, green, red in 0..255, one for each instance; None colours them by
+            rank. :func:`~yolact_runtime.media.colours.class_colours` colours them by class, and
+            :class:`~yolact_runtime.media.colours.InstanceColours` keeps colours in a video.
 
     Returns:
         A new image of the same size.
 
     Raises:
-        ShapeError: There are not as many colours as instances.
+        ShapeError: The number of colours is not the number of instances.
     """
     if colours is None:
         colours = np.array([instance_colour(i) for i in range(len(instances))], np.float32).reshape(-1, 3)
@@ -88,7 +88,7 @@ def draw_instances(
         covered[top : top + inside.shape[0], left : left + inside.shape[1]] |= inside
         if masks:
             _paint_mask(image, left, top, inside, colours[i], line)
-    # The limit is beyond any picture; a box without bounds would not fit into an integer.
+    # The limit is beyond any picture; a box of infinite size would not fit into an integer.
     limits = np.trunc(np.clip(instances.xyxy, -1e6, 1e6)).astype(np.int64)
     limits = np.clip(limits, 0, [frame.shape[1], frame.shape[0]] * 2)
     for i in reversed(range(len(instances)) if boxes else ()):
@@ -127,7 +127,7 @@ def _draw_frame(image: Frame, box: Int, colour: Colour, line: int) -> None:
 def _draw_labels(
     image: Frame, instances: Instances, class_names: Sequence[str], layout: LabelLayout, colours: Colour
 ) -> None:
-    """The best instance chooses its place first."""
+    """Draw the labels, best instance first."""
     names = [class_names[class_id] for class_id in instances.class_id.tolist()]
     texts = [f"{name} {score:.2f}" for name, score in zip(names, instances.confidence.tolist(), strict=True)]
     letter = _letter_px(image, texts)
@@ -141,7 +141,7 @@ def _draw_labels(
 
 
 def _letter_px(image: Frame, texts: Sequence[str]) -> int:
-    """Height of the letters: by the size of the picture, and smaller where there are many labels."""
+    """Return the letter height: depends on the size of the picture, and is smaller if there are many labels."""
     letter = float(np.clip(min(image.shape[:2]) / 40, _LEAST_LETTER_PX, _MOST_LETTER_PX))
     needed = sum(math.prod(_Label(text, int(letter)).size) for text in texts)
     room = _LABEL_SHARE * image.shape[0] * image.shape[1]
@@ -150,10 +150,10 @@ def _letter_px(image: Frame, texts: Sequence[str]) -> int:
 
 
 def _draw_label(image: Frame, label: _Label, place: tuple[int, int], colour: Colour) -> None:
-    """A filled tag with text that contrasts."""
+    """Draw a filled tag with contrasting text."""
     (left, top), (rows, columns) = place, label.size
     letters = text_coverage(label.text, label.letter_px)[:, :, None]
-    # Of black and white the one with the higher contrast (WCAG 2): never below 4.5.
+    # Black or white, whichever has the higher contrast (WCAG 2): never below 4.5.
     luminance = (colour / 255) ** 2.2 @ np.array([0.0722, 0.7152, 0.2126], np.float32)
     ink = 0.0 if luminance > 0.18 else 255.0
     tag = image[top : top + rows, left : left + columns]

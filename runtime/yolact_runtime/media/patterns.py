@@ -1,4 +1,4 @@
-"""Patterns of the shell with ``**``: expanded without following links to folders, so that no loop is ever entered."""
+"""Expansion of shell patterns with ``**`` that does not follow links to folders, so that it never loops."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Matches", "expand_pattern", "is_folder"]
 
 @dataclass
 class Matches:
-    """What a pattern stands for.
+    """The matches of a pattern.
 
     Attributes:
-        paths: Everything but folders, sorted.
-        hidden: Folders that are hidden, and not looked into.
+        paths: Sorted paths of everything but folders.
+        hidden: Hidden folders, which were not searched.
         links: Links to folders, which ``**`` does not follow.
-        unreadable: Folders that cannot be listed, and why.
+        unreadable: Folders that cannot be listed, with the reason.
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -31,20 +31,20 @@ class Matches:
 
 
 def expand_pattern(pattern: str) -> Matches:
-    """Everything but folders that matches.
+    """Find everything but folders that matches a pattern.
 
-    ``**`` as a whole part stands for any number of folders; at the end for everything below. Hidden folders are looked
-    into only where a part says so; hidden *files* match ``*`` here, and it is up to the caller to leave them out.
-    Links to folders are followed where a part names them or matches them, not below ``**``.
+    ``**`` as a whole part stands for any number of folders; at the end for everything below. Hidden folders are
+    searched only if a part names them; hidden *files* match ``*`` here, and the caller may exclude them. Links to
+    folders are followed if a part names or matches them, not below ``**``.
 
     Args:
-        pattern: As for :func:`glob.glob`.
+        pattern: Pattern in the syntax of :func:`glob.glob`.
     """
     path = Path(pattern)
     parts = list(path.parts)
     if path.anchor:
         parts = parts[1:]
-    # A pattern that ends in ** means the files below; two in a row say no more than one.
+    # A pattern that ends in ** means the files below; repeating ** changes nothing.
     parts = [part for part, before in zip(parts, ["", *parts], strict=False) if not part == before == "**"]
     if parts and parts[-1] == "**":
         parts.append("*")
@@ -70,7 +70,7 @@ def _matches(base: Path, parts: list[str], found: Matches) -> Iterator[Path]:
 
 
 def _folders_below(base: Path, found: Matches) -> Iterator[Path]:
-    """Those that ``**`` goes into."""
+    """Yield the folders that ``**`` matches."""
     for entry in _entries(base, found):
         if not is_folder(entry):
             continue
@@ -84,7 +84,7 @@ def _folders_below(base: Path, found: Matches) -> Iterator[Path]:
 
 
 def _like(base: Path, parts: list[str], found: Matches) -> Iterator[Path]:
-    """Matches whose next part is a pattern."""
+    """Yield matches whose next part is a pattern."""
     part, rest = parts[0], parts[1:]
     match = re.compile(fnmatch.translate(part)).match
     for entry in _entries(base, found):
@@ -111,7 +111,7 @@ def _entries(base: Path, found: Matches) -> list[os.DirEntry[str]]:
         with os.scandir(base) as entries:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
-        # No folder, and so nothing that matches.
+        # Not a folder, so nothing matches.
         return []
     except OSError as error:
         found.unreadable[base] = error.strerror or str(error)
@@ -119,7 +119,7 @@ def _entries(base: Path, found: Matches) -> list[os.DirEntry[str]]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry of a listing is a folder, or a link to one; a loop of links is none."""
+    """Return whether a directory entry is a folder or a link to one; a loop of links is not."""
     try:
         return entry.is_dir()
     except OSError:

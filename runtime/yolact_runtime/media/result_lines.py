@@ -1,4 +1,4 @@
-"""Results as JSON Lines: one line a frame, for whatever streams results. The schema is in docs/runtime.md."""
+"""Results as JSON Lines, one line per frame, for streaming. The schema is in docs/runtime.md."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from yolact_runtime.masks.instances import Instances
 __all__ = ["SCHEMA", "ResultLineWriter", "instance_entries", "result_line"]
 
 SCHEMA = "yolact-results/1"
-"""Every line has it. The number grows when a field goes or changes its meaning, and not when one is added."""
+"""Schema version in every line. It increases when a field is removed or changes its meaning, not when one is added."""
 
 
 def instance_entries(instances: Instances, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The JSON objects of instances, in their order.
+    """Create the JSON objects of instances, in their order.
 
     Args:
-        instances: Those of one frame; not modified.
-        class_names: Indexed by class id.
+        instances: Instances of one frame; not modified.
+        class_names: Names of the classes, by class id.
 
     Returns:
-        ``[{"class_id", "class_name", "confidence", "mask_confidence"?, "xyxy", "mask": {"size", "counts"}}]``; boxes in
-        pixels to a hundredth, confidences to six decimals, masks as COCO RLE. Numbers and text are Python's own.
+        A list of ``{"class_id", "class_name", "confidence", "mask_confidence"?, "xyxy", "mask": {"size", "counts"}}``;
+        boxes in pixels to a hundredth, confidences to six decimals, masks as COCO RLE. Numbers and text are Python
+        objects.
     """
     entries = []
     for i, rle in enumerate(instances.mask.rle()):
@@ -57,19 +58,19 @@ def result_line(
     dropped: int = 0,
     error: str | None = None,
 ) -> dict[str, Any]:
-    """The JSON object of one line.
+    """Create the JSON object of one line.
 
     Args:
         source: Name of the file or camera; None in a line about the whole run.
-        instances: Those of the frame; None makes an empty list.
-        class_names: Indexed by class id.
-        frame: Position in the stream, counted from 0; None for a picture, and where there is no frame.
-        time_s: When the frame is shown, in seconds from the start of the stream; None where there is no such time.
-        dropped: Frames of this source that were not looked at since its line before.
-        error: Why there is no result.
+        instances: Instances of the frame; None creates an empty list.
+        class_names: Names of the classes, by class id.
+        frame: Position in the stream, counted from 0; None for a picture, or without a frame.
+        time_s: Presentation time of the frame in seconds from the start of the stream; None if there is none.
+        dropped: Number of frames of this source that were skipped since its previous line.
+        error: Reason why there is no result.
 
     Returns:
-        ``{"schema", "source", "frame", "time_s", "instances", "dropped", "error"}``.
+        The object ``{"schema", "source", "frame", "time_s", "instances", "dropped", "error"}``.
     """
     return {
         "schema": SCHEMA,
@@ -83,16 +84,16 @@ def result_line(
 
 
 class ResultLineWriter:
-    """Writes lines to a file, a pipe or stdout, each one at once: what is written is there, whatever comes later.
+    """A writer of lines to a file, a pipe or stdout that flushes each line at once.
 
-    A context manager. It holds nothing but the file, so a stream may go on for days. Not thread-safe.
+    A context manager. It holds nothing but the open file, so a stream may continue for days. Not thread-safe.
 
     Args:
-        destination: A path, or ``-`` for stdout. A file that is there is replaced.
+        destination: Path of the file, which is replaced, or ``-`` for stdout.
 
     Attributes:
-        name: What messages call the destination.
-        is_file: It is a file on a disk, and no pipe, device or stdout.
+        name: Name of the destination in messages.
+        is_file: Whether the destination is a file on a disk, not a pipe, device or stdout.
 
     Raises:
         MediaError: The file cannot be opened.
@@ -103,7 +104,7 @@ class ResultLineWriter:
         self._file: BinaryIO | None = None
         if destination != "-":
             try:
-                # Without a buffer: a line that is written is the operating system's.
+                # Without a buffer, so that a written line is with the operating system.
                 self._file = Path(destination).open("wb", buffering=0)  # noqa: SIM115 - closed by close()
             except OSError as error:
                 raise MediaError(f"cannot write {destination}: {explain(error, Path(destination))}") from error
@@ -112,13 +113,13 @@ class ResultLineWriter:
     def write(self, line: Mapping[str, Any]) -> None:
         """Write one line, in ASCII, and flush it.
 
-        On a full disk the piece of the line that did fit is taken away again, so that every line of a file is whole.
-        Only a process that is killed in the middle of this leaves a torn last line.
+        On a full disk an incomplete line is removed again, so that every line of a file is complete. Only a process
+        that is killed while writing leaves a torn last line.
 
         Raises:
             MediaError: The line cannot be written.
-            BrokenPipeError: Whoever read the lines went away.
-            ValueError: A number in it is not finite.
+            BrokenPipeError: The reader of the lines has closed the pipe.
+            ValueError: A number in the line is not finite.
         """
         text = json.dumps(line, allow_nan=False, separators=(",", ":")) + "\n"
         try:

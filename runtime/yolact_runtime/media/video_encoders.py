@@ -1,4 +1,4 @@
-"""Encoders of videos that browsers play: H.264 by a process of ffmpeg, or VP8 and VP9 by OpenCV."""
+"""Encoders of videos that browsers play: H.264 by an ffmpeg process, or VP8 and VP9 by OpenCV."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ __all__ = ["Encoder", "open_encoder", "video_suffix"]
 Frame = npt.NDArray[np.uint8]
 
 _H264_ENCODERS = {"libx264": ("-preset", "veryfast", "-crf", "20"), "libopenh264": ("-b:v", "6M")}
-"""Encoders of ffmpeg that need no special hardware, best first, with their options. With this preset 1080p takes twice
-the time of OpenCV's MPEG-4, and a third of the space."""
+"""Encoders of ffmpeg that need no special hardware, best first, with their options.
+
+With this preset 1080p takes twice the time of OpenCV's MPEG-4, and a third of the space.
+"""
 _OPENCV_CODECS = {".mp4": ("VP9", "vp09"), ".webm": ("VP8", "VP80")}
 _LEAST_RATE = 1.0
-"""The least rate of OpenCV's encoders, frames per second: in slower videos a frame gets far too few bits."""
+"""Minimum rate of OpenCV's encoders in frames per second; at lower rates a frame gets far too few bits."""
 _TAGS = {"color_primaries": "bt709", "color_trc": "bt709", "colorspace": "smpte170m"}
 _PART_OF_FFMPEG = re.compile(r"^(\[[^\]]*\] ?)+")
 _PIPE_BYTES = 1 << 20
@@ -40,26 +42,26 @@ _F_SETPIPE_SZ = 1031
 
 
 class Encoder(Protocol):
-    """Takes frames of one size, and writes a file.
+    """An encoder that writes frames of one size to a file.
 
     Attributes:
-        codec: As people call it.
+        codec: Common name of the codec.
     """
 
     codec: str
 
     def write(self, image: Frame) -> None:
-        """Encode ``(H, W, 3)`` uint8, blue first, contiguous.
+        """Encode a frame, ``(H, W, 3)`` uint8, blue first, contiguous.
 
         Raises:
-            MediaError: The encoder has ended, usually because it cannot write; the message says why.
+            MediaError: The encoder has ended, usually because it cannot write; the message states the reason.
         """
 
     def finish(self) -> None:
-        """Write what is left and close the file; a second call does nothing.
+        """Write the remaining data and close the file; a second call does nothing.
 
         Raises:
-            MediaError: The encoder failed; the message says why.
+            MediaError: The encoder failed; the message states the reason.
         """
 
 
@@ -72,10 +74,10 @@ def open_encoder(path: Path, fps: float, width: int, height: int) -> Encoder:
     """Open the encoder for a file.
 
     Args:
-        path: What to write; ``.mp4`` is H.264 where there is an ffmpeg that encodes it and else VP9, ``.webm`` is VP8.
-        fps: Frames per second.
-        width: Columns of a frame, an even number.
-        height: Rows of a frame, an even number.
+        path: Path to write: ``.mp4`` is H.264 if an ffmpeg with an H.264 encoder exists and else VP9, ``.webm`` is VP8.
+        fps: Frame rate in frames per second.
+        width: Number of columns of a frame, even.
+        height: Number of rows of a frame, even.
 
     Raises:
         MediaError: There is no encoder for this suffix, or it cannot be started.
@@ -97,7 +99,7 @@ def _h264_encoder() -> tuple[str, str] | None:
 
 @functools.lru_cache(maxsize=8)
 def _h264_encoder_of(program: str) -> str | None:
-    """The best H.264 encoder that an ffmpeg has; builds for some systems have none."""
+    """Return the best H.264 encoder that an ffmpeg has; builds for some systems have none."""
     try:
         listing = subprocess.run(
             [program, "-hide_banner", "-nostdin", "-encoders"],
@@ -113,21 +115,23 @@ def _h264_encoder_of(program: str) -> str | None:
 
 
 class _OpencvEncoder:
-    """VP8 or VP9. OpenCV reports no failure to write: whoever uses this reads the file back."""
+    """A VP8 or VP9 encoder. OpenCV does not report write errors, so callers must read the file back."""
 
     def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
         cv2 = opencv()
         self.codec, code = _OPENCV_CODECS[path.suffix]
         path = path.absolute()
         if not is_utf8(path):
-            raise MediaError("OpenCV writes no file whose name is not UTF-8; install ffmpeg or choose another")
+            raise MediaError(
+                "OpenCV cannot write a file whose name is not UTF-8; install ffmpeg or choose another name"
+            )
         with messages_caught():  # VP8 in WebM has no tag, and OpenCV complains that ours is not it.
             self._writer: Any = cv2.VideoWriter(
                 str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), max(fps, _LEAST_RATE), (width, height)
             )
         if not self._writer.isOpened():
             raise MediaError(
-                f"the file cannot be made, or this OpenCV has no {self.codec} encoder; install ffmpeg for H.264"
+                f"the file cannot be created, or this OpenCV has no {self.codec} encoder; install ffmpeg for H.264"
             )
 
     def write(self, image: Frame) -> None:
@@ -138,9 +142,9 @@ class _OpencvEncoder:
 
 
 class _FfmpegEncoder:
-    """H.264 by a process of ffmpeg, which takes frames from a pipe.
+    """An H.264 encoder in an ffmpeg process, which reads frames from a pipe.
 
-    It runs in a session of its own: Ctrl-C is for us, and ffmpeg is to finish the file.
+    It runs in a separate session: Ctrl-C must not reach it, because ffmpeg must finish the file.
     """
 
     codec = "H.264"
@@ -149,7 +153,7 @@ class _FfmpegEncoder:
         rate = Fraction(fps).limit_denominator(100_000)
         command = [program, "-hide_banner", "-nostdin", "-loglevel", "error", "-y"]
         command += ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "pipe:0"]
-        # BT.601 at every size, and said so: browsers go by the tags, and OpenCV 4 takes everything for BT.601.
+        # BT.601 at every size, with tags: browsers rely on the tags, and OpenCV 4 assumes BT.601.
         command += ["-vf", f"scale=out_color_matrix=bt601:out_range=tv,format=yuv420p,setparams={_frame_tags()}"]
         command += ["-an", "-c:v", encoder, *_H264_ENCODERS[encoder], *_stream_tags()]
         command += ["-movflags", "+faststart", "-f", "mp4"]
@@ -170,7 +174,7 @@ class _FfmpegEncoder:
         self._stdin = self._process.stdin
         _widen(self._stdin)
         self._words: deque[bytes] = deque(maxlen=5)
-        # Read as it comes: a full pipe of messages would stop the process, and then us.
+        # Read continuously: a full pipe of messages would block the process, and then this one.
         self._listener = threading.Thread(target=self._words.extend, args=(self._process.stderr,), daemon=True)
         self._listener.start()
 
@@ -198,14 +202,14 @@ class _FfmpegEncoder:
             raise MediaError(f"ffmpeg failed: {self._reason(status)}")
 
     def _wait(self) -> int:
-        """Wait for the file to be finished. Ctrl-C and SIGTERM wait for that, too; a second one gives the file up."""
+        """Wait for the file to be finished. Ctrl-C and SIGTERM wait for that, too; a second one abandons the file."""
         try:
             return self._process.wait()
         except (KeyboardInterrupt, SystemExit):
             try:
                 self._process.wait()
             except (KeyboardInterrupt, SystemExit):
-                # It must not write on when we are gone.
+                # It must not continue to write after this process has ended.
                 self._process.kill()
                 self._process.wait()
             raise
@@ -222,7 +226,7 @@ def _frame_tags() -> str:
 
 
 def _stream_tags() -> list[str]:
-    """The same for the encoder: before version 5, ffmpeg does not take them from the frames."""
+    """Return the same tags for the encoder: before version 5, ffmpeg does not take them from the frames."""
     return [word for name, value in _TAGS.items() for word in (f"-{name}", value)] + ["-color_range", "tv"]
 
 
@@ -232,7 +236,7 @@ def _signal_name(number: int) -> str:
 
 
 def _widen(pipe: IO[bytes]) -> None:
-    """A larger pipe means fewer turns between the two processes. It is only a matter of speed."""
+    """Enlarge a pipe, which reduces context switches between the two processes. Only affects speed."""
     try:
         import fcntl
 

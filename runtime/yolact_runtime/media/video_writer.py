@@ -1,4 +1,4 @@
-"""Videos, written frame by frame, and read back before they get their name."""
+"""Videos, written frame by frame, and read back before they get their final name."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ __all__ = ["VideoWriter", "incomplete_path", "video_suffix"]
 Frame = npt.NDArray[np.uint8]
 
 _STEM_BYTES = 180
-"""Longest stem in temporary names: a name may have 255 bytes, and ours are longer than the one that was asked for."""
+"""Maximum length of the stem in temporary names, which are longer than the requested one: a name may have 255 bytes."""
 _LOW_SPACE_BYTES = 4_000_000
 _LEAST_PX = 16
-"""Shortest side: smaller ones are below what codecs work with, and not every player opens them."""
+"""Minimum side in pixels: codecs do not support smaller ones, and not every player opens them."""
 
 
 class VideoWriter:
-    """Writes a video that browsers play. A context manager.
+    """A writer of videos that browsers play. A context manager.
 
-    ``.mp4`` is H.264 where there is a program ``ffmpeg`` that encodes it, and else VP9 by OpenCV; ``.webm`` is VP8 by
-    OpenCV. Left without an exception, the file is closed, opened again and its frames are counted; only then does it
-    get its name. Left by an exception, Ctrl-C and SIGTERM included, what there is stays beside it as
-    :func:`incomplete_path`, playable, and an older file of the name is left alone.
+    ``.mp4`` is H.264 if there is a program ``ffmpeg`` that encodes it, and else VP9 by OpenCV; ``.webm`` is VP8 by
+    OpenCV. On leaving the block without an exception, the file is closed, opened again and its frames are counted; only
+    then does it get its name. After an exception, Ctrl-C and SIGTERM included, the frames so far are kept as
+    :func:`incomplete_path`, playable, and an older file of the name is not touched.
 
     Attributes:
-        written: What there is after leaving: the path, the one of the incomplete file, or None.
-        num_frames: How many frames were taken so far.
-        codec: ``H.264``, ``VP9`` or ``VP8``; empty before the first frame.
+        written: The resulting file after leaving the block: the path, that of the incomplete file, or None.
+        num_frames: Number of frames written so far.
+        codec: Name of the codec, ``H.264``, ``VP9`` or ``VP8``; empty before the first frame.
 
     Args:
-        path: With the suffix ``.mp4`` or ``.webm``; :func:`video_suffix` says which is better on this machine. Its
-            folder exists.
-        fps: Frames per second, positive; brought into the range from 0.001 to 1000, without ffmpeg from 1.
+        path: Path with the suffix ``.mp4`` or ``.webm``, in an existing folder; :func:`video_suffix` says which is
+            better on this machine.
+        fps: Frame rate in frames per second, positive; limited to 0.001 to 1000, without ffmpeg from 1.
 
     Raises:
-        MediaError: From all methods, and on leaving: the video cannot be written, as with a full disk, or what was
-            written cannot be read back. The message says why.
+        MediaError: The video cannot be written, for example because the disk is full, or cannot be read back. Raised by
+            all methods and on leaving the block; the message states the reason.
         MissingDependencyError: OpenCV is not installed.
     """
 
@@ -68,15 +68,15 @@ class VideoWriter:
 
     @property
     def codec(self) -> str:
-        """How the video is encoded."""
+        """Name of the codec of the video."""
         return self._encoder.codec if self._encoder else ""
 
     def write(self, image: Frame) -> None:
         """Append a frame.
 
         Args:
-            image: ``(H, W, 3)`` uint8, blue first; not modified. All frames have the size of the first, with its last
-                column or row repeated where they would be odd in number or fewer than 16. A frame of another size is
+            image: Image ``(H, W, 3)`` uint8, blue first; not modified. All frames get the size of the first, with its
+                last column or row repeated if they are odd in number or fewer than 16. A frame of another size is
                 scaled to fit, between black borders.
 
         Raises:
@@ -89,7 +89,7 @@ class VideoWriter:
         try:
             if self._encoder is None:
                 self._first, self._size = image.shape[:2], _padded(image.shape[0], image.shape[1])
-                # Encoders open it again, by its name, and go by the suffix.
+                # Encoders open it again by its name, and use its suffix.
                 self._staged = StagedFile(self._path, self._path.suffix.lower())
                 self._encoder = open_encoder(self._staged.path, self._fps, self._size[1], self._size[0])
             self._encoder.write(np.ascontiguousarray(self._fitted(image)))
@@ -119,16 +119,19 @@ class VideoWriter:
                     f"cannot write {self._path}: {self._reason(failure)}{self._keep(self._staged)}"
                 ) from failure
         finally:
-            # After Ctrl-C and every other exception, those of ours included, of the caller or while finishing.
+            # After Ctrl-C and every other exception, whether from this class, the caller or while finishing.
             try:
                 self._keep(self._staged)
             except (KeyboardInterrupt, SystemExit):
-                # It takes no longer than looking at a frame, and nobody finds what has no name.
+                # This takes no longer than displaying a frame, and a file without a name would be lost.
                 self._keep(self._staged)
                 raise
 
     def _fitted(self, image: Frame) -> Frame:
-        """The image at the video's size: as it is, with its last row or column repeated, or scaled between borders."""
+        """Return the image at the video's size.
+
+        Unchanged, with its last row or column repeated, or scaled between borders.
+        """
         height, width = image.shape[:2]
         if (height, width) == self._size:
             return image
@@ -151,7 +154,7 @@ class VideoWriter:
         """Read the file back.
 
         Raises:
-            MediaError: It is not what was written.
+            MediaError: The file is not what was written.
         """
         num_frames, faults = _playable(path)
         if num_frames != self.num_frames or faults:
@@ -159,7 +162,7 @@ class VideoWriter:
             raise MediaError("; ".join([f"{self.num_frames} frames were written, but the file {found}", *faults]))
 
     def _keep(self, staged: StagedFile) -> str:
-        """Give a file that is not complete its name if it plays, and remove it otherwise; say what there is."""
+        """Rename an incomplete file if it plays, and remove it otherwise; describe the result."""
         if not staged.is_open:
             return ""
         num_frames, _ = _playable(staged.path)
@@ -176,7 +179,10 @@ class VideoWriter:
         return f"; its first {num_frames} frames are in {place}"
 
     def _reason(self, error: Exception) -> str:
-        """What happened, and whether the disk is full: likely, and encoders report it badly or not at all."""
+        """Describe the error, and whether the disk is full.
+
+        That is likely, and encoders report it badly or not at all.
+        """
         if isinstance(error, OSError):
             return explain(error, self._path)
         try:
@@ -187,24 +193,24 @@ class VideoWriter:
 
 
 def incomplete_path(path: Path) -> Path:
-    """Return the name of what there is of a video that was broken off: ``clip.incomplete.mp4`` of ``clip.mp4``."""
+    """Return the name for an interrupted video: ``clip.incomplete.mp4`` for ``clip.mp4``."""
     return path.with_name(f"{_short(path.stem)}.incomplete{path.suffix}")
 
 
 def _short(stem: str) -> str:
-    """The first characters of a stem, as many as fit: half of one would be no UTF-8, which OpenCV does not write."""
+    """Shorten a stem without cutting characters: OpenCV does not write names that are not UTF-8."""
     while len(os.fsencode(stem)) > _STEM_BYTES:
         stem = stem[:-1]
     return stem
 
 
 def _padded(height: int, width: int) -> tuple[int, int]:
-    """The size of a video for frames of a size: colour is stored for every second row and column."""
+    """Return the size of a video for frames of a size: colour is stored for every second row and column."""
     return max(height + height % 2, _LEAST_PX), max(width + width % 2, _LEAST_PX)
 
 
 def _playable(path: Path) -> tuple[int, tuple[str, ...]]:
-    """How many frames a file has by its index, 0 if not even the first can be decoded, and what is wrong with it."""
+    """Return the number of frames by the index (0 if the first cannot be decoded), and what is wrong with the file."""
     try:
         index = read_video_index(path)
         with VideoReader(path) as reader:

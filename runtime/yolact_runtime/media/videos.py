@@ -26,12 +26,14 @@ __all__ = ["VideoFrame", "VideoReader"]
 Frame = npt.NDArray[np.uint8]
 
 _MAX_HOLE = 300
-"""Packets in a row that cannot be decoded before a video without an index counts as ended: ten seconds of frames. At
-the true end each try takes 20 to 50 microseconds."""
+"""Maximum number of consecutive packets that cannot be decoded before a video without an index counts as ended.
+
+Ten seconds of frames. At the true end each attempt takes 20 to 50 microseconds.
+"""
 _AT_THE_END = 10
-"""Tries behind the last frame of an index: there may be one more, and decoders hold some back."""
+"""Number of attempts after the last frame of an index: there may be one more, and decoders delay some."""
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"[playlist]", b"[Reference]")
-"""How texts begin that FFmpeg would follow to other files, or out into the network."""
+"""Beginnings of texts that FFmpeg would follow to other files, or to the network."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class VideoFrame:
     """One frame of a video.
 
     Attributes:
-        image: ``(H, W, 3)`` uint8, blue first, turned upright; it belongs to the caller.
-        number: Its position in the video, from 0; frames that could not be decoded have kept theirs.
-        time_s: When it is shown, in seconds from the beginning, never before the frame before it: as the container
-            says, number / fps where it is silent.
+        image: Image ``(H, W, 3)`` uint8, blue first, turned upright; owned by the caller.
+        number: Position in the video, from 0; frames that could not be decoded are counted.
+        time_s: Presentation time in seconds from the beginning, never before that of the previous frame: the
+            container's time, or number / fps if it states none.
     """
 
     image: Frame
@@ -51,18 +53,19 @@ class VideoFrame:
 
 
 class VideoReader:
-    """The frames of a video file, in order. A context manager; it is iterated over once.
+    """The frames of a video file, in order. A context manager that can be iterated over once.
 
-    A frame that cannot be decoded does not end the video: the frames behind it are read. What was not is in `faults`.
-    Damage that a decoder conceals, such as flipped bits inside of a frame, is not noticed: OpenCV does not tell.
+    A frame that cannot be decoded does not end the video: the frames after it are read, and `faults` describes what is
+    missing. Damage that a decoder conceals, such as flipped bits inside a frame, is not detected: OpenCV does not
+    report it.
 
     Attributes:
-        fps: Frames per second as the file states, or 30 where it states nothing useful.
-        num_frames: From the index where the file has one; else as the file states, an estimate for progress only. None
-            where it states nothing.
+        fps: Frame rate that the file states, or 30 if it states nothing useful.
+        num_frames: Number of frames from the index, if the file has one; else the file's own statement, an estimate for
+            progress only; None if there is none.
 
     Args:
-        path: A regular file. Its name is never taken as a pattern or an address.
+        path: Path of a regular file. Its name is never interpreted as a pattern or an address.
 
     Raises:
         MediaError: The file cannot be opened as a video.
@@ -80,7 +83,7 @@ class VideoReader:
         self._stack = ExitStack()
         self._capture = self._open(cv2)
         self._stack.callback(self._capture.release)
-        # Of OpenCV 5 the default; 4.11 hands out what the camera saw lying on its side.
+        # The default of OpenCV 5; 4.11 returns the image of a rotated camera lying on its side.
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = float(fps) if 0 < fps < 1000 else 30.0
@@ -94,10 +97,10 @@ class VideoReader:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Say what is missing, in sentences without the file's name; empty if nothing is.
+        """Descriptions of missing parts, as sentences without the file's name; empty if nothing is missing.
 
-        Frames that could not be decoded, and parts that lie beyond the end of the file, as far as was read; once all
-        was read, also frames that an exact index promises (MP4, AVI) and that the file does not give.
+        Covers frames that could not be decoded and parts beyond the end of the file, as far as it was read; after the
+        last frame, also frames that an exact index promises (MP4, AVI) but the file does not contain.
         """
         faults = list(self._index.faults)
         if self._num_undecoded:
@@ -151,7 +154,7 @@ class VideoReader:
         self._stack.close()
 
     def _patience(self) -> int:
-        """Failures in a row that end the video: OpenCV reports its end and a hole in it alike."""
+        """Return the number of consecutive failures that end the video; OpenCV cannot tell its end from a hole."""
         promised = self._index.num_frames
         if promised is None:
             return _MAX_HOLE
@@ -166,7 +169,10 @@ class VideoReader:
             )
 
     def _refuse_what_is_no_file(self) -> None:
-        """Opening a FIFO would wait for ever, and a playlist would have us read what it names."""
+        """Reject what is not a file.
+
+        Opening a FIFO would block forever, and a playlist would make FFmpeg read other files.
+        """
         try:
             if reason := why_not_regular(self._path.stat().st_mode):
                 raise MediaError(f"cannot read {self._path}: {reason}")
@@ -178,14 +184,14 @@ class VideoReader:
             raise MediaError(f"cannot read {self._path}: the file is empty")
         if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(_PLAYLISTS):
             raise MediaError(
-                f"cannot read {self._path}: it is a playlist, which names videos; give the videos themselves"
+                f"cannot read {self._path}: it is a playlist, which names videos; use the videos themselves"
             )
 
     def _open(self, cv2: Any) -> Any:
         path = self._path.absolute()  # A name such as http:a.mp4 is not an address with a slash before it.
         name = str(path)
         if "%" in name or not is_utf8(path):
-            # OpenCV takes a name only as text, and one with % in it as a pattern for many files.
+            # OpenCV accepts names only as text, and treats a name with % as a pattern for many files.
             folder = self._stack.enter_context(scratch_folder("video"))
             link = folder / f"video{self._path.suffix if self._path.suffix in VIDEO_SUFFIXES else ''}"
             link.symlink_to(path)
@@ -203,7 +209,7 @@ class VideoReader:
 
 
 class _Position:
-    """Number and time of the frames of a video, as they come."""
+    """Number and time of the frames of a video, while it is read."""
 
     def __init__(self, fps: float, times_s: npt.NDArray[np.float64] | None) -> None:
         self._fps = fps
@@ -212,13 +218,13 @@ class _Position:
         self.time_s = -math.inf
 
     def advance(self, skipped: int, time_s: float) -> None:
-        """Go to the next frame; `skipped` could not be decoded before it, `time_s` is what the container says."""
+        """Go to the next frame, after `skipped` undecodable ones; `time_s` is the container's time."""
         least = self.number + 1
         self.number = least + skipped
         if not math.isfinite(time_s) or time_s < 0 or time_s <= self.time_s:
             time_s = max(self.number / self._fps, self.time_s)
         elif self._times_s is not None:
-            # Decoders hold frames back: how many failed before this one came out is not how many are missing before it.
-            # Times are rounded in many places, by less than a quarter of a frame.
+            # Decoders delay frames: the number of failures before this frame is not the number of missing frames before
+            # it. Times are rounded in many places, by less than a quarter of a frame.
             self.number = max(least, int(np.searchsorted(self._times_s, time_s - 0.25 / self._fps)))
         self.time_s = time_s

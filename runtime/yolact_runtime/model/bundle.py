@@ -46,14 +46,17 @@ __all__ = [
 _log = logging.getLogger(__name__)
 NETWORK_ROLE, ENGINE_ROLE = "network", "engine"
 PLAN_SUFFIXES = frozenset({".plan", ".engine"})
-"""Of files that hold an engine."""
+"""Suffixes of files that contain an engine."""
 _MASK_IOU = "mask_iou"
 CPU_PRECISIONS, CUDA_PRECISIONS = ("int8-cpu", "fp32"), ("fp16", "fp32")
-"""What ONNX Runtime does well on a CPU and on CUDA, best first. ``"int8"`` is written for TensorRT, whose rules of
-placement make it slow and no better there; a CPU converts ``"fp16"`` back and forth."""
-# There is one mask-IoU network, whatever the precision of the main one: it is small, and nothing is gained by another.
+"""Precisions that ONNX Runtime runs well on a CPU and on CUDA, best first.
+
+``"int8"`` is written for TensorRT, whose placement rules make it slow and no more accurate there; a CPU converts
+``"fp16"`` back and forth.
+"""
+# There is one mask-IoU network, whatever the precision of the main one: it is small, so others would gain nothing.
 _MASK_IOU_PRECISION = "fp32"
-# What was said to be signed and not checked, by place and manifest: once is enough.
+# Signed bundles that were opened without verification, by path and manifest; each is reported once.
 _warned: set[tuple[Path, bytes]] = set()
 _warned_lock = threading.Lock()
 
@@ -122,19 +125,20 @@ def open_bundle(
 
 
 def folder_of(path: Path) -> Path:
-    """The folder that a bundle would be, given its own path, or one of its manifest or of a model file in it."""
+    """Return the bundle folder for its own path, or for that of its manifest or of a model file in it."""
     return path.parent if path.name == MANIFEST_NAME or path.suffix in {".onnx", *PLAN_SUFFIXES} else path
 
 
 def open_folder(path: Path, keys: Sequence[Path]) -> BundleFolder:
-    """Open a bundle folder to run what is in it; the caller closes it.
+    """Open a bundle folder to run its models; the caller closes it.
 
     Args:
-        path: The folder, or the manifest in it.
-        keys: Ed25519 public keys, PEM, one of which has to fit; none leaves a signature alone and says so once.
+        path: The folder, or its manifest.
+        keys: Ed25519 public keys (PEM files), one of which must fit; if there are none, the signature is not checked,
+            which is logged once.
 
     Raises:
-        BundleError, SignatureError, ManifestError, MissingDependencyError: See :func:`open_bundle`.
+        BundleError, SignatureError, ManifestError, MissingDependencyError: The same as for :func:`open_bundle`.
     """
     if path.name == MANIFEST_NAME and not path.is_dir():
         path = path.parent
@@ -154,10 +158,10 @@ def open_folder(path: Path, keys: Sequence[Path]) -> BundleFolder:
 
 
 def bundle_in(folder: BundleFolder, precision: str | None, preferred: tuple[str, ...]) -> Bundle:
-    """A network of an open folder, with what belongs to it.
+    """Return a network of an open folder, with the files that belong to it.
 
     Raises:
-        BundleError, NoNetworkError: See :func:`open_bundle`.
+        BundleError, NoNetworkError: The same as for :func:`open_bundle`.
     """
     name = _choose_network(folder.path, folder.manifest.artefacts, precision, preferred)
     manifest = folder.manifest.artefacts[name].described_by(folder.manifest)
@@ -165,10 +169,10 @@ def bundle_in(folder: BundleFolder, precision: str | None, preferred: tuple[str,
 
 
 def open_file(path: Path, keys: Sequence[Path]) -> Bundle:
-    """Open a lone ``.onnx`` file that the exporter wrote; with keys, as a part of the signed bundle that it lies in.
+    """Open a single ``.onnx`` file written by the exporter; with keys, as a part of its signed bundle.
 
     Raises:
-        BundleError, SignatureError, ManifestError, MissingDependencyError: See :func:`open_bundle`.
+        BundleError, SignatureError, ManifestError, MissingDependencyError: The same as for :func:`open_bundle`.
     """
     if not keys:
         try:
@@ -179,11 +183,11 @@ def open_file(path: Path, keys: Sequence[Path]) -> Bundle:
             raise _no_model(path) from error
         return _bundle_of(path, network, _mask_iou_beside)
     if not (path.parent / MANIFEST_NAME).is_file():
-        raise SignatureError(f"{path} lies in no bundle, so that no signature vouches for it: name its bundle folder")
+        raise SignatureError(f"{path} is not in a bundle, so no signature covers it: name its bundle folder")
     with open_folder(path.parent, keys) as folder:
         if path.name not in folder.manifest.artefacts:
             raise SignatureError(
-                f"{path} is no part of the signed bundle that it lies in: the manifest does not list it. Name the "
+                f"{path} is not part of the signed bundle around it: the manifest does not list it. Name the "
                 f"bundle folder"
             )
         found = _bundle_of(path, folder.model(path.name), lambda _: mask_iou_of(folder))
@@ -191,10 +195,10 @@ def open_file(path: Path, keys: Sequence[Path]) -> Bundle:
 
 
 def mask_iou_of(folder: BundleFolder) -> ModelFile | None:
-    """The mask-IoU network of an open folder (YOLACT++), checked; None for a model without one.
+    """Read and verify the mask-IoU network of an open folder (YOLACT++); return None if the model has none.
 
     Raises:
-        BundleError: The manifest speaks of one, and it is missing or damaged.
+        BundleError: The manifest requires one, and it is missing or damaged.
     """
     if not folder.manifest.mask_rescoring:
         return None
@@ -202,7 +206,7 @@ def mask_iou_of(folder: BundleFolder) -> ModelFile | None:
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces."""
+    """Compute the hexadecimal SHA-256 of a file, read in blocks."""
     digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -213,16 +217,16 @@ def file_sha256(path: Path) -> str:
 def require_precision(
     folder: Path, artefacts: Mapping[str, Artefact], precision: str, roles: Collection[str] = (NETWORK_ROLE,)
 ) -> None:
-    """Refuse a precision that a bundle does not have.
+    """Raise an error if a bundle lacks a precision.
 
     Args:
-        folder: The bundle.
-        artefacts: Those of its manifest.
-        precision: What was asked for.
-        roles: Those of the artefacts that will do.
+        folder: The bundle folder.
+        artefacts: Artefacts of the bundle's manifest.
+        precision: The requested precision.
+        roles: Acceptable roles of the artefact.
 
     Raises:
-        NoNetworkError: There is none; the message says which precisions there are.
+        NoNetworkError: There is no such network; the message lists the available precisions.
     """
     there = dict.fromkeys(artefact.precision for artefact in artefacts.values() if artefact.role in roles)
     if precision not in there:
@@ -239,7 +243,7 @@ def _choose_network(
             wanted, others = " or ".join(preferred), ", ".join(sorted(there))
             raise BundleError(
                 f"{folder} has no network for this backend ({wanted}), only {others}; name one of its .onnx files to "
-                f"run it all the same, or export with another precision"
+                f"run it anyway, or export with another precision"
             )
     else:
         require_precision(folder, artefacts, precision)
@@ -247,7 +251,7 @@ def _choose_network(
 
 
 def _the_only(folder: Path, artefacts: Mapping[str, Artefact], role: str, precision: str | None) -> str:
-    """Name of the one ONNX model of a role and precision."""
+    """Return the name of the only ONNX model of a role and precision."""
     of_role = {name: artefact for name, artefact in artefacts.items() if artefact.role == role}
     fitting = [name for name, a in of_role.items() if precision in (None, a.precision) and name.endswith(".onnx")]
     if len(fitting) != 1:
@@ -258,10 +262,10 @@ def _the_only(folder: Path, artefacts: Mapping[str, Artefact], role: str, precis
 
 
 def checked_artefact(folder: Path, name: str, artefact: Artefact) -> Path:
-    """Where a file that the manifest lists is, once its content is what the manifest says.
+    """Return the path of a listed file after comparing its content with the manifest.
 
     Raises:
-        BundleError: It is missing, or another file than the manifest describes.
+        BundleError: The file is missing, or does not match the manifest.
     """
     path = artefact_path(folder, name)
     found = file_sha256(path)
@@ -274,11 +278,11 @@ def checked_artefact(folder: Path, name: str, artefact: Artefact) -> Path:
 
 
 def _bundle_of(path: Path, network: ModelFile, find_mask_iou: Callable[[Path], ModelFile | None]) -> Bundle:
-    """A bundle whose manifest is the one inside its network."""
+    """Return a bundle with the manifest inside its network."""
     metadata = network.metadata()
     if METADATA_KEY not in metadata:
         raise BundleError(
-            f"{path} carries no manifest (metadata property {METADATA_KEY}): it was not written by yolact-export, or "
+            f"{path} contains no manifest (metadata property {METADATA_KEY}): it was not written by yolact-export, or "
             f"another tool dropped its metadata. Run the bundle folder, or export the checkpoint again"
         )
     manifest = Manifest.from_json(metadata[METADATA_KEY], str(path))
@@ -296,14 +300,14 @@ def _mask_iou_beside(path: Path) -> ModelFile:
 
 
 def _warn_unchecked(folder: BundleFolder) -> None:
-    """Say once per bundle and process that nobody asked whether its signature fits."""
+    """Warn once per bundle and process that the signature was not verified."""
     bundle = (real_path(folder.path), hashlib.sha256(folder.content).digest())
     with _warned_lock:
         if bundle in _warned:
             return
         _warned.add(bundle)
     _log.warning(
-        "%s is signed, and the signature was not checked: give --verify-key KEY (verify_key= of Segmenter.open), or "
+        "%s is signed, and the signature was not checked: use --verify-key KEY (verify_key= of Segmenter.open), or "
         "set %s",
         folder.path,
         REQUIRE_VARIABLE,

@@ -1,8 +1,8 @@
-"""Reading a bundle while somebody puts another one into its place: the old one or the new one, whole, never a mixture.
+"""Reading of a bundle while another process replaces it: readers get the old one or the new one, never a mixture.
 
-A reader opens the folder once, and every file comes from it: what the name stands for meanwhile does not matter. But a
-writer removes the folder that was exchanged, and where the file system exchanges nothing in one step, the name is
-absent for an instant. So a reading that failed begins again, if something changed while it ran, and only then.
+A reader opens the folder once and reads every file through it, so a later change of the name has no effect. But a
+writer removes the replaced folder, and on file systems without an atomic exchange the name is absent for an instant. So
+a failed read is repeated if something changed during it, and only then.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ __all__ = ["FOLDER_FLAGS", "AbsentError", "earlier_bundles", "read_whole"]
 
 _MAX_ATTEMPTS = 50
 _WAIT_S, _PAUSE_S = 2.0, 0.005
-# A folder may be put into place between looking for what a writer leaves beside it and looking for the folder.
+# A folder may appear between the search for a writer's hidden folder and the search for the folder itself.
 _LOOKS = 3
 
 FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-"""How a folder is opened to be held: what is in it needs no more rights than by its name."""
+"""Flags to hold a folder open, which needs no more rights than access by name."""
 
 T = TypeVar("T")
 
 
 class AbsentError(BundleError):
-    """A bundle, or a file of one, was looked for and was not there.
+    """A bundle, or a file of one, does not exist.
 
     Args:
-        message: What was tried, and what to type.
-        path: What was not there.
+        message: Description of what was tried, and what to type.
+        path: Path of the missing file or folder.
     """
 
     def __init__(self, message: str, path: Path) -> None:
@@ -46,25 +46,25 @@ class AbsentError(BundleError):
 
 
 def read_whole(folder: Path, watched: tuple[str, ...], attempt: Callable[[], T]) -> T:
-    """Read a bundle; once more if it was exchanged or changed while a reading failed.
+    """Read a bundle; repeat a failed read if the bundle was replaced or changed during it.
 
     Args:
-        folder: The bundle, which need not be there.
-        watched: Names of files in it whose exchange is a change.
-        attempt: Reads, and closes what it opened if it fails.
+        folder: The bundle folder, which need not exist.
+        watched: Names of files in it whose replacement counts as a change.
+        attempt: Function that reads the bundle, and closes what it opened if it fails.
 
     Returns:
-        What `attempt` returns.
+        The result of `attempt`.
 
     Raises:
-        YolactError, OSError: Of the last attempt: nothing changed meanwhile, or everything did fifty times.
+        YolactError, OSError: Error of the last attempt: nothing changed during it, or something changed fifty times.
     """
     for _ in range(_MAX_ATTEMPTS - 1):
         before = _Look(folder, watched)
         try:
             return attempt()
         except AbsentError as error:
-            # It may have been there before and be there again: by a name one cannot tell.
+            # It may have existed before and exist again: the name alone does not tell.
             if not before.has_changed() and not _is_there(folder, error.path):
                 raise
         except (YolactError, OSError):
@@ -76,12 +76,12 @@ def read_whole(folder: Path, watched: tuple[str, ...], attempt: Callable[[], T])
 
 
 def earlier_bundles(folder: Path) -> list[Path]:
-    """What a writer that was stopped between two renames left of a bundle: the earlier one, under a hidden name."""
+    """Return the earlier bundle, under a hidden name, that a writer left when it was stopped between two renames."""
     return hidden_folders(real_path(folder), {EARLIER})
 
 
 class _Look:
-    """What a name stood for. The folder is held open, so that no other one gets its number meanwhile."""
+    """A snapshot of a name's target. The folder is held open, so that its inode number is not reused meanwhile."""
 
     def __init__(self, folder: Path, watched: tuple[str, ...]) -> None:
         self._folder, self._watched = folder, watched
@@ -92,13 +92,13 @@ class _Look:
         self._files = self._stat_files()
 
     def has_changed(self) -> bool:
-        """Whether the name stands for something else now; waits while an exchange is under way."""
+        """Return whether the name has another target now; wait while a replacement is in progress."""
         try:
             found = os.stat(self._folder)  # noqa: PTH116 - compared with a descriptor's
         except OSError:
             return _appears(self._folder)
         if self._descriptor is None:
-            # It is no folder, and was none; or it came.
+            # It is not a folder and was not one before; or it has appeared.
             return stat.S_ISDIR(found.st_mode)
         was = os.fstat(self._descriptor)
         return (was.st_dev, was.st_ino) != (found.st_dev, found.st_ino) or self._files != self._stat_files()
@@ -121,13 +121,13 @@ class _Look:
 
 
 def _is_there(folder: Path, path: Path) -> bool:
-    """Whether a bundle, or a file of it, is there or comes: a name that is absent may be between two renames."""
+    """Return whether a bundle, or a file of it, exists or appears: a missing name may be between two renames."""
     try:
         descriptor = os.open(folder, FOLDER_FLAGS)
     except OSError:
         return _appears(folder)
     try:
-        # By the descriptor: looked for by its whole name, a file is absent too while the folder's name is.
+        # Checked by descriptor: by its whole path, a file is missing, too, while the folder's name is.
         os.stat(path.relative_to(folder), dir_fd=descriptor)
     except ValueError:
         return path.exists()
@@ -139,7 +139,7 @@ def _is_there(folder: Path, path: Path) -> bool:
 
 
 def _appears(folder: Path) -> bool:
-    """Whether a folder that is absent comes, as long as something beside it says that it is being exchanged."""
+    """Return whether a missing folder appears, as long as a hidden folder shows that it is being replaced."""
     deadline, looks = time.monotonic() + _WAIT_S, 0
     while looks < _LOOKS:
         is_exchanged = bool(hidden_folders(real_path(folder)))

@@ -1,8 +1,8 @@
-"""An open bundle folder: one manifest, read once, and files that are what it says.
+"""An open bundle folder: its manifest, read once, and files that match it.
 
-There is no gap between check and use: the manifest is parsed from the bytes whose signature was checked, and of a file
-those bytes are returned whose hash was compared. The folder is held open, so that all of it belongs together whatever
-its name stands for meanwhile.
+There is no gap between check and use: the manifest is parsed from the bytes whose signature was checked, and the bytes
+returned for a file are those whose hash was compared. The folder is held open, so that all files belong together
+whatever happens to its name.
 """
 
 from __future__ import annotations
@@ -34,32 +34,33 @@ from yolact_runtime.model.model_file import ModelFile
 __all__ = ["MANIFEST_NAME", "WATCHED", "BundleFolder", "artefact_path", "read_manifest"]
 
 WATCHED = (MANIFEST_NAME, SIGNATURE_NAME, SIGNATURE_RECORD_NAME)
-"""Files whose exchange makes a bundle another one, see :mod:`yolact_runtime.model.bundle_exchange`."""
-# A FIFO in the place of a file must not be waited for.
+"""Files whose replacement changes a bundle; see :mod:`yolact_runtime.model.bundle_exchange`."""
+# Do not block on a FIFO in place of a file.
 _FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class BundleFolder:
-    """A bundle folder, open. Use it as a context manager, or call :meth:`close`.
+    """An open bundle folder. Use it as a context manager, or call :meth:`close`.
 
     Args:
-        path: The folder.
-        keys: Ed25519 public keys, PEM: one of them has to have signed the manifest, which is not parsed before that is
-            known. None are given to look at no signature.
-        any_digest: Open it also where the manifest is not the one that was signed, to sign it.
+        path: Path of the folder.
+        keys: Ed25519 public keys (PEM files), one of which must have signed the manifest, which is verified before it
+            is parsed. If there are none, the signature is not checked.
+        any_digest: If True, open the bundle even if the manifest is not the signed one, in order to sign it.
 
     Raises:
         BundleError: There is no manifest.
-        ManifestError: It cannot be understood.
-        SignatureError: No key fits; or, without keys, it is not the manifest that was signed, which finds accidents.
-        MissingDependencyError: There are keys, and the package ``cryptography`` is not installed.
+        ManifestError: The manifest is invalid.
+        SignatureError: No key fits; or, without keys, the manifest is not the one that was signed, which detects
+            accidental changes.
+        MissingDependencyError: There are keys, but the package ``cryptography`` is not installed.
 
     Attributes:
-        path: As given.
+        path: Path of the folder.
         content: Bytes of ``manifest.json``.
-        manifest: What they say.
-        signature: What lies beside it.
-        verified_by: Fingerprint of the key whose signature fits; None where none was asked for.
+        manifest: The parsed manifest.
+        signature: The signature files beside the manifest.
+        verified_by: Fingerprint of the key whose signature fits; None if no signature was checked.
     """
 
     def __init__(self, path: Path, keys: Sequence[Path] = (), any_digest: bool = False) -> None:
@@ -68,7 +69,7 @@ class BundleFolder:
         try:
             self._descriptor: int | None = os.open(path, FOLDER_FLAGS)
         except FileNotFoundError as error:
-            raise AbsentError(f"{path} is not a bundle: it has no {MANIFEST_NAME}; it is not there", path) from error
+            raise AbsentError(f"{path} is not a bundle: it has no {MANIFEST_NAME}, and does not exist", path) from error
         except OSError as error:
             raise BundleError(
                 f"{path} is not a bundle: cannot read {MANIFEST_NAME}: {error.strerror or error}"
@@ -88,18 +89,18 @@ class BundleFolder:
 
     @property
     def is_signed(self) -> bool:
-        """There is a signature; whether it fits is not said."""
+        """Whether there is a signature, valid or not."""
         return self.signature.signature is not None
 
     def read(self, name: str) -> bytes:
-        """The content of a file that the manifest lists, once it is what the manifest says.
+        """Read a listed file after comparing its size and hash with the manifest.
 
         Raises:
-            BundleError: It is not listed, is missing, or is another file than the manifest describes.
+            BundleError: The file is not listed, is missing, or does not match the manifest.
         """
         with self._open_listed(name) as file:
             artefact, size = self.manifest.artefacts[name], os.fstat(file.fileno()).st_size
-            # One that is longer is not read at all: it may be longer than memory.
+            # A longer file is not read at all, because it may exceed the memory.
             if size > artefact.size_bytes:
                 raise self._another(name, f"it has {size} bytes, expected {artefact.size_bytes}")
             content = file.read(artefact.size_bytes + 1)
@@ -109,10 +110,10 @@ class BundleFolder:
         return content
 
     def check(self, name: str) -> None:
-        """Compare a file that the manifest lists with the manifest, in pieces, and keep nothing of it.
+        """Compare a listed file with the manifest, in blocks, without keeping its content.
 
         Raises:
-            BundleError: As :meth:`read`.
+            BundleError: The same as for :meth:`read`.
         """
         digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
         with self._open_listed(name) as file:
@@ -122,15 +123,15 @@ class BundleFolder:
             raise BundleError(f"{self.path / name} is not the file that the manifest describes; get the bundle again")
 
     def model(self, name: str) -> ModelFile:
-        """An ONNX model that the manifest lists.
+        """Read a listed ONNX model.
 
         Raises:
-            BundleError: As :meth:`read`; or it has tensors in other files.
+            BundleError: The same as for :meth:`read`; or the model has tensors in other files.
         """
         return ModelFile.of_onnx(self.path / name, self.read(name))
 
     def close(self) -> None:
-        """Let the folder go. May be called again; what was read stays."""
+        """Close the folder. May be called again; content that was read stays valid."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -156,11 +157,11 @@ class BundleFolder:
         except FileNotFoundError as error:
             raise AbsentError(f"{self.path} is not a bundle: it has no {MANIFEST_NAME}", path) from error
         except IsADirectoryError as error:
-            raise BundleError(f"{self.path} is not a bundle: its {MANIFEST_NAME} is no file") from error
+            raise BundleError(f"{self.path} is not a bundle: its {MANIFEST_NAME} is not a file") from error
         except OSError as error:
             raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
         if len(content) > MAX_MANIFEST_BYTES:
-            raise ManifestError(f"{path} is longer than {human_size(MAX_MANIFEST_BYTES)}: it is no manifest")
+            raise ManifestError(f"{path} is longer than {human_size(MAX_MANIFEST_BYTES)}: it is not a manifest")
         return content
 
     def _read_signature(self, name: str) -> bytes | None:
@@ -172,7 +173,7 @@ class BundleFolder:
             raise SignatureError(f"cannot read {self.path / name}: {error.strerror or error}") from error
 
     def _read(self, name: str, limit: int) -> bytes:
-        """The beginning of a file in the folder that was opened."""
+        """Return the beginning of a file in the open folder."""
         with self._open(name) as file:
             return file.read(limit)
 
@@ -190,23 +191,23 @@ class BundleFolder:
             raise BundleError(f"cannot read {self.path / name}: {error.strerror or error}") from error
 
     def _open(self, name: str) -> BinaryIO:
-        """Open a file of the folder that was opened, whatever its name stands for now."""
+        """Open a file in the open folder, whatever its name refers to now."""
         if self._descriptor is None:
             raise BundleError(f"{self.path} was closed; open it again")
         file = os.fdopen(os.open(name, _FILE_FLAGS, dir_fd=self._descriptor), "rb")
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
-            raise IsADirectoryError(errno.EISDIR, "it is no file")
+            raise IsADirectoryError(errno.EISDIR, "it is not a file")
         return file
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle folder; its artefacts are not looked at, and neither is a signature with a key.
+    """Read the manifest of a bundle folder, without checking its artefacts or verifying its signature.
 
     Raises:
-        BundleError: There is none.
-        ManifestError: It cannot be understood.
-        SignatureError: It is not the one that was signed; see :class:`BundleFolder`.
+        BundleError: There is no manifest.
+        ManifestError: The manifest is invalid.
+        SignatureError: The manifest is not the one that was signed; see :class:`BundleFolder`.
     """
 
     def read() -> Manifest:
@@ -217,24 +218,24 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def require_plain(folder: Path, name: str) -> None:
-    """Refuse the name of an artefact that leads out of a bundle's folder, or into one inside it.
+    """Reject the name of an artefact that leads out of a bundle's folder, or into one inside it.
 
-    The index of compiled kernels is the one file in a folder of its own.
+    The index of compiled kernels is the only file in a subfolder.
 
     Raises:
-        BundleError: It does.
+        BundleError: The name is not a plain file name.
     """
-    # The manifest is data, not code: it must not reach outside its own folder. "..", which is its own name, and what
-    # another system takes for a path are not plain either.
+    # The manifest is data, not code, and must not refer to files outside its own folder. "..", which equals its own
+    # name, and paths of other systems are not plain either.
     if name != KERNELS_ARTEFACT and (Path(name).name != name or name in {"", ".."} or "\\" in name):
         raise BundleError(f'{folder}: the manifest names the artefact "{name}", which is not a plain file name')
 
 
 def artefact_path(folder: Path, name: str) -> Path:
-    """Where a file that the manifest lists is. The file's content is not looked at.
+    """Return the path of a listed file, without checking its content.
 
     Raises:
-        BundleError: It is missing, or its name is not plain.
+        BundleError: The file is missing, or its name is not plain.
     """
     require_plain(folder, name)
     path = folder / name
@@ -244,7 +245,7 @@ def artefact_path(folder: Path, name: str) -> Path:
 
 
 def missing(folder: Path, name: str) -> AbsentError:
-    """An artefact is not there."""
+    """Create the error for a missing artefact."""
     return AbsentError(
         f"{folder} is incomplete: {name} is missing; export again, or copy the whole folder", folder / name
     )

@@ -1,17 +1,16 @@
-"""Signed bundles: an Ed25519 signature of ``manifest.json``, which holds the sha256 of every other file.
+"""Signed bundles: an Ed25519 signature of ``manifest.json``, which contains the SHA-256 of every other file.
 
-Of compiled kernels it holds that of their index, which holds those of the cubins. A hash beside a file finds accidents.
-A signature also finds whoever can write the folder and has not the key: without it, nobody's engine or kernels should
-be loaded from a place that others write to, because they are executable code.
+For compiled kernels it contains that of their index, which contains those of the cubins. A hash beside a file detects
+accidents. A signature also detects anyone who can write the folder but does not have the key: engines and kernels are
+executable code, and should not be loaded without a signature from a place that others can write.
 
-The signature file holds the 64 bytes as they are, so that OpenSSL 3 makes and checks the same::
+The signature file contains the raw 64 bytes, so OpenSSL 3 creates and verifies the same file::
 
     openssl genpkey -algorithm ed25519 -out sign.pem
     openssl pkey -in sign.pem -pubout -out verify.pem
     openssl pkeyutl -verify -pubin -inkey verify.pem -rawin -in manifest.json -sigfile manifest.json.sig
 
-Beside it ``signature.json`` names the key and the manifest that was signed, see
-:mod:`yolact_runtime.model.manifest_signature`.
+Beside it ``signature.json`` names the key and the signed manifest; see :mod:`yolact_runtime.model.manifest_signature`.
 """
 
 from __future__ import annotations
@@ -35,31 +34,31 @@ __all__ = ["require_own_signature", "sign_bundle", "verify_bundle"]
 
 
 def sign_bundle(bundle: Path, key_path: Path, expected: Manifest | None = None) -> Path:
-    """Sign a bundle's manifest, once every file is what it says; an earlier signature is replaced.
+    """Sign a bundle's manifest after checking every file; an earlier signature is replaced.
 
-    ``signature.json`` is written beside it, and before it: whoever is stopped in between leaves no signature, or one
-    that does not fit. The bundle is locked meanwhile, so nobody changes or replaces what is being signed.
+    ``signature.json`` is written first: if the process is stopped in between, there is no signature, or one that does
+    not fit. The bundle is locked, so that no other process changes or replaces what is being signed.
 
     Args:
-        bundle: The folder.
-        key_path: Ed25519 private key, PEM without a password.
-        expected: The manifest that the signer means; None signs what is there.
+        bundle: The bundle's folder.
+        key_path: Ed25519 private key, a PEM file without a password.
+        expected: The manifest that the caller intends to sign; None signs the existing one.
 
     Returns:
-        The signature file.
+        Path of the signature file.
 
     Raises:
-        BundleError: The folder has no manifest, a file is not what the manifest says, or there are kernels
-            that it does not list.
-        SignatureError: The key cannot be read, or the manifest is not the one that is `expected`.
+        BundleError: The folder has no manifest, a file does not match the manifest, or there are kernels that it does
+            not list.
+        SignatureError: The key cannot be read, or the manifest differs from `expected`.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
     key = read_private_key(key_path)
     with _locked(bundle), BundleFolder(bundle, any_digest=True) as folder:
         if expected is not None and folder.manifest != expected:
             raise SignatureError(
-                f"{bundle} was changed by somebody else meanwhile, and is not signed: that change is not vouched for. "
-                f"If you know what it was: yolact-export {shlex.quote(str(bundle))} --sign KEY"
+                f"{bundle} was changed by another process, and is not signed: the signature would cover that change. "
+                f"If you know what was changed: yolact-export {shlex.quote(str(bundle))} --sign KEY"
             )
         _check_files(folder)
         write_atomically(bundle / SIGNATURE_RECORD_NAME, encode_record(fingerprint(key.public_key()), folder.content))
@@ -68,25 +67,25 @@ def sign_bundle(bundle: Path, key_path: Path, expected: Manifest | None = None) 
 
 
 def verify_bundle(bundle: Path, public_keys: Path | Sequence[Path]) -> Manifest:
-    """Check the signature of a bundle's manifest, every file that it lists, and the cubins of compiled kernels.
+    """Verify the signature of a bundle's manifest, every listed file, and the cubins of compiled kernels.
 
     Args:
-        bundle: The folder.
-        public_keys: Ed25519 public keys, PEM; one of them has to fit.
+        bundle: The bundle's folder.
+        public_keys: Ed25519 public keys (PEM files), one of which must fit.
 
     Returns:
-        The manifest that is vouched for.
+        The manifest that the signature covers.
 
     Raises:
-        BundleError: The folder has no manifest, a file is not what the manifest says, or there are kernels
-            that it does not list.
-        SignatureError: There is no signature, it fits none of the keys, or a key cannot be read.
+        BundleError: The folder has no manifest, a file does not match the manifest, or there are kernels that it does
+            not list.
+        SignatureError: There is no signature, none of the keys fits, or a key cannot be read.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
     keys = (public_keys,) if isinstance(public_keys, Path) else tuple(public_keys)
 
     if not keys:
-        raise SignatureError(f"no key was given to verify {bundle} with")
+        raise SignatureError(f"no key was given to verify {bundle}")
 
     def verify() -> Manifest:
         with BundleFolder(bundle, keys) as folder:
@@ -97,16 +96,16 @@ def verify_bundle(bundle: Path, public_keys: Path | Sequence[Path]) -> Manifest:
 
 
 def require_own_signature(bundle: Path, key_path: Path) -> Manifest:
-    """Before a signed bundle is changed and signed again: its signature has to be one of this key.
+    """Check, before a signed bundle is changed and signed again, that its signature was made with this key.
 
-    Whoever signs what was changed since it was signed vouches for that change.
+    A new signature would otherwise cover changes that were made since the old one.
 
     Args:
-        bundle: The folder; one without a signature passes.
-        key_path: Ed25519 private key, PEM without a password.
+        bundle: The bundle's folder; an unsigned bundle passes.
+        key_path: Ed25519 private key, a PEM file without a password.
 
     Returns:
-        The manifest.
+        The manifest of the bundle.
 
     Raises:
         BundleError: The folder has no manifest.
@@ -121,13 +120,13 @@ def require_own_signature(bundle: Path, key_path: Path) -> Manifest:
         f"{bundle} is signed, and its signature does not fit {key_path}: {MANIFEST_NAME} was changed after it was "
         f"signed, or another key signed it. Nothing is changed. Get the bundle again from where it was made. Where "
         f"another key signed it, add --verify-key with its public key; if you know what was changed, add "
-        f"--drop-signature, and this signature is not looked at"
+        f"--drop-signature, and this signature is not checked"
     )
 
 
 @contextmanager
 def _locked(bundle: Path) -> Iterator[None]:
-    """The bundle, held; where there is none, opening it says so."""
+    """Lock the bundle; if it does not exist, opening it reports that."""
     with ExitStack() as held:
         with suppress(FileNotFoundError, NotADirectoryError):
             held.enter_context(locked_folder(bundle))

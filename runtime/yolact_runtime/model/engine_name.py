@@ -1,8 +1,8 @@
-"""The manifest inside an engine: in the network's name, where every plan has room and no tool is disturbed by it.
+"""The manifest inside an engine: in the network's name, which every plan has and no tool interprets.
 
-TensorRT takes names of up to 4095 bytes. A manifest with eighty class names has 2.4 kB as compact JSON; a longer one is
-compressed, which is enough for some three hundred names. One that is longer still does not fit, and such an engine has
-to be opened by its bundle folder.
+TensorRT accepts names of up to 4095 bytes. A manifest with eighty class names has 2.4 kB as compact JSON; a longer one
+is compressed, which suffices for about three hundred names. If it still does not fit, the engine must be opened by its
+bundle folder.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _COMPRESSED, _TOO_LONG = "yolact-manifest-zlib85:", "yolact-manifest-too-long:"
 
 
 def engine_name(manifest_json: str) -> str:
-    """A network name that carries a manifest; ASCII, at most :data:`MAX_NAME_BYTES` long.
+    """Create a network name that contains a manifest: ASCII, at most :data:`MAX_NAME_BYTES` long.
 
     Args:
-        manifest_json: As :meth:`yolact_runtime.model.manifest.Manifest.to_json` writes it.
+        manifest_json: Manifest as written by :meth:`yolact_runtime.model.manifest.Manifest.to_json`.
 
     Raises:
-        ManifestError: The text is no manifest.
+        ManifestError: The text is not a manifest.
     """
     manifest = replace(Manifest.from_json(manifest_json, "the model"), artefacts={})
     plain = json.dumps(json.loads(manifest.to_json()), separators=(",", ":"))
@@ -39,15 +39,15 @@ def engine_name(manifest_json: str) -> str:
 
 
 def manifest_from_name(name: str, source: str) -> Manifest:
-    """The manifest that an engine carries.
+    """Parse the manifest in an engine's name.
 
     Args:
-        name: Of the deserialised engine.
-        source: Of the engine, for messages.
+        name: Name of the deserialised engine.
+        source: Path of the engine, for messages.
 
     Raises:
-        BundleError: The engine carries none.
-        ManifestError: It cannot be understood.
+        BundleError: The engine contains no manifest.
+        ManifestError: The manifest is invalid.
     """
     if name.startswith(_TOO_LONG):
         classes = name.removeprefix(_TOO_LONG)
@@ -58,7 +58,7 @@ def manifest_from_name(name: str, source: str) -> Manifest:
         try:
             name = zlib.decompress(base64.b85decode(name.removeprefix(_COMPRESSED))).decode()
         except (ValueError, zlib.error) as error:
-            raise BundleError(f"{source} carries a damaged manifest ({error}); build the engine again") from error
+            raise BundleError(f"{source} contains a damaged manifest ({error}); build the engine again") from error
     if not name.startswith("{"):
-        raise BundleError(f"{source} carries no manifest: it was not built by yolact-export; build it from a bundle")
+        raise BundleError(f"{source} contains no manifest: it was not built by yolact-export; build it from a bundle")
     return Manifest.from_json(name, source)

@@ -1,7 +1,7 @@
-"""CUDA kernels that were compiled into a bundle: machine code, used only where the manifest vouches for it.
+"""Precompiled CUDA kernels in a bundle: machine code, used only if the manifest lists it.
 
-``python -m yolact_plugins.compile --arch sm_87 -o BUNDLE`` puts them there. The manifest, which a signature may cover,
-has the sha256 of the index ``cubins/cubins.json``; the index has that of every cubin. Files that it does not name are
+``python -m yolact_plugins.compile --arch sm_87 -o BUNDLE`` writes them. The manifest, which a signature may cover, has
+the SHA-256 of the index ``cubins/cubins.json``; the index has that of every cubin. Files that it does not name are
 never read.
 """
 
@@ -21,27 +21,27 @@ from yolact_runtime.model.manifest import Artefact, Manifest
 
 __all__ = ["bundle_kernels", "check_kernels"]
 
-_SIGNED_INSTEAD = "Or have the bundle signed and verified (--verify-key KEY): then its hashes are enough"
+_SIGNED_INSTEAD = "Or sign the bundle and verify it with --verify-key KEY: then its hashes suffice"
 _ARCH = re.compile(r"\bsm_\d{2,3}[af]?\b")
 
 
 def bundle_kernels(folder: Path, manifest: Manifest, signed: bool = False) -> CubinIndex | None:
-    """The compiled kernels of a bundle.
+    """Return the index of a bundle's precompiled kernels.
 
-    The index is read once: what was compared with the manifest is what is used. Cubins are read, compared with it and
-    used by :class:`yolact_plugins.compile.cache.CubinCache`; those of GPUs that are not here may be missing.
+    The index is read once, so that the bytes compared with the manifest are those used. Cubins are read, verified and
+    used by :class:`yolact_plugins.compile.cache.CubinCache`; those for other GPUs may be missing.
 
     Args:
-        folder: The bundle.
-        manifest: Its manifest, as it was read or verified.
-        signed: The manifest's signature was verified, so that its hashes are enough, whoever owns the files.
+        folder: The bundle's folder.
+        manifest: The manifest of the bundle, as read or verified.
+        signed: Whether the manifest's signature was verified, so that its hashes suffice and file owners are not
+            checked.
 
     Returns:
-        The index for ``CubinCache(precompiled=…)``; None where the manifest lists no kernels and none are there.
+        The index for ``CubinCache(precompiled=…)``; None if the manifest lists no kernels and there are none.
 
     Raises:
-        BundleError: The index is not the one that the manifest lists, kernels are there that it does not list, or
-            others own or may write them.
+        BundleError: The index does not match the manifest, there are unlisted kernels, or others own or may write them.
     """
     artefact = _entry(folder, manifest)
     if artefact is None:
@@ -58,11 +58,11 @@ def check_kernels(folder: Path, manifest: Manifest) -> None:
     """Compare every cubin of a bundle with the index, and the index with the manifest.
 
     Args:
-        folder: The bundle.
-        manifest: Its manifest, which is trusted.
+        folder: The bundle's folder.
+        manifest: The manifest of the bundle, which is trusted.
 
     Raises:
-        BundleError: A file is missing or another one, or kernels are there that the manifest does not list.
+        BundleError: A file is missing or does not match, or there are unlisted kernels.
     """
     artefact = _entry(folder, manifest)
     if artefact is None:
@@ -78,12 +78,12 @@ def check_kernels(folder: Path, manifest: Manifest) -> None:
 
 
 def _entry(folder: Path, manifest: Manifest) -> Artefact | None:
-    """What the manifest says of kernels; None where it and the folder have none."""
+    """Return the manifest's entry of the kernels; None if it and the folder have none."""
     artefact = manifest.artefacts.get(KERNELS_ARTEFACT)
     if artefact is None:
         if (folder / FOLDER_NAME).exists():
             raise BundleError(
-                f"{folder / FOLDER_NAME} is not listed in the manifest, so nothing vouches for these kernels and they "
+                f"{folder / FOLDER_NAME} is not listed in the manifest, so no hash covers these kernels and they "
                 f"are not used; {_compile_again(folder)}, or remove the folder"
             )
         return None
@@ -96,13 +96,13 @@ def _entry(folder: Path, manifest: Manifest) -> Artefact | None:
 
 
 def _listed_index(folder: Path, artefact: Artefact, *, trusted: bool, signed: bool = False) -> CubinIndex:
-    """The index, which can be understood. What is parsed are the bytes whose hash was compared.
+    """Read and check the index. The parsed bytes are those whose hash was compared.
 
     Args:
-        folder: The bundle.
-        artefact: What the manifest says of it.
-        trusted: Refuse what others own or may write.
-        signed: For the result.
+        folder: The bundle's folder.
+        artefact: The manifest's entry of the index.
+        trusted: Whether to reject files that others own or may write.
+        signed: Value of the result's `signed`.
     """
     path = folder / KERNELS_ARTEFACT
     try:
@@ -128,7 +128,7 @@ def _listed_index(folder: Path, artefact: Artefact, *, trusted: bool, signed: bo
 
 
 def _compile_again(folder: Path, artefact: Artefact | None = None) -> str:
-    # A manifest is data from elsewhere: nothing but architectures goes from it into a command that people type.
+    # A manifest is external data: only architectures go from it into a command that users type.
     archs = _ARCH.findall(artefact.build.get("archs", "")) if artefact is not None else []
     command = f"python -m yolact_plugins.compile --arch {' '.join(archs) or 'sm_XY'} -o {shlex.quote(str(folder))}"
-    return f"compile the kernels again where a compiler is: {command}"
+    return f"compile the kernels again on a machine with NVRTC: {command}"

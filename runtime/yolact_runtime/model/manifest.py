@@ -1,8 +1,8 @@
-"""The manifest: the one document that tells a runtime how to feed a network and how to read its outputs.
+"""The manifest: the document that describes how to feed a network and how to read its outputs.
 
-It travels in ``manifest.json`` of a bundle folder, in ``metadata_props`` of ONNX files (key :data:`METADATA_KEY`) and
-in the network name of every engine (:mod:`yolact_runtime.model.engine_name`). The two embedded copies carry no artefact
-list: a file cannot hold its own hash.
+It is stored in ``manifest.json`` of a bundle folder, in ``metadata_props`` of ONNX files (key :data:`METADATA_KEY`) and
+in the network name of every engine (:mod:`yolact_runtime.model.engine_name`). The two embedded copies have no artefact
+list, because a file cannot contain its own hash.
 """
 
 from __future__ import annotations
@@ -48,26 +48,27 @@ __all__ = [
 
 METADATA_KEY = "yolact_manifest"
 FLOAT_DTYPES = ("float32", "float16")
-"""What inputs and outputs of a network may be, by NumPy's names."""
+"""Allowed dtypes of a network's inputs and outputs, as NumPy names."""
 
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """What the network's input tensor ``image (B, 3, height, width)`` holds; see :class:`NetworkDtypes` for its dtype.
+    """The network's input tensor ``image (B, 3, height, width)``; see :class:`NetworkDtypes` for its dtype.
 
     A frame is stretched to ``height x width`` (half-pixel bilinear, no antialiasing, in float), each channel becomes
     ``(value - mean) / std`` on the 0..255 scale, and the channels are put in ``channel_order``. A network that
     normalises in its own graph simply declares mean 0, std 1 and BGR.
 
     Attributes:
-        height: Rows of the network input, pixels.
-        width: Columns of the network input, pixels.
-        mean_bgr: Subtracted, in the order blue, green, red.
-        std_bgr: Divided by, in the order blue, green, red.
-        channel_order: ``"RGB"`` or ``"BGR"``: the order of the tensor's channels. Frames are always BGR.
-        resize: Only ``"stretch"``: YOLACT is trained on squashed images, a letterbox shifts its boxes.
-        bit_depth: Significant bits of frames and images with 16 bits a sample, 8 to 16, as the calibration had them.
-            None, and absent from documents: nobody stated it.
+        height: Number of rows of the network input.
+        width: Number of columns of the network input.
+        mean_bgr: Mean to subtract, in the order blue, green, red.
+        std_bgr: Standard deviation to divide by, in the order blue, green, red.
+        channel_order: Order of the tensor's channels, ``"RGB"`` or ``"BGR"``. Frames are always BGR.
+        resize: Resizing method; only ``"stretch"``, because YOLACT is trained on squashed images and a letterbox shifts
+            its boxes.
+        bit_depth: Number of significant bits of 16-bit frames and images, 8 to 16, as in calibration. None, and absent
+            from documents, if unknown.
     """
 
     height: int
@@ -100,14 +101,14 @@ class InputSpec:
 
 @dataclasses.dataclass(frozen=True)
 class PriorSpec:
-    """How the ``(P, 4)`` priors are laid over the feature maps; see :mod:`yolact_runtime.cpu.priors`.
+    """The layout of the ``(P, 4)`` priors on the feature maps; see :mod:`yolact_runtime.cpu.priors`.
 
     Attributes:
-        feature_sizes: ``(height, width)`` of each pyramid level, finest first.
-        scales_px: For each level, the prior sides in pixels of the network input.
-        aspect_ratios: Width over height, applied inside each scale.
-        square: The published COCO models of YOLACT use the computed width as height too (an upstream quirk that the
-            weights were trained with); Pascal and YOLACT++ do not.
+        feature_sizes: Size ``(height, width)`` of each pyramid level, finest first.
+        scales_px: Prior sides in pixels of the network input, for each level.
+        aspect_ratios: Ratios of width and height, applied inside each scale.
+        square: Whether the computed width is used as height, too. The published COCO models of YOLACT do that (an
+            upstream quirk that the weights were trained with); Pascal and YOLACT++ do not.
         variances: Factors of the centre and of the size regression.
     """
 
@@ -148,7 +149,7 @@ class PriorSpec:
 
     @property
     def num_priors(self) -> int:
-        """P: rows of the box, class and coefficient outputs."""
+        """Number of priors, P: rows of the box, class and coefficient outputs."""
         return sum(
             height * width * len(scales) * len(self.aspect_ratios)
             for (height, width), scales in zip(self.feature_sizes, self.scales_px, strict=True)
@@ -178,13 +179,13 @@ class DetectionSpec:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkDtypes:
-    """Dtypes of a network's input and outputs, by NumPy's names: ``"float32"`` or ``"float16"``.
+    """Dtypes of a network's input and outputs, as NumPy names: ``"float32"`` or ``"float16"``.
 
-    They are those of the file's tensors, whatever is computed between them. All outputs have one dtype.
+    They are those of the file's tensors, whatever is computed between them. All outputs have the same dtype.
 
     Attributes:
-        input: Of the one input.
-        outputs: Of each output.
+        input: Dtype of the input.
+        outputs: Dtype of every output.
     """
 
     input: str = "float32"
@@ -198,18 +199,18 @@ class NetworkDtypes:
 
 @dataclasses.dataclass(frozen=True)
 class Artefact:
-    """One file of a bundle.
+    """A file of a bundle.
 
     Attributes:
-        role: ``"network"`` and ``"mask_iou"`` are ONNX models, ``"engine"`` is a TensorRT plan, ``"kernels"`` is the
-            index of compiled CUDA kernels, see :mod:`yolact_runtime.model.kernel_folder`.
-        precision: ``"fp32"``, ``"fp16"``, ``"int8"`` (TensorRT's form of it) or ``"int8-cpu"`` (ONNX Runtime's). Empty
-            for kernels, which serve every precision.
-        sha256: Of the whole file, hexadecimal.
-        size_bytes: Of the whole file.
-        build: Of engines: what was built where, see :mod:`yolact_runtime.backends.engine_file`; of kernels: ``archs``
-            and ``nvrtc_version``. Empty for portable files.
-        dtypes: Of networks and engines. None, and absent from documents: the file is no network, or one of a bundle of
+        role: Purpose of the file: ``"network"`` and ``"mask_iou"`` are ONNX models, ``"engine"`` is a TensorRT plan,
+            ``"kernels"`` is the index of compiled CUDA kernels; see :mod:`yolact_runtime.model.kernel_folder`.
+        precision: Precision of the network: ``"fp32"``, ``"fp16"``, ``"int8"`` (for TensorRT) or ``"int8-cpu"`` (for
+            ONNX Runtime). Empty for kernels, which serve every precision.
+        sha256: SHA-256 of the whole file, in hexadecimal.
+        size_bytes: Size of the whole file in bytes.
+        build: Facts about the build of engines, see :mod:`yolact_runtime.backends.engine_file`, or ``archs`` and
+            ``nvrtc_version`` of kernels. Empty for portable files.
+        dtypes: Dtypes of networks and engines. None, and absent from documents, for other files, and for bundles of
             schema version 1 or 2, whose networks have float32 inputs and outputs.
     """
 
@@ -229,7 +230,7 @@ class Artefact:
         require_texts("artefacts: build", self.build)
 
     def described_by(self, manifest: Manifest) -> Manifest:
-        """The manifest of a bundle, as that of the network or engine that is this file."""
+        """Return the manifest of a bundle with precision and dtypes of this network or engine."""
         return dataclasses.replace(manifest, precision=self.precision, dtypes=self.dtypes or NetworkDtypes())
 
 
@@ -300,7 +301,7 @@ class Manifest:
     def to_json(self) -> str:
         """Return the document as indented JSON text that ends in a newline; equal manifests give equal bytes."""
         document = dataclasses.asdict(self)
-        # Releases that do not know it read every manifest in which it says nothing.
+        # Releases that do not know the field read every manifest without it.
         if self.input.bit_depth is None:
             del document["input"]["bit_depth"]
         for artefact in document["artefacts"].values():
@@ -310,15 +311,15 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str) -> Manifest:
-        """Parse and check a manifest.
+        """Parse and validate a manifest.
 
         Args:
             text: The JSON document.
             source: Where the text came from, for error messages.
 
         Raises:
-            ManifestError: The text is not JSON, its schema version is unknown, a field is missing or wrong, or a number
-                or a list is beyond what any model has.
+            ManifestError: The text is not JSON, its schema version is unknown, a field is missing or invalid, or a
+                number or a list exceeds the limits of any model.
         """
         content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         return decode_manifest(cls, content, source)

@@ -1,4 +1,7 @@
-"""JSON documents of manifests as dataclasses: every field is there, of its kind, and no longer than a model has it."""
+"""Conversion of JSON documents to manifest dataclasses.
+
+Every field is present, of the right type, and within limits.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +32,23 @@ _CLASS_NAMES = "manifest.class_names"
 
 
 def decode_manifest(kind: type[_T], content: bytes, source: str) -> _T:
-    """Parse and check a document.
+    """Parse and validate a document.
 
-    Its cost is bounded before it is looked at: long lists are refused by their length.
+    The cost is bounded before the content is parsed: long lists are rejected by their length.
 
     Args:
-        kind: The dataclass of the manifest.
-        content: The JSON document, of this or an earlier schema version.
-        source: Where it came from; it appears in error messages.
+        kind: Dataclass of the manifest.
+        content: JSON document of this or an earlier schema version.
+        source: Origin of the document, for error messages.
 
     Raises:
-        ManifestError: It is not JSON, its schema version is unknown, a field is missing or wrong, or a number or a list
-            is beyond what any model has.
+        ManifestError: The document is not JSON, its schema version is unknown, a field is missing or invalid, or a
+            number or a list exceeds the limits of any model.
     """
     if len(content) > MAX_MANIFEST_BYTES:
-        raise ManifestError(f"{source}: {len(content)} bytes are no manifest; {MAX_MANIFEST_BYTES} at most are read")
+        raise ManifestError(
+            f"{source}: {len(content)} bytes are too long for a manifest, which has at most {MAX_MANIFEST_BYTES}"
+        )
     try:
         document = decode_json(content, source, allow_nan=True)  # each field is judged below
     except TextError as error:
@@ -71,18 +76,18 @@ def _unknown_version(version: object, document: Mapping[str, Any]) -> str:
             f"{by or 'the release that wrote it'}, or export the checkpoint again with this one"
         )
     return (
-        f"manifest schema version {shown(version)} is none that a release writes{f' ({by} wrote this)' if by else ''}; "
+        f"manifest schema version {shown(version)} is not one of any release{f' ({by} wrote this)' if by else ''}; "
         f"{reads}. Copy the file again, or export the checkpoint again"
     )
 
 
 def _decode(kind: Any, value: Any, where: str) -> Any:
-    """`value` of a JSON document as an instance of the annotation `kind`, checked all the way down."""
+    """Convert a value of a JSON document to the annotated type `kind`, recursively checked."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _decode_dataclass(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
-        # The one union there is: of something and None, which documents leave out.
+        # The only kind of union: a type or None, which documents omit.
         return None if value is None else _decode(arguments[0], value, where)
     if origin is tuple:
         return _decode_tuple(arguments, value, where)
@@ -99,7 +104,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
 
 
 def _decode_float(value: float, where: str) -> float:
-    """JSON as Python reads it has NaN, infinities, and whole numbers of any length."""
+    """Convert a number: Python's JSON allows NaN, infinities, and integers of any length."""
     try:
         number = float(value)
     except OverflowError:
@@ -125,7 +130,7 @@ def _decode_dataclass(kind: type[Any], value: Any, where: str) -> Any:
 def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
         raise ManifestError(f"{where} must be a list, found {type(value).__name__}")
-    # Before anything is made of the entries, of which a document of the greatest length has millions.
+    # Checked before the entries are converted, of which a document of maximum length has millions.
     require_length(where, value, MAX_CLASSES if where == _CLASS_NAMES else MAX_LEVELS)
     if arguments[-1] is Ellipsis:
         arguments = (arguments[0],) * len(value)

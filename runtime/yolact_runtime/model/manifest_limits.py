@@ -1,7 +1,7 @@
-"""How large what a manifest says may be: far above any model that is trained, far below what ends a process.
+"""Upper limits for the content of a manifest: far above any trained model, far below what crashes a process.
 
-A manifest is data from elsewhere: its numbers become sizes of arrays, its texts lines of logs. The largest published
-models have 700 x 700 pixels, 57 744 priors on 5 levels and a few thousand classes.
+A manifest is external data: its numbers become sizes of arrays, its texts lines of logs. The largest published models
+have 700 x 700 pixels, 57 744 priors on 5 levels and a few thousand classes.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ __all__ = [
 ]
 
 MAX_SIDE, MAX_PIXELS = 16_384, 1 << 24
-"""Of the network's input, and of its feature maps."""
+"""Limits of the network's input and of its feature maps."""
 MAX_PRIORS, MAX_LEVELS = 1 << 22, 64
-"""Priors in all; levels, scales of a level, and aspect ratios."""
+"""Limits of the total number of priors, and of levels, scales per level and aspect ratios."""
 MAX_CLASSES, MAX_NAME, MAX_KEPT = 1 << 16, 1000, 1_000_000
-"""Classes; characters of a name; boxes and instances that are kept."""
+"""Limits of the number of classes, of characters in a name, and of boxes and instances that are kept."""
 MAX_ENTRIES, MAX_TEXT = 1000, 10_000
-"""Files of a bundle, and entries of ``provenance`` and ``build``; characters of one of these."""
+"""Limits of files in a bundle, of entries in ``provenance`` and ``build``, and of characters in one of these."""
 TINY, HUGE = 1e-6, 1e6
-"""Least and most of what is divided by, of scales, ratios and variances."""
+"""Range of divisors, scales, ratios and variances."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def plain(key: str) -> str:
-    """Text of a document without quotes, short and in one line."""
+    """Shorten a document's text to one line without quotes."""
     text = printable(key[:80])
     return text if text == key else f"{text[:77]}..."
 
 
 def shown(value: object) -> str:
-    """A value as a message can hold it: short, in one line."""
+    """Format a value for a message: short and in one line."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
@@ -67,10 +67,10 @@ def shown(value: object) -> str:
 
 
 def require_within(where: str, values: Iterable[float], least: float, most: float) -> None:
-    """Refuse numbers out of bounds, and what is no number.
+    """Raise an error if a value is out of bounds or not a number.
 
     Raises:
-        ManifestError: One is.
+        ManifestError: A value is out of bounds.
     """
     for value in values:
         if not least <= value <= most:
@@ -78,32 +78,32 @@ def require_within(where: str, values: Iterable[float], least: float, most: floa
 
 
 def require_length(where: str, entries: Sized, most: int) -> None:
-    """Refuse lists and objects with more entries than any model has.
+    """Raise an error for a list or object with more entries than any model has.
 
     Raises:
-        ManifestError: There are more than `most`.
+        ManifestError: There are more than `most` entries.
     """
     if len(entries) > most:
         raise ManifestError(f"{where} has {len(entries)} entries, {most} at most")
 
 
 def require_name(where: str, name: str, most: int = MAX_NAME) -> None:
-    """Refuse what cannot be printed on a terminal or written into a log.
+    """Raise an error for a name that cannot be printed on a terminal or written to a log.
 
     Raises:
-        ManifestError: It is longer than `most` characters, or has control characters.
+        ManifestError: The name is longer than `most` characters, or has control characters.
     """
     if len(name) > most:
         raise ManifestError(f"{where} has {len(name)} characters, {most} at most")
     if (character := unprintable(name)) is not None:
-        raise ManifestError(f"{where} is {json.dumps(name)[:60]}: {character} is no character of a name")
+        raise ManifestError(f"{where} is {json.dumps(name)[:60]}: {character} is not allowed in a name")
 
 
 def require_texts(where: str, texts: Mapping[str, str]) -> None:
-    """Refuse too many, too long or unprintable entries of an object that holds text.
+    """Raise an error if an object of text has too many, too long or unprintable entries.
 
     Raises:
-        ManifestError: The message says which.
+        ManifestError: An entry is invalid; the message says which.
     """
     require_length(where, texts, MAX_ENTRIES)
     for key, text in texts.items():
@@ -112,10 +112,10 @@ def require_texts(where: str, texts: Mapping[str, str]) -> None:
 
 
 def require_sha256(where: str, sha256: str) -> None:
-    """Refuse what is no hash: it is printed, and compared with one.
+    """Raise an error if a text is not a hash, because it is printed and compared with one.
 
     Raises:
-        ManifestError: It is not 64 hexadecimal digits.
+        ManifestError: The text is not 64 hexadecimal digits.
     """
     if not _SHA256.fullmatch(sha256):
         raise ManifestError(f"{where} must be 64 hexadecimal digits in lower case, found {shown(sha256)}")

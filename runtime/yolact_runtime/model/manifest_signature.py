@@ -1,9 +1,9 @@
-"""The two files beside a signed ``manifest.json``, and what they say of the bytes that were read of it.
+"""The two signature files beside ``manifest.json``, and their comparison with its bytes.
 
 ``manifest.json.sig`` is the signature: 64 bytes of Ed25519. ``signature.json`` names the key's fingerprint and the
-manifest's SHA-256, and is read without ``cryptography``: a manifest that was changed since it was signed is refused
-also where nobody gave a key. That finds an accident and is no protection: who can change the manifest can change the
-digest, or remove both files.
+manifest's SHA-256, and is read without ``cryptography``: a manifest that was changed after signing is rejected even
+without a key. That detects accidents and protects against nothing else: anyone who can change the manifest can also
+change the digest, or remove both files.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from yolact_runtime.model.signing_keys import fingerprint, read_public_key, requ
 __all__ = ["SIGNATURE_NAME", "SIGNATURE_RECORD_NAME", "SignatureFiles", "encode_record"]
 
 MAX_SIGNATURE_BYTES = 1 << 16
-"""Longest of the two files that is read."""
+"""Maximum size in bytes of each of the two files."""
 _NUM_BYTES = 64
 _FORMAT, _ALGORITHM = 1, "ed25519"
 
 
 def encode_record(key_fingerprint: str, manifest: bytes) -> bytes:
-    """Content of ``signature.json``.
+    """Create the content of ``signature.json``.
 
     Args:
-        key_fingerprint: Of the public key, see :func:`yolact_runtime.model.signing_keys.fingerprint`.
+        key_fingerprint: Fingerprint of the public key; see :func:`yolact_runtime.model.signing_keys.fingerprint`.
         manifest: Bytes of ``manifest.json``.
     """
     document = {
@@ -45,12 +45,12 @@ def encode_record(key_fingerprint: str, manifest: bytes) -> bytes:
 
 
 class SignatureFiles(NamedTuple):
-    """What lies beside a manifest.
+    """The signature files beside a manifest.
 
     Attributes:
-        folder: The bundle, for messages.
-        signature: Content of ``manifest.json.sig``; None where there is none.
-        record: Content of ``signature.json``; None where there is none, as in bundles of earlier releases.
+        folder: The bundle's folder, for messages.
+        signature: Content of ``manifest.json.sig``; None if it does not exist.
+        record: Content of ``signature.json``; None if it does not exist, as in bundles of earlier releases.
     """
 
     folder: Path
@@ -58,15 +58,15 @@ class SignatureFiles(NamedTuple):
     record: bytes | None
 
     def check_digest(self, manifest: bytes) -> None:
-        """Compare a manifest with the digest that was taken when it was signed. It finds accidents only.
+        """Compare a manifest with the digest from its signing, which detects accidental changes only.
 
-        A bundle without a signature passes, and so does one that an earlier release signed, which has no digest.
+        An unsigned bundle passes, and so does one that an earlier release signed, which has no digest.
 
         Args:
             manifest: Bytes of ``manifest.json``.
 
         Raises:
-            SignatureError: They differ, or ``signature.json`` cannot be understood.
+            SignatureError: The digests differ, or ``signature.json`` is invalid.
         """
         if self.signature is None or self.record is None:
             return
@@ -81,24 +81,24 @@ class SignatureFiles(NamedTuple):
             )
 
     def verify(self, manifest: bytes, public_keys: Sequence[Path]) -> str:
-        """Check the signature of a manifest.
+        """Verify the signature of a manifest.
 
         Args:
             manifest: Bytes of ``manifest.json``.
-            public_keys: Ed25519 public keys, PEM; one of them has to fit.
+            public_keys: Ed25519 public keys (PEM files), one of which must fit.
 
         Returns:
-            The fingerprint of the key that fits.
+            Fingerprint of the key that fits.
 
         Raises:
-            SignatureError: There is no signature, it fits none of the keys, a key cannot be read, or
-                ``signature.json`` says something else.
+            SignatureError: There is no signature, none of the keys fits, a key cannot be read, or ``signature.json``
+                contradicts the signature.
             MissingDependencyError: The package ``cryptography`` is not installed.
         """
         require_cryptography()
         if not public_keys:
-            raise SignatureError(f"no key was given to verify {self.folder} with")
-        # All are read first: a key that cannot be read is a mistake also where another one fits.
+            raise SignatureError(f"no key was given to verify {self.folder}")
+        # All keys are read first: an unreadable key is a mistake even if another one fits.
         keys = [read_public_key(path) for path in public_keys]
         signature = self._require_signature()
         fitting = next((key for key in keys if signature_fits(key, signature, manifest)), None)
@@ -118,10 +118,10 @@ class SignatureFiles(NamedTuple):
         return found
 
     def fits(self, public_key: object, manifest: bytes) -> bool:
-        """Whether the signature is one of this manifest by this key, an ``Ed25519PublicKey``.
+        """Return whether an ``Ed25519PublicKey`` verifies the signature of a manifest.
 
         Raises:
-            SignatureError: There is no signature, or it is none.
+            SignatureError: The signature is missing or malformed.
         """
         return signature_fits(public_key, self._require_signature(), manifest)
 
@@ -134,13 +134,13 @@ class SignatureFiles(NamedTuple):
             )
         if len(self.signature) != _NUM_BYTES:
             raise SignatureError(
-                f"{self.folder / SIGNATURE_NAME} is no signature: it has {len(self.signature)} bytes, not "
+                f"{self.folder / SIGNATURE_NAME} is not a signature: it has {len(self.signature)} bytes, not "
                 f"{_NUM_BYTES}; copy it again"
             )
         return self.signature
 
     def _signer(self) -> str:
-        """Whose signature it claims to be, where that can be read."""
+        """Return the signer that the record claims, if it can be read."""
         try:
             document = decode_json(self.record or b"", SIGNATURE_RECORD_NAME)
         except TextError:
@@ -157,11 +157,11 @@ class SignatureFiles(NamedTuple):
         except TextError as error:
             raise SignatureError(f"{error}; get the bundle again, or sign it again") from error
         if not isinstance(document, dict):
-            raise SignatureError(f"{path} is no object of JSON; get the bundle again, or sign it again")
+            raise SignatureError(f"{path} is not a JSON object; get the bundle again, or sign it again")
         if document.get("format_version") != _FORMAT or document.get("algorithm") != _ALGORITHM:
             raise SignatureError(
-                f"{path} is not of a kind that this release knows (format_version {_FORMAT}, algorithm {_ALGORITHM}): "
-                f"install the release that signed it, or sign it again"
+                f"{path} has a format that this release does not support (format_version {_FORMAT}, algorithm "
+                f"{_ALGORITHM}): install the release that signed it, or sign it again"
             )
         digest = document.get("manifest_sha256")
         if not isinstance(digest, str) or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):

@@ -16,15 +16,18 @@ __all__ = ["MIN_SIDE", "WIDTHS", "MaskIouNetwork", "OtherNetworkError", "read_ma
 
 Float = npt.NDArray[np.float32]
 WIDTHS = (1, 8, 16, 32, 64, 128)
-"""Channels of the mask, and after each 3 x 3 convolution."""
+"""Number of channels of the mask, and after each 3 x 3 convolution."""
 MIN_SIDE = 63
-"""Of a mask, in prototype pixels: a smaller one leaves nothing after five convolutions of stride 2 without padding."""
-# What ONNX says by leaving an attribute out, where that is what the network has.
+"""Minimum side of a mask in prototype pixels.
+
+Nothing is left of a smaller one after five unpadded stride-2 convolutions.
+"""
+# Defaults of omitted ONNX attributes that equal the network's values.
 _NEUTRAL = {"group": (1,), "dilations": (1, 1), "pads": (0, 0, 0, 0)}
 
 
 class OtherNetworkError(BundleError):
-    """A mask-IoU network is whole, and not the published one; the message says what is different."""
+    """A mask-IoU network is intact but not the published one; the message describes the difference."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class MaskIouNetwork:
 
     @property
     def num_classes(self) -> int:
-        """C - 1: without the background."""
+        """Number of classes without the background, C - 1."""
         return len(self.layers[-1][1])
 
 
@@ -49,8 +52,8 @@ def read_mask_iou(file: ModelFile) -> MaskIouNetwork:
     """Read the network of a bundle.
 
     Raises:
-        OtherNetworkError: It is not the published one.
-        BundleError: It is not an ONNX model, or holds weights that are not finite.
+        OtherNetworkError: The network is not the published one.
+        BundleError: The file is not an ONNX model, or has weights that are not finite.
     """
     graph = read_graph(file)
     wanted = [*("Conv", "Relu") * 6, "GlobalMaxPool", "Flatten"]
@@ -71,7 +74,7 @@ def read_mask_iou(file: ModelFile) -> MaskIouNetwork:
 
 
 def _check_chain(graph: Graph, file: ModelFile) -> None:
-    """Every operation reads what the one before it made, and nothing else but weights."""
+    """Check that every operation reads the output of the previous one, and otherwise only weights."""
     before = graph.inputs
     for node in graph.nodes:
         if node.inputs[:1] != before or len(node.outputs) != 1 or len(node.inputs) != (3 if _is_conv(node) else 1):
@@ -81,7 +84,7 @@ def _check_chain(graph: Graph, file: ModelFile) -> None:
             )
         before = node.outputs
     if graph.outputs != before or graph.nodes[-1].numbers.get("axis", (1,)) != (1,):
-        raise OtherNetworkError(f"{file.path.name} is not the published mask-IoU network: it ends otherwise")
+        raise OtherNetworkError(f"{file.path.name} is not the published mask-IoU network: it has other outputs")
 
 
 def _is_conv(node: Node) -> bool:
@@ -106,5 +109,5 @@ def _layer(graph: Graph, node: Node, shape: tuple[int, ...], file: ModelFile) ->
             f"the shapes {shape} and {shape[:1]} in float32, found {has[0]} and {has[1]}"
         )
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise BundleError(f"{file.path} holds weights that are NaN or infinite; export the checkpoint again")
+        raise BundleError(f"{file.path} contains weights that are NaN or infinite; export the checkpoint again")
     return weight, bias

@@ -1,4 +1,4 @@
-"""A model file whose bytes were read once: those that were checked are those that a library loads."""
+"""A model file whose bytes are read once, so that the checked bytes are the loaded bytes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["ModelFile"]
 
 @dataclass(frozen=True)
 class ModelFile:
-    """An ONNX model, or another file of a bundle, with what it holds.
+    """The content of an ONNX model, or of another file of a bundle.
 
     Attributes:
-        path: Where it was read, for people; nothing is read there again.
-        content: All of it. It takes as much memory as the file is long, for as long as this object lives.
+        path: Path it was read from, for messages; it is not read again.
+        content: Content of the whole file, which stays in memory as long as this object.
     """
 
     path: Path
@@ -25,32 +25,32 @@ class ModelFile:
 
     @classmethod
     def read(cls, path: Path) -> ModelFile:
-        """Read a lone ONNX model, which nothing vouches for.
+        """Read a single ONNX model that no manifest or signature covers.
 
         Raises:
-            BundleError: It cannot be read, is not an ONNX model, or has tensors in other files.
+            BundleError: The file cannot be read, is not an ONNX model, or has tensors in other files.
         """
         return cls.of_onnx(path, read_onnx(path))
 
     @classmethod
     def of_onnx(cls, path: Path, content: bytes) -> ModelFile:
-        """An ONNX model from its bytes.
+        """Create an ONNX model from its bytes.
 
         Raises:
-            BundleError: It is not an ONNX model, or has tensors in other files.
+            BundleError: The bytes are not an ONNX model, or it has tensors in other files.
         """
         require_own_tensors(content, path)
         return cls(path, content)
 
     @property
     def suffix(self) -> str:
-        """Of the path, such as ``".onnx"``."""
+        """Suffix of the path, such as ``".onnx"``."""
         return self.path.suffix
 
     def metadata(self) -> dict[str, str]:
-        """Key -> value of the metadata properties of an ONNX model.
+        """Read the metadata properties of an ONNX model.
 
         Raises:
-            BundleError: It is not one.
+            BundleError: The content is not an ONNX model.
         """
         return metadata_of(self.content, self.path)

@@ -1,7 +1,7 @@
-"""Input and outputs of a network, held against the manifest: names, dtypes, shapes, and values that are numbers.
+"""Comparison of a network's input and outputs with the manifest: names, dtypes, shapes, and finite values.
 
-Every backend's outputs pass here: what a library declares when it has loaded a model, and the arrays of every frame
-that come back to host memory. On the GPU the values are looked at by the kernel ``candidates_score``.
+Every backend's outputs pass here: the declarations of a loaded model, and the arrays of every frame that are copied to
+host memory. On the GPU the kernel ``candidates_score`` checks the values.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ __all__ = [
     "unpack_outputs",
 ]
 
-# The exponent of a float16, all ones in what is no number; NumPy's own test of float16 takes five times as long.
+# The exponent of a float16, which is all ones for NaN and infinity; NumPy's own test of float16 takes five times as
+# long.
 _HALF_EXPONENT = 0x7C00
 
 
 class OutputType(NamedTuple):
-    """What is known of an output, or of an input, before it is computed.
+    """Declared type of an output or input.
 
     Attributes:
-        dtype: By NumPy's name; any other text for what NumPy does not have.
-        shape: With ``None`` for a side that the model leaves open, and ``None`` where it says nothing.
+        dtype: Dtype as a NumPy name; any other text for dtypes that NumPy does not have.
+        shape: Shape with None for dimensions that the model leaves open; None if it declares no shape.
     """
 
     dtype: str
@@ -44,13 +45,13 @@ class OutputType(NamedTuple):
 
 
 class RawOutputs(NamedTuple):
-    """What the network returns for one image, by its output names.
+    """The network's outputs for one image, by name.
 
     Attributes:
-        box_regression: ``(P, 4)``.
-        class_logit: ``(P, C)``, class 0 is the background.
-        mask_coefficient: ``(P, K)``.
-        prototype: ``(K, Hp, Wp)``.
+        box_regression: Box regressions, ``(P, 4)``.
+        class_logit: Class logits, ``(P, C)``; class 0 is the background.
+        mask_coefficient: Mask coefficients, ``(P, K)``.
+        prototype: Prototypes, ``(K, Hp, Wp)``.
     """
 
     box_regression: Any
@@ -60,10 +61,10 @@ class RawOutputs(NamedTuple):
 
 
 def check_input_type(inputs: Mapping[str, OutputType], manifest: Manifest) -> None:
-    """Hold the input of a network with batch 1 against its manifest, before memory is asked for by the manifest's size.
+    """Compare the input of a network with batch size 1 with its manifest, before allocating memory of that size.
 
     Raises:
-        OutputError: There is not one input, or it has another dtype or shape.
+        OutputError: There is not exactly one input, or it has another dtype or shape.
     """
     if len(inputs) != 1:
         raise OutputError(f"a network of this project has one input; this one has {', '.join(inputs) or 'none'}")
@@ -75,15 +76,15 @@ def check_input_type(inputs: Mapping[str, OutputType], manifest: Manifest) -> No
 def check_declared_dtypes(
     inputs: Mapping[str, OutputType], outputs: Mapping[str, OutputType], manifest: Manifest
 ) -> None:
-    """Hold the dtypes that a network declares against those that its manifest states; further outputs are ignored.
+    """Compare the dtypes that a network declares with those of its manifest; further outputs are ignored.
 
     Args:
-        inputs: The one input.
-        outputs: Among them all of :class:`RawOutputs`.
-        manifest: Of this network; one of schema version 1 or 2 states float32.
+        inputs: Declaration of the one input.
+        outputs: Declarations of the outputs, including all of :class:`RawOutputs`.
+        manifest: Manifest of this network; schema versions 1 and 2 mean float32.
 
     Raises:
-        OutputError: They differ; the message names the tensor.
+        OutputError: The dtypes differ; the message names the tensor.
     """
     stated = manifest.dtypes
     found = [("input", name, kind.dtype, stated.input) for name, kind in inputs.items()]
@@ -91,16 +92,16 @@ def check_declared_dtypes(
     for kind, name, dtype, wanted in found:
         if dtype != wanted:
             raise OutputError(
-                f'the {kind} "{name}" is {dtype}, and the manifest says {wanted}: network and manifest are not of one '
+                f'the {kind} "{name}" is {dtype}, and the manifest says {wanted}: they are not of the same '
                 f"export. Copy the bundle again, or export again"
             )
 
 
 def check_mask_iou_type(outputs: Mapping[str, OutputType], manifest: Manifest) -> None:
-    """Hold the one output of a mask-IoU network, ``(N, C - 1)``, against the manifest.
+    """Compare the one output of a mask-IoU network, ``(N, C - 1)``, with the manifest.
 
     Raises:
-        OutputError: It is not one output, or has another dtype or shape.
+        OutputError: There is not exactly one output, or it has another dtype or shape.
     """
     if len(outputs) != 1:
         raise OutputError(f"the mask-IoU network should have one output, found {', '.join(outputs) or 'none'}")
@@ -110,10 +111,10 @@ def check_mask_iou_type(outputs: Mapping[str, OutputType], manifest: Manifest) -
 
 
 def check_output_types(outputs: Mapping[str, OutputType], manifest: Manifest) -> None:
-    """Hold the outputs of a network with batch 1 against its manifest; further outputs are ignored.
+    """Compare the outputs of a network with batch size 1 with its manifest; further outputs are ignored.
 
     Raises:
-        OutputError: One is missing, has the wrong dtype or shape, or is empty; the message names it.
+        OutputError: An output is missing, has the wrong dtype or shape, or is empty; the message names it.
     """
     missing = [name for name in RawOutputs._fields if name not in outputs]
     if missing:
@@ -130,10 +131,11 @@ def check_output_types(outputs: Mapping[str, OutputType], manifest: Manifest) ->
 
 
 def unpack_outputs(outputs: Mapping[str, npt.NDArray[Any]], manifest: Manifest) -> RawOutputs:
-    """Return views of the outputs of the one image in a batch, once everything about them is right.
+    """Return views of the outputs for the one image in a batch, after checking everything about them.
 
     Raises:
-        OutputError: As for :func:`check_output_types`, or a value is NaN or infinite.
+        OutputError: The outputs do not match the manifest, as for :func:`check_output_types`, or a value is NaN or
+            infinite.
     """
     check_output_types({name: OutputType(str(a.dtype), a.shape) for name, a in outputs.items()}, manifest)
     for name in RawOutputs._fields:
@@ -142,27 +144,27 @@ def unpack_outputs(outputs: Mapping[str, npt.NDArray[Any]], manifest: Manifest) 
 
 
 def require_float(name: str, dtype: str, kind: str = "output") -> None:
-    """Refuse an output, or another `kind` of tensor, that does not hold floating-point values of a network.
+    """Raise an error for an output, or another `kind` of tensor, that is not floating-point.
 
     Raises:
-        OutputError: `dtype`, by NumPy's name, is neither float32 nor float16.
+        OutputError: The dtype, a NumPy name, is neither float32 nor float16.
     """
     if dtype not in FLOAT_DTYPES:
         raise OutputError(
-            f'the {kind} "{name}" is {dtype}; {" and ".join(FLOAT_DTYPES)} are understood. Outputs stay in floating '
+            f'the {kind} "{name}" is {dtype}; {" or ".join(FLOAT_DTYPES)} is required. Outputs stay in floating '
             f"point whatever the network computes in: export the model again"
         )
 
 
 def require_finite(values: npt.NDArray[np.floating], name: str) -> None:
-    """Refuse outputs of a network that overflowed or is damaged.
+    """Raise an error for outputs of a network that overflowed or is damaged.
 
     Args:
-        values: float32 or float16.
-        name: Of the output, for the message.
+        values: Values of float32 or float16.
+        name: Name of the output, for the message.
 
     Raises:
-        OutputError: A value is NaN or infinite, of either sign.
+        OutputError: A value is NaN or infinite.
     """
     if values.dtype == np.float16:
         exponent = values.view(np.uint16) & np.uint16(_HALF_EXPONENT)
@@ -171,15 +173,15 @@ def require_finite(values: npt.NDArray[np.floating], name: str) -> None:
         is_finite = bool(np.isfinite(values).all())
     if not is_finite:
         raise OutputError(
-            f'the network output "{name}" holds NaN or infinity. Usually a half-precision overflow or a damaged model: '
-            f"run the fp32 model on the same frame, and export again if it shows the same"
+            f'the network output "{name}" contains NaN or infinity. Usually a half-precision overflow or a damaged '
+            f"model: run the fp32 model on the same frame, and export again if it shows the same"
         )
 
 
 def _require_shape(
     name: str, found: tuple[int | None, ...] | None, wanted: tuple[int | str, ...], kind: str = "output"
 ) -> None:
-    """Text among the sides of `wanted` stands for any number but 0; what is not known of `found` passes."""
+    """Compare shapes; text in `wanted` stands for any size but 0, and unknown sizes of `found` pass."""
     if found is None:
         return
     fits = len(found) == len(wanted) and all(

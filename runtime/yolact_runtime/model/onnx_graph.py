@@ -1,7 +1,7 @@
 """Nodes and weights of a small ONNX model, read without the onnx package.
 
-For models that kernels of this project run themselves. Everything is copied, so that large networks are not read this
-way. The field numbers are those of onnx.proto; a test compares them with the onnx package.
+It serves models that this project's own kernels run. Everything is copied, so large networks are not read this way. The
+field numbers are those of onnx.proto; a test compares them with the onnx package.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ FIELDS = {
     "AttributeProto": {"name": 1, "i": 3, "ints": 8},
     "TensorProto": {"dims": 1, "data_type": 2, "float_data": 4, "name": 8, "raw_data": 9},
 }
-"""Message -> field -> number, of all that is read."""
+"""Field numbers of everything that is read: message -> field -> number."""
 _FLOAT = 1
-# What every release of NumPy takes; the product of many more numbers would take minutes.
+# Limit of every NumPy release; the product of many more dimensions would take minutes.
 _MAX_DIMENSIONS = 32
-# Characters: the operations of the one network that is expected need 101.
+# Number of characters: the operations of the only expected network need 101.
 _LONGEST = 200
 _Message = dict[str, list[int | memoryview]]
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation.
+    """An operation of the model.
 
     Attributes:
-        op_type: With its domain in front, where it is not ONNX's own: ``com.microsoft.Gelu``.
-        inputs: Names of tensors; empty where an optional one is left out.
-        outputs: Names of tensors.
-        numbers: Attribute -> its integers; attributes of other kinds have none.
+        op_type: Operation type, preceded by its domain if it is not ONNX's own: ``com.microsoft.Gelu``.
+        inputs: Names of input tensors; empty for omitted optional ones.
+        outputs: Names of output tensors.
+        numbers: Integers of each attribute, by name; attributes of other types have none.
     """
 
     op_type: str
@@ -56,13 +56,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A model's operations.
+    """The operations of a model.
 
     Attributes:
-        nodes: In the order of the file, which is an order in which they can run.
-        inputs: Names of the tensors that a caller gives; weights are not among them.
-        outputs: Names of the tensors that a caller gets.
-        weights: Name -> float32 array. Weights of other dtypes are left out.
+        nodes: Operations in the order of the file, which is a valid execution order.
+        inputs: Names of the input tensors, without weights.
+        outputs: Names of the output tensors.
+        weights: Weights as float32 arrays, by name. Weights of other dtypes are omitted.
     """
 
     nodes: tuple[Node, ...]
@@ -72,7 +72,7 @@ class Graph:
 
 
 def quoted(text: str) -> str:
-    """Names of a model for a message: printable, and not more of them than somebody reads."""
+    """Make names of a model printable, and shorten them for a message."""
     return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
@@ -80,11 +80,11 @@ def read_graph(file: ModelFile) -> Graph:
     """Read a whole model.
 
     Raises:
-        BundleError: It is not an ONNX model, or a weight has another number of values than its shape says.
+        BundleError: The file is not an ONNX model, or a weight's number of values contradicts its shape.
     """
     try:
         model = _read("ModelProto", memoryview(file.content))
-        # A message that comes in several parts is all of them, one after the other.
+        # A message in several parts is the concatenation of them.
         graph = _read("GraphProto", memoryview(b"".join(_view(part) for part in model["graph"])))
         weights = _weights(graph["initializer"])
         return Graph(
@@ -132,7 +132,7 @@ def _weight(message: memoryview) -> tuple[str, npt.NDArray[np.float32] | None]:
     name = _text(found["name"])
     if found["data_type"][-1:] != [_FLOAT]:
         return name, None
-    # Numbers come as raw bytes, packed, or one by one: each of them is a view of little-endian bytes.
+    # Numbers are raw bytes, packed, or single: each of them is a view of little-endian bytes.
     content = b"".join(_view(value) for value in found["raw_data"][-1:] or found["float_data"])
     shape = _integers(found["dims"])
     if len(shape) > _MAX_DIMENSIONS or not all(0 <= side < 1 << 31 for side in shape):

@@ -1,6 +1,6 @@
 """The ``metadata_props`` of an ONNX model, read without the onnx package.
 
-Only top-level fields are walked, so that the size of the model does not matter. Field numbers: onnx.proto,
+Only top-level fields are visited, so that the size of the model does not matter. Field numbers: onnx.proto,
 ``ModelProto.metadata_props`` = 14, ``StringStringEntryProto`` key = 1, value = 2.
 """
 
@@ -17,11 +17,11 @@ __all__ = ["metadata_of", "read_metadata", "read_onnx"]
 
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 _MAX_BYTES = 1 << 31
-"""A protobuf message is no longer, whatever reads it."""
+"""Maximum size of a protobuf message in bytes."""
 
 
 def read_onnx(path: Path) -> bytes:
-    """The content of an ONNX file, whatever it is, up to what one can hold.
+    """Read an ONNX file, up to the maximum size, without interpreting it.
 
     Raises:
         BundleError: The file cannot be read, or is longer than any ONNX model.
@@ -29,14 +29,14 @@ def read_onnx(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size > _MAX_BYTES:
-                raise BundleError(f"{path} is longer than {human_size(_MAX_BYTES)}: it is no ONNX model")
+                raise BundleError(f"{path} is longer than {human_size(_MAX_BYTES)}: it is not an ONNX model")
             return file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Key -> value of a file's metadata properties; see :func:`metadata_of`.
+    """Read the metadata properties of a file; see :func:`metadata_of`.
 
     Raises:
         BundleError: The file cannot be read, or is not an ONNX model.
@@ -45,14 +45,14 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def metadata_of(content: bytes, path: Path) -> dict[str, str]:
-    """Key -> value of a model's metadata properties.
+    """Read the metadata properties of a model.
 
     Args:
-        content: The model.
-        path: Where it came from, for messages.
+        content: Content of the model.
+        path: Path of the model, for messages.
 
     Raises:
-        BundleError: It is not an ONNX model.
+        BundleError: The content is not an ONNX model.
     """
     try:
         return dict(

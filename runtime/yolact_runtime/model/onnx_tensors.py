@@ -1,10 +1,10 @@
-"""Whether an ONNX model holds all of its tensors itself.
+"""Check that an ONNX model contains all of its tensors.
 
-ONNX lets a tensor lie in another file, which no hash of the model covers and whose name may lead anywhere, and ONNX
-Runtime has a name that stands for an address in memory. A model of this project never has one, so that such a model is
-refused wherever it would be loaded: what was hashed is all that runs.
+ONNX allows a tensor to be in another file, which no hash of the model covers and whose name may lead anywhere, and ONNX
+Runtime has a name that stands for an address in memory. Models of this project never use that, so such a model is
+rejected wherever it would be loaded: only hashed content is run.
 
-Every message that can hold a tensor is walked: graphs inside of nodes, attributes, functions, sparse tensors and
+Every message that can contain a tensor is visited: graphs inside of nodes, attributes, functions, sparse tensors and
 training graphs. The field numbers are those of onnx.proto; a test compares them with the onnx package.
 """
 
@@ -36,23 +36,23 @@ MESSAGES = {
     "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
     "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
 }
-"""Message -> field number -> message, of all that lead to a tensor."""
+"""Fields that lead to a tensor: message -> field number -> message."""
 # ONNX Runtime takes bytes with this mark for a model in its own format, whatever else they are.
 _ORT_MARK = slice(4, 8)
 
 
 def require_own_tensors(content: bytes, path: Path) -> None:
-    """Refuse a model with a tensor outside of it.
+    """Reject a model with a tensor outside of it.
 
     Args:
-        content: The model.
-        path: Where it came from, for messages.
+        content: Content of the model.
+        path: Path of the model, for messages.
 
     Raises:
-        BundleError: It has one, or is not an ONNX model.
+        BundleError: The model has an external tensor, or is not an ONNX model.
     """
     if content[_ORT_MARK] == b"ORTM":
-        raise BundleError(f"{path} is in ONNX Runtime's own format; run the .onnx file that it was made of")
+        raise BundleError(f"{path} is in ONNX Runtime's own format; run the .onnx file that it was converted from")
     try:
         name = _external_tensor(memoryview(content))
     except ValueError as error:
@@ -65,7 +65,7 @@ def require_own_tensors(content: bytes, path: Path) -> None:
 
 
 def _external_tensor(model: memoryview) -> str | None:
-    """Name of the first tensor that lies elsewhere."""
+    """Return the name of the first external tensor."""
     waiting = [("ModelProto", model)]
     while waiting:
         kind, message = waiting.pop()

@@ -1,6 +1,7 @@
 """The fields of a protobuf message, without a schema and without the protobuf package.
 
-Nothing is copied: what a field holds is a view of the message. Groups, which protobuf itself gave up, are refused.
+Nothing is copied: the content of a field is a view of the message. Groups, which protobuf itself deprecated, are
+rejected.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ _FIXED = {_FIXED64: 8, _FIXED32: 4}
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field, in order: an int of a varint, a view of anything else.
+    """Yield number and value of each field, in order: an int for a varint, a view for anything else.
 
-    Fields of a fixed size come as views too; what was not written does not come.
+    Fields of a fixed size are views, too; absent fields are not yielded.
 
     Raises:
-        ValueError: It is no message: cut off, or of something else.
+        ValueError: The bytes are not a message, or are truncated.
     """
     place, end = 0, len(message)
     while place < end:
@@ -43,10 +44,10 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def varints(packed: memoryview) -> Iterator[int]:
-    """The numbers of a packed field, not negative: one below 0 comes as what it is modulo 2**64.
+    """Yield the numbers of a packed field; negative ones are yielded modulo 2**64.
 
     Raises:
-        ValueError: The last one is cut off.
+        ValueError: The last number is truncated.
     """
     place = 0
     while place < len(packed):
@@ -55,7 +56,7 @@ def varints(packed: memoryview) -> Iterator[int]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """A number, and the place behind it."""
+    """Return a number, and the position behind it."""
     value = shift = 0
     while True:
         if place >= len(message) or shift > 63:

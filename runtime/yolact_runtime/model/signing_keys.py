@@ -1,6 +1,6 @@
-"""Ed25519 keys of signed bundles: read from PEM files, and named by a fingerprint that needs no key to be compared.
+"""Ed25519 keys of signed bundles, read from PEM files and identified by fingerprint.
 
-Reading keys takes the package ``cryptography``; without it nothing is verified, and nothing passes for it.
+Reading keys requires the package ``cryptography``; without it nothing is verified, and nothing counts as verified.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 REQUIRE_VARIABLE = "YOLACT_REQUIRE_SIGNATURE"
-"""Environment variable: public keys, one of which has to fit every bundle that is opened to run."""
+"""Environment variable with public keys, one of which must fit every bundle that is opened to run."""
 _MAX_BYTES = 1 << 16
 _BLOCK = re.compile(rb"^-----BEGIN (?:[A-Z]+ )*(?:PUBLIC|PRIVATE) KEY-----", re.MULTILINE)
 _MAKE_PRIVATE = "openssl genpkey -algorithm ed25519 -out KEY"
@@ -35,10 +35,10 @@ _MAKE_PUBLIC = "openssl pkey -in KEY -pubout -out PUBLIC_KEY"
 
 
 def public_keys_required() -> tuple[Path, ...]:
-    """The public keys that ``YOLACT_REQUIRE_SIGNATURE`` names, separated as in ``PATH``; none where it is not set.
+    """Return the public keys in ``YOLACT_REQUIRE_SIGNATURE``, separated as in ``PATH``; none if it is not set.
 
     Raises:
-        SignatureError: It is set and names nothing, or has an empty name or a relative path in it.
+        SignatureError: The variable is set but empty, or contains an empty name or a relative path.
     """
     text = os.environ.get(REQUIRE_VARIABLE)
     if text is None:
@@ -47,7 +47,7 @@ def public_keys_required() -> tuple[Path, ...]:
     if not all(name.strip() for name in names):
         raise SignatureError(
             f'{REQUIRE_VARIABLE} is set, and there is an empty name in "{text}": name a public key, several with '
-            f"{os.pathsep} between them, or unset it to run what nobody signed"
+            f"{os.pathsep} between them, or unset it to run unsigned bundles"
         )
     if relative := next((name for name in names if not Path(name).is_absolute()), None):
         raise SignatureError(
@@ -58,24 +58,24 @@ def public_keys_required() -> tuple[Path, ...]:
 
 
 def key_paths(keys: Path | str | Sequence[Path | str] | None) -> tuple[Path, ...]:
-    """The keys that one has to fit: those of a caller, or those of the environment; none where neither says any.
+    """Return the keys to verify with, from the caller or else from the environment; none if neither has any.
 
-    Keys of a caller do not set aside those of the environment: a robot that has to run what one of them signed does not
-    run what another one signed.
+    A caller's keys do not override those of the environment: a robot that must run only what one of them signed does
+    not run what another key signed.
 
     Args:
         keys: One public key, several, or None.
 
     Raises:
-        SignatureError: `keys` is an empty sequence or holds an empty name; or see :func:`public_keys_required`; or
-            a caller's key is none of those of the environment.
+        SignatureError: The sequence is empty or has an empty name; a caller's key is not one of those of the
+            environment; or the same as for :func:`public_keys_required`.
     """
     required = public_keys_required()
     if keys is None:
         return required
     named = [keys] if isinstance(keys, str | Path) else list(keys)
     if not named or any(str(name) == "" for name in named):
-        raise SignatureError("verify_key names no key: give a public key in PEM form, or None to look at no signature")
+        raise SignatureError("verify_key names no key: give a public key in PEM form, or None to check no signature")
     paths = tuple(Path(name) for name in named)
     if not required:
         return paths
@@ -83,17 +83,17 @@ def key_paths(keys: Path | str | Sequence[Path | str] | None) -> tuple[Path, ...
     both = tuple(path for path in paths if fingerprint(read_public_key(path)) in allowed)
     if not both:
         raise SignatureError(
-            f"{', '.join(map(str, paths))} is none of the keys that {REQUIRE_VARIABLE} names "
+            f"{', '.join(map(str, paths))} is not among the keys that {REQUIRE_VARIABLE} names "
             f"({', '.join(map(str, required))}), and this machine runs only what one of those signed: name one of them"
         )
     return both
 
 
 def read_private_key(path: Path) -> Any:
-    """An ``Ed25519PrivateKey``.
+    """Read an ``Ed25519PrivateKey``.
 
     Raises:
-        SignatureError: The file cannot be read, or is no private key of Ed25519 in PEM form without a password.
+        SignatureError: The file cannot be read, or is not an Ed25519 private key in PEM form without a password.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
     require_cryptography()
@@ -102,10 +102,10 @@ def read_private_key(path: Path) -> Any:
 
     content = _read(path, "private")
     if b"ENCRYPTED" in content:
-        raise SignatureError(f"the private key {path} has a password, which is not asked for here; use one without")
+        raise SignatureError(f"the private key {path} has a password, which is not supported; use one without")
     try:
         key = load_pem_private_key(content, password=None)
-    except Exception as error:  # cryptography has several errors for what is no key, without a common base
+    except Exception as error:  # cryptography has several errors for invalid keys, without a common base
         raise _no_key(path, content, "private") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise SignatureError(f"{path} is a private key, but not of Ed25519; make one: {_MAKE_PRIVATE}")
@@ -113,10 +113,10 @@ def read_private_key(path: Path) -> Any:
 
 
 def read_public_key(path: Path) -> Any:
-    """An ``Ed25519PublicKey``.
+    """Read an ``Ed25519PublicKey``.
 
     Raises:
-        SignatureError: The file cannot be read, or is no public key of Ed25519 in PEM form.
+        SignatureError: The file cannot be read, or is not an Ed25519 public key in PEM form.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
     require_cryptography()
@@ -134,7 +134,7 @@ def read_public_key(path: Path) -> Any:
 
 
 def fingerprint(public_key: Any) -> str:
-    """``SHA256:`` and the hexadecimal SHA-256 of the public key's DER form (``SubjectPublicKeyInfo``).
+    """Return ``SHA256:`` and the hexadecimal SHA-256 of the public key's DER form (``SubjectPublicKeyInfo``).
 
     OpenSSL prints the same: ``openssl pkey -pubin -in KEY -outform DER | sha256sum``.
     """
@@ -145,7 +145,7 @@ def fingerprint(public_key: Any) -> str:
 
 
 def signature_fits(public_key: Any, signature: bytes, content: bytes) -> bool:
-    """Whether a signature is one of this content by this key."""
+    """Return whether a signature of the content was made with this key."""
     from cryptography.exceptions import InvalidSignature
 
     try:
@@ -156,10 +156,10 @@ def signature_fits(public_key: Any, signature: bytes, content: bytes) -> bool:
 
 
 def require_cryptography() -> None:
-    """Refuse to go on without the package that verifies.
+    """Raise an error unless the package for verification is installed.
 
     Raises:
-        MissingDependencyError: It is not installed.
+        MissingDependencyError: The package is not installed.
     """
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: F401 - the other functions use it
@@ -180,30 +180,32 @@ def _read(path: Path, kind: str) -> bytes:
     if not content:
         raise SignatureError(f"the {kind} key {path} is empty; make one: {make}")
     if len(content) > _MAX_BYTES:
-        raise SignatureError(f"{path} is longer than {_MAX_BYTES >> 10} KiB: it is no {kind} key; make one: {make}")
+        raise SignatureError(f"{path} is longer than {_MAX_BYTES >> 10} KiB: it is not a {kind} key; make one: {make}")
     if len(_BLOCK.findall(content)) > 1:
-        raise SignatureError(f"{path} holds more than one key, and only the first would count: give each its own file")
+        raise SignatureError(
+            f"{path} contains more than one key, and only the first would count: put each into its own file"
+        )
     return content
 
 
 def _no_key(path: Path, content: bytes, kind: str) -> SignatureError:
-    """What is wrong with a file that should be a key."""
+    """Explain what is wrong with a file that should be a key."""
     if kind == "public" and b"PRIVATE KEY" in content:
         return SignatureError(
-            f"{path} is no public key in PEM form (it is a private key, which does not belong on a robot); its "
+            f"{path} is not a public key in PEM form (it is a private key, which does not belong on a robot); its "
             f"public key: openssl pkey -in {shlex.quote(str(path))} -pubout -out "
             f"{shlex.quote(str(path.with_suffix('.pub')))}"
         )
     if kind == "private" and b"PUBLIC KEY" in content:
         return SignatureError(
-            f"{path} is no private key in PEM form (it is a public key, which signs nothing); name the private key "
+            f"{path} is not a private key in PEM form (it is a public key, which signs nothing); name the private key "
             f"that it belongs to"
         )
     if content[:1] == b"\x30":
         form, out = ("-inform DER", "-out") if kind == "private" else ("-pubin -inform DER", "-pubout -out")
         return SignatureError(
-            f"{path} is no {kind} key in PEM form; it may be one in DER form: "
+            f"{path} is not a {kind} key in PEM form; it may be one in DER form: "
             f"openssl pkey {form} -in {shlex.quote(str(path))} {out} KEY.pem"
         )
     make = _MAKE_PRIVATE if kind == "private" else _MAKE_PUBLIC
-    return SignatureError(f"{path} is no {kind} key in PEM form; make one: {make}")
+    return SignatureError(f"{path} is not a {kind} key in PEM form; make one: {make}")

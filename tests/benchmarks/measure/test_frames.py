@@ -51,7 +51,7 @@ class Camera:
 
 
 @pytest.mark.parametrize(
-    ("left", "message"), [(0, "there is no camera 1"), (9, r"camera 1 gave 9 frames and then none; 37 are needed")]
+    ("left", "message"), [(0, "there is no camera 1"), (9, r"camera 1 delivered 9 frames and then none; 37 are needed")]
 )
 def test_a_camera_that_gives_nothing(monkeypatch: pytest.MonkeyPatch, left: int, message: str) -> None:
     camera = Camera(left)
@@ -71,7 +71,7 @@ def test_what_a_camera_sees(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_picture_is_said(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="holds no image"):
+    with pytest.raises(MediaError, match="contains no image"):
         read_frames([str(tmp_path)], ImageReader())
     (tmp_path / "a.mp4").write_bytes(b"")
     with pytest.raises(MediaError, match="no picture there"):

@@ -82,7 +82,7 @@ def test_nothing_readable_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no file matches"):
         find_calibration_images([str(tmp_path / "*.png")])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="holds no image"):
+    with pytest.raises(DatasetError, match="contains no image"):
         find_calibration_images([str(tmp_path / "empty")])
 
 

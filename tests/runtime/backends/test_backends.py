@@ -193,7 +193,7 @@ def test_auto_takes_the_first_that_is_available_and_logs_why_not_the_others(
         create_backend("auto", Path("m.onnx"), 3)
     assert second.calls == [(Path("m.onnx"), 3)]
     assert third.calls == []
-    assert [record.getMessage() for record in caplog.records] == ["passed over: no driver"]
+    assert [record.getMessage() for record in caplog.records] == ["skipped: no driver"]
 
 
 def test_an_engine_that_does_not_run_is_no_secret(
@@ -204,8 +204,8 @@ def test_an_engine_that_does_not_run_is_no_secret(
     with caplog.at_level(logging.INFO, "yolact_runtime"):
         create_backend("auto", Path("m.onnx"))
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("INFO", "passed over: no engine"),
-        ("WARNING", "passed over: no GPU"),
+        ("INFO", "skipped: no engine"),
+        ("WARNING", "skipped: no GPU"),
     ]
 
 
@@ -224,7 +224,7 @@ def test_an_engine_on_a_machine_without_a_gpu_is_no_news(
     with caplog.at_level(logging.INFO, "yolact_runtime"):
         create_backend("auto", Path("m.onnx"))
     ((found, message),) = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert (found, message) == (level, "passed over: there is no NVIDIA driver here")
+    assert (found, message) == (level, "skipped: there is no NVIDIA driver here")
     with pytest.raises(BackendUnavailableError, match="no NVIDIA driver"):
         create_backend("tensorrt", Path("m.onnx"))
 

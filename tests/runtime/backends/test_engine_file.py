@@ -153,9 +153,9 @@ def test_an_engine_behind_a_link_or_in_a_pipe(tmp_path: Path) -> None:
     assert read_engine(file, signed=True) == b"plan"
     file.path.unlink()
     os.mkfifo(file.path)
-    with pytest.raises(BundleError, match=r"int8\.plan is no regular file"):
+    with pytest.raises(BundleError, match=r"int8\.plan is not a regular file"):
         read_engine(file)
-    with pytest.raises(BundleError, match=r"int8\.plan: it is no regular file"):
+    with pytest.raises(BundleError, match=r"int8\.plan: it is not a regular file"):
         read_engine(file, signed=True)
 
 

@@ -306,7 +306,7 @@ def test_what_is_left_when_one_of_two_packages_was_removed(
     """They share a folder; without ``__init__.py`` it is a package all the same, with nothing in it."""
     monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
     with pytest.raises(
-        BackendUnavailableError, match=r"in parts only: .* pip uninstall -y onnxruntime onnxruntime-gpu"
+        BackendUnavailableError, match=r"is incomplete: .* pip uninstall -y onnxruntime onnxruntime-gpu"
     ):
         create_backend(backend, model, 1)
 
@@ -397,7 +397,7 @@ def test_the_cpu_when_it_is_asked_for(ort: CudaOnnxRuntime, bundle: Path, caplog
     with Segmenter.open(bundle, "onnxruntime-cuda", options) as segmenter:
         assert segmenter.postprocessing == "cpu"
         assert [len(found) for found in segmenter.stream([FRAME] * 3)] == [2] * 3
-    assert ["as asked" in text for text in warnings_of(caplog)] == [True]
+    assert ["as requested" in text for text in warnings_of(caplog)] == [True]
     assert ort.asked[0].keys() == {"device_id", "user_compute_stream"}
 
 
@@ -470,7 +470,10 @@ def test_masks_are_scored_by_a_session_of_the_hosts(ort: CudaOnnxRuntime, tmp_pa
     ("error", "advice"),
     [
         (RuntimeError("CUDNN_STATUS_EXECUTION_FAILED"), r"cpu_postprocessing=True\), please report it$"),
-        (RuntimeError("Failed to allocate memory for requested buffer of size 42"), "memory is used up: .* in flight$"),
+        (
+            RuntimeError("Failed to allocate memory for requested buffer of size 42"),
+            "memory is exhausted: .* in flight$",
+        ),
     ],
 )
 def test_a_run_that_fails_leaves_the_next_frame_alone(

@@ -232,7 +232,7 @@ def test_without_tensorrt_auto_goes_on_and_says_so(bundle: Path, caplog: pytest.
     add_engine(bundle)
     with Segmenter.open(bundle) as segmenter:
         assert segmenter.backend_name == "onnxruntime-cpu"
-    assert [r.levelname for r in caplog.records if "passed over" in r.getMessage()] == ["WARNING"]
+    assert [r.levelname for r in caplog.records if "skipped" in r.getMessage()] == ["WARNING"]
 
 
 def test_an_engine_of_another_machine_stops_auto_too(bundle: Path, install: Callable[..., FakeTensorRt]) -> None:
@@ -272,7 +272,7 @@ def test_without_the_drivers_package(monkeypatch: pytest.MonkeyPatch) -> None:
             "context",
             r"(?s)cannot create an execution context.* exhausted:\n  Error Code 9: context is refused",
         ),
-        ("shape", r"(?s)does not take image as \(1, 3, 32, 48\):\n  Error Code 9"),
+        ("shape", r"(?s)rejects the shape \(1, 3, 32, 48\) for image:\n  Error Code 9"),
         ("memory", r"(?s)refuses 4096 bytes of memory to run in:\n  Error Code 9: memory is refused"),
         ("address", r"(?s)refuses memory at 0x.* for .*:\n  Error Code 9"),
         ("execute", r"(?s)cannot run the engine:\n  Error Code 9: execute is refused"),
@@ -510,7 +510,7 @@ def test_a_cache_that_cannot_be_kept_is_only_said(
     (cache / "yolact-deploy").write_text("a file where a folder should be")
     with TensorRtBackend(plan, "tensorrt-rtx") as backend:
         backend.infer(np.zeros((1, 3, 32, 48), np.float32))
-    assert "is not kept, the next start compiles again" in caplog.text
+    assert "is not written, the next start compiles again" in caplog.text
 
 
 # --- YOLACT++ ---------------------------------------------------------------------------------------------------------

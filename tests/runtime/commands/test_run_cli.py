@@ -242,7 +242,7 @@ def test_an_empty_folder_is_named_even_when_its_name_is_a_word_of_the_reason(
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     assert _run(bundle, name) == 1
-    assert f"error: {name}: the folder holds no image or video" in capsys.readouterr().err
+    assert f"error: {name}: the folder contains no image or video" in capsys.readouterr().err
 
 
 def test_a_network_that_fails_on_one_image_does_not_take_the_others_along(

@@ -90,7 +90,7 @@ def test_a_loop_a_pipe_and_a_huge_file_do_not_lose_the_others(bundle: Path, fold
     reasons = [failure["error"].partition(": ")[2] for failure in document["failed"]]
     assert reasons == [
         "Too many levels of symbolic links",
-        "it is a FIFO, and only files are read",
+        "it is a FIFO, and only regular files are read",
         "the file has 42.9 GB, and images above 1.1 GB are not read",
     ]
 
@@ -116,7 +116,7 @@ def test_a_bundle_remembers_the_bit_depth(
     assert _found(_run(folder, twelve_bundle, folder)) == {"a.png": 1}
     assert "warning" not in capsys.readouterr().err
     assert _found(_run(folder, twelve_bundle, folder, "--bit-depth", 16)) == {"a.png": 0}
-    assert "calibrated with images of 12 bits; --bit-depth 16 overrules it" in capsys.readouterr().err
+    assert "calibrated with images of 12 bits; --bit-depth 16 overrides it" in capsys.readouterr().err
 
 
 def test_a_wrong_bit_depth_is_a_usage_error(bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,9 @@ def test_what_is_no_file_is_named_as_it_was_typed(
 ) -> None:
     assert run(bundle, word, picture(tmp_path / "a.png")) == 1
     captured = capsys.readouterr()
-    assert f"error: {word}: it is no file, folder or pattern, and only these are read here; live frames" in captured.err
+    assert (
+        f"error: {word}: it is not a file, folder or pattern, and only these are read here; live frames" in captured.err
+    )
     assert "3 instances" in captured.out
 
 

@@ -167,10 +167,10 @@ def test_a_lone_engine_is_refused_with_the_flag_that_would_run_it(
     plan: Path, image: Path, keys: Keys, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(plan, image) == 1
-    assert f"{plan} lies in no bundle" in (told := capsys.readouterr().err)
+    assert f"{plan} is not in a bundle" in (told := capsys.readouterr().err)
     assert "--trust-engine" in told
     assert run(plan, image, "--verify-key", keys.public) == 1
-    assert f"{plan} lies in no bundle, so that no signature vouches for it" in capsys.readouterr().err
+    assert f"{plan} is not in a bundle, so no signature covers it" in capsys.readouterr().err
 
 
 def test_trust_and_verification_contradict_each_other(

@@ -309,7 +309,7 @@ def test_arrays_that_disagree_are_refused(
     prototype: tuple[int, ...], coefficient: tuple[int, ...], xyxy: tuple[int, ...]
 ) -> None:
     arrays = [np.zeros(shape, np.float32) for shape in (prototype, coefficient, xyxy)]
-    with pytest.raises(ShapeError, match="mask assembly wants"):
+    with pytest.raises(ShapeError, match="mask assembly requires"):
         assemble_masks(*arrays, 5, 5)
-    with pytest.raises(ShapeError, match="mask assembly wants"):
+    with pytest.raises(ShapeError, match="mask assembly requires"):
         soft_masks(*arrays)

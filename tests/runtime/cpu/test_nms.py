@@ -160,7 +160,7 @@ def test_logits_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_logits_that_are_not_finite_are_refused(dtype: type, bad: float, column: int) -> None:
     logit = np.zeros((4, 3), dtype)
     logit[2, column] = bad
-    with pytest.raises(BackendError, match='"class_logit" holds NaN or infinity'):
+    with pytest.raises(BackendError, match='"class_logit" contains NaN or infinity'):
         find_candidates(logit, 0.05)
 
 

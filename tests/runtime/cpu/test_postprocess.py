@@ -264,7 +264,7 @@ def test_a_predicted_iou_that_is_not_finite_is_refused(bad: float) -> None:
     def mask_iou(masks: Float) -> Float:
         return np.full((len(masks), 3), bad, np.float32)
 
-    with pytest.raises(BackendError, match='"mask_iou" holds NaN or infinity'):
+    with pytest.raises(BackendError, match='"mask_iou" contains NaN or infinity'):
         Postprocessor.of(MANIFEST, PICTURES, mask_iou=mask_iou)(raw_outputs(MANIFEST, THINGS), 64, 96)
 
 
@@ -325,7 +325,7 @@ def test_outputs_that_are_not_finite_are_refused(name: str, bad: float, dtype: t
     outputs = {key: array.astype(dtype) for key, array in raw_outputs(MANIFEST, THINGS).items()}
     # The first prior is a detection, the last one far from it: damage is damage.
     outputs[name][0, row, ..., -1] = bad
-    with pytest.raises(BackendError, match=f'"{name}" holds NaN or infinity'):
+    with pytest.raises(BackendError, match=f'"{name}" contains NaN or infinity'):
         _run(outputs)
 
 
@@ -347,7 +347,7 @@ def test_a_box_that_is_no_number_hides_those_it_is_compared_with_as_upstream(
     outputs = raw_outputs(MANIFEST, THINGS)
     outputs["box_regression"][0, 0, 2] = 3e38
     assert _run(outputs, method=NmsMethod.CROSS_CLASS).class_id.tolist() == [0]
-    assert "a box without bounds hides others" in caplog.text
+    assert "a box of infinite size suppresses others" in caplog.text
 
 
 def test_a_box_beyond_any_frame_does_not_warn() -> None:

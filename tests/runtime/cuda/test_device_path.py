@@ -281,7 +281,7 @@ def test_masks_that_need_more_memory_get_it(
         found = [both.check(FRAME) for _ in range(3)]
     assert len(found[0]) == 100
     # Two frames in flight have memory of their own; each grows once for the bits and once for the runs.
-    assert caplog.text.count("more memory is taken") == 4
+    assert caplog.text.count("allocating more memory") == 4
     both.check(FRAME[:30, :40])
 
 
@@ -533,7 +533,7 @@ def test_the_cpu_is_used_only_when_asked_and_it_is_said(
     assert pair([scene()]).gpu.postprocessing == "gpu"
     assert not caplog.records
     both = pair([scene()], dataclasses.replace(PICTURES, cpu_postprocessing=True))
-    assert "post-processed on the CPU, as asked" in caplog.text
+    assert "post-processed on the CPU, as requested" in caplog.text
     both.check(FRAME)
 
 

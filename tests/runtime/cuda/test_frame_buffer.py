@@ -177,7 +177,7 @@ def test_a_buffer_that_is_given_again_too_early_is_refused(opened: Open) -> None
         ticket = path.start(buffer)
         assert buffer.in_flight
         buffer.pixels[:] = 7  # spoils the frame, and nothing else
-        with pytest.raises(FrameError, match=r"given again while its last frame.*as many buffers as frames_in_fl"):
+        with pytest.raises(FrameError, match=r"passed again while its last frame.*as many buffers as frames_in_fl"):
             segmenter(buffer)
         assert len(path.collect(ticket)) == 2
         assert not buffer.in_flight

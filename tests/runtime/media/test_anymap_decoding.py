@@ -106,13 +106,13 @@ ONE = b"P5 2 2 255\n" + bytes(4)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (ONE + ONE, "2 pictures, of which one would be seen"),
+        (ONE + ONE, "2 pictures, of which only one would be read"),
         (b"P2 2 2 255\n1 2 3 4\nP2 2 2 255\n1 2 3 4", "several pictures"),
         (b"P1 2 2\n0110P1 2 2\n0110", "several pictures"),
         (ONE[:-1], "cut short: 2 x 2 pixels take 15 bytes, it has 14"),
         (b"P2 2 2 255\n1 2          3  ", "cut short: 4 samples are needed, it has 3"),
-        (b"P2 2 2 255\n1 2 x 4", "damaged: 4 samples are needed, and behind 2 of them comes something else"),
-        (b"P2 2 2 255\n1 2 -3 4", "behind 2 of them comes something else"),
+        (b"P2 2 2 255\n1 2 x 4", "damaged: 4 samples are needed, and 2 of them are followed by something else"),
+        (b"P2 2 2 255\n1 2 -3 4", "2 of them are followed by something else"),
         (b"P2 2 2 255\n1 2 300 4", "it has the value 300, beyond 255"),
         (b"P2 2 2 100\n1 2 101 4", "it has the value 101, beyond 100"),
         (b"P2 2 2 4095\n1 2 99999 4", "it has the value 99999, beyond 4095"),

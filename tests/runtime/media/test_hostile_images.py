@@ -143,7 +143,11 @@ def test_what_follows_an_image_does_no_harm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.gif", gif([np.zeros((4, 4), np.uint8)] * 3), r"a GIF image with 3 pictures, of which one would be seen"),
+        (
+            "a.gif",
+            gif([np.zeros((4, 4), np.uint8)] * 3),
+            r"a GIF image with 3 pictures, of which only one would be read",
+        ),
         ("a.tif", tiff(np.zeros((4, 4), np.uint8), pages=2), r"a TIFF image with 2 pictures"),
     ],
 )

@@ -96,7 +96,7 @@ def _png(samples: npt.NDArray[np.uint16], kind: int) -> bytes:
         (tiff(RGB, tags=[(262, 32845)]), "its colours are of kind 32845"),
         (tiff(RGB, tags=[(254, 1), (330, 8)]), "its first page is a preview"),
         (tiff(RGB, tags=[(50706, 1)]), "it is a camera's raw file (DNG)"),
-        (tiff(RGB, tags=[(32997, 5)]), "5 pictures, of which one would be seen"),
+        (tiff(RGB, tags=[(32997, 5)]), "5 pictures, of which only one would be read"),
         (tiff(GRAY, bits=4), "(1 x 4 bits a pixel, compression 1)"),
         (tiff(GRAY, tags=[(259, 60001)]), "the compression 60001; write it with Deflate"),
     ],

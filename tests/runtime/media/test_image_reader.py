@@ -78,7 +78,7 @@ def test_what_nobody_states_is_sixteen_bits_and_one_warning(tmp_path: Path, suff
         np.testing.assert_array_equal(reader.read(path)[:, :, 0], to_eight_bits(TWELVE, 16))
     assert told == [
         f"{paths[0]} has 16-bit samples, but none above {TWELVE.max()}, and does not state how many bits are "
-        f"significant: it is read as 16 bits, and may be far too dark. If the camera gives 12 bits, add --bit-depth "
+        f"significant: it is read as 16 bits, and may be far too dark. If the camera has 12 bits, add --bit-depth "
         f"12; if not, --bit-depth 16"
     ]
     told.clear()
@@ -120,7 +120,7 @@ def test_an_option_overrules_what_files_state_and_says_so_once(tmp_path: Path) -
         (tmp_path / name).write_bytes(STATED[name])
         np.testing.assert_array_equal(reader.read(tmp_path / name), as_bgr(TWELVE, 14))
     assert told == [
-        f"{tmp_path / 'max.tif'} states that 4095 is its largest value; --bit-depth 14 overrules it, for this and all "
+        f"{tmp_path / 'max.tif'} states that 4095 is its largest value; --bit-depth 14 overrides it, for this and all "
         f"other files"
     ]
 
@@ -155,7 +155,7 @@ def test_the_reader_of_a_model(tmp_path: Path) -> None:
     np.testing.assert_array_equal(reader_for_model(None, manifest, told.append).read(tmp_path / "a.png"), EXPECTED)
     assert told == []
     assert reader_for_model(10, manifest, told.append).bit_depth == 10
-    assert told == [f"{manifest.name} was calibrated with images of 12 bits; --bit-depth 10 overrules it"]
+    assert told == [f"{manifest.name} was calibrated with images of 12 bits; --bit-depth 10 overrides it"]
 
 
 def test_the_option() -> None:

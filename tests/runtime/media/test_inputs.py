@@ -45,7 +45,7 @@ def test_a_folder_gives_its_images_and_videos_by_name_and_counts_the_rest(tmp_pa
     assert inputs.left_out == (
         "3 files are left out: 1 hidden file (.hidden), 1 NumPy archive (data.npz), 1 that is neither image nor video "
         "(notes.txt)",
-        f'{tmp_path}: 1 sub-folder is not looked into; name it, or use the pattern "{tmp_path}/**"',
+        f'{tmp_path}: 1 sub-folder is not searched; name it, or use the pattern "{tmp_path}/**"',
     )
     assert _names(find_inputs([f"{tmp_path}/**"]).images, tmp_path) == ["a.jpg", "b.PNG", "sub/inner.png"]
 
@@ -99,7 +99,9 @@ def test_a_file_under_two_names_is_taken_once(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "a.png", tmp_path / "d.png")
     inputs = find_inputs([str(tmp_path)])
     assert _names(inputs.images, tmp_path) == ["a.png", "d.png"]
-    assert inputs.left_out == ("2 files are left out: 2 further names of files that are taken already (b.png first)",)
+    assert inputs.left_out == (
+        "2 files are left out: 2 further names of files that are already included (b.png first)",
+    )
     # Who names both wants both.
     assert len(find_inputs([str(tmp_path / name) for name in ("a.png", "b.png", "c.png")]).images) == 3
 
@@ -116,7 +118,7 @@ def test_no_special_file_is_opened_and_none_is_forgotten(tmp_path: Path) -> None
     assert {"pipe.png", "device.png", "loop.png", "dangling.png", "socket.png", "huge.png", "lie-ppm.ppm"} < there
     assert names - there == {"missing.png", "folder.png", "stranger-._a.jpg"}
     assert inputs.left_out[0] == (
-        "2 files are left out: 1 that is no regular file (pipe), 1 AppleDouble companion (stranger-._a.jpg)"
+        "2 files are left out: 1 that is not a regular file (pipe), 1 AppleDouble companion (stranger-._a.jpg)"
     )
 
 
@@ -128,7 +130,7 @@ def test_live_sources_are_answered_and_keep_their_slashes(word: str) -> None:
     ((failed, reason),) = find_inputs([word]).failures
     assert failed == word
     assert reason == (
-        "it is no file, folder or pattern, and only these are read here; live frames go through "
+        "it is not a file, folder or pattern, and only these are read here; live frames go through "
         "yolact_runtime.Segmenter in a program of your own, and yolact-bench --images camera:N opens a camera by its "
         "number"
     )
@@ -143,8 +145,8 @@ def test_words_for_nothing(tmp_path: Path) -> None:
         "missing.png": "No such file or directory",
         "a.png/b.png": "Not a directory",
         "loop": "Too many levels of symbolic links",
-        "dangling": "it is a link to gone.png, which is not there",
-        "pipe": "it is a FIFO, and only files are read",
+        "dangling": "it is a link to gone.png, which does not exist",
+        "pipe": "it is a FIFO, and only regular files are read",
         "x" * 300: "File name too long",
         # From Python 3.13 on.
         "a\0b": "embedded null byte" if sys.version_info < (3, 13) else "stat: embedded null character in path",
@@ -157,7 +159,9 @@ def test_words_for_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
 def test_devices_are_answered_like_cameras() -> None:
     ((_, reason),) = find_inputs(["/dev/zero"]).failures
-    assert reason.startswith("it is a device, and only files are read; live frames go through yolact_runtime.Segmenter")
+    assert reason.startswith(
+        "it is a device, and only regular files are read; live frames go through yolact_runtime.Segmenter"
+    )
 
 
 def test_folders_that_a_pattern_passes_over_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,11 +181,11 @@ def test_folders_that_a_pattern_passes_over_are_counted(tmp_path: Path, monkeypa
     assert everything.images == (tmp_path / "a/x.png",)
     assert everything.failures == ((f"{tmp_path}/locked", "Permission denied"),)
     assert everything.left_out == (
-        f"{tmp_path}/**: 3 hidden folders ({tmp_path}/.cache first) are not looked into; name them",
-        f"{tmp_path}/**: 1 link to a folder ({tmp_path}/link) is not looked into; name it",
+        f"{tmp_path}/**: 3 hidden folders ({tmp_path}/.cache first) are not searched; name them",
+        f"{tmp_path}/**: 1 link to a folder ({tmp_path}/link) is not searched; name it",
     )
     some = find_inputs([f"{tmp_path}/*a*/*.png"])
-    assert some.left_out == (f"{tmp_path}/*a*/*.png: 1 hidden folder ({tmp_path}/.cache) is not looked into; name it",)
+    assert some.left_out == (f"{tmp_path}/*a*/*.png: 1 hidden folder ({tmp_path}/.cache) is not searched; name it",)
 
 
 def test_archives_where_they_are_wanted(tmp_path: Path) -> None:
@@ -229,7 +233,7 @@ def test_words_keep_their_order_and_files_come_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("empty", "the folder holds no image or video"),
+        ("empty", "the folder contains no image or video"),
         ("*.png", "no file matches this pattern"),
     ],
 )
@@ -245,7 +249,7 @@ def test_words_that_stand_for_nothing_are_reported(tmp_path: Path, word: str, re
 def test_an_empty_word_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _touch(tmp_path, "a.png")
     monkeypatch.chdir(tmp_path)
-    assert find_inputs([""]) == Inputs((), (), (("", "an empty name: is a variable of the shell not set?"),))
+    assert find_inputs([""]) == Inputs((), (), (("", "an empty name: is a shell variable not set?"),))
     assert _names(find_inputs(["."]).images, Path()) == ["a.png"]
 
 
@@ -261,8 +265,8 @@ def test_patterns_never_enter_a_loop(tmp_path: Path) -> None:
     assert _names(inputs.images, tmp_path) == ["x/a.png"]
     assert inputs.left_out == (
         "1 file is left out: 1 hidden file (.c.png)",
-        f"{tmp_path}/**/*.png: 1 hidden folder ({tmp_path}/x/.hidden) is not looked into; name it",
-        f"{tmp_path}/**/*.png: 3 links to folders ({tmp_path}/x/p first) are not looked into; name them",
+        f"{tmp_path}/**/*.png: 1 hidden folder ({tmp_path}/x/.hidden) is not searched; name it",
+        f"{tmp_path}/**/*.png: 3 links to folders ({tmp_path}/x/p first) are not searched; name them",
     )
     assert _names(find_inputs([f"{tmp_path}/x/.hidden/*"]).images, tmp_path) == ["x/.hidden/b.png"]
     assert _names(find_inputs([f"{tmp_path}/**/.*.png"]).images, tmp_path) == ["x/y/.c.png"]

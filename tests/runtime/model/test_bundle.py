@@ -188,18 +188,18 @@ def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
 
 def test_a_manifest_that_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).mkdir()
-    _refused(tmp_path, "its manifest.json is no file")
+    _refused(tmp_path, "its manifest.json is not a file")
 
 
 def test_a_manifest_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / MANIFEST_NAME)
-    _refused(tmp_path, "its manifest.json is no file")
+    _refused(tmp_path, "its manifest.json is not a file")
 
 
 def test_a_manifest_without_end_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / MANIFEST_NAME).open("wb") as file:
         file.truncate(1 << 30)
-    with pytest.raises(ManifestError, match=r"longer than 4\.2 MB: it is no manifest"):
+    with pytest.raises(ManifestError, match=r"longer than 4\.2 MB: it is not a manifest"):
         open_bundle(tmp_path)
 
 
@@ -325,7 +325,7 @@ def test_an_artefact_name_with_a_nul(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS)
     (entry,) = _artefacts(folder).values()
     _edit(folder, artefacts={"model\0.onnx": entry})
-    with pytest.raises(ManifestError, match=r"U\+0000 is no character of a name"):
+    with pytest.raises(ManifestError, match=r"U\+0000 is not allowed in a name"):
         open_bundle(folder)
 
 
@@ -356,7 +356,7 @@ def test_a_yolact_plus_model_file_without_its_sibling(tmp_path: Path) -> None:
 
 def test_a_model_without_a_manifest(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", THINGS, mask_iou=[1, 1, 1])
-    _refused(folder / "mask_iou.fp32.onnx", "carries no manifest .*was not written by yolact-export")
+    _refused(folder / "mask_iou.fp32.onnx", "contains no manifest .*was not written by yolact-export")
 
 
 def test_a_model_whose_manifest_is_damaged_names_the_file(tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_a_file_that_is_no_onnx_model(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
     _refused(path, "is not an ONNX model")
     path.write_bytes(b"")
-    _refused(path, "carries no manifest")
+    _refused(path, "contains no manifest")
 
 
 def test_sha256_of_a_file_larger_than_one_piece(tmp_path: Path) -> None:

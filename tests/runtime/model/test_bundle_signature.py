@@ -167,14 +167,14 @@ def test_no_signature(bundle: Path, tmp_path: Path) -> None:
 def test_a_signature_that_is_none(bundle: Path, tmp_path: Path) -> None:
     _, public = write_keys(tmp_path / "keys")
     (bundle / SIGNATURE_NAME).write_bytes(b"short")
-    with pytest.raises(SignatureError, match="is no signature: it has 5 bytes, not 64"):
+    with pytest.raises(SignatureError, match="is not a signature: it has 5 bytes, not 64"):
         verify_bundle(bundle, public)
 
 
 def test_no_bundle(tmp_path: Path) -> None:
     private, public = write_keys(tmp_path / "keys")
     for work, key in ((sign_bundle, private), (verify_bundle, public)):
-        with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json; it is not there"):
+        with pytest.raises(BundleError, match=r"is not a bundle: it has no manifest\.json, and does not exist"):
             work(tmp_path / "nothing", key)
 
 
@@ -285,8 +285,8 @@ def test_a_record_that_is_none(bundle: Path, tmp_path: Path, content: bytes) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "is not of a kind that this release knows"),
-        ({"algorithm": "rot13"}, "is not of a kind that this release knows"),
+        ({"format_version": 2}, "has a format that this release does not support"),
+        ({"algorithm": "rot13"}, "has a format that this release does not support"),
         ({"manifest_sha256": 7}, "has no SHA-256 of a manifest"),
         ({"manifest_sha256": "a" * 63}, "has no SHA-256 of a manifest"),
         ({"manifest_sha256": "a" * 65}, "has no SHA-256 of a manifest"),

@@ -45,7 +45,7 @@ def test_a_manifest_without_room_is_not_half_there() -> None:
 
 @pytest.mark.parametrize("name", ["", "Unnamed Network 0", "resnet"])
 def test_an_engine_of_somebody_else(name: str) -> None:
-    with pytest.raises(BundleError, match="engine carries no manifest"):
+    with pytest.raises(BundleError, match="engine contains no manifest"):
         manifest_from_name(name, "engine")
 
 

@@ -165,7 +165,7 @@ def test_a_cubin_that_is_missing(bundle: Path, instead: str) -> None:
     with pytest.raises(BundleError, match=r"sample\.sm_90\..*\.cubin is missing.*copy the whole folder, or compile"):
         check_kernels(bundle, read_manifest(bundle))
     if instead == "a folder":
-        with pytest.raises(BundleError, match=r"\.cubin is no regular file"):
+        with pytest.raises(BundleError, match=r"\.cubin is not a regular file"):
             kernels_of(bundle)
         return
     # A robot may leave out what other GPUs run.

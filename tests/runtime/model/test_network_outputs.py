@@ -61,7 +61,7 @@ def test_right_outputs_pass(check: Callable[[Any], None], dtype: str) -> None:
 @names
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "bool", "float64", "int64", "<U3", "object"])
 def test_other_dtypes_are_refused(check: Callable[[Any], None], name: str, dtype: str) -> None:
-    with pytest.raises(OutputError, match=f'the output "{name}" is .*; float32 and float16 are understood'):
+    with pytest.raises(OutputError, match=f'the output "{name}" is .*; float32 or float16 is required'):
         check({**TYPES, name: TYPES[name]._replace(dtype=dtype)})
 
 
@@ -149,7 +149,7 @@ def test_require_finite_finds_one_value_anywhere(dtype: npt.DTypeLike, value: fl
     if np.isfinite(value):
         require_finite(values, "prototype")
         return
-    with pytest.raises(OutputError, match=r'"prototype" holds NaN or infinity.*run the fp32 model'):
+    with pytest.raises(OutputError, match=r'"prototype" contains NaN or infinity.*run the fp32 model'):
         require_finite(values, "prototype")
 
 
@@ -182,7 +182,7 @@ def write_network(folder: Path, name: str, kind: int | None, shape: Sequence[int
 @names
 @pytest.mark.parametrize("kind", [onnx.TensorProto.INT8, onnx.TensorProto.BOOL, onnx.TensorProto.STRING])
 def test_a_network_of_another_dtype_is_refused_when_it_is_opened(tmp_path: Path, name: str, kind: int) -> None:
-    with pytest.raises(OutputError, match=f'"{name}" is (int8|bool|string); float32 and float16 are understood'):
+    with pytest.raises(OutputError, match=f'"{name}" is (int8|bool|string); float32 or float16 is required'):
         Segmenter.open(write_network(tmp_path, name, kind, None), "onnxruntime-cpu")
 
 

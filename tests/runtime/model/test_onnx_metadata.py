@@ -85,7 +85,7 @@ def test_what_is_longer_than_any_model_is_not_read(tmp_path: Path) -> None:
         file.write(head)
         file.seek(len(head) + size)
         file.write(_property("key", "value"))
-    with pytest.raises(BundleError, match=r"large\.onnx is longer than 2\.1 GB: it is no ONNX model"):
+    with pytest.raises(BundleError, match=r"large\.onnx is longer than 2\.1 GB: it is not an ONNX model"):
         read_metadata(path)
 
 

@@ -48,10 +48,10 @@ ODD_PUBLIC: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda t: t / "missing", "cannot read the public key .*missing: No such file"),
     "a folder": (lambda t: t, "cannot read the public key .*: Is a directory"),
     "empty": (lambda t: _write(t, b""), "the public key .* is empty; make one: openssl pkey -in KEY -pubout"),
-    "text": (lambda t: _write(t, b"my key"), "is no public key in PEM form; make one: openssl pkey"),
+    "text": (lambda t: _write(t, b"my key"), "is not a public key in PEM form; make one: openssl pkey"),
     "cut off": (
         lambda t: _write(t, write_keys(t / "k")[1].read_bytes()[:60]),
-        "is no public key in PEM form; make one: openssl pkey",
+        "is not a public key in PEM form; make one: openssl pkey",
     ),
     "private": (
         lambda t: write_keys(t / "k k")[0],
@@ -74,11 +74,14 @@ ODD_PUBLIC: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda t: _write(t, _der(t, public=True)),
         "it may be one in DER form: openssl pkey -pubin -inform DER -in .* -pubout -out KEY.pem",
     ),
-    "long": (lambda t: _write(t, b"-----BEGIN" * 10_000), "is longer than 64 KiB: it is no public key"),
-    "OpenSSH": (lambda t: _write(t, b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI me@there"), "is no public key in PEM form"),
+    "long": (lambda t: _write(t, b"-----BEGIN" * 10_000), "is longer than 64 KiB: it is not a public key"),
+    "OpenSSH": (
+        lambda t: _write(t, b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI me@there"),
+        "is not a public key in PEM form",
+    ),
     "two keys": (
         lambda t: _write(t, b"".join(write_keys(t / name)[1].read_bytes() for name in "ab")),
-        "holds more than one key, and only the first would count: give each its own file",
+        "contains more than one key, and only the first would count: put each into its own file",
     ),
     "a NUL in its name": (lambda t: t / "a\0b", "cannot read the public key .*: .*embedded null (byte|character)"),
 }
@@ -86,9 +89,9 @@ ODD_PRIVATE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda t: t / "missing", "cannot read the private key .*missing: No such file"),
     "a folder": (lambda t: t, "cannot read the private key .*: Is a directory"),
     "empty": (lambda t: _write(t, b""), "the private key .* is empty; make one: openssl genpkey"),
-    "text": (lambda t: _write(t, b"my key"), "is no private key in PEM form; make one: openssl genpkey"),
+    "text": (lambda t: _write(t, b"my key"), "is not a private key in PEM form; make one: openssl genpkey"),
     "public": (lambda t: write_keys(t / "k")[1], r"is a public key, which signs nothing\); name the private key"),
-    "password": (lambda t: write_keys(t / "k", password=b"secret")[0], "has a password, which is not asked for here"),
+    "password": (lambda t: write_keys(t / "k", password=b"secret")[0], "has a password, which is not supported"),
     "elliptic curve": (
         lambda t: write_keys(t / "k", ec.generate_private_key(ec.SECP256R1()))[0],
         "is a private key, but not of Ed25519",
@@ -153,7 +156,9 @@ def test_keys_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     # A caller chooses among them, and adds none.
     third = write_keys(tmp_path / "3")[1]
     assert key_paths([third, two]) == (two,)
-    with pytest.raises(SignatureError, match=r"3.verify\.pem is none of the keys that YOLACT_REQUIRE_SIGNATURE names"):
+    with pytest.raises(
+        SignatureError, match=r"3.verify\.pem is not among the keys that YOLACT_REQUIRE_SIGNATURE names"
+    ):
         key_paths(third)
 
 
