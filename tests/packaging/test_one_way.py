@@ -19,6 +19,13 @@ TEXT_CALLBACKS = {
     "runtime/yolact_runtime/reporter.py": "is the one way",
 }
 FORMER = {"say", "tell", "on_image", "on_trial", "on_check", "on_file"}
+# Whatever makes a session of ONNX Runtime.
+SESSIONS = {
+    "runtime/yolact_runtime/backends/onnxruntime_session.py": "is the one way",
+    "runtime/yolact_runtime/backends/onnxruntime.py": "asks for providers, which may not start, with the same settings",
+    "benchmarks/yolact_benchmarks/peers/peer_networks.py": "asks for a provider as a user of the library alone would",
+    "tests/support/cuda_onnxruntime.py": "stands in for the library itself",
+}
 COMMANDS = ("runtime/yolact_runtime/terminal.py", "calibration/yolact_calibration/shapes/shapes.py")
 
 
@@ -58,12 +65,12 @@ def terminals(tree: ast.Module) -> list[int]:
     return [node.lineno for node in names if getattr(node, "id", getattr(node, "name", "")) == "Terminal"]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_long_work_tells_people_through_a_reporter(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert not list(other_reporting(tree))
-    assert bool(text_callbacks(tree)) == (name_of(path) in TEXT_CALLBACKS), text_callbacks(tree)
-    assert is_command(path) or not terminals(tree), "only commands know the terminal; take a Reporter"
+def test_long_work_tells_people_through_a_reporter() -> None:
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not list(other_reporting(tree)), path
+        assert bool(text_callbacks(tree)) == (name_of(path) in TEXT_CALLBACKS), (path, text_callbacks(tree))
+        assert is_command(path) or not terminals(tree), f"{path}: only commands know the terminal; take a Reporter"
 
 
 @pytest.mark.parametrize(
@@ -86,3 +93,14 @@ def test_terminals_and_callbacks_are_found() -> None:
     assert terminals(ast.parse("from yolact_runtime.terminal import Terminal"))
     assert terminals(ast.parse("Terminal(quiet=True)"))
     assert text_callbacks(ast.parse("def f(x: Callable[[str], None] | None = None): ..."))
+
+
+def test_sessions_of_onnx_runtime_are_set_up_in_one_place() -> None:
+    found = set()
+    for path in [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))]:
+        text = path.read_text(encoding="utf-8")
+        if "SessionOptions" in text or "InferenceSession" in text:
+            calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+            if {"SessionOptions", "InferenceSession"} & {call.rpartition(".")[2] for call in calls}:
+                found.add(name_of(path))
+    assert found == set(SESSIONS), "open_cpu_session(model, SessionSettings(...)) does that"

@@ -16,19 +16,18 @@ OF_THE_PACKAGE = "a file of the package itself"
 OF_THE_CHECKOUT = "a study: its own records and manifests in a checkout, not in the wheel"
 ALLOWED = {
     "benchmarks/yolact_benchmarks/layers/engine_profile.py": OF_THIS_RUN,
-    "benchmarks/yolact_benchmarks/layers/layer_profile.py": OF_THIS_RUN,
     "benchmarks/yolact_benchmarks/machine/machine_state.py": OF_THE_KERNEL,
     "benchmarks/yolact_benchmarks/machine/memory.py": OF_THE_KERNEL,
     "benchmarks/yolact_benchmarks/machine/power.py": OF_THE_KERNEL,
     "benchmarks/yolact_benchmarks/measure/cold_start.py": OF_THIS_RUN,
     "benchmarks/yolact_benchmarks/report/record.py": OF_THE_KERNEL,
     "calibration/yolact_calibration/pruning/onnxruntime_timer.py": OF_THIS_RUN,
-    "calibration/yolact_calibration/quantisation/group_latency.py": OF_THIS_RUN,
     "export/yolact_export/commands/bundle_cli.py": OF_THIS_RUN,
     "export/yolact_export/commands/cli.py": OF_THIS_RUN,
     "export/yolact_export/engine/memory.py": OF_THE_KERNEL,
     "export/yolact_export/engine/messages.py": OF_THIS_RUN,
     "plugins/yolact_plugins/compile/sources.py": OF_THE_PACKAGE,
+    "runtime/yolact_runtime/backends/onnxruntime_session.py": OF_THIS_RUN,
     "runtime/yolact_runtime/model/engine_name.py": OF_THIS_RUN,
 }
 # Of these, `open` is no file's.

@@ -6,13 +6,13 @@ import functools
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from support.pruning import FAMILIES, random_model
 from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.qdq_placement import quantisable_tensors
 from yolact_calibration.quantisation.ranges import Range
 from yolact_export.graph.export import ExportOptions, export_network
+from yolact_runtime.backends.onnxruntime_session import SessionSettings, open_cpu_session
 
 __all__ = ["float_network", "observed_ranges", "run", "signal_to_noise_db"]
 
@@ -50,12 +50,7 @@ def run(
     for name in names or ():
         if name not in have:
             copy.graph.output.add().name = name
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    if simulate:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_cpu_session(copy.SerializeToString(), SessionSettings(num_threads=1, fuses_qdq=not simulate))
     wanted = names or tuple(output.name for output in model.graph.output)
     return dict(zip(wanted, session.run(list(wanted), {"image": image}), strict=True))
 

@@ -8,17 +8,22 @@ type (reorder, transpose, quantise, cast) make up a part of their own, because n
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from yolact_benchmarks.layers.network_operations import kernel_operations
 from yolact_plugins.staging import scratch_folder
+from yolact_runtime.backends.onnxruntime_session import (
+    SessionSettings,
+    end_profile,
+    import_onnxruntime,
+    open_cpu_session,
+    single_feed,
+)
 from yolact_runtime.errors import BackendError
 from yolact_runtime.model.manifest import InputSpec
 from yolact_runtime.model.model_file import ModelFile
@@ -96,25 +101,17 @@ def profile_network(model: ModelFile, spec: InputSpec, num_threads: int = 0) -> 
     Raises:
         BackendError: The profiler tells no kernels.
     """
-    import onnxruntime
-
     tensor = np.random.default_rng(0).normal(size=(1, 3, spec.height, spec.width)).astype(np.float32)
     with scratch_folder("profile") as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.log_severity_level = 4
-        options.enable_profiling = True
-        options.profile_file_prefix = str(folder / "profile")
-        session = onnxruntime.InferenceSession(model.content, options, providers=["CPUExecutionProvider"])
-        feed = session.get_inputs()[0]
-        given = tensor.astype(np.float16) if feed.type == "tensor(float16)" else tensor
+        session = open_cpu_session(model.content, SessionSettings(num_threads, profile=folder / "profile"))
+        feed = single_feed(session, tensor)
         for _ in range(_WARM_UP + _RUNS):
-            session.run(None, {feed.name: given})
-        events = json.loads(Path(session.end_profiling()).read_bytes())
+            session.run(None, feed)
+        events = end_profile(session)
     kernels = read_kernels(events, _WARM_UP, kernel_operations(model), read_parts(model))
     if not kernels:
         raise BackendError(
-            f"ONNX Runtime {onnxruntime.__version__} profiled no kernel of {model.path}; try another version"
+            f"ONNX Runtime {import_onnxruntime().__version__} profiled no kernel of {model.path}; try another version"
         )
     return kernels
 

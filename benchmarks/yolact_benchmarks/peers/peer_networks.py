@@ -18,6 +18,7 @@ import numpy.typing as npt
 from yolact_benchmarks.measure.host_timer import HostTimer
 from yolact_benchmarks.measure.planted import PlantedBackend, planted_outputs
 from yolact_benchmarks.peers.dense_numpy import dense_numpy_postprocess, opencv_preprocess
+from yolact_runtime.backends.onnxruntime_session import SessionSettings
 from yolact_runtime.cpu.postprocess import Postprocessor
 from yolact_runtime.errors import BackendError, BundleError, YolactError
 from yolact_runtime.model.bundle import Bundle, open_bundle
@@ -147,9 +148,7 @@ def onnxruntime_segment(bundle: Bundle, count: int | None, options: SegmenterOpt
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
     if provider not in onnxruntime.get_available_providers():
         raise PeerMissingError(f"this build of ONNX Runtime {onnxruntime.__version__} has no {provider}")
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = options.num_threads
-    settings.log_severity_level = 4
+    settings = SessionSettings(options.num_threads).options()
     network = _network_of(bundle, "fp32")
     session = onnxruntime.InferenceSession(network.content, settings, providers=[provider])
     if session.get_providers()[0] != provider:

@@ -22,6 +22,7 @@ import numpy as np
 from yolact_benchmarks.report.record import write_record
 from yolact_benchmarks.studies.timing import time_interleaved
 from yolact_plugins.staging import scratch_folder
+from yolact_runtime.backends.onnxruntime_session import open_cpu_session
 
 __all__ = ["main"]
 
@@ -50,7 +51,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _compare(checkpoint: Path, folder: Path, repeats: int) -> list[dict[str, Any]]:
     import onnx
-    import onnxruntime
     import torch
 
     from yolact_export.checkpoint.checkpoint import load_checkpoint
@@ -64,7 +64,7 @@ def _compare(checkpoint: Path, folder: Path, repeats: int) -> list[dict[str, Any
     for name, seconds, path in _graphs(model, image, folder):
         graph = onnx.load(path).graph
         counts = Counter(node.op_type for node in graph.node)
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = open_cpu_session(path)
         feeds = {session.get_inputs()[0].name: image.numpy()}
         found = session.run(None, feeds)
         rows.append(

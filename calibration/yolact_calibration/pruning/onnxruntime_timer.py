@@ -7,7 +7,6 @@ convolution alone is taken, not the time of the whole run.
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from yolact_calibration.errors import MissingDependencyError, PruningError
 from yolact_calibration.pruning.layer_shape import LayerShape
 from yolact_plugins.staging import scratch_folder
+from yolact_runtime.backends.onnxruntime_session import SessionSettings, end_profile, open_cpu_session
 
 __all__ = ["OnnxRuntimeTimer"]
 
@@ -77,17 +77,11 @@ class OnnxRuntimeTimer:
             for _ in range(self.warm_up + self.repeats):
                 for session, feed in zip(sessions, feeds, strict=True):
                     session.run(None, feed)
-            profiles = [Path(session.end_profiling()) for session in sessions]
-            return [self._least_ms(json.loads(profile.read_bytes())) for profile in profiles]
+            return [self._least_ms(end_profile(session)) for session in sessions]
 
     def _session(self, layer: LayerShape, profile: Path) -> Any:
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = self.num_threads
-        options.log_severity_level = 4
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
-        content = self._graph(layer).SerializeToString()
-        return self._ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        settings = SessionSettings(self.num_threads, profile=profile)
+        return open_cpu_session(self._graph(layer).SerializeToString(), settings)
 
     def _graph(self, layer: LayerShape) -> Any:
         helper, numpy_helper = self._onnx.helper, self._onnx.numpy_helper

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from yolact_calibration.errors import CalibrationError
 from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_plugins.staging import scratch_folder
+from yolact_runtime.backends.onnxruntime_session import (
+    SessionSettings,
+    end_profile,
+    open_cpu_session,
+    single_feed,
+)
 
 __all__ = ["GroupTimes", "time_groups"]
 
@@ -55,29 +58,15 @@ def time_groups(
     tensor = np.random.default_rng(0).normal(size=graph.shape(graph.model.graph.input[0].name)).astype(np.float32)
     with scratch_folder("profile") as folder:
         sessions = {
-            name: _session(model, folder / str(i), num_threads) for i, (name, model) in enumerate(variants.items())
+            name: open_cpu_session(model.SerializeToString(), SessionSettings(num_threads, profile=folder / str(i)))
+            for i, (name, model) in enumerate(variants.items())
         }
         for _ in range(_WARM_UP + _ROUNDS):
             for session in sessions.values():
                 for _ in range(_TURN):
-                    _run(session, tensor)
-        profiles = {name: json.loads(Path(s.end_profiling()).read_bytes()) for name, s in sessions.items()}
+                    session.run(None, single_feed(session, tensor))
+        profiles = {name: end_profile(session) for name, session in sessions.items()}
     return {name: _times(graph, events) for name, events in profiles.items()}
-
-
-def _session(model: onnx.ModelProto, profile: Path, num_threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = 4
-    options.enable_profiling = True
-    options.profile_file_prefix = str(profile)
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _run(session: Any, tensor: npt.NDArray[np.float32]) -> None:
-    session.run(None, {session.get_inputs()[0].name: tensor})
 
 
 def _times(graph: NetworkGraph, events: Sequence[dict[str, Any]]) -> GroupTimes:

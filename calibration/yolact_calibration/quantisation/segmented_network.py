@@ -19,6 +19,8 @@ from yolact_calibration.quantisation.graph_segments import (
     segment_model,
 )
 from yolact_plugins.staging import scratch_folder
+from yolact_runtime.backends.onnxruntime_session import SessionSettings, open_cpu_session
+from yolact_runtime.errors import BackendUnavailableError
 from yolact_runtime.model.manifest import InputSpec
 
 if TYPE_CHECKING:
@@ -90,23 +92,16 @@ class SegmentedNetwork:
             show({name: self._arrays[name] for name in names})
 
     def _session(self, model: onnx.ModelProto, segment: Segment, types: dict[str, TensorType], path: Path) -> Any:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingDependencyError("onnxruntime", "Calibrating", "export") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._num_threads
-        options.log_severity_level = 4
-        # An arena for each segment would keep what all of them ever needed.
-        options.enable_cpu_mem_arena = False
-        # The blocked layout beyond needs a second copy of each map that is shown, which takes what it saves in time.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        # Threads of segments that wait would take time from the one that runs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # An arena for each segment would keep what all of them ever needed. The blocked layout beyond the extended
+        # optimisations needs a second copy of each map that is shown, which takes what it saves in time. Threads of
+        # segments that wait would take time from the one that runs.
+        settings = SessionSettings(self._num_threads, has_arena=False, optimisation="extended", spins=False)
         # From a file: a session that is made from bytes keeps them, which doubles the weights.
         path.write_bytes(segment_model(model, segment, types).SerializeToString())
         try:
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            session = open_cpu_session(path, settings)
+        except BackendUnavailableError as error:
+            raise MissingDependencyError("onnxruntime", "Calibrating", "export") from error
         except Exception as error:  # ONNX Runtime's errors have no base of their own
             raise CalibrationError(f"ONNX Runtime refuses the network: {error}") from error
         types.update({output.name: _tensor_type(output) for output in session.get_outputs()})

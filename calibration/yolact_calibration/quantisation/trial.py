@@ -14,6 +14,12 @@ from yolact_calibration.errors import CalibrationError
 from yolact_calibration.evaluation.judge import Predictions
 from yolact_runtime.backends import create_backend
 from yolact_runtime.backends.base import Backend
+from yolact_runtime.backends.onnxruntime_session import (
+    SessionSettings,
+    import_onnxruntime,
+    open_cpu_session,
+    single_feed,
+)
 from yolact_runtime.errors import BackendError
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.masks.masks import Masks
@@ -48,25 +54,17 @@ class GraphBackend:
     name = "onnxruntime-cpu"
 
     def __init__(self, model: bytes, num_threads: int = 0, simulate: bool = False) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.log_severity_level = 4
-        if simulate:
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        runtime = import_onnxruntime()
         try:
-            self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session: Any = open_cpu_session(model, SessionSettings(num_threads, fuses_qdq=not simulate))
         except Exception as error:  # ONNX Runtime has no common base class for its errors
-            raise CalibrationError(f"ONNX Runtime {onnxruntime.__version__} refuses the graph: {error}") from error
-        feed = self._session.get_inputs()[0]
-        self._input, self._is_half = feed.name, feed.type == "tensor(float16)"
+            raise CalibrationError(f"ONNX Runtime {runtime.__version__} refuses the graph: {error}") from error
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
         """Run the graph; the caller owns the outputs."""
-        given = tensor.astype(np.float16) if self._is_half else tensor
-        return dict(zip(self._outputs, self._session.run(self._outputs, {self._input: given}), strict=True))
+        found = self._session.run(self._outputs, single_feed(self._session, tensor))
+        return dict(zip(self._outputs, found, strict=True))
 
     def close(self) -> None:
         """Free the session."""

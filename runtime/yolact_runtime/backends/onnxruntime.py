@@ -19,22 +19,23 @@ import numpy.typing as npt
 
 from yolact_plugins.text import decode_json
 from yolact_runtime.backends.base import ModelSource, path_of
-from yolact_runtime.errors import (
-    BackendError,
-    BackendUnavailableError,
-    BundleError,
-    MissingDependencyError,
-    YolactError,
+from yolact_runtime.backends.onnxruntime_session import (
+    CPU_PROVIDER,
+    SessionSettings,
+    forget_model,
+    import_onnxruntime,
+    single_feed,
 )
+from yolact_runtime.errors import BackendError, BackendUnavailableError, BundleError, YolactError
 from yolact_runtime.model.manifest import METADATA_KEY
 from yolact_runtime.model.model_file import ModelFile
 from yolact_runtime.model.network_outputs import OutputType
 
-__all__ = ["PROVIDERS", "OnnxRuntimeBackend", "float16_note", "open_session", "require_provider", "run_options"]
+__all__ = ["PROVIDERS", "OnnxRuntimeBackend", "float16_note", "open_session", "require_provider"]
 
 _log = logging.getLogger(__name__)
 _HOLD_FLOAT16 = frozenset({"fp16", "int8"})
-PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-cpu": "CPUExecutionProvider"}
+PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-cpu": CPU_PROVIDER}
 """Backend name -> name of its ONNX Runtime execution provider."""
 # Advice for providers that the plain package lacks; both packages install into one folder.
 _PACKAGES = {"onnxruntime-cuda": ". Type: pip uninstall onnxruntime; pip install onnxruntime-gpu"}
@@ -64,18 +65,14 @@ class OnnxRuntimeBackend:
 
     def _begin(self, session: Any) -> None:
         self._session: Any = session
-        self._input_name: str = session.get_inputs()[0].name
         self.inputs = {entry.name: _output_type(entry) for entry in session.get_inputs()}
-        # Other types than floats are rejected before anything is run.
-        self._is_half = self.inputs[self._input_name].dtype == "float16"
         self.outputs = {output.name: _output_type(output) for output in session.get_outputs()}
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
         """Run the model; see :class:`yolact_runtime.backends.base.Backend`."""
         session = self._require_open()
-        given = tensor.astype(np.float16) if self._is_half else tensor
         try:
-            arrays = session.run(list(self.outputs), {self._input_name: given})
+            arrays = session.run(list(self.outputs), single_feed(session, tensor))
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             # An error that is kept must not keep the session alive.
             del session
@@ -100,7 +97,7 @@ def require_provider(name: str) -> None:
     Raises:
         BackendUnavailableError: ONNX Runtime is not installed, or lacks the provider.
     """
-    runtime, provider = _import_onnxruntime(), PROVIDERS[name]
+    runtime, provider = import_onnxruntime(), PROVIDERS[name]
     if provider not in runtime.get_available_providers():
         raise BackendUnavailableError(
             f"{name}: this build of ONNX Runtime {runtime.__version__} has no {provider}; it has "
@@ -133,18 +130,19 @@ def open_session(
     .. _execution providers: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
     """
     require_provider(name)
-    runtime, provider = _import_onnxruntime(), PROVIDERS[name]
+    runtime, provider = import_onnxruntime(), PROVIDERS[name]
     file = model if isinstance(model, ModelFile) else _read(name, path_of(model))
-    options = _session_options(runtime, file, num_threads)
-    for key, value in (config or {}).items():
-        options.add_session_config_entry(key, value)
+    # ONNX Runtime 1.32 rewrites float16 graphs with Q/DQ into ones that compute something else: the masks of
+    # balloons.pth agreed with those of its float32 network at an AP of 0.10, unfused at 0.93. As they are written they
+    # are slow here, and right.
+    settings = SessionSettings(num_threads, fuses_qdq=not _is_for_tensorrt(file), config=config or {})
     asked: Any = provider if provider_options is None else (provider, dict(provider_options))
     if name == "onnxruntime-cuda":
         _load_cuda(runtime)
     try:
         # ONNX Runtime prints the outcome to stdout, where results may go.
         with redirect_stdout(sys.stderr):
-            session = runtime.InferenceSession(file.content, options, providers=[asked])
+            session = runtime.InferenceSession(file.content, settings.options(), providers=[asked])
     except Exception as error:  # ONNX Runtime has no common base class for its errors
         # ONNX Runtime itself treats these two as a provider's failure before it tries the CPU, which may be forbidden.
         reason = error.__cause__ or error
@@ -158,33 +156,8 @@ def open_session(
             f"{runtime.__version__} does not find the CUDA and cuDNN that it was built for "
             f'(pip install "onnxruntime-gpu[cuda,cudnn]")'
         )
-    _forget_model(session)
+    forget_model(session)
     return session
-
-
-def run_options(config: Mapping[str, str]) -> Any:
-    """Create ``onnxruntime.RunOptions`` with configuration entries, for runs that print nothing."""
-    options = _import_onnxruntime().RunOptions()
-    # As for a session: the exceptions contain the same text.
-    options.log_severity_level = 4
-    for key, value in config.items():
-        options.add_run_config_entry(key, value)
-    return options
-
-
-def _session_options(runtime: Any, file: ModelFile, num_threads: int) -> Any:
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    # Its exceptions contain what it would print, such as unescaped names of nodes.
-    options.log_severity_level = 4
-    # The bytes could be taken for ONNX Runtime's own format, whose tensors were not checked.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    if _is_for_tensorrt(file):
-        # ONNX Runtime 1.32 rewrites float16 graphs with Q/DQ into graphs with other results: the masks of balloons.pth
-        # agreed with those of its float32 network at an AP of 0.10, and at 0.93 without fusion. Without it they are
-        # slow here, but correct.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return options
 
 
 def _output_type(output: Any) -> OutputType:
@@ -219,16 +192,6 @@ def _read(name: str, path: Path) -> ModelFile:
         raise BackendError(f"{name}: cannot load {path}: {error}") from error
 
 
-def _forget_model(session: Any) -> None:
-    """Release the model's bytes, which ONNX Runtime keeps to fall back to another provider.
-
-    Fallback is disabled here.
-    """
-    session.disable_fallback()
-    if hasattr(session, "_model_bytes"):
-        session._model_bytes = None
-
-
 def _is_for_tensorrt(model: ModelFile) -> bool:
     """Return whether the graph is INT8 in TensorRT's form; a file without our manifest is not."""
     try:
@@ -255,18 +218,3 @@ def _load_cuda(runtime: Any) -> None:
     except Exception as error:  # as above; the session finds the system's libraries, or reports what is missing
         # Formatted as text: a log record that is kept must not keep the session through its traceback.
         _log.warning("ONNX Runtime cannot load the CUDA and cuDNN that pip installed: %s", str(error))
-
-
-def _import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        missing = MissingDependencyError("onnxruntime", "Running an ONNX model", "ort")
-        raise BackendUnavailableError(str(missing)) from error
-    if not hasattr(onnxruntime, "InferenceSession"):
-        raise BackendUnavailableError(
-            "ONNX Runtime is incomplete: two of its packages, such as onnxruntime and onnxruntime-gpu, were "
-            "installed into one folder, and one was removed. Remove both, and install one again: "
-            "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install onnxruntime, or onnxruntime-gpu"
-        )
-    return onnxruntime

@@ -37,8 +37,8 @@ from yolact_runtime.backends.onnxruntime import (
     OnnxRuntimeBackend,
     open_session,
     require_provider,
-    run_options,
 )
+from yolact_runtime.backends.onnxruntime_session import run_options
 from yolact_runtime.errors import BackendError, BackendUnavailableError
 from yolact_runtime.model.manifest import FLOAT_DTYPES
 from yolact_runtime.model.network_outputs import OutputType

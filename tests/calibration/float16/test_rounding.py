@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +22,7 @@ from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.qdq import quantise
 from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_export.graph.export import ExportOptions, export_network
+from yolact_runtime.backends.onnxruntime_session import SessionSettings, open_cpu_session
 
 Float = np.typing.NDArray[np.float32]
 SHAPE = (1, 2, 6, 6)
@@ -63,13 +63,8 @@ def compute(model: onnx.ModelProto, image: Float) -> dict[str, Float]:
 
 
 def session_of(model: onnx.ModelProto, optimised: Path | None = None) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    if optimised is not None:
-        options.optimized_model_filepath = str(optimised)
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    settings = SessionSettings(num_threads=1, fuses_qdq=False, optimised_model=optimised)
+    return open_cpu_session(model.SerializeToString(), settings)
 
 
 def only_node(node: onnx.NodeProto, model: onnx.ModelProto, values: dict[str, Float]) -> Float:

@@ -2,7 +2,6 @@ import copy
 import dataclasses
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from hypothesis import given
@@ -16,6 +15,7 @@ from yolact_calibration.pruning.channel_groups import WidthGrid, find_channel_gr
 from yolact_calibration.pruning.channel_removal import choose_kept, remove_channels
 from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoint
 from yolact_export.graph.export import export_network
+from yolact_runtime.backends.onnxruntime_session import open_cpu_session
 
 OUTPUTS = ("box_regression", "class_logit", "mask_coefficient", "prototype")
 
@@ -92,7 +92,7 @@ def test_the_checkpoint_loads_and_its_graph_computes_the_same(name, tmp_path):
     with torch.no_grad():
         expected = narrow(image)
         assert all(torch.equal(one, other) for one, other in zip(loaded.model(image), expected, strict=True))
-    session = ort.InferenceSession(export_network(loaded).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_cpu_session(export_network(loaded).SerializeToString())
     assert_equal_outputs(session.run(None, {"image": image.numpy()}), expected, 5e-5)
 
 

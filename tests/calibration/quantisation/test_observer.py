@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import pytest
 from onnx import helper
 
@@ -20,6 +19,7 @@ from yolact_calibration.errors import CalibrationError
 from yolact_calibration.quantisation import segmented_network
 from yolact_calibration.quantisation.histogram import Histogram
 from yolact_calibration.quantisation.observer import Observation, frame_digest, observe
+from yolact_runtime.backends.onnxruntime_session import SessionSettings, open_cpu_session
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.model.manifest import InputSpec
 
@@ -32,9 +32,7 @@ def reference(tensors: tuple[str, ...]) -> dict[str, npt.NDArray[np.float32]]:
     del model.graph.output[:]
     inner = [name for name in tensors if name != "image"]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_cpu_session(model.SerializeToString(), SessionSettings(optimisation="none"))
     images = [preprocess(frame, SPEC) for _, frame in FRAMES]
     values = [dict(zip(inner, session.run(None, {"image": image}), strict=True)) | {"image": image} for image in images]
     return {name: np.concatenate([found[name] for found in values]) for name in tensors}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkG
 from yolact_calibration.quantisation.qdq import Parts, quantise, rounding_of, weight_scale
 from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_calibration.quantisation.ranges import Range
+from yolact_runtime.backends.onnxruntime_session import SessionSettings, open_cpu_session
 
 DIALECTS = list(Dialect)
 
@@ -45,10 +45,7 @@ def optimised(model: onnx.ModelProto) -> Counter[str]:
     """Operators that are left when ONNX Runtime has fused what it can."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimised.onnx")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.optimized_model_filepath = str(path)
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        open_cpu_session(model.SerializeToString(), SessionSettings(optimised_model=path))
         return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 

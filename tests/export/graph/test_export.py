@@ -3,7 +3,6 @@ import dataclasses
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 
@@ -11,6 +10,7 @@ from support.goldens import relative_error
 from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoint
 from yolact_export.errors import ExportError
 from yolact_export.graph.export import DeformConvForm, ExportOptions, export_mask_iou, export_network
+from yolact_runtime.backends.onnxruntime_session import SessionSettings, open_cpu_session
 
 # Float32 sums in another order: 1e-6 to 1e-5 were measured.
 TOLERANCE = 5e-5
@@ -44,10 +44,7 @@ OUTPUTS = ("box_regression", "class_logit", "mask_coefficient", "prototype")
 
 
 def run(exported, feed):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
-    session = ort.InferenceSession(exported.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, feed)
+    return open_cpu_session(exported.SerializeToString(), SessionSettings(num_threads=2)).run(None, feed)
 
 
 def raw_frames(model, batch=1, seed=0):

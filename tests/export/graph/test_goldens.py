@@ -7,13 +7,13 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 
 from support import goldens
 from yolact_export.checkpoint.checkpoint import LoadedCheckpoint, load_checkpoint
 from yolact_export.graph.export import DeformConvForm, ExportOptions, export_network
+from yolact_runtime.backends.onnxruntime_session import SessionSettings, open_cpu_session
 from yolact_runtime.cpu.priors import make_priors
 
 pytestmark = pytest.mark.long
@@ -78,9 +78,7 @@ def test_onnx_outputs_match_in_the_other_form(loaded):
     """Bundles have the usual form of deformable convolutions; theirs are compared in ``e2e``."""
     assert ExportOptions().deform_conv is not DeformConvForm.GRID_SAMPLE
     exported = export_network(loaded.checkpoint, ExportOptions(deform_conv=DeformConvForm.GRID_SAMPLE))
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = ort.InferenceSession(exported.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_cpu_session(exported.SerializeToString(), SessionSettings(torch.get_num_threads()))
     image_name = IMAGE_OF[loaded.golden.name]
     outputs = session.run(None, {"image": goldens.golden_input(loaded.golden, image_name)})
     goldens.require_same_outputs(loaded.golden, image_name, *outputs)

@@ -22,6 +22,7 @@ from support.properties import example_count, examples, some_of
 from yolact_benchmarks.measure.scenes import make_mask_iou_network
 from yolact_plugins import reference
 from yolact_plugins.frame_status import FrameStatus
+from yolact_runtime.backends.onnxruntime_session import open_cpu_session
 from yolact_runtime.cuda.mask_iou import map_sizes, pack_network
 from yolact_runtime.model.mask_iou_network import WIDTHS, MaskIouNetwork, read_mask_iou
 from yolact_runtime.model.model_file import ModelFile
@@ -173,11 +174,11 @@ def test_sizes_of_prototypes(height: int, width: int) -> None:
 def test_the_reference_is_what_onnx_runtime_computes(tmp_path: Path) -> None:
     """The network as it is exported, with weights of its own, and those weights read back."""
     pytest.importorskip("onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
     file = write_mask_iou(tmp_path / "mask_iou.fp32.onnx", 80, (138, 138))
     network = read_mask_iou(file)
     masks = make_masks(np.random.default_rng(3), 5, 138, 138, 80)
-    session = onnxruntime.InferenceSession(file.content, providers=["CPUExecutionProvider"])
+    session = open_cpu_session(file.content)
     (theirs,) = session.run(None, {"mask": masks.cropped[:, None]})
     wanted, error = exact(masks.cropped, network)
     assert (np.abs(theirs - wanted) <= error).all()
@@ -191,7 +192,7 @@ def test_the_reference_is_what_onnx_runtime_computes(tmp_path: Path) -> None:
 def test_the_weights_of_the_golden_in_onnx_runtime() -> None:
     """Those that the original implementation ran with."""
     pytest.importorskip("onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
     golden = json.loads(gzip.decompress(GOLDEN.read_bytes()))
     seeds = golden["residual_norm"], golden["num_classes"], golden["background_logit"]
     names = [f"maskiou_net.maskiou_net.{index}.{kind}" for index in range(0, 12, 2) for kind in ("weight", "bias")]
@@ -202,7 +203,7 @@ def test_the_weights_of_the_golden_in_onnx_runtime() -> None:
             weight.raw_data = array.tobytes()
 
     content = mask_iou_network_model(80, (138, 138), change=put)
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = open_cpu_session(content)
     masks = make_masks(np.random.default_rng(7), 40, 138, 138, 80)
     (theirs,) = session.run(None, {"mask": masks.cropped[:, None]})
     chosen = np.arange(40), masks.class_id

@@ -43,6 +43,7 @@ from yolact_runtime.backends import onnxruntime as plain
 from yolact_runtime.backends import onnxruntime_cuda as adapter
 from yolact_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_runtime.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend, open_on_cuda
+from yolact_runtime.backends.onnxruntime_session import SessionSettings, open_cpu_session, run_options
 from yolact_runtime.errors import BackendError, BackendUnavailableError
 
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
@@ -107,15 +108,12 @@ def test_names_that_are_asked_for_are_those_of_onnx_runtime() -> None:
     assert list(inspect.signature(onnxruntime.IOBinding.bind_output).parameters) == bound
     run = inspect.signature(onnxruntime.InferenceSession.run_with_iobinding).parameters
     assert list(run)[:3] == ["self", "iobinding", "run_options"]
-    options = plain.run_options({adapter._DO_NOT_WAIT: "1"})
+    options = run_options({adapter._DO_NOT_WAIT: "1"})
     # onnxruntime_run_options_config_keys.h: kOrtRunOptionsConfigDisableSynchronizeExecutionProviders
     assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
     # onnxruntime_session_options_config_keys.h: kOrtSessionOptionsDisableCPUEPFallback. The CPU's provider knows it:
-    session_options = onnxruntime.SessionOptions()
-    session_options.log_severity_level = 4
-    session_options.add_session_config_entry(adapter._NO_CPU_NODES, "1")
     with pytest.raises(Exception, match=r"explicitly added the CPU EP .* but also disabled fallback to the CPU EP"):
-        onnxruntime.InferenceSession(random_network(MANIFEST, 1), session_options, providers=["CPUExecutionProvider"])
+        open_cpu_session(random_network(MANIFEST, 1), SessionSettings(config={adapter._NO_CPU_NODES: "1"}))
 
 
 def test_the_session_runs_in_a_stream_of_ours(ort: CudaOnnxRuntime, model: Path) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +28,7 @@ from support.tools import needs_tool
 from yolact_plugins.driver.driver import Device
 from yolact_runtime import Segmenter, SegmenterOptions
 from yolact_runtime.backends import onnxruntime_cuda as adapter
+from yolact_runtime.backends.onnxruntime_session import SessionSettings, open_cpu_session
 from yolact_runtime.cpu.postprocess import Postprocessor
 from yolact_runtime.cuda import DevicePath
 from yolact_runtime.masks.instances import Instances
@@ -91,9 +91,7 @@ every_machine = pytest.mark.parametrize(
 
 def expected_of(content: bytes, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     """ONNX Runtime alone."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = open_cpu_session(content, SessionSettings(num_threads=1))
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {"image": tensor}), strict=True))
 

@@ -19,6 +19,7 @@ from yolact_benchmarks.studies.storm.attempt import Attempt, Campaign
 from yolact_benchmarks.studies.storm.mutations import mutate_bytes
 from yolact_benchmarks.studies.storm.outcome import Finding, ok, silent, visible
 from yolact_benchmarks.studies.storm.stage import Stage, open_model, same_instances
+from yolact_runtime.backends.onnxruntime_session import SessionSettings, open_cpu_session
 
 __all__ = ["CAMPAIGN"]
 
@@ -52,11 +53,7 @@ def _attempt(stage: Stage, attempt: Attempt) -> Finding:
 
 
 def _alone(path: Path, tensor: npt.NDArray[np.float32]) -> dict[str, Any]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_cpu_session(path, SessionSettings(num_threads=1))
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {session.get_inputs()[0].name: tensor}), strict=True))
 
