@@ -12,7 +12,7 @@ def warn_deprecated(former: str, instead: str, removed_in: str, stacklevel: int 
 
     Args:
         former: The deprecated name, as the caller wrote it.
-        instead: What to write in its place, as an imperative: ``"use yolact_runtime.Segmenter"``.
+        instead: Instruction for the reader, as an imperative: ``"use yolact_runtime.Segmenter"``.
         removed_in: Version without the former name: ``"0.3"`` for a name that is deprecated in 0.2. A test fails once
             that version is reached and the name is still there.
         stacklevel: Number of calls between this function and the caller who has to change, as for ``warnings.warn``: 1

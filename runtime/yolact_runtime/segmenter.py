@@ -95,9 +95,9 @@ class Segmenter:
 
         Args:
             path: A bundle folder, an ``.onnx`` file, a ``.plan`` inside its bundle, or an opened bundle.
-            backend: ``"auto"``, which takes the first one that can run the model here, or a key of
-                ``yolact_runtime.backends.BACKENDS``: ``"tensorrt"``, ``"tensorrt-rtx"``, ``"onnxruntime-cuda"``,
-                ``"onnxruntime-cpu"``.
+            backend: Name of a backend, or ``"auto"``, which takes the first one that can run the model here. Names are
+                the keys of ``yolact_runtime.backends.BACKENDS``: ``"tensorrt"``, ``"tensorrt-rtx"``,
+                ``"onnxruntime-cuda"``, ``"onnxruntime-cpu"``.
             options: Thresholds and methods; None means the defaults.
             precision: Precision of the network, such as ``"fp32"``. None takes what the backend runs best: engines
                 ``"int8"``, ``"fp16"``, ``"fp32"`` in this order; ``"int8-cpu"`` before ``"fp32"`` in ONNX Runtime on
@@ -190,7 +190,7 @@ class Segmenter:
 
     @property
     def mask_rescoring(self) -> MaskRescoring | None:
-        """The mask-IoU network of a YOLACT++ model, owned by the segmenter; None where masks are not re-scored."""
+        """The mask-IoU network of a YOLACT++ model, owned by the segmenter; None if masks are not re-scored."""
         return self._model.shared.mask_iou if self.options.mask_rescoring else None
 
     @property
@@ -200,12 +200,12 @@ class Segmenter:
 
     @property
     def verified_by(self) -> str | None:
-        """Fingerprint of the key whose signature of the bundle was verified; None where no signature was checked."""
+        """Fingerprint of the key whose signature of the bundle was verified; None if no signature was checked."""
         return self._model.verified_by
 
     @property
     def postprocessing(self) -> str:
-        """Where boxes and masks are computed: ``"gpu"`` or ``"cpu"``."""
+        """Processor that computes boxes and masks: ``"gpu"`` or ``"cpu"``."""
         return "gpu" if isinstance(self.frame_path, DevicePath) else "cpu"
 
     @property
@@ -254,7 +254,7 @@ class Segmenter:
             the buffer stay valid after that, and their memory is freed with the last of them.
 
         Raises:
-            FrameError: There are no frames of that size or format, or `yuv` is no matrix.
+            FrameError: There are no frames of that size or format, or `yuv` is not a matrix.
             BackendError: This segmenter is closed.
             CudaOutOfMemoryError: Not enough memory can be pinned.
         """
@@ -264,9 +264,9 @@ class Segmenter:
         """Find the instances in one frame.
 
         Args:
-            frame: ``(H, W, 3)`` uint8, blue first, of any size; ``(H, W)`` grayscale and ``(H, W, 4)`` BGRA as well. It
-                is only read, and may be changed when the call returns. uint16 is accepted where the options or the
-                model state a ``bit_depth``. With post-processing on the GPU, also an array there, ``(H, W, 3)`` or
+            frame: Image ``(H, W, 3)`` uint8, blue first, of any size; ``(H, W)`` grayscale and ``(H, W, 4)`` BGRA as
+                well. It is only read, and may be changed when the call returns. uint16 is accepted if the options or
+                the model state a ``bit_depth``. With post-processing on the GPU, also an array there, ``(H, W, 3)`` or
                 ``(H, W, 4)``, with DLPack or the CUDA array interface, which is not copied. For other pixel formats use
                 a :class:`CameraFrame`; a buffer of :meth:`frame_buffer` is taken as well.
 

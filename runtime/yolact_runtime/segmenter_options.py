@@ -42,7 +42,7 @@ class SegmenterOptions:
             outputs are then downloaded, which is slow: for comparison, and for what the kernels do not do.
         frames_in_flight: Frames that :meth:`Segmenter.stream` processes at once, 1 to 8. Each has GPU memory of its
             own, allocated at open. 1 overlaps nothing.
-        frame_size: (height, width) of the BGR frames to come. The GPU is prepared for them at open; otherwise that
+        frame_size: Size (height, width) of the BGR frames to come. The GPU is prepared for them at open; otherwise that
             happens during the first two frames.
         bit_depth: Significant bits of uint16 frames in host memory, 8 to 16. None takes the model's, which calibration
             has set; such frames are refused where the model has none.

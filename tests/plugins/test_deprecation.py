@@ -69,7 +69,7 @@ def test_nothing_outlives_the_version_that_its_warning_names() -> None:
     assert named, "nothing is deprecated any more: remove yolact_plugins.deprecation too, or this line"
     for path, texts in found.items():
         for text in texts:
-            assert re.fullmatch(r"\d+\.\d+", text), f"{path}: {text} is no minor version"
+            assert re.fullmatch(r"\d+\.\d+", text), f"{path}: {text} is not a minor version such as 0.2"
             assert version(text) > version(__version__)[:2], f"{path}: was to be removed in {text}"
 
 

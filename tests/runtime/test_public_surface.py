@@ -73,7 +73,7 @@ def test_every_error_of_the_runtime_is_exported_and_explained() -> None:
         assert issubclass(error, YolactError)
         assert error.__doc__
         assert getattr(yolact_runtime, name) is error
-    # What is raised below yolact_runtime and is no part of the list has to be caught as something that is.
+    # An error outside of the list is caught as one of its parents in the list.
     classes = [YolactError]
     for parent in classes:
         classes += parent.__subclasses__()

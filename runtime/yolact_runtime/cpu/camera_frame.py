@@ -85,7 +85,7 @@ class CameraFrame:
         yuv: Matrix of NV12 and YUYV; see :mod:`yolact_plugins.colour`.
 
     Raises:
-        FrameError: The arrays are not a frame of that format, or `yuv` is no matrix.
+        FrameError: The arrays are not a frame of that format, or `yuv` is not a matrix.
     """
 
     pixels: Any
@@ -174,10 +174,10 @@ def host_bgr(frame: Any, bit_depth: int | None = None) -> npt.NDArray[np.uint8] 
         bit_depth: Significant bits of plain uint16 arrays; None refuses them.
 
     Returns:
-        ``(H, W, 3)``, blue first: uint8, a view where possible; of NV12 and YUYV float32, clipped and not rounded.
+        Samples ``(H, W, 3)``, blue first: uint8, a view where possible; float32 of NV12 and YUYV, clipped, not rounded.
 
     Raises:
-        FrameError: It is no frame, or is in a GPU's memory.
+        FrameError: It is not a frame, or is in a GPU's memory.
     """
     on_device = frame.on_device if isinstance(frame, CameraFrame) else is_device_array(frame)
     if on_device:

@@ -1,3 +1,3 @@
-"""What a frame's result is made of: instances and their compact masks, as RLE, polygons or pixels."""
+"""Results of a frame: instances and their compact masks, as RLE, polygons, pixels or supervision's detections."""
 
 __all__: list[str] = []

@@ -23,12 +23,12 @@ class Instance:
     Arrays are views of those of the instances.
 
     Attributes:
-        xyxy: ``(4,)`` float32: box (left, top, right, bottom) in pixels of the frame, as the network gives it. The mask
+        xyxy: Box ``(4,)`` float32, (left, top, right, bottom) in pixels of the frame, as the network gives it. The mask
             may reach beyond it by the width of the network's mask pixels; ``mask.bounds()`` is the box of the mask.
         mask: Mask of the object.
         confidence: Softmax score of the class, 0 to 1.
         class_id: Class, counted from 0 without the background.
-        class_name: Name of the class; None where the instances have no names.
+        class_name: Name of the class; None if the instances have no names.
         mask_confidence: Confidence times the predicted IoU of the mask; None for models other than YOLACT++.
     """
 
@@ -45,7 +45,7 @@ class Instance:
 
 
 def name_of_class(class_names: tuple[str, ...] | None, class_id: int) -> str | None:
-    """Return the name of a class; None where there are no names.
+    """Return the name of a class; None if there are no names.
 
     Raises:
         ShapeError: There are names, and none for this class.
@@ -58,5 +58,5 @@ def name_of_class(class_names: tuple[str, ...] | None, class_id: int) -> str | N
 
 
 def class_label(class_id: int, class_name: str | None) -> str:
-    """Return a class as a line for people shows it: its name, short and fit for a terminal, or its number."""
+    """Return the short name of a class, safe to print on a terminal, or its number."""
     return f"class {class_id}" if class_name is None else printable_line(shortened(class_name, _MAX_SHOWN))

@@ -26,10 +26,10 @@ class InstancesDict(TypedDict):
     """Type of :meth:`Instances.as_dict`: the four arrays that ``supervision.Detections`` takes by these names.
 
     Attributes:
-        xyxy: ``(n, 4)`` float32 boxes.
-        mask: ``(n, height, width)`` bool masks.
-        confidence: ``(n,)`` float32 scores.
-        class_id: ``(n,)`` int32 classes.
+        xyxy: Boxes in pixels of the frame, ``(n, 4)`` float32.
+        mask: Dense masks, ``(n, height, width)`` bool.
+        confidence: Scores of the classes, ``(n,)`` float32.
+        class_id: Classes, counted from 0, ``(n,)`` int32.
     """
 
     xyxy: npt.NDArray[np.float32]
@@ -53,14 +53,14 @@ class Instances:
         ```
 
     Attributes:
-        xyxy: ``(n, 4)`` float32: boxes (left, top, right, bottom) in pixels of the frame. As in the original, the left
+        xyxy: Boxes ``(n, 4)`` float32, (left, top, right, bottom) in pixels of the frame. As in the original, the left
             and top edges are clamped at 0 and the right and bottom edges at the frame's size, and nothing else: a box
             whose object lies outside the frame may start beyond it.
         mask: ``n`` masks, held compactly.
-        confidence: ``(n,)`` float32: softmax scores of the classes, 0 to 1.
-        class_id: ``(n,)`` int32: classes, counted from 0 without the background. They are no COCO category ids.
-        mask_confidence: ``(n,)`` float32 for YOLACT++, else None: confidence times the predicted IoU of the mask. The
-            published evaluation ranks masks by it and boxes by ``confidence``.
+        confidence: Softmax scores of the classes, 0 to 1, ``(n,)`` float32.
+        class_id: Classes ``(n,)`` int32, counted from 0 without the background. They are no COCO category ids.
+        mask_confidence: Confidence times the predicted IoU of the mask, ``(n,)`` float32; None for models other than
+            YOLACT++. The published evaluation ranks masks by it and boxes by ``confidence``.
         class_names: Names of all classes, indexed by ``class_id``: the tuple of the model's manifest. None in instances
             that were made without a model.
 
@@ -168,10 +168,11 @@ class Instances:
         inclusive, as ``sv.mask_to_xyxy`` gives them. An instance whose mask is empty keeps the network's box.
 
         Returns:
-            ``xyxy`` ``(n, 4)`` float32; ``mask`` an ``sv.CompactMask``, equal to ``self.mask.dense()`` bit by bit, or
-            that array in supervision before 0.28, which has no compact masks; ``confidence``; ``class_id``. In
-            ``data``: ``"network_xyxy"`` ``(n, 4)`` float32, the boxes of :attr:`xyxy`; ``"class_name"`` ``(n,)`` text,
-            unless :attr:`class_names` is None; ``"mask_confidence"`` ``(n,)`` float32 of YOLACT++ models.
+            Detections with ``xyxy`` ``(n, 4)`` float32; ``mask``, an ``sv.CompactMask`` equal to ``self.mask.dense()``
+            bit by bit, or that array in supervision before 0.28, which has no compact masks; ``confidence``;
+            ``class_id``. In ``data``: ``"network_xyxy"`` ``(n, 4)`` float32, the boxes of :attr:`xyxy`;
+            ``"class_name"`` ``(n,)`` text, unless :attr:`class_names` is None; ``"mask_confidence"`` ``(n,)`` float32
+            of YOLACT++ models.
 
         Raises:
             MissingDependencyError: supervision is not installed.

@@ -23,8 +23,8 @@ class Mask:
     Attributes:
         height: Rows of the frame.
         width: Columns of the frame.
-        start: ``(runs,)`` int32 or int64: first position of each run. A view of the masks' array.
-        end: ``(runs,)`` of the same dtype: one past the last position of each run.
+        start: First position of each run, ``(runs,)`` int32 or int64. A view of the masks' array.
+        end: End position of each run, exclusive, ``(runs,)`` of the same dtype.
     """
 
     height: int
@@ -85,11 +85,11 @@ class Mask:
 
 
 def run_bounds(start: npt.NDArray[Any], end: npt.NDArray[Any], height: int) -> tuple[int, int, int, int]:
-    """Return (left, top, right, bottom), end exclusive, of the pixels of one mask's runs; zeros where there are none.
+    """Return (left, top, right, bottom), end exclusive, of the pixels of one mask's runs; zeros without runs.
 
     Args:
-        start: ``(runs,)`` first positions, sorted.
-        end: ``(runs,)`` one past the last positions.
+        start: First positions, ``(runs,)``, sorted.
+        end: End positions, exclusive, ``(runs,)``.
         height: Rows of the frame.
     """
     if not len(start):
@@ -106,11 +106,11 @@ def fill_columns(
     """Return ``(right - left, height)`` bool: columns `left` to `right` of the mask with these runs, transposed.
 
     Args:
-        start: ``(runs,)`` first positions, sorted; all runs lie in these columns.
-        end: ``(runs,)`` one past the last positions.
+        start: First positions, ``(runs,)``, sorted; all runs lie in these columns.
+        end: End positions, exclusive, ``(runs,)``.
         height: Rows of the frame.
         left: First column.
-        right: One past the last column.
+        right: End column, exclusive.
     """
     edges = np.empty(2 * len(start) + 2, np.int64)
     edges[0], edges[-1] = left * height, right * height

@@ -46,9 +46,9 @@ class Masks:
     Args:
         height: Rows of the frame.
         width: Columns of the frame.
-        offset: ``(n + 1,)``; see :attr:`offset`. This array and the next two are kept, not copied.
-        start: ``(runs,)``; see :attr:`start`.
-        end: ``(runs,)``; see :attr:`end`.
+        offset: First run of each mask, and the number of runs, ``(n + 1,)``. The three arrays are kept, not copied.
+        start: First position of each run, ``(runs,)``.
+        end: End position of each run, exclusive, ``(runs,)``.
     """
 
     height: int
@@ -73,10 +73,10 @@ class Masks:
         """Return masks of runs that are sorted and not empty. Runs of one mask that touch are joined on first use.
 
         Args:
-            offset: ``(n + 1,)`` of any integer type; runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``.
-            start: ``(runs,)`` first positions. Arrays of int32 and int64 are kept, not copied: do not change them
-                afterwards. The same holds for `offset` and `end`.
-            end: ``(runs,)`` one past the last positions.
+            offset: First run of each mask, and the number of runs: ``(n + 1,)`` of any integer type. Arrays of int32
+                and int64 are kept, not copied: do not change them afterwards. The same holds for `start` and `end`.
+            start: First positions, ``(runs,)``.
+            end: End positions, exclusive, ``(runs,)``.
             height: Rows of the frame.
             width: Columns of the frame.
         """
@@ -98,9 +98,9 @@ class Masks:
         Empty runs are dropped, and runs of one mask that touch are joined.
 
         Args:
-            mask: ``(runs,)`` index of the mask each run belongs to, non-decreasing.
-            start: ``(runs,)`` first positions.
-            end: ``(runs,)`` one past the last positions, ``>= start``.
+            mask: Index of the mask that each run belongs to, ``(runs,)``, non-decreasing.
+            start: First positions, ``(runs,)``.
+            end: End positions, exclusive, ``(runs,)``, ``>= start``.
             count: Number of masks.
             height: Rows of the frame.
             width: Columns of the frame.
@@ -217,7 +217,7 @@ class Masks:
 
     @property
     def end(self) -> Int:
-        """One past the last position of each run: ``(runs,)`` int64."""
+        """End position of each run, exclusive: ``(runs,)`` int64."""
         return self._wide_runs().end
 
     @property
@@ -256,7 +256,7 @@ class Masks:
         return masks
 
     def id_map(self, dtype: npt.DTypeLike = np.int32) -> npt.NDArray[np.signedinteger]:
-        """Return an image of the masks: 0 where there is none, ``i + 1`` where mask ``i`` is.
+        """Return an image of the masks: 0 for pixels of no mask, ``i + 1`` for pixels of mask ``i``.
 
         Where masks overlap, the earlier one wins, which is the one with the higher confidence.
 
@@ -264,7 +264,8 @@ class Masks:
             dtype: An integer dtype that holds ``len(masks)``.
 
         Returns:
-            ``(height, width)``, C-contiguous, in new memory. ``id_map()[y, x] - 1`` is an index of the masks, or -1.
+            An image ``(height, width)``, C-contiguous, in new memory. ``id_map()[y, x] - 1`` is the index of a mask,
+            or -1.
         """
         flat = np.zeros(self.width * self.height, dtype)
         for i, (start, end) in reversed(list(enumerate(self._each()))):
@@ -321,17 +322,16 @@ class Masks:
         return self[range(len(self))[index]]  # an integer of any library, as for a list
 
     def _each(self) -> Iterator[tuple[Some, Some]]:
-        """Starts and ends of one mask after the other."""
+        """Yield starts and ends of one mask after the other."""
         offset, start, end = self._runs()
         for first, last in itertools.pairwise(offset.tolist()):
             yield start[first:last], end[first:last]
 
     def _runs(self) -> Runs:
-        """The runs, joined, of whatever integers there are.
+        """Return the runs, joined, in the dtype that they have.
 
-        A form that somebody has asked for is published by one step that cannot be interrupted, before the one that it
-        was made of is let go: who comes at the same time, on another thread, finds the one or the other, and everybody
-        gets the same arrays.
+        A converted form is published in one atomic step before its source is dropped, so that a thread that asks at the
+        same time finds one of the two, and every caller gets the same arrays.
         """
         forms: dict[str, Any] = self.__dict__
         runs: Runs | None = forms.get("_wide") or forms.get("_joined")
@@ -344,7 +344,7 @@ class Masks:
         return runs
 
     def _wide_runs(self) -> Runs:
-        """The same in int64, and in nothing else any more: what a caller writes there is the mask's."""
+        """Return the runs in int64, which is the only form from then on: the caller may write to these arrays."""
         forms: dict[str, Any] = self.__dict__
         runs: Runs | None = forms.get("_wide")
         if runs is None:
@@ -354,7 +354,13 @@ class Masks:
 
 
 def _covered(edges: Int, inside: Int, position: Int) -> Int:
-    """Pixels of a mask before each position; `edges` alternate in and out, `inside[k]` counts those before edge k."""
+    """Return the number of a mask's pixels before each position.
+
+    Args:
+        edges: Positions where the mask begins and ends, alternating.
+        inside: Pixels of the mask before each edge.
+        position: Positions to look up.
+    """
     if not len(edges):
         return np.zeros(len(position), np.int64)
     place = np.searchsorted(edges, position, side="right")

@@ -12,10 +12,10 @@ _STEP = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 def trace(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int64]]:
-    """Rings around the connected parts and holes of a mask.
+    """Find the rings around the connected parts and holes of a mask.
 
     Args:
-        mask: ``(height, width)``.
+        mask: Dense mask, ``(height, width)``.
 
     Returns:
         Rings ``(vertices, 2)`` of (x, y) corners; pixel (0, 0) has the corners (0, 0) and (1, 1). Outer rings are

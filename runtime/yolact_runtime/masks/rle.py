@@ -25,12 +25,12 @@ _SPARSE = 4
 
 
 def encode_runs(offset: Int, start: Int, end: Int, size: int) -> list[str]:
-    """Strings of several masks at once.
+    """Encode the runs of several masks as COCO run-length strings, one for each mask.
 
     Args:
-        offset: ``(n + 1,)`` runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``.
-        start: ``(runs,)`` first positions, sorted inside a mask.
-        end: ``(runs,)`` one past the last positions.
+        offset: First run of each mask, and the number of runs, ``(n + 1,)``.
+        start: First positions, ``(runs,)``, sorted inside a mask.
+        end: End positions, exclusive, ``(runs,)``.
         size: Pixels of a mask.
     """
     if len(offset) < 2:
@@ -91,7 +91,7 @@ def _counts(offset: Int, start: Int, end: Int, size: int) -> tuple[npt.NDArray[A
 
 
 def decode_edges(text: str | bytes, size: int) -> Int:
-    """Positions where a mask begins and ends, alternating: an even number of sorted positions.
+    """Decode a COCO run-length string to the positions where its mask begins and ends, alternating and sorted.
 
     Args:
         text: The counts string.
@@ -121,7 +121,7 @@ def decode_edges(text: str | bytes, size: int) -> Int:
 
 
 def paint_runs(flat: npt.NDArray[Any], start: npt.NDArray[Any], end: npt.NDArray[Any], value: int) -> None:
-    """Set what is inside of one mask's runs, in an array by position."""
+    """Set the pixels of one mask's runs to a value, in an array indexed by position."""
     if not len(start):
         return
     first, last = int(start[0]), int(end[-1])
@@ -136,7 +136,7 @@ def paint_runs(flat: npt.NDArray[Any], start: npt.NDArray[Any], end: npt.NDArray
 
 
 def run_positions(start: Int, end: Int) -> Int:
-    """Every position inside the runs, in order."""
+    """Return every position inside the runs, in order."""
     length = end - start
     before = np.cumsum(length) - length
     positions: Int = np.arange(length.sum()) + np.repeat(start - before, length)

@@ -1,4 +1,4 @@
-"""Runs of several masks: as compact as they came, made canonical, and widened, when that is asked for."""
+"""Runs of several masks, and their conversion to the canonical form and to int64."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class Runs(NamedTuple):
     """Runs of pixels in column-major order, sorted by mask and position, none empty.
 
     Attributes:
-        offset: ``(n + 1,)``; runs of mask ``i`` are ``offset[i] .. offset[i + 1] - 1``.
-        start: ``(runs,)``, first position of each run.
-        end: ``(runs,)``, one past the last position of each run.
+        offset: First run of each mask, and the number of runs, ``(n + 1,)``. Runs of mask ``i`` are
+            ``offset[i] .. offset[i + 1] - 1``.
+        start: First position of each run, ``(runs,)``.
+        end: End position of each run, exclusive, ``(runs,)``.
     """
 
     offset: npt.NDArray[Any]
@@ -26,7 +27,7 @@ class Runs(NamedTuple):
     end: npt.NDArray[Any]
 
     def joined(self) -> Runs:
-        """The same pixels in runs that do not touch; itself where none of one mask do.
+        """Join the runs of one mask that touch; return itself if there are none.
 
         Frames come back from the GPU column by column: there, runs touch where a mask fills the foot of a column and
         the head of the next, and nowhere else. So most frames are done when that was looked at.
@@ -43,11 +44,11 @@ class Runs(NamedTuple):
         return Runs(self.offset - gone, np.delete(self.start, before + 1), np.delete(self.end, before))
 
     def signed(self) -> Runs:
-        """In integers that may be subtracted: int32 and int64 as they are, everything else in int64."""
+        """Convert the arrays to signed integers: int32 and int64 stay as they are, other dtypes become int64."""
         return Runs(*(array if array.dtype in _SIGNED else array.astype(np.int64) for array in self))
 
     def wide(self) -> Runs:
-        """In int64; itself where it is."""
+        """Convert the arrays to int64; arrays that are int64 are not copied."""
         return Runs(*(array.astype(np.int64, copy=False) for array in self))
 
     @property

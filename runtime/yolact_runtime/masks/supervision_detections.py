@@ -26,11 +26,11 @@ def to_detections(
     """Return detections with compact masks, and with boxes that are tight to the masks.
 
     Args:
-        xyxy: ``(n, 4)`` boxes of the network, for instances whose masks are empty.
-        masks: ``n`` masks.
-        confidence: ``(n,)`` scores.
-        class_id: ``(n,)`` classes.
-        data: ``(n, …)`` arrays for the field ``data``; kept, not copied.
+        xyxy: Boxes of the network, ``(n, 4)``, for instances whose masks are empty.
+        masks: Masks of the instances.
+        confidence: Scores of the classes, ``(n,)``.
+        class_id: Classes, counted from 0, ``(n,)``.
+        data: Arrays ``(n, …)`` for the field ``data``; kept, not copied.
 
     Raises:
         MissingDependencyError: supervision is not installed.
