@@ -120,7 +120,7 @@ def test_nan_outputs_are_refused() -> None:
     outputs = raw_outputs(small_manifest(), THINGS)
     outputs["prototype"][0, 0, 0, 0] = np.nan
     segmenter = Segmenter(small_manifest(), FakeBackend([outputs]), None, SegmenterOptions())
-    with pytest.raises(BackendError, match='"prototype" holds NaN'):
+    with pytest.raises(BackendError, match='"prototype" contains NaN'):
         segmenter(WHITE)
 
 

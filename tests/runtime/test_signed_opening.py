@@ -128,7 +128,7 @@ def test_a_machine_that_requires_signatures(
     unsigned = write_bundle(tmp_path / "unsigned", THINGS)
     refused(unsigned, "unsigned is not signed")
     refused(unsigned / "model.fp32.onnx", "unsigned is not signed")
-    refused(unchecked, "was opened without looking")
+    refused(unchecked, "was opened without verifying")
     with pytest.raises(SignatureError, match="unsigned is not signed"):
         open_bundle(unsigned)
     monkeypatch.setenv("YOLACT_REQUIRE_SIGNATURE", str(tmp_path / "nowhere.pem"))
@@ -146,7 +146,7 @@ def test_signed_and_not_checked_is_said_once(
         open_bundle(bundle)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert [record.getMessage() for record in warnings] == [
-        f"{bundle} is signed, and the signature was not checked: give --verify-key KEY (verify_key= of "
+        f"{bundle} is signed, and the signature was not checked: use --verify-key KEY (verify_key= of "
         f"Segmenter.open), or set YOLACT_REQUIRE_SIGNATURE"
     ]
     caplog.clear()
@@ -325,7 +325,7 @@ def test_a_trusted_plan_that_needs_a_second_network(tmp_path: Path, install: Cal
     install(name=engine_name(manifest.to_json()))
     plan = tmp_path / "copied.plan"
     plan.write_bytes(b"plan")
-    with pytest.raises(BundleError, match="re-scores masks with a second network, which an engine does not hold"):
+    with pytest.raises(BundleError, match="re-scores masks with a second network, which an engine does not contain"):
         Segmenter.open(plan, "tensorrt", ON_HOST, trust_engine=True)
     without = dataclasses.replace(ON_HOST, mask_rescoring=False)
     Segmenter.open(plan, "tensorrt", without, trust_engine=True).close()

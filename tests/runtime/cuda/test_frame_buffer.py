@@ -185,7 +185,7 @@ def test_a_buffer_that_is_given_again_too_early_is_refused(opened: Open) -> None
         assert not buffer.in_flight
         assert len(segmenter(buffer)) == 2
         # One buffer for two frames in flight.
-        with segmenter.stream([buffer] * 4) as results, pytest.raises(FrameError, match="given again"):
+        with segmenter.stream([buffer] * 4) as results, pytest.raises(FrameError, match="passed again"):
             list(results)
         assert not buffer.in_flight
 

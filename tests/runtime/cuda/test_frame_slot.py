@@ -35,6 +35,6 @@ def test_every_bit_that_no_memory_helps_against_is_an_error_also_one_that_has_no
                     # Run again with more memory, which leaves a status of its own.
                     assert slot.finish() == 0
                 else:
-                    with pytest.raises(BackendError, match=r"NaN or infinity|refuse this frame \(status"):
+                    with pytest.raises(BackendError, match=r"NaN or infinity|reject this frame \(status"):
                         slot.finish()
                 path.give_back(slot)

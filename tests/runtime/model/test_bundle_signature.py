@@ -78,7 +78,7 @@ def test_only_the_manifest_that_the_signer_means_is_signed(bundle: Path, tmp_pat
     (bundle / SIGNATURE_NAME).unlink()
     manifest = bundle / MANIFEST_NAME
     manifest.write_text(manifest.read_text().replace("bird", "brid"))
-    with pytest.raises(SignatureError, match=r"was changed by somebody else meanwhile, and is not signed.*--sign KEY"):
+    with pytest.raises(SignatureError, match=r"was changed by another process, and is not signed.*--sign KEY"):
         sign_bundle(bundle, private, meant)
     assert not (bundle / SIGNATURE_NAME).exists()
 

@@ -220,8 +220,8 @@ def test_what_everybody_may_write_is_not_run(bundle: Path, place: Callable[[Path
     path.chmod(mode | 0o002)
     with pytest.raises(
         BundleError,
-        match=rf"^{path} belongs to .*written by every user .*kernels are executable code.*chmod go-w {path}\. Or have "
-        rf"the bundle signed",
+        match=rf"^{path} belongs to .*written by every user .*kernels are executable code.*chmod go-w {path}\. Or sign "
+        rf"the bundle",
     ):
         kernels_of(bundle)
     # Signing and checking a signature run nothing.
