@@ -1,4 +1,4 @@
-"""Deprecated names: they work until the next minor version, and say what takes their place."""
+"""Deprecated names, which work until the next minor version and state their replacement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["warn_deprecated"]
 
 
 def warn_deprecated(former: str, instead: str, removed_in: str, stacklevel: int = 1) -> None:
-    """Warn that something has another name now.
+    """Warn that a name has been replaced.
 
     Args:
         former: The deprecated name, as the caller wrote it.

@@ -125,7 +125,7 @@ class FrameStream(Iterator[Instances]):
 
 
 def _collect(reader: FrameReader, collect: Callable[[], Instances]) -> Instances | None:
-    """Return the frame's instances; None where the stream was closed meanwhile, whose end is the next event."""
+    """Return the frame's instances; None if the stream was closed meanwhile, whose end is the next event."""
     try:
         instances = collect()
     except Exception as error:

@@ -1,7 +1,7 @@
-"""Where long work tells a person what it does: one object that every function below the commands takes.
+"""Progress reports to a user: one object that every function below the commands accepts.
 
-``logging`` has another audience: it is for programs that embed these packages, and carries what goes wrong in them. A
-:class:`Reporter` is for somebody who started an export, a training or a benchmark and watches it.
+``logging`` has another audience: it serves programs that embed these packages, and carries errors and warnings. A
+:class:`Reporter` serves a user who started an export, a training or a benchmark and watches it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BAR_WIDTH = 24
 
 
 class Reporter(Protocol):
-    """What a function may tell the person who waits for it.
+    """The messages that a function may send to a waiting user.
 
     :class:`yolact_runtime.terminal.Terminal` shows it on stderr, :class:`LogReporter` writes it to a logger, and
     :data:`SILENT`, the default everywhere, drops it.
@@ -37,7 +37,7 @@ class Reporter(Protocol):
         """Write a warning, which is shown even where all else is hidden. The text has no prefix of its own."""
 
     def status(self, text: str) -> None:
-        """Show where the work is, in a line that the next one replaces; call it as often as there is news."""
+        """Show the state of the work, in a line that the next one replaces; call it as often as the state changes."""
 
     def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Generator[Item, None, None]:
         """Yield `items` and show how many of `total` are done; close it where ending `items` is work."""
@@ -45,7 +45,7 @@ class Reporter(Protocol):
 
 
 class Heartbeat:
-    """Decides when a log, where no line replaces another, is due to get a line about the work's state.
+    """A timer for logs, where no line replaces another: it decides when a line about the work's state is due.
 
     Args:
         every_s: Seconds without a line after which one is due.
@@ -71,7 +71,7 @@ class LogReporter:
     A log keeps every line, so the state of the work is written only when nothing else has been for `every_s` seconds.
 
     Args:
-        logger: Gets the lines.
+        logger: The logger that receives the lines.
         every_s: Seconds between two lines about the work's state.
     """
 
@@ -107,8 +107,8 @@ class ForwardingReporter:
     """A reporter for a process of its own, which sends everything to the process that the person watches.
 
     Args:
-        send: Takes the kind of a message, the name of a method of :class:`Reporter`, and its text;
-            :func:`forward` is the other side.
+        send: Function of a message's kind, which is the name of a method of :class:`Reporter`, and of its text;
+            :func:`forward` is its counterpart.
     """
 
     def __init__(self, send: Callable[[str, str], None]) -> None:
@@ -139,14 +139,14 @@ def forward(kind: str, text: str, reporter: Reporter) -> None:
     """Tell a reporter what a :class:`ForwardingReporter` has sent.
 
     Raises:
-        KeyError: `kind` is none of its messages.
+        KeyError: `kind` is not one of its messages.
     """
     tells = {"say": reporter.say, "heading": reporter.heading, "warn": reporter.warn, "status": reporter.status}
     tells[kind](text)
 
 
 class _Silent:
-    """The reporter of callers who want none: it drops everything but warnings, which go to ``logging``."""
+    """A reporter that drops everything but warnings, which go to ``logging``."""
 
     def say(self, text: str = "") -> None:
         pass
@@ -174,10 +174,10 @@ def show_progress(
     """Yield `items`; ten times a second at most, and at the end, show a line that counts them.
 
     Args:
-        items: Anything.
-        label: Names them.
-        total: How many there are; None where nobody knows.
-        status: Shows a line.
+        items: Items to yield.
+        label: Name of the items, for the line.
+        total: Number of items; None if unknown.
+        status: Function that shows a line.
     """
     began = shown = time.monotonic()
     for done, item in enumerate(items, 1):

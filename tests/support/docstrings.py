@@ -39,7 +39,7 @@ NOUNS_IN_ED = WORDS["nouns_in_ed"]
 DETERMINERS = WORDS["determiners"]
 ARTICLES = WORDS["articles"]
 # A shape with its dtype, a name or a value: "``(N, 4)`` float32", "`frame`", "(H, W)".
-CODE = re.compile(r"(?:``[^`]+``|`[^`]+`|\([^)]*\))\s*(?:(?:bool|u?int\d+|float\d+)\b\s*)?")
+CODE = re.compile(r"(?:``[^`]+``|`[^`]+`|\([^)]*\))\s*(?:(?:bool|u?int\d+|float\d+)\b:?\s*)?")
 SECTIONS = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example|Examples|Note|Notes|References):$")
 
 
@@ -150,7 +150,7 @@ def _rule_of_noun(text: str, name: str) -> str:
     if _is_bare(text, first, second):
         return f'has no noun behind "{first}"'
     sentence = _words(_sentences(text)[0])
-    if "`" in text:
+    if code or "`" in text:
         return ""
     if len(sentence) < 2:
         return "is one word"

@@ -41,10 +41,10 @@ class DeviceInstances:
         confidence: ``(n,)`` float32: softmax scores of the classes.
         class_id: ``(n,)`` int32: classes, counted from 0 without the background.
         class_names: Names of all classes, indexed by ``class_id``.
-        mask_confidence: ``(n,)`` float32, as :attr:`yolact_runtime.Instances.mask_confidence`; None where masks are not
-            re-scored on the GPU.
-        window: ``(n, 8)`` int32: where each mask can have pixels. Left, right, top and bottom in pixels of the
-            prototypes; first word and number of words of a column, each of 32 rows; first column and number of columns.
+        mask_confidence: Confidences that include the mask's quality, ``(n,)`` float32, as
+            :attr:`yolact_runtime.Instances.mask_confidence`; None if masks are not re-scored on the GPU.
+        window: Bounds of each mask's pixels, ``(n, 8)`` int32: left, right, top and bottom in pixels of the prototypes;
+            first word and number of words of a column, each of 32 rows; first column and number of columns.
         offset: ``(n + 1,)`` int64: first word of each mask in `arena`.
         arena: ``(words,)`` uint32: bits of all masks. Bit ``b`` of ``arena[offset[i] + w * columns + c]`` is the pixel
             of mask ``i`` in column ``column + c`` and row ``32 * (word + w) + b``; see ``kernels/mask_window.cuh``.
@@ -77,11 +77,11 @@ class DeviceInstances:
         return self._count
 
     def id_map(self) -> DeviceArray:
-        """Compute an image of the masks: 0 where there is none, ``i + 1`` where mask ``i`` is; earlier masks win.
+        """Compute an image of the masks: ``i + 1`` where mask ``i`` is, 0 elsewhere; earlier masks win.
 
         Returns:
-            ``(height, width)`` int32, valid until :meth:`close`. It is computed in :attr:`stream`; a library that takes
-            it by DLPack waits for that on the GPU.
+            The image, ``(height, width)`` int32, valid until :meth:`close`. It is computed in :attr:`stream`; a library
+            that takes it by DLPack waits for that on the GPU.
 
         Raises:
             BackendError: These results are closed.
@@ -96,7 +96,7 @@ class DeviceInstances:
         """Compute dense masks.
 
         Returns:
-            ``(n, height, width)`` uint8, 0 or 1, valid until :meth:`close`; see :meth:`id_map`.
+            The masks, ``(n, height, width)`` uint8 of 0 and 1, valid until :meth:`close`; see :meth:`id_map`.
 
         Raises:
             BackendError: These results are closed.

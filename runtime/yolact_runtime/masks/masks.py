@@ -56,7 +56,7 @@ class Masks:
     _count: int
 
     def __init__(self, height: int, width: int, offset: Int, start: Int, end: Int) -> None:
-        # By way of the dictionary: nothing can be assigned to.
+        # Through the dictionary, because attributes cannot be assigned.
         self.__dict__.update(
             height=height, width=width, _count=len(offset) - 1, _joined=Runs(offset, start, end).signed()
         )

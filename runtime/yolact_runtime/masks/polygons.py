@@ -40,7 +40,7 @@ def trace(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int64]]:
 
 
 def _directed_edges(mask: npt.NDArray[np.bool_]) -> dict[tuple[int, int], list[int]]:
-    """Corner -> directions of the pixel edges that leave it with the mask on their right."""
+    """Map each corner to the directions of the pixel edges that leave it with the mask on their right."""
     padded = np.pad(mask, 1).astype(np.int8)
     across, down = np.diff(padded, axis=0)[:, 1:-1], np.diff(padded, axis=1)[1:-1]
     # Edges above a pixel run right, below it left; left of it up, right of it down.

@@ -20,7 +20,7 @@ __all__ = ["decode_edges", "encode_runs", "paint_runs", "run_positions"]
 Int = npt.NDArray[np.int64]
 # Differences of counts below this fit into int32.
 _HALF_OF_INT32 = 1 << 30
-# Positions from a mask's first to its last for each that is inside, beyond which the others are passed over: measured.
+# Ratio of the extent of a mask to its pixels, measured, above which positions outside are skipped.
 _SPARSE = 4
 
 
@@ -39,7 +39,7 @@ def encode_runs(offset: Int, start: Int, end: Int, size: int) -> list[str]:
     stop = np.append(first[1:], len(counts))
     value = counts.copy()
     value[2:] -= counts[:-2]
-    # The first three of a mask stand as they are.
+    # The first three of a mask are stored unchanged.
     head = (first[:, None] + np.arange(3)).ravel()
     head = head[head < np.repeat(stop, 3)]
     value[head] = counts[head]
@@ -49,9 +49,9 @@ def encode_runs(offset: Int, start: Int, end: Int, size: int) -> list[str]:
 
 
 def _codes(value: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], Int]:
-    """Characters of all numbers, and where each number's last one is."""
-    # What has to follow a number's first five bits, and then its next, with the sign: one group fewer each time, and
-    # most numbers have one or two.
+    """Return the characters of all numbers, and the position of each number's last one."""
+    # The remaining bits after a number's first five bits, then after the next five, with the sign: each step has one
+    # group fewer, and most numbers have one or two.
     magnitude = np.where(value < 0, ~value, value)
     longer = [np.flatnonzero(magnitude >> 4)]
     while len(longer[-1]):
@@ -70,7 +70,7 @@ def _codes(value: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], Int]:
 
 
 def _counts(offset: Int, start: Int, end: Int, size: int) -> tuple[npt.NDArray[Any], Int]:
-    """Counts of all masks behind one another, and where each mask's begin."""
+    """Return the counts of all masks, one behind the other, and where each mask's counts begin."""
     num_runs = np.diff(offset).astype(np.intp, copy=False)
     runs = slice(offset[0], offset[-1])
     # Each mask's edges end with its size.
@@ -94,8 +94,8 @@ def decode_edges(text: str | bytes, size: int) -> Int:
     """Decode a COCO run-length string to the positions where its mask begins and ends, alternating and sorted.
 
     Args:
-        text: The counts string.
-        size: Pixels of the mask.
+        text: The counts string to decode.
+        size: Number of pixels of the mask.
 
     Raises:
         ShapeError: The string is not a counts string, or its counts do not add up to `size`.
@@ -128,7 +128,7 @@ def paint_runs(flat: npt.NDArray[Any], start: npt.NDArray[Any], end: npt.NDArray
     if last - first > _SPARSE * (end - start).sum():
         flat[run_positions(start, end)] = value
         return
-    # Bits from the first position to the last are made and read faster than the positions of those that are set.
+    # Creating and reading bits from the first to the last position is faster than listing the positions that are set.
     edges = np.stack([start, end], axis=1).ravel()
     inside = np.ones(len(edges) - 1, bool)
     inside[1::2] = False

@@ -29,17 +29,17 @@ class Runs(NamedTuple):
     def joined(self) -> Runs:
         """Join the runs of one mask that touch; return itself if there are none.
 
-        Frames come back from the GPU column by column: there, runs touch where a mask fills the foot of a column and
-        the head of the next, and nowhere else. So most frames are done when that was looked at.
+        Runs computed on the GPU are in columns: they touch only where a mask fills the foot of a column and the head of
+        the next. So most frames need no more than this check.
         """
         touches = self.start[1:] == self.end[:-1]
-        # The last run of one mask and the first of the next may touch and stay apart.
+        # The last run of one mask and the first of the next may touch and stay separate.
         first = self.offset[1:-1]
         touches[first[(first > 0) & (first < len(self.start))] - 1] = False
         if not touches.any():
             return self
         before = np.flatnonzero(touches)
-        # Of two that touch, the former's start and the latter's end stay.
+        # Of two touching runs, the start of the former and the end of the latter remain.
         gone = np.searchsorted(before, self.offset - 1).astype(self.offset.dtype)
         return Runs(self.offset - gone, np.delete(self.start, before + 1), np.delete(self.end, before))
 
@@ -53,5 +53,5 @@ class Runs(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Memory of the three arrays, bytes."""
+        """Size of the three arrays in bytes."""
         return sum(array.nbytes for array in self)

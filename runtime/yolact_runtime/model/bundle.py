@@ -70,10 +70,10 @@ class Bundle:
 
     Attributes:
         path: The folder or file that it was opened from.
-        manifest: How to feed the network and read its outputs; precision and dtypes are those of `network`.
+        manifest: Description of the network's input and outputs, with the precision and dtypes of `network`.
         network: The network, an ONNX model.
         mask_iou: The mask-IoU network of YOLACT++, or None.
-        verified_by: Fingerprint of the key whose signature was verified; None where no signature was checked.
+        verified_by: Fingerprint of the key whose signature was verified; None if no signature was checked.
     """
 
     path: Path

@@ -239,16 +239,16 @@ class Manifest:
     """Everything a runtime needs to know about a model.
 
     Attributes:
-        name: Name of the model, for people.
+        name: Name of the model, for messages.
         class_names: Names of the foreground classes, indexed by ``class_id``: index 0 is class 1 of the network, whose
             class 0 is the background.
         input: Size and normalisation of the network's input.
-        priors: How the priors are laid over the feature maps.
+        priors: Layout of the priors on the feature maps.
         detection: Thresholds and limits that the model is evaluated with.
         mask_rescoring: Whether the bundle has a mask-IoU network, whose output multiplies the confidence of masks
             (YOLACT++).
         precision: Precision of the graph that this manifest was written for; see :class:`Artefact`.
-        provenance: Where the model came from: checkpoint, its SHA-256, versions of tools. Text only.
+        provenance: Origin of the model: checkpoint, its SHA-256, versions of tools. Text only.
         artefacts: Files of the bundle by name; empty in the copies embedded in models.
         dtypes: Dtypes of the input and the outputs of that graph.
         schema_version: Version of the document.
@@ -315,7 +315,7 @@ class Manifest:
 
         Args:
             text: The JSON document.
-            source: Where the text came from, for error messages.
+            source: Origin of the text, for error messages.
 
         Raises:
             ManifestError: The text is not JSON, its schema version is unknown, a field is missing or invalid, or a

@@ -108,7 +108,7 @@ def read_parts(file: ModelFile) -> dict[str, str]:
     names then, as :func:`derive_parts` says.
 
     Raises:
-        BundleError: The file is no ONNX model.
+        BundleError: The file is not an ONNX model.
     """
     try:
         return _parts(memoryview(file.content))
