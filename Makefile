@@ -23,7 +23,7 @@ CHECKPOINT ?=
 IMAGE ?=
 BENCH_CHECKPOINT := $(or $(CHECKPOINT),out/yolact_resnet50.pth)
 
-.PHONY: demo test check format bench storm gpu gpu-pack integrations jetpack6 jetpack7 workflows publisher mutants tables clean
+.PHONY: demo test check format bench storm gpu gpu-pack integrations jetpack6 jetpack7 workflows publisher mutants tables docs clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py --output out/demo $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(if $(IMAGE),--image "$(IMAGE)")
@@ -108,8 +108,20 @@ mutants: $(READY)
 tables: $(READY)
 	$(BIN)/python -m yolact_benchmarks.studies.tables
 
+# The documentation with its API reference, as pages in out/docs that need no server and no network.
+DOCS := out/docs-environment
+
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/zensical build --clean --strict
+
+$(DOCS)/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(DOCS)/bin/python -m pip install --quiet --group docs
+	touch $@
+
 clean:
-	rm -rf $(VENV) out dist build
+	rm -rf $(VENV) out dist build .cache
 
 # An environment of the other CUDA is made anew: its PyTorch may hold packages of that CUDA. (.ready is of 13.)
 $(READY): pyproject.toml .ci/install_torch.py

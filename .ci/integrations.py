@@ -36,6 +36,7 @@ class Integration:
         tests: Arguments of pytest.
         allowed_skips: Expressions; a skipped test whose reason matches none of them is a failure.
         pins: Further words for pip.
+        groups: Dependency groups of ``pyproject.toml`` to install beside it.
         debian: Packages of Debian's that have to be there.
         default: It is run when none is named.
         other_pythons: Versions that its tests look for besides.
@@ -49,6 +50,7 @@ class Integration:
     tests: tuple[str, ...]
     allowed_skips: tuple[str, ...]
     pins: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ("robot-tests",)
     debian: tuple[str, ...] = ()
     default: bool = True
     other_pythons: tuple[str, ...] = ()
@@ -123,6 +125,15 @@ INTEGRATIONS = (
         ("tests/benchmarks/studies/instructions",),
         (),
         pins=("nvidia-cuda-nvdisasm",),
+    ),
+    # The documentation site, built strictly.
+    Integration(
+        "docs",
+        "3.12",
+        ("--editable", "."),
+        ("tests/packaging/test_site.py",),
+        (),
+        groups=("robot-tests", "docs"),
     ),
     # From the checkout, so with the studies; what these cannot show is in docs/runtime.md.
     Integration(
@@ -304,7 +315,8 @@ def make_environment(integration: Integration, deadline: float) -> Path:
             f"{python} -m venv fails; on Debian, as root: apt-get install python{integration.python}-venv"
         )
     run_limited([*pip, "--upgrade", "pip>=25.1"], deadline)
-    run_limited([*pip, *integration.project, "--group", "robot-tests", *integration.pins], deadline)
+    groups = [word for group in integration.groups for word in ("--group", group)]
+    run_limited([*pip, *integration.project, *groups, *integration.pins], deadline)
     if "--editable" not in integration.project:
         # The tests would pass with the checkout's files, too.
         is_installed = "import sys, yolact_runtime as r, yolact_benchmarks as b; "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,45 @@ def test_no_table_is_broken_by_a_blank_line(path: Path) -> None:
     for number, line in enumerate(lines):
         if line.startswith("|") and not (number and lines[number - 1].startswith("|")):
             assert re.fullmatch(r"\|( :?-+:? \|)+", lines[number + 1]), f"line {number + 1} shows raw: {line[:60]}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/**/*.md")), ids=lambda path: path.name)
+def test_every_list_is_one_on_the_site_too(path: Path) -> None:
+    """Python-Markdown wants an empty line before a list, and after a paragraph inside of one; GitHub does not."""
+    lines = re.sub(r"(?ms)^ *```.*?^ *```", "", path.read_text(encoding="utf-8")).splitlines()
+    marker = re.compile(r"(?:[*-]|\d+\.) ")
+    for before, line in pairwise(lines):
+        continues = marker.match(before) or re.match(r" {2,3}\S", before)
+        assert not marker.match(line) or not before.strip() or continues, f"{path.name}: {line[:60]}"
+
+
+# Of pip, NVRTC, venv and docker.
+FOREIGN_OPTIONS = {"--fmad", "--ptxas-options", "--runtime", "--system-site-packages"}
+
+
+@functools.cache
+def _options_of_the_project() -> set[str]:
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in (*ROOT.glob("*/yolact_*/**/*.py"), *ROOT.glob(".ci/*.py"))
+    )
+    return {*re.findall(r'"(--[a-z][a-z0-9-]*)"', sources), "--help", "--version"}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"], ids=lambda path: path.name
+)
+def test_options_that_prose_names_exist(path: Path) -> None:
+    """The changelog also names options that were removed."""
+    prose = re.sub(r"(?ms)^ *```.*?^ *```", "", path.read_text(encoding="utf-8"))
+    code = " ".join(re.findall(r"`([^`\n]+)`", prose))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code))
+    assert named <= _options_of_the_project() | FOREIGN_OPTIONS
+
+
+def test_targets_of_make_exist() -> None:
+    targets = set(re.findall(r"(?m)^([a-z][a-z0-9 -]*):", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    targets = {name for names in targets for name in names.split()}
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS if path.name != "CHANGELOG.md")
+    named = set(re.findall(r"(?:`|^\$ )make(?: [A-Z_]+=\S+)* ([a-z][a-z0-9-]*)", text, re.MULTILINE))
+    assert {"demo", "docs", "gpu"} <= named
+    assert named <= targets

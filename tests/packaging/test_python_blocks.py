@@ -35,10 +35,10 @@ from yolact_runtime.media.images import write_image
 from yolact_runtime.model.bundle_signature import sign_bundle
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # (document, a line of the block) -> why it cannot run here. There is none at present.
 NOT_RUN: dict[tuple[str, str], str] = {}
-BUNDLES = ("base", "mine", "shapes")
+BUNDLES = ("balloons", "base", "mine", "shapes")
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
 FRAME = np.full((40, 60, 3), 250, np.uint8)
 
@@ -50,6 +50,10 @@ def blocks_of(path: Path) -> list[tuple[int, str]]:
     text = path.read_text(encoding="utf-8")
     found = re.finditer(r"^```(?:python|py)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     return [(text[: match.start(1)].count("\n"), match[1]) for match in found]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 WITH_BLOCKS = [path for path in DOCUMENTS if blocks_of(path)]
@@ -117,28 +121,40 @@ def check_readme(namespace: Namespace, said: str) -> None:
     assert said.startswith("cat 0.")
 
 
+def check_getting_started(namespace: Namespace, said: str) -> None:
+    assert [line.split()[0] for line in said.splitlines()] == ["cat", "bird"]
+
+
 def check_runtime(namespace: Namespace, said: str) -> None:
     assert namespace["segmenter"].postprocessing == "gpu"
     labels = namespace["labels"]
     assert (labels.shape, labels.dtype) == (FRAME.shape[:2], np.int32)
     assert len(np.unique(labels)) == 3  # two things, and the background
     assert [classes[:2] for classes in namespace["classes"]] == [[0, 2]] * 5
-    assert namespace["ids"].shape == FRAME.shape[:2]
+    assert namespace["labels_of_pixels"].shape == FRAME.shape[:2]
     assert namespace["on_top"] == 0
     assert namespace["names"] == ["cat", "bird"]
     assert namespace["large"].class_id.tolist() == [0, 2]
     assert (namespace["picture"] != FRAME).any()
     assert "<Instances: 2 in a frame of 60 x 40: cat 0.90, bird 0.60>\n" in said
-    assert "photo.png None cat [" in said
+
+
+def check_run(namespace: Namespace, said: str) -> None:
+    assert said.splitlines()[0].startswith("photo.png None cat [")
     assert "missing.png: " in said
     assert namespace["line"]["schema"] == "yolact-results/1"
 
 
 # What shows that the blocks of a document did something.
-CHECKS: dict[str, Callable[[Namespace, str], None]] = {"README.md": check_readme, "runtime.md": check_runtime}
+CHECKS: dict[str, Callable[[Namespace, str], None]] = {
+    "README.md": check_readme,
+    "docs/getting-started.md": check_getting_started,
+    "docs/run.md": check_run,
+    "docs/runtime.md": check_runtime,
+}
 
 
-@pytest.mark.parametrize("path", WITH_BLOCKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", WITH_BLOCKS, ids=name_of)
 def test_python_blocks_run(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,8 +176,8 @@ def test_python_blocks_run(
             # With its place in the document, which a traceback then shows.
             exec(compile("\n" * line + text, str(path), "exec"), namespace)
     said = capsys.readouterr()
-    if path.name in CHECKS:
-        CHECKS[path.name](namespace, said.out + said.err)
+    if name_of(path) in CHECKS:
+        CHECKS[name_of(path)](namespace, said.out + said.err)
 
 
 @contextmanager
@@ -170,12 +186,14 @@ def no_more() -> Iterator[Namespace]:
 
 
 def reason_not_to_run(path: Path, text: str) -> str | None:
-    return next((why for (name, line), why in NOT_RUN.items() if name == path.name and line in text.splitlines()), None)
+    return next(
+        (why for (name, line), why in NOT_RUN.items() if name == name_of(path) and line in text.splitlines()), None
+    )
 
 
 def test_the_documents_have_blocks_and_every_exception_is_one() -> None:
-    assert {"README.md", "runtime.md"} <= {path.name for path in WITH_BLOCKS}
-    texts = {path.name: [text for _, text in blocks_of(path)] for path in WITH_BLOCKS}
+    assert set(CHECKS) <= {name_of(path) for path in WITH_BLOCKS}
+    texts = {name_of(path): [text for _, text in blocks_of(path)] for path in WITH_BLOCKS}
     for name, line in NOT_RUN:
         assert sum(line in text.splitlines() for text in texts[name]) == 1, (name, line)
 

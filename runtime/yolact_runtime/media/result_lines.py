@@ -1,4 +1,4 @@
-"""Results as JSON Lines, one line per frame, for streaming. The schema is in docs/runtime.md."""
+"""Results as JSON Lines, one line per frame, for streaming. The schema is in docs/run.md."""
 
 from __future__ import annotations
 

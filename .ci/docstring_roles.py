@@ -1,0 +1,69 @@
+"""Griffe's extension for the API pages: docstrings as this project writes them, shown as Markdown.
+
+Sphinx roles such as :class:`Masks` and :func:`~yolact_runtime.model.bundle.open_bundle` become links where the object
+has a place on a page, and code where it has none. Members of an enumeration are listed with their values.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+# What Python calls by itself, and nobody looks up.
+_HIDDEN = {"__del__", "__enter__", "__exit__", "__post_init__", "__repr__"}
+# Its page begins with an introduction of its own.
+_WITH_INTRODUCTION = "yolact_runtime"
+_ROLE = re.compile(r":(?:py:)?(?:attr|class|const|data|exc|func|meth|mod|obj):`(~?)([^`<>]+)`")
+
+
+class DocstringRoles(griffe.Extension):
+    """Rewrites the docstring of each object, and hides what Python calls by itself."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rewrite one object, which Griffe has collected with its members."""
+        if obj.name in _HIDDEN:
+            obj.public = False
+        if obj.path == _WITH_INTRODUCTION:
+            obj.docstring = None
+        if obj.docstring is not None:
+            obj.docstring.value = with_references(obj.docstring.value, obj) + _enumeration(obj)
+
+
+def with_references(text: str, scope: griffe.Object) -> str:
+    """Replace the Sphinx roles of a docstring.
+
+    Args:
+        text: The docstring.
+        scope: The object it belongs to; names are looked up from there, as Sphinx does.
+    """
+    return _ROLE.sub(lambda role: _reference(role[2], bool(role[1]), scope), text)
+
+
+def _reference(name: str, short: bool, scope: griffe.Object) -> str:
+    shown = name.rpartition(".")[2] if short else name
+    path = _resolve(name, scope)
+    if path is None:
+        return f"`{shown}`"
+    return f'<autoref optional identifier="{path}"><code>{shown}</code></autoref>'
+
+
+def _resolve(name: str, scope: griffe.Object) -> str | None:
+    """Find the full path of a name, among the members of the scope and of what the scope is in."""
+    if name.startswith("yolact_"):
+        return name
+    place: griffe.Object | None = scope
+    while place is not None:
+        try:
+            return place[name].canonical_path
+        except (KeyError, griffe.AliasResolutionError):
+            place = place.parent if isinstance(place.parent, griffe.Object) else None
+    return None
+
+
+def _enumeration(obj: griffe.Object) -> str:
+    if not isinstance(obj, griffe.Class) or not any(str(base).endswith("Enum") for base in obj.bases):
+        return ""
+    members = [f"* `{name}`: `{value.value}`" for name, value in obj.attributes.items() if name.isupper()]
+    return "\n\n" + "\n".join(members)
