@@ -31,12 +31,13 @@ def emit_backbone(
     """Write a backbone, and return C3, C4 and C5 of an image.
 
     Args:
-        graph: Extended.
-        image: ``(3, H, W)``.
-        backbone: In eval mode.
+        graph: Graph that is extended.
+        image: Input tensor, ``(3, H, W)``.
+        backbone: Backbone in eval mode.
         config: Structure that the backbone was built from; tells its family.
-        form: How deformable convolutions are written.
-        normalisation: Folded into the convolution that reads the image, where the image is not normalised.
+        form: Form in which deformable convolutions are written.
+        normalisation: Normalisation that the convolution which reads the image has to do; None for an image that is
+            normalised.
 
     Raises:
         ConfigError: The configuration is of no family of backbones.

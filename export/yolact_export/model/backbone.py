@@ -1,4 +1,4 @@
-"""What the rest of the model asks of a backbone, and of a family of backbones.
+"""Base classes of backbones and of their families.
 
 A family is one module of :mod:`yolact_export.model.backbones` and one line of :mod:`yolact_export.model.registry`.
 """
@@ -34,7 +34,7 @@ Features = tuple[Tensor, Tensor, Tensor]
 
 
 class Backbone(nn.Module, abc.ABC):
-    """Turns an image into feature maps at strides 8, 16 and 32.
+    """Base class of networks that turn an image into feature maps at strides 8, 16 and 32.
 
     Attributes:
         out_channels: Channels of the three maps, finest first, as the configuration gives them. A pruned checkpoint
@@ -45,7 +45,7 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Features C3, C4 and C5 of a normalised ``image (B, 3, H, W)``; every stride rounds up."""
+        """Compute features C3, C4 and C5 of a normalised ``image (B, 3, H, W)``; every stride rounds up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +56,8 @@ class ImageNetWeights:
         origin: Name of the network that the file is of, with its article: ``"a torchvision ResNet"``.
         sign: A key that every such file has, and no YOLACT checkpoint.
         classifier: Prefixes of the keys that are left out.
-        rename: Turns a key of the file into one of the backbone.
-        package: Python package that brings the file, where there is one.
+        rename: Function that turns a key of the file into one of the backbone.
+        package: Name of a Python package that brings the file; None if there is no such package.
     """
 
     origin: str
@@ -108,10 +108,10 @@ class BackboneFamily(abc.ABC, Generic[_Config, _Module]):
 
     @abc.abstractmethod
     def describe(self, config: _Config) -> str:
-        """Return the name of a network of the family, for people: ``"ResNet-50"``."""
+        """Return the name of a network of the family to print: ``"ResNet-50"``."""
 
     def is_same_network(self, expected: _Config, found: _Config) -> bool:
-        """Whether tensors that say `found` may belong to a model that is called after `expected`."""
+        """Tell whether tensors that say `found` may belong to a model that is called after `expected`."""
         return expected == found
 
     def likely_config(self, config: _Config, priors_per_cell: int) -> YolactConfig:  # noqa: ARG002

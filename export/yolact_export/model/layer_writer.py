@@ -1,4 +1,4 @@
-"""What a backbone family needs to write itself as a graph; :mod:`yolact_export.graph` implements it for ONNX."""
+"""The interface through which a family of backbones writes its layers; :mod:`yolact_export.graph` does it in ONNX."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Tensor:
     """A float32 tensor of a graph.
 
     Attributes:
-        name: Unique in the graph.
+        name: Name of the tensor, unique in the graph.
         shape: Shape without the batch dimension, which every tensor has in front: ``(C, H, W)`` for a feature map.
     """
 
@@ -29,7 +29,7 @@ class Tensor:
 
 
 class LayerWriter(Protocol):
-    """Writes the layers of a backbone, in the order in which they are computed.
+    """A writer of the layers of a backbone, in the order in which they are computed.
 
     Every `path` is that of a module inside the backbone, or a free name of the same kind where no module computes the
     layer. A path is used once.

@@ -22,7 +22,7 @@ class ResidualBlock(nn.Module):
 
     Attributes:
         num_convolutions: Number of convolutions beside the shortcut: ``conv1`` and so on, with ``bn1`` and so on.
-        downsample: The convolution of the shortcut and its batch norm; None where the shortcut is the input itself.
+        downsample: The convolution of the shortcut and its batch norm; None if the shortcut is the input itself.
     """
 
     num_convolutions: int
@@ -41,7 +41,7 @@ class ResidualBlock(nn.Module):
 
 
 def make_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """Return the layers that fit a block's input to its output; None where the input fits as it is."""
+    """Return the layers that fit a block's input to its output; None if the input fits as it is."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(

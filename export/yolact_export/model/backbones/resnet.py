@@ -27,7 +27,7 @@ class ResNetConfig(BackboneConfig):
 
     Attributes:
         blocks: Bottleneck blocks of each of the four stages.
-        deformable: For each stage, the indices of the blocks whose 3x3 convolution is deformable (YOLACT++).
+        deformable: Indices of the blocks whose 3x3 convolution is deformable (YOLACT++), for each stage.
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
