@@ -19,7 +19,6 @@ import yaml
 
 from support.ci_scripts import SCRIPTS, load_script
 from support.commands import PROJECT
-from support.tools import needs_tool
 
 pytestmark = pytest.mark.checks
 ROOT = Path(__file__).parents[2]
@@ -119,14 +118,13 @@ def test_every_python_and_both_numpys_are_tested(script: ModuleType) -> None:
     assert {pin for robot in robots for pin in known[robot["integration"]].pins} == {"numpy==1.26.*", "numpy==2.*"}
 
 
-@needs_tool("make")
 def test_run_lines_name_targets_and_integrations_that_exist() -> None:
     lines = "\n".join(step.get("run", "") for step in steps())
     targets = set(re.findall(r"(?m)^make (?:-C \S+ )?([a-z]+)", lines))
     assert {"test", "check", "docs", "demo"} <= targets
-    for target in targets:
-        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
+    # Without a rule, make takes a folder of that name for what was asked.
+    rules = set(re.findall(r"(?m)^([a-z][\w -]*?):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    assert targets <= {target for rule in rules for target in rule.split()}
     known = {one.name for one in load_script("integrations").INTEGRATIONS}
     (named,) = re.findall(r'INTEGRATIONS="([^"]*)"', lines)
     assert set(named.split()) <= known
