@@ -23,12 +23,20 @@ class DocstringRoles(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite one object, which Griffe has collected with its members."""
-        if obj.name in _HIDDEN:
-            obj.public = False
-        if obj.path == _WITH_INTRODUCTION:
-            obj.docstring = None
-        if obj.docstring is not None:
-            obj.docstring.value = with_references(obj.docstring.value, obj) + _enumeration(obj)
+        _rewrite(obj)
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Rewrite the package itself, for which Griffe does not call :meth:`on_object`."""
+        _rewrite(pkg)
+
+
+def _rewrite(obj: griffe.Object) -> None:
+    if obj.name in _HIDDEN:
+        obj.public = False
+    if obj.path == _WITH_INTRODUCTION:
+        obj.docstring = None
+    if obj.docstring is not None:
+        obj.docstring.value = with_references(obj.docstring.value, obj) + _enumeration(obj)
 
 
 def with_references(text: str, scope: griffe.Object) -> str:
