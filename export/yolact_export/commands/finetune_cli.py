@@ -213,7 +213,7 @@ def _settings(options: argparse.Namespace, terminal: Terminal) -> FinetuneOption
 
 def _other_outputs(settings: FinetuneOptions) -> set[Path]:
     """What a copy of the record must not replace; the record itself has the same content."""
-    return {real_path(path) for path in (settings.output, settings.curve_path, settings.state_path)}
+    return {real_path(path) for path in settings.files.of_training if path != settings.files.record}
 
 
 def _augment(options: argparse.Namespace) -> AugmentOptions:
@@ -288,7 +288,7 @@ def _close(result: Finetuned, settings: FinetuneOptions, seconds: float, termina
             f"  {counted(result.accuracy.num_images, 'image')} that {_role(result.accuracy, settings)}: "
             f"box AP {_shown(box['AP'])}, mask AP {_shown(mask['AP'])}, mask AP50 {_shown(mask['AP50'])}"
         )
-    for path in (settings.output, settings.record_path, settings.curve_path, settings.state_path):
+    for path in settings.files.of_training:
         terminal.say(f"  {path}  {human_size(path.stat().st_size)}")
     terminal.say(f"next:  yolact-export {shlex.quote(str(settings.output))}")
 

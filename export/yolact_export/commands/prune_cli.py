@@ -130,8 +130,8 @@ def prune_first(
     try:
         return prune_checkpoint(loaded, request, terminal)
     except BaseException:
-        if request.state_path.exists():
-            terminal.say(f"state kept in {request.state_path}; the same command continues")
+        if request.files.state.exists():
+            terminal.say(f"state kept in {request.files.state}; the same command continues")
         raise
 
 

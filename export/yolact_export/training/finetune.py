@@ -38,6 +38,7 @@ from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model
 from yolact_export.training.held_back import held_back_pictures
 from yolact_export.training.progress_report import ProgressReport
+from yolact_export.training.training_files import TrainingFiles
 from yolact_export.training.training_start import StartOptions, start_model
 from yolact_plugins import __version__
 from yolact_plugins.file_errors import naming
@@ -112,19 +113,9 @@ class FinetuneOptions:
             raise UsageError("validation_fraction must be below 1, found 1: nothing would be left to train on")
 
     @property
-    def state_path(self) -> Path:
-        """The unfinished training."""
-        return self.output.with_name(self.output.name + ".state")
-
-    @property
-    def record_path(self) -> Path:
-        """The record."""
-        return self.output.with_suffix(".json")
-
-    @property
-    def curve_path(self) -> Path:
-        """The picture of the training."""
-        return self.output.with_suffix(".html")
+    def files(self) -> TrainingFiles:
+        """Everything that the training writes."""
+        return TrainingFiles(self.output)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +197,7 @@ def finetune(
         YolactLoss(torch.from_numpy(_priors(model))),
         functools.partial(_batches, samples, options),
         options.training,
-        options.state_path,
+        options.files.state,
         facts,
         evaluation,
     )
@@ -221,9 +212,9 @@ def _train(
 ) -> Curve:
     """Train to the end, from the state on disk where there is one, and say what is kept if something ends it."""
     if options.restart:
-        options.state_path.unlink(missing_ok=True)
+        options.files.discard_state()
     if done := training.resume():
-        reporter.say(f"  continuing after step {done}, from {options.state_path}")
+        reporter.say(f"  continuing after step {done}, from {options.files.state}")
     report = ProgressReport(reporter)
 
     def tell(progress: Progress) -> None:
@@ -235,7 +226,7 @@ def _train(
     except BaseException:
         if training.saved_step:
             reporter.say(
-                f"state kept in {options.state_path}; the same command continues after step {training.saved_step}"
+                f"state kept in {options.files.state}; the same command continues after step {training.saved_step}"
             )
         raise
 
@@ -251,17 +242,17 @@ def check_outputs(options: FinetuneOptions) -> None:
         raise UsageError(f"-o is the checkpoint to write and ends in .pth; found {options.output}")
     inputs = (Path(options.source), options.annotations, options.validation_annotations, options.backbone_weights)
     taken = {real_path(path): path for path in inputs if path is not None}
-    outputs = (options.output, options.record_path, options.curve_path, options.state_path)
+    outputs = options.files.of_training
     for path in outputs:
         if real_path(path) in taken:
             raise UsageError(f"-o {options.output} would overwrite {path}, which the training reads; name another file")
-    if options.record_path.exists() and not _is_record(options.record_path):
+    if options.files.record.exists() and not _is_record(options.files.record):
         raise UsageError(
-            f"-o {options.output} would overwrite {options.record_path}, which is no record of a training; name "
+            f"-o {options.output} would overwrite {options.files.record}, which is no record of a training; name "
             f"another file"
         )
-    if not (options.record_path.exists() or options.state_path.exists()):
-        for path in (options.output, options.curve_path):
+    if not (options.files.record.exists() or options.files.state.exists()):
+        for path in (options.output, options.files.curve):
             if path.is_file() and path.stat().st_size:
                 raise UsageError(
                     f"-o {options.output} would overwrite {path}, which has no record or state of a training beside "
@@ -435,9 +426,9 @@ def _finish(
         "validation": accuracy.document() if accuracy is not None else None,
         "curve": curve.document(),
     }
-    write_atomically(options.record_path, (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(options.files.record, (json.dumps(record, indent=1) + "\n").encode())
     pictures = [] if validation is None else held_back_pictures(model, validation, names)
     made = {"date": now_utc(), "source": options.source, "command": options.command_line}
     page = draw_curve(curve, options.output.name, pictures, versions, made)
-    write_atomically(options.curve_path, page.encode())
+    write_atomically(options.files.curve, page.encode())
     return Finetuned(options.output, record, accuracy)

@@ -31,6 +31,7 @@ from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model, find_instances, measure_model_agreement
 from yolact_export.training.progress_report import ProgressReport
 from yolact_export.training.pruned_latency import measure_network, report_lines
+from yolact_export.training.training_files import TrainingFiles
 from yolact_plugins import __version__
 from yolact_plugins.files import write_atomically
 from yolact_plugins.staging import require_writable
@@ -92,29 +93,9 @@ class PruneRequest:
         )
 
     @property
-    def state_path(self) -> Path:
-        """The unfinished recovery."""
-        return self.output.with_name(self.output.name + ".state")
-
-    @property
-    def record_path(self) -> Path:
-        """The record."""
-        return self.output.with_suffix(".json")
-
-    @property
-    def curve_path(self) -> Path:
-        """The picture of the recovery."""
-        return self.output.with_suffix(".html")
-
-    @property
-    def latency_path(self) -> Path:
-        """Measured layer times: a second run with the same file chooses the same widths."""
-        return self.output.with_name(self.output.name + ".latency.json")
-
-    @property
-    def network_path(self) -> Path:
-        """Measured times of whole networks, for the same reason."""
-        return self.output.with_name(self.output.name + ".network.json")
+    def files(self) -> TrainingFiles:
+        """Everything that the pruning writes."""
+        return TrainingFiles(self.output)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +133,7 @@ def prune_checkpoint(
         TrainingError: The state on disk is of another recovery, or the loss is not finite any more.
         OSError: The output cannot be written, which is found before anything is measured.
     """
-    require_writable(request.output, request.record_path)
+    require_writable(*request.files.of_pruning)
     labelled_sha256 = _check_labelled(request, reporter)
     judge, images = _judge(loaded, request)
     pruned = _prune(loaded, request, images, reporter)
@@ -229,7 +210,7 @@ def _prune(loaded: LoadedCheckpoint, request: PruneRequest, images: UnlabelledIm
     spec = loaded.config.input_spec()
     loaded.model.to(request.device)
     tensors = [tensor.to(request.device) for tensor in images.tensors(spec, request.num_importance_images)]
-    timer = CachedTimer(OnnxRuntimeTimer(request.num_threads), request.latency_path)
+    timer = CachedTimer(OnnxRuntimeTimer(request.num_threads), request.files.layer_times)
     reporter.say(f"measuring layers on {timer.backend}")
     options, wanted = request.options, 1 - request.options.removed_latency
 
@@ -237,7 +218,7 @@ def _prune(loaded: LoadedCheckpoint, request: PruneRequest, images: UnlabelledIm
         pruned = prune(
             loaded.model, tensors, _priors(loaded).to(request.device), options, timer=timer, reporter=reporter
         )
-        report = measure_network(loaded, pruned.model, pruned.report, request.network_path, request.num_threads)
+        report = measure_network(loaded, pruned.model, pruned.report, request.files.network_times, request.num_threads)
         assert report.measured_ms is not None
         ratio = report.measured_ms[1] / report.measured_ms[0]
         pruned = dataclasses.replace(pruned, report=report)
@@ -281,14 +262,14 @@ def _recover(
         Recovery(loaded.model, priors),
         functools.partial(_batches, samples, options.batch_size, request.num_workers),
         options,
-        request.state_path,
+        request.files.state,
         {**identity, "augment": str(request.augment)},
         lambda student: {name: value for name, value in judge(student).items() if value is not None},
     )
     if request.restart:
-        request.state_path.unlink(missing_ok=True)
+        request.files.discard_state()
     if done := training.resume():
-        reporter.say(f"  continuing the recovery after step {done}, from {request.state_path}")
+        reporter.say(f"  continuing the recovery after step {done}, from {request.files.state}")
     curve = training.run(ProgressReport(reporter))
     model.eval()
     return curve
@@ -330,7 +311,7 @@ def _finish(
         "recovery": None if request.recovery is None else dataclasses.asdict(request.recovery),
         "curve": None if curve is None else curve.document(),
     }
-    write_atomically(request.record_path, (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(request.files.record, (json.dumps(record, indent=1) + "\n").encode())
     if curve is not None:
-        write_atomically(request.curve_path, draw_curve(curve, request.output.name).encode())
+        write_atomically(request.files.curve, draw_curve(curve, request.output.name).encode())
     return PrunedCheckpoint(request.output, record, report, scores)

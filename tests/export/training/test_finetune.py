@@ -182,7 +182,7 @@ def test_what_comes_back_is_what_lies_on_the_disk(scenes: tuple[Path, Path], tmp
     assert result.accuracy is not None
     assert result.accuracy.num_images == 2
     assert result.record["validation"] == result.accuracy.document()
-    assert json.loads(options.record_path.read_text()) == json.loads(json.dumps(result.record))
+    assert json.loads(options.files.record.read_text()) == json.loads(json.dumps(result.record))
     assert [report.step for report in reports] == [1, 2, 3, 4]
     assert [report.step for report in reports if report.accuracy is not None] == [2, 4]
     rows = result.record["curve"]["accuracy"]
@@ -190,7 +190,7 @@ def test_what_comes_back_is_what_lies_on_the_disk(scenes: tuple[Path, Path], tmp
     assert "  4 images with instances to train on, 2 to measure accuracy on" in told.lines
     # Run again, the finished training is only measured again.
     again = finetune(options, told)
-    assert f"  continuing after step 4, from {options.state_path}" in told.lines
+    assert f"  continuing after step 4, from {options.files.state}" in told.lines
     assert again.record == result.record
 
 
