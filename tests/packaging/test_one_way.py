@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,3 +124,9 @@ def test_names_beside_a_checkpoint_are_made_in_one_place() -> None:
         if any(f'"{ending}"' in text for ending in endings):
             found.add(name_of(path))
     assert found == {"export/yolact_export/training/training_files.py"}
+
+
+def test_protobuf_messages_are_walked_in_one_place() -> None:
+    """Whoever takes numbers apart into seven bits has a reader or a writer of its own."""
+    found = {name_of(path) for path in MODULES if re.search(r">>= 7|\+= 7", path.read_text("utf-8"))}
+    assert found == {"runtime/yolact_runtime/model/protobuf.py"}

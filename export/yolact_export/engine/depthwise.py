@@ -8,10 +8,11 @@ project's export writes is rewritten: weights with a zero point of 0 and one sca
 nothing else reads. TensorRT and ONNX Runtime get the file as it is.
 
 Engines are built where there may be no onnx package, so protobuf messages are edited as bytes, and what does not change
-is copied. Field numbers (onnx.proto), besides those of :mod:`yolact_export.engine.onnx_outline`:
-``GraphProto.value_info`` = 13, ``.input`` = 11, ``.output`` = 12; ``ValueInfoProto.name`` = 1; ``NodeProto.input`` = 1,
-``.output`` = 2; ``AttributeProto.name`` = 1, ``.i`` = 3, ``.g`` = 6, ``.graphs`` = 11, ``.type`` = 20;
-``TensorProto.dims`` = 1, ``.data_type`` = 2, ``.raw_data`` = 9.
+is copied. Field numbers (onnx.proto): ``ModelProto.graph`` = 7; ``GraphProto.node`` = 1, ``.initializer`` = 5,
+``.input`` = 11, ``.output`` = 12, ``.value_info`` = 13; ``ValueInfoProto.name`` = 1; ``NodeProto.input`` = 1,
+``.output`` = 2, ``.name`` = 3, ``.op_type`` = 4, ``.attribute`` = 5; ``AttributeProto.name`` = 1, ``.i`` = 3,
+``.g`` = 6, ``.graphs`` = 11, ``.type`` = 20; ``TensorProto.dims`` = 1, ``.data_type`` = 2, ``.name`` = 8,
+``.raw_data`` = 9.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from yolact_export.engine.onnx_outline import BYTES, VARINT, fields, messages
 from yolact_export.errors import EngineBuildError
+from yolact_runtime.model.protobuf import BYTES, VARINT, encode_field, fields, messages
 
 __all__ = ["group_depthwise", "group_size"]
 
@@ -179,7 +180,11 @@ def _with_groups(node: memoryview, groups: int) -> bytes:
     def edit(number: int, value: memoryview) -> bytes | None:
         return group if number == 5 and _text(value, 1) == "group" else None
 
-    group = _field(1, BYTES, memoryview(b"group")) + _field(3, VARINT, groups) + _field(20, VARINT, _INT_ATTRIBUTE)
+    group = (
+        encode_field(1, BYTES, memoryview(b"group"))
+        + encode_field(3, VARINT, groups)
+        + encode_field(20, VARINT, _INT_ATTRIBUTE)
+    )
     return _edited(node, edit)
 
 
@@ -192,9 +197,9 @@ def _with_weights(tensor: memoryview, change: _Change) -> bytes:
     index = np.arange(outputs)
     channel = index // (outputs // change.node.groups)
     wide[index, channel % change.size] = values
-    kept = b"".join(_field(n, kind, value) for n, kind, value in fields(tensor) if n not in {1, 9})
-    dims = b"".join(_field(1, VARINT, side) for side in wide.shape)
-    return dims + kept + _field(9, BYTES, memoryview(wide.tobytes()))
+    kept = b"".join(encode_field(n, kind, value) for n, kind, value in fields(tensor) if n not in {1, 9})
+    dims = b"".join(encode_field(1, VARINT, side) for side in wide.shape)
+    return dims + kept + encode_field(9, BYTES, memoryview(wide.tobytes()))
 
 
 def _edited(message: memoryview, edit: Callable[[int, memoryview], bytes | None]) -> bytes:
@@ -208,20 +213,5 @@ def _edited(message: memoryview, edit: Callable[[int, memoryview], bytes | None]
     for number, kind, value in fields(message):
         new = edit(number, value) if kind == BYTES and isinstance(value, memoryview) else None
         if new is not _DROPPED:
-            parts.append(_field(number, kind, value if new is None else memoryview(new)))
+            parts.append(encode_field(number, kind, value if new is None else memoryview(new)))
     return b"".join(parts)
-
-
-def _field(number: int, kind: int, value: int | memoryview) -> bytes:
-    key = _number(number << 3 | kind)
-    if isinstance(value, int):
-        return key + _number(value)
-    return key + (_number(len(value)) if kind == BYTES else b"") + bytes(value)
-
-
-def _number(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import onnx
 
+from yolact_runtime.model.protobuf import encode_head
+
 __all__ = ["write_model"]
 
 _GRAPH, _INITIALIZER = 7, 5
-_LENGTH_DELIMITED = 2
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
@@ -26,13 +27,13 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
     """
     graph = _without(model.graph, "initializer", onnx.GraphProto()).SerializeToString(deterministic=True)
     # Sizes come first in the format, and are known without serialising.
-    heads = [_head(_INITIALIZER, weight.ByteSize()) for weight in model.graph.initializer]
+    heads = [encode_head(_INITIALIZER, weight.ByteSize()) for weight in model.graph.initializer]
     size = len(graph) + sum(
         len(head) + weight.ByteSize() for head, weight in zip(heads, model.graph.initializer, strict=True)
     )
     with path.open("wb") as file:
         file.write(_without(model, "graph", onnx.ModelProto()).SerializeToString(deterministic=True))
-        file.write(_head(_GRAPH, size))
+        file.write(encode_head(_GRAPH, size))
         file.write(graph)
         for head, weight in zip(heads, model.graph.initializer, strict=True):
             file.write(head)
@@ -51,17 +52,3 @@ def _without(
         else:
             getattr(copy, field.name).extend(value)
     return copy
-
-
-def _head(number: int, size: int) -> bytes:
-    """Tag and length of a length-delimited field."""
-    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(size)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

@@ -102,7 +102,7 @@ def read_graph(file: ModelFile) -> Graph:
 def _read(kind: str, message: memoryview) -> _Message:
     names = {number: name for name, number in FIELDS[kind].items()}
     found: _Message = {name: [] for name in names.values()}
-    for number, value in fields(message):
+    for number, _, value in fields(message):
         if number in names:
             found[names[number]].append(value)
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from yolact_plugins.files import human_size
 from yolact_runtime.errors import BundleError
-from yolact_runtime.model.protobuf import fields
+from yolact_runtime.model.protobuf import messages
 
 __all__ = ["metadata_of", "read_metadata", "read_onnx"]
 
@@ -55,18 +55,14 @@ def metadata_of(content: bytes, path: Path) -> dict[str, str]:
         BundleError: The content is not an ONNX model.
     """
     try:
-        return dict(
-            _entry(value)
-            for number, value in fields(memoryview(content))
-            if number == _METADATA_PROPS and isinstance(value, memoryview)
-        )
+        return dict(_entry(value) for number, value in messages(memoryview(content)) if number == _METADATA_PROPS)
     except (ValueError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not an ONNX model ({error}); was its copy or download cut short?") from error
 
 
 def _entry(content: memoryview) -> tuple[str, str]:
     texts = {_KEY: b"", _VALUE: b""}
-    for number, value in fields(content):
-        if number in texts and isinstance(value, memoryview):
+    for number, value in messages(content):
+        if number in texts:
             texts[number] = bytes(value)  # of a field that comes twice the last one counts
     return texts[_KEY].decode("utf-8"), texts[_VALUE].decode("utf-8")

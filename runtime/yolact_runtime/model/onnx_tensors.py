@@ -10,16 +10,17 @@ training graphs. The field numbers are those of onnx.proto; a test compares them
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from yolact_plugins.text import printable
 from yolact_runtime.errors import BundleError
-from yolact_runtime.model.protobuf import fields
+from yolact_runtime.model.protobuf import fields, messages
 
-__all__ = ["MESSAGES", "require_own_tensors"]
+__all__ = ["MESSAGES", "require_own_tensors", "tensor_place", "walk"]
 
 _TENSOR = "TensorProto"
-_NAME, _DATA_LOCATION = 8, 14
+_NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14
 MESSAGES = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
     "GraphProto": {1: "NodeProto", 5: _TENSOR, 15: "SparseTensorProto"},
@@ -54,7 +55,8 @@ def require_own_tensors(content: bytes, path: Path) -> None:
     if content[_ORT_MARK] == b"ORTM":
         raise BundleError(f"{path} is in ONNX Runtime's own format; run the .onnx file that it was converted from")
     try:
-        name = _external_tensor(memoryview(content))
+        tensors = (tensor_place(message) for kind, message in walk(content) if kind == _TENSOR)
+        name = next((printable(name) for name, is_external in tensors if is_external), None)
     except ValueError as error:
         raise BundleError(f"{path} is not an ONNX model ({error}); was its copy or download cut short?") from error
     if name is not None:
@@ -64,31 +66,34 @@ def require_own_tensors(content: bytes, path: Path) -> None:
         )
 
 
-def _external_tensor(model: memoryview) -> str | None:
-    """Return the name of the first external tensor."""
-    waiting = [("ModelProto", model)]
+def walk(model: bytes) -> Iterator[tuple[str, memoryview]]:
+    """Yield every message of a model that leads to a tensor, with its type, in the order of the file.
+
+    Raises:
+        ValueError: It is not an ONNX model.
+    """
+    waiting = [("ModelProto", memoryview(model))]
     while waiting:
         kind, message = waiting.pop()
-        if kind == _TENSOR:
-            name, is_external = _look_at(message)
-            if is_external:
-                return name
-            continue
-        inner = MESSAGES[kind]
-        waiting += [
-            (inner[number], value)
-            for number, value in fields(message)
-            if number in inner and isinstance(value, memoryview)
-        ]
-    return None
+        yield kind, message
+        if inner := MESSAGES.get(kind):
+            # A stack of our own: graphs may be nested deeper than Python's.
+            waiting += [(inner[number], value) for number, value in messages(message) if number in inner][::-1]
 
 
-def _look_at(tensor: memoryview) -> tuple[str, bool]:
+def tensor_place(tensor: memoryview) -> tuple[str, bool]:
+    """Return a tensor's name, its first 80 bytes, and whether its data lies in another file.
+
+    Raises:
+        ValueError: It is no message.
+    """
     name, is_external = "", False
-    for number, value in fields(tensor):
+    for number, _, value in fields(tensor):
         if number == _NAME and isinstance(value, memoryview):
-            name = printable(bytes(value[:80]).decode("utf-8", "replace"))
+            name = bytes(value[:80]).decode("utf-8", "replace")
         elif number == _DATA_LOCATION and isinstance(value, int):
             # Readers disagree about which of two values counts, and about numbers that are longer than an enum.
             is_external |= value != 0
+        elif number == _EXTERNAL_DATA:
+            is_external = True
     return name, is_external

@@ -18,6 +18,7 @@ from yolact_export.engine.onnx_outline import read_outline
 from yolact_export.engine.options import EngineOptions
 from yolact_export.errors import EngineBuildError
 from yolact_export.graph.export import ExportOptions, export_network
+from yolact_runtime.model.protobuf import BYTES, encode_field
 
 
 @pytest.mark.parametrize("name", ["yolact_resnet50", "yolact_plus_resnet50"])
@@ -108,3 +109,14 @@ def test_damage_is_read_or_refused(place: int, damage: bytes) -> None:
         read_outline(bytes(content))
     except EngineBuildError:
         return
+
+
+def test_graphs_may_be_nested_deeper_than_python_s_stack() -> None:
+    """Written field by field: protobuf itself refuses to write it."""
+    graph = encode_field(1, BYTES, memoryview(encode_field(3, BYTES, memoryview(b"innermost"))))
+    for _ in range(3000):
+        attribute = encode_field(6, BYTES, memoryview(graph))
+        graph = encode_field(1, BYTES, memoryview(encode_field(5, BYTES, memoryview(attribute))))
+    outline = read_outline(encode_field(7, BYTES, memoryview(graph)))
+    assert len(outline.nodes) == 3001
+    assert outline.nodes[-1].name == "innermost"
