@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ from yolact_plugins.staging import staged_file
 __all__ = [
     "check_words",
     "counted",
+    "human_duration",
+    "human_estimate",
     "human_size",
     "is_utf8",
     "library_path",
@@ -76,6 +79,22 @@ def human_size(size_bytes: int) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+def human_duration(seconds: float) -> str:
+    """Return ``1 h 02 min``, ``3 min 20 s`` or ``45 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def human_estimate(seconds: float) -> str:
+    """Return ``1 h 10 min``, ``4 min`` or ``95 s``: rounded up, and no more exact than an estimate is."""
+    if seconds < 120:
+        return f"{max(1, math.ceil(seconds))} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else human_duration(60 * minutes)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

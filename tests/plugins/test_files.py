@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from yolact_plugins.errors import UsageError
-from yolact_plugins.files import check_words, counted, human_size, library_path, write_atomically
+from yolact_plugins.files import (
+    check_words,
+    counted,
+    human_duration,
+    human_estimate,
+    human_size,
+    library_path,
+    write_atomically,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +33,23 @@ from yolact_plugins.files import check_words, counted, human_size, library_path,
 )
 def test_human_size(size: int, text: str) -> None:
     assert human_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told", "estimate"),
+    [
+        (0.0, "0 s", "1 s"),
+        (4.4, "4 s", "5 s"),
+        (94.2, "1 min 34 s", "95 s"),
+        (119.0, "1 min 59 s", "119 s"),
+        (121.0, "2 min 01 s", "3 min"),
+        (3599.6, "1 h 00 min", "1 h 00 min"),
+        (3720.0, "1 h 02 min", "1 h 02 min"),
+        (4150.0, "1 h 09 min", "1 h 10 min"),
+    ],
+)
+def test_times_are_told_exactly_and_as_estimates(seconds: float, told: str, estimate: str) -> None:
+    assert (human_duration(seconds), human_estimate(seconds)) == (told, estimate)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from typing import TypeVar
 from yolact_benchmarks.measure.fresh_process import call_in_fresh_process
 from yolact_benchmarks.measure.process_run import ProcessRun, measure_request
 from yolact_benchmarks.measure.request import BenchRequest
-from yolact_benchmarks.measure.time_needed import WholeRun, told_seconds
+from yolact_benchmarks.measure.time_needed import WholeRun
 from yolact_benchmarks.statistics.between_processes import median_interval
+from yolact_plugins.files import human_estimate
 from yolact_runtime.reporter import Reporter
 
 __all__ = ["run_processes", "share_of_process"]
@@ -81,8 +82,8 @@ def _say_if_slow(request: BenchRequest, first: ProcessRun, took_s: float, report
     share = share_of_process(request)
     planned = share.plan.duration_s + share.plan.warm_up_s + share.streaming_s
     if took_s > _SLOW * (planned * len(first.series) + _LEAST_OPENING_S):
-        rest = told_seconds((request.num_processes - 1) * took_s)
-        reporter.say(f"the first process took {told_seconds(took_s)}: about {rest} more for the others")
+        rest = human_estimate((request.num_processes - 1) * took_s)
+        reporter.say(f"the first process took {human_estimate(took_s)}: about {rest} more for the others")
 
 
 class _OneOfSeveral:

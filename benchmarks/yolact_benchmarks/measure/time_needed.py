@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 
 from yolact_benchmarks.measure.request import BenchRequest
+from yolact_plugins.files import human_estimate
 
-__all__ = ["WholeRun", "estimate_seconds", "told_seconds", "total_line"]
+__all__ = ["WholeRun", "estimate_seconds", "total_line"]
 
 _PROFILE_S = 3.0
 """So long the profile of one network takes on two cores, and a fresh process for the peers."""
@@ -60,7 +60,7 @@ def estimate_seconds(request: BenchRequest, num_cases: int, num_networks: int, o
 
 def total_line(request: BenchRequest, num_cases: int, num_networks: int, opening_s: float) -> str:
     """A line for people that says how long everything takes together; see :func:`estimate_seconds`."""
-    seconds = told_seconds(estimate_seconds(request, num_cases, num_networks, opening_s))
+    seconds = human_estimate(estimate_seconds(request, num_cases, num_networks, opening_s))
     parts = [f"{request.num_processes} processes" if request.num_processes > 1 else ""]
     parts += ["streaming" if request.streaming_s else "", "cold starts" if request.num_cold_starts else ""]
     parts += ["layers" if request.with_layers else "", "peers" if request.with_peers else ""]
@@ -73,11 +73,3 @@ def total_line(request: BenchRequest, num_cases: int, num_networks: int, opening
     if request.annotations or request.against:
         told += ", and then the pictures for the accuracy"
     return told
-
-
-def told_seconds(seconds: float) -> str:
-    """``95 s``, ``4 min``, ``1 h 10 min``: as exact as an estimate is."""
-    if seconds < 120:
-        return f"{max(1, math.ceil(seconds))} s"
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

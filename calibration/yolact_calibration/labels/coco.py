@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from yolact_calibration.errors import DatasetError, TextError
 from yolact_calibration.labels.category_list import Category, drop_placeholders, read_category
 from yolact_calibration.labels.fields import (
-    MAX_PIXELS,
     FieldError,
     Id,
     listed,
@@ -29,6 +28,7 @@ from yolact_calibration.labels.segmentation import Segmentation, draw
 from yolact_plugins.files import counted
 from yolact_plugins.text import decode_json, read_bytes
 from yolact_runtime.masks.masks import Masks
+from yolact_runtime.model.manifest_limits import MAX_FRAME_PIXELS
 
 __all__ = ["CocoAnnotations", "CocoImage", "CocoInstance", "boxes_xyxy"]
 
@@ -229,8 +229,8 @@ def _record(entry: Any) -> Mapping[str, Any]:
 
 def _read_image(record: Mapping[str, Any]) -> CocoImage:
     height, width = read_side(record, "height"), read_side(record, "width")
-    if height * width > MAX_PIXELS:
-        raise FieldError(f"{width} x {height} pixels are more than the {MAX_PIXELS} that an image can have")
+    if height * width > MAX_FRAME_PIXELS:
+        raise FieldError(f"{width} x {height} pixels are more than the {MAX_FRAME_PIXELS} that an image can have")
     return CocoImage(read_id(record, "id"), read_file_name(record, "file_name"), height, width)
 
 

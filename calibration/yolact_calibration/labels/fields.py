@@ -15,7 +15,6 @@ from typing import Any, TypeGuard
 __all__ = [
     "MAX_AREA_PX",
     "MAX_COORDINATE_PX",
-    "MAX_PIXELS",
     "MAX_SIDE_PX",
     "FieldError",
     "Id",
@@ -33,8 +32,8 @@ __all__ = [
 Id = int | str
 """An id: a whole number of 64 bits, or text that is none."""
 
-# OpenCV decodes no image with a longer side, or with more pixels.
-MAX_SIDE_PX, MAX_PIXELS = 1 << 20, 1 << 30
+MAX_SIDE_PX = 1 << 20
+"""OpenCV decodes no image with a longer side."""
 # Coordinates may lie outside their image, but not where float32 loses whole pixels; areas are products of two.
 MAX_COORDINATE_PX, MAX_AREA_PX = 1e7, 1e14
 _PLAIN = frozenset({float, int})

@@ -16,8 +16,7 @@ from yolact_export.commands.checkpoint_cli import add_source_options, check_conf
 from yolact_export.commands.packages import require_packages
 from yolact_export.errors import UsageError
 from yolact_export.model.registry import CONFIGS
-from yolact_export.training.progress_report import duration
-from yolact_plugins.files import counted, human_size, real_path
+from yolact_plugins.files import counted, human_duration, human_size, real_path
 from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.media.image_reader import ImageReader, add_bit_depth_option
 from yolact_runtime.option_numbers import MAX_COUNT, MAX_WORKERS, check_most, real_number, shown_number, whole_number
@@ -281,7 +280,7 @@ def _steps_of_epochs(options: argparse.Namespace) -> int:
 
 
 def _close(result: Finetuned, settings: FinetuneOptions, seconds: float, terminal: Terminal) -> None:
-    terminal.heading(f"training complete in {duration(seconds)}")
+    terminal.heading(f"training complete in {human_duration(seconds)}")
     if result.accuracy is not None:
         box, mask = result.accuracy.bbox, result.accuracy.segm
         terminal.say(

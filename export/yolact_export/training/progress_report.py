@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from yolact_plugins.files import human_duration
 from yolact_runtime.reporter import Reporter
 
 if TYPE_CHECKING:
     from yolact_calibration.training.training import Progress
 
-__all__ = ["ProgressReport", "duration"]
+__all__ = ["ProgressReport"]
 
 _STATUS_EVERY_S = 0.2
 
@@ -33,14 +34,5 @@ class ProgressReport:
             terms = "  ".join(f"{name.removeprefix('distill_')} {value:.3f}" for name, value in progress.terms.items())
             self._reporter.status(
                 f"  step {progress.step}/{progress.num_steps}  loss {sum(progress.terms.values()):.3f}  ({terms})  "
-                f"{duration(progress.seconds_left)} left"
+                f"{human_duration(progress.seconds_left)} left"
             )
-
-
-def duration(seconds: float) -> str:
-    """``1 h 02 min``, ``3 min 20 s`` or ``45 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -16,12 +16,11 @@ from yolact_plugins.colour import YuvMatrix
 from yolact_plugins.driver.ownership import close_all
 from yolact_runtime.cpu.camera_frame import CameraFrame, FrameLayout, PixelFormat, require_yuv
 from yolact_runtime.errors import BackendError, FrameError
+from yolact_runtime.model.manifest_limits import MAX_FRAME_PIXELS
 
 __all__ = ["FrameBuffer", "LentBuffers", "buffer_layout"]
 
 Part = TypeVar("Part")
-# The same limit as for files: larger sizes are mistakes.
-_MAX_PIXELS = 1 << 30
 
 
 class FrameBuffer:
@@ -157,7 +156,7 @@ def buffer_layout(height: int, width: int, pixel_format: PixelFormat | str, yuv:
         raise FrameError(f"a frame has whole numbers of rows and columns, at least 1; found {height!r} x {width!r}")
     # NumPy integers wrap around in products.
     height, width = int(height), int(width)
-    if height * width > _MAX_PIXELS:
+    if height * width > MAX_FRAME_PIXELS:
         raise FrameError(f"a frame has up to 2**30 pixels; {height} x {width} are more")
     if format_ is PixelFormat.YUYV and width % 2:
         raise FrameError(f"two pixels of a YUYV frame share their colour, so its width is even; found {width}")

@@ -21,14 +21,13 @@ from yolact_runtime.media.anymap_decoding import decode_anymap
 from yolact_runtime.media.decoder_messages import decode_and_listen
 from yolact_runtime.media.opencv import opencv
 from yolact_runtime.media.videos import VideoReader
+from yolact_runtime.model.manifest_limits import MAX_FRAME_PIXELS
 
 __all__ = ["decode_image"]
 
 Frame = npt.NDArray[np.uint8]
 _MOST_BYTES = 1 << 30
 """Maximum size of an image file in bytes; only an uncompressed one near OpenCV's pixel limit could be larger."""
-_MOST_PIXELS = 1 << 30
-"""OpenCV's own limit."""
 _MANY_PIXELS = 1 << 26
 """Number of bytes above which the available memory is checked."""
 # Messages of decoders about undamaged files.
@@ -108,8 +107,10 @@ def _check_header(path: Path, file_format: FileFormat, header: ImageHeader, size
             f"cannot read {path}: {file_format.name} with {header.num_pictures} pictures, of which only one would be "
             f"read; split it into files"
         )
-    if width * height > _MOST_PIXELS:
-        raise MediaError(f"cannot read {path}: {width} x {height} pixels, and OpenCV decodes at most {_MOST_PIXELS}")
+    if width * height > MAX_FRAME_PIXELS:
+        raise MediaError(
+            f"cannot read {path}: {width} x {height} pixels, and OpenCV decodes at most {MAX_FRAME_PIXELS}"
+        )
     if header.min_bytes > size:
         raise MediaError(
             f"cannot read {path}: {file_format.name}, damaged or cut short: its header says {width} x {height} pixels, "

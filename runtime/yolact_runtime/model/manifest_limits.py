@@ -17,6 +17,7 @@ __all__ = [
     "HUGE",
     "MAX_CLASSES",
     "MAX_ENTRIES",
+    "MAX_FRAME_PIXELS",
     "MAX_KEPT",
     "MAX_LEVELS",
     "MAX_NAME",
@@ -36,6 +37,8 @@ __all__ = [
 
 MAX_SIDE, MAX_PIXELS = 16_384, 1 << 24
 """Limits of the network's input and of its feature maps."""
+MAX_FRAME_PIXELS = 1 << 30
+"""Limit of pixels in an image or a camera frame: OpenCV decodes no more, and a file that claims more is damaged."""
 MAX_PRIORS, MAX_LEVELS = 1 << 22, 64
 """Limits of the total number of priors, and of levels, scales per level and aspect ratios."""
 MAX_CLASSES, MAX_NAME, MAX_KEPT = 1 << 16, 1000, 1_000_000

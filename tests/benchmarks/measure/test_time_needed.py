@@ -7,7 +7,7 @@ import pytest
 
 from yolact_benchmarks.measure.measurement import Plan
 from yolact_benchmarks.measure.request import BenchRequest
-from yolact_benchmarks.measure.time_needed import estimate_seconds, told_seconds, total_line
+from yolact_benchmarks.measure.time_needed import WholeRun, estimate_seconds, total_line
 
 REQUEST = BenchRequest(
     Path("any.bundle"), plan=Plan(10.0, warm_up_s=1.0), num_processes=5, num_cold_starts=3, streaming_s=3.0
@@ -39,8 +39,5 @@ def test_the_line_says_what_is_in_it() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("seconds", "told"), [(0.0, "1 s"), (94.2, "95 s"), (119.0, "119 s"), (121.0, "3 min"), (4150.0, "1 h 10 min")]
-)
-def test_times_are_told_as_exactly_as_an_estimate_is(seconds: float, told: str) -> None:
-    assert told_seconds(seconds) == told
+def test_the_whole_run_counts_from_its_beginning() -> None:
+    assert WholeRun(REQUEST, begun=10.0).line(6, 1, now=12.0) == total_line(REQUEST, 6, 1, 2.0)

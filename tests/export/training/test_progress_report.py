@@ -4,7 +4,7 @@ import io
 
 from support.recorder import Recorder
 from yolact_calibration.training.training import Progress
-from yolact_export.training.progress_report import ProgressReport, duration
+from yolact_export.training.progress_report import ProgressReport
 from yolact_runtime.terminal import Terminal
 
 
@@ -34,7 +34,3 @@ def test_quiet_is_quiet() -> None:
     for stream in (io.StringIO(), _Tty()):
         ProgressReport(Terminal(quiet=True, stream=stream))(Progress(1, 2, {"a": 1.0}, 1.0, {"AP": 0.1}))
         assert stream.getvalue() == ""
-
-
-def test_durations() -> None:
-    assert [duration(seconds) for seconds in (4.4, 200, 3720)] == ["4 s", "3 min 20 s", "1 h 02 min"]

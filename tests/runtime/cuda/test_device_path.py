@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from support.device_network import HostNetwork, replay, tensor_specs
-from support.host_gpu import HostDriver, host_gpu, share_kernels
+from support.host_gpu import HostDriver, host_gpu
 from support.scenes import DEFAULT_PROTOTYPE, Thing, camera_frames, raw_outputs, small_manifest
 from support.tools import needs_tool
 from yolact_plugins.driver.driver import Device
@@ -27,7 +27,7 @@ from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.manifest import NetworkDtypes
 from yolact_runtime.model.network_outputs import RawOutputs
 
-pytestmark = needs_tool("g++")
+pytestmark = [needs_tool("g++"), pytest.mark.usefixtures("kernel_cache")]
 
 THINGS = [
     Thing((0.25, 0.25, 0.75, 0.75), class_id=0, confidence=0.9),
@@ -37,19 +37,6 @@ THINGS = [
 PICTURES = SegmenterOptions(min_confidence=0.1)
 FRAME = np.random.default_rng(0).integers(0, 256, (45, 70, 3), np.uint8)
 Outputs = dict[str, npt.NDArray[np.float32]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kernel_cache() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        share_kernels(patch)
-        yield
-
-
-@pytest.fixture
-def device(request: pytest.FixtureRequest) -> Iterator[Device]:
-    with host_gpu(**getattr(request, "param", {})) as device:
-        yield device
 
 
 every_machine = pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from support.device_network import HostNetwork, replay, tensor_specs
-from support.host_gpu import HostDriver, host_gpu, share_kernels
+from support.host_gpu import HostDriver, host_gpu
 from support.scenes import DEFAULT_PROTOTYPE, Thing, camera_frames, raw_outputs, small_manifest
 from support.tools import needs_tool
 from yolact_plugins.driver.driver import Device
@@ -22,7 +22,7 @@ from yolact_runtime import CameraFrame, FrameBuffer, PixelFormat, Segmenter, Seg
 from yolact_runtime.backends import FakeBackend
 from yolact_runtime.errors import BackendError, FrameError
 
-pytestmark = needs_tool("g++")
+pytestmark = [needs_tool("g++"), pytest.mark.usefixtures("kernel_cache")]
 
 THINGS = [
     Thing((0.25, 0.25, 0.75, 0.75), class_id=0, confidence=0.9),
@@ -31,20 +31,6 @@ THINGS = [
 OPTIONS = SegmenterOptions(min_confidence=0.1)
 HEIGHT, WIDTH = 44, 70
 Bytes = npt.NDArray[np.uint8]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kernel_cache() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        share_kernels(patch)
-        yield
-
-
-@pytest.fixture
-def device(request: pytest.FixtureRequest) -> Iterator[Device]:
-    """At the end everything was given back."""
-    with host_gpu(**getattr(request, "param", {})) as device:
-        yield device
 
 
 both_kinds = pytest.mark.parametrize("device", [{}, {"integrated": True}], indirect=True, ids=["discrete", "jetson"])

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 from support.device_network import HostNetwork, replay, tensor_specs
-from support.host_gpu import HostDriver, host_gpu, share_kernels
+from support.host_gpu import HostDriver, host_gpu
 from support.scenes import DEFAULT_PROTOTYPE, Thing, camera_frames, raw_outputs, small_manifest
 from support.tools import needs_tool
 from yolact_runtime import CameraFrame, Segmenter, SegmenterOptions
 from yolact_runtime.cuda import DevicePath, frame_slot
 
-pytestmark = needs_tool("g++")
+pytestmark = [needs_tool("g++"), pytest.mark.usefixtures("kernel_cache")]
 OPTIONS = SegmenterOptions(min_confidence=0.1, frames_in_flight=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kernel_cache() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        share_kernels(patch)
-        yield
 
 
 def frames() -> list[CameraFrame]:

@@ -7,14 +7,14 @@ import gc
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from support.device_network import HostNetwork, replay, tensor_specs
-from support.host_gpu import HostDriver, share_kernels
+from support.host_gpu import HostDriver
 from support.properties import example_count
 from support.scenes import DEFAULT_PROTOTYPE, Thing, raw_outputs, small_manifest
 from support.tools import needs_tool
@@ -23,7 +23,7 @@ from yolact_plugins.errors import CudaContextLostError, CudaError
 from yolact_runtime import Segmenter, SegmenterOptions
 from yolact_runtime.errors import YolactError
 
-pytestmark = needs_tool("g++")
+pytestmark = [needs_tool("g++"), pytest.mark.usefixtures("kernel_cache")]
 
 FRAME = np.zeros((12, 16, 3), np.uint8)
 MANIFEST = small_manifest()
@@ -32,13 +32,6 @@ ILLEGAL_ADDRESS, NOT_SUPPORTED = 700, 801
 # A resource whose own release the driver refuses is lost: nobody can give it back.
 RELEASES = ("cuMemFree", "cuMemFreeHost", "cuStreamDestroy", "cuEventDestroy", "cuModuleUnload")
 RELEASES += ("cuGraphDestroy", "cuGraphExecDestroy", "cuDevicePrimaryCtxRelease", "cuCtxPushCurrent", "cuCtxPopCurrent")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kernel_cache() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        share_kernels(patch)
-        yield
 
 
 @dataclasses.dataclass

@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 from support.device_network import HostNetwork, replay, tensor_specs
-from support.host_gpu import HostDriver, host_gpu, share_kernels
+from support.host_gpu import HostDriver
 from support.mask_iou_models import mask_iou_network_model
 from support.scenes import mask_iou_model, small_manifest
 from support.tools import needs_tool
@@ -27,7 +27,7 @@ from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.manifest import DetectionSpec
 from yolact_runtime.model.model_file import ModelFile
 
-pytestmark = needs_tool("g++")
+pytestmark = [needs_tool("g++"), pytest.mark.usefixtures("kernel_cache")]
 
 # Few detections, because every block of a grid takes its time on the simulated GPU.
 MANIFEST = small_manifest(mask_rescoring=True, detection=DetectionSpec(top_k=24))
@@ -36,19 +36,6 @@ NETWORK = mask_iou_network_model(3, SIDES)
 FRAME = np.random.default_rng(0).integers(0, 256, (45, 70, 3), np.uint8)
 OPTIONS = SegmenterOptions(min_confidence=0.3, max_instances=16, frames_in_flight=1)
 Outputs = dict[str, npt.NDArray[np.float32]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kernel_cache() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        share_kernels(patch)
-        yield
-
-
-@pytest.fixture
-def device(request: pytest.FixtureRequest) -> Iterator[Device]:
-    with host_gpu(**getattr(request, "param", {})) as device:
-        yield device
 
 
 def outputs(seed: int, sides: tuple[int, int] = SIDES) -> Outputs:

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.cuda_onnxruntime import CudaOnnxRuntime
-from support.host_gpu import HostDriver, share_kernels
+from support.host_gpu import HostDriver
 from support.properties import examples
 from support.random_network import random_network
 from support.scenes import camera_frames, small_manifest
@@ -33,20 +33,13 @@ from yolact_runtime.cpu.postprocess import Postprocessor
 from yolact_runtime.cuda import DevicePath
 from yolact_runtime.masks.instances import Instances
 
-pytestmark = needs_tool("g++")
+pytestmark = [needs_tool("g++"), pytest.mark.usefixtures("kernel_cache")]
 
 MANIFEST = small_manifest()
 # One thread for each session: ONNX Runtime's own would spin for the cores that the others need.
 OPTIONS = SegmenterOptions(min_confidence=0.2, max_instances=8, num_threads=1)
 RNG = np.random.default_rng(0)
 FRAMES = [RNG.integers(0, 256, (40 + i % 3, 60 + 7 * (i % 2), 3), np.uint8) for i in range(12)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kernel_cache() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        share_kernels(patch)
-        yield
 
 
 class Gpu:
