@@ -9,6 +9,7 @@ from pathlib import Path
 from yolact_calibration.data.image_check import check_images
 from yolact_calibration.data.image_files import locate_images
 from yolact_calibration.labels.coco import CocoAnnotations, CocoImage
+from yolact_calibration.labels.doubts import Doubts, find_doubts
 from yolact_calibration.labels.fields import Id
 from yolact_calibration.labels.options import FileRules
 from yolact_runtime.media.image_reader import ImageReader
@@ -61,6 +62,13 @@ class AnnotatedImages:
     def all_findings(self) -> tuple[str, ...]:
         """Sentences about everything that was left out, of the annotations too, each with the file's name."""
         return tuple(f"{self.annotations.source}: {one}" for one in (*self.annotations.findings, *self.findings))
+
+    def warn_of_doubts(self, reporter: Reporter) -> Doubts:
+        """Warn of what was left out and of labels that are doubtful, with counts, and return the doubts."""
+        doubts = find_doubts(self.annotations)
+        for sentence in (*self.all_findings, *(f"{self.annotations.source}: {one}" for one in doubts.findings())):
+            reporter.warn(sentence)
+        return doubts
 
     def path(self, image: CocoImage) -> Path:
         """File of an image."""

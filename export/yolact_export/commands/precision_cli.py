@@ -222,7 +222,6 @@ def _guard(
     """Images to calibrate on, and images to judge by."""
     from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.labels.coco import CocoAnnotations
-    from yolact_calibration.labels.doubts import find_doubts
     from yolact_export.precision.guard_images import GuardImages
 
     if options.annotations is not None:
@@ -234,10 +233,7 @@ def _guard(
                 f"{options.annotations}: the labels have boxes only, so that a loss of masks could not be seen; give "
                 f"labels with outlines, or leave --annotations out: the networks are then judged by agreement"
             )
-        for finding in data.all_findings:
-            terminal.warn(finding)
-        for doubt in find_doubts(data.annotations).findings():
-            terminal.warn(f"{options.annotations}: {doubt}")
+        data.warn_of_doubts(terminal)
         _warn_of_overlap(images, data, terminal)
         if options.guard_images is not None:
             data = dataclasses.replace(data, annotations=data.annotations.first(options.guard_images))

@@ -196,13 +196,9 @@ def _annotated(
 ) -> AnnotatedImages | None:
     from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.labels.coco import CocoAnnotations
-    from yolact_calibration.labels.doubts import find_doubts
 
     if annotations is None:
         return None
     data = AnnotatedImages.open(CocoAnnotations.from_file(annotations), folder, file_rules(options), reader)
-    for finding in data.all_findings:
-        terminal.warn(finding)
-    for doubt in find_doubts(data.annotations).findings():
-        terminal.warn(f"{annotations}: {doubt}")
+    data.warn_of_doubts(terminal)
     return data

@@ -21,7 +21,6 @@ from yolact_calibration.errors import DatasetError, TextError
 from yolact_calibration.evaluation.accuracy import Accuracy
 from yolact_calibration.evaluation.categories import match_categories
 from yolact_calibration.labels.coco import CocoAnnotations
-from yolact_calibration.labels.doubts import find_doubts
 from yolact_calibration.labels.options import FileRules
 from yolact_calibration.report.html_page import now_utc
 from yolact_calibration.report.training_curve import draw_curve
@@ -336,9 +335,7 @@ def _warn_of_labels(data: AnnotatedImages, reporter: Reporter) -> None:
         DatasetError: No outline covers a pixel.
     """
     annotations = data.annotations
-    doubts = find_doubts(annotations)
-    for finding in (*data.all_findings, *(f"{annotations.source}: {doubt}" for doubt in doubts.findings())):
-        reporter.warn(finding)
+    doubts = data.warn_of_doubts(reporter)
     if annotations.num_outlines and not doubts.num_drawn:
         raise DatasetError(
             f"{annotations.source}: no outline covers a pixel of its image, so that there is nothing to learn or to "

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from yolact_plugins.errors import KernelCompileError
 
-__all__ = ["Cubin", "KernelFigures", "Parameter", "arch_name", "check_arch", "kernel_parameters"]
+__all__ = ["Cubin", "KernelFigures", "Parameter", "arch_name", "check_arch", "info_attributes", "kernel_parameters"]
 
 _SECTION_PREFIX = b".nv.info."
 _FORMAT_WITH_PAYLOAD, _PARAMETER_INFO = 4, 0x17
@@ -142,15 +142,21 @@ def _sections(code: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield code[start : code.index(b"\0", start)], code[header[4] : header[4] + header[5]]
 
 
-def _parameter_records(info: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield ordinal, offset and size of each parameter, in the assembler's order."""
+def info_attributes(info: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield number and content of each attribute in a section ``.nv.info`` that has a length."""
     position = 0
     while position < len(info):
-        kind, attribute, value = struct.unpack_from("<BBH", info, position)
+        kind, attribute, size = struct.unpack_from("<BBH", info, position)
         position += 4
-        if kind != _FORMAT_WITH_PAYLOAD:
-            continue
+        # Others have their value, of two bytes or none, where the length would be.
+        if kind == _FORMAT_WITH_PAYLOAD:
+            yield attribute, info[position : position + size]
+            position += size
+
+
+def _parameter_records(info: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield ordinal, offset and size of each parameter, in the assembler's order."""
+    for attribute, content in info_attributes(info):
         if attribute == _PARAMETER_INFO:
-            _, ordinal, offset, packed = struct.unpack_from("<IHHI", info, position)
+            _, ordinal, offset, packed = struct.unpack_from("<IHHI", content)
             yield ordinal, offset, packed >> 18
-        position += value

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact_benchmarks.studies.instructions.decoding import Decoded, decode
+from yolact_plugins.driver.cubin import info_attributes
 
 __all__ = ["MachineCode", "disassemble", "find_disassembler", "parse_listing", "read_kernels"]
 
@@ -21,7 +22,7 @@ PACKAGE = "nvidia-cuda-nvdisasm"
 _SECTION = re.compile(r"\.section\s+\.text\.([^,\s]+)")
 _LABEL = re.compile(r"(\S+):$")
 _INSTRUCTION = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;?\s*(?:/\*.*\*/)?$")
-_PARAMETER_BANK, _WITH_PAYLOAD = 0x0A, 4
+_PARAMETER_BANK = 0x0A
 _NO_BITS = 8
 
 
@@ -118,16 +119,10 @@ def _kernel(name: str, lines: list[str]) -> MachineCode:
 
 
 def _parameter_offset(info: bytes) -> int:
-    position = 0
-    while position < len(info):
-        kind, attribute, value = struct.unpack_from("<BBH", info, position)
-        position += 4
-        if kind != _WITH_PAYLOAD:
-            continue
+    for attribute, content in info_attributes(info):
         if attribute == _PARAMETER_BANK:
-            _, offset, _ = struct.unpack_from("<IHH", info, position)
+            _, offset, _ = struct.unpack_from("<IHH", content)
             return int(offset)
-        position += value
     return 0
 
 
