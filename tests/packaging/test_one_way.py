@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(ROOT.glob("*/yolact_*/**/*.py"))
-A_LOG, A_LIST = "writes to a log", "collects sentences, which are told later or by somebody else"
+A_LOG, A_LIST = "writes to a log", "collects sentences, which are reported later or elsewhere"
 TEXT_CALLBACKS = {
     "benchmarks/yolact_benchmarks/measure/request.py": A_LIST,
     "runtime/yolact_runtime/cuda/frame_graphs.py": A_LOG,
@@ -55,7 +55,7 @@ def other_reporting(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "report" and is_kind(node.args[0]):
             yield f"line {line}: a kind and a text reported"
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("WARNING: "):
-            yield f"line {line}: a warning that is told by its first word"
+            yield f"line {line}: a warning that is marked by its first word"
 
 
 def text_callbacks(tree: ast.Module) -> list[int]:

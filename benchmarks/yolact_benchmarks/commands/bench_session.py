@@ -44,7 +44,7 @@ def run_bench(request: BenchRequest, reporter: Reporter = SILENT) -> dict[str, A
 
     Args:
         request: What.
-        reporter: Is told what is done, and how far it is.
+        reporter: Reporter of what is done, and of its progress.
 
     Returns:
         The ``"results"`` of the record; with ``with_pictures`` also ``"pictures"``, which belong in no record.

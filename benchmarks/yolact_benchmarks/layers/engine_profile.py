@@ -44,8 +44,8 @@ def profile_engine(
     Args:
         backend: Open.
         operations: Of the convolutions of the network that it was built from, by the names of their nodes.
-        parts: Parts of the model of that network's nodes, by their names. With None, for an engine
-            without such a file, they are derived from the names in the engine.
+        parts: Parts of the model of that network's nodes, by their names; None if there is no such file, and the
+            parts are derived from the names that the engine has.
 
     Raises:
         BackendError: TensorRT tells no layer.

@@ -40,7 +40,7 @@ def call_in_fresh_process(function: Callable[..., Result], *arguments: Any, repo
     Args:
         function: Of a module (not ``__main__``), so that the child finds it by name.
         arguments: Can be pickled, as can what the function returns.
-        reporter: Is told, in this process, what the function tells its reporter there.
+        reporter: Reporter in this process, which receives the messages of the function's reporter.
 
     Raises:
         YolactError: What the function raised of this kind, with the same message and exit status.

@@ -39,7 +39,7 @@ def run_processes(
 
     Args:
         request: What; its plan is that of all processes together.
-        reporter: Is told what is measured, and how far it is.
+        reporter: Reporter of what is measured, and of its progress.
         call: Measures one run; the first one is given all of them, to say how long they take. None does it in a fresh
             process, or in this one where the request says one process.
         clock: Seconds.

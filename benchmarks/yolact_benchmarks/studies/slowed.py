@@ -48,7 +48,7 @@ def measure_slowed(request: BenchRequest, extra_ms: float, reporter: Reporter) -
     Args:
         request: What to measure; of a folder, the precision that it names.
         extra_ms: Of every run of the network.
-        reporter: Is told how far it is.
+        reporter: Reporter of the progress.
     """
     bundle = open_bundle(request.model, next(iter(request.precisions), None))
     network = SlowedBackend(create_backend(_BACKEND, bundle.network, request.num_threads), extra_ms)

@@ -1,4 +1,4 @@
-"""Findings about a checkpoint, for people: what was inferred from it, and what was assumed because nothing tells."""
+"""Findings about a checkpoint: properties inferred from it, and assumptions that nothing in it confirms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Assumption", "say_findings"]
 
 
 class Assumption(str):
-    """A finding that nothing confirms: where it is wrong, every box may be. It is told as a warning."""
+    """A finding that nothing confirms: if it is wrong, every box may be. It is reported as a warning."""
 
     __slots__ = ()
 
