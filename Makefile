@@ -7,7 +7,7 @@ VENV_OPTIONS ?=
 # Of property tests: quick, standard or thorough.
 PROFILE ?= standard
 
-# Packages of CUDA are for one major version: that of the driver here, 13 if there is no driver. `make CUDA=12 test` chooses.
+# Packages of CUDA are for one major version: that of this machine's driver, or 13 without one. `make CUDA=12 test` chooses.
 ifneq ($(origin CUDA),command line)
 CUDA := $(or $(shell $(PYTHON) .ci/cuda_major.py),13)
 endif

@@ -47,7 +47,9 @@ def is_installed() -> bool:
 def main() -> None:
     """Install, unless it is there already."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cuda", type=int, default=CUDA_MAJOR, help="the driver's major version, if it can be read")
+    parser.add_argument(
+        "--cuda", type=int, default=CUDA_MAJOR, help="CUDA major version of the driver, if there is one"
+    )
     options = parser.parse_args()
     if is_installed():
         return

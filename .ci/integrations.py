@@ -199,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     outcomes = {one.name: run_integration(one, results, deadline) for one in chosen}
     for name, outcome in outcomes.items():
         print(f"{name}: {outcome}")
-    # What cannot be installed is reported and skipped, unless it was asked for by name, or nobody reads it.
+    # An integration that cannot be installed is reported and skipped, unless it was named, or this is CI.
     bad = ("failed", "not installed") if options.names or in_ci() else ("failed",)
     return int(any(outcome.startswith(bad) for outcome in outcomes.values()))
 
@@ -275,7 +275,7 @@ def install_debian_packages(packages: tuple[str, ...], deadline: float) -> None:
     """Let apt install what is missing.
 
     Raises:
-        NotInstallableError: Something is missing, and this is not Debian, or we are neither root nor made so by sudo.
+        NotInstallableError: A package is missing, and this is not Debian, or not run as root and not in CI with sudo.
     """
     missing = [name for name in packages if not _has_debian_package(name)]
     if not missing:
@@ -362,10 +362,10 @@ def run_limited(
         subprocess.CalledProcessError: It failed, and `check`.
     """
     if environment is None:
-        # Settings of a developer's Python are not for another one.
+        # Settings of a developer's Python must not affect another one.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {"OMP_NUM_THREADS": "1", "DEBIAN_FRONTEND": "noninteractive"}
-    # A signal that comes while the child is started waits until there is a child to end.
+    # A signal during the start of the child is deferred until the child can be ended.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
     try:
         child = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, preexec_fn=_hear_signals)

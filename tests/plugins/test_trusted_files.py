@@ -205,7 +205,7 @@ def test_users_without_a_name(file: Path, facts: Facts) -> None:
 
 GROUPS: dict[str, Callable[[Facts], object]] = {
     "another member": lambda facts: facts.groups.update({GROUP: ("me", ["me", "eve"])}),
-    "somebody's main group": lambda facts: facts.users.append(("mallory", 7, GROUP)),
+    "a user's main group": lambda facts: facts.users.append(("mallory", 7, GROUP)),
     "a group of many": lambda facts: facts.groups.update({GROUP: ("users", [])}),
     "not the owner's": lambda facts: setattr(facts, "group", 6161),
     "a list of users": lambda facts: setattr(facts, "access_list", True),

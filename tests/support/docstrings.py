@@ -100,7 +100,7 @@ def _check(name: str, node: Definition) -> Iterator[Fragment]:
         yield Fragment(name, line, summary, rule)
     for sentence in _sentences(summary)[1:]:
         if len(_words(sentence)) < 3 and not _is_imperative(sentence) and "thread-safe" not in sentence.lower():
-            yield Fragment(name, line, sentence, "is no sentence")
+            yield Fragment(name, line, sentence, "is not a sentence")
     for section, entry, text in sections:
         rule = _rule_of_noun(text, entry)
         if rule:

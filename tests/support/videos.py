@@ -88,7 +88,7 @@ def _operated(mp4: bytes, avi: bytes, mkv: bytes) -> Iterator[tuple[str, str, by
     yield "fragments", "mp4", containers.fragment(mp4, 6), n
     yield "fragments of a frame", "mp4", containers.fragment(mp4, 1), n
     yield "free space behind", "mp4", containers.add_box_after(mp4, b"free", bytes(100)), n
-    yield "a maker's trailer that is no box", "mp4", mp4 + b"8db42d694ccc418790edff439fe026bf" * 3, n
+    yield "a maker's trailer that is not a box", "mp4", mp4 + b"8db42d694ccc418790edff439fe026bf" * 3, n
     yield "dropped frames", "avi", containers.drop_avi_frames(avi, [3, 4, 10]), n
     yield "bytes behind", "avi", avi + bytes(1000), n
     yield "recorded through a pipe", "mkv", containers.make_live_matroska(mkv), n

@@ -31,24 +31,24 @@ __all__ = [
 
 CPU_PROVIDER = "CPUExecutionProvider"
 _LEVELS = {"none": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED"}
-# What a session would print itself, names of nodes with whatever is in them, is in its exceptions, too.
+# Its exceptions contain what a session would print, such as unescaped names of nodes.
 _FATAL = 4
 
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """How a session is set up. Every session prints nothing and takes ONNX files only, not ONNX Runtime's own format.
+    """Settings of a session. Every session prints nothing and accepts ONNX files only, not ONNX Runtime's own format.
 
     Attributes:
-        num_threads: CPU threads of one run; 0 leaves the choice to ONNX Runtime.
-        fuses_qdq: ONNX Runtime may put integer kernels in place of Q/DQ pairs. Without it every operator computes in
-            float between the roundings, as the graph says, which is closer to what TensorRT computes.
-        optimisation: What ONNX Runtime may change about the graph. Beyond ``"extended"``, ``"all"`` also puts maps into
-            a blocked layout.
-        spins: Threads that wait keep their core; without it they sleep.
-        has_arena: Memory of a run is kept for the next one.
-        profile: Path without its ending of a profile to write, which :func:`end_profile` reads; None writes none.
-        optimised_model: The ``.onnx`` file to write the graph to as it was optimised; None writes none.
+        num_threads: Number of CPU threads of one run; 0 lets ONNX Runtime choose.
+        fuses_qdq: Whether ONNX Runtime may replace Q/DQ pairs with integer kernels. If not, every operator computes in
+            float between the roundings of the graph, which is closer to what TensorRT computes.
+        optimisation: Level of graph optimisation. Beyond ``"extended"``, ``"all"`` also converts maps to a blocked
+            layout.
+        spins: Whether waiting threads spin; otherwise they sleep.
+        has_arena: Whether the memory of a run is kept for the next one.
+        profile: Path, without suffix, of a profile to write, which :func:`end_profile` reads; None writes none.
+        optimised_model: Path of an ``.onnx`` file for the optimised graph; None writes none.
         config: Further entries of the session's configuration.
     """
 
@@ -96,15 +96,15 @@ def open_cpu_session(model: bytes | os.PathLike[str], settings: SessionSettings 
     """Open a network on ONNX Runtime's CPU provider.
 
     Args:
-        model: Serialised, in which case the bytes are not kept; or its file.
-        settings: How; None takes the defaults.
+        model: The serialised model, whose bytes are not kept, or the path of its file.
+        settings: Settings of the session; None means the defaults.
 
     Returns:
-        ``onnxruntime.InferenceSession``.
+        The ``onnxruntime.InferenceSession`` object.
 
     Raises:
         BackendUnavailableError: ONNX Runtime is not installed.
-        Exception: ONNX Runtime refuses the network; its errors have no base class of their own.
+        Exception: ONNX Runtime rejects the network; its errors have no common base class.
     """
     runtime, options = import_onnxruntime(), (settings or SessionSettings()).options()
     source = model if isinstance(model, bytes) else os.fspath(model)

@@ -191,7 +191,7 @@ DAMAGED = {
     "no text": (b"\xff\xfe\xff", "is not a valid bundle manifest"),
     "nested": (b"[" * 100_000, "is not a valid bundle manifest: nested too deep to be read"),
     "a list": (b"[]", "is not a valid bundle manifest: it holds a list, not an object"),
-    "somebody else's": (b'{"name": "My web app"}', "has schema version None; this release knows versions 1 to 3"),
+    "another user's": (b'{"name": "My web app"}', "has schema version None; this release knows versions 1 to 3"),
     "older": (b'{"schema_version": 0, "artefacts": {}}', "schema version 0; this release knows versions 1 to 3.*again"),
     "a truth": (b'{"schema_version": true, "artefacts": {}}', "schema version True"),
     "newer": (b'{"schema_version": 4, "artefacts": {}}', "schema version 4; .*install the release that wrote it, or"),

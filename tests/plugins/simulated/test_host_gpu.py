@@ -57,7 +57,7 @@ def test_it_is_a_device_like_any_other(device: Device) -> None:
         assert other.integrated
     with pytest.raises(CudaError, match="cuMemAllocManaged cannot be called"):
         device.driver.call("cuMemAllocManaged", 1, 1)
-    with pytest.raises(CudaError, match="CUDA_ERROR_INVALID_HANDLE: 0x7 is no Stream, or no more"):
+    with pytest.raises(CudaError, match="CUDA_ERROR_INVALID_HANDLE: 0x7 is not a Stream, or no longer one"):
         device.driver.call("cuStreamSynchronize", 7)
 
 
@@ -81,7 +81,7 @@ def test_memory_is_poisoned_and_checked(device: Device) -> None:
                 call(function, *arguments, stream.handle)
     with pytest.raises(CudaError, match="8 bytes of device memory were there and have been freed"):
         content(buffer)
-    with pytest.raises(CudaError, match="is no device memory"):
+    with pytest.raises(CudaError, match="is not device memory"):
         call("cuMemFree", buffer.pointer)
 
 
@@ -634,7 +634,7 @@ def test_frames_through_a_graph_are_those_of_the_reference(order: int) -> None:
 def test_modules_and_launches_that_cannot_be(device: Device) -> None:
     call = device.driver.call
     nonsense = np.zeros(64, np.uint8)
-    with pytest.raises(CudaError, match="INVALID_IMAGE: this is no machine code"):
+    with pytest.raises(CudaError, match="INVALID_IMAGE: this is not machine code"):
         call("cuModuleLoadData", nonsense.ctypes.data)
     with Stream(device) as stream, Module(device, host_cubins().get(read_source("fast_nms"), "sm_87")) as module:
         with pytest.raises(CudaError, match="NOT_FOUND: the module has no kernel nothing"):

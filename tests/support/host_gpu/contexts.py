@@ -98,5 +98,5 @@ class HostContexts:
 
     def _known(self, context: int) -> int:
         if context != _CONTEXT or not self.retained:
-            raise HostGpuError(Status.INVALID_CONTEXT, f"{context} is no context, or no more")
+            raise HostGpuError(Status.INVALID_CONTEXT, f"{context} is not a context, or no longer one")
         return context

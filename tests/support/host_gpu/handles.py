@@ -35,7 +35,7 @@ class Handles:
         number = int(handle)
         thing = self._things.get(number, self._permanent.get(number))
         if not isinstance(thing, kind):
-            raise HostGpuError(Status.INVALID_HANDLE, f"{number:#x} is no {kind.__name__}, or no more")
+            raise HostGpuError(Status.INVALID_HANDLE, f"{number:#x} is not a {kind.__name__}, or no longer one")
         return thing
 
     def drop(self, handle: Any, kind: type[Kind]) -> Kind:

@@ -178,7 +178,7 @@ def _read_elf(address: int) -> bytes:
     """A file in memory, which says itself how long it is: its table of sections, or a section, comes last."""
     header = ctypes.string_at(address, 64)
     if not header.startswith(b"\x7fELF"):
-        raise HostGpuError(Status.INVALID_IMAGE, "this is no machine code")
+        raise HostGpuError(Status.INVALID_IMAGE, "this is not machine code")
     (table,) = struct.unpack_from("<Q", header, 0x28)
     entry, count = struct.unpack_from("<HH", header, 0x3A)
     ends = [table + entry * count]

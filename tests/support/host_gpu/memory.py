@@ -95,7 +95,7 @@ class HostMemory:
         """The allocation that begins at an address, for freeing it."""
         allocation = self._by_start.get(pointer)
         if allocation is None or allocation.kind not in kinds:
-            raise HostGpuError(Status.INVALID_VALUE, f"{pointer:#x} is no {' or '.join(kinds)} memory")
+            raise HostGpuError(Status.INVALID_VALUE, f"{pointer:#x} is not {' or '.join(kinds)} memory")
         return allocation
 
     def free(self, allocation: Allocation) -> None:
