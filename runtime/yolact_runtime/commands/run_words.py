@@ -62,7 +62,7 @@ def _check_order(options: argparse.Namespace) -> None:
         others.remove(model)
         shown = [model, *others[:2], *(["…"] if len(others) > 2 else [])]
         command = " ".join(word if word == "…" else shlex.quote(word) for word in shown)
-        raise UsageError(f"the model comes first, then the inputs, and {words[0]} is no model: yolact-run {command}")
+        raise UsageError(f"the model comes first, then the inputs, and {words[0]} is not a model: yolact-run {command}")
 
 
 def _is_model(path: Path) -> bool:

@@ -35,7 +35,7 @@ def test_swapped_words(
     picture(tmp_path / "photos" / "a.png")
     named = bundle if model == "bundle" else bundle / model
     assert run(tmp_path / first, "other.png", named) == 2
-    said = f"the model comes first, then the inputs, and {tmp_path / first} is no model: yolact-run {named}"
+    said = f"the model comes first, then the inputs, and {tmp_path / first} is not a model: yolact-run {named}"
     assert f"error: {said} {tmp_path / first} other.png\n" in capsys.readouterr().err
 
 
