@@ -1,4 +1,4 @@
-"""How the project's commands talk: results on stdout; talk, progress and errors on stderr; exit statuses."""
+"""Output of the project's commands: results on stdout; messages, progress and errors on stderr; exit statuses."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ _INTERRUPTED, _TERMINATED, _OUT_OF_MEMORY = 130, 143, 6
 
 
 class Terminal:
-    """The reporter of the commands: talks to the person at the keyboard, on stderr.
+    """The reporter of the commands, which writes messages for the user to stderr.
 
     On a terminal the state of the work is one line that redraws itself. Elsewhere, in a log or a pipe, it is written as
     a line when there has been none for half a minute.
 
     Args:
-        quiet: Only warnings and errors.
-        stream: Where to write; None is ``sys.stderr``.
+        quiet: Whether to write only warnings and errors.
+        stream: Stream to write to; None means ``sys.stderr``.
 
     Attributes:
-        quiet: As given.
-        interactive: Somebody watches: the stream is a terminal.
+        quiet: Whether only warnings and errors are written.
+        interactive: Whether a user watches: the stream is a terminal.
     """
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
         self.quiet = quiet
         if stream is None:
-            # What is written here is made fit here, and has colours.
+            # Text written here is escaped here, and has colours.
             stream = sys.stderr.unguarded if isinstance(sys.stderr, GuardedStream) else sys.stderr
         self._stream = stream
         self.interactive = self._stream.isatty()
@@ -85,7 +85,7 @@ class Terminal:
         self._line(text, self._paint("error: ", "31"))
 
     def status(self, text: str) -> None:
-        """Show a line that the next one replaces; in a log write it if it is time for one. Nothing when quiet."""
+        """Show a line that the next one replaces; in a log, write it if one is due. Nothing when quiet."""
         if self.quiet:
             return
         if self.interactive:
@@ -96,9 +96,9 @@ class Terminal:
             self._line(text)
 
     def progress(self, items: Iterable[Item], label: str, total: int | None = None) -> Generator[Item, None, None]:
-        """Yield `items` and show how far they are, as :meth:`status` does.
+        """Yield `items` and show the progress as :meth:`status` does.
 
-        Close it where ending `items` is work: after an exception in a loop Python does it, and drops signals meanwhile.
+        Close it if ending `items` is work: after an exception in a loop Python does it, and drops signals meanwhile.
         """
         try:
             yield from show_progress(items, label, total, self.status)
@@ -119,12 +119,12 @@ class Terminal:
         except BrokenPipeError:
             raise
         except OSError:
-            # A log on a full disk: nobody can be told, and results go elsewhere.
+            # A log on a full disk: nothing can be reported, and results go elsewhere.
             return
 
 
 def show_results(lines: Iterable[str]) -> None:
-    """Results for people on stdout, a line each; :func:`yolact_plugins.plain_text.printable_line` is applied."""
+    """Write readable results to stdout, a line each, escaped by :func:`yolact_plugins.plain_text.printable_line`."""
     try:
         sys.stdout.write("".join(printable_line(line) + "\n" for line in lines))
     except BrokenPipeError:
@@ -134,7 +134,7 @@ def show_results(lines: Iterable[str]) -> None:
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """``--quiet``, ``--verbose`` and ``--version``, the same in every command."""
+    """Add ``--quiet``, ``--verbose`` and ``--version``, the same in every command."""
     parser.add_argument("-q", "--quiet", action="store_true", help="print results, warnings and errors only")
     parser.add_argument("-v", "--verbose", action="store_true", help="print details too")
     parser.add_argument(
@@ -150,8 +150,9 @@ def run_command(
     """Parse the words of a command line, run `command`, and turn errors into one message and an exit status.
 
     Args:
-        parser: With :func:`add_common_options`.
-        command: Does the work; returns the exit status. Its options have what was typed as ``command_line``.
+        parser: Parser with :func:`add_common_options`.
+        command: Function that does the work and returns the exit status. Its options have the typed words as
+            ``command_line``.
         arguments: The words after the command's name; None takes those of this process.
     """
     open_closed_streams()
@@ -169,7 +170,7 @@ def _run(
         check_words(words)
         options = parser.parse_args(words)
     except YolactError as error:
-        # Of a word alone, before it is known whether to be quiet; without argparse's lines of usage.
+        # For a single word, before it is known whether to be quiet; without argparse's usage lines.
         Terminal().error(str(error))
         return error.exit_status
     options.command_line = shlex.join([*parser.prog.split(), *words])
@@ -179,13 +180,13 @@ def _run(
     handler.setFormatter(_PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name may be no text in the encoding of the terminal; that must not end the command.
+        # A file name may not be text in the encoding of the terminal; that must not end the command.
         sys.stdout.reconfigure(errors="backslashreplace")
     status = _status(partial(_checked, parser, command), options, terminal)
     try:
         sys.stdout.flush()
     except OSError:
-        # What was said about the end counts, and not that nobody listens any more.
+        # The end that was reported counts, and not that its reader is gone.
         abandon_stdout()
     abandon_stderr_if_full()
     return status
@@ -200,7 +201,7 @@ def _checked(
     """Run the command, unless a file that it would write is also something else that was named.
 
     Raises:
-        UsageError: It is; the message says which option or word names it.
+        UsageError: An output is also named otherwise; the message says which option or word names it.
     """
     named = [
         (action.dest, action.option_strings[-1] if action.option_strings else str(action.metavar), Path(word))
@@ -210,7 +211,7 @@ def _checked(
     for place, written in enumerate(_WRITTEN):
         for destination in _words(getattr(options, written, None)):
             for field, name, path in named:
-                # Of two files to be written, the first one says it.
+                # Of two files to be written, the first one reports it.
                 is_output = field in (*_WRITTEN[place + 1 :], "output")
                 if field not in _WRITTEN[: place + 1] and _is_same_file(Path(destination), path, is_output):
                     if is_output:
@@ -224,13 +225,13 @@ def _checked(
 
 
 def _words(value: object) -> list[str | Path]:
-    """What may be a path of what an option has."""
+    """Return the values of an option that may be paths."""
     values = value if isinstance(value, list | tuple) else [value]
     return [item for item in values if isinstance(item, str | Path) and str(item) not in ("", "-")]
 
 
 def _is_same_file(destination: Path, other: Path, is_output: bool) -> bool:
-    """The same regular file; also one that is not there yet, where both are to be written."""
+    """Return whether both are the same regular file; a missing one counts if both are to be written."""
     try:
         if destination.exists() and other.exists():
             return destination.is_file() and destination.samefile(other)
@@ -258,7 +259,7 @@ def _status(
         terminal.error(f"out of memory ({error}); try smaller inputs, or a machine with more")
         return _OUT_OF_MEMORY
     except BrokenPipeError:
-        # The reader of our output went away (as `head` does).
+        # The reader of the output has closed the pipe (as `head` does).
         abandon_stdout()
         return 1
     except OSError as error:
@@ -267,14 +268,14 @@ def _status(
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Log lines name files, too."""
+    """A formatter that escapes log lines, which may contain file names."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))
 
 
 def _flushed(status: int) -> int:
-    """Empty stdout's buffer here, where a reader that went away, or a full disk, can still be dealt with."""
+    """Flush stdout here, where a closed pipe or a full disk can still be handled."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -307,19 +308,20 @@ def write_json(document: object, destination: str) -> None:
 def check_json_destination(
     destination: str | None, option: str = "--json", starts: tuple[bytes, ...] = (b"{",), to_come: Path | None = None
 ) -> None:
-    """Refuse a ``--json`` that would destroy something else or cannot be written, before any work is done.
+    """Reject a ``--json`` that would destroy another file or cannot be written, before any work is done.
 
-    ``--json photo.jpg other.jpg`` is easily typed by somebody who takes the option for a switch.
+    ``--json photo.jpg other.jpg`` is an easy mistake of a user who takes the option for a switch.
 
     Args:
-        destination: What stands behind the option; None where it is not given.
-        option: Its name.
-        starts: How a file begins that may be replaced; an empty one may always be, and with ``--json`` any ``.json``.
-        to_come: A folder that the command makes: the file may lie there.
+        destination: Value of the option; None if it is not given.
+        option: Name of the option.
+        starts: Beginnings of files that may be replaced; an empty file always may be, and with ``--json`` any
+            ``.json``.
+        to_come: Folder that the command creates, which may contain the file.
 
     Raises:
-        UsageError: The path is empty, a folder, in a folder that is missing or does not take files, a file that is
-            something else, or part of a bundle.
+        UsageError: The path is empty, a folder, in a folder that is missing or not writable, another file, or part of a
+            bundle.
     """
     if destination is None or destination == "-":
         return
@@ -343,7 +345,7 @@ def check_json_destination(
 
 
 def _may_be_replaced(path: Path, option: str, starts: tuple[bytes, ...]) -> bool:
-    """An earlier result, or a file somebody made for this one."""
+    """Return whether a file is an earlier result, or was created by the user for this one."""
     with path.open("rb") as file:
         beginning = file.read(max(map(len, starts)))
     return not beginning or beginning.startswith(starts) or (option == "--json" and path.suffix.lower() == ".json")

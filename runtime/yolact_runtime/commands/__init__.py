@@ -1,3 +1,3 @@
-"""``yolact-run``: what its command line asks for, done."""
+"""The command ``yolact-run``."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""What ``yolact-run`` draws on its pictures: the options, and the painter that they make."""
+"""Options of the pictures that ``yolact-run`` draws, and the painter that uses them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PARTS = ("masks", "boxes", "labels")
 
 
 def add_overlay_options(parser: argparse.ArgumentParser) -> None:
-    """Add a group of options that say what is drawn."""
+    """Add the group of options about what is drawn."""
     group = parser.add_argument_group("pictures (with -o)")
     group.add_argument("--no-labels", action="store_true", help="draw no names and scores")
     group.add_argument("--no-boxes", action="store_true", help="draw no boxes")
@@ -28,7 +28,7 @@ def add_overlay_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_overlay_options(options: argparse.Namespace) -> None:
-    """Refuse options that would change nothing.
+    """Reject options that would have no effect.
 
     Raises:
         UsageError: No pictures are written, or nothing would be drawn on them.
@@ -42,10 +42,10 @@ def check_overlay_options(options: argparse.Namespace) -> None:
 
 
 class OverlayPainter:
-    """Draws the instances of images, and of the frames of videos in their order.
+    """A painter of the instances of images, and of the frames of videos in their order.
 
     Args:
-        options: Parsed from :func:`add_overlay_options`.
+        options: Options that :func:`add_overlay_options` added, parsed.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -55,13 +55,13 @@ class OverlayPainter:
         self._keeper: Any = None
 
     def paint(self, frame: Any, instances: Any, class_names: Sequence[str], video: str | None = None) -> Any:
-        """A new picture: the frame with its instances.
+        """Return a new picture: the frame with its instances.
 
         Args:
-            frame: ``(H, W, 3)`` uint8, blue first; not modified.
-            instances: Those of this frame.
-            class_names: Indexed by class id.
-            video: The file that the frame is the next one of; None is a picture of its own.
+            frame: Image ``(H, W, 3)`` uint8, blue first; not modified.
+            instances: Instances of this frame.
+            class_names: Names of the classes, by class id.
+            video: Name of the video that the frame is the next one of; None for a single picture.
         """
         from yolact_runtime.media.colours import InstanceColours, class_colours
         from yolact_runtime.media.overlay import draw_instances

@@ -15,15 +15,15 @@ _KEPT_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 class PictureFolder:
-    """Where pictures with masks go.
+    """The folder to which pictures with masks are written.
 
     Args:
-        folder: It exists.
-        inputs: Resolved paths, which no picture may overwrite.
+        folder: An existing folder.
+        inputs: Resolved paths of the inputs, which no picture may overwrite.
 
     Attributes:
-        folder: The folder.
-        written: Files that are there, whole or as far as a video went.
+        folder: The folder of all pictures.
+        written: Files that were written, completely or as far as a video went.
     """
 
     def __init__(self, folder: Path, inputs: frozenset[Path]) -> None:
@@ -33,19 +33,19 @@ class PictureFolder:
         self._taken: set[Path] = set()
 
     def picture_of(self, image: Path) -> Path:
-        """A name for the picture of an image; formats that can be read but are rarely wanted back become PNG.
+        """Return a name for the picture of an image; formats that are rarely wanted as output become PNG.
 
         Raises:
-            MediaError: See :meth:`video_of`.
+            MediaError: The same as for :meth:`video_of`.
         """
         suffix = image.suffix.lower()
         return self._destination(image, suffix if suffix in _KEPT_SUFFIXES else ".png")
 
     def video_of(self, video: Path, suffix: str) -> Path:
-        """A name with that suffix for the video with masks of a video; its name while it is incomplete is free, too.
+        """Return a name with a suffix for the video with masks of a video; its name while incomplete is free, too.
 
         Raises:
-            MediaError: It would overwrite an input.
+            MediaError: The file would overwrite an input.
         """
         from yolact_runtime.media.video_writer import incomplete_path
 
@@ -53,13 +53,13 @@ class PictureFolder:
         incomplete = incomplete_path(destination)
         if real_path(incomplete) in self._inputs:
             raise MediaError(
-                f"{incomplete} is an input, and what there is of {video}, if it is broken off, would overwrite it; "
+                f"{incomplete} is an input, and an incomplete {video} would overwrite it if the run is interrupted; "
                 f"choose another folder for -o"
             )
         return destination
 
     def _destination(self, path: Path, suffix: str, second: Callable[[Path], Path] = Path) -> Path:
-        """A free name, and a free second one made of it; inputs of the same name get numbers."""
+        """Return a free name whose derived second name is free, too; inputs of the same name get numbers."""
         for number in itertools.count(1):
             destination = self.folder / f"{path.stem}{'' if number == 1 else f'-{number}'}{suffix}"
             names = {destination, second(destination)}

@@ -1,4 +1,4 @@
-"""Where the results of a run go as they are made: a JSON document, JSON Lines, or both."""
+"""Destinations of a run's results as they are made: a JSON document, JSON Lines, or both."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from yolact_runtime.media.result_lines import ResultLineWriter, result_line
 __all__ = ["DocumentSink", "FrameResult", "LineSink", "ResultSink", "RunEnd", "open_sinks"]
 
 _PIPE_PATIENCE_S = 2.0
-"""Whoever reads a pipe may have stopped reading, and a service has ten seconds to end."""
+"""Time to wait in seconds: the reader of a pipe may have stopped reading, and a service has ten seconds to end."""
 
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What was found in one picture or frame.
+    """The instances found in one picture or frame.
 
     Attributes:
         source: Name of the file.
-        instances: What is to be recorded.
+        instances: Instances to record.
         frame: Position in a video, counted from 0; None for a picture.
-        time_s: When a video shows it, in seconds; None for a picture.
+        time_s: Presentation time of a video's frame in seconds; None for a picture.
     """
 
     source: str
@@ -39,10 +39,10 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
-        stopped_by: The signal or the error that ended it; None where every input was tried.
+        stopped_by: Signal or error that ended it; None if every input was tried.
         not_done: Names of inputs that were not reached, or not finished.
     """
 
@@ -51,13 +51,13 @@ class RunEnd:
 
 
 class ResultSink(Protocol):
-    """One place that results go to.
+    """A destination of results.
 
-    Every method raises MediaError where it cannot be written, and BrokenPipeError where whoever read it went away.
+    Every method raises MediaError if it cannot be written, and BrokenPipeError if its reader has closed the pipe.
 
     Attributes:
-        name: What messages call the place.
-        patience_s: How long a signal may wait for a method; None is as long as it takes.
+        name: Name of the destination in messages.
+        patience_s: Maximum time in seconds that a method may defer a signal; None means no limit.
     """
 
     @property
@@ -67,20 +67,20 @@ class ResultSink(Protocol):
     def patience_s(self) -> float | None: ...
 
     def add(self, result: FrameResult) -> None:
-        """Take one result."""
+        """Add one result."""
 
     def fail(self, source: str, reason: str) -> None:
-        """Take the failure of an input."""
+        """Add the failure of an input."""
 
     def end(self, end: RunEnd) -> str | None:
-        """Complete what is there. Returns what has to be said about it, if anything."""
+        """Complete the results. Return a sentence to show, if there is anything to say."""
 
     def abandon(self) -> None:
-        """Leave nothing behind that has no name. May be called at any time."""
+        """Remove files that do not have their final name. May be called at any time."""
 
 
 class DocumentSink:
-    """``--json``."""
+    """The JSON document of ``--json``."""
 
     def __init__(self, destination: str, model: str, class_names: Sequence[str], signature: Mapping[str, str]) -> None:
         self._signature = signature
@@ -91,18 +91,18 @@ class DocumentSink:
         self.patience_s = None if self._document.is_file else _PIPE_PATIENCE_S
 
     def add(self, result: FrameResult) -> None:
-        """Append it to ``images``."""
+        """Append the result to ``images``."""
         entry = image_document(result.source, result.instances, self._class_names)
         if result.frame is not None:
             entry["frame"] = result.frame
         self._document.add(entry)
 
     def fail(self, source: str, reason: str) -> None:
-        """Remember it for ``failed``."""
+        """Record the failure for ``failed``."""
         self._failures.append({"file": source, "error": reason})
 
     def end(self, end: RunEnd) -> str | None:
-        """Write what is known of the model's signature, ``failed``, and how the run ended."""
+        """Write the state of the model's signature, ``failed``, and how the run ended."""
         tail: dict[str, object] = dict(self._signature)
         if self._failures:
             tail["failed"] = self._failures
@@ -117,12 +117,12 @@ class DocumentSink:
         return f"{self._document.name} is incomplete: the disk is full, and {results} did not fit any more"
 
     def abandon(self) -> None:
-        """Remove a document that is not complete."""
+        """Remove an incomplete document."""
         self._document.discard()
 
 
 class LineSink:
-    """``--jsonl``."""
+    """The JSON Lines of ``--jsonl``."""
 
     def __init__(self, destination: str, class_names: Sequence[str]) -> None:
         self._writer = ResultLineWriter(destination)
@@ -131,7 +131,7 @@ class LineSink:
         self.patience_s = None if self._writer.is_file else _PIPE_PATIENCE_S
 
     def add(self, result: FrameResult) -> None:
-        """Write its line."""
+        """Write the line of the result."""
         names = self._class_names
         self._writer.write(
             result_line(result.source, result.instances, names, frame=result.frame, time_s=result.time_s)
@@ -142,7 +142,7 @@ class LineSink:
         self._writer.write(result_line(source, error=reason))
 
     def end(self, end: RunEnd) -> None:
-        """Write a line about the run where it was stopped."""
+        """Write a line about the run if it was stopped."""
         with self._writer:
             if end.stopped_by is not None:
                 first = f", {end.not_done[0]} first" if end.not_done else ""
@@ -150,22 +150,22 @@ class LineSink:
                 self._writer.write(result_line(None, error=reason))
 
     def abandon(self) -> None:
-        """Close the file; every line in it is whole."""
+        """Close the file, in which every line is complete."""
         self._writer.close()
 
 
 def open_sinks(
     options: argparse.Namespace, class_names: Sequence[str], signature: Mapping[str, str]
 ) -> list[ResultSink]:
-    """The sinks that ``--json`` and ``--jsonl`` ask for, and the folder of ``-o``, in which they may be.
+    """Open the destinations of ``--json`` and ``--jsonl``, and the folder of ``-o``, which may contain them.
 
     Args:
-        options: Of the command.
-        class_names: Of the model; none where it was not opened.
-        signature: What a document says of the model's; nothing where it was not opened.
+        options: Options of the command.
+        class_names: Names of the model's classes; empty if it was not opened.
+        signature: Entry about the model's signature; empty if it was not opened.
 
     Raises:
-        MediaError: One of them cannot be opened or made.
+        MediaError: A destination cannot be opened or created.
     """
     if options.output:
         try:
@@ -182,5 +182,5 @@ def open_sinks(
         for sink in sinks:
             sink.abandon()
         raise
-    # Files first: they are never kept waiting by a pipe.
+    # Files first, so that they never wait for a pipe.
     return sorted(sinks, key=lambda sink: sink.patience_s is not None)

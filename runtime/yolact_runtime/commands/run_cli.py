@@ -1,4 +1,4 @@
-"""``yolact-run``: images and videos in, overlays and JSON out."""
+"""The command line of ``yolact-run``: images and videos in, overlays and JSON out."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _OPTION_OF_FIELD = {"min_confidence": "--score", "crop_margin": "--crop-margin",
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Run the command and return its exit status."""
     return run_command(_parser(), _run, arguments)
 
 
 class _AnyOrderParser(argparse.ArgumentParser):
-    """Takes inputs behind options, too; argparse's usual way ends a list of words at the first option."""
+    """A parser that accepts inputs behind options, too; argparse ends a list of words at the first option."""
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         return self.parse_intermixed_args(args, namespace)
@@ -135,7 +135,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         if _run_job(job, options, terminal, segmenter_options):
             return job.finish()
     except (UsageError, SelfTestError):
-        # Nothing was begun; the self-test wrote what it has to say.
+        # No inputs were processed; the self-test has written its result.
         raise
     except BaseException as error:
         try:
@@ -148,7 +148,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _run_job(job: RunJob, options: argparse.Namespace, terminal: Terminal, segmenter_options: SegmenterOptions) -> bool:
-    """Everything but the end; False where there was a self-test and nothing else."""
+    """Run everything but the end; return False if there was only a self-test."""
     from yolact_runtime.commands.self_test_command import check_model, open_model, show_result
     from yolact_runtime.media.inputs import find_inputs
 
@@ -172,7 +172,7 @@ def _run_job(job: RunJob, options: argparse.Namespace, terminal: Terminal, segme
 
 
 def _where(segmenter: Segmenter) -> str:
-    """Where frames are prepared and masks made, of the one backend for which that depends on what is installed."""
+    """Describe where frames are prepared and masks made, for the backend where that depends on installed packages."""
     place = segmenter.postprocessing.upper()
     return f", post-processing on the {place}" if segmenter.backend_name == "onnxruntime-cuda" else ""
 

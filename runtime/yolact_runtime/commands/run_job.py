@@ -1,4 +1,4 @@
-"""One run of ``yolact-run``: its inputs, done one after the other, and the end, whatever it is."""
+"""One run of ``yolact-run``: its inputs, processed one after the other, and its end, whatever the cause."""
 
 from __future__ import annotations
 
@@ -37,13 +37,12 @@ _log = logging.getLogger(__name__)
 class RunJob:
     """One run of the command: what is done and what is not, and where the results go.
 
-    Whatever an input causes is its failure, and the others are done. Whatever ends the run before its end, what is done
-    is written, and says that it is not everything. Call :meth:`run`, then :meth:`finish`, or :meth:`stop` with what
-    came in between.
+    A failure of an input is recorded, and the others are processed. If the run ends early, the finished results are
+    written and marked as incomplete. Call :meth:`run`, then :meth:`finish`, or :meth:`stop` with the exception.
 
     Args:
-        options: What the command line says.
-        terminal: Where to talk.
+        options: Options of the command line.
+        terminal: Terminal for messages.
     """
 
     def __init__(self, options: argparse.Namespace, terminal: Terminal) -> None:
@@ -62,16 +61,16 @@ class RunJob:
         self._ended = False
 
     def run(self, segmenter: Segmenter, inputs: Inputs, signature: Mapping[str, str]) -> None:
-        """All inputs, images first.
+        """Process all inputs, images first.
 
         Args:
-            segmenter: Open.
-            inputs: What there is to do.
-            signature: What the results say of the model's.
+            segmenter: The open segmenter.
+            inputs: Inputs to process.
+            signature: Entry about the model's signature for the results.
 
         Raises:
-            MediaError: Results cannot be written any more.
-            BrokenPipeError: Whoever read them went away.
+            MediaError: Results can no longer be written.
+            BrokenPipeError: The reader of the results has closed the pipe.
         """
         self._segmenter, self._signature = segmenter, signature
         self._class_names = segmenter.class_names
@@ -92,10 +91,10 @@ class RunJob:
             raise lost.reason from lost
 
     def finish(self) -> int:
-        """Every input was tried: complete the results, say where everything is, and return the exit status.
+        """Complete the results, report where they are, and return the exit status, after every input was tried.
 
         Raises:
-            BrokenPipeError: Whoever read the results went away.
+            BrokenPipeError: The reader of the results has closed the pipe.
         """
         problems = self._end(RunEnd())
         if (
@@ -104,7 +103,7 @@ class RunJob:
             and not (self._options.json or self._options.jsonl or self._options.output)
         ):
             words = shlex.split(self._options.command_line)
-            # What stands behind -- is an input.
+            # Words after -- are inputs.
             end = words.index("--") if "--" in words else len(words)
             command = shlex.join([*words[:end], "-o", "out", *words[end:]])
             self._terminal.say(f"to see the masks: {command}")
@@ -117,7 +116,7 @@ class RunJob:
         return 1 if self._failures or problems else 0
 
     def stop(self, error: BaseException) -> None:
-        """Something ended the run: complete the results as what they are, and say so. It may be called at any time."""
+        """Complete the results of an interrupted run, and mark them as such. May be called at any time."""
         if self._ended:
             return
         begun = self._sinks is not None
@@ -135,7 +134,7 @@ class RunJob:
                 self._terminal.error(str(problem))
 
     def abandon(self) -> None:
-        """A second signal came while the results were completed."""
+        """Remove incomplete files after a second signal."""
         for sink in self._sinks or ():
             sink.abandon()
 
@@ -143,7 +142,7 @@ class RunJob:
         return open_sinks(self._options, self._class_names, self._signature)
 
     def _end(self, end: RunEnd) -> list[Exception]:
-        """Complete all results, and say where they are; what did not work is returned."""
+        """Complete all results and report where they are; return the errors."""
         problems: list[Exception] = []
         written: list[str] = []
         try:
@@ -154,7 +153,7 @@ class RunJob:
         self._ended = True
         for sink in sinks:
             try:
-                # A first Ctrl-C waits until the file is whole; a second one ends this, and leaves nothing torn.
+                # A first Ctrl-C waits until the file is complete; a second one ends this, and leaves nothing torn.
                 with hold_stop(sink.patience_s):
                     remark = sink.end(end)
             except (MediaError, BrokenPipeError) as error:
@@ -171,7 +170,7 @@ class RunJob:
         return problems
 
     def _say_pictures(self, pictures: PictureFolder) -> list[Exception]:
-        """Say what is in the folder of pictures, and return what is not there any more."""
+        """Report the content of the folder of pictures, and return an error for each picture that is missing."""
         sizes = _sizes(pictures.written)
         there = f"{counted(len(sizes), 'file')} to {pictures.folder} ({human_size(sum(sizes))})"
         self._terminal.say(f"wrote {there}")
@@ -182,7 +181,7 @@ class RunJob:
         return [MediaError(f"{what} written to {pictures.folder} cannot be found there any more")]
 
     def _attempt(self, path: Path, do: Callable[[Path], None]) -> None:
-        """One input; whatever it causes is its failure."""
+        """Process one input; an exception is recorded as its failure."""
         try:
             do(path)
         except _ResultsLostError:
@@ -196,7 +195,7 @@ class RunJob:
         self._not_done.popleft()
 
     def _fail(self, name: str, reason: str, named: bool = False) -> None:
-        """Report an input that could not be done; `named` says that the reason contains the name."""
+        """Report an input that failed; `named` means that the reason contains the name."""
         self._failures[name] += 1
         self._terminal.error(reason if named else f"{name}: {reason}")
         self._give(lambda sink: sink.fail(name, reason))
@@ -219,7 +218,7 @@ class RunJob:
         with ExitStack() as stack:
             reader = stack.enter_context(VideoReader(path))
             writer = stack.enter_context(self._written_video(path, reader.fps))
-            # Closed before the reader: the stream's thread must not decode from a video that is closed.
+            # Closed before the reader: the stream's thread must not decode from a closed video.
             results = stack.enter_context(closing(self._stream(reader)))
             shown = stack.enter_context(closing(self._terminal.progress(results, path.name, reader.num_frames)))
             for frame, found in shown:
@@ -234,7 +233,7 @@ class RunJob:
 
     @contextmanager
     def _written_video(self, path: Path, fps: float) -> Iterator[VideoWriter | None]:
-        """The writer of a video with masks, if pictures are wanted; what there is of it is kept, whatever happens."""
+        """Open the writer of a video with masks, if pictures are wanted; frames so far are kept, whatever happens."""
         if self._pictures is None:
             yield None
             return
@@ -249,10 +248,10 @@ class RunJob:
             if writer.written:
                 self._pictures.written.append(writer.written)
                 if writer.written != destination:
-                    self._terminal.say(f"what there is of {path} is in {writer.written} (it plays)")
+                    self._terminal.say(f"the finished part of {path} is in {writer.written} (it plays)")
 
     def _stream(self, reader: VideoReader) -> Generator[tuple[VideoFrame, Instances], None, None]:
-        """Frames with their instances; the next frame is decoded and begun meanwhile."""
+        """Yield frames with their instances; the next frame is decoded and started meanwhile."""
         under_way: deque[VideoFrame] = deque()
 
         def source() -> Iterator[Any]:
@@ -265,14 +264,14 @@ class RunJob:
                 yield under_way.popleft(), instances
 
     def _record(self, name: str, found: Instances, frame: int | None = None, time_s: float | None = None) -> Instances:
-        """Hand one result on; returns what of it was asked for."""
+        """Write one result to all destinations; return the instances that were requested."""
         instances = found[: self._options.top_k]
         result = FrameResult(name, instances, frame, time_s)
         self._give(lambda sink: sink.add(result))
         return instances
 
     def _report(self, line: str) -> None:
-        """A result for people: on stdout, unless JSON was asked for; then it is talk."""
+        """Write a readable result to stdout, or to stderr if JSON was requested."""
         if self._options.json or self._options.jsonl:
             self._terminal.say(line)
             return
@@ -282,14 +281,14 @@ class RunJob:
     def _give(self, hand: Callable[[ResultSink], None]) -> None:
         sinks = self._sinks or ()
         patience_s = [sink.patience_s for sink in sinks if sink.patience_s is not None]
-        # All sinks get a result, or none: a signal between them would leave two files that disagree.
+        # All destinations get a result, or none: a signal between them would leave two files that disagree.
         with _results_go_out(), hold_stop(min(patience_s, default=None)):
             for sink in sinks:
                 hand(sink)
 
 
 class _ResultsLostError(Exception):
-    """Results cannot be written: no fault of the input that they are of."""
+    """Results cannot be written, which is not a failure of their input."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
@@ -305,7 +304,7 @@ def _results_go_out() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, for the person whose input it is."""
+    """Return an error's text for the user whose input it concerns."""
     if isinstance(error, YolactError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -321,7 +320,7 @@ def _reason(error: Exception) -> str:
 
 
 def _sizes(paths: Iterable[Path]) -> list[int]:
-    """Bytes of those that are files and there."""
+    """Return the sizes in bytes of the paths that are existing files."""
     sizes = []
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""The words of ``yolact-run`` that need a second look: swapped or out of range."""
+"""Further checks of the words of ``yolact-run``: swapped or out of range."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MODEL_SUFFIXES = PLAN_SUFFIXES | {".onnx"}
 
 
 def typed_output(text: str) -> Path:
-    """The folder for pictures, as somebody typed it; for ``argparse``.
+    """Parse the folder for pictures; a ``type`` for ``argparse``.
 
     Raises:
-        UsageError: It is ``-``.
+        UsageError: The text is ``-``.
     """
     if text == "-":
         raise UsageError(
@@ -32,7 +32,7 @@ def typed_output(text: str) -> Path:
 
 
 def check_words(options: argparse.Namespace) -> None:
-    """Refuse what cannot be meant, before any work is done.
+    """Reject mistakes before any work is done.
 
     Raises:
         UsageError: The message says what to type instead.

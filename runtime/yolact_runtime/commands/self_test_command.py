@@ -1,4 +1,4 @@
-"""``yolact-run --self-test``: one question, one exit status, and the answer as text or JSON."""
+"""The option ``yolact-run --self-test``: one exit status, and the result as text or JSON."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def open_model(options: argparse.Namespace, segmenter_options: SegmenterOptions)
     """Open the model of ``yolact-run``.
 
     Raises:
-        SelfTestError: With ``--self-test``, where it cannot be opened; an engine of another machine, a full GPU and a
-            signature that does not fit keep the statuses of their own.
-        YolactError: Without, as for :meth:`yolact_runtime.Segmenter.open`.
+        SelfTestError: The model cannot be opened with ``--self-test``; an engine of another machine, exhausted GPU
+            memory and an invalid signature keep their own statuses.
+        YolactError: The same as for :meth:`yolact_runtime.Segmenter.open`, without the option.
     """
     try:
         return Segmenter.open(
@@ -33,7 +33,7 @@ def open_model(options: argparse.Namespace, segmenter_options: SegmenterOptions)
             trust_engine=options.trust_engine,
         )
     except (BackendError, BundleError, ManifestError) as error:
-        # Whom to trust is no question of the self-test.
+        # Trust is not a matter of the self-test.
         if options.self_test and error.exit_status == 1 and not isinstance(error, SignatureError):
             raise _record_failure(error, options) from error
         raise
@@ -43,7 +43,7 @@ def check_model(segmenter: Segmenter, options: argparse.Namespace) -> SelfTest:
     """Run the self-test.
 
     Raises:
-        SelfTestError: It failed, or cannot be run.
+        SelfTestError: The self-test failed, or cannot be run.
     """
     try:
         return segmenter.self_test()
@@ -52,7 +52,7 @@ def check_model(segmenter: Segmenter, options: argparse.Namespace) -> SelfTest:
 
 
 def show_result(tested: SelfTest, options: argparse.Namespace, signature: Mapping[str, str]) -> None:
-    """The self-test alone is the result: on stdout, or where ``--json`` wants it."""
+    """Write the result of a self-test without inputs to stdout, or to the destination of ``--json``."""
     if options.json:
         document = {"model": str(options.model), **signature, "self_test": dataclasses.asdict(tested)}
         write_json(document, options.json)
@@ -61,7 +61,7 @@ def show_result(tested: SelfTest, options: argparse.Namespace, signature: Mappin
 
 
 def _record_failure(error: YolactError, options: argparse.Namespace) -> SelfTestError:
-    """The error to end with, once the reason is where ``--json`` wants it."""
+    """Write the reason to the destination of ``--json``, and return the error to end with."""
     if options.json:
         write_json({"model": str(options.model), "self_test": None, "error": str(error)}, options.json)
     return error if isinstance(error, SelfTestError) else SelfTestError(f"the self-test cannot be run: {error}")

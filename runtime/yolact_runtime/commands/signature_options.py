@@ -1,4 +1,4 @@
-"""Whom a command trusts: the options about signatures and lone engines, and what a record says of them."""
+"""Options about trust: signatures, single engines, and the entry about them in records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["add_trust_options", "add_verify_key_option", "check_trust", "signatu
 
 
 def add_verify_key_option(parser: argparse._ActionsContainer) -> None:
-    """The option of every command that opens a bundle."""
+    """Add ``--verify-key``, the option of every command that opens a bundle."""
     parser.add_argument(
         "--verify-key",
         type=Path,
@@ -31,25 +31,25 @@ def add_verify_key_option(parser: argparse._ActionsContainer) -> None:
 
 
 def add_trust_options(parser: argparse._ActionsContainer) -> None:
-    """``--verify-key``, and the option of commands that run an engine without its bundle."""
+    """Add ``--verify-key``, and the option of commands that run an engine without its bundle."""
     add_verify_key_option(parser)
     parser.add_argument(
         "--trust-engine",
         action="store_true",
-        help="run a .plan that lies outside its bundle, by the manifest it carries; an engine is executable code, "
-        "and you vouch for it",
+        help="run a .plan outside of its bundle with the manifest that it contains; an engine is executable code, so "
+        "use only one that you built",
     )
 
 
 def check_trust(options: argparse.Namespace) -> None:
-    """Refuse options about signatures that cannot be meant, before anything is opened.
+    """Reject contradictory options about signatures, before anything is opened.
 
     Args:
-        options: With ``model``, and both options.
+        options: Options with ``model`` and both options about trust.
 
     Raises:
         UsageError: The options contradict each other, or the model.
-        SignatureError: This machine runs only what is signed, or the variable that says so is of no use.
+        SignatureError: This machine runs only signed bundles, or the variable that requires this is invalid.
     """
     model: Path = options.model
     if not options.trust_engine:
@@ -70,16 +70,16 @@ def check_trust(options: argparse.Namespace) -> None:
 
 
 def signature_document(model: Path, segmenter: Segmenter, trusted: bool = False) -> dict[str, str]:
-    """What a record says of the signature of a model that is open, as it was when it was opened.
+    """Return the entry about the signature of an open model, as of its opening.
 
     Args:
-        model: As it was opened: a folder, or a file in one.
-        segmenter: That opened it.
-        trusted: It is an engine that the caller vouched for.
+        model: Path that was opened: a folder, or a file in one.
+        segmenter: Segmenter that opened it.
+        trusted: Whether it is an engine that the caller trusts.
 
     Returns:
-        ``"signature"``: ``"verified"``, with the key's ``"key_fingerprint"``; ``"signed, not checked"``; ``"none"``; or
-        ``"trusted"`` of an engine without a bundle.
+        A dictionary with ``"signature"``: ``"verified"``, with the key's ``"key_fingerprint"``; ``"signed, not
+        checked"``; ``"none"``; or ``"trusted"`` for an engine without a bundle.
     """
     if segmenter.verified_by is not None:
         return {"signature": "verified", "key_fingerprint": segmenter.verified_by}
@@ -90,10 +90,10 @@ def signature_document(model: Path, segmenter: Segmenter, trusted: bool = False)
 
 
 def signature_words(document: Mapping[str, str]) -> str:
-    """What is said beside a model's name, with the comma before it; nothing where no signature was looked at.
+    """Return the words after a model's name, with the comma before them; empty if no signature was checked.
 
     Args:
-        document: Of :func:`signature_document`.
+        document: Result of :func:`signature_document`.
     """
     signature = document["signature"]
     if signature == "verified":
@@ -102,7 +102,7 @@ def signature_words(document: Mapping[str, str]) -> str:
 
 
 def _lists(folder: Path, name: str) -> bool:
-    """Whether a folder is a bundle with such a file: then it is not its user who vouches for it."""
+    """Return whether a folder is a bundle with such a file, whose trust then does not depend on the user."""
     try:
         return name in read_manifest(folder).artefacts
     except (BundleError, ManifestError):

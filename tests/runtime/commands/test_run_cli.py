@@ -451,7 +451,7 @@ def test_a_video_that_is_interrupted_leaves_what_there_is_and_says_so(
     assert _run(bundle, film, "-o", tmp_path / "out") == 130
     left = incomplete_path(tmp_path / "out" / f"film{video_suffix()}")
     assert _names(tmp_path / "out") == [left.name]
-    assert f"what there is of {film} is in {left} (it plays)" in capsys.readouterr().err
+    assert f"the finished part of {film} is in {left} (it plays)" in capsys.readouterr().err
     with VideoReader(left) as reader:
         assert len(list(reader)) == 4
 

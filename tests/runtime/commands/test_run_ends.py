@@ -454,7 +454,7 @@ def test_a_video_that_is_broken_off_overwrites_no_input_and_no_result(
     there = film(out / f"a.incomplete{video_suffix()}", [0, 128])
     other = film(tmp_path / f"a{video_suffix()}", [0, 128])
     assert run(bundle, other, there, "-o", out) == 1
-    assert f"{there} is an input, and what there is of {other}, if it is broken off, would overwrite it" in (
+    assert f"{there} is an input, and an incomplete {other} would overwrite it if the run is interrupted" in (
         capsys.readouterr().err
     )
     # The name of one while it is incomplete is that of another when it is done.
