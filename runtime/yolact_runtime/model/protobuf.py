@@ -82,7 +82,7 @@ def encode_head(number: int, size: int) -> bytes:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """A number, and the place behind it."""
+    """Return a number and the place after it."""
     # Nearly all keys and most lengths are a single byte.
     if place < len(message) and (first := message[place]) < 0x80:
         return first, place + 1
