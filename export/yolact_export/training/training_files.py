@@ -10,7 +10,7 @@ __all__ = ["TrainingFiles"]
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """Where a fine-tuning or a pruning writes.
+    """Paths that a fine-tuning or a pruning writes.
 
     Attributes:
         checkpoint: The ``.pth`` file; the names of all others follow from it.

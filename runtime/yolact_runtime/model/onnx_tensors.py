@@ -85,7 +85,7 @@ def tensor_place(tensor: memoryview) -> tuple[str, bool]:
     """Return a tensor's name, its first 80 bytes, and whether its data lies in another file.
 
     Raises:
-        ValueError: It is no message.
+        ValueError: The bytes are not a message.
     """
     name, is_external = "", False
     for number, _, value in fields(tensor):
