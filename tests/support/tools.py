@@ -14,12 +14,15 @@ import pytest
 __all__ = ["PROGRAMS", "find_tool", "is_ci", "needs_tool", "require_tool", "tool_is_missing", "use_tool"]
 
 PROGRAMS = {
+    "bash": ("bash",),
     "C compiler": ("cc", "gcc"),
     "Chromium": ("chromium", "chromium-browser", "google-chrome"),
     "ffmpeg": ("ffmpeg",),
+    "fish": ("fish",),
     "g++": ("g++",),
     "make": ("make",),
     "openssl": ("openssl",),
+    "zsh": ("zsh",),
 }
 """Name of a tool -> programs, of which any one will do."""
 
