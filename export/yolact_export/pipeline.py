@@ -106,10 +106,12 @@ def export_checkpoint(
 
     Raises:
         CheckpointError, ExportError, VerificationError: Nothing was written.
+        UsageError: An option would have no effect on this model.
     """
     check_destination(bundle)
     options = export_options or ExportOptions()
     loaded = load_checkpoint(checkpoint, checkpoint_options)
+    options.require_effects(loaded.model)
     say_findings(loaded.findings, reporter)
     manifest = _manifest(loaded, checkpoint, options)
     options = replace(options, metadata={METADATA_KEY: encode_manifest(manifest)})
@@ -146,7 +148,7 @@ def _manifest(loaded: LoadedCheckpoint, checkpoint: Path, options: ExportOptions
         "checkpoint_sha256": loaded.sha256,
         **({} if loaded.weights == TOP_LEVEL else {"checkpoint_weights": printable(loaded.weights)}),
         "config": config.name,
-        "deform_conv": str(getattr(options.deform_conv, "value", options.deform_conv)),
+        "deform_conv": options.deform_conv_form.value,
         "yolact-deploy": __version__,
         **{name: importlib.metadata.version(name) for name in ("torch", "onnx")},
     }

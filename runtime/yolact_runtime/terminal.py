@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from yolact_plugins import __version__
+from yolact_plugins.command_line import CommandParser, Options
 from yolact_plugins.file_errors import describe, naming
 from yolact_plugins.files import check_words, real_path, write_atomically
 from yolact_plugins.plain_text import GuardedStream, guarded_stderr, printable_line, printable_lines
@@ -133,17 +134,14 @@ def show_results(lines: Iterable[str]) -> None:
         raise StdoutError(error.errno, error.strerror) from error
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--quiet``, ``--verbose`` and ``--version``, the same in every command."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="print results, warnings and errors only")
-    parser.add_argument("-v", "--verbose", action="store_true", help="print details too")
-    parser.add_argument(
-        "--version", action="version", version=f"%(prog)s {__version__}", help="print the version and exit"
-    )
+def add_common_options(parser: CommandParser) -> None:
+    """Add ``--quiet`` and ``--verbose``, the same in every command."""
+    parser.general.add_argument("-q", "--quiet", action="store_true", help="print results, warnings and errors only")
+    parser.general.add_argument("-v", "--verbose", action="store_true", help="print details too")
 
 
 def run_command(
-    parser: argparse.ArgumentParser,
+    parser: CommandParser,
     command: Callable[[argparse.Namespace, Terminal], int],
     arguments: list[str] | None,
 ) -> int:
@@ -161,7 +159,7 @@ def run_command(
 
 
 def _run(
-    parser: argparse.ArgumentParser,
+    parser: CommandParser,
     command: Callable[[argparse.Namespace, Terminal], int],
     arguments: list[str] | None,
 ) -> int:
@@ -170,7 +168,7 @@ def _run(
         check_words(words)
         options = parser.parse_args(words)
     except YolactError as error:
-        # For a single word, before it is known whether to be quiet; without argparse's usage lines.
+        # For a single word, before it is known whether to be quiet.
         Terminal().error(str(error))
         return error.exit_status
     options.command_line = shlex.join([*parser.prog.split(), *words])
@@ -193,19 +191,27 @@ def _run(
 
 
 def _checked(
-    parser: argparse.ArgumentParser,
+    parser: CommandParser,
     command: Callable[[argparse.Namespace, Terminal], int],
-    options: argparse.Namespace,
+    options: Options,
     terminal: Terminal,
 ) -> int:
-    """Run the command, unless a file that it would write is also something else that was named.
+    """Run the command, unless an option has no effect, or a file that it would write is also named as something else.
 
     Raises:
-        UsageError: An output is also named otherwise; the message says which option or word names it.
+        UsageError: The message says which option or word it is. Messages of the command that name the field of an
+            options dataclass name the option that sets it.
     """
+    with named_as_options(parser.option_of_field(options.typed)):
+        _refuse_overwriting(parser, options)
+        parser.require_effects(options)
+        return command(options, terminal)
+
+
+def _refuse_overwriting(parser: CommandParser, options: Options) -> None:
     named = [
         (action.dest, action.option_strings[-1] if action.option_strings else str(action.metavar), Path(word))
-        for action in parser._actions  # the only place that knows how the words are called
+        for action in parser.actions
         for word in _words(getattr(options, action.dest, None))
     ]
     for place, written in enumerate(_WRITTEN):
@@ -221,7 +227,6 @@ def _checked(
                     raise UsageError(
                         f"--{written} would overwrite {destination}, which is also {name}; name another file"
                     )
-    return command(options, terminal)
 
 
 def _words(value: object) -> list[str | Path]:
@@ -353,11 +358,28 @@ def _may_be_replaced(path: Path, option: str, starts: tuple[bytes, ...]) -> bool
 
 @contextmanager
 def named_as_options(options: Mapping[str, str]) -> Iterator[None]:
-    """Let a usage error that begins with a field's name begin with the option that sets it: ``{field: option}``."""
+    """Let usage errors that name fields of an options dataclass name the options that set them.
+
+    A field is found by its name where that has an underscore in it; any other name, such as ``seed``, is also a word,
+    and only means the field where a message begins with "seed must".
+
+    Args:
+        options: Names of options by field.
+    """
     try:
         yield
     except UsageError as error:
-        field, space, rest = str(error).partition(" ")
-        if field not in options:
+        named = _name_options(str(error), options)
+        if named == str(error):
             raise
-        raise UsageError(f"{options[field]}{space}{rest}") from error
+        raise UsageError(named) from error
+
+
+def _name_options(message: str, options: Mapping[str, str]) -> str:
+    first, _, rest = message.partition(" ")
+    if first in options and rest.startswith("must "):
+        message = f"{options[first]} {rest}"
+    fields = "|".join(sorted(field for field in options if "_" in field))
+    if not fields:
+        return message
+    return re.sub(rf"(?<![\w./-])({fields})(?![\w/-]|\.\w)", lambda field: options[field[0]], message)

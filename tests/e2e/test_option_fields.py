@@ -17,13 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.commands import ROOT
+from support.commands import ROOT, parser_of
 from support.properties import examples
 from yolact_calibration.errors import PruningError
 from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_export.errors import ExportError
 from yolact_runtime import SegmenterOptions
-from yolact_runtime.errors import UsageError
+from yolact_runtime.errors import UsageError, YolactError
+from yolact_runtime.terminal import named_as_options
 
 ANY = Path("any")
 ENDING = re.compile(r"[a-z0-9](Options|Settings|Request|Limits|Grid)$")
@@ -177,3 +178,58 @@ def test_the_size_of_a_frame_is_two_counts(size: Any) -> None:
     with pytest.raises(UsageError, match="frame_size must be"):
         SegmenterOptions(frame_size=size)
     assert SegmenterOptions(frame_size=(np.int64(5), np.uint16(6))).frame_size == (5, 6)  # type: ignore[arg-type]
+
+
+# --- names of fields --------------------------------------------------------------------------------------------------
+
+# The commands that make each of the options; those that no command line makes are left out.
+MAKERS = {
+    "Plan": ["yolact-bench"],
+    "BenchRequest": ["yolact-bench"],
+    "AugmentOptions": ["yolact-finetune"],
+    "BootstrapSettings": ["yolact-eval"],
+    "WidthGrid": ["yolact-export"],
+    "PruneOptions": ["yolact-export"],
+    "SceneOptions": ["python -m yolact_calibration.shapes"],
+    "TrainingOptions": ["yolact-finetune", "yolact-export"],
+    "EngineOptions": ["yolact-export"],
+    "ExportOptions": ["yolact-export"],
+    "PrecisionRequest": ["yolact-export"],
+    "FinetuneOptions": ["yolact-finetune"],
+    "PruneRequest": ["yolact-export"],
+    "StartOptions": ["yolact-finetune"],
+    "SegmenterOptions": ["yolact-run", "yolact-eval", "yolact-bench"],
+}
+# Fields that these commands do not set.
+NOT_SET = {
+    *("least_frames", "confidence_level", "min_share", "max_widths", "rest_share", "max_shapes", "weight_decay"),
+    *("max_gradient_norm", "max_batch", "batch", "num_importance_images", "iou_threshold", "max_instances"),
+    "frames_in_flight",
+}
+# yolact-export has them from the steps.
+DERIVED = {("yolact-export", "warmup_steps"), ("yolact-export", "save_every"), ("yolact-export", "evaluate_every")}
+DERIVED |= {("yolact-eval", "crop_margin"), ("yolact-bench", "crop_margin")}
+
+
+@pytest.mark.parametrize(("name", "field", "kind"), FIELDS)
+def test_an_error_about_a_field_names_the_option_that_was_typed(name: str, field: str, kind: str) -> None:
+    if field in NOT_SET:
+        return
+    for command in MAKERS.get(name.partition(":")[2], ()):
+        option = parser_of(command).option_of_field().get(field)
+        if option is None:
+            assert (command, field) in DERIVED
+            continue
+        with pytest.raises(YolactError) as raised, named_as_options({field: option}):
+            load(name)(**{**NEEDED[name], field: math.nan if kind == "float" else -5})
+        if isinstance(raised.value, UsageError):
+            assert str(raised.value).startswith(option)
+            assert not re.search(rf"(?<!-){field}", str(raised.value))
+        else:
+            # These have a check of the command's own before.
+            assert field in {"removed_latency", "round_to", "bit_depth"}
+
+
+def test_all_makers_are_options() -> None:
+    assert set(MAKERS) <= {name.partition(":")[2] for name in NEEDED}
+    assert {field for _, field, _ in FIELDS} >= NOT_SET

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from support.commands import COMMANDS, entry_point
+from support.commands import COMMANDS, PARSERS, entry_point, parser_of
 from yolact_benchmarks.commands import bench_session
 from yolact_runtime.errors import BundleError
 
@@ -22,16 +20,6 @@ TRIED = (
 )
 VAST = (str(10**30), str(2**63))
 
-PARSERS = {
-    "yolact-bench": "yolact_benchmarks.commands.bench_cli:_parser",
-    "yolact-bench compare": "yolact_benchmarks.commands.compare_cli:compare_parser",
-    "yolact-eval": "yolact_benchmarks.commands.eval_cli:_parser",
-    "yolact-export": "yolact_export.commands.cli:_parser",
-    "yolact-finetune": "yolact_export.commands.finetune_cli:_parser",
-    "yolact-run": "yolact_runtime.commands.run_cli:_parser",
-    "python -m yolact_calibration.shapes": "yolact_calibration.shapes.shapes:_parser",
-    "python -m yolact_plugins.compile": "yolact_plugins.compile.precompile:_parser",
-}
 # Each command fails with the name of what is not there as soon as its numbers are accepted.
 WORDS = {
     "yolact-bench": ["nowhere.bundle"],
@@ -117,9 +105,9 @@ NUMBERS = [
             "--stream": COUNT_OR_NONE,
             "--instances": ("1,10,found", ["0"]),
             "--size": ("640x480,64x64", []),
-            **BIT_DEPTH,
         },
     ),
+    *numbers("yolact-bench", BIT_DEPTH, ["--images", "nowhere.png"]),
     *numbers("yolact-bench compare", {"--max-regress": ("3%", [])}),
     *numbers(
         "yolact-export",
@@ -147,11 +135,11 @@ NUMBERS = [
             "--builder-level": COUNT_OR_NONE,
             "--workspace": ("2G", [" 5"]),
             "--memory-limit": ("1.5 GiB", [" 5"]),
-            "--input-size": ("960x544", []),
-            "--prior-scales": ("24,48,96,192,384", []),
         },
+        ["--engine"],
     ),
-    Number("yolact-export", "--compute-capability", "8.6,8.9", more=["--target", "rtx"]),
+    *numbers("yolact-export", {"--input-size": ("960x544", []), "--prior-scales": ("24,48,96,192,384", [])}),
+    Number("yolact-export", "--compute-capability", "8.6,8.9", more=["--engine", "--target", "rtx"]),
     *numbers("yolact-finetune", {"--epochs": ("0.5", [" 5"]), "--steps": COUNT}),
     *numbers(
         "yolact-finetune",
@@ -179,12 +167,6 @@ NUMBERS = [
 ]
 
 
-def parser_of(command: str) -> argparse.ArgumentParser:
-    module, _, function = PARSERS[command].partition(":")
-    make: Callable[[], argparse.ArgumentParser] = getattr(importlib.import_module(module), function)
-    return make()
-
-
 def test_every_command_is_walked() -> None:
     assert {command.removesuffix(" compare") for command in PARSERS} == set(COMMANDS)
 
@@ -209,10 +191,7 @@ def run(number: Number, value: str, inputs: Path, capsys: pytest.CaptureFixture[
     exclusive = {"--epochs", "--steps"} if number.option in {"--epochs", "--steps"} else set()
     more = [] if exclusive and number.more else number.more
     main = entry_point(number.command.removesuffix(" compare"))
-    try:
-        status = main([*words, *more, f"{number.option}={value}"])
-    except SystemExit as stopped:
-        status = int(stopped.code or 0)
+    status = main([*words, *more, f"{number.option}={value}"])
     return status, capsys.readouterr().err
 
 

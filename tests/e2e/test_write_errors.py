@@ -18,6 +18,7 @@ from yolact_calibration.quantisation.observation_file import write_observation
 from yolact_calibration.quantisation.observer import Observation
 from yolact_calibration.training.training_state import Curve, TrainingState, write_state
 from yolact_export.bundle_writer import staged_bundle, write_manifest
+from yolact_plugins.command_line import CommandParser
 from yolact_plugins.files import write_atomically
 from yolact_runtime.media.documents import ResultDocument
 from yolact_runtime.media.images import write_image
@@ -76,7 +77,7 @@ ERRORS = [
 
 
 def as_command(write: Callable[[], None]) -> int:
-    parser = argparse.ArgumentParser("writer")
+    parser = CommandParser("writer", "A writer.")
     add_common_options(parser)
 
     def run(options: argparse.Namespace, terminal: object) -> int:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.properties import examples
+from yolact_plugins.command_line import CommandParser
 from yolact_plugins.text import unprintable
 from yolact_runtime.errors import BundleError, UsageError
 from yolact_runtime.terminal import (
@@ -35,8 +36,8 @@ class _Tty(io.StringIO):
         return True
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tool")
+def _parser() -> CommandParser:
+    parser = CommandParser("tool", "A tool.")
     parser.add_argument("word", nargs="?")
     add_common_options(parser)
     return parser
@@ -180,10 +181,11 @@ def test_the_command_gets_its_options_and_gives_the_status() -> None:
 
 @pytest.mark.parametrize("words", [["--nonsense"], ["a", "b"]])
 def test_bad_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as raised:
-        run_command(_parser(), lambda options, terminal: 0, words)
-    assert raised.value.code == 2
-    assert "usage: tool" in capsys.readouterr().err
+    assert run_command(_parser(), lambda options, terminal: 0, words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.endswith("; see tool --help\n")
+    assert said.count("\n") == 1
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -339,21 +341,26 @@ def test_results_for_people_are_neutralised(capsys: pytest.CaptureFixture[str]) 
 def test_errors_of_fields_are_named_as_the_options_that_set_them() -> None:
     with pytest.raises(UsageError, match=r"^--score must lie between 0 and 1$"), named_as_options({"score": "--score"}):
         raise UsageError("score must lie between 0 and 1")
-    with pytest.raises(UsageError, match=r"^scores are fine$"), named_as_options({"score": "--score"}):
-        raise UsageError("scores are fine")
+    for message in ("scores must differ", "score and name", "a num_threads.json is there"):
+        names = {"score": "--score", "num_threads": "--threads"}
+        with pytest.raises(UsageError, match=rf"^{message}$"), named_as_options(names):
+            raise UsageError(message)
+    with pytest.raises(UsageError, match=r"^--a 1, --threads: 2$"), named_as_options({"num_threads": "--threads"}):
+        raise UsageError("--a 1, num_threads: 2")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is Linux's")
 def test_a_full_disk_behind_stdout_is_named() -> None:
-    code = "import argparse, sys; from yolact_runtime.terminal import *; p = argparse.ArgumentParser(); "
+    code = "import sys; from yolact_plugins.command_line import CommandParser; from yolact_runtime.terminal import *; "
+    code += "p = CommandParser('tool', 'A tool.'); "
     code += "add_common_options(p); sys.exit(run_command(p, lambda *_: show_results(['x']) or 0, []))"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (1, b"error: cannot write stdout: No space left on device\n")
 
 
-def _parser_of_files() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="made-up")
+def _parser_of_files() -> CommandParser:
+    parser = CommandParser("made-up", "A tool.")
     parser.add_argument("model", type=Path, metavar="MODEL")
     parser.add_argument("inputs", nargs="*", metavar="INPUT")
     parser.add_argument("--annotations", type=Path)

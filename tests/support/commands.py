@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from yolact_plugins.command_line import CommandParser
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -21,6 +23,24 @@ COMMANDS: dict[str, str] = {
     "python -m yolact_calibration.shapes": "yolact_calibration.shapes:main",
     "python -m yolact_plugins.compile": "yolact_plugins.compile.precompile:main",
 }
+
+PARSERS = {
+    "yolact-bench": "yolact_benchmarks.commands.bench_cli:_parser",
+    "yolact-bench compare": "yolact_benchmarks.commands.compare_cli:compare_parser",
+    "yolact-eval": "yolact_benchmarks.commands.eval_cli:_parser",
+    "yolact-export": "yolact_export.commands.cli:_parser",
+    "yolact-finetune": "yolact_export.commands.finetune_cli:_parser",
+    "yolact-run": "yolact_runtime.commands.run_cli:_parser",
+    "python -m yolact_calibration.shapes": "yolact_calibration.shapes.shapes:_parser",
+    "python -m yolact_plugins.compile": "yolact_plugins.compile.precompile:_parser",
+}
+
+
+def parser_of(command: str) -> CommandParser:
+    """Return the parser of one of :data:`PARSERS`."""
+    module, _, function = PARSERS[command].partition(":")
+    make: Callable[[], CommandParser] = getattr(importlib.import_module(module), function)
+    return make()
 
 
 def entry_point(command: str) -> Callable[[list[str]], int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from yolact_benchmarks.commands.command_words import parse_fraction
 from yolact_benchmarks.report.document import BenchRecordError, read_record
+from yolact_plugins.command_line import CommandParser, Example
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, show_results, write_json
 
 if TYPE_CHECKING:
@@ -19,21 +20,29 @@ __all__ = ["compare_command", "compare_parser"]
 _SLOWER, _UNSTABLE = 4, 7
 
 
-def compare_parser() -> argparse.ArgumentParser:
-    """Of the words after ``compare``."""
-    parser = argparse.ArgumentParser(
-        prog="yolact-bench compare",
-        description="Compare two records, configuration by configuration: ratios of the medians and of the fastest "
-        "tenths, with intervals.",
-        epilog="Exit status: 0 no slower than allowed; 1 failed; 2 usage; 4 slower; 5 different machines; "
-        "7 it may be slower, but not surely, or with --strict a measurement was unstable.",
+def compare_parser() -> CommandParser:
+    """Return the parser of the words after ``compare``."""
+    parser = CommandParser(
+        "yolact-bench compare",
+        "Compare two records, configuration by configuration: ratios of the medians and of the fastest tenths, with "
+        "intervals.",
+        usage=("OLD.json NEW.json [options]",),
+        exit_statuses="0 no slower than allowed; 1 failed; 2 usage; 4 slower; 5 different machines; 7 it may be "
+        "slower, but not surely, or with --strict a measurement was unstable.",
+        examples=(Example("fail if 3 % slower", "yolact-bench compare yesterday.json today.json --max-regress 3%"),),
+        completes=False,
     )
-    parser.add_argument("old", type=Path, metavar="OLD.json", help="written by yolact-bench --json")
-    parser.add_argument("new", type=Path, metavar="NEW.json", help="the run to judge")
-    parser.add_argument("--max-regress", default="3%", metavar="P%", help="slower by so much is allowed (default 3%%)")
-    parser.add_argument("--any-machine", action="store_true", help="compare records of different machines all the same")
-    parser.add_argument("--strict", action="store_true", help="exit 7 where a measurement was unstable")
-    parser.add_argument("--json", metavar="PATH|-", help="write the comparison as JSON to a file or stdout")
+    parser.add_argument("old", type=Path, metavar="OLD.json", help="record written by yolact-bench --json")
+    parser.add_argument("new", type=Path, metavar="NEW.json", help="record of the run to judge")
+    options = parser.add_argument_group("options")
+    options.add_argument(
+        "--max-regress", default="3%", metavar="P%", main=True, help="slowdown that is allowed (default 3%%)"
+    )
+    options.add_argument("--any-machine", action="store_true", main=True, help="compare records of different machines")
+    options.add_argument(
+        "--strict", action="store_true", main=True, help="exit with status 7 if a measurement was unstable"
+    )
+    options.add_argument("--json", metavar="PATH|-", main=True, help="write the comparison as JSON to a file or stdout")
     add_common_options(parser)
     return parser
 

@@ -10,24 +10,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yolact_benchmarks.commands.eval_options import add_eval_options
 from yolact_calibration.errors import DatasetError, UsageError
-from yolact_calibration.labels.options import add_file_rules, file_rules
+from yolact_calibration.labels.options import file_rules
+from yolact_plugins.command_line import CommandParser, Example
 from yolact_plugins.files import counted, human_size
-from yolact_runtime.commands.signature_options import (
-    add_trust_options,
-    check_trust,
-    signature_document,
-    signature_words,
-)
+from yolact_runtime.commands.machine_options import add_machine_options
+from yolact_runtime.commands.signature_options import check_trust, signature_document, signature_words
 from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.errors import BackendError, FrameError
-from yolact_runtime.media.image_reader import ImageReader, add_bit_depth_option, reader_for_model
-from yolact_runtime.option_numbers import MAX_COUNT, check_most, real_number, shown_number, whole_number
+from yolact_runtime.media.image_reader import ImageReader, reader_for_model
+from yolact_runtime.option_numbers import MAX_COUNT, check_most, shown_number
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
     check_json_destination,
-    named_as_options,
     run_command,
     show_results,
     write_json,
@@ -48,60 +45,28 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(_parser(), _run, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="yolact-eval",
-        description="Measure the accuracy of an exported model: box and mask AP against labels, or agreement with "
-        "another model where there are no labels. All figures lie between 0 and 1.",
-        epilog="Exit status: 0 done; 1 failed; 2 usage; 5 the model does not fit this machine; 6 out of memory; 130 "
-        "interrupted, 143 terminated (a figure is of all images, so none is written).",
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "yolact-eval",
+        "Measure the accuracy of an exported model: box and mask AP against labels, or agreement with another model "
+        "where there are no labels. All figures lie between 0 and 1.",
+        usage=(
+            "MODEL --annotations COCO.json --images DIR [options]",
+            "MODEL --against REFERENCE_MODEL --images DIR... [options]",
+        ),
+        exit_statuses="0 done; 1 failed; 2 usage; 5 the model does not fit this machine; 6 out of memory; 130 "
+        "interrupted, 143 terminated (figures are for all images, so none are written).",
+        examples=(
+            Example("box and mask AP", "yolact-eval my.bundle --annotations val.json --images val/"),
+            Example(
+                "does INT8 find what float32 finds?",
+                "yolact-eval my.bundle --precision int8-cpu --against my.bundle --images frames/",
+            ),
+        ),
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="bundle folder, or one of its .onnx or .plan files")
-    truth = parser.add_mutually_exclusive_group(required=True)
-    truth.add_argument("--annotations", type=Path, metavar="COCO.json", help="labels, in COCO's format")
-    truth.add_argument(
-        "--against", type=Path, metavar="REFERENCE_MODEL", help="no labels: compare with this model's detections"
-    )
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        required=True,
-        metavar="DIR",
-        help="folder of the annotated images; with --against also image files and globs",
-    )
-    add_file_rules(parser)
-    add_bit_depth_option(parser)
-    parser.add_argument("--limit", type=whole_number, metavar="N", help="only the first N images, by id or by name")
-    parser.add_argument("--json", metavar="PATH|-", help="write the figures as JSON to a file or stdout")
-    parser.add_argument(
-        "--min-confidence",
-        type=real_number,
-        metavar="C",
-        help="with --against: what the reference finds with more than this is the truth (default 0.3)",
-    )
-    parser.add_argument(
-        "--bootstrap",
-        type=whole_number,
-        default=1000,
-        metavar="N",
-        help="resamples of the images for the intervals; 0: no intervals (default 1000)",
-    )
-    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the resamples (default 0)")
-    machine = parser.add_argument_group("machine")
-    machine.add_argument(
-        "--backend",
-        default="auto",
-        help="auto, tensorrt, tensorrt-rtx, onnxruntime-cuda or onnxruntime-cpu (default auto)",
-    )
-    machine.add_argument(
-        "--precision",
-        metavar="NAME",
-        help="which network of a bundle: fp32, fp16, int8, int8-cpu (default: what the backend runs best)",
-    )
-    machine.add_argument(
-        "--threads", type=whole_number, default=0, metavar="N", help="CPU threads; 0 lets the backend choose"
-    )
-    add_trust_options(machine)
+    add_eval_options(parser)
+    add_machine_options(parser)
     add_common_options(parser)
     return parser
 
@@ -115,16 +80,11 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit must be 1 or more, found {shown_number(options.limit)}")
     check_most("--limit", options.limit, MAX_COUNT)
-    if options.min_confidence is not None and not options.against:
-        raise UsageError("--min-confidence belongs to --against: with labels, every detection counts")
-    if options.against and (options.skip_missing or options.allow_outside):
-        raise UsageError("--skip-missing and --allow-outside belong to --annotations, which name images")
     if options.min_confidence is not None and not 0 <= options.min_confidence < 1:
         raise UsageError(f"--min-confidence must be 0 or more and below 1, found {options.min_confidence:g}")
     if options.seed < 0:
         raise UsageError(f"--seed must be 0 or more, found {shown_number(options.seed)}")
-    with named_as_options({"num_threads": "--threads"}):
-        SegmenterOptions(num_threads=options.threads)
+    SegmenterOptions(num_threads=options.threads)
     check_bit_depth(options.bit_depth, "--bit-depth")
     check_trust(options)
     check_precisions(options.model, [options.precision] if options.precision else [])
@@ -155,8 +115,7 @@ def _bootstrap_settings(options: argparse.Namespace) -> BootstrapSettings | None
         return None
     if options.bootstrap < 0:
         raise UsageError(f"--bootstrap must be 0 or more, found {shown_number(options.bootstrap)}")
-    with named_as_options({"num_resamples": "--bootstrap", "seed": "--seed"}):
-        return BootstrapSettings(num_resamples=options.bootstrap, seed=options.seed)
+    return BootstrapSettings(num_resamples=options.bootstrap, seed=options.seed)
 
 
 def _measure_accuracy(
@@ -239,8 +198,7 @@ def _open(path: Path, precision: str | None, options: argparse.Namespace, termin
     from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
     # No second threshold, as in the published evaluation: AP counts the low scores too.
-    with named_as_options({"num_threads": "--threads"}):
-        settings = SegmenterOptions(min_confidence=0.0, num_threads=options.threads)
+    settings = SegmenterOptions(min_confidence=0.0, num_threads=options.threads)
     trusted = _is_trusted(path, options)
     segmenter = Segmenter.open(
         path, options.backend, settings, precision, verify_key=options.verify_key, trust_engine=trusted

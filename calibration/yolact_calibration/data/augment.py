@@ -52,7 +52,7 @@ class AugmentOptions:
     def __post_init__(self) -> None:
         keep_numbers(self, real=("expand",))
         if not 1 <= self.expand <= _MAX_EXPAND:
-            raise UsageError(f"expand is 1 (off) to {_MAX_EXPAND}, found {self.expand}")
+            raise UsageError(f"expand must be 1 (off) to {_MAX_EXPAND}, found {self.expand}")
 
     @classmethod
     def none(cls) -> AugmentOptions:

@@ -61,7 +61,7 @@ class BootstrapSettings:
         if not 0 < self.confidence_level < 1:
             raise UsageError(f"confidence_level must lie between 0 and 1, found {self.confidence_level}")
         if self.seed < 0:
-            raise UsageError(f"the seed must be 0 or more, found {shown_number(self.seed)}")
+            raise UsageError(f"seed must be 0 or more, found {shown_number(self.seed)}")
         check_most("seed", self.seed, MAX_SEED)
 
 

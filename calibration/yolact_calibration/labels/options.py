@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
+
+from yolact_plugins.command_line import OptionGroup, Rule
 
 __all__ = ["FileRules", "add_file_rules", "file_rules"]
 
@@ -21,19 +24,26 @@ class FileRules:
     allow_outside: bool = False
 
 
-def add_file_rules(group: argparse._ActionsContainer) -> None:
-    """``--skip-missing`` and ``--allow-outside``, the same in every command; None where they are not given."""
+def add_file_rules(group: OptionGroup, rules: Sequence[Rule] = ()) -> None:
+    """Add ``--skip-missing`` and ``--allow-outside``, the same in every command; None where they are not given.
+
+    Args:
+        group: Group of options to add to.
+        rules: Conditions without which they have no effect.
+    """
     group.add_argument(
         "--skip-missing",
         action="store_true",
         default=None,
-        help="go on without annotated images that are not there (default: refuse to start)",
+        rules=rules,
+        help="ignore annotated images that are missing, with a count (default: refuse to start)",
     )
     group.add_argument(
         "--allow-outside",
         action="store_true",
         default=None,
-        help="read images outside of their folder too, where annotations lead there by .., a link or an absolute path",
+        rules=rules,
+        help="also read images outside of their folder, to which annotations lead by .., a link or an absolute path",
     )
 
 

@@ -14,7 +14,7 @@ from yolact_calibration.shapes.canvas import expose, paint_background, paint_sha
 from yolact_calibration.shapes.layout import Layout, Shape, draw_layout
 from yolact_calibration.shapes.outline import CLASS_NAMES, Placement
 from yolact_runtime.masks.masks import Masks
-from yolact_runtime.option_numbers import keep_numbers, shown_number
+from yolact_runtime.option_numbers import check_between, keep_numbers, shown_number
 
 __all__ = ["CLASS_NAMES", "MAX_SIDE_PX", "MIN_SIDE_PX", "Scene", "SceneOptions", "make_clip", "make_scene"]
 
@@ -46,11 +46,8 @@ class SceneOptions:
 
     def __post_init__(self) -> None:
         keep_numbers(self, whole=("height", "width", "max_shapes"))
-        if not all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in (self.height, self.width)):
-            raise UsageError(
-                f"a scene has {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels in width and height, found "
-                f"{shown_number(self.width)} x {shown_number(self.height)}"
-            )
+        for name in ("height", "width"):
+            check_between(name, getattr(self, name), MIN_SIDE_PX, MAX_SIDE_PX)
         if not 1 <= self.max_shapes <= _MAX_SHAPES:
             raise UsageError(f"max_shapes is 1 to {_MAX_SHAPES}, found {shown_number(self.max_shapes)}")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_calibration.errors import DatasetError, TextError, UsageError
+from yolact_plugins.command_line import CommandParser, Example
 from yolact_plugins.files import counted, human_size, typed_folder, write_atomically
 from yolact_plugins.leftovers import written_name
 from yolact_plugins.text import read_json
@@ -34,19 +35,36 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(_parser(), _run, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m yolact_calibration.shapes",
-        description="Write pictures of shapes with exact masks: DIR/images/*.png and DIR/instances.json (COCO). "
-        "Picture i has the seed S + i, and the seed is its name; the same seed and size always give the same picture.",
-        epilog="Exit status: 0 written; 1 something failed; 2 usage; 130 interrupted, 143 terminated.",
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "python -m yolact_calibration.shapes",
+        "Write pictures of shapes with exact masks: DIR/images/*.png and DIR/instances.json (COCO). Picture i has the "
+        "seed S + i, and the seed is its name; the same seed and size always give the same picture.",
+        usage=("--count N -o DIR [options]",),
+        exit_statuses="0 written; 1 something failed; 2 usage; 130 interrupted, 143 terminated.",
+        examples=(
+            Example("200 scenes", "python -m yolact_calibration.shapes --count 200 -o scenes/"),
+            Example("50 others", "python -m yolact_calibration.shapes --count 50 --seed 1000 -o more/ --size 640x480"),
+        ),
+        completes=False,
     )
-    parser.add_argument(
-        "--seed", type=whole_number, default=0, metavar="S", help="seed of the first picture (default 0)"
+    options = parser.add_argument_group("options")
+    options.add_argument("--count", type=whole_number, required=True, metavar="N", main=True, help="number of pictures")
+    options.add_argument(
+        "-o", "--output", type=typed_folder, required=True, metavar="DIR", main=True, help="folder to write"
     )
-    parser.add_argument("--count", type=whole_number, required=True, metavar="N", help="how many pictures")
-    parser.add_argument("-o", "--output", type=typed_folder, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--size", type=_size, default=(256, 256), metavar="WxH", help="pixels (default 256x256)")
+    options.add_argument(
+        "--seed", type=whole_number, default=0, metavar="S", main=True, help="seed of the first picture (default 0)"
+    )
+    options.add_argument(
+        "--size",
+        type=_size,
+        default=(256, 256),
+        metavar="WxH",
+        field=("height", "width"),
+        main=True,
+        help="pixels (default 256x256)",
+    )
     add_common_options(parser)
     return parser
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_export.checkpoint.formats import describe_folder
 from yolact_export.commands.engine_cli import (
     check_engine_options,
     engine_targets,
@@ -18,19 +17,19 @@ from yolact_export.commands.engine_cli import (
     say_what_is_left_out,
     write_engines,
 )
+from yolact_export.commands.jobs import ENGINES, NETWORKS, SIGNATURE
 from yolact_export.commands.packages import require_packages
 from yolact_export.commands.precision_cli import (
     check_precision_options,
     guard_status,
     network_adder,
     say_precisions,
-    wants_precision,
 )
 from yolact_export.commands.signing_cli import open_seal, sign_existing, without_reminder
 from yolact_export.errors import UsageError, YolactError
 from yolact_plugins.files import human_size
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
-from yolact_runtime.model.bundle import MANIFEST_NAME, NETWORK_ROLE, read_manifest
+from yolact_runtime.model.bundle import NETWORK_ROLE, read_manifest
 from yolact_runtime.model.manifest_signature import SIGNATURE_NAME, SIGNATURE_RECORD_NAME
 from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
@@ -39,30 +38,6 @@ if TYPE_CHECKING:
     from yolact_export.precision.existing_bundle import ExtendedBundle
 
 __all__ = ["run_on_bundle"]
-
-_REFUSED = {
-    "it is changed where it is": ("output",),
-    "its manifest says that already": ("config", "input_size", "class_names", "prior_scales", "weights", "assume"),
-    "the graph is written from a .pth checkpoint": ("dynamic_batch", "normalise_in_graph"),
-    "only a .pth checkpoint can be pruned": (
-        "prune",
-        "recover_steps",
-        "importance",
-        "recover_annotations",
-        "no_augment",
-        "restart",
-    ),
-    "its engines are only built with --engine": ("no_engine",),
-}
-_FOR_PRECISION = (
-    *("max_drop", "no_guard", "int8_all", "calibration_method", "calibration_cache", "guard_images"),
-    *("sensitivity_images", "io_dtype", "calib", "annotations", "images", "threads", "bit_depth"),
-    *("skip_missing", "allow_outside"),
-)
-_FOR_ENGINES = (
-    *("workspace", "builder_level", "tf32", "version_compatible", "hardware_compatible", "memory_limit"),
-    "compute_capability",
-)
 
 
 def run_on_bundle(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -76,42 +51,15 @@ def run_on_bundle(options: argparse.Namespace, terminal: Terminal) -> int:
         The exit status: 3 if a network was rejected.
 
     Raises:
-        UsageError: Nothing was asked for, or something that a bundle cannot be given.
+        UsageError: Nothing was asked for.
     """
-    bundle: Path = options.checkpoint
-    if not bundle.is_dir():
-        raise UsageError(
-            f"{bundle} is an ONNX file, which yolact-run runs; networks and engines are added to its bundle: name the "
-            f"folder, or export the .pth checkpoint"
-        )
-    if not (bundle / MANIFEST_NAME).exists():
-        raise UsageError(
-            f"{bundle} is no bundle and not a PyTorch checkpoint, but {describe_folder(bundle)}. To make a bundle, "
-            f"name a .pth checkpoint"
-        )
-    for reason, names in _REFUSED.items():
-        _refuse(options, names, reason)
-    if options.deform_conv != "deform-conv":
-        raise UsageError(f"--deform-conv: {bundle} is a bundle, and the graph is written from a .pth checkpoint")
-    if not wants_precision(options):
-        _refuse(options, _FOR_PRECISION, "that belongs to --int8 or --fp16; add one of them")
-        if options.engine:
-            return run_engine(options, terminal)
-        _refuse(options, _FOR_ENGINES, "that belongs to --engine; add it")
-        if options.sign is None:
-            raise UsageError(_what_can_be_done(bundle, options))
+    if options.job == NETWORKS:
+        return _add_precisions(options, options.checkpoint, terminal)
+    if options.job == ENGINES:
+        return run_engine(options, terminal)
+    if options.job == SIGNATURE:
         return sign_existing(options, terminal)
-    if not options.engine:
-        _refuse(options, _FOR_ENGINES, "that belongs to --engine; add it")
-    return _add_precisions(options, bundle, terminal)
-
-
-def _refuse(options: argparse.Namespace, names: Sequence[str], reason: str) -> None:
-    # 0 equals False, and is a value that somebody gave.
-    given = [name for name in names if getattr(options, name) is not None and getattr(options, name) is not False]
-    if given:
-        words = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"{words}: {options.checkpoint} is a bundle, and {reason}")
+    raise UsageError(_what_can_be_done(options.checkpoint, options))
 
 
 def _what_can_be_done(bundle: Path, options: argparse.Namespace) -> str:
@@ -130,7 +78,7 @@ def _what_can_be_done(bundle: Path, options: argparse.Namespace) -> str:
         files = shlex.join([str(bundle / SIGNATURE_NAME), str(bundle / SIGNATURE_RECORD_NAME)])
         signature += f"To remove its signature and do nothing else: rm {files}. "
     return (
-        f"{bundle} is a bundle ({has or 'no network'}), and it was not said what to do with it. To add networks: "
+        f"{bundle} is a bundle ({has or 'no network'}): say what to do with it. To add networks: "
         f"{words} --int8 --fp16 --calib DIR. To build its engines: {words} --engine. {signature}To make a new one, "
         f"name a .pth checkpoint"
     )

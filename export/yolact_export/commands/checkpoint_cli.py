@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_export.commands.class_names import read_class_names
+from yolact_export.commands.jobs import of_checkpoint
 from yolact_export.errors import UsageError
 from yolact_export.model.config import LEAST_SIDE_PX, NUM_LEVELS
 from yolact_export.model.registry import CONFIGS
+from yolact_plugins.command_line import CommandParser, OptionGroup, Rule
 from yolact_runtime.model.manifest_limits import HUGE, MAX_LEVELS, MAX_PIXELS, MAX_SIDE, TINY
 from yolact_runtime.option_numbers import real_number, shown_number
 
@@ -28,32 +31,55 @@ __all__ = [
 ]
 
 
-def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``yolact-export`` for what a checkpoint does not say."""
-    group = parser.add_argument_group("what the checkpoint does not say (normally taken from its published file name)")
+def add_checkpoint_options(parser: CommandParser) -> None:
+    """Add the options of ``yolact-export`` for facts that a checkpoint does not hold."""
+    group = parser.add_argument_group(
+        "model configuration (normally inferred from the file name)",
+        rules=[of_checkpoint("its manifest states the model's configuration")],
+    )
     add_source_options(group)
-    group.add_argument("--input-size", metavar="N|WxH", help="network input in pixels, such as 550 or 960x544")
-    group.add_argument("--class-names", type=Path, metavar="FILE", help="a name a line, or a JSON list")
+    group.add_argument(
+        "--input-size", metavar="N|WxH", main=True, help="network input in pixels, such as 550 or 960x544"
+    )
+    group.add_argument(
+        "--class-names", type=Path, metavar="FILE", main=True, help="file with one name per line, or a JSON list"
+    )
     group.add_argument(
         "--prior-scales",
         metavar="PX,PX,..",
-        help="prior sides of P3..P7 in pixels, such as 24,48,96,192,384 (a/b/c: several)",
+        help="prior sides of P3 to P7 in pixels, such as 24,48,96,192,384 (several for a level: 24/30,48/60,...)",
     )
 
 
-def add_source_options(group: argparse._ArgumentGroup) -> None:
-    """The options that every command has which reads a checkpoint."""
-    group.add_argument("--config", metavar="NAME", help="configuration it was trained with, such as yolact_base")
+def add_source_options(group: OptionGroup, rules: Sequence[Rule] = ()) -> None:
+    """Add the options of every command that reads a checkpoint.
+
+    Args:
+        group: Group of options to add to.
+        rules: Conditions without which they have no effect.
+    """
+    group.add_argument(
+        "--config",
+        metavar="NAME",
+        main=True,
+        rules=rules,
+        suggest=tuple(CONFIGS),
+        help="configuration that the model was trained with, such as yolact_base",
+    )
     group.add_argument(
         "--weights",
         metavar="NAME",
-        help="of a file with several models, such as model or ema (default: the moving average, or the only one)",
+        rules=rules,
+        help="which model to take from a file with several, such as model or ema (default: the moving average, or the "
+        "only one)",
     )
     group.add_argument(
         "--assume",
         action="store_true",
-        help="take the published configuration of its structure where nothing tells input size or priors; boxes are "
-        "wrong if it was trained otherwise (default: an error that lists the configurations)",
+        rules=rules,
+        help="if nothing states input size or priors, assume those of the published configuration with the same "
+        "structure; boxes are wrong if the model was trained with others (default: an error that lists the "
+        "configurations)",
     )
 
 

@@ -21,21 +21,20 @@ from yolact_export.commands.engine_cli import (
     say_what_is_left_out,
     write_engines,
 )
+from yolact_export.commands.jobs import CHECKPOINT, ENGINES, job_of, of_checkpoint, wants_precision
 from yolact_export.commands.packages import require_packages
 from yolact_export.commands.precision_cli import (
-    add_image_options,
-    add_precision_options,
     check_precision_options,
     guard_status,
     network_adder,
     say_precisions,
-    wants_precision,
 )
+from yolact_export.commands.precision_options import add_image_options, add_precision_options
 from yolact_export.commands.prune_cli import add_prune_options, check_prune_options, prune_first
 from yolact_export.commands.signing_cli import BundleSeal, add_signing_options, open_new_seal
 from yolact_export.errors import CheckpointError, YolactError
+from yolact_plugins.command_line import CommandParser, Example
 from yolact_plugins.files import human_size, typed_folder
-from yolact_plugins.leftovers import remove_leftovers
 from yolact_runtime.backends.tensorrt_library import LIBRARIES
 from yolact_runtime.errors import BundleError
 from yolact_runtime.terminal import Terminal, add_common_options, check_json_destination, run_command, write_json
@@ -53,60 +52,82 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(_parser(), _run, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="yolact-export",
-        description="Turn a YOLACT, YOLACT++ or YolactEdge checkpoint into a bundle that yolact-run runs.",
-        epilog="Exit status: 0 done; 1 failed, nothing written; 2 usage; 3 a network lost too much accuracy and was "
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "yolact-export",
+        "Turn a YOLACT, YOLACT++ or YolactEdge checkpoint into a bundle that yolact-run runs; or add networks, engines "
+        "and a signature to a bundle.",
+        usage=(
+            "CHECKPOINT [-o BUNDLE] [options]",
+            "BUNDLE --int8 --fp16 --calib DIR [--engine] [options]",
+            "BUNDLE --engine [options]",
+            "BUNDLE --sign KEY",
+        ),
+        exit_statuses="0 done; 1 failed, nothing written; 2 usage; 3 a network lost too much accuracy and was "
         "rejected, the others stand; 5 wrong machine or version for an engine; 6 out of memory; 130 interrupted, "
         "143 terminated: nothing written.",
+        examples=(
+            Example("export a published checkpoint", "yolact-export yolact_resnet50_54_800000.pth -o my.bundle"),
+            Example("a checkpoint of your own", "yolact-export best.pth --config yolact_base --class-names names.txt"),
+            Example("INT8 for a robot's CPU", "yolact-export my.bundle --int8 --target cpu --calib frames/"),
+            Example(
+                "on a Jetson: FP16, INT8 and engines",
+                "yolact-export my.bundle --int8 --fp16 --calib frames/ --engine",
+            ),
+            Example("remove 40 % of the latency, then recover", "yolact-export best.pth --prune 0.4 --calib frames/"),
+        ),
+        job_of=job_of,
     )
     parser.add_argument(
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help=".pth file; or a bundle, with --int8 or --fp16 to add networks to it, with --engine to build its engines, "
-        "with --sign to sign it",
+        help=".pth file; or the folder of a bundle, with --int8, --fp16, --engine or --sign",
     )
-    parser.add_argument(
+    output = parser.add_argument_group("output")
+    output.add_argument(
         "-o",
         "--output",
         type=typed_folder,
         metavar="BUNDLE",
-        help="folder to write (default NAME.bundle, in the current folder)",
+        main=True,
+        rules=[of_checkpoint("it is changed in place")],
+        help="folder to write (default NAME.bundle in the current folder)",
     )
-    parser.add_argument("--json", metavar="PATH|-", help="write a report of the export as JSON to a file or stdout")
+    output.add_argument("--json", metavar="PATH|-", help="write a report as JSON to a file or stdout")
     add_checkpoint_options(parser)
-    graph = parser.add_argument_group("graph")
-    graph.add_argument("--dynamic-batch", action="store_true", help="any number of images per run")
-    graph.add_argument("--normalise-in-graph", action="store_true", help="the graph takes raw BGR values, 0..255")
-    graph.add_argument(
-        "--deform-conv",
-        choices=["deform-conv", "grid-sample"],
-        default="deform-conv",
-        help="YOLACT++: the ONNX operator, or native operators that TensorRT-RTX builds too (default deform-conv)",
-    )
+    _add_graph_options(parser)
     add_precision_options(parser)
-    add_engine_options(parser)
-    add_signing_options(parser)
     add_image_options(parser)
+    add_engine_options(parser)
     add_prune_options(parser)
+    add_signing_options(parser)
     add_common_options(parser)
     return parser
 
 
+def _add_graph_options(parser: CommandParser) -> None:
+    graph = parser.add_argument_group("ONNX graph", rules=[of_checkpoint("its graph was written at export")])
+    graph.add_argument("--dynamic-batch", action="store_true", help="accept any number of images per run")
+    graph.add_argument("--normalise-in-graph", action="store_true", help="take raw BGR values, 0 to 255, as input")
+    graph.add_argument(
+        "--deform-conv",
+        choices=["deform-conv", "grid-sample"],
+        metavar="FORM",
+        help="YOLACT++: deform-conv writes the ONNX operator; grid-sample writes others, which TensorRT-RTX builds too "
+        "(default deform-conv)",
+    )
+
+
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if not options.checkpoint.exists():
-        # A bundle whose replacement was killed between two renames is put back.
-        remove_leftovers(options.checkpoint)
-    if options.checkpoint.is_dir() or options.checkpoint.suffix == ".onnx":
+        raise _not_there(options)
+    if options.job != CHECKPOINT:
         return run_on_bundle(options, terminal)
     check_prune_options(options)
     check_precision_options(options)
     check_engine_options(options)
     check_json_destination(options.json)
-    if not options.checkpoint.exists():
-        raise _not_there(options)
     require_packages("yolact-export", "export", "torch", "onnx", "onnxruntime")
     if wants_precision(options):
         require_packages("yolact-export --int8", "train", "faster_coco_eval", "cv2")
@@ -124,7 +145,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 def _not_there(options: argparse.Namespace) -> YolactError:
     """The error for a path that does not exist, by what it was meant for."""
     path: Path = options.checkpoint
-    if options.engine and path.suffix not in {".pth", ".pt", ".ckpt", ".tar"}:
+    if options.job == ENGINES:
         return BundleError(f"no bundle at {path}: --engine builds the engines of a folder that yolact-export wrote")
     return CheckpointError(f"{path}: No such file or directory; name a .pth checkpoint, or the folder of a bundle")
 
@@ -149,7 +170,7 @@ def _export(options: argparse.Namespace, terminal: Terminal) -> int:
     # Before anything that takes long: images that do not serve end an export at once.
     add_networks = network_adder(options, terminal) if wants_precision(options) else None
     if options.prune is not None:
-        pruned = prune_first(options, bundle, checkpoint_options, terminal)
+        pruned = prune_first(options, bundle, checkpoint_options, export_options, terminal)
         # The pruned file says itself how it is fed; what the options said is in its note.
         checkpoint, checkpoint_options = pruned.path, CheckpointOptions()
     terminal.heading(f"reading {checkpoint}")

@@ -9,19 +9,21 @@ import shlex
 import time
 from pathlib import Path
 
+from yolact_export.commands.jobs import BUILDS_ENGINES, of_checkpoint
 from yolact_export.commands.signing_cli import BundleSeal, open_seal
 from yolact_export.engine.bundle import WrittenEngine, build_engines
 from yolact_export.engine.gpus import check_rtx, objection_to_rtx
 from yolact_export.engine.onnx_outline import read_outline
 from yolact_export.engine.options import EngineOptions
 from yolact_export.errors import UsageError
+from yolact_plugins.command_line import CommandParser, OptionGroup, Rule, needs
 from yolact_plugins.files import counted, human_size
 from yolact_runtime.backends.cuda_driver import find_gpu
 from yolact_runtime.backends.tensorrt_library import LIBRARIES, module_name
 from yolact_runtime.errors import BackendUnavailableError
 from yolact_runtime.model.bundle import NETWORK_ROLE, read_manifest
 from yolact_runtime.option_numbers import MAX_BYTES, whole_number
-from yolact_runtime.terminal import Terminal, check_json_destination, named_as_options, write_json
+from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
 __all__ = [
     "add_engine_options",
@@ -38,63 +40,93 @@ __all__ = [
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """``--engine`` and what belongs to it."""
+def add_engine_options(parser: CommandParser) -> None:
+    """Add ``--engine`` and the options of its build."""
     group = parser.add_argument_group("TensorRT engines")
-    group.add_argument(
-        "--engine", action="store_true", help="build engines (of a bundle: from its ONNX files, without torch)"
+    wanted = group.add_mutually_exclusive_group()
+    wanted.add_argument(
+        "--engine",
+        action="store_true",
+        main=True,
+        rules=[Rule(lambda options: options.target != "cpu", "with --target cpu: ONNX Runtime runs the ONNX file")],
+        help="build engines (of a bundle: from its ONNX files, without torch)",
     )
-    group.add_argument("--no-engine", action="store_true", help="build none, although --fp16 or --int8 is given")
+    wanted.add_argument(
+        "--no-engine",
+        action="store_true",
+        rules=[of_checkpoint("its engines are only built with --engine")],
+        help="build no engine; --fp16 and --int8 otherwise build those that this machine can",
+    )
     group.add_argument(
         "--target",
         choices=["auto", "cpu", *LIBRARIES],
         default="auto",
-        help="what to make networks and engines for. tensorrt: the GPU of this machine, such as a Jetson's; rtx: "
-        "TensorRT-RTX, for RTX GPUs, built on any machine; cpu: ONNX Runtime, no engine; auto (default): all "
-        "networks, and engines with the libraries that are here",
+        metavar="NAME",
+        main=True,
+        rules=[needs("--engine", "--int8", "--fp16", advice="add one of them")],
+        help="what to make networks and engines for: cpu (no engines), tensorrt (this machine's GPU), rtx (RTX GPUs) "
+        "or auto: whatever can be made here (default auto)",
     )
     group.add_argument(
         "--compute-capability",
         metavar="N.N,..",
-        help="rtx: GPUs to build for, such as 8.6,8.9 (default: all that it knows from 8.0 on; not Jetson Orin, 8.7)",
+        field="compute_capabilities",
+        rules=[BUILDS_ENGINES],
+        help="rtx: GPUs to build for, such as 8.6,8.9 (default: all that TensorRT-RTX knows from 8.0 on; not Jetson "
+        "Orin, 8.7)",
     )
     _add_build_options(group)
 
 
-def _add_build_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--workspace", metavar="SIZE", help="scratch memory of a layer on the GPU, such as 2G")
+def _add_build_options(group: OptionGroup) -> None:
     group.add_argument(
-        "--builder-level", type=whole_number, metavar="N", help="0 (quick build) to 5 (most kernels tried); default 3"
+        "--workspace",
+        metavar="SIZE",
+        field="workspace_bytes",
+        rules=[BUILDS_ENGINES],
+        help="GPU scratch memory that a layer may use, such as 2G",
     )
     group.add_argument(
-        "--tf32", action="store_true", help="let float32 layers round to ten bits of mantissa: faster, no longer exact"
+        "--builder-level",
+        type=whole_number,
+        metavar="N",
+        field="optimisation_level",
+        rules=[BUILDS_ENGINES],
+        help="0 (quick build) to 5 (most kernels tried); default 3",
+    )
+    group.add_argument(
+        "--tf32",
+        action="store_true",
+        rules=[BUILDS_ENGINES],
+        help="let float32 layers round their inputs to 10 bits of mantissa: faster, no longer exact",
     )
     group.add_argument(
         "--version-compatible",
         action="store_true",
+        rules=[BUILDS_ENGINES],
         help="tensorrt: an engine that newer releases load, with this release's lean runtime",
     )
     group.add_argument(
         "--hardware-compatible",
         action="store_true",
+        rules=[BUILDS_ENGINES],
         help="tensorrt: an engine for all GPUs from Ampere on; slower, and not on a Jetson",
     )
     group.add_argument(
-        "--memory-limit", metavar="SIZE", help="memory a build may take, such as 6G (default: what is free)"
+        "--memory-limit",
+        metavar="SIZE",
+        field="memory_limit_bytes",
+        rules=[BUILDS_ENGINES],
+        help="memory that a build may use, such as 6G (default: what is free)",
     )
 
 
 def engine_targets(options: argparse.Namespace) -> tuple[str, ...]:
-    """Libraries to build with: the one that was named, or those that can build here.
+    """Return the libraries to build with: the one that was named, or those that can build here.
 
     TensorRT builds on the GPU that will run the engine, so without a GPU it is left out; TensorRT-RTX needs none.
-
-    Raises:
-        UsageError: ``--engine`` with ``--target cpu``, which has none.
     """
     if options.target == "cpu":
-        if options.engine:
-            raise UsageError("--target cpu has no engine: ONNX Runtime runs the ONNX file. Leave out --engine")
         return ()
     if options.target != "auto":
         return (options.target,)
@@ -137,8 +169,6 @@ def check_engine_options(options: argparse.Namespace) -> None:
     Raises:
         UsageError: Options that cannot be understood, or contradict each other.
     """
-    if options.engine and options.no_engine:
-        raise UsageError("--engine and --no-engine contradict each other; leave one out")
     for target in engine_targets(options) or LIBRARIES:
         engine_options(options, target)
     capabilities = _capabilities(options)
@@ -153,17 +183,16 @@ def engine_options(options: argparse.Namespace, target: str) -> EngineOptions:
         UsageError: They cannot be understood, or do not make sense together.
     """
     capabilities = _capabilities(options) if target == "rtx" or options.target != "auto" else ()
-    with named_as_options({"optimisation_level": "--builder-level", "compute_capabilities": "--compute-capability"}):
-        return EngineOptions(
-            target=target,
-            workspace_bytes=parse_size_bytes("--workspace", options.workspace),
-            optimisation_level=options.builder_level,
-            compute_capabilities=capabilities,
-            version_compatible=options.version_compatible,
-            hardware_compatible=options.hardware_compatible,
-            memory_limit_bytes=parse_size_bytes("--memory-limit", options.memory_limit),
-            tf32=options.tf32,
-        )
+    return EngineOptions(
+        target=target,
+        workspace_bytes=parse_size_bytes("--workspace", options.workspace),
+        optimisation_level=options.builder_level,
+        compute_capabilities=capabilities,
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+        memory_limit_bytes=parse_size_bytes("--memory-limit", options.memory_limit),
+        tf32=options.tf32,
+    )
 
 
 def _capabilities(options: argparse.Namespace) -> tuple[str, ...]:

@@ -11,20 +11,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_calibration.labels.options import add_file_rules, file_rules
-from yolact_export.commands.checkpoint_cli import add_source_options, check_config_name, check_side, parse_scales
+from yolact_calibration.labels.options import file_rules
+from yolact_export.commands.checkpoint_cli import check_config_name, check_side, parse_scales
+from yolact_export.commands.finetune_options import add_finetune_options
 from yolact_export.commands.packages import require_packages
 from yolact_export.errors import UsageError
-from yolact_export.model.registry import CONFIGS
+from yolact_plugins.command_line import CommandParser, Example
 from yolact_plugins.files import counted, human_duration, human_size, real_path
 from yolact_runtime.cpu.bit_depth import check_bit_depth
-from yolact_runtime.media.image_reader import ImageReader, add_bit_depth_option
-from yolact_runtime.option_numbers import MAX_COUNT, MAX_WORKERS, check_most, real_number, shown_number, whole_number
+from yolact_runtime.media.image_reader import ImageReader
+from yolact_runtime.option_numbers import MAX_COUNT, MAX_WORKERS, check_most, shown_number
 from yolact_runtime.terminal import (
     Terminal,
     add_common_options,
     check_json_destination,
-    named_as_options,
     run_command,
     write_json,
 )
@@ -40,15 +40,6 @@ __all__ = ["main"]
 # Below this the published training leaves batch norms alone.
 _MIN_BATCH_FOR_NORMS = 6
 _MAX_EPOCHS = 1_000_000
-_OPTIONS = {
-    "num_steps": "--steps",
-    "batch_size": "--batch-size",
-    "learning_rate": "--learning-rate",
-    "warmup_steps": "--warmup",
-    "seed": "--seed",
-    "save_every": "--save-every",
-    "evaluate_every": "--evaluate-every",
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,83 +47,29 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(_parser(), _run, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="yolact-finetune",
-        description="Train a YOLACT model on your own classes; the result is a checkpoint that yolact-export reads.",
-        epilog="Killed or interrupted, it continues when the same command is given again. "
-        "Exit status: 0 done; 1 failed; 2 usage; 6 out of memory; 130 interrupted, 143 terminated.",
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "yolact-finetune",
+        "Train a YOLACT model on your own classes; the result is a checkpoint that yolact-export reads. If it is "
+        "interrupted, the same command continues the training.",
+        usage=("CHECKPOINT|CONFIG --annotations FILE --images DIR -o OUT.pth --steps N|--epochs N [options]",),
+        exit_statuses="0 done; 1 failed; 2 usage; 6 out of memory; 130 interrupted, 143 terminated.",
+        examples=(
+            Example(
+                "your classes, from a published checkpoint",
+                "yolact-finetune yolact_resnet50_54_800000.pth --annotations train.json --images train/ -o mine.pth "
+                "--epochs 20",
+            ),
+            Example(
+                "a small model from scratch",
+                "yolact-finetune yolact_tiny --annotations train.json --images train/ -o mine.pth --steps 5000",
+            ),
+        ),
     )
     parser.add_argument("source", metavar="CHECKPOINT|CONFIG", help=".pth file, or a configuration such as yolact_tiny")
-    parser.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="COCO instances")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images they name")
-    add_bit_depth_option(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.pth", help="checkpoint to write")
-    add_file_rules(parser)
-    parser.add_argument("--json", metavar="PATH|-", help="write the record of the training as JSON to a file or stdout")
-    parser.add_argument("--restart", action="store_true", help="discard an unfinished training of the same output")
-    _add_validation(parser.add_argument_group("accuracy on images that are not trained on"))
-    _add_model(parser.add_argument_group("model"))
-    add_source_options(parser.add_argument_group("what a checkpoint as the source does not say"))
-    _add_training(parser.add_argument_group("training"))
+    add_finetune_options(parser)
     add_common_options(parser)
     return parser
-
-
-def _add_validation(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--validation-annotations", type=Path, metavar="FILE", help="COCO instances of other images")
-    group.add_argument("--validation-images", type=Path, metavar="DIR", help="their folder (default: --images)")
-    group.add_argument(
-        "--validation-fraction",
-        type=real_number,
-        default=0.1,
-        metavar="F",
-        help="without other images: the part that is held back (default 0.1; 0: none, and no accuracy)",
-    )
-    group.add_argument("--evaluate-every", type=whole_number, default=1000, metavar="N", help="steps (default 1000)")
-
-
-def _add_model(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--input-size", type=whole_number, metavar="N", help="pixels; prior scales follow (default: the source's)"
-    )
-    group.add_argument("--prior-scales", metavar="PX,PX,..", help="prior sides of P3..P7 in pixels of the input")
-    group.add_argument(
-        "--backbone-weights", type=Path, metavar="FILE", help="ImageNet weights for a configuration's backbone"
-    )
-
-
-def _add_training(group: argparse._ArgumentGroup) -> None:
-    length = group.add_mutually_exclusive_group(required=True)
-    length.add_argument("--steps", type=whole_number, metavar="N", help="batches")
-    length.add_argument("--epochs", type=real_number, metavar="N", help="passes over the images")
-    group.add_argument("--batch-size", type=whole_number, default=8, metavar="N", help="images of a step (default 8)")
-    group.add_argument("--learning-rate", type=real_number, metavar="R", help="default 1e-3")
-    group.add_argument("--optimizer", choices=["sgd", "adamw"], default="sgd", help="default sgd, as published")
-    group.add_argument(
-        "--warmup", type=whole_number, metavar="N", help="steps of rising learning rate (default: a tenth, at most 500)"
-    )
-    group.add_argument(
-        "--batch-norm",
-        choices=["auto", "train", "freeze"],
-        default="auto",
-        help="auto freezes trained batch norms when a batch has fewer than 6 images, as published",
-    )
-    group.add_argument(
-        "--expand", type=real_number, default=4.0, metavar="R", help="largest zoom-out (default 4; 1: none)"
-    )
-    group.add_argument("--no-augment", action="store_true", help="images as they are")
-    group.add_argument("--seed", type=whole_number, default=0, help="default 0; the same seed gives the same training")
-    group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default auto")
-    group.add_argument(
-        "--autocast", choices=["auto", "on", "off"], default="auto", help="bfloat16 (auto: where the device has it)"
-    )
-    group.add_argument(
-        "--workers", type=whole_number, default=1, metavar="N", help="processes that load images (default 1)"
-    )
-    group.add_argument(
-        "--save-every", type=whole_number, default=200, metavar="N", help="steps between states (default 200)"
-    )
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -174,10 +111,6 @@ def _settings(options: argparse.Namespace, terminal: Terminal) -> FinetuneOption
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
     from yolact_export.training.finetune import FinetuneOptions, check_outputs
 
-    if options.validation_images is not None and options.validation_annotations is None:
-        raise UsageError("--validation-images is the folder of --validation-annotations, which is missing")
-    if options.source in CONFIGS and (options.config or options.weights or options.assume):
-        raise UsageError("--config, --weights and --assume are for a checkpoint as the source, not for a configuration")
     check_config_name(options.config)
     device = choose_device(options.device)
     terminal.say(f"  device: {device}")
@@ -218,9 +151,7 @@ def _other_outputs(settings: FinetuneOptions) -> set[Path]:
 def _augment(options: argparse.Namespace) -> AugmentOptions:
     from yolact_calibration.data.augment import AugmentOptions
 
-    with named_as_options({"expand": "--expand"}):
-        given = AugmentOptions(expand=options.expand)
-    return AugmentOptions.none() if options.no_augment else given
+    return AugmentOptions.none() if options.no_augment else AugmentOptions(expand=options.expand)
 
 
 def _training_options(options: argparse.Namespace, device: str, terminal: Terminal) -> TrainingOptions:
@@ -235,17 +166,16 @@ def _training_options(options: argparse.Namespace, device: str, terminal: Termin
 def _training_numbers(options: argparse.Namespace, num_steps: int) -> TrainingOptions:
     from yolact_calibration.training.training_options import TrainingOptions
 
-    with named_as_options(_OPTIONS):
-        return TrainingOptions(
-            num_steps=num_steps,
-            batch_size=options.batch_size,
-            learning_rate=1e-3 if options.learning_rate is None else options.learning_rate,
-            optimizer=options.optimizer,
-            warmup_steps=min(500, max(1, num_steps // 10)) if options.warmup is None else options.warmup,
-            seed=options.seed,
-            save_every=options.save_every,
-            evaluate_every=options.evaluate_every,
-        )
+    return TrainingOptions(
+        num_steps=num_steps,
+        batch_size=options.batch_size,
+        learning_rate=1e-3 if options.learning_rate is None else options.learning_rate,
+        optimizer=options.optimizer,
+        warmup_steps=min(500, max(1, num_steps // 10)) if options.warmup is None else options.warmup,
+        seed=options.seed,
+        save_every=options.save_every,
+        evaluate_every=options.evaluate_every,
+    )
 
 
 def _freezes_batch_norms(options: argparse.Namespace, terminal: Terminal) -> bool:

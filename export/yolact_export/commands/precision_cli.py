@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_calibration.errors import DatasetError
-from yolact_calibration.labels.options import add_file_rules, file_rules
+from yolact_calibration.labels.options import file_rules
+from yolact_export.commands.jobs import wants_precision
 from yolact_export.errors import UsageError
 from yolact_plugins.files import real_path, write_atomically
 from yolact_runtime.cpu.bit_depth import check_bit_depth
-from yolact_runtime.media.image_reader import add_bit_depth_option
-from yolact_runtime.option_numbers import MAX_COUNT, MAX_THREADS, check_most, real_number, shown_number, whole_number
+from yolact_runtime.option_numbers import MAX_COUNT, MAX_THREADS, check_most, shown_number
 from yolact_runtime.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -27,115 +27,33 @@ if TYPE_CHECKING:
     from yolact_runtime.model.manifest import Manifest
 
 __all__ = [
-    "add_image_options",
-    "add_precision_options",
     "check_precision_options",
     "guard_status",
     "network_adder",
     "precision_request",
     "say_precisions",
-    "wants_precision",
 ]
 
 _GUARD_FAILED = 3
 
-# As yolact_calibration.evaluation.judge has them, which takes too long to import for a help text.
-_LABELLED_LIMIT, _AGREEMENT_LIMIT = 0.5, 8.0
 # Of the images without labels, this part judges and is not calibrated on.
 _HELD_BACK = 0.25
 _ALL_POINTS = 100
 _LEAST_HELD_BACK, _MOST_HELD_BACK = 8, 64
 _LEAST_TO_SPLIT = 16
-_WITH_ANNOTATIONS = ("skip_missing", "allow_outside")
-_WITH_INT8 = ("calibration_method", "int8_all", "sensitivity_images")
-_WITH_PRECISION = ("max_drop", "calibration_cache", "guard_images", "no_guard", "io_dtype")
-
-
-def add_image_options(parser: argparse.ArgumentParser) -> None:
-    """The images that pruning and lower precisions need."""
-    group = parser.add_argument_group("images, for --prune, --fp16 and --int8")
-    group.add_argument(
-        "--calib", nargs="+", metavar="DIR", help="images as the camera sees them: folders, globs; no labels needed"
-    )
-    group.add_argument(
-        "--annotations", type=Path, metavar="FILE", help="COCO labels to judge AP by (default: agreement, no labels)"
-    )
-    group.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of --annotations")
-    add_file_rules(group)
-    add_bit_depth_option(group)
-    group.add_argument(
-        "--threads",
-        type=whole_number,
-        metavar="N",
-        help="CPU threads to measure latency with (default: pruning 1, others all)",
-    )
-
-
-def add_precision_options(parser: argparse.ArgumentParser) -> None:
-    """Precisions, and what may be lost by them."""
-    group = parser.add_argument_group("precision (needs --calib); of a checkpoint, or added to a bundle that is there")
-    group.add_argument("--int8", action="store_true", help="add INT8 networks, as far as the accuracy allows")
-    group.add_argument("--fp16", action="store_true", help="add a float16 network, for engines")
-    group.add_argument(
-        "--max-drop",
-        type=real_number,
-        metavar="P",
-        help=f"points of box and mask AP that may be lost (default {_LABELLED_LIMIT:g} with --annotations, "
-        f"{_AGREEMENT_LIMIT:g} of agreement without)",
-    )
-    group.add_argument(
-        "--no-guard", action="store_true", help="keep what was made whatever it loses; the losses are still shown"
-    )
-    group.add_argument("--int8-all", action="store_true", help="every convolution in INT8, without a search")
-    group.add_argument(
-        "--calibration-method",
-        choices=["mse", "minmax", "percentile", "entropy"],
-        help="how ranges are chosen (default mse: least expected error)",
-    )
-    group.add_argument(
-        "--calibration-cache", type=Path, metavar="DIR", help="where calibrations are kept (default: the user's cache)"
-    )
-    group.add_argument(
-        "--guard-images",
-        type=whole_number,
-        metavar="N",
-        help="judge by at most so many images (default: all labelled, or 64)",
-    )
-    group.add_argument(
-        "--io-dtype",
-        choices=["auto", "float32"],
-        help="inputs and outputs of networks for engines (default auto: float16 where that loses too little to matter; "
-        "float32: for programs of your own that read them)",
-    )
-    group.add_argument(
-        "--sensitivity-images",
-        type=whole_number,
-        metavar="N",
-        help="to find sensitive parts with (default 16; 0: do not look)",
-    )
-
-
-def wants_precision(options: argparse.Namespace) -> bool:
-    """Another precision than float32 was asked for."""
-    return bool(options.int8 or options.fp16)
 
 
 def check_precision_options(options: argparse.Namespace) -> None:
     """Refuse what makes no sense before anything heavy is imported.
 
     Raises:
-        UsageError: An option is missing, out of range, or without effect.
+        UsageError: An option is missing, out of range, or contradicts another.
     """
-    if (options.annotations is None) != (options.images is None):
-        raise UsageError("--annotations and --images go together: labels, and the folder of the images they name")
-    if options.annotations is None and getattr(options, "recover_annotations", None) is None:
-        _refuse(options, _WITH_ANNOTATIONS, "--annotations")
+    if options.annotations is not None and options.images is None:
+        raise UsageError("--annotations needs --images: the folder of the images that the labels name")
     _require_between(options, "threads", 1, MAX_THREADS)
     check_bit_depth(options.bit_depth, "--bit-depth")
-    if not options.int8:
-        _refuse(options, _WITH_INT8, "--int8")
     if not wants_precision(options):
-        _refuse(options, _WITH_PRECISION, "--int8 or --fp16")
         return
     if not options.calib:
         raise UsageError(
@@ -149,12 +67,6 @@ def check_precision_options(options: argparse.Namespace) -> None:
             raise UsageError(
                 f"--max-drop is a number of points, 0 to {_ALL_POINTS}, such as 0.5; found {options.max_drop}"
             )
-    if options.int8_all and options.sensitivity_images is not None:
-        raise UsageError("--sensitivity-images belongs to the search, which --int8-all leaves out; leave one out")
-    if options.io_dtype is not None and options.target == "cpu" and not options.fp16:
-        raise UsageError(
-            "--io-dtype is for networks of engines, and --int8 with --target cpu makes none; leave one out"
-        )
     _require_between(options, "guard_images", 1, MAX_COUNT)
     _require_between(options, "sensitivity_images", 0, MAX_COUNT)
 
@@ -164,16 +76,6 @@ def _require_between(options: argparse.Namespace, name: str, least: int, most: i
     if value is not None and value < least:
         raise UsageError(f"{_option(name)} must be {least} or more, found {shown_number(value)}")
     check_most(_option(name), value, most)
-
-
-def _refuse(options: argparse.Namespace, names: tuple[str, ...], needed: str) -> None:
-    # 0 equals False, and is a value that somebody gave.
-    stray = [
-        _option(name) for name in names if getattr(options, name) is not None and getattr(options, name) is not False
-    ]
-    if stray:
-        belong = "belongs" if len(stray) == 1 else "belong"
-        raise UsageError(f"{', '.join(stray)} {belong} to {needed}, which was not given; add it")
 
 
 def _option(name: str) -> str:

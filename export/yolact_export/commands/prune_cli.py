@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_calibration.labels.options import file_rules
+from yolact_export.commands.jobs import NEEDS_PRUNE, of_checkpoint
 from yolact_export.errors import UsageError
+from yolact_plugins.command_line import CommandParser, OptionGroup, Rule
 from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.option_numbers import (
     MAX_COUNT,
@@ -25,13 +28,13 @@ if TYPE_CHECKING:
     from yolact_calibration.data.annotated_images import AnnotatedImages
     from yolact_calibration.training.training import TrainingOptions
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
+    from yolact_export.graph.export import ExportOptions
     from yolact_export.training.pruning import PrunedCheckpoint, PruneRequest
 
 __all__ = ["add_prune_options", "check_prune_options", "prune_first"]
 
 # Fewer say nothing about which channels matter.
 _LEAST_IMAGES = 16
-_WITH_PRUNE = ("recover_annotations", "recover_steps", "importance")
 _RANGES = {
     "recover_steps": (0, MAX_COUNT),
     "recover_batch": (1, 4096),
@@ -40,59 +43,99 @@ _RANGES = {
     "threads": (1, MAX_THREADS),
 }
 _MAX_RATE = 1000
-_WITH_IMAGES = ("calib", "annotations", "images", "threads")
+_RECOVERS = Rule(lambda options: options.recover_steps != 0, "with --recover-steps 0: nothing is learned")
 
 
-def add_prune_options(parser: argparse.ArgumentParser) -> None:
-    """Pruning; the images that it needs are options of their own."""
-    group = parser.add_argument_group("pruning (needs --calib)")
+def add_prune_options(parser: CommandParser) -> None:
+    """Add pruning; the images that it needs are options of their own."""
+    group = parser.add_argument_group(
+        "pruning, of a checkpoint (needs --calib)", rules=[of_checkpoint("only a .pth checkpoint can be pruned")]
+    )
     group.add_argument(
         "--prune",
         type=real_number,
         metavar="F",
+        field="removed_latency",
+        main=True,
         help="remove this share of the network's measured latency, such as 0.4",
+    )
+    group.add_argument(
+        "--importance",
+        choices=["taylor", "batch-norm"],
+        metavar="NAME",
+        rules=[NEEDS_PRUNE],
+        help="how the importance of channels is measured: taylor or batch-norm (default taylor)",
+    )
+    group.add_argument(
+        "--round-to",
+        type=whole_number,
+        default=8,
+        metavar="N",
+        rules=[NEEDS_PRUNE],
+        help="keep widths that are multiples of N (default 8)",
+    )
+    group.add_argument(
+        "--seed", type=whole_number, default=0, metavar="N", rules=[NEEDS_PRUNE], help="random seed (default 0)"
     )
     group.add_argument(
         "--recover-steps",
         type=whole_number,
         metavar="N",
-        help="steps of learning from the dense model (default 1000; 0: none)",
+        field="num_steps",
+        rules=[NEEDS_PRUNE],
+        help="training steps after pruning, with the unpruned model as the teacher (default 1000; 0: none)",
+    )
+    _add_recovery_options(group, [NEEDS_PRUNE, _RECOVERS])
+
+
+def _add_recovery_options(group: OptionGroup, rules: Sequence[Rule]) -> None:
+    group.add_argument(
+        "--recover-annotations",
+        type=Path,
+        metavar="FILE",
+        rules=rules,
+        help="COCO labels of the --calib folder, to learn from as well",
     )
     group.add_argument(
-        "--recover-annotations", type=Path, metavar="FILE", help="COCO labels of the --calib folder, to learn from too"
+        "--recover-batch",
+        type=whole_number,
+        default=8,
+        metavar="N",
+        field="batch_size",
+        rules=rules,
+        help="images per step (default 8)",
     )
-    group.add_argument("--importance", choices=["taylor", "batch-norm"], help="measure of a channel (default taylor)")
     group.add_argument(
-        "--round-to", type=whole_number, default=8, metavar="N", help="widths are multiples of it (default 8)"
+        "--recover-rate",
+        type=real_number,
+        default=1e-3,
+        metavar="R",
+        field="learning_rate",
+        rules=rules,
+        help="learning rate (default 1e-3)",
+    )
+    group.add_argument("--no-augment", action="store_true", rules=rules, help="do not augment the images")
+    group.add_argument(
+        "--workers",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        field="num_workers",
+        rules=rules,
+        help="processes that load images (default 1)",
     )
     group.add_argument(
-        "--recover-batch", type=whole_number, default=8, metavar="N", help="images of a step (default 8)"
+        "--restart", action="store_true", rules=rules, help="discard an unfinished recovery of the same bundle"
     )
-    group.add_argument(
-        "--recover-rate", type=real_number, default=1e-3, metavar="R", help="learning rate (default 1e-3)"
-    )
-    group.add_argument("--no-augment", action="store_true", help="learn from the images as they are")
-    group.add_argument("--seed", type=whole_number, default=0, help="of everything random (default 0)")
-    group.add_argument(
-        "--workers", type=whole_number, default=1, metavar="N", help="processes that load images (default 1)"
-    )
-    group.add_argument("--restart", action="store_true", help="discard an unfinished recovery of the same bundle")
 
 
 def check_prune_options(options: argparse.Namespace) -> None:
     """Refuse what makes no sense before anything heavy is imported.
 
     Raises:
-        UsageError: An option is missing, out of range, or without effect.
+        UsageError: An option is missing or out of range.
     """
     if options.prune is None:
-        names = _WITH_PRUNE if options.int8 or options.fp16 else (*_WITH_PRUNE, *_WITH_IMAGES)
-        stray = [name for name in names if getattr(options, name) is not None]
-        if stray:
-            whom = "--prune" if set(stray) <= set(_WITH_PRUNE) else "--prune, --int8 or --fp16"
-            shown = ", ".join(f"--{name.replace('_', '-')}" for name in stray)
-            verb = "belongs" if len(stray) == 1 else "belong"
-            raise UsageError(f"{shown} {verb} to {whom}, which was not given; add --prune 0.4 or --int8")
         return
     if not 0 < options.prune < 1:
         raise UsageError(f"--prune is the share of the latency to remove, between 0 and 1; found {options.prune}")
@@ -115,6 +158,7 @@ def prune_first(
     options: argparse.Namespace,
     bundle: Path,
     checkpoint_options: CheckpointOptions,
+    export_options: ExportOptions,
     terminal: Terminal,
 ) -> PrunedCheckpoint:
     """Prune the checkpoint; the result lies beside the bundle and is exported in its place."""
@@ -123,6 +167,8 @@ def prune_first(
     from yolact_export.training.pruning import prune_checkpoint
 
     loaded = load_checkpoint(options.checkpoint, checkpoint_options)
+    # Before the pruning, which takes long, and not after it.
+    export_options.require_effects(loaded.model)
     # What the pruned checkpoint says of itself is what is known of this one, assumptions included.
     say_findings(loaded.findings, terminal)
     request = _request(options, bundle, loaded.config.feature_sizes[-1], terminal)

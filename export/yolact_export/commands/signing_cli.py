@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from yolact_export.errors import UsageError
+from yolact_export.commands.jobs import of_bundle
+from yolact_plugins.command_line import CommandParser
 from yolact_plugins.compile.manifest_entry import is_signed, without_signature
 from yolact_plugins.locks import locked_folder
 from yolact_runtime.commands.signature_options import add_verify_key_option
@@ -28,21 +29,23 @@ _REMINDER = open_bundle.__module__
 """Logger that reminds whoever opens a signed bundle without a key."""
 
 
-def add_signing_options(parser: argparse.ArgumentParser) -> None:
-    """``--sign``, ``--verify-key`` and ``--drop-signature``."""
+def add_signing_options(parser: CommandParser) -> None:
+    """Add ``--sign``, ``--verify-key`` and ``--drop-signature``."""
     group = parser.add_argument_group("signatures")
     group.add_argument(
         "--sign",
         type=Path,
         metavar="KEY",
-        help="sign the bundle with this private key (Ed25519, PEM); a bundle and no other work: only sign it (default: "
-        f"the key that {_KEY_VARIABLE} names, where a bundle is written or changed)",
+        main=True,
+        help=f"sign the bundle with this private key (Ed25519, PEM); on its own, only sign it (default: the key that "
+        f"{_KEY_VARIABLE} names)",
     )
-    add_verify_key_option(group)
+    unsigned = of_bundle("on a checkpoint, which has no signature", "name the bundle")
+    add_verify_key_option(group, [unsigned])
     group.add_argument(
         "--drop-signature",
         action="store_true",
-        help="remove the signature that a bundle has, without verifying it; with --sign, sign it again afterwards",
+        help="remove the bundle's signature without verifying it; with --sign, sign it again afterwards",
     )
 
 
@@ -197,15 +200,9 @@ def open_new_seal(options: argparse.Namespace, bundle: Path, terminal: Terminal)
     What is there is replaced as a whole, so its signature is not looked at.
 
     Raises:
-        UsageError: ``--verify-key`` was given, which nothing is verified with.
         SignatureError: A signed bundle would be replaced by one that is not, or the key cannot be read.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
-    if options.verify_key:
-        raise UsageError(
-            "--verify-key is for a bundle that is there: yolact-export BUNDLE --engine --verify-key KEY. A checkpoint "
-            "has no signature; leave it out"
-        )
     key = signing_key(options)
     if key is None:
         if is_signed(bundle) and not options.drop_signature:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from yolact_export.checkpoint.checkpoint import LoadedCheckpoint
-from yolact_export.errors import ExportError
+from yolact_export.errors import ExportError, UsageError
 from yolact_export.graph.backbone_writer import emit_backbone
 from yolact_export.graph.builder import GraphBuilder, Tensor
 from yolact_export.graph.deformable import DeformConvForm
@@ -46,7 +46,8 @@ class ExportOptions:
         normalise_in_graph: The input is raw BGR, 0..255, and the graph normalises it: the means are subtracted by one
             node, so that zero padding stays exact; everything else goes into the first convolution.
         deform_conv: Form of the deformable convolutions of YOLACT++. ``deform-conv`` needs operator set 19 and a
-            backend that has DeformConv: ONNX Runtime and TensorRT, but not TensorRT-RTX.
+            backend that has DeformConv: ONNX Runtime and TensorRT, but not TensorRT-RTX. None is ``deform-conv``
+            where the model has such convolutions.
         bit_depth: Significant bits of images with 16 bits a sample, for the manifest to state; it changes no graph.
         metadata: Written to ``metadata_props``.
 
@@ -57,7 +58,7 @@ class ExportOptions:
     batch: int = 1
     dynamic_batch: bool = False
     normalise_in_graph: bool = False
-    deform_conv: DeformConvForm | str = DeformConvForm.DEFORM_CONV
+    deform_conv: DeformConvForm | str | None = None
     bit_depth: int | None = None
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -68,8 +69,22 @@ class ExportOptions:
         if self.batch < 1:
             raise ExportError(f"batch must be at least 1, not {shown_number(self.batch)}")
         forms = [form.value for form in DeformConvForm]
-        if self.deform_conv not in forms:
+        if self.deform_conv is not None and self.deform_conv not in forms:
             raise ExportError(f'deform_conv must be one of {", ".join(forms)}, not "{self.deform_conv}"')
+
+    @property
+    def deform_conv_form(self) -> DeformConvForm:
+        """Form of deformable convolutions, where there are any."""
+        return DeformConvForm(self.deform_conv or DeformConvForm.DEFORM_CONV)
+
+    def require_effects(self, model: Yolact) -> None:
+        """Refuse options that change nothing in the graph of a model.
+
+        Raises:
+            UsageError: A form of deformable convolutions is asked for, and the model has none.
+        """
+        if self.deform_conv is not None and not _is_deformable(model):
+            raise UsageError("deform_conv has no effect: the model has no deformable convolutions; leave it out")
 
 
 def export_network(model: Yolact | LoadedCheckpoint, options: ExportOptions | None = None) -> onnx.ModelProto:
@@ -89,7 +104,7 @@ def export_network(model: Yolact | LoadedCheckpoint, options: ExportOptions | No
     """
     network, options = _eval_network(model), options or ExportOptions()
     config = network.config
-    form = DeformConvForm(options.deform_conv)
+    form = options.deform_conv_form
     graph = GraphBuilder(
         config.name, batch="batch" if options.dynamic_batch else options.batch, opset=_opset(network, form)
     )
@@ -132,9 +147,12 @@ def _eval_network(model: Yolact | LoadedCheckpoint) -> Yolact:
     return network
 
 
+def _is_deformable(network: Yolact) -> bool:
+    return any(isinstance(module, ModulatedDeformConv2d) for module in network.backbone.modules())
+
+
 def _opset(network: Yolact, form: DeformConvForm) -> int:
-    is_deformable = any(isinstance(module, ModulatedDeformConv2d) for module in network.backbone.modules())
-    if is_deformable and form is DeformConvForm.DEFORM_CONV:
+    if _is_deformable(network) and form is DeformConvForm.DEFORM_CONV:
         return _OPSET_DEFORM_CONV
     return _OPSET
 

@@ -112,7 +112,7 @@ def _usage(page: Page) -> str:
 
 
 def _command(command: str) -> str:
-    """A command line as it can be pasted, on several lines where it is long."""
+    """Format a command line so that it can be pasted, wrapped if it is long."""
     return " \\\n      ".join(_wrapped(f"  {command}", _width() - len("    \\")))
 
 

@@ -11,7 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from yolact_plugins import __version__
+from yolact_plugins.command_line import CommandParser, Example, Rule
 from yolact_plugins.compile import compiler
 from yolact_plugins.compile.cache import CubinCache
 from yolact_plugins.compile.cubin_folder import MANIFEST_NAME, find_bundle, write_cubins
@@ -37,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(arguments: list[str] | None) -> int:
     try:
         check_words(sys.argv[1:] if arguments is None else arguments)
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        parser.require_effects(options)
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         return _run(options)
     except YolactError as error:
@@ -57,40 +59,53 @@ def _complain(text: str) -> None:
     print(f"error: {printable_lines(text)}", file=stream)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m yolact_plugins.compile",
-        description="Compile the CUDA kernels for the GPUs of your robots; needs no GPU. Then YOLACT_FORBID_JIT=1 on "
-        "the robot makes sure that nothing is compiled there.",
-        epilog="Exit status: 0 done; 1 failed; 2 usage; 130 interrupted.",
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "python -m yolact_plugins.compile",
+        "Compile the CUDA kernels for the GPUs of your robots; no GPU is needed. With YOLACT_FORBID_JIT=1 the robot "
+        "then refuses to compile anything itself.",
+        usage=("--arch sm_XY... [-o BUNDLE] [options]",),
+        exit_statuses="0 done; 1 failed; 2 usage; 130 interrupted.",
+        examples=(Example("a bundle for Jetson Orin", "python -m yolact_plugins.compile --arch sm_87 -o my.bundle"),),
+        completes=False,
     )
-    parser.add_argument(
-        "--version", action="version", version=f"%(prog)s {__version__}", help="print the version and exit"
-    )
-    parser.add_argument(
+    options = parser.add_argument_group("options")
+    options.add_argument(
         "--arch",
         nargs="+",
         required=True,
         metavar="sm_XY",
+        main=True,
         help="architectures: sm_87 Jetson Orin, sm_110 Jetson Thor, sm_86 and sm_89 RTX 30 and 40, sm_90 H100, "
         "sm_120 RTX 50",
     )
-    parser.add_argument(
+    options.add_argument(
         "-o",
         "--output",
         type=typed_folder,
         metavar="DIR",
-        help="a bundle, which gets a folder cubins/ and lists it in its manifest, or any other folder; existing cubins "
-        "are replaced (default: this machine's cache)",
+        main=True,
+        help="a bundle, which gets a folder cubins/ that its manifest lists, or any other folder; existing cubins are "
+        "replaced (default: this machine's cache)",
     )
-    parser.add_argument(
+    options.add_argument(
         "--drop-signature",
         action="store_true",
-        help="with -o of a signed bundle: remove its signature, which would no longer fit; sign afterwards with "
+        main=True,
+        rules=[Rule(_is_in_bundle, "outside of a bundle", "name a bundle with -o")],
+        help="of a signed bundle: remove the signature, which the new kernels make invalid; sign it again with "
         "yolact-export BUNDLE --sign KEY",
     )
-    parser.add_argument("--family", nargs="+", metavar="NAME", help="only these families of kernels (default: all)")
+    options.add_argument(
+        "--family", nargs="+", metavar="NAME", main=True, help="compile only these families of kernels (default: all)"
+    )
     return parser
+
+
+def _is_in_bundle(options: argparse.Namespace) -> bool:
+    # Of one that is not there the name says what was meant.
+    output: Path | None = options.output
+    return output is not None and (output.suffix == ".bundle" or find_bundle(output) is not None)
 
 
 def _run(options: argparse.Namespace) -> int:

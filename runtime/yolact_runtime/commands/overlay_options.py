@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from yolact_plugins.command_line import CommandParser, needs
 from yolact_runtime.errors import UsageError
 
 __all__ = ["OverlayPainter", "add_overlay_options", "check_overlay_options"]
@@ -13,30 +14,27 @@ __all__ = ["OverlayPainter", "add_overlay_options", "check_overlay_options"]
 _PARTS = ("masks", "boxes", "labels")
 
 
-def add_overlay_options(parser: argparse.ArgumentParser) -> None:
-    """Add the group of options about what is drawn."""
-    group = parser.add_argument_group("pictures (with -o)")
+def add_overlay_options(parser: CommandParser) -> None:
+    """Add a group of options that say what is drawn."""
+    group = parser.add_argument_group("pictures", rules=[needs("--output", advice="add -o OUT_DIR")])
     group.add_argument("--no-labels", action="store_true", help="draw no names and scores")
     group.add_argument("--no-boxes", action="store_true", help="draw no boxes")
     group.add_argument("--no-masks", action="store_true", help="draw no masks")
     group.add_argument(
         "--color",
         choices=["instance", "class"],
-        help="instance: every object has its own, kept from frame to frame of a video; class: every class has its own, "
-        "the same in all pictures (default instance)",
+        help="instance: a colour for every object, kept from frame to frame of a video; class: a colour for every "
+        "class, the same in all pictures (default instance)",
     )
 
 
 def check_overlay_options(options: argparse.Namespace) -> None:
-    """Reject options that would have no effect.
+    """Refuse options that leave nothing to draw.
 
     Raises:
-        UsageError: No pictures are written, or nothing would be drawn on them.
+        UsageError: Nothing would be drawn on the pictures.
     """
     without = [f"--no-{part}" for part in _PARTS if getattr(options, f"no_{part}")]
-    told = without + ([f"--color {options.color}"] if options.color else [])
-    if told and not options.output:
-        raise UsageError(f"{' '.join(told)}: no pictures are written; name a folder for them with -o OUT_DIR")
     if len(without) == len(_PARTS):
         raise UsageError(f"{' '.join(without)} would draw nothing; leave one of them out, or leave out -o")
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from yolact_plugins.command_line import CommandParser, Example, OptionGroup, in_jobs
+from yolact_runtime.commands.machine_options import add_machine_options
 from yolact_runtime.commands.overlay_options import add_overlay_options, check_overlay_options
-from yolact_runtime.commands.run_words import check_words, typed_output
-from yolact_runtime.commands.signature_options import (
-    add_trust_options,
-    check_trust,
-    signature_document,
-    signature_words,
-)
+from yolact_runtime.commands.run_words import INPUTS, check_words, job_of, typed_output
+from yolact_runtime.commands.signature_options import check_trust, signature_document, signature_words
 from yolact_runtime.cpu.nms import NmsMethod
 from yolact_runtime.errors import SelfTestError, UsageError
 from yolact_runtime.media.image_reader import add_bit_depth_option
 from yolact_runtime.option_numbers import real_number, whole_number
 from yolact_runtime.segmenter_options import SegmenterOptions
-from yolact_runtime.terminal import Terminal, add_common_options, named_as_options, run_command
+from yolact_runtime.terminal import Terminal, add_common_options, run_command
 
 if TYPE_CHECKING:
     from yolact_runtime.commands.run_job import RunJob
@@ -29,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_OPTION_OF_FIELD = {"min_confidence": "--score", "crop_margin": "--crop-margin", "num_threads": "--threads"}
+_WITH_INPUTS = in_jobs(
+    INPUTS, otherwise="in a self-test alone, which has a frame and thresholds of its own", advice="name an INPUT"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,83 +35,97 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(_parser(), _run, arguments)
 
 
-class _AnyOrderParser(argparse.ArgumentParser):
-    """A parser that accepts inputs behind options, too; argparse ends a list of words at the first option."""
-
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        return self.parse_intermixed_args(args, namespace)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _AnyOrderParser(
-        prog="yolact-run",
-        description="Find instances in images and videos with an exported YOLACT model.",
-        epilog="Exit status: 0 all inputs done; 1 something failed (the rest was done); 2 usage; 5 the model does "
-        "not fit this machine; 6 out of memory; 8 the self-test failed or cannot be run, nothing "
-        "was done; 130 interrupted, 143 terminated (what was done is written).",
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "yolact-run",
+        "Find instances in images and videos with an exported YOLACT model.",
+        usage=("MODEL INPUT... [options]", "MODEL --self-test [options]"),
+        exit_statuses="0 all inputs done; 1 something failed (the rest was done); 2 usage; 5 the model does not fit "
+        "this machine; 6 out of memory; 8 the self-test failed or cannot be run, nothing was done; 130 interrupted, "
+        "143 terminated (what was done is written).",
+        examples=(
+            Example("draw masks on a picture", "yolact-run my.bundle photo.jpg -o out"),
+            Example("masks of a folder as JSON (COCO RLE)", "yolact-run my.bundle images/ --json results.json"),
+            Example("one line for each frame, as it is done", "yolact-run my.bundle video.mp4 --jsonl -"),
+            Example("does the model work on this machine?", "yolact-run my.bundle --self-test"),
+        ),
+        job_of=job_of,
+        intermixed=True,
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="bundle folder, or one of its .onnx or .plan files")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image, video, folder or glob")
-    add_bit_depth_option(parser)
-    parser.add_argument("-o", "--output", type=typed_output, metavar="OUT_DIR", help="write pictures with masks here")
-    parser.add_argument(
-        "--json", metavar="PATH|-", help="write results as JSON (masks as COCO RLE) to a file or stdout"
-    )
-    parser.add_argument(
-        "--jsonl",
-        metavar="PATH|-",
-        help="write results as JSON Lines, a line for each image or frame as soon as it is done",
-    )
-    parser.add_argument(
-        "--score",
-        type=real_number,
-        default=0.3,
-        help="second score threshold: leave out instances at or below it (default 0.3; published 0)",
-    )
-    parser.add_argument(
-        "--nms",
-        choices=[method.value for method in NmsMethod],
-        default=NmsMethod.FAST.value,
-        help="fast: published default; cross-class: one object, one class; traditional: greedy (default fast)",
-    )
-    parser.add_argument("--top-k", type=whole_number, metavar="N", help="keep the N best instances of each image")
+    _add_results(parser.add_argument_group("results"))
     add_overlay_options(parser)
-    more = parser.add_argument_group("beyond the published behaviour")
+    _add_detection(parser.add_argument_group("detection", rules=[_WITH_INPUTS]))
+    add_bit_depth_option(parser.add_argument_group("images", rules=[_WITH_INPUTS]))
+    add_machine_options(parser)
+    more = parser.add_argument_group("model")
     more.add_argument(
-        "--crop-margin",
-        type=real_number,
-        default=0.0,
-        metavar="F",
-        help="widen the mask crop by this fraction of the box",
+        "--no-mask-rescoring", action="store_true", help="YOLACT++: skip the network that re-scores masks"
     )
-    more.add_argument("--no-mask-rescoring", action="store_true", help="YOLACT++: skip the mask-IoU network")
-    _add_machine(parser)
+    more.add_argument(
+        "--self-test",
+        action="store_true",
+        main=True,
+        help="first check that the model's output on its golden frame is what it was at export; without INPUT do only "
+        "that",
+    )
     add_common_options(parser)
     return parser
 
 
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    machine = parser.add_argument_group("machine")
-    machine.add_argument(
-        "--backend",
-        default="auto",
-        help="auto, tensorrt, tensorrt-rtx, onnxruntime-cuda or onnxruntime-cpu (default auto)",
+def _add_results(group: OptionGroup) -> None:
+    group.add_argument(
+        "-o",
+        "--output",
+        type=typed_output,
+        metavar="OUT_DIR",
+        main=True,
+        rules=[_WITH_INPUTS],
+        help="write pictures with masks here",
     )
-    machine.add_argument(
-        "--precision",
+    group.add_argument(
+        "--json",
+        metavar="PATH|-",
+        main=True,
+        help="write results, or the self-test's, as JSON (masks as COCO RLE) to a file or stdout",
+    )
+    group.add_argument(
+        "--jsonl",
+        metavar="PATH|-",
+        main=True,
+        rules=[_WITH_INPUTS],
+        help="write results as JSON Lines, a line for each image or frame as soon as it is done",
+    )
+
+
+def _add_detection(group: OptionGroup) -> None:
+    group.add_argument(
+        "--score",
+        type=real_number,
+        default=0.3,
+        metavar="S",
+        field="min_confidence",
+        main=True,
+        help="leave out instances with this score or less (default 0.3; 0, as published, keeps all)",
+    )
+    group.add_argument(
+        "--top-k", type=whole_number, metavar="N", main=True, help="keep the N best instances of each image"
+    )
+    group.add_argument(
+        "--nms",
+        choices=[method.value for method in NmsMethod],
+        default=NmsMethod.FAST.value,
         metavar="NAME",
-        help="which network of a bundle: fp32, fp16, int8, int8-cpu (default: what the backend runs best)",
+        help="fast, as published; cross-class: one class for each object; or traditional (default fast)",
     )
-    machine.add_argument(
-        "--threads", type=whole_number, default=0, metavar="N", help="CPU threads; 0 lets the backend choose"
+    group.add_argument(
+        "--crop-margin",
+        type=real_number,
+        default=0.0,
+        metavar="F",
+        help="crop masks to boxes that are larger by this fraction on each side (default 0, as published)",
     )
-    machine.add_argument(
-        "--self-test",
-        action="store_true",
-        help="first compare what the model makes here of its bundle's golden frame with what it made at export; "
-        "without INPUT do only that",
-    )
-    add_trust_options(machine)
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -122,14 +134,13 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     check_words(options)
     check_overlay_options(options)
     check_trust(options)
-    with named_as_options(_OPTION_OF_FIELD):
-        segmenter_options = SegmenterOptions(
-            nms=NmsMethod(options.nms),
-            min_confidence=options.score,
-            crop_margin=options.crop_margin,
-            mask_rescoring=not options.no_mask_rescoring,
-            num_threads=options.threads,
-        )
+    segmenter_options = SegmenterOptions(
+        nms=NmsMethod(options.nms),
+        min_confidence=options.score,
+        crop_margin=options.crop_margin,
+        mask_rescoring=not options.no_mask_rescoring,
+        num_threads=options.threads,
+    )
     job = RunJob(options, terminal)
     try:
         if _run_job(job, options, terminal, segmenter_options):
@@ -156,6 +167,11 @@ def _run_job(job: RunJob, options: argparse.Namespace, terminal: Terminal, segme
     for sentence in inputs.left_out:
         terminal.warn(sentence)
     with open_model(options, segmenter_options) as segmenter:
+        if options.no_mask_rescoring and not segmenter.manifest.mask_rescoring:
+            raise UsageError(
+                f"--no-mask-rescoring has no effect on {options.model}: only YOLACT++ has a network that re-scores "
+                f"masks; leave it out"
+            )
         signature = signature_document(options.model, segmenter, options.trust_engine)
         terminal.say(
             f"{segmenter.manifest.name} ({segmenter.manifest.precision}) on {segmenter.backend_name}"

@@ -12,7 +12,10 @@ from yolact_runtime.model.bundle import MANIFEST_NAME, PLAN_SUFFIXES
 from yolact_runtime.option_numbers import MAX_INSTANCES, check_most, shown_number
 from yolact_runtime.terminal import check_json_destination
 
-__all__ = ["check_words", "typed_output"]
+__all__ = ["INPUTS", "SELF_TEST", "check_words", "job_of", "typed_output"]
+
+INPUTS, SELF_TEST = "inputs", "self-test"
+"""Jobs of the command."""
 
 _MODEL_SUFFIXES = PLAN_SUFFIXES | {".onnx"}
 
@@ -31,14 +34,25 @@ def typed_output(text: str) -> Path:
     return Path(text)
 
 
+def job_of(options: argparse.Namespace) -> str:
+    """Return the job that a command line asks for.
+
+    Raises:
+        UsageError: It asks for none.
+    """
+    if options.inputs:
+        return INPUTS
+    if options.self_test:
+        return SELF_TEST
+    raise UsageError("name an INPUT: an image, a video, a folder or a glob; or --self-test")
+
+
 def check_words(options: argparse.Namespace) -> None:
     """Reject mistakes before any work is done.
 
     Raises:
         UsageError: The message says what to type instead.
     """
-    if not options.inputs and not options.self_test:
-        raise UsageError("name an INPUT: an image, a video, a folder or a glob; or --self-test")
     _check_order(options)
     if options.top_k is not None and options.top_k < 1:
         raise UsageError(f"--top-k must be 1 or more, found {shown_number(options.top_k)}")

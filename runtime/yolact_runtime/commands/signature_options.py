@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolact_plugins.command_line import OptionGroup, Rule
 from yolact_plugins.compile.manifest_entry import is_signed
 from yolact_runtime.errors import BundleError, ManifestError, SignatureError, UsageError
 from yolact_runtime.model.bundle import PLAN_SUFFIXES, read_manifest
@@ -18,26 +19,32 @@ if TYPE_CHECKING:
 __all__ = ["add_trust_options", "add_verify_key_option", "check_trust", "signature_document", "signature_words"]
 
 
-def add_verify_key_option(parser: argparse._ActionsContainer) -> None:
-    """Add ``--verify-key``, the option of every command that opens a bundle."""
-    parser.add_argument(
+def add_verify_key_option(group: OptionGroup, rules: Sequence[Rule] = ()) -> None:
+    """Add ``--verify-key``, an option of every command that opens a bundle.
+
+    Args:
+        group: Group of options to add to.
+        rules: Conditions without which it has no effect.
+    """
+    group.add_argument(
         "--verify-key",
         type=Path,
         action="append",
         metavar="KEY",
-        help="refuse a bundle that this public key (Ed25519, PEM) did not sign; given again: one of them has to fit "
-        f"(default: the keys that {REQUIRE_VARIABLE} names; without any, no signature is verified)",
+        rules=rules,
+        help="refuse a bundle that is not signed by this public key (Ed25519, PEM); repeat it to accept any of several "
+        f"keys (default: the keys that {REQUIRE_VARIABLE} names; without one, no signature is verified)",
     )
 
 
-def add_trust_options(parser: argparse._ActionsContainer) -> None:
-    """Add ``--verify-key``, and the option of commands that run an engine without its bundle."""
-    add_verify_key_option(parser)
-    parser.add_argument(
+def add_trust_options(group: OptionGroup) -> None:
+    """Add ``--verify-key`` and ``--trust-engine``, options of commands that can run an engine without its bundle."""
+    add_verify_key_option(group)
+    group.add_argument(
         "--trust-engine",
         action="store_true",
-        help="run a .plan outside of its bundle with the manifest that it contains; an engine is executable code, so "
-        "use only one that you built",
+        help="run a .plan file without its bundle, described by the manifest that it carries; an engine is executable "
+        "code: do this only with files that you trust",
     )
 
 

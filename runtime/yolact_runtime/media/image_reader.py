@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from yolact_plugins.command_line import OptionGroup, Rule
 from yolact_runtime.cpu.bit_depth import check_bit_depth, scale_to_eight_bits
 from yolact_runtime.errors import FrameError, MediaError
 from yolact_runtime.formats.image_header import ImageHeader
@@ -147,13 +147,19 @@ class ImageReader:
             self._warn(sentence)
 
 
-def add_bit_depth_option(parser: argparse._ActionsContainer) -> None:
-    """Add the option ``--bit-depth`` of every command that reads images."""
-    parser.add_argument(
+def add_bit_depth_option(group: OptionGroup, rules: Sequence[Rule] = ()) -> None:
+    """Add ``--bit-depth``, an option of every command that reads images.
+
+    Args:
+        group: Group of options to add to.
+        rules: Conditions without which it has no effect.
+    """
+    group.add_argument(
         "--bit-depth",
         type=whole_number,
         metavar="N",
-        help="significant bits of 16-bit images, 8 to 16 (default: what the file states, then the bundle, then 16)",
+        rules=rules,
+        help="significant bits of 16-bit images, 8 to 16 (default: as the file or the bundle states, or 16)",
     )
 
 

@@ -220,12 +220,12 @@ def test_json_on_stdout_is_all_that_is_there(bundle: Path, capsys: pytest.Captur
         (["--stream", "inf"], "--stream is a number of seconds, from 0 to 86400; found inf"),
         (["--threads", "-1"], "--threads must lie between 0 and "),
         (["--min-confidence", "2"], "--min-confidence must lie between 0 and 1, found 2.0"),
-        (["--bit-depth", "3"], "--bit-depth is the number of significant bits"),
+        (["--images", ".", "--bit-depth", "3"], "--bit-depth is the number of significant bits"),
         (["--precision", "fp8,fp32,all"], 'small.bundle has no network in "fp8"; it has fp32, int8-cpu, int8'),
         (["--cold-starts", "-1"], "--cold-starts is 0 or more"),
         (["--processes", "0"], "--processes is 1 or more"),
-        (["--skip-missing"], "belong to --annotations"),
-        (["--annotations", "a.json"], "need pictures: --images DIR"),
+        (["--images", ".", "--skip-missing"], "--skip-missing has no effect without --annotations"),
+        (["--annotations", "a.json"], "--annotations has no effect without pictures; add --images DIR"),
         (["--images", "synthetic", "x"], "not both"),
         (["--images", ".", "--against", "none.bundle"], "--against: there is no none.bundle"),
         (["--peers", "--checkpoint", "none.pth"], "--checkpoint: there is no none.pth"),
@@ -235,7 +235,7 @@ def test_json_on_stdout_is_all_that_is_there(bundle: Path, capsys: pytest.Captur
         (["--json", ""], "an empty word behind --json"),
         (["--html", ""], "an empty word behind --html"),
         (["--html", "nowhere/x.html"], "mkdir -p nowhere"),
-        (["--backend", "coffee"], 'no backend "coffee"'),
+        (["--backend", "coffee"], "--backend: 'coffee' is not one of its values"),
     ],
 )
 def test_words_that_make_no_sense_end_with_2(
@@ -250,9 +250,9 @@ def test_a_size_does_not_belong_to_pictures(
     bundle: Path, labelled: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(bundle, "--images", labelled[1], "--size", "128x72") == 2
-    assert "pictures have their own" in capsys.readouterr().err
+    assert "--size has no effect on pictures, which have sizes of their own; leave it out" in capsys.readouterr().err
     assert run(bundle / "model.fp32.onnx", *QUICK, "--precision", "fp32") == 2
-    assert "is a file and has one" in capsys.readouterr().err
+    assert "--precision has no effect on a file, which holds one network; name the bundle" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,7 +208,7 @@ def test_a_class_that_is_in_few_images_is_left_out_of_resamples_without_it() -> 
     [
         ({"num_resamples": 0}, "num_resamples must be 1 or more"),
         ({"confidence_level": 1.0}, "confidence_level must lie between"),
-        ({"seed": -1}, "the seed must be 0 or more"),
+        ({"seed": -1}, "seed must be 0 or more"),
     ],
 )
 def test_settings_that_make_no_sense(options: dict[str, Any], message: str) -> None:

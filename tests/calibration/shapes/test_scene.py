@@ -196,8 +196,8 @@ def test_noise_differs_from_frame_to_frame() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"height": 63}, "64 to 4096 pixels in width and height, found 256 x 63"),
-        ({"width": 4097}, "found 4097 x 256"),
+        ({"height": 63}, "height must lie between 64 and 4096, found 63"),
+        ({"width": 4097}, "width must lie between 64 and 4096, found 4097"),
         ({"max_shapes": 0}, "max_shapes is 1 to 64, found 0"),
         ({"max_shapes": 65}, "found 65"),
     ],

@@ -102,7 +102,7 @@ def test_what_only_a_checkpoint_needs_is_refused_for_a_bundle(
 ) -> None:
     bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
     assert main([str(bundle), "--engine", *words]) == 2
-    assert f"{words[0]}: {bundle} is a bundle, and its manifest says that already" in capsys.readouterr().err
+    assert f"{words[0]} has no effect on a bundle: its manifest states" in capsys.readouterr().err
 
 
 def test_scales_are_numbers() -> None:

@@ -16,13 +16,14 @@ from yolact_export.commands.engine_cli import add_engine_options, engine_options
 from yolact_export.commands.signing_cli import add_signing_options
 from yolact_export.engine.options import EngineOptions
 from yolact_export.errors import UsageError
+from yolact_plugins.command_line import CommandParser
 from yolact_runtime.errors import BundleError, SignatureError
 from yolact_runtime.model.bundle_signature import verify_bundle
 from yolact_runtime.terminal import Terminal
 
 
 def parse(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = CommandParser("tool", "A tool.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--json")
     add_engine_options(parser)

@@ -36,7 +36,9 @@ def parse(*words: str | Path) -> argparse.Namespace:
 
 def check(*words: str) -> None:
     """As ``yolact-export`` does."""
-    options = parse(*words)
+    parser = cli._parser()
+    options = parser.parse_args(["model.pth", *words])
+    parser.require_effects(options)
     check_prune_options(options)
     check_precision_options(options)
 
@@ -73,17 +75,23 @@ def test_sensible_options_pass(words: tuple[str, ...]) -> None:
     [
         (("--int8",), "--int8 and --fp16 need --calib"),
         (("--fp16",), "--int8 and --fp16 need --calib"),
-        (("--int8", *CALIB, "--annotations", "val.json"), "--annotations and --images go together"),
-        (("--int8", *CALIB, "--skip-missing"), "--skip-missing belongs to --annotations, which was not given"),
-        (("--skip-missing", "--allow-outside"), "belong to --annotations, which was not given"),
-        (("--fp16", *CALIB, "--images", "val"), "--annotations and --images go together"),
-        (("--prune", "0.4", *CALIB, "--images", "val"), "--annotations and --images go together"),
+        (("--int8", *CALIB, "--annotations", "val.json"), "--annotations needs --images"),
+        (
+            ("--int8", *CALIB, "--skip-missing"),
+            "--skip-missing has no effect without --annotations or --recover",
+        ),
+        (("--skip-missing", "--allow-outside"), "have no effect without --annotations"),
+        (("--fp16", *CALIB, "--images", "val"), "--images has no effect without --annotations"),
+        (("--prune", "0.4", *CALIB, "--images", "val"), "--images has no effect without --annotations"),
         (("--int8", *CALIB, "--max-drop", "-0.1"), r"--max-drop is a number of points.* found -0\.1"),
         (("--int8", *CALIB, "--max-drop", "nan"), "--max-drop is a number of points.* found nan"),
         (("--int8", *CALIB, "--max-drop", "inf"), "--max-drop is a number of points.* found inf"),
         (("--int8", *CALIB, "--max-drop", "1", "--no-guard"), "--max-drop and --no-guard contradict"),
-        (("--int8", *CALIB, "--int8-all", "--sensitivity-images", "4"), "which --int8-all leaves out"),
-        (("--int8", *CALIB, "--target", "cpu", "--io-dtype", "float32"), "--io-dtype is for networks of engines"),
+        (("--int8", *CALIB, "--int8-all", "--sensitivity-images", "4"), "with --int8-all, which leaves out the search"),
+        (
+            ("--int8", *CALIB, "--target", "cpu", "--io-dtype", "float32"),
+            "--io-dtype has no effect with --target cpu",
+        ),
         (("--int8", *CALIB, "--guard-images", "0"), "--guard-images must be 1 or more, found 0"),
         (("--int8", *CALIB, "--sensitivity-images", "-1"), "--sensitivity-images must be 0 or more, found -1"),
         (("--int8", *CALIB, "--threads", "0"), "--threads must be 1 or more, found 0"),
@@ -115,31 +123,31 @@ ONLY_PRECISION = (
 @pytest.mark.parametrize("stray", ONLY_INT8, ids=" ".join)
 @pytest.mark.parametrize("others", [(), ("--fp16", *CALIB), ("--prune", "0.4", *CALIB)], ids=["none", "fp16", "prune"])
 def test_options_of_int8_without_it(stray: tuple[str, ...], others: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match=f"^{stray[0]} belongs to --int8, which was not given; add it$"):
+    with pytest.raises(UsageError, match=f"^{stray[0]} has no effect without --int8; add --int8, or leave it out$"):
         check(*stray, *others)
 
 
 @pytest.mark.parametrize("stray", ONLY_PRECISION, ids=" ".join)
 @pytest.mark.parametrize("others", [(), ("--prune", "0.4", *CALIB)], ids=["none", "prune"])
 def test_options_of_any_precision_without_one(stray: tuple[str, ...], others: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match=f"^{stray[0]} belongs to --int8 or --fp16, which was not given; add it$"):
+    with pytest.raises(UsageError, match=f"^{stray[0]} has no effect without --int8 or --fp16; add one of them"):
         check(*stray, *others)
 
 
 def test_several_strays_are_all_named() -> None:
-    with pytest.raises(UsageError, match="--max-drop, --no-guard belong to --int8 or --fp16"):
+    with pytest.raises(UsageError, match="--max-drop, --no-guard have no effect without --int8 or --fp16"):
         check("--max-drop", "1", "--no-guard")
 
 
 @pytest.mark.parametrize("stray", [CALIB, ("--annotations", "a"), ("--images", "b"), ("--threads", "2")], ids=" ".join)
 def test_images_without_anything_that_needs_them(stray: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match=f"{stray[0]} belongs to --prune, --int8 or --fp16, which was not given"):
+    with pytest.raises(UsageError, match=f"{stray[0]} has no effect without --prune, --int8 or --fp16; add"):
         check(*stray)
 
 
 @pytest.mark.parametrize("precision", ["--int8", "--fp16"])
 def test_options_of_pruning_are_not_shared(precision: str) -> None:
-    with pytest.raises(UsageError, match="--recover-steps belongs to --prune, which was not given"):
+    with pytest.raises(UsageError, match="--recover-steps has no effect without --prune; add --prune "):
         check(precision, *CALIB, "--recover-steps", "5")
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -486,11 +487,9 @@ def test_quiet_leaves_the_results(bundle: Path, tmp_path: Path, capsys: pytest.C
     ],
 )
 def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as raised:
-        main(words)
-    assert raised.value.code == 2
+    assert main(words) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("usage: yolact-run")
+    assert re.fullmatch(r"error: .*; see yolact-run --help\n", captured.err)
     assert captured.out == ""
 
 
@@ -503,7 +502,10 @@ def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest
         (["--score", "nan"], "--score must lie between 0 and 1"),
         (["--crop-margin", "-1"], "--crop-margin must be 0 or more"),
         (["--threads", "-2"], "--threads must lie between 0 and 256"),
-        (["--backend", "openvino"], 'no backend "openvino"; there are auto, tensorrt, tensorrt-rtx, onnxruntime-cuda'),
+        (
+            ["--backend", "openvino"],
+            "--backend: 'openvino' is not one of its values; choose auto, tensorrt",
+        ),
     ],
 )
 def test_words_that_make_no_sense_end_with_2(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import pickle
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from support.hostile_images import png, sample_picture, tiff, with_chunk
 from support.scenes import small_manifest
+from yolact_plugins.command_line import CommandParser
 from yolact_runtime.cpu.bit_depth import to_eight_bits
 from yolact_runtime.cpu.preprocess import as_bgr
 from yolact_runtime.errors import MediaError, UsageError
@@ -159,8 +159,8 @@ def test_the_reader_of_a_model(tmp_path: Path) -> None:
 
 
 def test_the_option() -> None:
-    parser = argparse.ArgumentParser()
-    add_bit_depth_option(parser)
+    parser = CommandParser("tool", "A tool.")
+    add_bit_depth_option(parser.general)
     assert parser.parse_args([]).bit_depth is None
     with pytest.raises(UsageError, match="--bit-depth is the number of significant bits"):
         ImageReader(parser.parse_args(["--bit-depth", "20"]).bit_depth)

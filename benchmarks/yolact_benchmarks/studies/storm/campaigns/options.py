@@ -83,7 +83,7 @@ def _written(attempt: Attempt, finding: Finding) -> Finding:
 
 def _options_of(command: str) -> list[argparse.Action]:
     parser = importlib.import_module(COMMANDS[command])._parser()
-    left_out = {"--help", "--version"}
+    left_out = {"--help", "--help-all", "--version", "--completion"}
     return [action for action in parser._actions if action.option_strings and not left_out & {*action.option_strings}]
 
 
