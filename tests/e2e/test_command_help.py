@@ -23,7 +23,7 @@ MISTAKES = [
     (
         "yolact-run",
         "my.bundle a.jpg --score high",
-        "--score: a number such as 0.5 or 1e-3 is wanted; found 'high'; see",
+        "--score: expected a number such as 0.5 or 1e-3; found 'high'; see",
     ),
     ("yolact-run", "my.bundle --self-test -o out", "-o has no effect in a self-test alone, which has a frame"),
     ("yolact-eval", "my.bundle --images val", "missing: one of --annotations or --against; see yolact-eval --help"),

@@ -65,7 +65,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "yolact_runtime.segmenter_options:SegmenterOptions": {},
 }
 # Made by this project alone, of numbers that were checked; or without any number of their own.
-OTHERS = {"CheckpointOptions", "DeviceLimits", "NmsSettings"}
+OTHERS = {"CheckpointOptions", "DeviceLimits", "NmsSettings", "SessionSettings"}
 # Of fields that are None by default.
 VALID = {
     "bit_depth": 12,

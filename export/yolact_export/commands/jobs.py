@@ -56,7 +56,7 @@ def of_checkpoint(otherwise: str) -> Rule:
     """Return the rule of options that only the export of a checkpoint has.
 
     Args:
-        otherwise: Why a bundle cannot be given it, such as ``"its graph is written already"``.
+        otherwise: The reason why a bundle cannot be given the option, such as ``"its graph is written already"``.
     """
     return in_jobs(CHECKPOINT, otherwise=f"on a bundle: {otherwise}")
 
@@ -65,8 +65,8 @@ def of_bundle(otherwise: str, advice: str = "") -> Rule:
     """Return the rule of options that only a bundle that is there can be given.
 
     Args:
-        otherwise: Why a checkpoint cannot be given it, such as ``"on a checkpoint, which has no signature"``.
-        advice: What to type instead.
+        otherwise: The reason why a checkpoint cannot be given the option, such as ``"on a checkpoint, which has no signature"``.
+        advice: Words to type instead of leaving the option out.
     """
     return in_jobs(NETWORKS, ENGINES, SIGNATURE, NOTHING, otherwise=otherwise, advice=advice)
 

@@ -12,7 +12,7 @@ __all__ = ["Described", "described", "register_actions"]
 
 
 class Described:
-    """What is known of an option besides what :mod:`argparse` knows; mixed into its actions.
+    """Facts about an option that :mod:`argparse` does not keep; a mixin of its actions.
 
     Args:
         main: The option is listed by ``--help``; all are by ``--help-all``.

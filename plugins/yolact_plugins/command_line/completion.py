@@ -27,11 +27,11 @@ class CompletedOption:
 
     Attributes:
         names: The option's names with their dashes; none is a positional word.
-        text: Its help in one line.
+        text: Help of the option in one line.
         takes_value: A value follows.
         takes_many: Several values follow.
         choices: Values to propose.
-        kind: What its values are: ``"files"``, ``"folders"``, or ``"words"``.
+        kind: Kind of its values: ``"files"``, ``"folders"``, or ``"words"``.
         metavar: Name of its value.
     """
 
@@ -73,7 +73,7 @@ def completion_script(
     """Return a script that completes the words of a command.
 
     Args:
-        shell: One of :data:`SHELLS`.
+        shell: Name of a shell of :data:`SHELLS`.
         command: Name of the program.
         actions: Actions of its parser.
         subcommands: Words that may stand first, each with the actions of a parser of its own.

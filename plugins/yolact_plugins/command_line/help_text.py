@@ -46,7 +46,7 @@ class Example:
     """A command line that works, for the end of a help text.
 
     Attributes:
-        purpose: What it does, in a few words.
+        purpose: A few words about the command line.
         command: The command line as it is typed.
     """
 
@@ -56,14 +56,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Page:
-    """What a help text says.
+    """The contents of a help text.
 
     Attributes:
         prog: The command as it is typed.
         usages: Words after the command's name, one entry for each way to use it.
-        description: What the command does.
+        description: Purpose of the command.
         groups: Groups of options.
-        exit_statuses: What the exit statuses mean.
+        exit_statuses: Meaning of the exit statuses.
         examples: Command lines for the end.
     """
 
@@ -79,7 +79,7 @@ def help_text(page: Page, everything: bool = False) -> str:
     """Return the help of a command.
 
     Args:
-        page: What it says.
+        page: Contents of the help.
         everything: List all options, and not the most used ones alone.
     """
     formatter = _Formatter(page.prog)

@@ -49,9 +49,9 @@ class CommandParser(argparse.ArgumentParser):
 
     Args:
         prog: The command as it is typed.
-        description: What the command does.
+        description: Purpose of the command.
         usage: Words after the command's name, one entry for each way to use it.
-        exit_statuses: What the exit statuses mean.
+        exit_statuses: Meaning of the exit statuses.
         examples: Command lines for the end of the help.
         job_of: Tells from the parsed options which of its jobs the command is asked for; may raise UsageError.
         intermixed: Positional words may also stand between options.
@@ -127,9 +127,9 @@ class CommandParser(argparse.ArgumentParser):
         """Add a group of options.
 
         Args:
-            *args: See :meth:`argparse.ArgumentParser.add_argument_group`.
+            *args: Arguments of :meth:`argparse.ArgumentParser.add_argument_group`.
             rules: Conditions without which none of the group's options has an effect.
-            **kwargs: See `args`.
+            **kwargs: Keyword arguments of the same method.
         """
         group = OptionGroup(self, *args, **kwargs)
         group.rules = tuple(rules)

@@ -19,7 +19,7 @@ class Rule:
     Attributes:
         holds: Tells from the options of a command line whether the condition is met.
         otherwise: Rest of the sentence "--seed has no effect …" where it is not, such as ``"without --prune"``.
-        advice: What to type instead of leaving the option out, such as ``"add --prune 0.4"``; may be empty.
+        advice: Words to type instead of leaving the option out, such as ``"add --prune 0.4"``; may be empty.
     """
 
     holds: Callable[[Any], bool]
@@ -48,7 +48,7 @@ def needs(*names: str, advice: str = "") -> Rule:
 
     Args:
         names: Options, one of which must be given.
-        advice: What to type; by default, to add the first of them.
+        advice: Words to type instead of leaving the options out; by default, to add the first of `names`.
     """
     return Rule(
         lambda options: any(is_given(options, name) for name in names),
@@ -62,8 +62,8 @@ def in_jobs(*jobs: str, otherwise: str, advice: str = "") -> Rule:
 
     Args:
         jobs: Names of the jobs in which the option has an effect.
-        otherwise: See :class:`Rule`.
-        advice: See :class:`Rule`.
+        otherwise: Rest of the sentence "--seed has no effect …" in all other jobs.
+        advice: Words to type instead of leaving the option out; may be empty.
     """
     return Rule(lambda options: options.job in jobs, otherwise, advice)
 
