@@ -13,7 +13,7 @@ from yolact_runtime.option_numbers import real_number, whole_number
 
 __all__ = ["add_finetune_options"]
 
-_FROM_CHECKPOINT = Rule(lambda options: options.source not in CONFIGS, "on a configuration, which is no checkpoint")
+_FROM_CHECKPOINT = Rule(lambda options: options.source not in CONFIGS, "on a configuration, which has no weights")
 _FROM_CONFIG = Rule(lambda options: options.source in CONFIGS, "on a checkpoint, which has a trained backbone")
 _HOLDS_BACK = Rule(
     lambda options: options.validation_annotations is None, "with --validation-annotations, which names other images"

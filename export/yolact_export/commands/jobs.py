@@ -62,10 +62,11 @@ def of_checkpoint(otherwise: str) -> Rule:
 
 
 def of_bundle(otherwise: str, advice: str = "") -> Rule:
-    """Return the rule of options that only a bundle that is there can be given.
+    """Return the rule of options that only apply to an existing bundle.
 
     Args:
-        otherwise: The reason why a checkpoint cannot be given the option, such as ``"on a checkpoint, which has no signature"``.
+        otherwise: The reason why the option has no effect on a checkpoint, such as
+            ``"on a checkpoint, which has no signature"``.
         advice: Words to type instead of leaving the option out.
     """
     return in_jobs(NETWORKS, ENGINES, SIGNATURE, NOTHING, otherwise=otherwise, advice=advice)
@@ -75,7 +76,7 @@ def job_of(options: argparse.Namespace) -> str:
     """Return the job that a command line asks for; a bundle whose replacement was killed half-way is put back first.
 
     Raises:
-        UsageError: The path is a lone ONNX file, or a folder that is no bundle.
+        UsageError: The path is a lone ONNX file, or a folder that is not a bundle.
     """
     path: Path = options.checkpoint
     if not path.exists():
@@ -90,7 +91,7 @@ def job_of(options: argparse.Namespace) -> str:
         )
     if not (path / MANIFEST_NAME).exists():
         raise UsageError(
-            f"{path} is no bundle and not a PyTorch checkpoint, but {describe_folder(path)}. To make a bundle, "
+            f"{path} is neither a bundle nor a PyTorch checkpoint, but {describe_folder(path)}. To make a bundle, "
             f"name a .pth checkpoint"
         )
     if wants_precision(options):

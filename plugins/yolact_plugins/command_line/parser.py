@@ -26,7 +26,7 @@ class Options(argparse.Namespace):
 
     Attributes:
         typed: Names of options as they were typed, by the attribute that each sets.
-        job: Name of the command's job; empty where the command has one job.
+        job: Name of the command's job; empty if the command has one job.
     """
 
     def __init__(self, **values: Any) -> None:
@@ -198,7 +198,7 @@ class CommandParser(argparse.ArgumentParser):
                 yield options.typed[action.dest], self.rules_of(action)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse a value that is none of an option's choices; :mod:`argparse` calls it."""
+        """Refuse a value that is not among an option's choices; :mod:`argparse` calls it."""
         if action.choices is None or value in action.choices:
             return
         names = [str(choice) for choice in action.choices]

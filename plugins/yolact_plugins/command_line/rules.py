@@ -39,7 +39,7 @@ def is_given(options: Any, name: str) -> bool:
     if typed is not None:
         return dest in typed
     value = getattr(options, dest)
-    # 0 equals False, and is a value that somebody gave.
+    # 0 equals False, and is a value that was given.
     return value is not None and value is not False
 
 
@@ -58,7 +58,7 @@ def needs(*names: str, advice: str = "") -> Rule:
 
 
 def in_jobs(*jobs: str, otherwise: str, advice: str = "") -> Rule:
-    """Return the rule of options that belong to some of a command's jobs; ``options.job`` is the job at hand.
+    """Return the rule of options that belong to some of a command's jobs; ``options.job`` is the job of this call.
 
     Args:
         jobs: Names of the jobs in which the option has an effect.

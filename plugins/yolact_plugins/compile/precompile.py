@@ -103,7 +103,7 @@ def _parser() -> CommandParser:
 
 
 def _is_in_bundle(options: argparse.Namespace) -> bool:
-    # Of one that is not there the name says what was meant.
+    # The name of a missing folder says what it is meant to be.
     output: Path | None = options.output
     return output is not None and (output.suffix == ".bundle" or find_bundle(output) is not None)
 

@@ -124,7 +124,7 @@ def test_without_anything_to_do_it_says_what_can_be_done(tmp_path: Path, capsys:
     assert f"yolact-export '{bundle}' --engine" in talk
     (tmp_path / "folder").mkdir()
     assert export(tmp_path / "folder") == 2
-    assert "is no bundle and not a PyTorch checkpoint, but a folder" in capsys.readouterr().err
+    assert "is neither a bundle nor a PyTorch checkpoint, but a folder" in capsys.readouterr().err
 
 
 def test_a_lone_onnx_file_is_told_from_its_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
