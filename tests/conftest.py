@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+from collections.abc import Iterator
 
 import pytest
 
+from support.browser import Browser, open_browser
 from support.properties import register_profiles
 from support.tools import require_tool
 
@@ -51,3 +53,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before any fixture of the test is made."""
     for mark in item.iter_markers("needs_tool"):
         require_tool(*mark.args)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests of a worker that look at pages."""
+    with open_browser(require_tool("Chromium")) as one:
+        yield one

@@ -20,7 +20,6 @@ ALLOWED = {
     "benchmarks/yolact_benchmarks/machine/memory.py": OF_THE_KERNEL,
     "benchmarks/yolact_benchmarks/machine/power.py": OF_THE_KERNEL,
     "benchmarks/yolact_benchmarks/measure/cold_start.py": OF_THIS_RUN,
-    "benchmarks/yolact_benchmarks/report/record.py": OF_THE_KERNEL,
     "calibration/yolact_calibration/pruning/onnxruntime_timer.py": OF_THIS_RUN,
     "export/yolact_export/commands/bundle_cli.py": OF_THIS_RUN,
     "export/yolact_export/commands/cli.py": OF_THIS_RUN,

@@ -36,6 +36,19 @@ def make_document(num_tensors: int = 150, num_images: int = 2) -> dict[str, Any]
     return {
         "name": "shapes",
         "created_with": {"yolact-deploy": "0.1.0", "onnxruntime": "1.32.0"},
+        "made": {
+            "date": "2026-11-27 21:30 UTC",
+            "command": "yolact-export shapes.pth --int8 --calib camera/images -o shapes.bundle",
+            "versions": {"yolact-deploy": "0.1.0", "python": "3.11.7", "onnxruntime": "1.32.0"},
+            "machine": {
+                "cpu": "Cortex-A78AE",
+                "cores": 6,
+                "gpus": ["Orin"],
+                "system": "Linux",
+                "architecture": "aarch64",
+            },
+            "files": [{"role": "Checkpoint", "name": "shapes.pth", "sha256": "3f9a52d1c07e44ab" * 4}],
+        },
         "calibration": {
             "num_images": 64,
             "method": "mse",

@@ -94,6 +94,7 @@ def _parser() -> CommandParser:
 def _run(options: argparse.Namespace, terminal: Terminal, words: Sequence[str]) -> int:
     from yolact_benchmarks.commands.bench_session import run_bench
     from yolact_benchmarks.report.document import envelope
+    from yolact_calibration.report.provenance import file_entry
 
     defaults = _fill_defaults(options)
     request = _request(options)
@@ -104,7 +105,8 @@ def _run(options: argparse.Namespace, terminal: Terminal, words: Sequence[str]) 
     results = run_bench(request, terminal)
     pictures = results.pop("pictures", None)
     command = shlex.join(["yolact-bench", *words])
-    record = envelope(command, {**request.settings(), "defaults": defaults}, results)
+    files = [file_entry("Model", options.model)]
+    record = envelope(command, {**request.settings(), "defaults": defaults}, results, files)
     _show(record, options, terminal)
     _write(record, pictures, options, terminal)
     is_stable = all(case["verdict"]["stable"] for case in results["cases"])

@@ -22,7 +22,7 @@ from yolact_benchmarks.report.record import environment
 from yolact_benchmarks.statistics.between_processes import median_interval, split_series
 from yolact_benchmarks.statistics.stability import DEFAULT_LIMITS, StabilityLimits, Verdict, judge_series
 from yolact_benchmarks.statistics.statistics import summarise
-from yolact_calibration.report.html_page import now_utc
+from yolact_calibration.report.provenance import now_utc
 from yolact_plugins import __version__
 from yolact_plugins.text import read_json
 from yolact_runtime.errors import TextError, YolactError
@@ -39,13 +39,19 @@ class BenchRecordError(YolactError):
     """A file is not a record of ``yolact-bench``, or one of another version."""
 
 
-def envelope(command: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+def envelope(
+    command: str,
+    settings: Mapping[str, Any],
+    results: Mapping[str, Any],
+    files: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
     """The whole record.
 
     Args:
         command: What was typed.
         settings: In force, defaults included.
         results: ``"models"``, ``"cases"``, ``"machine"`` and what else was measured.
+        files: The model; see :func:`yolact_calibration.report.provenance.file_entry`.
     """
     variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     return {
@@ -54,6 +60,7 @@ def envelope(command: str, settings: Mapping[str, Any], results: Mapping[str, An
         "command": command,
         "date": now_utc(),
         "created_with": {"yolact-deploy": __version__},
+        "files": [dict(one) for one in files],
         "environment": {**environment(), "kernel": platform.release(), "variables": variables},
         "settings": dict(settings),
         "results": dict(results),

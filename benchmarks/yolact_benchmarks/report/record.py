@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -10,35 +9,21 @@ import re
 from pathlib import Path
 from typing import Any
 
+from yolact_calibration.report.provenance import describe_machine, installed_versions
 from yolact_plugins.file_errors import naming
 from yolact_plugins.files import write_atomically
 
 __all__ = ["device_name", "environment", "write_record"]
 
-_PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "onnxslim", "onnxsim", "faster-coco-eval", "pycocotools")
-
 
 def environment() -> dict[str, Any]:
-    """The machine and the versions that a figure depends on."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "architecture": platform.machine(),
-        "python": platform.python_version(),
-        "packages": versions,
-    }
+    """Return the machine and the versions that a figure depends on."""
+    return {**describe_machine(), "python": platform.python_version(), "packages": installed_versions()}
 
 
 def device_name() -> str:
     """Folder name for this machine's records, such as ``cpu-2-intel-xeon``."""
-    return re.sub(r"[^a-z0-9]+", "-", f"cpu-{os.cpu_count()}-{_cpu_name()}".lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", f"cpu-{os.cpu_count()}-{describe_machine()['cpu']}".lower()).strip("-")
 
 
 def write_record(folder: Path, name: str, results: Any, command: str, device: str | None = None) -> Path:
@@ -57,12 +42,3 @@ def write_record(folder: Path, name: str, results: Any, command: str, device: st
     document = {"benchmark": name, "command": command, "environment": environment(), "results": results}
     write_atomically(path, (json.dumps(document, indent=2) + "\n").encode())
     return path
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.lower().startswith("model name"):
-                return re.sub(r"\((R|TM)\)|CPU|@.*", "", line.split(":", 1)[1]).strip()
-    return platform.processor() or platform.machine()

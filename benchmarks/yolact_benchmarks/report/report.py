@@ -14,9 +14,10 @@ from yolact_benchmarks.report.charts import (
     draw_stages,
 )
 from yolact_benchmarks.report.tables import Table, bench_tables, unstable_lines
-from yolact_calibration.report.chart_frame import CHART_STYLE
-from yolact_calibration.report.html_page import Column, definitions, draw_page, figure, made_with, table, text
-from yolact_calibration.report.precision_evidence import SHEET_STYLE, draw_images
+from yolact_calibration.report.html_page import definitions, draw_page, figure, section, text
+from yolact_calibration.report.html_table import Column, table
+from yolact_calibration.report.image_pairs import draw_changed_images
+from yolact_calibration.report.provenance import draw_byline, draw_provenance
 
 __all__ = ["draw_bench_report"]
 
@@ -50,26 +51,23 @@ def draw_bench_report(record: Mapping[str, Any], pictures: Sequence[Mapping[str,
     cases, models = results["cases"], results["models"]
     title = f"Speed of {models[0]['name']}" if models else "Speed"
     latency, *others = bench_tables(results)
+    made = _made(record)
     sections = [
         f"<h1>{text(title)}</h1>",
+        draw_byline(made),
         _verdict(results),
-        _section("End to end", _table(latency) + _charts(draw_distributions(cases))),
-        _section("Stages", "".join(_table(t) for t in others if t.title.startswith("stages")) + _stages(cases)),
-        _section("Models", "".join(_table(t) for t in others if t.title == "models")),
-        _section("Accuracy beside speed", _accuracy(others, models, cases)),
-        _section("Parts of the network", _blocks(others, results.get("layers") or {})),
-        _section("Peers, side by side", "".join(_table(t) for t in others if t.title.startswith("peers"))),
-        _section("Pictures that differ most", draw_images(pictures)),
-        _section("The machine meanwhile", _machine(results["machine"], cases)),
-        _section("How it was measured", _method(record)),
-        made_with(record.get("created_with", {}), {"date": record.get("date")}),
+        section("End to end", _table(latency) + _charts(draw_distributions(cases))),
+        section("Stages", "".join(_table(t) for t in others if t.title.startswith("stages")) + _stages(cases)),
+        section("Models", "".join(_table(t) for t in others if t.title == "models")),
+        section("Accuracy beside speed", _accuracy(others, models, cases)),
+        section("Parts of the network", _blocks(others, results.get("layers") or {})),
+        section("Peers, side by side", "".join(_table(t) for t in others if t.title.startswith("peers"))),
+        section("Pictures that differ most", draw_changed_images(pictures)),
+        section("The machine meanwhile", _machine(results["machine"], cases)),
+        section("How it was measured", _method(record)),
+        draw_provenance(made, _variables(record)),
     ]
-    return draw_page(title, "\n".join(filter(None, sections)), CHART_STYLE + SHEET_STYLE + _STYLE)
-
-
-def _section(title: str, body: str) -> str:
-    anchor = title.lower().replace(" ", "-").replace(",", "")
-    return f'<section><h2 id="{anchor}">{text(title)}</h2>{body}</section>' if body else ""
+    return draw_page(title, "\n".join(filter(None, sections)), _STYLE)
 
 
 def _charts(figures: str) -> str:
@@ -149,18 +147,28 @@ def _machine(machine: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> 
 
 
 def _method(record: Mapping[str, Any]) -> str:
-    environment, settings = record["environment"], record["settings"]
-    versions = ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items())
+    settings = record["settings"]
     entries = [
-        ("Command", f"<code>{text(record['command'])}</code>"),
-        ("Machine", text(f"{environment['cpu']}, {environment['cores']} cores, {environment['system']}")),
-        ("Python", text(environment["python"])),
-        ("Packages", text(versions)),
         ("Frames", text("; ".join(dict.fromkeys(case["frames"]["source"] for case in record["results"]["cases"])))),
         ("Clock", text(settings.get("frame_clock"))),
         ("Processes", text(f"{settings.get('processes', 1)}, one after the other, sharing the time")),
         ("Defaults in force", text(" ".join(settings.get("defaults") or ["none"]))),
     ]
-    if environment.get("variables"):
-        entries.append(("Variables", text(", ".join(f"{k}={v}" for k, v in environment["variables"].items()))))
     return definitions(entries)
+
+
+def _made(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of the page; records of earlier versions say less."""
+    environment = record["environment"]
+    versions = {
+        **record.get("created_with", {}),
+        "python": environment.get("python"),
+        **environment.get("packages", {}),
+    }
+    told = {key: record[key] for key in ("date", "command", "files") if record.get(key)}
+    return {**told, "versions": versions, "machine": environment}
+
+
+def _variables(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = record["environment"].get("variables") or {}
+    return [("Variables", text(", ".join(f"{name}={value}" for name, value in found.items())))] if found else []

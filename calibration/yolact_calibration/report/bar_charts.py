@@ -15,15 +15,15 @@ from yolact_calibration.report.chart_frame import (
     draw_figure,
     draw_lower_side,
     draw_nothing,
-    text_width,
 )
-from yolact_calibration.report.html_page import figure, finite, text
+from yolact_calibration.report.chart_text import draw_label, shortened, text_width
+from yolact_calibration.report.html_page import figure, finite, plain_text, text
 
 __all__ = ["draw_bars", "draw_histogram"]
 
 _BAR_PX, _GROUP_GAP_PX = 11, 9
 _MAX_NAME_PX = 150
-"""Beside the bars; longer names are cut."""
+"""Room for a name beside the bars; longer ones are shortened."""
 _SMALL_WIDTH, _SMALL_HEIGHT, _MAX_BINS = 160, 34, 48
 _Bin = tuple[float, float, float]
 """From, to, height."""
@@ -45,8 +45,7 @@ def draw_bars(
     """
     if nothing := draw_nothing(title, [value for _, values in groups for value in values]):
         return nothing
-    shown = [_shortened(name) for name, _ in groups]
-    left = 10 + max(map(text_width, shown))
+    left = 10 + max(text_width(shortened(plain_text(name), _MAX_NAME_PX)) for name, _ in groups)
     row = len(names) * _BAR_PX + _GROUP_GAP_PX
     bottom = 6.0 + row * len(groups)
 
@@ -56,7 +55,7 @@ def draw_bars(
     parts = [f'<path class="grid" d="{"".join(f"M{across(tick):.1f} 4V{bottom:.1f}" for tick in axis.ticks)}"/>']
     for number, (name, values) in enumerate(groups):
         top = 6 + _GROUP_GAP_PX / 2 + row * number
-        parts.append(_group_name(name, shown[number], left - 8, top + len(names) * _BAR_PX / 2 + 4))
+        parts.append(draw_label(name, left - 8, top + len(names) * _BAR_PX / 2 + 4, _MAX_NAME_PX, "end"))
         for index, value in enumerate(values):
             known = finite(value)
             if known is not None:
@@ -69,18 +68,6 @@ def draw_bars(
     parts.append(draw_lower_side(axis, across, left, bottom))
     legend = [(name, _bar_swatch(index)) for index, name in enumerate(names)]
     return draw_figure(title, legend, f"{title}: {axis.title}", bottom + MARGIN_BOTTOM, "".join(parts))
-
-
-def _shortened(name: str) -> str:
-    if text_width(name) <= _MAX_NAME_PX:
-        return name
-    while name and text_width(name + "…") > _MAX_NAME_PX:
-        name = name[:-1]
-    return name + "…"
-
-
-def _group_name(name: str, shown: str, right: float, y: float) -> str:
-    return f'<text x="{right:.1f}" y="{y:.1f}" text-anchor="end">{text(shown)}<title>{text(name)}</title></text>'
 
 
 def _bar_swatch(index: int) -> str:

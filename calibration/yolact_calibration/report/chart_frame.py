@@ -1,7 +1,7 @@
 """What all charts share: their size and style, axes with round numbers, and the figure with its heading and legend.
 
 A chart is as wide as a phone shows with readable letters; a page sets two beside each other where there is room.
-Colours come from :mod:`yolact_calibration.report.html_page`.
+Colours come from :mod:`yolact_calibration.report.stylesheet`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from yolact_calibration.report.chart_text import draw_label, text_width
 from yolact_calibration.report.html_page import MINUS, figure, finite, text
 
 __all__ = [
-    "CHART_STYLE",
     "CHART_WIDTH",
-    "LINE_PX",
     "MARGIN_BOTTOM",
     "MARGIN_RIGHT",
     "NUM_COLOURS",
@@ -23,39 +22,12 @@ __all__ = [
     "draw_figure",
     "draw_lower_side",
     "draw_nothing",
-    "text_width",
 ]
 
 CHART_WIDTH = 480
 MARGIN_RIGHT, MARGIN_BOTTOM = 18, 46
-_TEXT_PX, LINE_PX = 14, 15
-"""Height of the charts' text, and of a line of it."""
-# Widths of letters, for the height of the text, in DejaVu Sans, the widest font that system-ui is anywhere.
-_LETTER_WIDTHS = {" !'(),-./:;IJ[\\]`fijlrt|": 0.42, '"*?FLPTY_aceksoxyzv': 0.62, "#$%&+<=>@MWmw^~DGHNOQUC": 1.0}
-_WIDTH = {letter: width for letters, width in _LETTER_WIDTHS.items() for letter in letters}
-_OTHER_WIDTH = 0.7
+_LABEL_GAP_PX = 8
 NUM_COLOURS = 6
-CHART_STYLE = """
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: .5rem 1.5rem;
-  align-items: end; }
-.chart { margin: .6rem 0; max-width: 580px; } .chart figcaption { font-weight: 600; font-size: .95rem; }
-svg { display: block; width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 14px; paint-order: stroke;
-  stroke: var(--page); stroke-width: 3px; }
-.axis { stroke: var(--faint); } .grid { stroke: var(--rule); } .limit { stroke: var(--bad); stroke-dasharray: 6 4;
-  stroke-width: 1.5; }
-svg .limit-name { fill: var(--bad); }
-.line { fill: none; stroke: var(--c); stroke-width: 2; } svg .front { stroke: var(--faint); stroke-width: 1.2; }
-.mark { fill: var(--c); stroke: var(--page); } .hollow { fill: var(--page); stroke: var(--c); stroke-width: 1.6; }
-.span { stroke: var(--c); stroke-width: 1.5; stroke-opacity: .6; fill: none; } .bar { fill: var(--c); }
-.legend { list-style: none; display: flex; flex-wrap: wrap; gap: 0 1rem; margin: .2rem 0; padding: 0; font-size: .85rem;
-  min-height: 1.5em; } .legend svg { display: inline-block; width: 30px; height: 12px; margin-right: .35rem; }
-.c0 { --c: var(--s0); } .c1 { --c: var(--s1); } .c2 { --c: var(--s2); }
-.c3 { --c: var(--s3); } .c4 { --c: var(--s4); } .c5 { --c: var(--s5); }
-.histogram { width: 160px; } .histogram .bar { fill: var(--s0); } .cut { fill: var(--s1); fill-opacity: .18; }
-.clip { stroke: var(--s1); stroke-width: 1.5; }
-@media print { * { print-color-adjust: exact; }
-  .charts { grid-template-columns: 1fr 1fr; } }
-"""
 _NUM_STRETCHES = 7
 """At most so many lie between the ticks."""
 _MAX_DECADES = 8
@@ -145,16 +117,6 @@ def _round_up(step: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power >= step * (1 - 1e-9))
 
 
-def text_width(plain: str, height_px: float = _TEXT_PX) -> float:
-    """Room that a text takes, pixels, on the safe side: no font that a browser is likely to have is wider.
-
-    Args:
-        plain: One line.
-        height_px: Size of the font; that of the charts unless it is given.
-    """
-    return height_px * sum(_WIDTH.get(letter, _OTHER_WIDTH if letter.isascii() else 1.0) for letter in plain)
-
-
 def draw_nothing(title: str, values: Iterable[float | None]) -> str:
     """What stands in the place of a chart that would be empty; empty where there is something to show.
 
@@ -190,20 +152,32 @@ def draw_figure(title: str, legend: Sequence[tuple[str, str]], description: str,
 
 
 def draw_lower_side(axis: Axis, across: Callable[[float], float], left: float, bottom: float) -> str:
-    """The axis line, as many tick labels as there is room for, and the title."""
+    """Return the axis line, as many tick labels as there is room for, and the title.
+
+    Args:
+        axis: The lower side.
+        across: From a value to pixels.
+        left: Where the axis begins, pixels.
+        bottom: Where it lies, pixels.
+    """
     labels = axis.labels()
     room = (CHART_WIDTH - left - MARGIN_RIGHT) / max(1, len(labels) - 1)
-    stride = max(1, math.ceil((max(map(text_width, labels)) + 8) / room))
-    ticks = list(zip(axis.ticks, labels, strict=True))[::stride]
+    stride = max(1, math.ceil((max(map(text_width, labels)) + _LABEL_GAP_PX) / room))
     parts = [
         f'<line class="axis" x1="{left:.1f}" x2="{CHART_WIDTH - MARGIN_RIGHT}" y1="{bottom:.1f}" y2="{bottom:.1f}"/>'
     ]
-    for tick, label in ticks:
-        x = across(tick)
+    taken = 0.0
+    for tick, label in list(zip(axis.ticks, labels, strict=True))[::stride]:
+        x, half = across(tick), text_width(label) / 2
+        # A long label at either end would be cut off.
+        middle = max(half + 2, min(x, CHART_WIDTH - 2 - half))
+        if middle - half < taken:
+            continue
+        taken = middle + half + _LABEL_GAP_PX
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom:.1f}" y2="{bottom + 4:.1f}"/>')
-        # The last label would be cut off where it is long.
-        x = min(x, CHART_WIDTH - 2 - text_width(label) / 2)
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 18:.1f}" text-anchor="middle">{label}</text>')
+        parts.append(f'<text x="{middle:.1f}" y="{bottom + 20:.1f}" text-anchor="middle">{label}</text>')
+    # In the middle of the axis; a title wider than that would reach beyond the picture.
     middle = (left + CHART_WIDTH - MARGIN_RIGHT) / 2
-    title = f'<text x="{middle:.1f}" y="{bottom + 38:.1f}" text-anchor="middle">{text(axis.title)}</text>'
-    return "".join(parts) + title
+    half = min(text_width(axis.title), CHART_WIDTH - 4) / 2
+    middle = max(half + 2, min(middle, CHART_WIDTH - 2 - half))
+    return "".join(parts) + draw_label(axis.title, middle, bottom + 40, CHART_WIDTH - 4, "middle")

@@ -11,7 +11,6 @@ from typing import Literal
 
 from yolact_calibration.report.chart_frame import (
     CHART_WIDTH,
-    LINE_PX,
     MARGIN_BOTTOM,
     MARGIN_RIGHT,
     NUM_COLOURS,
@@ -19,9 +18,9 @@ from yolact_calibration.report.chart_frame import (
     draw_figure,
     draw_lower_side,
     draw_nothing,
-    text_width,
 )
-from yolact_calibration.report.html_page import figure, finite, text
+from yolact_calibration.report.chart_text import LINE_PX, draw_label, shortened, text_width
+from yolact_calibration.report.html_page import figure, finite, plain_text, text
 
 __all__ = ["Limit", "Point", "Series", "draw_plot"]
 
@@ -31,6 +30,10 @@ _FRONT_DASH = "3 4"
 _NUM_SHAPES = 4
 _INSET_PX = 8
 """So far inside the frame the lower side begins and ends, so that no mark lies on the left side's numbers."""
+_MAX_NAME_PX = 180
+"""Of a point; longer ones are shortened."""
+_NAMES_DOWN = (-20, 4, -8, -37, 21, -54, 38)
+"""Tops of the places where a name may stand, from its point on, the best first."""
 _Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
@@ -100,7 +103,7 @@ class _Field:
     def frame(self) -> list[str]:
         """Grid, ticks and titles."""
         right = CHART_WIDTH - MARGIN_RIGHT
-        parts = [f'<text x="2" y="14">{text(self.y.title)}</text>']
+        parts = [draw_label(self.y.title, 2, 14, CHART_WIDTH - 4)]
         for tick, label in zip(self.y.ticks, self.y.labels(), strict=True):
             y = self.down(tick)
             parts.append(f'<line class="grid" x1="{self.left:.1f}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -127,22 +130,26 @@ def draw_plot(title: str, x: Axis, y: Axis, series: Sequence[Series], limit: Lim
     parts = field.frame()
     for index, one in enumerate(series):
         parts += _draw_series(field, one, index)
+    taken: list[_Box] = []
     if limit is not None:
-        parts.append(_limit_line(field, limit))
-    parts += _point_names(field, series)
+        line, name_box = _limit_line(field, limit)
+        parts.append(line)
+        taken.append(name_box)
+    parts += _point_names(field, series, taken)
     named = [(one.name, _swatch(index, one.style)) for index, one in enumerate(series) if one.name]
     content = "".join(parts)
     return draw_figure(title, named, f"{title}: {y.title}, over {x.title}", _HEIGHT, content)
 
 
-def _limit_line(field: _Field, limit: Limit) -> str:
-    y, right = field.down(limit.value), CHART_WIDTH - MARGIN_RIGHT
+def _limit_line(field: _Field, limit: Limit) -> tuple[str, _Box]:
+    """The line with its name, and where the name lies."""
+    y, left, right = field.down(limit.value), field.left + 4, CHART_WIDTH - MARGIN_RIGHT
     # Above the line, unless the title of the left side is there.
     name_y = y - 5 if y > _TOP + LINE_PX else y + LINE_PX
-    return (
-        f'<line class="limit" x1="{field.left:.1f}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="limit-name" x="{field.left + 4:.1f}" y="{name_y:.1f}">{text(limit.name)}</text>'
-    )
+    line = f'<line class="limit" x1="{field.left:.1f}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    name = draw_label(limit.name, left, name_y, right - left, css_class="limit-name")
+    width = text_width(shortened(limit.name, right - left))
+    return line + name, (left, name_y - 12, left + width, name_y + 4)
 
 
 def _draw_series(field: _Field, series: Series, index: int) -> list[str]:
@@ -227,19 +234,26 @@ def _swatch(index: int, style: str) -> str:
     return f'<svg class="c{index % NUM_COLOURS}" viewBox="0 0 30 12" aria-hidden="true">{line}{mark}</svg>'
 
 
-def _point_names(field: _Field, series: Sequence[Series]) -> list[str]:
-    """Names beside their points, where they hide neither a point nor each other if there is such a place."""
+def _point_names(field: _Field, series: Sequence[Series], taken: Sequence[_Box]) -> list[str]:
+    """Names beside their points, where they hide nothing; where there is no such place, only the tooltip has the name.
+
+    Args:
+        field: The plot.
+        series: All that is in it.
+        taken: Where other text lies.
+    """
     named = [(field.across(p.x) + s.shift_px, field.down(p.y), p.name) for s in series for p in s.points if p.name]
-    taken: list[_Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y, _ in named]
+    taken = [*taken, *((x - 5, y - 5, x + 5, y + 5) for x, y, _ in named)]
     parts = []
     for x, y, name in named:
-        width = text_width(name)
+        width = text_width(shortened(plain_text(name), _MAX_NAME_PX))
         # Above and beside: an interval runs straight up, and lines run level.
-        places = [(left, top) for top in (y - 20, y + 4, y - 8) for left in (x + 7, x - 7 - width)]
+        places = [(left, y + down) for down in _NAMES_DOWN for left in (x + 7, x - 7 - width, x - width / 2)]
         boxes = [(left, top, left + width, top + 16) for left, top in places]
-        box = next((box for box in boxes if _is_free(box, taken, field.left)), boxes[0 if x < CHART_WIDTH / 2 else 1])
-        taken.append(box)
-        parts.append(f'<text x="{box[0]:.1f}" y="{box[1] + 12:.1f}">{text(name)}</text>')
+        box = next((box for box in boxes if _is_free(box, taken, field.left)), None)
+        if box is not None:
+            taken.append(box)
+            parts.append(draw_label(name, box[0], box[1] + 12, _MAX_NAME_PX))
     return parts
 
 

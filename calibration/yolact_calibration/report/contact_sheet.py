@@ -41,6 +41,7 @@ class SheetOptions:
         longest_px: Longest side of a picture; smaller frames keep their size.
         max_picture_bytes: A picture is compressed until it is no larger, or can be no smaller.
         min_confidence: Instances above it are drawn, and what the candidate made of them, at whatever confidence.
+        is_truth: Whether the reference is labels, which are drawn without a confidence.
 
     Raises:
         UsageError: A field is no number of its kind, or out of its range; the message names it.
@@ -50,6 +51,7 @@ class SheetOptions:
     longest_px: int = 480
     max_picture_bytes: int = 40_000
     min_confidence: float = 0.3
+    is_truth: bool = False
 
     def __post_init__(self) -> None:
         counts = ("num_images", "longest_px", "max_picture_bytes")
@@ -121,7 +123,10 @@ def side_by_side(
     height, width = (max(1, round(side * scale)) for side in frame.shape[:2])
     small = _shrink(as_bgr(frame), height, width)
     shown = _same_order(reference, candidate, options.min_confidence)
-    drawn = [draw_instances(small, _shrink_instances(side, height, width), class_names) for side in shown]
+    drawn = [
+        draw_instances(small, _shrink_instances(side, height, width), class_names, scores=has_scores)
+        for side, has_scores in zip(shown, (not options.is_truth, True), strict=True)
+    ]
     first, second = (_data_address(picture, options.max_picture_bytes) for picture in drawn)
     return first, second
 

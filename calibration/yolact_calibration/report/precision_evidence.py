@@ -1,9 +1,8 @@
-"""The evidence of a precision report: sensitivities, the search's steps, changed images, ranges of tensors."""
+"""The evidence of a precision report: sensitivities, the search's steps, ranges of tensors."""
 
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,26 +10,18 @@ from typing import Any
 from yolact_calibration.report.bar_charts import draw_bars, draw_histogram
 from yolact_calibration.report.chart_frame import Axis
 from yolact_calibration.report.charts import Limit, Point, Series, draw_plot
-from yolact_calibration.report.html_page import MINUS, UNDEFINED, Column, figure, finite, points, table, text
+from yolact_calibration.report.html_page import MINUS, UNDEFINED, figure, finite, points, text
+from yolact_calibration.report.html_table import Column, table
 from yolact_plugins.files import counted
 
-__all__ = ["SHEET_STYLE", "draw_earlier", "draw_images", "draw_ranges", "draw_search", "draw_sensitivity"]
+__all__ = ["draw_earlier", "draw_ranges", "draw_search", "draw_sensitivity"]
 
-SHEET_STYLE = """
-.sheet { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 1.2rem 1.5rem; }
-.sheet figure { margin: 0; } .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; }
-.pair img { width: 100%; height: auto; display: block; } .sheet figcaption { font-size: .85rem; }
-.pair span { font-size: .75rem; color: var(--faint); }
-@media print { .sheet { grid-template-columns: 1fr 1fr; } }
-"""
 _Rows = Sequence[Mapping[str, Any]]
 _KINDS = ("mask", "box")
 _PARTS = ("weights", "activations")
 _MEASURES: Mapping[str, str] = {"overlap": "Overlap", "mask": "Mask AP", "box": "Box AP"}
 _KEPT: Mapping[Any, str] = {True: "yes", False: "undone"}
 _NUM_OPEN_RANGES = 5
-# Pictures that cannot hold a script, and no address from where anything would be loaded.
-_PICTURE = re.compile(r"data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
 
 
 def draw_earlier(rows: _Rows) -> str:
@@ -160,47 +151,6 @@ def _search_table(steps: _Rows) -> str:
         rows.append([*row, figure(one.get("latency_ms")), _KEPT.get(one.get("accepted"), UNDEFINED)])
     summary = "The one step" if len(rows) == 1 else f"All {len(rows)} steps"
     return f"<details><summary>{summary}</summary>{table('Steps of the search', columns, rows)}</details>"
-
-
-# --- images -----------------------------------------------------------------------------------------------------------
-
-
-def draw_images(images: _Rows | None) -> str:
-    """What two models find beside each other; empty where nobody looked.
-
-    Args:
-        images: See :func:`yolact_calibration.report.contact_sheet.draw_sheet`. ``"sides"`` are the names of the two.
-    """
-    if images is None:
-        return ""
-    if not images:
-        return "<p>No image changed.</p>"
-    lead = (
-        f"<p>The same colour is the same object. The loss is the mean of 1 {MINUS} IoU over all instances; one that is "
-        "missing or new counts 1.</p>"
-    )
-    return f'{lead}<div class="sheet">{"".join(map(_pair, images))}</div>'
-
-
-def _pair(image: Mapping[str, Any]) -> str:
-    facts = [f"loss {figure(image.get('loss'), decimals=2)}"]
-    if finite(image.get("num_reference")) is not None:
-        found = [figure(image.get(key), decimals=0) for key in ("num_matched", "num_reference")]
-        facts.append(f"{found[0]} of {found[1]} instances found again")
-    if finite(image.get("num_extra")):
-        facts.append(f"{figure(image.get('num_extra'), decimals=0)} new")
-    names = image.get("sides") or ("FP32", "INT8")
-    sides = [_side(image, key, str(name)) for key, name in zip(("reference", "candidate"), names, strict=True)]
-    caption = f"<figcaption><code>{text(image.get('name'))}</code>: {', '.join(facts)}</figcaption>"
-    return f'<figure><div class="pair">{"".join(sides)}</div>{caption}</figure>'
-
-
-def _side(image: Mapping[str, Any], key: str, name: str) -> str:
-    address = str(image.get(key) or "")
-    if not _PICTURE.fullmatch(address):
-        return f"<div><span>{text(name)}: no picture</span></div>"
-    alternative = f"{text(image.get('name'))}, {text(name)}"
-    return f'<div><span>{text(name)}</span><img src="{address}" alt="{alternative}" loading="lazy"></div>'
 
 
 # --- ranges -----------------------------------------------------------------------------------------------------------

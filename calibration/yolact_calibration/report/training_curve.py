@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from yolact_calibration.report.chart_frame import CHART_STYLE, Axis
+from yolact_calibration.report.chart_frame import Axis
 from yolact_calibration.report.charts import Point, Series, draw_plot
-from yolact_calibration.report.html_page import draw_page, figure, made_with, text
-from yolact_calibration.report.precision_evidence import SHEET_STYLE, draw_images
+from yolact_calibration.report.html_page import draw_page, figure, section, text
+from yolact_calibration.report.image_pairs import draw_held_back
+from yolact_calibration.report.provenance import draw_byline, draw_provenance
 from yolact_calibration.training.training_state import Curve
 from yolact_plugins.files import counted
 
@@ -20,19 +21,16 @@ _NUM_STRETCHES = 200
 def draw_curve(
     curve: Curve,
     title: str,
-    pictures: Sequence[Mapping[str, Any]] = (),
-    versions: Mapping[str, str] | None = None,
-    made: Mapping[str, str] | None = None,
+    held_back: Mapping[str, Any] | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> str:
-    """A self-contained HTML page.
+    """Return a self-contained HTML page.
 
     Args:
         curve: What happened.
         title: Heading of the page.
-        pictures: Images not trained on: labels beside what is found; see
-            :func:`yolact_calibration.report.precision_evidence.draw_images`.
-        versions: Program -> version, for the foot of the page.
-        made: The rest of the foot; see :func:`~yolact_calibration.report.html_page.made_with`.
+        held_back: Images not trained on; see :func:`yolact_calibration.report.image_pairs.draw_held_back`.
+        made: See :mod:`yolact_calibration.report.provenance`.
     """
     document = curve.document(_NUM_STRETCHES)
     steps = document["step"]
@@ -48,11 +46,13 @@ def draw_curve(
         end = f" Accuracy at the end: {best}."
         high = Axis.covering("average precision", [0.0, 1.0])
         charts.append(draw_plot("Accuracy on images not trained on", axis, high, accuracy))
-    body = f'<h1>{text(title)}</h1><p>{counted(last, "step")}.{end}</p><div class="charts">{"".join(charts)}</div>'
-    if pictures:
-        body += f'<h2 id="pictures">Images not trained on</h2>{draw_images(pictures)}'
-    body += made_with(versions or {}, made or {})
-    return draw_page(title, body, CHART_STYLE + SHEET_STYLE)
+    sections = [
+        f"<h1>{text(title)}</h1>{draw_byline(made or {})}",
+        f'<p>{counted(last, "step")}.{end}</p><div class="charts">{"".join(charts)}</div>',
+        section("Predictions on held-back images", draw_held_back(held_back) if held_back else ""),
+        draw_provenance(made or {}),
+    ]
+    return draw_page(title, "".join(sections))
 
 
 def _series(name: str, points: Iterable[tuple[float, float]]) -> Series:

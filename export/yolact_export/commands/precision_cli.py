@@ -184,8 +184,8 @@ def network_adder(
     request = precision_request(options, terminal, usual_bit_depth)
 
     def add(folder: Path, manifest: Manifest) -> tuple[PrecisionResult, dict[str, Any]]:
-        from yolact_calibration.report.html_page import now_utc
         from yolact_calibration.report.precision_report import draw_precision_report
+        from yolact_calibration.report.provenance import provenance
         from yolact_export.bundle_writer import REPORT_PAGE_NAME
         from yolact_export.precision.document import measure_latencies, precision_document
         from yolact_export.precision.precision import add_precisions
@@ -193,7 +193,7 @@ def network_adder(
         result = add_precisions(folder, manifest, request, terminal)
         latency_ms = measure_latencies(result, manifest, request.num_threads)
         document = precision_document(result, request, manifest, latency_ms)
-        document["made"] = {"date": now_utc(), "source": _source(manifest), "command": options.command_line}
+        document["made"] = provenance(options.command_line, _page_files(manifest))
         if earlier := list(earlier_rows(result)):
             document["earlier"] = earlier
         write_atomically(folder / REPORT_PAGE_NAME, draw_precision_report(document).encode())
@@ -207,10 +207,11 @@ def network_adder(
     return add
 
 
-def _source(manifest: Manifest) -> str:
-    """What the networks were made of, for people."""
-    digest = manifest.provenance.get("checkpoint_sha256", "")
-    return manifest.provenance.get("checkpoint", manifest.name) + (f" (SHA-256 {digest[:12]}…)" if digest else "")
+def _page_files(manifest: Manifest) -> list[dict[str, str]]:
+    """What the page names: the checkpoint that all networks come from, or the model where no checkpoint is known."""
+    found = manifest.provenance
+    name, digest = found.get("checkpoint", manifest.name), found.get("checkpoint_sha256", "")
+    return [{"role": "Checkpoint" if "checkpoint" in found else "Model", "name": name, "sha256": digest}]
 
 
 def say_precisions(report: Mapping[str, Any], bundle: Path, terminal: Terminal) -> None:

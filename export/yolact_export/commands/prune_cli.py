@@ -213,6 +213,8 @@ def _request(
         num_workers=options.workers,
         device=device,
         restart=options.restart,
+        source=options.checkpoint,
+        command_line=options.command_line,
     )
 
 

@@ -22,8 +22,6 @@ from yolact_calibration.evaluation.accuracy import Accuracy
 from yolact_calibration.evaluation.categories import match_categories
 from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_calibration.labels.options import FileRules
-from yolact_calibration.report.html_page import now_utc
-from yolact_calibration.report.training_curve import draw_curve
 from yolact_calibration.training.loss import YolactLoss
 from yolact_calibration.training.torch_device import has_safe_bfloat16
 from yolact_calibration.training.training import Progress, Training, TrainingOptions
@@ -35,9 +33,10 @@ from yolact_export.errors import UsageError
 from yolact_export.model.config import LEAST_SIDE_PX
 from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model
-from yolact_export.training.held_back import held_back_pictures
+from yolact_export.training.held_back import held_back_labels
 from yolact_export.training.progress_report import ProgressReport
 from yolact_export.training.training_files import TrainingFiles
+from yolact_export.training.training_page import finetune_files, write_training_page
 from yolact_export.training.training_start import StartOptions, start_model
 from yolact_plugins import __version__
 from yolact_plugins.file_errors import naming
@@ -424,8 +423,7 @@ def _finish(
         "curve": curve.document(),
     }
     write_atomically(options.files.record, (json.dumps(record, indent=1) + "\n").encode())
-    pictures = [] if validation is None else held_back_pictures(model, validation, names)
-    made = {"date": now_utc(), "source": options.source, "command": options.command_line}
-    page = draw_curve(curve, options.output.name, pictures, versions, made)
-    write_atomically(options.files.curve, page.encode())
+    held_back = None if validation is None else held_back_labels(model, validation, names)
+    files = finetune_files(options.source, options.backbone_weights, options.annotations, facts["data_sha256"])
+    write_training_page(options.files.curve, options.output, curve, held_back, options.command_line, files)
     return Finetuned(options.output, record, accuracy)

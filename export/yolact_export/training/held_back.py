@@ -1,9 +1,10 @@
-"""Pictures of a training's report: labels beside what the model finds, in images that it was not trained on."""
+"""Pictures of a training's report: what a model finds in images that it was not trained on, beside what is there."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,17 @@ from yolact_calibration.report.contact_sheet import SheetOptions, side_by_side
 from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import make_segmenter
 from yolact_runtime.masks.instances import Instances
+from yolact_runtime.media.image_reader import ImageReader
 
-__all__ = ["held_back_pictures", "worst_and_typical"]
+__all__ = ["choose_images", "compare_held_back", "held_back_labels"]
 
 _MOST_LOOKED_AT = 40
-_NUM_WORST, _NUM_TYPICAL = 3, 3
+_NUM_OF_EACH = 2
 _SHEET = SheetOptions(longest_px=360, max_picture_bytes=20_000)
-_SIDES = ("labels", "found")
 
 
-def held_back_pictures(model: Yolact, data: AnnotatedImages, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The worst and some typical ones of the images, as pictures for a page.
+def held_back_labels(model: Yolact, data: AnnotatedImages, class_names: Sequence[str]) -> dict[str, Any]:
+    """Compare what a model finds with the labels of images that it was not trained on.
 
     Up to 40 images are looked at, evenly spread over the data set.
 
@@ -34,39 +35,82 @@ def held_back_pictures(model: Yolact, data: AnnotatedImages, class_names: Sequen
         class_names: Those of the model.
 
     Returns:
-        JSON objects for :func:`yolact_calibration.report.precision_evidence.draw_images`: three with the largest loss,
-        the worst first, then three around the median.
+        JSON object for :func:`yolact_calibration.report.image_pairs.draw_held_back`.
 
     Raises:
         DatasetError: A label cannot be read.
         MediaError: An image cannot be read.
     """
-    segmenter = make_segmenter(model, class_names)
     images = data.annotations.images
-    chosen = images[:: -(-len(images) // _MOST_LOOKED_AT)]
-    paths = {image.file_name: data.path(image) for image in chosen}
-    truth = {image.file_name: _labels(data, image, class_names) for image in chosen}
-    found = {name: segmenter(data.reader.read(path)) for name, path in paths.items()}
-    shown = worst_and_typical(measure_agreement(truth, found, class_names).images)
+    chosen = {image.file_name: image for image in _spread(images)}
+    truth = {name: _labels(data, image, class_names) for name, image in chosen.items()}
+    paths = {name: data.path(image) for name, image in chosen.items()}
+    return _compare(model, truth, paths, data.reader, class_names, ("labels", "found"))
+
+
+def compare_held_back(
+    model: Yolact, reference: Mapping[str, Instances], reader: ImageReader, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Compare what a pruned model finds with what the dense one found in images that it was not trained on.
+
+    Args:
+        model: The pruned one, in eval mode.
+        reference: By the path of an image, all that the dense one found in it.
+        reader: Reads the images.
+        class_names: Those of both models.
+
+    Returns:
+        JSON object for :func:`yolact_calibration.report.image_pairs.draw_held_back`.
+
+    Raises:
+        MediaError: An image cannot be read.
+    """
+    chosen = _spread(list(reference))
+    truth = {path: reference[path] for path in chosen}
+    return _compare(model, truth, {path: Path(path) for path in chosen}, reader, class_names, ("dense model", "pruned"))
+
+
+def _compare(
+    model: Yolact,
+    truth: Mapping[str, Instances],
+    paths: Mapping[str, Path],
+    reader: ImageReader,
+    class_names: Sequence[str],
+    sides: tuple[str, str],
+) -> dict[str, Any]:
+    segmenter = make_segmenter(model, class_names)
+    found = {name: segmenter(reader.read(path)) for name, path in paths.items()}
+    options = dataclasses.replace(_SHEET, is_truth=sides[0] == "labels")
+    ranked = [one for one in measure_agreement(truth, found, class_names).images if one.num_reference or one.num_extra]
     entries = []
-    for one in shown:
-        frame = data.reader.read(paths[one.name])
-        pictures = side_by_side(frame, truth[one.name], found[one.name], class_names, _SHEET)
-        entry = {**dataclasses.asdict(one), "reference": pictures[0], "candidate": pictures[1], "sides": _SIDES}
-        entries.append(entry)
-    return entries
+    for rank, one in choose_images(ranked):
+        frame = reader.read(paths[one.name])
+        pictures = side_by_side(frame, truth[one.name], found[one.name], class_names, options)
+        shown = {"name": paths[one.name].name, "reference": pictures[0], "candidate": pictures[1]}
+        entries.append({**dataclasses.asdict(one), **shown, "rank": rank, "sides": sides})
+    return {"num_images": len(paths), "num_empty": len(paths) - len(ranked), "truth": sides[0], "pictures": entries}
 
 
-def worst_and_typical(images: Sequence[ImageAgreement]) -> list[ImageAgreement]:
-    """Those to show: the three with the largest loss, the worst first, then the three in the middle of the others.
+def choose_images(images: Sequence[ImageAgreement]) -> list[tuple[str, ImageAgreement]]:
+    """Return the images to show, with their ranks: two of the smallest loss, two in the middle, two of the largest.
+
+    Of few images the worst are shown first of all, then the best. No image is shown twice.
 
     Args:
         images: All, in any order.
     """
-    order = sorted(images, key=lambda image: (-image.loss, image.name))
-    worst, others = order[:_NUM_WORST], order[_NUM_WORST:]
-    first = max(0, (len(others) - _NUM_TYPICAL) // 2)
-    return worst + others[first : first + _NUM_TYPICAL]
+    order = sorted(images, key=lambda image: (image.loss, image.name))
+    worst = order[max(0, len(order) - _NUM_OF_EACH) :]
+    rest = order[: len(order) - len(worst)]
+    best, between = rest[:_NUM_OF_EACH], rest[_NUM_OF_EACH:]
+    first = max(0, (len(between) - _NUM_OF_EACH + 1) // 2)
+    groups = {"best": best, "median": between[first : first + _NUM_OF_EACH], "worst": worst[::-1]}
+    return [(rank, image) for rank, some in groups.items() for image in some]
+
+
+def _spread(images: Sequence[Any]) -> Sequence[Any]:
+    """At most so many, evenly spread."""
+    return images[:: max(1, -(-len(images) // _MOST_LOOKED_AT))]
 
 
 def _labels(data: AnnotatedImages, image: Any, class_names: Sequence[str]) -> Instances:

@@ -20,7 +20,6 @@ from yolact_calibration.errors import DatasetError
 from yolact_calibration.pruning.latency import CachedTimer
 from yolact_calibration.pruning.onnxruntime_timer import OnnxRuntimeTimer
 from yolact_calibration.pruning.prune import Pruned, PruneOptions, PruneReport, prune
-from yolact_calibration.report.training_curve import draw_curve
 from yolact_calibration.training.recovery import Recovery
 from yolact_calibration.training.training import Training, TrainingOptions
 from yolact_calibration.training.training_state import Curve
@@ -29,9 +28,11 @@ from yolact_export.checkpoint.findings import Assumption
 from yolact_export.checkpoint.note import ASSUMED, CheckpointNote, write_checkpoint
 from yolact_export.model.yolact import Yolact
 from yolact_export.training.evaluation import evaluate_model, find_instances, measure_model_agreement
+from yolact_export.training.held_back import compare_held_back, held_back_labels
 from yolact_export.training.progress_report import ProgressReport
 from yolact_export.training.pruned_latency import measure_network, report_lines
 from yolact_export.training.training_files import TrainingFiles
+from yolact_export.training.training_page import prune_files, write_training_page
 from yolact_plugins import __version__
 from yolact_plugins.files import write_atomically
 from yolact_plugins.staging import require_writable
@@ -64,6 +65,8 @@ class PruneRequest:
         num_workers: Processes that prepare batches.
         device: ``"cpu"`` or ``"cuda"``.
         restart: Discard an unfinished recovery of the same output.
+        source: The dense checkpoint, for the page; None where it is not known.
+        command_line: The command as typed, for the page; empty where there was none.
 
     Raises:
         UsageError: A field is no number of its kind, or out of its range; the message names it.
@@ -81,6 +84,8 @@ class PruneRequest:
     num_workers: int = 1
     device: str = "cpu"
     restart: bool = False
+    source: Path | None = None
+    command_line: str = ""
 
     def __post_init__(self) -> None:
         keep_between(
@@ -142,12 +147,17 @@ def prune_checkpoint(
         reporter.say(f"  {line}")
     scores = {"dense": judge(loaded.model), "pruned": judge(pruned.model)}
     reporter.say(f"  {_shown(scores['dense'])} dense, {_shown(scores['pruned'])} pruned")
-    curve = None
+    curve, held_back = None, None
     if request.recovery is not None:
         curve = _recover(loaded, pruned.model, images, request, judge, labelled_sha256, reporter)
         scores["recovered"] = judge(pruned.model)
         reporter.say(f"  {_shown(scores['recovered'])} recovered")
-    return _finish(loaded, pruned.model, report, scores, curve, request)
+        held_back = judge.show(pruned.model)
+    finished = _finish(loaded, pruned.model, report, scores, curve, request)
+    if curve is not None and held_back is not None:
+        files = prune_files(request.source, loaded.sha256, len(images), images.digest())
+        write_training_page(request.files.curve, request.output, curve, held_back, request.command_line, files)
+    return finished
 
 
 def _check_labelled(request: PruneRequest, reporter: Reporter) -> str:
@@ -168,9 +178,10 @@ def _check_labelled(request: PruneRequest, reporter: Reporter) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Judge:
-    """Scores a model: AP against labels, or agreement with what the dense model found."""
+    """Scores a model: AP against labels, or agreement with what the dense model found; and shows what it finds."""
 
     score: Callable[[Yolact], Scores]
+    show: Callable[[Any], dict[str, Any]]
 
     def __call__(self, model: Any) -> Scores:
         was_training = model.training
@@ -185,13 +196,19 @@ def _judge(loaded: LoadedCheckpoint, request: PruneRequest) -> tuple[_Judge, Unl
     names = loaded.class_names
     evaluation = request.evaluation
     if evaluation is not None:
-        return _Judge(lambda model: _figures(evaluate_model(model, evaluation, names), "AP")), request.images
+        judge = _Judge(
+            lambda model: _figures(evaluate_model(model, evaluation, names), "AP"),
+            lambda model: held_back_labels(model, evaluation, names),
+        )
+        return judge, request.images
     images, held = request.images.hold_back(0.1, request.options.seed)
     loaded.model.to(request.device)
     reference = find_instances(loaded.model, names, held.paths, held.reader)
-    return _Judge(
-        lambda model: _figures(measure_model_agreement(reference, model, names, held.reader), "agreement")
-    ), images
+    judge = _Judge(
+        lambda model: _figures(measure_model_agreement(reference, model, names, held.reader), "agreement"),
+        lambda model: compare_held_back(model, reference, held.reader, names),
+    )
+    return judge, images
 
 
 def _figures(found: Any, word: str) -> Scores:
@@ -312,6 +329,4 @@ def _finish(
         "curve": None if curve is None else curve.document(),
     }
     write_atomically(request.files.record, (json.dumps(record, indent=1) + "\n").encode())
-    if curve is not None:
-        write_atomically(request.files.curve, draw_curve(curve, request.output.name).encode())
     return PrunedCheckpoint(request.output, record, report, scores)

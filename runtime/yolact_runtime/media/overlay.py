@@ -51,6 +51,7 @@ def draw_instances(
     labels: bool = True,
     boxes: bool = True,
     masks: bool = True,
+    scores: bool = True,
     colours: npt.NDArray[np.float32] | None = None,
 ) -> Frame:
     """Draw instances, the best on top.
@@ -63,9 +64,10 @@ def draw_instances(
         frame: Image ``(H, W, 3)`` uint8, blue first; not modified.
         instances: Instances of this frame.
         class_names: Names of the classes, by class id.
-        labels: Whether to write name and confidence.
+        labels: Whether to write the name of each instance.
         boxes: Whether to draw the boxes.
         masks: Whether to tint and outline the masks.
+        scores: Whether labels have the confidence beside the name.
         colours: Colours ``(n, 3)`` float32, blue, green, red in 0..255, one for each instance; None colours them by
             rank. :func:`~yolact_runtime.media.colours.class_colours` colours them by class, and
             :class:`~yolact_runtime.media.colours.InstanceColours` keeps colours in a video.
@@ -94,7 +96,7 @@ def draw_instances(
     for i in reversed(range(len(instances)) if boxes else ()):
         _draw_frame(image, limits[i], colours[i], line)
     if labels and len(instances):
-        _draw_labels(image, instances, class_names, LabelLayout(limits, covered), colours)
+        _draw_labels(image, _label_texts(instances, class_names, scores), LabelLayout(limits, covered), colours)
     return image
 
 
@@ -124,16 +126,20 @@ def _draw_frame(image: Frame, box: Int, colour: Colour, line: int) -> None:
     image[top:bottom, max(right - line, left) : right] = value
 
 
-def _draw_labels(
-    image: Frame, instances: Instances, class_names: Sequence[str], layout: LabelLayout, colours: Colour
-) -> None:
-    """Draw the labels, best instance first."""
+def _label_texts(instances: Instances, class_names: Sequence[str], with_scores: bool) -> list[tuple[str, str]]:
+    """Return the full and the short text of each label."""
     names = [class_names[class_id] for class_id in instances.class_id.tolist()]
-    texts = [f"{name} {score:.2f}" for name, score in zip(names, instances.confidence.tolist(), strict=True)]
-    letter = _letter_px(image, texts)
+    if not with_scores:
+        return [(name, name) for name in names]
+    return [(f"{name} {score:.2f}", name) for name, score in zip(names, instances.confidence.tolist(), strict=True)]
+
+
+def _draw_labels(image: Frame, labels: Sequence[tuple[str, str]], layout: LabelLayout, colours: Colour) -> None:
+    """Draw the labels, best instance first."""
+    letter = _letter_px(image, [full for full, _ in labels])
     small = max(_LEAST_LETTER_PX, round(letter * 0.7))
-    for i, (text, name) in enumerate(zip(texts, names, strict=True)):
-        for label in dict.fromkeys((_Label(text, letter), _Label(text, small), _Label(name, small))):
+    for i, (full, name) in enumerate(labels):
+        for label in dict.fromkeys((_Label(full, letter), _Label(full, small), _Label(name, small))):
             place = layout.place(i, *label.size)
             if place is not None:
                 _draw_label(image, label, place, colours[i])

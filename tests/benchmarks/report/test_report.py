@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from support.bench_records import bench_record, steady_ms
+from support.browser import Browser
 from support.html_checker import read_page
+from support.page_faults import WIDTHS, faults, faults_everywhere
+from support.properties import examples
 from support.scenes import make_instances
-from support.tools import require_tool
 from yolact_benchmarks.machine.machine_state import MachineSample
 from yolact_benchmarks.report.charts import draw_history, draw_machine
 from yolact_benchmarks.report.report import draw_bench_report
@@ -66,6 +67,7 @@ def test_everything_that_was_measured_is_on_the_page() -> None:
         "Pictures that differ most",
         "The machine meanwhile",
         "How it was measured",
+        "How this page was made",
     ]
     figures = page.texts("figcaption")
     assert sum(title.startswith("Latency, ") for title in figures) == 2
@@ -149,24 +151,32 @@ def test_lines_over_time_are_broken_between_processes() -> None:
     assert len(read_page(draw_machine(samples[:4])).corners()) == 1
 
 
-@pytest.mark.parametrize("width", [390, 1200])
-def test_a_browser_shows_it_without_a_complaint_and_without_scrolling_aside(tmp_path: Path, width: int) -> None:
-    chromium, report = require_tool("Chromium"), tmp_path / "report.html"
-    # The page itself runs nothing; the question about its width is asked by this copy.
+def test_the_page_is_whole_on_a_phone_a_desk_and_paper_and_in_the_dark(browser: Browser) -> None:
+    assert faults_everywhere(browser, draw_bench_report(full_record(), pictures())) == {}
+
+
+_NAMES = st.text(st.sampled_from([*"iWm@ .,-_/<&\"'0", *"éüß", *"日本語", "🎈"]), max_size=60)
+
+
+@given(_NAMES, _NAMES, st.lists(st.tuples(_NAMES, st.floats(0, 1e6)), min_size=1, max_size=8))
+@examples(30)
+def test_any_names_of_networks_files_and_stages_fit(
+    browser: Browser, network: str, word: str, stages: list[tuple[str, float]]
+) -> None:
+    record = bench_record({(network, 1): steady_ms(1), ("fp32", 1): steady_ms(2)}, accuracy={network: 0.4, "fp32": 0.5})
+    record |= {"command": f"yolact-bench {word}", "files": [{"role": "Model", "name": word, "sha256": "ab" * 32}]}
+    record["results"]["models"][0]["name"] = word
+    page = draw_bench_report(record).replace("</main>", f"{draw_waterfall(word, stages)}</main>")
+    for width in WIDTHS:
+        assert faults(browser, page, width) == []
+
+
+def test_a_browser_shows_the_page_without_a_complaint(browser: Browser) -> None:
     content = draw_bench_report(full_record(), pictures())
-    asked = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", content)
-    question = "<script>document.title = document.documentElement.scrollWidth + ' of ' + innerWidth</script>"
-    report.write_text(content, encoding="utf-8")
-    (tmp_path / "asked.html").write_text(asked.replace("</body>", question + "</body>"), encoding="utf-8")
-
-    def browse(name: str) -> subprocess.CompletedProcess[str]:
-        words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
-        words += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", f"file://{tmp_path / name}"]
-        return subprocess.run([chromium, *words], capture_output=True, text=True, timeout=120)
-
-    done = browse("report.html")
-    assert ":CONSOLE" not in done.stderr
-    assert done.stdout.count("<svg") == content.count("<svg")
-    title = re.search(r"<title>(\d+) of (\d+)</title>", browse("asked.html").stdout)
-    assert title is not None
-    assert int(title[1]) <= int(title[2])
+    browser.show(content)
+    assert browser.run("document.querySelectorAll('svg').length") == content.count("<svg")
+    assert browser.run("[...document.images].every(one => one.complete && one.naturalWidth)")
+    # The policy of the page: nothing that lies outside of it would be loaded, and no script would run.
+    script = "<script>document.title = 'run'</script><img src='file:///a.png' alt='a'></main>"
+    browser.show(content.replace("</main>", script))
+    assert browser.run("document.title") == "Speed of small"

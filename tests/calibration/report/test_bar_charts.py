@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from support.html_checker import read_page
 from yolact_calibration.report.bar_charts import draw_bars, draw_histogram
-from yolact_calibration.report.chart_frame import Axis, text_width
+from yolact_calibration.report.chart_frame import Axis
+from yolact_calibration.report.chart_text import text_width
 from yolact_calibration.report.html_page import finite
 
 any_number = st.none() | st.floats() | st.integers()
@@ -54,7 +55,7 @@ def test_long_names_are_cut_and_told_in_full() -> None:
     name = "prediction head of the third level <b>"
     found = read_page(draw_bars("Title", Axis.covering("x", [1], from_zero=True), NAMES, [(name, [1, 1])]))
     shown = next(element for element in found.all("text") if "…" in element.text)
-    assert shown.text.startswith("prediction head …")
+    assert shown.text.startswith("prediction head…")
     assert name in shown.text
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 from hypothesis import given
@@ -10,15 +9,12 @@ from hypothesis import strategies as st
 from support.html_checker import read_page
 from yolact_calibration.report.html_page import (
     UNDEFINED,
-    Column,
     definitions,
     draw_page,
     figure,
     finite,
-    made_with,
-    now_utc,
     points,
-    table,
+    section,
     text,
 )
 
@@ -89,45 +85,12 @@ def test_points_have_their_interval_below() -> None:
     assert points(None) == points([]) == points([None, None, None]) == UNDEFINED
 
 
-def test_tables_have_heads_and_leave_out_what_nobody_knows() -> None:
-    columns = [Column("Name", is_number=False), Column("Size, <MB>"), Column("Never known")]
-    found = read_page(table("Files", columns, [["a", "1", UNDEFINED], ["b", UNDEFINED, UNDEFINED]]))
-    assert [head.text for head in found.all("th") if head.attributes["scope"] == "col"] == ["Name", "Size, <MB>"]
-    assert [head.text for head in found.all("th") if head.attributes["scope"] == "row"] == ["a", "b"]
-    assert found.texts("td") == ["1", UNDEFINED]
-    assert found.texts("caption") == ["Files"]
-    assert found.all("div")[0].attributes["aria-label"] == "Files"
-
-
-def test_a_row_that_is_too_short_is_a_mistake() -> None:
-    with pytest.raises(IndexError):
-        table("x", [Column("a"), Column("b")], [["1"]])
-
-
 def test_definitions() -> None:
     found = read_page(definitions([("a<", "<code>b</code>")]))
     assert (found.texts("dt"), found.texts("dd")) == (["a<"], ["b"])
 
 
-def _hints(columns: int, cell: str) -> int:
-    page = table("caption", [Column("name")] + [Column("value")] * columns, [["res2"] + [cell] * columns])
-    return sum("aside" in element.attributes.get("class", "") for element in read_page(page).all("span"))
-
-
-def test_a_table_too_wide_for_a_phone_says_so_there() -> None:
-    assert _hints(2, "1.25") == 0
-    assert _hints(9, "1.25") == 1
-    # The style gives a last column of words more room than its longest word.
-    reasons = [Column("group"), Column("convolutions"), Column("why", is_number=False)]
-    assert "aside" in table("caption", reasons, [["stem", "1", "it is no faster there"]])
-    assert "aside" not in table("caption", reasons[::2], [["stem", "it is no faster there"]])
-    # Tags take no room, and nor do the letters of an entity.
-    assert _hints(2, f"1.25<small class='{'x' * 90}'>&minus;&minus;&minus;</small>") == 0
-    assert _hints(2, "a figure is not broken into words") == 1
-
-
-def test_the_foot_of_a_page_tells_what_is_known() -> None:
-    assert made_with({}, {}) == ""
-    assert read_page(made_with({"a": "1", "b": "2"}, {})).texts("p") == ["Made with a 1, b 2."]
-    assert read_page(made_with({}, {"date": "today", "command": "x '<y>'"})).texts("p") == ["Made on today by x '<y>'."]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", now_utc())
+def test_a_section_without_a_body_is_left_out() -> None:
+    found = read_page(section("Peers, side by side", "<p>a</p>"))
+    assert [heading.attributes["id"] for heading in found.all("h2")] == ["peers-side-by-side"]
+    assert section("Peers", "") == ""

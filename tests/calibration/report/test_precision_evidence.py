@@ -3,11 +3,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import pytest
-
 from support.html_checker import Page, read_page
 from support.precision_documents import make_document
-from yolact_calibration.report.precision_evidence import draw_images, draw_ranges, draw_search, draw_sensitivity
+from yolact_calibration.report.precision_evidence import draw_ranges, draw_search, draw_sensitivity
 
 DOCUMENT = make_document(num_tensors=12, num_images=2)
 
@@ -70,45 +68,6 @@ def test_a_search_without_measures_or_limit_or_numbers() -> None:
     assert [row[:2] for row in cells(found)[1:]] == [["0", "a"], ["1", "b"]]
     assert "allowed" not in "".join(found.texts("text"))
     assert not read_page(draw_search([{"action": "a"}], 0.5)).all("figure")
-
-
-# --- images -----------------------------------------------------------------------------------------------------------
-
-
-def test_images_lie_side_by_side_with_a_text() -> None:
-    found = read_page(draw_images(DOCUMENT["worst_images"]))
-    assert [image.attributes["alt"] for image in found.all("img")[:2]] == [
-        "00000.png, FP32",
-        "00000.png, INT8",
-    ]
-    assert found.texts("figcaption")[0].startswith("00000.png: loss 0.21, ")
-    assert "new" not in found.texts("figcaption")[0]
-    assert found.texts("figcaption")[1].endswith(", 1 new")
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        None,
-        "",
-        "https://example.org/a.png",
-        "data:image/svg+xml;base64,AAAA",
-        "data:text/html;base64,AAAA",
-        'data:image/png;base64,AA" onerror="x',
-        "data:image/png;base64,",
-    ],
-)
-def test_only_pictures_that_lie_in_the_page_are_shown(address: str | None) -> None:
-    found = read_page(draw_images([{"name": "a", "reference": address, "candidate": address}]))
-    assert not found.all("img")
-    assert found.texts("span") == ["FP32: no picture", "INT8: no picture"]
-    found = read_page(draw_images([{"name": "a", "reference": address, "sides": ["FP32", "FP16 <b>"]}]))
-    assert found.texts("span") == ["FP32: no picture", "FP16 <b>: no picture"]
-
-
-def test_no_images() -> None:
-    assert draw_images(None) == ""
-    assert "No image changed." in draw_images([])
 
 
 # --- ranges -----------------------------------------------------------------------------------------------------------

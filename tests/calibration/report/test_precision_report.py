@@ -24,6 +24,7 @@ SECTIONS = [
     "Images whose masks changed most",
     "Ranges",
     "Calibration",
+    "How this page was made",
 ]
 
 
@@ -57,7 +58,14 @@ def test_every_section_is_there_and_the_page_stands_alone() -> None:
     assert found.texts("h2") == SECTIONS
     assert found.texts("h1") == ["Precision of shapes"]
     assert DOCUMENT["verdict"] in found.texts("p")
-    assert "Made with yolact-deploy 0.1.0, onnxruntime 1.32.0." in found.texts("p")
+    assert "shapes.pth · 2026-11-27 21:30 UTC · yolact-deploy 0.1.0" in found.texts("p")
+    assert dict(zip(found.texts("dt"), found.texts("dd"), strict=True))["Command"] == DOCUMENT["made"]["command"]
+
+
+def test_a_document_of_an_earlier_version_has_its_versions_only() -> None:
+    document = {key: value for key, value in DOCUMENT.items() if key != "made"}
+    found = read_page(draw_precision_report(document))
+    assert found.texts("dd")[-1] == "yolact-deploy 0.1.0, onnxruntime 1.32.0"
 
 
 def test_the_document_is_json_and_is_not_changed() -> None:
@@ -286,7 +294,7 @@ def test_networks_made_earlier_say_what_they_were_judged_by() -> None:
 
 def test_calibration_and_its_warnings() -> None:
     found = draw()
-    assert found.texts("dd") == ["64", "mse", "12.3\xa0s", "3f9a52d1c07e44ab"]
+    assert found.texts("dd")[:4] == ["64", "mse", "12.3\xa0s", "3f9a52d1c07e44ab"]
     assert found.texts("a") == ["2 warnings"]
     assert set(DOCUMENT["calibration"]["warnings"]) <= set(found.texts("li"))
     cached = draw(calibration={**DOCUMENT["calibration"], "from_cache": True, "warnings": []})

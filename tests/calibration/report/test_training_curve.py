@@ -35,16 +35,15 @@ def test_the_page_stands_alone_and_its_lines_stay_in_the_picture(num_steps: int)
     require_inside(found)
 
 
-def test_pictures_and_the_foot_of_the_page() -> None:
+def test_predictions_and_the_provenance_of_the_page() -> None:
     address = "data:image/jpeg;base64,AAAA"
-    picture = {"name": "a.png", "loss": 0.5, "reference": address, "candidate": address, "sides": ["labels", "found"]}
-    made = {"date": "2026-11-27 21:30 UTC", "source": "base.pth", "command": "yolact-finetune base.pth"}
-    found = read_page(draw_curve(make_curve(3), "m.pth", [picture], {"yolact-deploy": "0.1.0"}, made))
-    assert found.texts("h2") == ["Images not trained on"]
-    assert [image.attributes["alt"] for image in found.all("img")] == ["a.png, labels", "a.png, found"]
-    assert found.texts("footer") == [
-        "Made with yolact-deploy 0.1.0 on 2026-11-27 21:30 UTC from base.pth by yolact-finetune base.pth."
-    ]
+    picture = {"name": "a.png", "rank": "worst", "loss": 0.5, "reference": address, "candidate": address}
+    held_back = {"num_images": 1, "num_empty": 0, "truth": "labels", "pictures": [picture]}
+    made = {"date": "2026-11-27 21:30 UTC", "command": "yolact-finetune base.pth"}
+    found = read_page(draw_curve(make_curve(3), "m.pth", held_back, made))
+    assert found.texts("h2") == ["Predictions on held-back images", "How this page was made"]
+    assert len(found.all("img")) == 2
+    assert found.texts("dd") == ["2026-11-27 21:30 UTC", "yolact-finetune base.pth"]
 
 
 def test_names_are_escaped() -> None:

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from support.properties import examples
 from support.scenes import make_instances
 from yolact_calibration.data.annotated_images import AnnotatedImages
 from yolact_calibration.evaluation.agreement import ImageAgreement
@@ -15,7 +18,7 @@ from yolact_calibration.labels.coco import CocoAnnotations
 from yolact_export.model.registry import CONFIGS
 from yolact_export.model.yolact import Yolact, create_model
 from yolact_export.training import held_back
-from yolact_export.training.held_back import held_back_pictures, worst_and_typical
+from yolact_export.training.held_back import choose_images, compare_held_back, held_back_labels
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.media.images import encode_image, write_image
@@ -34,14 +37,28 @@ def _images(losses: list[float]) -> list[ImageAgreement]:
 @pytest.mark.parametrize(
     ("losses", "shown"),
     [
-        ([], []),
-        ([0.0, 0.5], [0.5, 0.0]),
-        ([0.1, 0.9, 0.3, 0.2, 0.8], [0.9, 0.8, 0.3, 0.2, 0.1]),
-        ([i / 10 for i in range(10)], [0.9, 0.8, 0.7, 0.4, 0.3, 0.2]),
+        ([], {}),
+        ([0.5], {"worst": [0.5]}),
+        ([0.0, 0.5, 0.2], {"best": [0.0], "worst": [0.5, 0.2]}),
+        ([0.1, 0.9, 0.3, 0.2, 0.8], {"best": [0.1, 0.2], "median": [0.3], "worst": [0.9, 0.8]}),
+        ([i / 10 for i in range(11)], {"best": [0.0, 0.1], "median": [0.5, 0.6], "worst": [1.0, 0.9]}),
     ],
 )
-def test_the_worst_and_those_in_the_middle(losses: list[float], shown: list[float]) -> None:
-    assert [image.loss for image in worst_and_typical(_images(losses))] == shown
+def test_the_best_those_in_the_middle_and_the_worst(losses: list[float], shown: dict[str, list[float]]) -> None:
+    chosen = choose_images(_images(losses))
+    assert {rank: [one.loss for which, one in chosen if which == rank] for rank, _ in chosen} == shown
+    assert [rank for rank, _ in chosen] == [rank for rank, some in shown.items() for _ in some]
+
+
+@given(st.lists(st.floats(0, 1), max_size=20))
+@examples(100)
+def test_no_image_is_shown_twice_and_ranks_are_in_order(losses: list[float]) -> None:
+    chosen = choose_images(_images(losses))
+    assert len({one.name for _, one in chosen}) == len(chosen) == min(6, len(losses))
+    limits = {rank: [one.loss for which, one in chosen if which == rank] for rank in ("best", "median", "worst")}
+    order = [loss for some in limits.values() for loss in sorted(some)]
+    assert order == sorted(order)
+    assert max(losses, default=0) == max(limits["worst"], default=0)
 
 
 def _square(left: int, side: int, category: int, **more: Any) -> dict[str, Any]:
@@ -81,7 +98,7 @@ def test_pictures_are_read_with_the_bit_depth_that_was_told(tmp_path: Path, monk
 
     monkeypatch.setattr(held_back, "side_by_side", draw)
     monkeypatch.setattr(held_back, "make_segmenter", lambda *_: segment)
-    held_back_pictures(_model(), data, NAMES)
+    held_back_labels(_model(), data, NAMES)
     assert [int(frame.max()) for frame in frames] == [128, 128]
 
 
@@ -95,7 +112,7 @@ def test_labels_are_those_of_classes_that_the_model_has(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(held_back, "side_by_side", draw)
     model = _model()
-    (picture,) = held_back_pictures(model, _data(tmp_path), NAMES)
+    (picture,) = held_back_labels(model, _data(tmp_path), NAMES)["pictures"]
     assert (picture["name"], picture["reference"], picture["candidate"]) == ("0.png", "first", "second")
     assert picture["num_reference"] == 2
     labels = drawn[0][0]
@@ -110,7 +127,7 @@ def test_images_of_twelve_bits_are_shown_as_they_are_trained_on(
     monkeypatch.setattr(held_back, "side_by_side", lambda frame, *_: frames.append(frame) or ("first", "second"))
     data = dataclasses.replace(_data(tmp_path), reader=ImageReader(bit_depth=12))
     (tmp_path / "0.png").write_bytes(encode_image(np.full((48, 64, 3), 4095, np.uint16), ".png"))
-    held_back_pictures(_model(), data, NAMES)
+    held_back_labels(_model(), data, NAMES)
     assert [frame.min() for frame in frames] == [255]
 
 
@@ -118,8 +135,25 @@ def test_of_many_images_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(held_back, "_MOST_LOOKED_AT", 4)
     looked_at: list[str] = []
     monkeypatch.setattr(
-        held_back, "worst_and_typical", lambda images: looked_at.extend(image.name for image in images) or []
+        held_back, "choose_images", lambda images: looked_at.extend(image.name for image in images) or []
     )
     model = _model()
-    assert held_back_pictures(model, _data(tmp_path, 9), NAMES) == []
+    found = held_back_labels(model, _data(tmp_path, 9), NAMES)
+    assert (found["num_images"], found["num_empty"], found["pictures"]) == (3, 0, [])
     assert sorted(looked_at) == ["0.png", "3.png", "6.png"]
+
+
+def test_a_pruned_model_is_compared_with_what_the_dense_one_found(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.full((48, 64, 3), 90, np.uint8))
+    write_image(tmp_path / "b.png", np.full((48, 64, 3), 90, np.uint8))
+    dense = {
+        str(tmp_path / "a.png"): make_instances(48, 64, [(4, 4, 30, 40)]),
+        str(tmp_path / "b.png"): make_instances(48, 64, []),
+    }
+    model = _model()
+    found = compare_held_back(model, dense, ImageReader(), NAMES)
+    assert (found["num_images"], found["truth"]) == (2, "dense model")
+    shown = {picture["name"]: picture for picture in found["pictures"]}
+    assert shown["a.png"]["num_reference"] == 1
+    assert shown["a.png"]["sides"] == ("dense model", "pruned")
+    assert shown["a.png"]["reference"].startswith("data:image/jpeg;base64,")
