@@ -145,7 +145,7 @@ def _wait(descriptor: int, path: Path) -> None:
             time.sleep(_PAUSE_S)
             continue
         _log.warning(
-            "waiting for another process that changes %r. Where it is stopped, or hangs, continue or end it: "
+            "waiting for another process that changes %r. If it is stopped or hangs, continue or end it: "
             "lslocks -o PID,COMMAND,TYPE,PATH",
             str(path),  # `%r` escapes control characters, which must not reach a terminal
         )

@@ -252,8 +252,8 @@ def _judge(descriptor: int, place: Path, subject: str) -> None:
     seen = f"{_shown(place)} belongs to {_user_name(found.st_uid)} and has mode {stat.S_IMODE(found.st_mode):04o}"
     if found.st_uid not in {user, 0}:
         raise UntrustedFileError(
-            f"{seen}; {subject} executable code, and only what belongs to {_user_name(user)}, who would run it, or to "
-            f"root is executed. If you know where it comes from: chown {_user_name(user, plain=True)} {_word(place)}"
+            f"{seen}; {subject} executable code, which is used only if it belongs to {_user_name(user)}, who would run "
+            f"it, or to root. If you know where it comes from: chown {_user_name(user, plain=True)} {_word(place)}"
         )
     writers = found.st_mode & _WRITE_BITS
     if not writers & stat.S_IWOTH and (

@@ -142,8 +142,8 @@ class MaskRescoring:
             except BackendUnavailableError as error:
                 reasons.append(f"\n  {error}")
         raise BackendUnavailableError(
-            f"{file.path.name} re-scores masks in ONNX Runtime where the GPU's kernels do not, also beside an engine, "
-            f"which is not available; install it, or disable re-scoring (--no-mask-rescoring, "
+            f"{file.path.name} re-scores masks in ONNX Runtime if the GPU's kernels cannot, even beside an engine, and "
+            f"ONNX Runtime is not available; install it, or disable re-scoring (--no-mask-rescoring, "
             f"SegmenterOptions(mask_rescoring=False)):{''.join(reasons)}"
         )
 

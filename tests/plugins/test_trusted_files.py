@@ -174,8 +174,8 @@ def test_somebody_elses_file_comes_with_the_command_that_makes_it_ones_own(file:
     facts.owner = EVE
     refused(
         file,
-        rf"root belongs to eve \(uid {EVE}\) and has mode 0755; an engine is executable code, and only what belongs to "
-        rf"me \(uid {ME}\), who would run it, or to root is executed\. .*: chown me /.*root$",
+        rf"root belongs to eve \(uid {EVE}\) and has mode 0755; an engine is executable code, which is used only if it "
+        rf"belongs to me \(uid {ME}\), who would run it, or to root\. .*: chown me /.*root$",
     )
     facts.euid = 0
     refused(file, r"belongs to root \(uid 0\), who would run it.*: chown root ")

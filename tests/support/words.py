@@ -104,7 +104,7 @@ def checked_files() -> list[Path]:
     packages = [path for path in ROOT.glob("*/yolact_*/**/*") if path.suffix in {".py", ".cu", ".cuh"}]
     planted = {"words.py", "test_words.py", "test_docstrings.py"}
     tests = [path for path in (ROOT / "tests").rglob("*.py") if path.name not in planted]
-    others = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py"), *ROOT.glob(".ci/*.py")]
+    others = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.py"), *ROOT.glob(".ci/*.py")]
     return sorted([*packages, *tests, *others, ROOT / "pyproject.toml", ROOT / "Makefile"])
 
 

@@ -261,7 +261,7 @@ def load_engine(file: EngineFile, lean_runtime: Path | None = None) -> LoadedEng
         runtime.engine_host_code_allowed = False
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise BackendError(f"TensorRT {library.version} refuses {file.path} on {gpu.name}{log.tail()}")
+        raise BackendError(f"TensorRT {library.version} rejects {file.path} on {gpu.name}{log.tail()}")
     return LoadedEngine(library, engine, runtime, _manifest_of(engine, file), hashlib.sha256(plan).hexdigest())
 
 

@@ -216,7 +216,7 @@ class OnnxRuntimeCudaContext:
                 self.binding.bind_output(*place)
         except Exception as error:  # as above
             raise BackendError(
-                f"{self._backend.name} refuses memory at {pointer:#x} for {name}, {tensor.dtype} of {tensor.shape}: "
+                f"{self._backend.name} rejects memory at {pointer:#x} for {name}, {tensor.dtype} of {tensor.shape}: "
                 f"{error}"
             ) from error.with_traceback(None)
 

@@ -145,7 +145,7 @@ def import_onnxruntime() -> Any:
     """Return the package ``onnxruntime``.
 
     Raises:
-        BackendUnavailableError: It is not installed, or in parts only; the message says what to type.
+        BackendUnavailableError: It is not installed, or incomplete; the message says what to type.
     """
     try:
         import onnxruntime
@@ -154,7 +154,7 @@ def import_onnxruntime() -> Any:
         raise BackendUnavailableError(str(missing)) from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise BackendUnavailableError(
-            "ONNX Runtime is here in parts only: two of its packages, such as onnxruntime and onnxruntime-gpu, were "
+            "ONNX Runtime is incomplete: two of its packages, such as onnxruntime and onnxruntime-gpu, were "
             "installed into one folder, and one was removed. Remove both, and install one again: "
             "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install onnxruntime, or onnxruntime-gpu"
         )

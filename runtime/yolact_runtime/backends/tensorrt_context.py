@@ -98,7 +98,7 @@ class TensorRtContext:
         with self._library.collect() as log:
             accepted = self._require_open().set_tensor_address(name, pointer)
         if not accepted:
-            raise BackendError(f"{self._name} refuses memory at {pointer:#x} for {name}{log.tail()}")
+            raise BackendError(f"{self._name} rejects memory at {pointer:#x} for {name}{log.tail()}")
 
     def enqueue(self, stream: Stream) -> None:
         """Enqueue one run in the stream."""
@@ -151,7 +151,7 @@ class TensorRtContext:
             self._context.set_device_memory(memory.pointer, memory.num_bytes)
         # The function returns nothing.
         if log.has_errors:
-            raise BackendError(f"{self._name} refuses {memory.num_bytes} bytes of memory to run in{log.tail()}")
+            raise BackendError(f"{self._name} rejects {memory.num_bytes} bytes of memory to run in{log.tail()}")
 
     def _require_open(self) -> Any:
         if self._context is None:

@@ -136,7 +136,7 @@ def _weight(message: memoryview) -> tuple[str, npt.NDArray[np.float32] | None]:
     content = b"".join(_view(value) for value in found["raw_data"][-1:] or found["float_data"])
     shape = _integers(found["dims"])
     if len(shape) > _MAX_DIMENSIONS or not all(0 <= side < 1 << 31 for side in shape):
-        raise ValueError(f'the weight "{quoted(name)}" has a shape that no weight has')
+        raise ValueError(f'the weight "{quoted(name)}" has an invalid shape')
     if len(content) != 4 * math.prod(shape):
         raise ValueError(f'the weight "{quoted(name)}" has {len(content)} bytes for the shape {shape}')
     return name, np.frombuffer(content, "<f4").astype(np.float32).reshape(shape)

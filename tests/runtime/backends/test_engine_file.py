@@ -349,7 +349,7 @@ def test_a_plan_for_another_machine_is_not_given_to_tensorrt(tmp_path: Path, fak
     ("refused", "message"),
     [
         ("load_runtime", r"cannot load the lean runtime .*/lib/lean\.so:\n  .*load_runtime is refused"),
-        ("deserialize", r"TensorRT 10\.3\.0 refuses .*int8\.plan on Host:\n  .*deserialize is refused"),
+        ("deserialize", r"TensorRT 10\.3\.0 rejects .*int8\.plan on Host:\n  .*deserialize is refused"),
     ],
 )
 def test_what_tensorrt_says_is_in_the_error(tmp_path: Path, fake: FakeTensorRt, refused: str, message: str) -> None:
@@ -394,5 +394,5 @@ def test_what_tensorrt_says_of_a_plan_that_is_none_is_in_the_error(
 ) -> None:
     file = write_engine(tmp_path / "b", rtx_facts())
     monkeypatch.setattr(engine_file, "find_gpu", lambda: Gpu("RTX 4090", "8.9", "13.0"))
-    with pytest.raises(BackendError, match=r"(?s)refuses .*model\.int8\.rtx\.plan on RTX 4090:\n  \S"):
+    with pytest.raises(BackendError, match=r"(?s)rejects .*model\.int8\.rtx\.plan on RTX 4090:\n  \S"):
         load_engine(file)

@@ -267,14 +267,14 @@ def test_without_the_drivers_package(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("deserialize", r"(?s)refuses .*model\.fp16\.rtx\.plan on Host:\n  Error Code 9: deserialize is refused"),
+        ("deserialize", r"(?s)rejects .*model\.fp16\.rtx\.plan on Host:\n  Error Code 9: deserialize is refused"),
         (
             "context",
             r"(?s)cannot create an execution context.* exhausted:\n  Error Code 9: context is refused",
         ),
         ("shape", r"(?s)rejects the shape \(1, 3, 32, 48\) for image:\n  Error Code 9"),
-        ("memory", r"(?s)refuses 4096 bytes of memory to run in:\n  Error Code 9: memory is refused"),
-        ("address", r"(?s)refuses memory at 0x.* for .*:\n  Error Code 9"),
+        ("memory", r"(?s)rejects 4096 bytes of memory to run in:\n  Error Code 9: memory is refused"),
+        ("address", r"(?s)rejects memory at 0x.* for .*:\n  Error Code 9"),
         ("execute", r"(?s)cannot run the engine:\n  Error Code 9: execute is refused"),
     ],
 )
