@@ -73,7 +73,7 @@ def draw_bars(
 def _bar_swatch(index: int) -> str:
     return (
         f'<svg class="c{index % NUM_COLOURS}" viewBox="0 0 30 12" aria-hidden="true">'
-        '<rect class="bar" x="6" y="1" width="22" height="10"/></svg>'
+        f'<rect class="bar c{index % NUM_COLOURS}" x="6" y="1" width="22" height="10"/></svg>'
     )
 
 

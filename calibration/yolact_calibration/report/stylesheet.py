@@ -40,7 +40,7 @@ _TABLES = """
     linear-gradient(to left, var(--page) 50%, transparent) right / 28px 100% no-repeat local,
     linear-gradient(to right, var(--shade), transparent) left / 14px 100% no-repeat scroll,
     linear-gradient(to left, var(--shade), transparent) right / 14px 100% no-repeat scroll; }
-.aside { display: block; position: sticky; left: 0; width: 100cqw; height: 0; overflow: hidden; color: var(--ink);
+.aside { display: block; position: sticky; left: 0; max-width: 100cqw; height: 0; overflow: hidden; color: var(--ink);
   padding-top: clamp(0px, (100% - 100cqw) * 999, 1.6em); }
 .aside span { position: absolute; top: 0; left: 0; white-space: nowrap; }
 table { border-collapse: collapse; font-size: .9rem; }

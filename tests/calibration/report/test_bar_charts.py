@@ -41,13 +41,16 @@ def test_any_bars_stay_in_the_picture(groups: list[tuple[str, list[float | None]
 def test_bars_begin_at_zero_and_undefined_ones_are_missing() -> None:
     axis = Axis.covering("points", [-1, 2], from_zero=True)
     found = read_page(draw_bars("Title", axis, NAMES, [("res2", [2.0, -1.0]), ("res3", [None, 0.0])]))
-    long, negative, none = [bar for bar in found.all("rect") if len(bar.attributes["class"]) > 3]
+    long, negative, none = [bar for bar in found.all("rect") if bar.text]
     assert float(long.attributes["width"]) == pytest.approx(2 * float(negative.attributes["width"]), abs=0.2)
     zero = float(long.attributes["x"])
     assert float(negative.attributes["x"]) + float(negative.attributes["width"]) == pytest.approx(zero, abs=0.11)
     assert float(none.attributes["width"]) == 1
     assert long.text == "res2, weights: 2.00"
     assert found.texts("li") == NAMES
+    # The legend is filled as the bars are.
+    swatches = [bar.attributes["class"] for bar in found.all("rect") if not bar.text]
+    assert swatches == [long.attributes["class"], negative.attributes["class"]] == ["bar c0", "bar c1"]
     assert "points" in found.texts("text")
 
 

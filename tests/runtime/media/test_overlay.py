@@ -244,3 +244,16 @@ def test_any_boxes_in_any_picture_can_be_drawn_and_always_look_the_same(
     instances = Instances(given_boxes, instances.mask, instances.confidence, instances.class_id)
     images = [draw_instances(_gray(*size), instances, NAMES) for _ in range(2)]
     assert (images[0] == images[1]).all()
+
+
+def test_labels_without_confidences_are_the_same_whatever_the_confidence_and_shorter() -> None:
+    instances = make_instances(240, 320, [(100, 120, 200, 180)])
+    sure = Instances(instances.xyxy, instances.mask, np.ones(1, np.float32), instances.class_id)
+    unsure = Instances(instances.xyxy, instances.mask, np.full(1, 0.31, np.float32), instances.class_id)
+    names, told = (
+        [draw_instances(_gray(240, 320), one, NAMES, scores=scores) for one in (sure, unsure)]
+        for scores in (False, True)
+    )
+    assert (names[0] == names[1]).all()
+    assert not (told[0] == told[1]).all()
+    assert _changed(names[0]).sum() < _changed(told[0]).sum()
