@@ -132,6 +132,8 @@ def test_class_names_come_from_a_file(text: str, narrow_state: Narrow, save: Sav
         (["--prior-scales", "a,b"], 2, "24,48,96,192,384"),
         (["--class-names", "nowhere.txt"], 2, "cannot read nowhere.txt"),
         (["--config", "yolact_bass"], 2, "yolact_base"),
+        (["--deform-conv", "deform-conv"], 2, "--deform-conv has no effect: the model has no deformable convolutions"),
+        (["--deform-conv", "grid-sample", "--prune", "0.3", "--calib", "."], 2, "--deform-conv has no effect"),
         (["--config", "yolact_darknet53"], 1, "DarkNet"),
         (["--prior-scales", "24,48"], 2, "for each of P3 to P7"),
         (["--prior-scales", "nan,48,96,192,384"], 2, "pixels above 0"),

@@ -493,6 +493,20 @@ def test_words_that_cannot_be_parsed_end_with_2(words: list[str], capsys: pytest
     assert captured.out == ""
 
 
+def test_options_that_have_no_effect_on_the_model_end_with_2(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = _picture(tmp_path / "a.png")
+    for words, said in (
+        ([bundle, picture, "--no-mask-rescoring"], f"--no-mask-rescoring has no effect on {bundle}: only YOLACT++"),
+        ([bundle / "model.fp32.onnx", picture, "--precision", "fp32"], "--precision has no effect on a file, which"),
+        ([bundle, picture, "--backend", "tensorrt", "--threads", "1"], "--threads has no effect on TensorRT, which"),
+    ):
+        assert _run(*words, "--json", tmp_path / "r.json") == 2
+        assert f"error: {said}" in capsys.readouterr().err
+        assert not (tmp_path / "r.json").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
