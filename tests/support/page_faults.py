@@ -63,7 +63,7 @@ _QUESTION = r"""
     const isTold = Boolean(box && isShown(hint) && box.height > 10 && box.width > 60 && box.right < width + 1);
     if (isWide && IS_PRINT) found.push(`${name(one)}: a table is cut on paper`);
     else if (isWide !== isTold)
-      found.push(`${name(one)}: ${isWide ? 'no word of columns aside' : 'a hint at columns that are not there'}`);
+      found.push(`${name(one)}: ${isWide ? 'no word of columns aside' : 'a hint at columns that do not exist'}`);
   }
   const channels = text => (text.match(/[\d.]+/g) || []).map(Number);
   const luminance = c => {

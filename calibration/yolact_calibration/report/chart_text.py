@@ -1,4 +1,7 @@
-"""Text inside charts: how wide it is in any font, what fits into a given room, and SVG labels that are never cut."""
+"""Text inside charts.
+
+Its width in any font, the part that fits into a given room, and SVG labels that are never cut.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def shortened(plain: str, room_px: float) -> str:
 
     Args:
         plain: One line.
-        room_px: At most so wide, pixels.
+        room_px: Maximum width in pixels.
     """
     if text_width(plain) <= room_px:
         return plain
@@ -62,10 +65,10 @@ def draw_label(
 
     Args:
         plain: One line of plain text.
-        x: Where the text begins, has its middle or ends, as `anchor` says.
-        y: Of the baseline.
-        room_px: Pixels.
-        anchor: Which part of the text lies at `x`.
+        x: Position of the text's beginning, middle or end, as `anchor` determines.
+        y: Position of the baseline.
+        room_px: Maximum width in pixels.
+        anchor: Part of the text that lies at `x`.
         css_class: Class of the element.
     """
     plain = plain_text(plain)

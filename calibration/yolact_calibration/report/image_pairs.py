@@ -19,10 +19,11 @@ _RANKS = {"best": "Best", "median": "Median", "worst": "Worst"}
 
 
 def draw_changed_images(images: _Rows | None) -> str:
-    """Return what two models find beside each other, as HTML; empty where nobody looked.
+    """Return the detections of two models side by side, as HTML; empty if no images were compared.
 
     Args:
-        images: See :func:`yolact_calibration.report.contact_sheet.draw_sheet`. ``"sides"`` are the names of the two.
+        images: Images as for :func:`yolact_calibration.report.contact_sheet.draw_sheet`. ``"sides"`` are the names of
+            the two.
     """
     if images is None:
         return ""
@@ -36,9 +37,9 @@ def draw_held_back(held_back: Mapping[str, Any]) -> str:
     """Return the best, median and worst of the images that a model was not trained on, as HTML.
 
     Args:
-        held_back: ``"num_images"`` that were looked at; ``"num_empty"``, those of them that show nothing and have no
-            detection; ``"truth"``, what the model is compared with, such as ``"labels"``; ``"pictures"``, each with its
-            ``"rank"``: ``"best"``, ``"median"`` or ``"worst"``.
+        held_back: Object with ``"num_images"``, the number of compared images; ``"num_empty"``, those of them that show
+            nothing and have no detection; ``"truth"``, the source of the comparison, such as ``"labels"``; and
+            ``"pictures"``, each with its ``"rank"``: ``"best"``, ``"median"`` or ``"worst"``.
     """
     pictures: _Rows = held_back["pictures"]
     num_images, num_empty = held_back["num_images"], held_back["num_empty"]

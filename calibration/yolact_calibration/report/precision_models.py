@@ -21,7 +21,7 @@ def draw_models(variants: Sequence[Mapping[str, Any]]) -> str:
     """Return the table of all models, and accuracy over latency, as HTML.
 
     Args:
-        variants: ``"variants"`` of a precision report, the reference first.
+        variants: Entries ``"variants"`` of a precision report, the reference first.
     """
     if not variants:
         return "<p>No model was written.</p>"
@@ -59,7 +59,7 @@ def draw_precision(precision: Any) -> str:
 
 
 def draw_size(size_bytes: Any) -> str:
-    """Return a size in bytes for people; HTML."""
+    """Return a size in bytes in readable form; HTML."""
     known = finite(size_bytes)
     return UNDEFINED if known is None else text(human_size(max(0, int(known))))
 

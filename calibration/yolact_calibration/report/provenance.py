@@ -57,8 +57,8 @@ def provenance(command: str, files: Sequence[Mapping[str, str]]) -> dict[str, An
     """Return the provenance of a page that is made now, on this machine.
 
     Args:
-        command: The command as typed; empty where a program called the library.
-        files: What it was made from, and what it wrote; see :func:`file_entry`.
+        command: The command as typed; empty if a program called the library.
+        files: Files that the page was made from, and files that were written; see :func:`file_entry`.
     """
     return {
         "date": now_utc(),
@@ -90,7 +90,7 @@ def installed_versions() -> dict[str, str]:
 def describe_machine() -> dict[str, Any]:
     """Return what a figure depends on: ``"cpu"``, ``"cores"``, ``"system"``, ``"architecture"``, ``"gpus"``.
 
-    The list of GPUs is empty where there is no NVIDIA driver; on a Jetson the CPU is named after the board.
+    The list of GPUs is empty without an NVIDIA driver; on a Jetson the CPU is named after the board.
     """
     return {
         "cpu": _cpu_name(),
@@ -113,7 +113,7 @@ def file_entry(role: str, path: Path, sha256: str = "") -> dict[str, str]:
     """Return an entry of ``"files"``: ``"role"``, ``"name"``, ``"sha256"``.
 
     Args:
-        role: What the file is to the page, such as ``"Checkpoint"``.
+        role: Role of the file for the page, such as ``"Checkpoint"``.
         path: The file; for a bundle its folder, whose manifest is hashed: it holds the digests of all its files.
         sha256: The digest, where it is known; by default the file is read.
 
@@ -140,10 +140,10 @@ def draw_byline(made: Mapping[str, Any]) -> str:
 
 
 def draw_provenance(made: Mapping[str, Any], more: Sequence[tuple[str, str]] = ()) -> str:
-    """Return the section at a page's end as HTML; empty where nothing is known.
+    """Return the section at a page's end as HTML; empty if nothing is known.
 
     Args:
-        made: Provenance.
+        made: Provenance as returned by :func:`provenance`.
         more: Further entries: names, plain text, and what they stand for, HTML.
     """
     versions = ", ".join(f"{name} {version}" for name, version in (made.get("versions") or {}).items() if version)

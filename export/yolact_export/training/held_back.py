@@ -30,12 +30,12 @@ def held_back_labels(model: Yolact, data: AnnotatedImages, class_names: Sequence
     Up to 40 images are looked at, evenly spread over the data set.
 
     Args:
-        model: In eval mode.
+        model: Model in eval mode.
         data: Images and labels; labels of classes that the model does not have are left out, and so are crowds.
-        class_names: Those of the model.
+        class_names: Names of the model's classes.
 
     Returns:
-        JSON object for :func:`yolact_calibration.report.image_pairs.draw_held_back`.
+        Object for :func:`yolact_calibration.report.image_pairs.draw_held_back`, ready for JSON.
 
     Raises:
         DatasetError: A label cannot be read.
@@ -54,13 +54,13 @@ def compare_held_back(
     """Compare what a pruned model finds with what the dense one found in images that it was not trained on.
 
     Args:
-        model: The pruned one, in eval mode.
-        reference: By the path of an image, all that the dense one found in it.
-        reader: Reads the images.
-        class_names: Those of both models.
+        model: The pruned model in eval mode.
+        reference: All detections of the dense model, by the path of the image.
+        reader: Reader of the images.
+        class_names: Names of the classes of both models.
 
     Returns:
-        JSON object for :func:`yolact_calibration.report.image_pairs.draw_held_back`.
+        Object for :func:`yolact_calibration.report.image_pairs.draw_held_back`, ready for JSON.
 
     Raises:
         MediaError: An image cannot be read.
@@ -97,7 +97,7 @@ def choose_images(images: Sequence[ImageAgreement]) -> list[tuple[str, ImageAgre
     Of few images the worst are shown first of all, then the best. No image is shown twice.
 
     Args:
-        images: All, in any order.
+        images: All images, in any order.
     """
     order = sorted(images, key=lambda image: (image.loss, image.name))
     worst = order[max(0, len(order) - _NUM_OF_EACH) :]
@@ -109,12 +109,12 @@ def choose_images(images: Sequence[ImageAgreement]) -> list[tuple[str, ImageAgre
 
 
 def _spread(images: Sequence[Any]) -> Sequence[Any]:
-    """At most so many, evenly spread."""
+    """Return an evenly spread selection of limited size."""
     return images[:: max(1, -(-len(images) // _MOST_LOOKED_AT))]
 
 
 def _labels(data: AnnotatedImages, image: Any, class_names: Sequence[str]) -> Instances:
-    """The labels of an image as instances that are certain, the largest first."""
+    """Return the labels of an image as instances with full confidence, the largest first."""
     annotations = data.annotations
     name_of = dict(zip(annotations.category_ids, annotations.category_names, strict=True))
     names = [name_of[item.category_id] for item in annotations.instances.get(image.image_id, ())]

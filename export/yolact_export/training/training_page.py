@@ -26,12 +26,12 @@ def write_training_page(
     """Write the page of a training.
 
     Args:
-        path: The HTML file.
-        checkpoint: What the training wrote.
-        curve: What happened.
-        held_back: See :mod:`yolact_export.training.held_back`; None where no images were held back.
-        command_line: The command as typed; empty where there was none.
-        files: See :func:`~yolact_calibration.report.provenance.file_entry`.
+        path: Path of the HTML file.
+        checkpoint: Checkpoint that the training wrote.
+        curve: Curve of the training.
+        held_back: Comparison from :mod:`yolact_export.training.held_back`; None if no images were held back.
+        command_line: The command as typed; empty if there was none.
+        files: Entries from :func:`~yolact_calibration.report.provenance.file_entry`.
 
     Raises:
         OSError: The checkpoint cannot be read, or the page not be written.
@@ -46,8 +46,8 @@ def finetune_files(source: str, backbone: Path | None, annotations: Path, data_s
 
     Args:
         source: Checkpoint, or name of a configuration.
-        backbone: ImageNet weights.
-        annotations: Labels.
+        backbone: File of ImageNet weights.
+        annotations: Annotation file.
         data_sha256: Digest of images and labels.
 
     Raises:
@@ -66,10 +66,10 @@ def prune_files(source: Path | None, source_sha256: str, num_images: int, images
     """Return what the page of a pruning names: the dense checkpoint, and the images it recovered with.
 
     Args:
-        source: The dense checkpoint; None where only its digest is known.
-        source_sha256: Its digest.
-        num_images: How many images there are.
-        images_sha256: Their digest.
+        source: The dense checkpoint; None if only its digest is known.
+        source_sha256: Digest of the dense checkpoint.
+        num_images: Number of images.
+        images_sha256: Digest of the images.
     """
     dense = "a checkpoint" if source is None else source.name
     return [

@@ -149,7 +149,7 @@ def test_two_kinds_of_results_need_two_places(bundle: Path, tmp_path: Path, caps
 
 
 def test_the_consumer_in_the_documentation(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).parents[3] / "docs" / "runtime.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "run.md").read_text(encoding="utf-8")
     (code,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "yolact-results" in code)
     run(bundle, picture(tmp_path / "a.png"), tmp_path / "missing.png", "--jsonl", "-")
     lines = capsys.readouterr().out
