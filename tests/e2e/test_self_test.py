@@ -29,6 +29,7 @@ from yolact_runtime.golden import read_golden
 from yolact_runtime.media.images import write_image
 from yolact_runtime.model.bundle import read_manifest
 from yolact_runtime.model.manifest import InputSpec
+from yolact_runtime.reporter import ForwardingReporter
 
 CPU = "onnxruntime-cpu"
 THINGS = [Thing((0.25, 0.25, 0.75, 0.75)), Thing((0.0, 0.0, 0.4, 0.6), class_id=2, confidence=0.6, prototype=1)]
@@ -230,11 +231,11 @@ def test_an_engine_that_was_built_is_tried_and_a_wrong_one_is_rejected(
 ) -> None:
     said: list[str] = []
     name = engine(small, OUTPUTS).name
-    try_engine(small, name, "fp32", "tensorrt", said.append)
+    try_engine(small, name, "fp32", "tensorrt", ForwardingReporter(lambda _, text: said.append(text)))
     assert said[0].startswith("model.fp32.plan: self-test passed (fp32 on tensorrt): 2 of 2 instances found")
     engine(small, {**OUTPUTS, "prototype": -OUTPUTS["prototype"]})
     with pytest.raises(SelfTestError, match='"prototype" differs by 2'):
-        try_engine(small, name, "fp32", "tensorrt", said.append)
+        try_engine(small, name, "fp32", "tensorrt", ForwardingReporter(lambda _, text: said.append(text)))
 
 
 @needs_kernels
