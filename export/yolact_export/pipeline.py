@@ -41,7 +41,9 @@ from yolact_runtime.model.manifest import METADATA_KEY, Manifest
 from yolact_runtime.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
+    from yolact_export.engine.bundle import WrittenEngine
     from yolact_export.precision.precision import PrecisionResult
+    from yolact_export.training.pruning import PrunedCheckpoint
 
 __all__ = ["AddNetworks", "ExportResult", "export_checkpoint"]
 
@@ -62,6 +64,9 @@ class ExportResult:
         verification: The evidence that the models are right.
         precisions: The networks of other precisions, or None.
         precision_report: What was found about them.
+        pruned: The pruned checkpoint that was exported, or None.
+        engines: The engines that were built.
+        seconds: Duration of the export; 0 where it was not measured.
     """
 
     bundle: Path
@@ -70,6 +75,27 @@ class ExportResult:
     verification: Verification
     precisions: PrecisionResult | None = None
     precision_report: Mapping[str, Any] | None = None
+    pruned: PrunedCheckpoint | None = None
+    engines: tuple[WrittenEngine, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether every network of another precision lost no more accuracy than allowed."""
+        return self.precisions is None or self.precisions.passed
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON object that ``yolact-export --json`` writes."""
+        return {
+            "bundle": str(self.bundle),
+            "manifest": json.loads(self.manifest.to_json()),
+            "findings": list(self.findings),
+            "verification": self.verification.document(),
+            "pruning": None if self.pruned is None else self.pruned.record,
+            "precision": self.precision_report,
+            "engines": [engine.document() for engine in self.engines],
+            "seconds": round(self.seconds, 2),
+        }
 
 
 @dataclass(frozen=True)

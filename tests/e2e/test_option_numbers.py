@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.commands import COMMANDS, PARSERS, entry_point, parser_of
-from yolact_benchmarks.commands import bench_session
+from yolact_benchmarks.facade import bench_session
 from yolact_runtime.errors import BundleError
 
 # What nobody can mean, or few: each is refused by every option, unless the table lists it as valid.

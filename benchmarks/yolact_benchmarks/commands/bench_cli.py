@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_benchmarks.commands.bench_options import add_bench_options, add_output_options
 from yolact_benchmarks.commands.command_words import (
     FOUND,
-    check_image_folder,
-    check_precisions,
     parse_fraction,
     parse_numbers,
     parse_sizes,
@@ -23,7 +21,6 @@ from yolact_calibration.labels.options import file_rules
 from yolact_plugins.command_line import CommandParser, Example
 from yolact_plugins.files import human_size, write_atomically
 from yolact_runtime.commands.machine_options import add_machine_options
-from yolact_runtime.commands.signature_options import check_trust
 from yolact_runtime.cpu.bit_depth import check_bit_depth
 from yolact_runtime.errors import UsageError
 from yolact_runtime.option_numbers import check_most, shown_number
@@ -37,6 +34,7 @@ from yolact_runtime.terminal import (
 )
 
 if TYPE_CHECKING:
+    from yolact_benchmarks.facade.benchmark import Benchmark
     from yolact_benchmarks.measure.request import BenchRequest
 
 __all__ = ["main"]
@@ -92,9 +90,7 @@ def _parser() -> CommandParser:
 
 
 def _run(options: argparse.Namespace, terminal: Terminal, words: Sequence[str]) -> int:
-    from yolact_benchmarks.commands.bench_session import run_bench
-    from yolact_benchmarks.report.document import envelope
-    from yolact_calibration.report.provenance import file_entry
+    from yolact_benchmarks.facade.benchmark import run_benchmark
 
     defaults = _fill_defaults(options)
     request = _request(options)
@@ -102,15 +98,10 @@ def _run(options: argparse.Namespace, terminal: Terminal, words: Sequence[str]) 
     _check_destinations(options)
     if defaults:
         terminal.say(f"defaults: {' '.join(defaults)}")
-    results = run_bench(request, terminal)
-    pictures = results.pop("pictures", None)
-    command = shlex.join(["yolact-bench", *words])
-    files = [file_entry("Model", options.model)]
-    record = envelope(command, {**request.settings(), "defaults": defaults}, results, files)
-    _show(record, options, terminal)
-    _write(record, pictures, options, terminal)
-    is_stable = all(case["verdict"]["stable"] for case in results["cases"])
-    if options.strict and not is_stable:
+    result = run_benchmark(request, shlex.join(["yolact-bench", *words]), defaults, terminal)
+    _show(result.record, options, terminal)
+    _write(result, options, terminal)
+    if options.strict and not result.is_stable:
         terminal.error("the measurement is unstable, and --strict was given")
         return _UNSTABLE
     return 0
@@ -135,11 +126,11 @@ def _fill_defaults(options: argparse.Namespace) -> list[str]:
 
 
 def _request(options: argparse.Namespace) -> BenchRequest:
+    from yolact_benchmarks.facade.benchmark import check_request
     from yolact_benchmarks.measure.measurement import Plan
     from yolact_benchmarks.measure.request import BenchRequest
 
     _check_words(options)
-    check_trust(options)
     until = None if options.until_ci is None else parse_fraction("--until-ci", options.until_ci)
     request = BenchRequest(
         model=options.model,
@@ -165,9 +156,7 @@ def _request(options: argparse.Namespace) -> BenchRequest:
         verify_keys=tuple(options.verify_key or ()),
         trust_engine=options.trust_engine,
     )
-    _ = request.options  # made now: a word that does not fit need not wait for the models
-    check_precisions(request.model, [name for name in request.precisions if name != "all"])
-    _check_files(options)
+    check_request(request)
     return request
 
 
@@ -191,15 +180,6 @@ def _check_words(options: argparse.Namespace) -> None:
     check_bit_depth(options.bit_depth, "--bit-depth")
 
 
-def _check_files(options: argparse.Namespace) -> None:
-    """What is opened after the speed was measured: a slip of the pen need not wait for that."""
-    if options.annotations:
-        check_image_folder(options.images)
-    for name in ("annotations", "against", "checkpoint"):
-        if (path := getattr(options, name)) is not None and not path.exists():
-            raise UsageError(f"--{name}: there is no {path}")
-
-
 def _check_destinations(options: argparse.Namespace) -> None:
     """Refuse what cannot be written before anything takes its time."""
     if options.json == "-" and options.markdown == "-":
@@ -220,7 +200,7 @@ def _check_destinations(options: argparse.Namespace) -> None:
             )
 
 
-def _show(record: dict[str, Any], options: argparse.Namespace, terminal: Terminal) -> None:
+def _show(record: Mapping[str, Any], options: argparse.Namespace, terminal: Terminal) -> None:
     from yolact_benchmarks.report.tables import bench_tables, render_markdown, render_text, unstable_lines
 
     tables = bench_tables(record["results"])
@@ -236,24 +216,16 @@ def _show(record: dict[str, Any], options: argparse.Namespace, terminal: Termina
         terminal.warn(line)
 
 
-def _write(
-    record: dict[str, Any], pictures: list[dict[str, Any]] | None, options: argparse.Namespace, terminal: Terminal
-) -> None:
-    from yolact_benchmarks.report.tables import bench_tables, render_markdown
-
+def _write(result: Benchmark, options: argparse.Namespace, terminal: Terminal) -> None:
     written = []
     if options.markdown and options.markdown != "-":
         written.append(Path(options.markdown))
-        write_atomically(
-            written[-1], render_markdown(bench_tables(record["results"])).encode("utf-8", "backslashreplace")
-        )
+        write_atomically(written[-1], result.markdown().encode("utf-8", "backslashreplace"))
     if options.html:
-        from yolact_benchmarks.report.report import draw_bench_report
-
         written.append(options.html)
-        write_atomically(options.html, draw_bench_report(record, pictures).encode())
+        write_atomically(options.html, result.html().encode())
     if options.json:
-        write_json(record, options.json)
+        write_json(result.record, options.json)
         if options.json != "-":
             written.append(Path(options.json))
     for path in written:

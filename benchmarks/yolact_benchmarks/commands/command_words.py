@@ -1,17 +1,15 @@
-"""Words of a command line: those for several values, and those that name a network of a bundle."""
+"""Words of a command line that stand for several values."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import re
-from collections.abc import Sequence
-from pathlib import Path
 
-from yolact_runtime.errors import UsageError, YolactError
+from yolact_runtime.errors import UsageError
 from yolact_runtime.option_numbers import MAX_INSTANCES, real_number
 
-__all__ = ["FOUND", "check_image_folder", "check_precisions", "parse_fraction", "parse_numbers", "parse_sizes"]
+__all__ = ["FOUND", "parse_fraction", "parse_numbers", "parse_sizes"]
 
 FOUND = "found"
 """Stands for the instances that a network finds."""
@@ -63,36 +61,3 @@ def parse_fraction(option: str, text: str) -> float:
     if not 0 < value < 1:
         raise UsageError(f'{option} takes a part, such as 3% or 0.03, above 0 and below 1; found "{text}"')
     return value
-
-
-def check_image_folder(words: Sequence[str]) -> None:
-    """Refuse ``--images`` of labels that are not one folder.
-
-    Raises:
-        UsageError: They are several, or no folder is there.
-    """
-    if len(words) == 1 and Path(words[0]).is_dir():
-        return
-    if len(words) > 1:
-        found = f"found {len(words)} words, {words[0]} first"
-    else:
-        found = f"{words[0]} is {'no folder' if Path(words[0]).exists() else 'not there'}"
-    raise UsageError(f"with --annotations, --images is the one folder that the file names are relative to; {found}")
-
-
-def check_precisions(model: Path, names: Sequence[str]) -> None:
-    """Refuse names that no network of a bundle has; what is no bundle is left to those that open it.
-
-    Raises:
-        NoNetworkError: The bundle has no network of such a name.
-    """
-    from yolact_runtime.model.bundle import read_manifest, require_precision
-
-    if not model.is_dir():
-        return
-    try:
-        artefacts = read_manifest(model).artefacts
-    except YolactError:
-        return
-    for name in names:
-        require_precision(model, artefacts, name)

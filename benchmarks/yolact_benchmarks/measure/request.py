@@ -17,7 +17,7 @@ from yolact_runtime.model.bundle import read_manifest
 from yolact_runtime.option_numbers import MAX_INSTANCES, MAX_THREADS, check_between, keep_between, keep_numbers
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
-__all__ = ["CAMERA", "MAX_PROCESSES", "SYNTHETIC", "BenchRequest"]
+__all__ = ["CAMERA", "MAX_PROCESSES", "SYNTHETIC", "BenchRequest", "BenchmarkOptions"]
 
 SYNTHETIC, CAMERA = "synthetic", "camera"
 """Stands for drawn frames."""
@@ -25,50 +25,33 @@ MAX_PROCESSES = 1000
 """Fresh processes, one after the other; each opens the model again."""
 
 
-@dataclasses.dataclass(frozen=True)
-class BenchRequest:
-    """What to measure.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """Settings of a benchmark; its other arguments name the model, the frames, and what the accuracy is measured with.
 
     Attributes:
-        model: Bundle folder, ``.onnx`` file or engine.
-        images: ``("synthetic",)``, or folders, files and globs.
-        instances: In every frame; None is what the network finds.
-        sizes: (width, height) of drawn frames.
-        plan: How long, all processes together.
-        num_processes: Fresh ones that share the time, one after the other; 1 measures in this one.
-        precisions: Of a bundle; ``"all"`` is all that the backend runs well, none is what it runs best.
-        backend: Its name, or ``"auto"``.
-        num_threads: 0 leaves the choice to the backend.
-        min_confidence: The second score threshold while speed is measured.
-        annotations: Labels for accuracy, or None.
-        against: A model to agree with, or None.
-        num_cold_starts: Fresh processes of each model; 0 measures none.
-        streaming_s: To stream for, all processes together; 0 does not.
-        with_pictures: Draw what two precisions find in the same pictures.
-        with_layers: Profile the networks by part of the model.
-        with_peers: Measure what people would use instead, in turns with ours.
-        bit_depth: Significant bits of pictures with 16 bits a sample; None takes what they, or the model, state.
-        checkpoint: That the model was exported from, for the peers that need it.
-        rules: What is done about annotated images that are absent or outside of their folder.
-        verify_keys: Public keys, one of which signed every bundle that is opened; none checks no signature.
-        trust_engine: The model is an engine without its bundle, which the user vouches for.
+        num_processes: New processes that share the time, one after the other; 1 measures in this process.
+        num_threads: CPU threads; 0 leaves the number to the backend.
+        min_confidence: Score threshold while speed is measured.
+        num_cold_starts: New processes of each network that measure the time to the first result; 0 measures none.
+        streaming_s: Seconds of streaming, all processes together; 0 does not stream.
+        with_pictures: If True, draw the detections of two networks in the same pictures, for the HTML report.
+        with_layers: If True, profile the networks by part of the model.
+        with_peers: If True, measure other tools too, interleaved with the model.
+        checkpoint: The checkpoint of the model, for peers that run in PyTorch.
+        rules: Treatment of annotated images that are missing or outside of their folder.
+        bit_depth: Significant bits of images with 16 bits per sample; None takes what the images or the model state.
+        verify_keys: Public keys, one of which must have signed every bundle that is opened; empty takes those that the
+            environment names.
+        trust_engine: If True, the model is an engine without its bundle, which the caller trusts.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field is out of its range, or not a number; the message names it.
     """
 
-    model: Path
-    images: tuple[str, ...] = (SYNTHETIC,)
-    instances: tuple[int | None, ...] = (1, 10, 100)
-    sizes: tuple[tuple[int, int], ...] = ((1280, 720), (1920, 1080))
-    plan: Plan = dataclasses.field(default_factory=Plan)
-    num_processes: int = 1
-    precisions: tuple[str, ...] = ()
-    backend: str = "auto"
+    num_processes: int = 5
     num_threads: int = 0
     min_confidence: float = 0.3
-    annotations: Path | None = None
-    against: Path | None = None
     num_cold_starts: int = 3
     streaming_s: float = 3.0
     with_pictures: bool = False
@@ -91,12 +74,45 @@ class BenchRequest:
             {"min_confidence": (0, 1), "streaming_s": (0, MAX_S)},
         )
         keep_numbers(self, ("bit_depth",))
+        check_bit_depth(self.bit_depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchRequest(BenchmarkOptions):
+    """What a benchmark measures, and how.
+
+    Attributes:
+        model: Bundle folder, ``.onnx`` file or engine.
+        images: ``("synthetic",)``, or folders, files and globs.
+        instances: Number of instances in every frame; None is what the network finds.
+        sizes: (width, height) of drawn frames, pixels.
+        plan: Durations, all processes together.
+        precisions: Networks of a bundle; ``"all"`` is all that the backend runs well, none is the one it runs best.
+        backend: Name of the backend, or ``"auto"``.
+        annotations: Labels for accuracy, or None.
+        against: Model to compare detections with, or None.
+
+    Raises:
+        UsageError: A field is out of its range, or not a number; the message names it.
+    """
+
+    model: Path
+    images: tuple[str, ...] = (SYNTHETIC,)
+    instances: tuple[int | None, ...] = (1, 10, 100)
+    sizes: tuple[tuple[int, int], ...] = ((1280, 720), (1920, 1080))
+    plan: Plan = dataclasses.field(default_factory=Plan)
+    precisions: tuple[str, ...] = ()
+    backend: str = "auto"
+    annotations: Path | None = None
+    against: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for count in self.instances:
             check_between("instances", count, 0, MAX_INSTANCES)
         for size in self.sizes:
             for side in size:
                 check_between("sizes", side, MIN_SIDE_PX, MAX_SIDE_PX)
-        check_bit_depth(self.bit_depth)
 
     def open_segmenter(self, path: Path, backend: str, options: SegmenterOptions, precision: str | None) -> Segmenter:
         """Open the model, or one to compare it with, by the keys of this run.

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from yolact_benchmarks.commands.bench_session import run_results
+from yolact_benchmarks.facade.bench_session import run_results
 from yolact_benchmarks.measure.fresh_process import call_in_fresh_process
 from yolact_benchmarks.measure.measurement import Plan
 from yolact_benchmarks.measure.process_run import ProcessRun, join_runs

@@ -17,6 +17,7 @@ from yolact_calibration.evaluation.matches import IOU_THRESHOLDS, RECALL_THRESHO
 from yolact_runtime.option_numbers import MAX_SEED, check_most, keep_numbers, shown_number
 
 __all__ = [
+    "MAX_RESAMPLES",
     "BootstrapSettings",
     "Interval",
     "average_precision",
@@ -30,8 +31,8 @@ Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 _COLUMNS: Mapping[str, slice] = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
 """Figure -> IoU thresholds that it is the mean of."""
-# Each has a weight for every image.
-_MAX_RESAMPLES = 100_000
+MAX_RESAMPLES = 100_000
+"""Largest number of resamples: each has a weight for every image."""
 _BLOCK = 1 << 21
 """Numbers held at once, so that memory does not grow with the number of resamples."""
 
@@ -57,7 +58,7 @@ class BootstrapSettings:
         keep_numbers(self, whole=("num_resamples", "seed"), real=("confidence_level",))
         if self.num_resamples < 1:
             raise UsageError(f"num_resamples must be 1 or more, found {shown_number(self.num_resamples)}")
-        check_most("num_resamples", self.num_resamples, _MAX_RESAMPLES)
+        check_most("num_resamples", self.num_resamples, MAX_RESAMPLES)
         if not 0 < self.confidence_level < 1:
             raise UsageError(f"confidence_level must lie between 0 and 1, found {self.confidence_level}")
         if self.seed < 0:

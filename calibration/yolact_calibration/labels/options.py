@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from yolact_plugins.command_line import OptionGroup, Rule
 
-__all__ = ["FileRules", "add_file_rules", "file_rules"]
+__all__ = ["FileRules", "Labels", "add_file_rules", "file_rules"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,21 @@ class FileRules:
 
     skip_missing: bool = False
     allow_outside: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """An annotation file, and the images that it names.
+
+    Attributes:
+        annotations: File in COCO's format.
+        images: Folder that the file names are relative to.
+        rules: Treatment of images that are missing or outside of the folder.
+    """
+
+    annotations: Path | str
+    images: Path | str
+    rules: FileRules = dataclasses.field(default_factory=FileRules)
 
 
 def add_file_rules(group: OptionGroup, rules: Sequence[Rule] = ()) -> None:

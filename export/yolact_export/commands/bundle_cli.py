@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from yolact_export.commands.engine_cli import (
     check_engine_options,
-    engine_targets,
+    chosen_engines,
     run_engine,
     say_what_is_left_out,
-    write_engines,
 )
 from yolact_export.commands.jobs import ENGINES, NETWORKS, SIGNATURE
-from yolact_export.commands.packages import require_packages
 from yolact_export.commands.precision_cli import (
     check_precision_options,
     guard_status,
-    network_adder,
+    labels_of,
+    precision_options,
     say_precisions,
 )
-from yolact_export.commands.signing_cli import open_seal, sign_existing, without_reminder
+from yolact_export.commands.signing_cli import sign_existing, signing_options
 from yolact_export.errors import UsageError, YolactError
+from yolact_export.facade.networks import NetworksResult, add_networks
 from yolact_plugins.files import human_size
-from yolact_runtime.backends.tensorrt_library import LIBRARIES
 from yolact_runtime.model.bundle import NETWORK_ROLE, read_manifest
 from yolact_runtime.model.manifest_signature import SIGNATURE_NAME, SIGNATURE_RECORD_NAME
 from yolact_runtime.terminal import Terminal, check_json_destination, write_json
-
-if TYPE_CHECKING:
-    from yolact_export.engine.bundle import WrittenEngine
-    from yolact_export.precision.existing_bundle import ExtendedBundle
 
 __all__ = ["run_on_bundle"]
 
@@ -89,52 +80,31 @@ def _add_precisions(options: argparse.Namespace, bundle: Path, terminal: Termina
     if options.engine:
         check_engine_options(options)
     check_json_destination(options.json)
-    require_packages("yolact-export BUNDLE --int8", "precision", "onnx", "onnxruntime", "faster_coco_eval", "cv2")
-    from yolact_export.precision.existing_bundle import ExistingBundle
-
-    seal = open_seal(options, bundle, terminal)
-    started = time.monotonic()
-    existing = ExistingBundle(bundle)
-    with without_reminder():
-        existing.require_sound(options.threads or 0)
-    usual = existing.manifest.input.bit_depth
-    adder = network_adder(options, terminal, existing.earlier_rows, usual)
-    if None not in (usual, options.bit_depth) and usual != options.bit_depth:
-        terminal.warn(f"{bundle} states {usual} bits; it states {options.bit_depth} from now on, as --bit-depth says")
-    engines: list[WrittenEngine] = []
-    with seal.reported():
-        extended = existing.extend(adder, options.bit_depth, seal.finish, terminal)
-        if options.engine:
-            say_what_is_left_out(options, terminal)
-            # Without any library the first one's error says what to install.
-            targets = engine_targets(options) or tuple(LIBRARIES)[:1]
-            engines = write_engines(bundle, targets, options, terminal, seal)
-    _close(options, bundle, extended, engines, time.monotonic() - started, terminal)
-    return guard_status(extended.precisions, terminal)
+    if options.engine:
+        say_what_is_left_out(options, terminal)
+    result = add_networks(
+        bundle,
+        options.calib,
+        precision_options(options),
+        labels=labels_of(options),
+        bit_depth=options.bit_depth,
+        engines=chosen_engines(options) if options.engine else (),
+        signing=signing_options(options),
+        num_threads=options.threads,
+        command=options.command_line,
+        reporter=terminal,
+    )
+    _close(result, options, terminal)
+    return guard_status(result.extended.precisions, terminal)
 
 
-def _close(
-    options: argparse.Namespace,
-    bundle: Path,
-    extended: ExtendedBundle,
-    engines: Sequence[WrittenEngine],
-    seconds: float,
-    terminal: Terminal,
-) -> None:
+def _close(result: NetworksResult, options: argparse.Namespace, terminal: Terminal) -> None:
     """The last words: what the bundle has now, and what to type next."""
-    manifest = read_manifest(bundle)
-    terminal.heading(f"{bundle} extended in {seconds:.1f} s")
-    for name, artefact in manifest.artefacts.items():
+    bundle = result.bundle
+    terminal.heading(f"{bundle} extended in {result.seconds:.1f} s")
+    for name, artefact in result.manifest.artefacts.items():
         terminal.say(f"  {bundle / name}  {human_size(artefact.size_bytes)}  sha256 {artefact.sha256[:16]}…")
-    say_precisions(extended.report, bundle, terminal)
+    say_precisions(result.extended.report, bundle, terminal)
     terminal.say(f"next:  yolact-run {shlex.quote(str(bundle))} IMAGE -o out")
     if options.json:
-        document = {
-            "bundle": str(bundle),
-            "manifest": json.loads(manifest.to_json()),
-            "precision": extended.report,
-            "removed": list(extended.removed),
-            "engines": [engine.document() for engine in engines],
-            "seconds": round(seconds, 2),
-        }
-        write_json(document, options.json)
+        write_json(result.document(), options.json)

@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import re
 import shlex
-import time
-from pathlib import Path
 
 from yolact_export.commands.jobs import BUILDS_ENGINES, of_checkpoint
-from yolact_export.commands.signing_cli import BundleSeal, open_seal
-from yolact_export.engine.bundle import WrittenEngine, build_engines
-from yolact_export.engine.gpus import check_rtx, objection_to_rtx
-from yolact_export.engine.onnx_outline import read_outline
+from yolact_export.commands.signing_cli import signing_options
+from yolact_export.engine.gpus import check_rtx
 from yolact_export.engine.options import EngineOptions
+from yolact_export.engine.targets import available_targets, report_left_out
 from yolact_export.errors import UsageError
+from yolact_export.facade.engines import EngineResult, build_engine
 from yolact_plugins.command_line import CommandParser, OptionGroup, Rule, needs
 from yolact_plugins.files import counted, human_size
-from yolact_runtime.backends.cuda_driver import find_gpu
-from yolact_runtime.backends.tensorrt_library import LIBRARIES, module_name
-from yolact_runtime.errors import BackendUnavailableError
-from yolact_runtime.model.bundle import NETWORK_ROLE, read_manifest
+from yolact_runtime.backends.tensorrt_library import LIBRARIES
 from yolact_runtime.option_numbers import MAX_BYTES, whole_number
 from yolact_runtime.terminal import Terminal, check_json_destination, write_json
 
 __all__ = [
     "add_engine_options",
     "check_engine_options",
+    "chosen_engines",
     "engine_options",
     "engine_targets",
-    "has_deform_conv",
     "parse_size_bytes",
     "run_engine",
     "say_what_is_left_out",
-    "write_engines",
 ]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -130,37 +123,18 @@ def engine_targets(options: argparse.Namespace) -> tuple[str, ...]:
         return ()
     if options.target != "auto":
         return (options.target,)
-    return tuple(target for target in LIBRARIES if _can_build(target, _capabilities(options)))
+    return available_targets(_capabilities(options))
 
 
-def has_deform_conv(bundle: Path) -> bool:
-    """Its networks hold the operator that TensorRT-RTX does not have."""
-    return any(
-        read_outline((bundle / name).read_bytes()).named("DeformConv")
-        for name, artefact in read_manifest(bundle).artefacts.items()
-        if artefact.role == NETWORK_ROLE
-    )
+def chosen_engines(options: argparse.Namespace) -> tuple[EngineOptions, ...]:
+    """Return what to build; without any library the first one, whose error says what to install."""
+    return tuple(engine_options(options, target) for target in engine_targets(options) or tuple(LIBRARIES)[:1])
 
 
 def say_what_is_left_out(options: argparse.Namespace, terminal: Terminal) -> None:
     """With ``--target auto``: why TensorRT-RTX, though it is installed, builds nothing on this machine."""
-    if options.target == "auto" and (objection := objection_to_rtx(_capabilities(options))):
-        terminal.say(f"no TensorRT-RTX engine: {objection}")
-
-
-def _can_build(target: str, capabilities: tuple[str, ...]) -> bool:
-    try:
-        if importlib.util.find_spec(module_name(target)) is None:
-            return False
-    except ImportError:
-        return False
-    if target == "rtx":
-        return objection_to_rtx(capabilities) is None
-    try:
-        find_gpu()
-    except BackendUnavailableError:
-        return False
-    return True
+    if options.target == "auto":
+        report_left_out(_capabilities(options), terminal)
 
 
 def check_engine_options(options: argparse.Namespace) -> None:
@@ -229,45 +203,19 @@ def run_engine(options: argparse.Namespace, terminal: Terminal) -> int:
     """
     check_engine_options(options)
     check_json_destination(options.json)
-    bundle: Path = options.checkpoint
-    seal = open_seal(options, bundle, terminal)
-    started = time.monotonic()
     say_what_is_left_out(options, terminal)
-    with seal.reported():
-        # Without any library the first one's error says what to install.
-        written = write_engines(bundle, engine_targets(options) or tuple(LIBRARIES)[:1], options, terminal, seal)
-    _close(bundle, written, time.monotonic() - started, options, terminal)
+    result = build_engine(
+        options.checkpoint, chosen_engines(options), signing=signing_options(options), reporter=terminal
+    )
+    _close(result, options, terminal)
     return 0
 
 
-def write_engines(
-    bundle: Path, targets: tuple[str, ...], options: argparse.Namespace, terminal: Terminal, seal: BundleSeal
-) -> list[WrittenEngine]:
-    """Build engines of all that TensorRT takes in a bundle, with each of the libraries, and show how far it is.
-
-    With a key in `seal` the bundle is signed after each of them.
-    """
-    written = []
-    for target in targets:
-        terminal.heading(f"building engines of {bundle} for {LIBRARIES[target]}")
-        written += build_engines(
-            bundle,
-            None,
-            engine_options(options, target),
-            seal.changed,
-            seal.vouched,
-            terminal,
-        )
-    return written
-
-
-def _close(
-    bundle: Path, written: list[WrittenEngine], seconds: float, options: argparse.Namespace, terminal: Terminal
-) -> None:
-    terminal.heading(f"{counted(len(written), 'engine')} in {seconds:.1f} s")
-    for engine in written:
+def _close(result: EngineResult, options: argparse.Namespace, terminal: Terminal) -> None:
+    terminal.heading(f"{counted(len(result.engines), 'engine')} in {result.seconds:.1f} s")
+    for engine in result.engines:
         size, sha256 = human_size(engine.artefact.size_bytes), engine.artefact.sha256
         terminal.say(f"  {engine.path}  {size}  sha256 {sha256[:16]}…")
-    terminal.say(f"next:  yolact-run {shlex.quote(str(bundle))} IMAGE -o out")
+    terminal.say(f"next:  yolact-run {shlex.quote(str(result.bundle))} IMAGE -o out")
     if options.json:
-        write_json({"bundle": str(bundle), "engines": [engine.document() for engine in written]}, options.json)
+        write_json(result.document(), options.json)

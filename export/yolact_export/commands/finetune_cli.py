@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from yolact_calibration.labels.options import file_rules
 from yolact_export.commands.checkpoint_cli import check_config_name, check_side, parse_scales
 from yolact_export.commands.finetune_options import add_finetune_options
-from yolact_export.commands.packages import require_packages
 from yolact_export.errors import UsageError
+from yolact_export.facade.packages import require_packages
 from yolact_plugins.command_line import CommandParser, Example
 from yolact_plugins.files import counted, human_duration, human_size, real_path
 from yolact_runtime.cpu.bit_depth import check_bit_depth

@@ -16,7 +16,14 @@ from yolact_runtime.model.signing_keys import REQUIRE_VARIABLE, key_paths
 if TYPE_CHECKING:
     from yolact_runtime.segmenter import Segmenter
 
-__all__ = ["add_trust_options", "add_verify_key_option", "check_trust", "signature_document", "signature_words"]
+__all__ = [
+    "add_trust_options",
+    "add_verify_key_option",
+    "check_trust",
+    "require_consistent_trust",
+    "signature_document",
+    "signature_words",
+]
 
 
 def add_verify_key_option(group: OptionGroup, rules: Sequence[Rule] = ()) -> None:
@@ -58,13 +65,27 @@ def check_trust(options: argparse.Namespace) -> None:
         UsageError: The options contradict each other, or the model.
         SignatureError: This machine runs only signed bundles, or the variable that requires this is invalid.
     """
-    model: Path = options.model
-    if not options.trust_engine:
-        key_paths(options.verify_key)
+    require_consistent_trust(options.model, options.verify_key, options.trust_engine)
+
+
+def require_consistent_trust(model: Path, verify_keys: Sequence[Path] | None, trust_engine: bool) -> None:
+    """Refuse a contradiction between a model, the keys that verify it, and the trust in an engine without a bundle.
+
+    Args:
+        model: Path of a bundle, a network or an engine.
+        verify_keys: Paths of public keys; None or empty takes those that the environment names.
+        trust_engine: If True, an engine without its bundle is run.
+
+    Raises:
+        UsageError: The arguments contradict each other.
+        SignatureError: This machine runs signed models only, or the variable that says so is unusable.
+    """
+    if not trust_engine:
+        key_paths(verify_keys or None)
         return
     if model.suffix not in PLAN_SUFFIXES or model.is_dir():
         raise UsageError(f"--trust-engine is for an engine, a .plan without its bundle; {model} is none: leave it out")
-    if options.verify_key:
+    if verify_keys:
         raise UsageError(
             "--trust-engine and --verify-key contradict each other: a lone engine has no signature. Name the bundle "
             "folder it was built in to have it verified"

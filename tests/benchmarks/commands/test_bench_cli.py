@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from support.scenes import Thing, with_precisions, write_bundle
-from yolact_benchmarks.commands import bench_session
 from yolact_benchmarks.commands.bench_cli import main
+from yolact_benchmarks.facade import bench_session
 from yolact_benchmarks.measure.cold_start import measure_cold_start
 from yolact_benchmarks.measure.streaming import measure_streaming
 from yolact_runtime import Segmenter

@@ -274,7 +274,7 @@ def test_files_whose_names_are_no_utf8(narrow_state: Narrow, save: Save, tmp_pat
 def test_a_path_that_is_not_there_is_called_that_whatever_is_installed(
     words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("yolact_export.commands.packages._is_installed", lambda _: False)
+    monkeypatch.setattr("yolact_export.facade.packages._is_installed", lambda _: False)
     assert export(*words) == 1
     assert f"error: {message}" in capsys.readouterr().err
 

@@ -15,7 +15,8 @@ import pytest
 from support.engine_graphs import write_engine_bundle
 from support.precompiled import made_up_cubin
 from support.signing import Keys, make_keys, signature_fits, signature_names, watched_signature
-from yolact_export.commands import cli, signing_cli
+from yolact_export import seal
+from yolact_export.commands import cli
 from yolact_export.engine import bundle as engine_bundle
 from yolact_export.engine.build import BuiltEngine
 from yolact_export.errors import EngineBuildError
@@ -393,7 +394,7 @@ def test_what_could_not_be_signed_is_said_to_be_unsigned(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device", str(bundle / SIGNATURE_NAME))
 
-    monkeypatch.setattr("yolact_export.commands.signing_cli.sign_bundle", full)
+    monkeypatch.setattr("yolact_export.seal.sign_bundle", full)
     assert export(bundle, *ENGINE, "--sign", device.private) == 1
     talk = capsys.readouterr().err
     assert f"{bundle} is not signed now: sign it with yolact-export {bundle} --sign KEY" in talk
@@ -522,7 +523,7 @@ def test_nothing_is_built_of_what_lay_there_for_a_moment(
 def test_signing_waits_for_who_puts_an_engine_in(bundle: Path, vendor: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is signed is what stays: a manifest that changes meanwhile would be left with another one's signature."""
     held: list[bool] = []
-    sign = signing_cli.sign_bundle
+    sign = seal.sign_bundle
 
     def look(folder: Path, *words: Any) -> Path:
         descriptor = open_folder(folder)
@@ -535,6 +536,6 @@ def test_signing_waits_for_who_puts_an_engine_in(bundle: Path, vendor: Keys, mon
             os.close(descriptor)
         return sign(folder, *words)
 
-    monkeypatch.setattr(signing_cli, "sign_bundle", look)
+    monkeypatch.setattr(seal, "sign_bundle", look)
     assert export(bundle, "--sign", vendor.private) == 0
     assert held == [True]

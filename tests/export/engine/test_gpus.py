@@ -10,6 +10,7 @@ import pytest
 from support.engine_graphs import write_engine_bundle
 from yolact_export.commands import cli, engine_cli
 from yolact_export.engine import gpus as engine_gpus
+from yolact_export.engine import targets as engine_targets
 from yolact_export.engine.gpus import check_rtx, objection_to_rtx
 from yolact_export.errors import MissingDependencyError, UsageError
 from yolact_runtime.backends.cuda_driver import Gpu
@@ -21,7 +22,7 @@ KNOWN = r"7\.5, 8\.0, 8\.6, 8\.9, 12\.0, 12\.1"
 
 def put_in(monkeypatch: pytest.MonkeyPatch, name: str, capability: str) -> None:
     """A GPU into this machine."""
-    for module in (engine_gpus, engine_cli):
+    for module in (engine_gpus, engine_targets):
         monkeypatch.setattr(module, "find_gpu", lambda: Gpu(name, capability, "13.0"))
 
 

@@ -1,0 +1,254 @@
+"""Signature of a bundle that is written or changed: checked before any work, and made anew after it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from yolact_export.errors import UsageError
+from yolact_plugins.compile.manifest_entry import is_signed, without_signature
+from yolact_runtime.errors import SignatureError
+from yolact_runtime.model.bundle import SIGNATURE_NAME, open_bundle, read_manifest
+from yolact_runtime.model.bundle_signature import require_own_signature, sign_bundle, verify_bundle
+from yolact_runtime.model.manifest import Manifest
+from yolact_runtime.model.signing_keys import REQUIRE_VARIABLE, key_paths, read_private_key
+from yolact_runtime.reporter import Reporter
+
+__all__ = ["KEY_VARIABLE", "BundleSeal", "SigningOptions", "open_new_seal", "open_seal", "without_reminder"]
+
+KEY_VARIABLE = "YOLACT_SIGNING_KEY"
+"""Environment variable that names the private key of bundles that are written or changed."""
+_REMINDER = open_bundle.__module__
+"""Logger that reminds the caller to verify the signature of a bundle."""
+
+
+@dataclass(frozen=True)
+class SigningOptions:
+    """How a bundle is signed, and what is done about the signature that it has.
+
+    Attributes:
+        key: File of the private key to sign with (Ed25519, PEM); None takes the one that ``YOLACT_SIGNING_KEY`` names,
+            or leaves the bundle unsigned.
+        verify_keys: Files of public keys, one of which must have signed an existing bundle; empty takes those that
+            ``YOLACT_REQUIRE_SIGNATURE`` names.
+        drop_signature: If True, remove the signature of an existing bundle without verifying it.
+    """
+
+    key: Path | str | None = None
+    verify_keys: tuple[Path | str, ...] = ()
+    drop_signature: bool = False
+
+    def private_key(self) -> Path | None:
+        """Return the private key to sign with, from the options or the environment; None leaves the bundle unsigned.
+
+        Raises:
+            SignatureError: The environment variable is empty.
+        """
+        if self.key is not None:
+            return Path(self.key)
+        named = os.environ.get(KEY_VARIABLE)
+        if named is None or self.drop_signature:
+            return None
+        if not named:
+            raise SignatureError(
+                f"{KEY_VARIABLE} is set and empty: let it name a private key (Ed25519, PEM), or unset it to sign "
+                f"nothing"
+            )
+        return Path(named)
+
+
+class BundleSeal:
+    """The signature of a bundle that is changed: taken away with what it vouched for, made anew of what was known.
+
+    What is signed is what was there when the command began, and the command's own changes. What anybody else changed
+    meanwhile is not signed: whoever signs it would vouch for it.
+
+    Args:
+        bundle: The folder.
+        key: Private key; None leaves it unsigned.
+        vouched: Its manifest when the command began; None where the command writes it.
+        reporter: Receives what became of the signature.
+    """
+
+    def __init__(self, bundle: Path, key: Path | None, vouched: Manifest | None, reporter: Reporter) -> None:
+        self._bundle = bundle
+        self._key = key
+        self._vouched = vouched
+        self._reporter = reporter
+        self._was_signed = is_signed(bundle)
+
+    @property
+    def vouched(self) -> Manifest | None:
+        """What was known of the bundle, by which alone work is done that will be signed; None where nothing will be."""
+        return None if self._key is None else self._vouched
+
+    def changed(self, before: Manifest, after: Manifest) -> None:
+        """Sign the bundle after a change; see :data:`yolact_export.engine.bundle.Seal`.
+
+        Raises:
+            SignatureError: Somebody else changed it too; it is not signed.
+        """
+        self._require_known(before)
+        if self._key is not None:
+            sign_bundle(self._bundle, self._key, after)
+        self._vouched = after
+
+    def finish(self, before: Manifest, folder: Path) -> None:
+        """Sign a folder that takes the bundle's place; see :data:`yolact_export.precision.existing_bundle.Finish`.
+
+        Raises:
+            SignatureError: Somebody else changed the bundle meanwhile; nothing is signed.
+        """
+        self._require_known(before)
+        self.finish_new(folder)
+
+    def finish_new(self, folder: Path) -> None:
+        """Sign a folder that is about to become the bundle; nothing of an earlier one is in it."""
+        self._vouched = read_manifest(folder)
+        if self._key is not None:
+            sign_bundle(folder, self._key, self._vouched)
+
+    def sign(self) -> None:
+        """Sign the bundle as it is.
+
+        Raises:
+            BundleError: A file is not what the manifest says.
+            SignatureError: Somebody changed the bundle meanwhile; nothing is signed.
+        """
+        if self._key is not None:
+            sign_bundle(self._bundle, self._key, self._vouched)
+
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        """Say at the end of the work, whatever it is, what the signature is now and what to type next."""
+        is_done = False
+        try:
+            with without_reminder():
+                yield
+            is_done = True
+        finally:
+            if not is_signed(self._bundle) and (self._was_signed or self._key is not None):
+                self._reporter.warn(
+                    f"{self._bundle} is not signed now: sign it with yolact-export {_words(self._bundle)} --sign KEY"
+                )
+            elif is_done and self._key is not None:
+                self._reporter.say(f"signed: {self._bundle / SIGNATURE_NAME}")
+
+    def _require_known(self, manifest: Manifest) -> None:
+        if self._key is not None and manifest != self._vouched:
+            raise SignatureError(
+                f"{self._bundle} was changed by somebody else while this command worked on it, and is not signed: that "
+                f"change is not vouched for. If you know what it was: yolact-export {_words(self._bundle)} --sign KEY"
+            )
+
+
+@contextmanager
+def without_reminder() -> Iterator[None]:
+    """Nobody is reminded to have the signature checked while this command, which looked at it, opens the bundle."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "the signature was not checked" not in record.getMessage()
+
+    logger = logging.getLogger(_REMINDER)
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+def open_seal(options: SigningOptions, bundle: Path, reporter: Reporter) -> BundleSeal:
+    """Look at the signature of a bundle that is about to be changed or signed, before anything is done.
+
+    With ``--verify-key`` one of these keys has to fit, or else of ``--sign KEY`` that key: whoever signs what was
+    changed since it was signed would vouch for that change.
+
+    Raises:
+        SignatureError: The signature does not fit, or would be lost.
+        BundleError, ManifestError: It is no bundle, or with ``--verify-key`` a file is not what the manifest says.
+        MissingDependencyError: The package ``cryptography`` is not installed.
+    """
+    key = options.private_key()
+    keys = () if options.drop_signature and not options.verify_keys else key_paths(options.verify_keys or None)
+    if keys:
+        manifest = _verified(options, bundle, keys)
+        reporter.say(f"the signature of {bundle} is verified ({', '.join(map(str, keys))})")
+    if key is None:
+        _require_unsigned(options, bundle)
+    elif keys or options.drop_signature:
+        read_private_key(key)
+    else:
+        manifest = require_own_signature(bundle, key)
+    if not keys and (key is None or options.drop_signature):
+        manifest = _manifest(options, bundle)
+    return BundleSeal(bundle, key, manifest, reporter)
+
+
+def open_new_seal(options: SigningOptions, bundle: Path, reporter: Reporter) -> BundleSeal:
+    """Before an export writes a bundle: a signed one there is replaced by a signed one, and the key can be used.
+
+    What is there is replaced as a whole, so its signature is not looked at.
+
+    Raises:
+        UsageError: ``--verify-key`` was given, which nothing is verified with.
+        SignatureError: A signed bundle would be replaced by one that is not, or the key cannot be read.
+        MissingDependencyError: The package ``cryptography`` is not installed.
+    """
+    if options.verify_keys:
+        raise UsageError(
+            "--verify-key is for a bundle that is there: yolact-export BUNDLE --engine --verify-key KEY. A checkpoint "
+            "has no signature; leave it out"
+        )
+    key = options.private_key()
+    if key is None:
+        if is_signed(bundle) and not options.drop_signature:
+            raise SignatureError(
+                f"{bundle} is signed, and would be replaced by a bundle that is not; nothing is changed. Sign the new "
+                f"one with --sign KEY (or {KEY_VARIABLE}=KEY), add --drop-signature, or choose another folder with -o"
+            )
+    else:
+        # A key that cannot be used is better found now than after the work.
+        read_private_key(key)
+    return BundleSeal(bundle, key, None, reporter)
+
+
+def _verified(options: SigningOptions, bundle: Path, keys: tuple[Path, ...]) -> Manifest:
+    try:
+        return verify_bundle(bundle, keys)
+    except SignatureError as error:
+        if options.verify_keys:
+            raise
+        raise SignatureError(
+            f"{error}. {REQUIRE_VARIABLE} asks for it; --drop-signature works on what is there all the same"
+        ) from error
+
+
+def _manifest(options: SigningOptions, bundle: Path) -> Manifest:
+    """What is there, whoever signed it."""
+    try:
+        return read_manifest(bundle)
+    except SignatureError:
+        if not options.drop_signature:
+            raise
+        # It fits nothing any more, and nothing would read this bundle while it is there.
+        with without_signature(bundle):
+            return read_manifest(bundle)
+
+
+def _require_unsigned(options: SigningOptions, bundle: Path) -> None:
+    if options.drop_signature or not is_signed(bundle):
+        return
+    raise SignatureError(
+        f"{bundle} is signed, and its signature would not fit what is to be done; nothing is changed. Sign the result "
+        f"with --sign KEY (or {KEY_VARIABLE}=KEY), with --verify-key PUBLIC_KEY too where another key signed what is "
+        f"there; or add --drop-signature, and the bundle is not signed any more"
+    )
+
+
+def _words(bundle: Path) -> str:
+    return shlex.quote(str(bundle))
