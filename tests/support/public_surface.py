@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import inspect
 import re
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
-__all__ = ["documented_errors", "mentioned_types", "public_names"]
+__all__ = ["PACKAGES", "documented_errors", "mentioned_types", "public_names"]
 
+PACKAGES = ("yolact_plugins", "yolact_runtime", "yolact_calibration", "yolact_export", "yolact_benchmarks")
 # Special methods that people call by using an object.
 _CALLED = ("__init__", "__call__", "__getitem__", "__iter__", "__next__", "__enter__", "__len__")
 _RAISES = re.compile(r"^( *)Raises:\n((?:\1 .*\n?|\s*\n)+)", re.MULTILINE)
@@ -72,8 +74,17 @@ def _annotations(thing: Any) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _scope(thing: Any) -> dict[str, Any]:
-    """The names of the module, and those that only a type checker imports there."""
-    return {"supervision": importlib.import_module("supervision"), **vars(importlib.import_module(thing.__module__))}
+    """The names of the module, and those that only a type checker imports there, which are public ones."""
+    # Of packages below too, and of none above, which may not be installed.
+    known = PACKAGES[: PACKAGES.index(thing.__module__.partition(".")[0]) + 1]
+    public = {name: found for package in known for name, found in _names_of(package).items()}
+    here = vars(importlib.import_module(thing.__module__))
+    return {"supervision": importlib.import_module("supervision"), **public, **here}
+
+
+@functools.cache
+def _names_of(package: str) -> dict[str, Any]:
+    return public_names(importlib.import_module(package))
 
 
 def _classes(hint: Any) -> Iterator[type]:
