@@ -1,3 +1,3 @@
-"""Where a network's time goes, by part of the model."""
+"""The time that a network spends in each part of the model."""
 
 __all__: list[str] = []

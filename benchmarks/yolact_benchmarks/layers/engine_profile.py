@@ -1,7 +1,8 @@
-"""Where an engine's time goes: by part of the *model*, from TensorRT's profiler and inspector.
+"""Profile of a TensorRT engine: the time of each part of the *model*, from TensorRT's profiler and inspector.
 
-The inspector tells what each layer was made of: an engine that was built with detailed verbosity, as ours are, keeps
-the names of the ONNX nodes in it, which are the names of the modules. The profiler tells the times.
+The inspector lists the ONNX nodes that were fused into each layer. Their names, which are the names of the PyTorch
+modules, are kept by engines that were built with detailed verbosity, as this project's are. The profiler measures the
+time of each layer.
 """
 
 from __future__ import annotations
@@ -39,16 +40,17 @@ def profile_engine(
     operations: Mapping[str, int] | None = None,
     parts: Mapping[str, str] | None = None,
 ) -> list[KernelTime]:
-    """Run an engine under the profiler, on memory of its own.
+    """Run an engine under TensorRT's profiler, with device buffers of its own, and return the time of each layer.
 
     Args:
-        backend: Open.
-        operations: Of the convolutions of the network that it was built from, by the names of their nodes.
-        parts: Parts of the model of that network's nodes, by their names; None if there is no such file, and the
-            parts are derived from the names that the engine has.
+        backend: Backend with an open engine.
+        operations: Number of operations of each convolution of the network that the engine was built from, by the name
+            of its ONNX node; see :func:`~yolact_benchmarks.layers.network_operations.convolution_operations`.
+        parts: Part of the model for each node of that network, by the name of the node. If None, parts are derived from
+            the node names in the engine.
 
     Raises:
-        BackendError: TensorRT tells no layer.
+        BackendError: TensorRT reported no layer.
     """
     times: dict[str, list[float]] = {}
     with ExitStack() as stack:
@@ -82,23 +84,23 @@ def profile_engine(
 
 
 def read_layers(text: str) -> dict[str, Mapping[str, Any]]:
-    """Layers of the inspector's JSON by name.
+    """Return the layers of the inspector's JSON document by name.
 
-    Engines that were built without detailed verbosity have a list of names, which is all that is known of them then.
+    An engine that was built without detailed verbosity only has a list of names; the result is then empty.
     """
     layers = json.loads(text).get("Layers", [])
     return {layer["Name"]: layer for layer in layers if isinstance(layer, Mapping) and "Name" in layer}
 
 
 def _nodes(name: str, layer: Mapping[str, Any]) -> list[str]:
-    """Names of the ONNX nodes in a layer; without details they are what its own name is made of."""
+    """Return the names of the ONNX nodes in a layer; without details, they are the parts of the layer's name."""
     return _ONNX_LAYER.findall(str(layer.get("Metadata", ""))) or name.split(" + ")
 
 
 def _kernel(
     name: str, ms: float, layer: Mapping[str, Any], operations: Mapping[str, int], parts: Mapping[str, str]
 ) -> KernelTime:
-    """`ms` of one layer; its part is that of the first ONNX node in it, its operations are those of all of them."""
+    """Describe one layer: its part is that of its first ONNX node; its operations are the sum over all of its nodes."""
     nodes = _nodes(name, layer)
     part = next((parts[node] for node in nodes if node in parts), OTHER)
     tensors = [*_tensors(layer, "Inputs"), *_tensors(layer, "Outputs"), *_tensors(layer, "Constants")]
@@ -110,7 +112,7 @@ def _kernel(
 
 
 def _tensors(layer: Mapping[str, Any], key: str) -> list[tuple[str, tuple[int, ...], int]]:
-    """Type, shape, and bytes of an element; TensorRT 10 has the type inside the format's words."""
+    """Return dtype, shape, and bytes per element of each tensor; TensorRT 10 gives the dtype within the format."""
     found = []
     for tensor in layer.get(key) or []:
         if not isinstance(tensor, Mapping):

@@ -1,8 +1,8 @@
-"""Where a network's time goes: by part of the *model*, from ONNX Runtime's profiler.
+"""Profile of a network: the time of each part of the *model*, from ONNX Runtime's profiler.
 
-Kernels keep the names of the nodes that they compute, with additions of the library's own: ``proto_net.4_token_239``
-is a convolution of the protonet. The network's file tells the part of each node. Kernels that only change layout or
-type (reorder, transpose, quantise, cast) make up a part of their own, because nothing of the model is computed there.
+A kernel is named after the node that it computes, with suffixes of ONNX Runtime: ``proto_net.4_token_239`` is a
+convolution of the protonet. The part of each node is read from the network's file. Kernels that only change layout or
+dtype (reorder, transpose, quantise, cast) are a group of their own, because they compute nothing of the model.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _CONVOLUTIONS |= {"CaskConvolution", "CaskGemmConvolution", "Convolution", "corr
 OTHER = "other"
 """Part of kernels that belong to no node of the network."""
 _ADDED = re.compile(r"(_nchwc|_nhwc|_token_\d+)+$")
-"""What the library adds to the name of the last node that a kernel computes."""
+"""Suffixes that the library appends to the name of the last node of a kernel."""
 _RIDGE = 10.0
-"""Operations for a byte from which processors of today are busy computing and not waiting for memory, roughly."""
+"""Operations per byte above which a current CPU is limited by arithmetic and not by memory bandwidth, roughly."""
 _GPU_RIDGE = 100.0
-"""The same of their GPUs, whose memory is asked first how fast it is."""
+"""The same limit for a current GPU; it is used only if the measured bandwidth does not explain the time."""
 _OF_BANDWIDTH = 0.5
 _WARM_UP, _RUNS = 2, 9
 _NUM_LAYERS = 20
@@ -59,15 +59,15 @@ _MUCH = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class KernelTime:
-    """One kernel of the network as the library runs it.
+    """One kernel of the network, as the library executes it.
 
     Attributes:
-        name: As the profiler gives it, without its ending.
-        operator: Such as ``"Conv"``.
-        precision: Type of its first input: ``"float"``, ``"uint8"``.
-        ms: Median of the runs.
-        bytes: Read and written: inputs, parameters, outputs.
-        operations: Multiplications and additions; None where it is no convolution.
+        name: Name of the kernel in the profile, without the suffix ``_kernel_time``.
+        operator: ONNX operator or type of TensorRT layer, such as ``"Conv"``.
+        precision: Dtype of its first input: ``"float"``, ``"uint8"``.
+        ms: Median time over the profiled runs, milliseconds.
+        bytes: Bytes read and written: inputs, parameters, outputs.
+        operations: Multiplications and additions, if it is a convolution; None otherwise.
         part: Part of the model that its node belongs to.
     """
 
@@ -81,25 +81,25 @@ class KernelTime:
 
     @property
     def block(self) -> str:
-        """Part of the model, or :data:`CONVERSIONS`."""
+        """Part of the model, or :data:`CONVERSIONS` for a change of layout or dtype."""
         return CONVERSIONS if self.operator in _CONVERTING else self.part
 
     def document(self) -> dict[str, Any]:
-        """JSON object."""
+        """Return the kernel as a JSON object."""
         found = {name: value for name, value in dataclasses.asdict(self).items() if name != "part"}
         return {**found, "block": self.block, "ms": round(self.ms, 4)}
 
 
 def profile_network(model: ModelFile, spec: InputSpec, num_threads: int = 0) -> list[KernelTime]:
-    """Run a network under the profiler.
+    """Run a network under ONNX Runtime's profiler and return the time of each kernel.
 
     Args:
-        model: The network.
-        spec: Its input.
-        num_threads: 0 leaves the choice to the library.
+        model: File of the network.
+        spec: Description of the network's input.
+        num_threads: Number of threads; 0 leaves the choice to the library.
 
     Raises:
-        BackendError: The profiler tells no kernels.
+        BackendError: The profiler reported no kernels.
     """
     tensor = np.random.default_rng(0).normal(size=(1, 3, spec.height, spec.width)).astype(np.float32)
     with scratch_folder("profile") as folder:
@@ -122,18 +122,19 @@ def read_kernels(
     operations: Mapping[str, int] | None = None,
     parts: Mapping[str, str] | None = None,
 ) -> list[KernelTime]:
-    """Kernels of a profile, in the order of the network.
+    """Return the kernels of a profile, in the order of the network.
 
     Args:
-        events: Of the profiler's file.
-        num_warm_up: Runs that do not count.
-        operations: By name of node; see :func:`~yolact_benchmarks.layers.network_operations.kernel_operations`.
-        parts: By name of node; see :func:`~yolact_runtime.model.network_parts.read_parts`.
+        events: Events of the profiler's file.
+        num_warm_up: Number of runs that are not counted.
+        operations: Number of operations by the name of the node; see
+            :func:`~yolact_benchmarks.layers.network_operations.kernel_operations`.
+        parts: Part of the model by the name of the node; see :func:`~yolact_runtime.model.network_parts.read_parts`.
     """
     runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for event in events:
         if event.get("cat") == "Node" and str(event["name"]).endswith("_kernel_time"):
-            # Names that the library makes up may repeat; the index in its list of kernels does not.
+            # Names generated by the library may repeat; the index in its list of kernels does not.
             runs.setdefault((event["name"], str(event["args"].get("node_index"))), []).append(event)
     return [
         _kernel(name.removesuffix("_kernel_time"), times[num_warm_up:] or times, operations or {}, parts or {})
@@ -161,11 +162,13 @@ def _kernel(
 
 
 def profile_document(kernels: Sequence[KernelTime], gb_per_s: float | None = None) -> dict[str, Any]:
-    """JSON object: blocks, the longest layers, the share of conversions, and at most three suggestions.
+    """Summarise a profile as a JSON object.
+
+    It holds the blocks, the longest layers, the share of conversions, and at most three suggestions.
 
     Args:
-        kernels: Of a network.
-        gb_per_s: Bandwidth of the memory, as measured on the GPU that ran them; None for a processor.
+        kernels: Kernels of one network.
+        gb_per_s: Measured memory bandwidth of the GPU that ran them, in GB/s; None for a CPU.
     """
     total = sum(kernel.ms for kernel in kernels) or 1.0
     members: dict[str, list[KernelTime]] = {}
@@ -202,7 +205,10 @@ def _block(name: str, kernels: Sequence[KernelTime], total: float, gb_per_s: flo
 
 
 def _bound(intensity: float | None, size: int, ms: float, gb_per_s: float | None) -> str | None:
-    """Roofline class. On a GPU what is slow for another reason, as many small kernels are, is bound by latency."""
+    """Return the roofline class.
+
+    A block of a GPU that is slow for another reason, such as many small kernels, is bound by latency.
+    """
     if intensity is None:
         return None
     if gb_per_s is None:
@@ -215,7 +221,7 @@ def _bound(intensity: float | None, size: int, ms: float, gb_per_s: float | None
 def _suggestions(
     blocks: Sequence[Mapping[str, Any]], kernels: Sequence[KernelTime], converting: float, total: float
 ) -> list[str]:
-    """At most three, each from what was measured here."""
+    """Return at most three suggestions, each based on a figure of this profile."""
     told = []
     if converting > _MUCH:
         told.append(

@@ -14,23 +14,23 @@ _FOLLOWING = {"Relu", "Clip", "Add", "QuantizeLinear", "DequantizeLinear"}
 
 
 def convolution_operations(model: ModelFile) -> dict[str, int]:
-    """Operations of each convolution by the name of its node: two for each multiplication with addition.
+    """Count the operations of each convolution, by the name of its node; a multiply-add counts as two.
 
     Args:
-        model: The network. Without the package onnx nothing is known of it, and nothing is returned.
+        model: File of the network. Without the package onnx, the result is empty.
     """
     nodes, sizes = _read(model)
     return _count(nodes, sizes)
 
 
 def kernel_operations(model: ModelFile) -> dict[str, int]:
-    """The same by every name that its kernel may have.
+    """Count the operations of each convolution, by every name that its kernel may have.
 
-    ONNX Runtime's kernels have the name of the last node in them, such as the ReLU after the convolution, or that of
-    the tensor that it makes.
+    ONNX Runtime names a kernel after its last node, such as the ReLU that follows a convolution, or after its output
+    tensor.
 
     Args:
-        model: As above.
+        model: File of the network. Without the package onnx, the result is empty.
     """
     nodes, sizes = _read(model)
     found = _count(nodes, sizes)
@@ -43,7 +43,7 @@ def kernel_operations(model: ModelFile) -> dict[str, int]:
 
 
 def _read(model: ModelFile) -> tuple[list[Any], dict[str, tuple[int, ...]]]:
-    """Nodes in their order, and the shapes of tensors."""
+    """Return the nodes in order, and the shapes of the tensors by name."""
     try:
         import onnx
     except ImportError:

@@ -1,3 +1,3 @@
-"""The machine while it is measured: load, clocks, heat, power, memory."""
+"""State of the machine during a measurement: load, clocks, temperature, power, memory."""
 
 __all__: list[str] = []

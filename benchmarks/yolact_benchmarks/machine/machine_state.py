@@ -1,7 +1,7 @@
-"""What the machine was doing while it was measured: load of others, clocks, heat, throttling.
+"""State of the machine during a measurement: load of other processes, clocks, temperature, throttling.
 
-A sample is taken between frames, never inside one: a thread of its own would disturb what it watches. What a machine
-does not tell is None in a sample and "not measured" in a record.
+Samples are taken between frames, never during one: a sampling thread would disturb the measurement. A figure that the
+machine does not provide is None in a sample and "not measured" in a record.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ _YARDSTICK_RUNS = 3
 _MAX_PARALLEL = 8
 _LEAST_SAMPLES = 5
 _LOADED_SHARE = 0.1
-"""Of the samples, in which others may be busy: what starts now and then is part of every system."""
+"""Share of the samples with load of other processes that is tolerated: every system starts something now and then."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MachineSample:
-    """Of a moment, or of the time since the sample before.
+    """State of the machine at one moment, or over the time since the previous sample.
 
     Attributes:
-        seconds: Since the watch began.
-        other_load: Share of all cores that something else kept busy, the hypervisor included; 0 to 1.
-        stolen: Share that the hypervisor took; in `other_load` too.
-        clock_mhz: Mean over cores, as the kernel tells it; a virtual machine's does not change whatever happens.
-        yardstick_ms: Time of a fixed piece of work, the best of three: shows what `clock_mhz` hides.
-        parallel_yardstick_ms: The same on all cores at once, of the slowest of them. A virtual machine whose cores have
-            to share one of the host's has this slower and the other as ever.
-        temperature_c: Of the hottest zone.
-        throttle_events: Of all cores since boot (Intel).
-        quota_events: How often a container's quota of processor time was used up.
-        gpu: Of the GPU, where there is one.
+        seconds: Time since the watch began, seconds.
+        other_load: Share of all cores that other processes and the hypervisor kept busy; 0 to 1.
+        stolen: Share of all cores that the hypervisor took; included in `other_load`.
+        clock_mhz: Mean clock of the cores as reported by the kernel, MHz; constant on most virtual machines.
+        yardstick_ms: Time of a fixed piece of work, the best of three, milliseconds; it reveals what `clock_mhz` hides.
+        parallel_yardstick_ms: Time of the same work on all cores at once, of the slowest core, milliseconds. On a
+            virtual machine whose cores share one core of the host, only this figure rises.
+        temperature_c: Temperature of the hottest thermal zone, degrees Celsius.
+        throttle_events: Number of throttle events of all cores since boot (Intel only).
+        quota_events: Number of times that the container exhausted its CPU quota.
+        gpu: State of the GPU; None without one.
     """
 
     seconds: float
@@ -68,18 +68,19 @@ class MachineSample:
     parallel_yardstick_ms: float | None = None
 
     def document(self) -> dict[str, Any]:
-        """JSON object; None is "not measured"."""
+        """Return the sample as a JSON object, in which null stands for "not measured"."""
         return dataclasses.asdict(self)
 
 
 class MachineWatch:
-    """Takes samples when it is asked, at most two a second.
+    """Sampler of the machine's state, at most twice a second.
 
     Args:
-        gpu: Open, or None.
-        root: Of the file system.
-        own_seconds: Processor time of this process so far, and of the processes that it has waited for.
-        clock: Seconds.
+        gpu: Open GPU to sample, or None.
+        root: Root of the file system that ``/proc`` and ``/sys`` are read from.
+        own_seconds: Function that returns the CPU time so far of this process and of the children it has waited for,
+            seconds.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(
@@ -99,12 +100,12 @@ class MachineWatch:
         self.samples: list[MachineSample] = []
 
     def begin(self) -> None:
-        """What is to be watched begins now: seconds count from here, and so does the load of others."""
+        """Restart the watch: set the time origin, and start to accumulate the load of other processes."""
         self._begun = self._due = self._clock()
         self._last = (_processor_ticks(self._root), self._own_seconds())
 
     def sample(self, force: bool = False) -> MachineSample | None:
-        """A sample, kept in :attr:`samples`, if it is time for one."""
+        """Take a sample and append it to :attr:`samples`; return None if the previous one is too recent."""
         now = self._clock()
         if not force and now < self._due:
             return None
@@ -126,7 +127,7 @@ class MachineWatch:
         return taken
 
     def _loads(self) -> tuple[float | None, float | None]:
-        """Since the last call: of others, and of the hypervisor."""
+        """Return the loads since the last call: of others including the hypervisor, and of the hypervisor alone."""
         before, own_before = self._last
         ticks, own = _processor_ticks(self._root), self._own_seconds()
         self._last = (ticks, own)
@@ -141,7 +142,7 @@ class MachineWatch:
 
 
 def run_yardstick_ms() -> float:
-    """Milliseconds of a fixed piece of work on one core, the best of three."""
+    """Return the time of a fixed piece of work on one core, the best of three, in milliseconds."""
     times = []
     for _ in range(_YARDSTICK_RUNS):
         started = time.perf_counter()
@@ -151,7 +152,10 @@ def run_yardstick_ms() -> float:
 
 
 def run_parallel_yardstick_ms() -> float | None:
-    """The same on all cores that this process may use (at most eight), by the slowest; None where there is one."""
+    """Return the time of the fixed piece of work on all usable cores at once, at most eight.
+
+    The result is that of the slowest core, in milliseconds; None if there is only one core.
+    """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     num = min(usable, _MAX_PARALLEL)
     if num < 2:
@@ -171,7 +175,7 @@ def run_parallel_yardstick_ms() -> float | None:
 
 
 def judge_machine(samples: Sequence[MachineSample], limits: StabilityLimits = DEFAULT_LIMITS) -> tuple[str, ...]:
-    """Why what was measured meanwhile is not to be trusted; nothing where nothing speaks against it."""
+    """Return the reasons to distrust what was measured during these samples; empty if there are none."""
     gpu = [sample.gpu for sample in samples if sample.gpu is not None]
     return (
         *find_disturbances(samples, limits),
@@ -195,7 +199,7 @@ def judge_machine(samples: Sequence[MachineSample], limits: StabilityLimits = DE
 
 
 def find_disturbances(samples: Sequence[MachineSample], limits: StabilityLimits = DEFAULT_LIMITS) -> tuple[str, ...]:
-    """Of these reasons, those that may have made a whole measurement slower, so that nothing in it shows them."""
+    """Return those reasons that may have slowed a whole measurement down, so that its figures do not show it."""
     reasons = []
     load = np.array([sample.other_load for sample in samples if sample.other_load is not None])
     loaded = float(np.mean(load > limits.max_other_load)) if len(load) else 0.0
@@ -228,7 +232,7 @@ def _changes(values: Sequence[float | None], told: str, limit: float) -> list[st
 
 
 def _processor_ticks(root: Path) -> list[int] | None:
-    """user, nice, system, idle, iowait, irq, softirq, steal of all cores."""
+    """Return user, nice, system, idle, iowait, irq, softirq and steal ticks, summed over all cores."""
     words = _read(root / "proc/stat").split("\n", 1)[0].split()
     return [int(word) for word in words[1:9]] if len(words) >= 9 and words[0] == "cpu" else None
 
@@ -245,7 +249,7 @@ def _clock_mhz(root: Path) -> float | None:
 
 def _hottest_c(root: Path) -> float | None:
     words = [_read(path).strip() for path in (root / "sys/class/thermal").glob("thermal_zone*/temp")]
-    # Sensors of parts that are off read far below any weather.
+    # Sensors of components that are powered down read far below any plausible temperature.
     known = [int(word) / 1e3 for word in words if word.lstrip("-").isdigit() and int(word) > -50_000]
     return max(known, default=None)
 

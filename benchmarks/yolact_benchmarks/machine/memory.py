@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work, by the kernel's own account."""
+"""Peak memory of a piece of work, as accounted by the kernel."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["peak_allocated_bytes", "peak_extra_bytes", "peak_resident_bytes", "r
 
 
 def peak_extra_bytes(run: Callable[[], object]) -> int:
-    """How far the resident memory of this process rises above its present level while `run` runs.
+    """Return how far the resident memory of this process rises above its present level while `run` runs, in bytes.
 
-    Linux only: it resets and reads the high-water mark in ``/proc``, which sees NumPy, PyTorch and ONNX Runtime alike.
-    Run the work once before, so that one-time set-up is not counted.
+    Linux only: the high-water mark in ``/proc`` is reset and read; it covers NumPy, PyTorch and ONNX Runtime alike. Run
+    the work once before, so that one-time initialisation is not counted.
     """
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
@@ -24,20 +24,20 @@ def peak_extra_bytes(run: Callable[[], object]) -> int:
 
 
 def peak_resident_bytes() -> int:
-    """The most resident memory of this process since it began, or since the last :func:`peak_extra_bytes` began.
+    """Return the peak resident memory of this process since its start or the last :func:`peak_extra_bytes`, in bytes.
 
-    Linux only. ``getrusage`` would count what a parent process held when it started this one.
+    The figure exists on Linux only. ``getrusage`` would include what the parent process held when it started this one.
     """
     return _status_bytes("VmHWM")
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process now. Linux only."""
+    """Return the resident memory of this process now, in bytes (Linux only)."""
     return _status_bytes("VmRSS")
 
 
 def peak_allocated_bytes(run: Callable[[], object]) -> int:
-    """Most memory that Python and NumPy hold at once for `run`; blind to PyTorch and ONNX Runtime."""
+    """Return the peak of bytes allocated by Python and NumPy during `run`; PyTorch and ONNX Runtime are not covered."""
     tracemalloc.start()
     try:
         run()

@@ -1,6 +1,6 @@
-"""One NVIDIA GPU as its driver sees it: clocks, throttling, memory, power. Needs the package ``nvidia-ml-py``.
+"""One NVIDIA GPU as its driver reports it: clocks, throttling, memory, power. Needs the package ``nvidia-ml-py``.
 
-Figures that a GPU does not give, as many laptops' and Jetson's do not, are None.
+Figures that a GPU does not provide, as on many laptops and Jetsons, are None.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["GpuSample", "Nvml"]
 
-# Reasons that are none: nothing to do, or a clock that somebody asked for. The bits are those of nvml.h.
+# Benign throttle reasons: the GPU is idle, or its clock was set on request. The bits are those of nvml.h.
 _HARMLESS = 0x1 | 0x2
 _REASONS = {
     0x4: "power cap",
@@ -28,14 +28,14 @@ _REASONS = {
 
 @dataclasses.dataclass(frozen=True)
 class GpuSample:
-    """Of a moment.
+    """State of a GPU at one moment; None marks figures that it does not provide.
 
     Attributes:
-        clock_mhz: Of the multiprocessors.
-        temperature_c: Of the chip.
-        power_w: Of the board.
-        memory_mb: In use, by all processes.
-        throttle: Why the clock is lower than it could be.
+        clock_mhz: Clock of the multiprocessors, MHz.
+        temperature_c: Temperature of the chip, degrees Celsius.
+        power_w: Power of the board, watts.
+        memory_mb: Memory used by all processes, MB.
+        throttle: Reasons for a reduced clock, benign ones excluded; empty if there are none.
     """
 
     clock_mhz: float | None = None
@@ -46,10 +46,10 @@ class GpuSample:
 
 
 class Nvml:
-    """The driver's library, open for one GPU. Call :meth:`close` at the end.
+    """NVIDIA's management library, open for one GPU. Call :meth:`close` at the end.
 
     Args:
-        index: Of the GPU.
+        index: Index of the GPU.
         library: Module with the functions of ``pynvml``; None imports it.
 
     Raises:
@@ -72,7 +72,7 @@ class Nvml:
         self.name = name.decode() if isinstance(name, bytes) else str(name or f"GPU {index}")
 
     def sample(self) -> GpuSample:
-        """This moment's figures."""
+        """Read the present state of the GPU."""
         library, gpu = self._library, self._gpu
         power = self._ask(lambda: library.nvmlDeviceGetPowerUsage(gpu))
         memory = self._ask(lambda: library.nvmlDeviceGetMemoryInfo(gpu).used)
@@ -85,16 +85,16 @@ class Nvml:
         )
 
     def joules(self) -> float | None:
-        """Energy since the driver was loaded; None where the GPU does not count it (before Volta)."""
+        """Return the energy in joules since the driver was loaded; None if the GPU does not count it (before Volta)."""
         millijoules = self._ask(lambda: self._library.nvmlDeviceGetTotalEnergyConsumption(self._gpu))
         return None if millijoules is None else millijoules / 1e3
 
     def close(self) -> None:
-        """Let the library go."""
+        """Shut the library down."""
         self._ask(self._library.nvmlShutdown)
 
     def _throttle(self) -> tuple[str, ...] | None:
-        # The older name is what drivers before CUDA 12.4 have.
+        # Drivers before CUDA 12.4 only have the second, older name.
         for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
             function = getattr(self._library, name, None)
             bits = None if function is None else self._ask(functools.partial(function, self._gpu))

@@ -1,7 +1,6 @@
-"""Energy meters of the machine: NVIDIA's driver, Jetson's INA sensors, Intel's and AMD's RAPL counters.
+"""Energy meters of the machine: NVIDIA's driver, the INA sensors of a Jetson, the RAPL counters of Intel and AMD.
 
-A meter counts joules since some moment of its own. What a machine does not measure is not measured here: it is never
-taken for zero.
+A meter counts joules from an origin of its own. A figure that the machine does not measure is missing, never zero.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ _NUM_CHANNELS = 3
 
 
 class EnergyMeter(Protocol):
-    """Counts joules."""
+    """Interface of a counter of joules."""
 
     @property
     def name(self) -> str:
-        """What it measures, for people and records: ``"VDD_IN (INA3221)"``."""
+        """Human-readable name of the measured quantity, also used in records: ``"VDD_IN (INA3221)"``."""
 
     def joules(self) -> float | None:
-        """Since some moment; None where this reading failed."""
+        """Return the energy since the meter's own origin, in joules; None if this reading failed."""
 
 
 class IntegratingMeter:
-    """Energy from readings of power, by trapezoids: as good as it is read often.
+    """Meter that integrates power readings by the trapezoidal rule; its accuracy depends on how often it is read.
 
     Args:
-        name: What it measures.
-        read_w: Power of this moment, watts.
-        clock: Seconds.
+        name: Human-readable name of the measured quantity.
+        read_w: Function that returns the present power in watts, or None if the sensor does not answer.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class IntegratingMeter:
         self._last: tuple[float, float] | None = None
 
     def joules(self) -> float | None:
-        """Up to now; None where the sensor did not answer."""
+        """Return the energy since the first reading, in joules; None if the sensor does not answer now."""
         watts, now = self._read_w(), self._clock()
         if watts is None:
             return None
@@ -70,24 +69,24 @@ class InaRails:
     one with its power in microwatts.
 
     Attributes:
-        folders: Of the sensors, ``/sys/class/hwmon/hwmon*``.
+        folders: Folders of the sensors, ``/sys/class/hwmon/hwmon*``.
     """
 
     folders: tuple[Path, ...]
 
     @classmethod
     def find(cls, root: Path = Path("/")) -> InaRails | None:
-        """The sensors of this machine, or None."""
+        """Find the sensors of this machine; return None if there are none that can be read."""
         found = [f for f in sorted((root / "sys/class/hwmon").glob("hwmon*")) if _word(f / "name") in _INA_DRIVERS]
         rails = cls(tuple(found))
         return rails if found and rails.read_mw() else None
 
     def read_mw(self) -> dict[str, float]:
-        """Rail -> milliwatts at this moment; a rail that cannot be read is left out."""
+        """Read the present power of each rail in milliwatts, by the name of the rail; unreadable rails are left out."""
         return {rail: milliwatts for folder in self.folders for rail, milliwatts in _rails(folder)}
 
     def read_w(self) -> float | None:
-        """Watts of the whole module."""
+        """Read the present power of the whole module in watts; None if no rail can be read."""
         total = total_power_w(self.read_mw())
         return None if total is None else total[0]
 
@@ -105,7 +104,7 @@ def _rails(folder: Path) -> Iterator[tuple[str, float]]:
 
 
 class NvmlMeter:
-    """A GPU's own counter, or its power where it has none."""
+    """Energy counter of a GPU, or the integral of its power if it has no counter."""
 
     def __init__(self, gpu: Nvml) -> None:
         self.name = f"{gpu.name} (NVML)"
@@ -115,15 +114,15 @@ class NvmlMeter:
         )
 
     def joules(self) -> float | None:
-        """Of the board."""
+        """Return the energy of the board in joules; None if this reading failed."""
         return self._source()
 
 
 class RaplMeter:
-    """The processor's counter (Documentation/power/powercap), in microjoules, which begins anew at its end.
+    """RAPL counter of a CPU package (Documentation/power/powercap), in microjoules; it wraps around at its range.
 
     Args:
-        folder: ``/sys/class/powercap/intel-rapl:0``, whose name AMD's driver uses too.
+        folder: Folder ``/sys/class/powercap/intel-rapl:0``; the name is the same for AMD.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -134,7 +133,7 @@ class RaplMeter:
         self._total = 0.0
 
     def joules(self) -> float | None:
-        """Of the package, without what lies beside it."""
+        """Return the energy of the package since the meter was created, in joules; None if this reading failed."""
         now = _number(self._folder / "energy_uj")
         if now is None or self._last is None:
             return None
@@ -146,12 +145,12 @@ class RaplMeter:
 
 @dataclasses.dataclass(frozen=True)
 class Meters:
-    """What can be measured here.
+    """Energy meters of this machine. Call :meth:`close` at the end.
 
     Attributes:
-        meters: They may overlap: a Jetson's module has its GPU in it.
-        missing: Why others are not there, for records.
-        tool: Running beside us, where only it tells the power.
+        meters: Meters that answer. They may overlap: the module of a Jetson includes its GPU.
+        missing: Reasons why other meters are unavailable, for records.
+        tool: Running process of ``tegrastats``, if it is the only source of the module's power.
     """
 
     meters: tuple[EnergyMeter, ...]
@@ -159,29 +158,29 @@ class Meters:
     tool: Tegrastats | None = None
 
     def close(self) -> None:
-        """End what runs beside us."""
+        """Stop the process of ``tegrastats``, if one is running."""
         if self.tool is not None:
             self.tool.close()
 
     def read(self) -> dict[str, float | None]:
-        """Joules by meter, each since its own beginning."""
+        """Read all meters; return joules by name, each from the meter's own origin."""
         return {meter.name: meter.joules() for meter in self.meters}
 
 
 def find_meters(root: Path = Path("/"), gpu: Nvml | None = None, no_gpu: str = "no NVIDIA GPU") -> Meters:
-    """Every meter that answers.
+    """Find every energy meter that answers.
 
     Args:
-        root: Of the file system.
-        gpu: Open, or None.
-        no_gpu: Why there is none.
+        root: Root of the file system that ``/sys`` is read from.
+        gpu: Open GPU, or None.
+        no_gpu: Reason why there is no GPU, for :attr:`Meters.missing`.
     """
     meters: list[EnergyMeter] = []
     missing = []
     if gpu is None:
         missing.append(f"NVML: {no_gpu}")
     elif (meter := NvmlMeter(gpu)).joules() is None:
-        missing.append(f"NVML: {gpu.name} tells neither energy nor power")
+        missing.append(f"NVML: {gpu.name} reports neither energy nor power")
     else:
         meters.append(meter)
     tool = None

@@ -1,7 +1,7 @@
-"""Lines of NVIDIA's ``tegrastats``, which every Jetson has: memory, clocks, temperatures, and power by rail.
+"""Output of NVIDIA's ``tegrastats``, which every Jetson has: memory, clocks, temperatures, and power by rail.
 
-The tool has no promised format. What is read here is what JetPack 5, 6 and 7 print on Orin and Thor: ``NAME value`` and
-``NAME@value`` in any order. What a line does not have is None, and what is not understood is passed over.
+The format of the tool is not documented as stable. The parser reads what JetPack 5, 6 and 7 print on Orin and Thor:
+``NAME value`` and ``NAME@value`` in any order. Values missing from a line are None; unknown ones are ignored.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ _CPU = re.compile(r"\bCPU \[([^\]]*)\]")
 _CORE = re.compile(r"(\d+)%@(\d+)")
 _GPU = re.compile(r"\bGR3D_FREQ (\d+)%(?:@\[?(\d+)(?:,(\d+))*\]?)?")
 _TEMPERATURE = re.compile(r"\b([A-Za-z][\w-]*)@(-?\d+(?:\.\d+)?)C\b")
-# Now and, after the slash, the mean since the tool was started. Thor's idle GPU may read a little below zero.
+# The present value and, after the slash, the mean since the tool was started. Thor's idle GPU may read below zero.
 _RAIL = re.compile(r"\b([A-Z][A-Z0-9_]*) (-?\d+)mW(?:/(-?\d+)mW)?")
 _OFF_C = -256.0
-"""A sensor whose part is powered down."""
+"""Reading of a sensor whose component is powered down."""
 
 _WHOLE = ("VDD_IN", "VIN", "VDD_TOTAL", "POM_5V_IN")
-"""Rails through which everything flows, where a board measures one."""
+"""Rails that supply the whole module, on boards that measure one."""
 _INSIDE = {"VDDQ_VDD2_1V8AO", "NC"}
-"""On AGX Orin it is fed by VIN_SYS_5V0, which has it already; NC is not connected."""
+"""Rails not to add up: on AGX Orin, the first is fed by VIN_SYS_5V0, which includes it; NC is not connected."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TegraSample:
-    """One line.
+    """One line of the tool's output.
 
     Attributes:
-        ram_mb: In use.
-        ram_total_mb: There is.
-        core_load: By core that is on, 0 to 1.
-        core_mhz: Median clock of those.
-        gpu_load: 0 to 1.
-        gpu_mhz: Of the first cluster; 0 is off.
-        temperature_c: By sensor; those that are off are left out.
-        rail_mw: Power at this moment, by rail.
+        ram_mb: Used memory, MB.
+        ram_total_mb: Total memory, MB.
+        core_load: Load of each online core, 0 to 1.
+        core_mhz: Median clock of the online cores, MHz.
+        gpu_load: Load of the GPU, 0 to 1.
+        gpu_mhz: Clock of the GPU's first cluster, MHz; 0 if it is powered down.
+        temperature_c: Temperature by sensor, degrees Celsius; sensors that are powered down are left out.
+        rail_mw: Present power by rail, milliwatts.
     """
 
     ram_mb: int | None
@@ -58,7 +58,7 @@ class TegraSample:
 
 
 def parse_tegrastats(line: str) -> TegraSample | None:
-    """What a line says; None where it says nothing of the kind."""
+    """Parse a line of output; return None if it holds none of the known values."""
     ram, cpu, gpu = _RAM.search(line), _CPU.search(line), _GPU.search(line)
     cores = [(int(load) / 100, int(mhz)) for load, mhz in _CORE.findall(cpu[1])] if cpu else []
     heat = {name: float(value) for name, value in _TEMPERATURE.findall(line) if float(value) > _OFF_C}
@@ -78,10 +78,10 @@ def parse_tegrastats(line: str) -> TegraSample | None:
 
 
 def total_power_w(rail_mw: Mapping[str, float]) -> tuple[float, str] | None:
-    """Watts of the whole module, and which rails they are; None without rails.
+    """Return the power of the whole module in watts, and the rails that it is computed from; None without rails.
 
-    A rail through which everything flows is taken alone. Boards without one (AGX Orin) have rails beside each other,
-    which add up: NVIDIA's guide gives VDD_GPU_SOC, VDD_CPU_CV and VIN_SYS_5V0 as the module's.
+    A rail that supplies the whole module is used alone. On boards without one (AGX Orin), the rails add up: NVIDIA's
+    guide lists VDD_GPU_SOC, VDD_CPU_CV and VIN_SYS_5V0 as the module's.
     """
     for name in _WHOLE:
         if name in rail_mw:
@@ -91,14 +91,14 @@ def total_power_w(rail_mw: Mapping[str, float]) -> tuple[float, str] | None:
 
 
 class Tegrastats:
-    """The tool, running beside us. A context manager; :meth:`close` ends it.
+    """A running process of ``tegrastats``, whose output is read by a thread. A context manager; :meth:`close` ends it.
 
     Args:
-        program: Its path.
-        interval_ms: Between lines.
+        program: Path of the program.
+        interval_ms: Time between two lines of output, milliseconds.
 
     Raises:
-        OSError: It cannot be started.
+        OSError: The program cannot be started.
     """
 
     def __init__(self, program: str = "tegrastats", interval_ms: int = 100) -> None:
@@ -109,11 +109,11 @@ class Tegrastats:
         self._reader.start()
 
     def read_w(self) -> float | None:
-        """Watts of the whole module by the last line; None before there is one."""
+        """Return the power of the whole module by the last line, in watts; None before the first line."""
         return self._watts
 
     def close(self) -> None:
-        """End the tool. May be called again."""
+        """Stop the process. May be called again."""
         self.process.terminate()
         self.process.wait()
         self._reader.join()

@@ -83,4 +83,4 @@ def test_nothing_to_read_is_said_and_is_not_zero(tmp_path: Path) -> None:
     assert meters.read() == {}
     assert [reason.split(":")[0] for reason in meters.missing] == ["NVML", "INA", "RAPL"]
     silent = find_meters(tmp_path, Nvml(library=FakeNvml(power_mw=None, energy_mj=None)))
-    assert "tells neither energy nor power" in silent.missing[0]
+    assert "reports neither energy nor power" in silent.missing[0]
