@@ -1,3 +1,3 @@
-"""The measuring of a model: frames, timers of host and device, processes."""
+"""Measurement of a model: frames, timers on host and device, processes."""
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""From nothing to the first instances: a fresh process that opens a model and segments a frame.
+"""Cold start of a model: the time that a fresh process takes to open it and to segment its first frame.
 
-:func:`main` is that process; it imports the runtime and nothing else, so
-its peak memory is what a robot needs. The files are in the system's cache: the disk is not measured.
+:func:`main` runs in that process. It imports the runtime and nothing else, so that its peak memory is that of a
+deployed program. The files are in the page cache: the disk is not measured.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from yolact_runtime.errors import BackendError
 
 __all__ = ["main", "measure_cold_start"]
 
-# -I keeps the current folder and the environment out of the child's imports: who can put a file where somebody stands
-# would run code in the process that is to run what is signed. What this process imports from is given.
+# -I keeps the current folder and the environment out of the child's imports: otherwise anyone who can write to the
+# current folder could run code in the process that opens signed models. The child gets this process's import path.
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -42,25 +42,25 @@ def measure_cold_start(
     verify_keys: Sequence[Path] = (),
     trust_engine: bool = False,
 ) -> dict[str, Any]:
-    """Medians of fresh processes, one after the other.
+    """Run a model in fresh processes, one after the other, and return the medians of their times.
 
     Args:
-        model: As for :meth:`yolact_runtime.segmenter.Segmenter.open`.
-        backend: Its name, or ``"auto"``.
-        precision: Of a bundle's networks, or None.
-        num_threads: 0 leaves the choice to the backend.
-        size: (width, height) of the frame.
-        repeats: Processes.
-        verify_keys: Public keys, one of which signed the bundle; none checks no signature.
-        trust_engine: It is an engine without its bundle, which the caller vouches for.
+        model: Path of the model, as for :meth:`yolact_runtime.segmenter.Segmenter.open`.
+        backend: Name of the backend, or ``"auto"``.
+        precision: Precision of the bundle's network to open; None takes the default one.
+        num_threads: Number of threads; 0 leaves the choice to the backend.
+        size: Width and height of the frame, pixels.
+        repeats: Number of processes.
+        verify_keys: Public keys, one of which signed the bundle; if empty, no signature is checked.
+        trust_engine: Whether the model is an engine without its bundle that the caller trusts.
 
     Returns:
-        JSON object: milliseconds ``"python"`` (the interpreter starts), ``"import"``, ``"open"``, ``"first_frame"``,
-        their sum ``"to_first_result"``, ``"later_frame"``, and ``"peak_memory_mb"`` (None where the system has no
-        account of it).
+        JSON object with milliseconds ``"python"`` (start of the interpreter), ``"import"``, ``"open"``,
+        ``"first_frame"``, their sum ``"to_first_result"``, ``"later_frame"``, and with ``"peak_memory_mb"`` (None if
+        the system does not account for it).
 
     Raises:
-        BackendError: The process failed.
+        BackendError: A process failed.
     """
     trust = json.dumps({"verify_key": [str(key) for key in verify_keys] or None, "trust_engine": trust_engine})
     runs = [_run(model, backend, precision, num_threads, size, trust) for _ in range(repeats)]
@@ -76,17 +76,17 @@ def _run(
     command = [sys.executable, "-I", "-c", _BOOT, json.dumps(sys.path), *words]
     done = subprocess.run([*command, str(time.time_ns())], capture_output=True, text=True, timeout=_TIMEOUT_S)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise BackendError(f"a fresh process could not run {model} (exit status {done.returncode}): {last}")
     figures: dict[str, float | None] = json.loads(done.stdout)
     return figures
 
 
 def main(words: list[str]) -> int:
-    """The fresh process: prints one JSON object.
+    """Open a model in a fresh process, segment some frames, and print the times as one JSON object.
 
     Args:
-        words: As :func:`measure_cold_start` gives them.
+        words: Arguments that :func:`measure_cold_start` passes.
     """
     model, backend, precision, threads, width, height, trust, started_ns = words
     python_ms = (time.time_ns() - int(started_ns)) / 1e6

@@ -1,9 +1,9 @@
-"""Times of a segmenter whose frames stay on the GPU, and of their stages, by the GPU's own events.
+"""Times of frames and of their stages for a segmenter that processes them on the GPU, by CUDA events.
 
-The whole frame is timed through the segmenter, by the wall clock: until everything is enqueued, and until the result
-is there. Its stages come from a second pass over the same frame: a graph of its own, with a mark between any two
-stages, so that the times are the GPU's. (Stages that are launched one by one wait for the host in between, and what is
-timed is Python; that is left for engines that cannot be captured.)
+The whole frame is timed through the segmenter, by the wall clock: until all work is enqueued, and until the result has
+arrived. The stages are timed in a second pass over the same frame: a CUDA graph of its own, with an event between any
+two stages, so that the times are the GPU's. (Stages that are launched one by one wait for the host in between, so that
+their times include Python's; this is only done for engines that cannot be captured in a graph.)
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _PARTS = (PREPROCESS, NETWORK, CANDIDATES, NMS, MASKS)
 
 
 class DeviceTimer:
-    """A :class:`~yolact_benchmarks.measure.stages.FrameTimer`; see the module.
+    """A :class:`~yolact_benchmarks.measure.stages.FrameTimer` for frames on the GPU; see the module.
 
     Close it after the segmenter's last frame.
 
     Args:
-        segmenter: With its post-processing on the GPU; not closed with the timer.
+        segmenter: Segmenter with its post-processing on the GPU; it is not closed with the timer.
     """
 
     def __init__(self, segmenter: Segmenter) -> None:
@@ -62,12 +62,12 @@ class DeviceTimer:
             names = [stage for stage in self.stages if stage.clock == "device"]
             self._marks = [stack.enter_context(Event(path.device, timing=True)) for _ in range(len(names) + 1)]
             self._owned = stack.pop_all()
-        # Each with the launches that it was made of: a slot's later launches have other pointers.
+        # Each graph is kept with the launches that it was captured from: later launches of a slot have other pointers.
         self._graphs: dict[FrameSlot, tuple[FrameLaunches, Graph]] = {}
         self._owned.callback(self._forget_graphs)
 
     def time(self, frame: npt.NDArray[np.uint8]) -> FrameTimes:
-        """Run one frame, and its stages once more."""
+        """Run one frame, and its stages a second time, and return the times."""
         begun = time.perf_counter()
         ticket = self._path.start(frame)
         enqueued = time.perf_counter()
@@ -118,14 +118,14 @@ class DeviceTimer:
 
 
 class PlantedDevice:
-    """A network on the GPU that runs on every frame, and whose outputs are exchanged there for others.
+    """A network on the GPU that runs on every frame, and whose outputs are then replaced by stored ones.
 
-    The exchange costs a copy of the outputs on the GPU, some microseconds, which count as the network's. Closing it
-    leaves the network open.
+    The replacement is a copy on the GPU that takes some microseconds, which count as the network's. Closing it leaves
+    the network open.
 
     Args:
-        network: That runs.
-        replay: Of the outputs that come back instead; owned.
+        network: Network to run.
+        replay: Source of the stored outputs; owned.
     """
 
     def __init__(self, network: DeviceBackend, replay: ReplayNetwork) -> None:
@@ -133,11 +133,11 @@ class PlantedDevice:
         self._network, self._replay = network, replay
 
     def new_context(self) -> DeviceContext:
-        """A context of both."""
+        """Create an execution context that runs the network and then copies the stored outputs."""
         return _PlantedContext(self._network.new_context(), self._replay.new_context())
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
-        """Run the network; its outputs are dropped."""
+        """Run the network, drop its outputs, and return the stored ones."""
         self._network.infer(tensor)
         return self._replay.infer(tensor)
 
@@ -167,10 +167,10 @@ class _PlantedContext:
 
 
 class DeviceModel:
-    """An engine that is open, from which timers for several numbers of instances are made. A context manager.
+    """An open engine that makes timers for given numbers of instances. A context manager.
 
     Args:
-        segmenter: With its post-processing on the GPU; owned.
+        segmenter: Segmenter with its post-processing on the GPU; owned.
     """
 
     def __init__(self, segmenter: Segmenter) -> None:
@@ -183,14 +183,14 @@ class DeviceModel:
         self._owned.callback(segmenter.close)
 
     def timer(self, num_instances: int | None = None) -> DeviceTimer:
-        """A timer; ends with the model.
+        """Create a timer, which is closed with the model.
 
         Args:
-            num_instances: In every frame; None takes what the network finds. See
+            num_instances: Number of instances in every frame; None keeps what the network finds. See
                 :mod:`yolact_benchmarks.measure.planted`.
 
         Raises:
-            UsageError: The model cannot return so many.
+            UsageError: The model cannot return this many instances.
         """
         segmenter = self.segmenter
         if num_instances is not None:
@@ -208,7 +208,7 @@ class DeviceModel:
         return timer
 
     def close(self) -> None:
-        """Free everything. May be called again."""
+        """Close the timers and the segmenter. May be called again."""
         self._owned.close()
 
     def __enter__(self) -> DeviceModel:

@@ -1,6 +1,6 @@
-"""Frames to measure with: pictures of a folder, what a camera sees, or drawn scenes of a given size.
+"""Frames to measure with: images of a folder, frames of a camera, or drawn scenes of a given size.
 
-They are in memory before anything is timed: a robot's frames are, too.
+They are in memory before any timing starts, as the frames of a robot are.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ __all__ = ["FrameSet", "camera_frames", "drawn_frames", "read_frames"]
 
 Frame = npt.NDArray[np.uint8]
 _MAX_FRAMES = 32
-"""Of a folder: more would only fill the memory, and cycling through these empties the caches as a camera does."""
+"""Most images read of a folder: cycling through them already evicts the caches as a camera does."""
 _DRAWN = 4
 _SETTLE = 5
-"""Frames that a camera may take to find its exposure."""
+"""Frames that are dropped while a camera adjusts its exposure."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FrameSet:
-    """Frames that take turns.
+    """Frames that are segmented over and over.
 
     Attributes:
-        name: For people: ``"1920x1080"``.
-        source: Where they are from: ``"drawn scenes"`` or the folder.
-        frames: ``(H, W, 3)`` uint8 each, blue first.
+        name: Human-readable name: ``"1920x1080"``.
+        source: Origin of the frames: ``"drawn scenes"`` or the folder.
+        frames: Frames, ``(H, W, 3)`` uint8 each, BGR.
     """
 
     name: str
@@ -43,23 +43,23 @@ class FrameSet:
     frames: tuple[Frame, ...]
 
     def cycle(self) -> Iterator[Frame]:
-        """The frames, over and over."""
+        """Iterate over the frames without end."""
         return itertools.cycle(self.frames)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Different (width, height), pixels."""
+        """Distinct sizes of the frames, (width, height) in pixels, sorted."""
         return sorted({(frame.shape[1], frame.shape[0]) for frame in self.frames})
 
 
 def drawn_frames(width: int, height: int, count: int = _DRAWN, seed: int = 0) -> FrameSet:
-    """Scenes of shapes, always the same for a seed and size; pixels that nobody has in a cache.
+    """Draw scenes of shapes, always the same ones for a seed and a size.
 
     Args:
-        width: Pixels.
-        height: Pixels.
-        count: How many.
-        seed: Of the first.
+        width: Width of each frame, pixels.
+        height: Height of each frame, pixels.
+        count: Number of frames.
+        seed: Seed of the first frame; the next ones count up.
     """
     from yolact_calibration.shapes.scene import SceneOptions, make_scene
 
@@ -69,14 +69,14 @@ def drawn_frames(width: int, height: int, count: int = _DRAWN, seed: int = 0) ->
 
 
 def camera_frames(number: int, count: int = _MAX_FRAMES) -> FrameSet:
-    """What a camera sees now, as its driver gives it to OpenCV; waiting for the camera is no part of what is timed.
+    """Read frames from a camera through OpenCV; waiting for the camera is not part of any measured time.
 
     Args:
-        number: Of the camera: 0 is ``/dev/video0``.
-        count: Frames.
+        number: Index of the camera: 0 is ``/dev/video0``.
+        count: Number of frames.
 
     Raises:
-        MediaError: There is no such camera, or it gives no frames.
+        MediaError: The camera does not exist, or delivers no frames.
         MissingDependencyError: OpenCV is not installed.
     """
     from yolact_runtime.media.cameras import read_camera
@@ -89,18 +89,18 @@ def camera_frames(number: int, count: int = _MAX_FRAMES) -> FrameSet:
 def read_frames(
     words: Sequence[str], reader: ImageReader, reporter: Reporter = SILENT
 ) -> tuple[FrameSet, tuple[Path, ...]]:
-    """Pictures of folders, files and globs; at most 32.
+    """Read images of folders, files and globs; at most 32.
 
     Args:
-        words: As on a command line.
-        reader: Reads the pictures.
-        reporter: Is told what is left out.
+        words: Folders, files and globs from a command line.
+        reader: Reader of image files.
+        reporter: Reporter that receives what is left out.
 
     Returns:
         The frames, and their files in the same order.
 
     Raises:
-        MediaError: A word stands for nothing, or a file is no picture.
+        MediaError: A folder, file or glob matches nothing, or a file is not an image.
     """
     from yolact_runtime.media.inputs import find_inputs
 

@@ -1,6 +1,6 @@
-"""A function called in a fresh process of this Python, with progress on the way and its result at the end.
+"""Call of a function in a fresh process of this Python, which forwards its progress and returns its result.
 
-The child writes to this process's stderr, whatever it writes to: libraries talk on stdout, which belongs to results.
+The child's stdout and stderr are both this process's stderr: libraries print to stdout, which is reserved for results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["call_in_fresh_process", "main"]
 
 Result = TypeVar("Result")
 
-# -I keeps the current folder and the environment out of the child's imports; what this process imports from is given.
+# -I keeps the current folder and the environment out of the child's imports; it gets this process's import path.
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -35,17 +35,17 @@ _GRACE_S = 5.0
 
 
 def call_in_fresh_process(function: Callable[..., Result], *arguments: Any, reporter: Reporter) -> Result:
-    """Call ``function(*arguments, reporter)`` there.
+    """Call ``function(*arguments, reporter)`` in a fresh process and return its result.
 
     Args:
-        function: Of a module (not ``__main__``), so that the child finds it by name.
-        arguments: Can be pickled, as can what the function returns.
+        function: Function of a module (not ``__main__``), so that the child can import it by name.
+        arguments: Arguments of the function; these and its result must be picklable.
         reporter: Reporter in this process, which receives the messages of the function's reporter.
 
     Raises:
-        YolactError: What the function raised of this kind, with the same message and exit status.
-        MemoryError: Likewise.
-        BackendError: The process ended without an answer; what it wrote is on stderr.
+        YolactError: The function raised this error; its message and exit status are the same.
+        MemoryError: The function raised this error.
+        BackendError: The process ended without a result; its output is on stderr.
     """
     answers, answer = os.pipe()
     with os.fdopen(answers, "rb") as pipe:
@@ -88,13 +88,13 @@ def _answer(pipe: BinaryIO, process: subprocess.Popen[bytes], reporter: Reporter
     status = process.wait()
     how = f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"
     raise BackendError(
-        f"a process that measures {how} and gave no answer; what it had to say is above. Run the model once with "
+        f"a process that measures {how} and gave no result; its messages are above. Run the model once with "
         f"yolact-run, or measure in this process: --processes 1"
     )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process that has answered: only its libraries have to close."""
+    """Wait for a process that has returned its result: only its libraries have to shut down."""
     try:
         process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:
@@ -103,7 +103,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def main(answer: int) -> int:
-    """The fresh process: reads the function and its arguments from stdin.
+    """Read a function and its arguments from stdin, call it, and send progress and the result to a pipe.
 
     Args:
         answer: File descriptor for progress and the result.
@@ -122,6 +122,6 @@ def main(answer: int) -> int:
         except (YolactError, MemoryError) as error:
             send("error", (type(error), str(error)))
         except (KeyboardInterrupt, BrokenPipeError):
-            # The other side is being ended too, and speaks for both.
+            # The parent is being interrupted as well, and reports it.
             return _INTERRUPTED
     return 0

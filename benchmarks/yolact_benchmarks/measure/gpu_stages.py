@@ -1,4 +1,4 @@
-"""Times of a frame's stages on the GPU, by its own events, and the least that the moved bytes would take."""
+"""Times of a frame's stages on the GPU, by CUDA events, and the lower bounds given by the bytes that they move."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _COPY_BYTES = 256 << 20
 
 
 def time_work(stream: Stream, work: Callable[[Stream], None], repeats: int) -> list[float]:
-    """Microseconds on the GPU of each repetition, by its events, after two that are not counted.
+    """Return the time on the GPU of each repetition, in microseconds by CUDA events, after two that are not counted.
 
-    What is enqueued piece by piece waits for the host between its pieces: kernels of a few microseconds then show how
-    long Python needs to launch them. Time those by :func:`time_replays`.
+    Work that is enqueued in several calls waits for the host between them: for kernels of a few microseconds, the
+    result is then the time that Python needs to launch them. Time those with :func:`time_replays`.
     """
     device, times = stream.device, []
     with Event(device, timing=True) as start, Event(device, timing=True) as end:
@@ -49,10 +49,10 @@ def time_work(stream: Stream, work: Callable[[Stream], None], repeats: int) -> l
 
 
 def time_replays(stream: Stream, work: Callable[[Stream], None], repeats: int, inner: int = 1) -> float:
-    """Median microseconds on the GPU of one run of `work`, captured `inner` times into a CUDA graph that is replayed.
+    """Return the median time on the GPU of one run of `work`, in microseconds, from replays of a CUDA graph.
 
-    The host gives one launch for all of it, so that the time is the GPU's own. Several runs in one graph make works
-    longer than what an event resolves.
+    The graph holds `inner` runs of `work` and is launched by one call of the host, so that the time is the GPU's own.
+    Several runs in one graph make the total longer than the resolution of an event.
     """
 
     def several(on: Stream) -> None:
@@ -65,7 +65,7 @@ def time_replays(stream: Stream, work: Callable[[Stream], None], repeats: int, i
 
 
 def frame_parts(slot: FrameSlot) -> dict[str, Callable[[Stream], None]]:
-    """The parts of the frame that the slot has finished, in order; each may be enqueued again."""
+    """Return functions that enqueue the stages of the slot's finished frame again, by name and in order."""
     launches = slot.launches
     rescoring = {MASK_IOU.name: partial(_enqueue, launches.rescoring)} if launches.rescoring else {}
     return {
@@ -86,11 +86,11 @@ def _enqueue(launches: Sequence[Launch], stream: Stream) -> None:
 
 
 def moved_bytes(slot: FrameSlot, count: int) -> dict[str, int]:
-    """What each stage must read and write at least, once, whatever its kernels do.
+    """Return the bytes that each stage must read and write at least, once, whatever its kernels do.
 
     Args:
-        slot: With the results of a frame.
-        count: Its detections.
+        slot: Slot with the results of a frame.
+        count: Number of detections in that frame.
     """
     memory, layout = slot.memory, slot.layout
     assert layout is not None
@@ -112,7 +112,7 @@ def moved_bytes(slot: FrameSlot, count: int) -> dict[str, int]:
 
 
 def copy_gigabytes_per_second(device: Device, repeats: int = 20, num_bytes: int | None = None) -> float:
-    """Bandwidth of the GPU's memory by a large copy on the device: bytes read plus bytes written."""
+    """Measure the bandwidth of the GPU's memory with a large copy on the device; bytes read and written both count."""
     num_bytes = num_bytes or _COPY_BYTES
     with ExitStack() as stack:
         stream = stack.enter_context(Stream(device))
@@ -127,7 +127,7 @@ def copy_gigabytes_per_second(device: Device, repeats: int = 20, num_bytes: int 
 
 
 def upload_gigabytes_per_second(device: Device, repeats: int = 20, num_bytes: int = 64 << 20) -> float:
-    """Bandwidth of the bus by a large copy from pinned memory to the GPU: bytes that cross it."""
+    """Measure the bandwidth of the bus with a large copy from pinned memory to the GPU, in GB/s."""
     with (
         Stream(device) as stream,
         PinnedBuffer(device, num_bytes) as source,
@@ -140,7 +140,7 @@ def upload_gigabytes_per_second(device: Device, repeats: int = 20, num_bytes: in
 
 
 def time_calls(work: Callable[[], object], repeats: int) -> list[float]:
-    """Microseconds by the wall clock of each call, after three that are not counted."""
+    """Return the time of each call, in microseconds by the wall clock, after three that are not counted."""
     times = []
     for turn in range(-3, repeats):
         started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Times of a segmenter whose network leaves its outputs in host memory, and of its stages.
+"""Times of frames and of their stages for a segmenter whose network leaves its outputs in host memory.
 
-The whole frame is timed through :class:`yolact_runtime.segmenter.Segmenter` itself. Its backend is wrapped, which tells
-when the network began and ended inside that run: what lies before is preprocessing, what lies after is post-processing.
-How post-processing divides into its stages comes from a second pass over the same outputs, after the frame: the
-segmenter's own run has no clocks in it.
+The whole frame is timed through :class:`yolact_runtime.segmenter.Segmenter` itself. Its backend is wrapped to note when
+the network begins and ends: what comes before is preprocessing, what comes after is post-processing. The shares of the
+post-processing stages come from a second pass over the same outputs, after the frame, because the segmenter itself does
+not time them.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class _Tap:
         return self.outputs
 
     def close(self) -> None:
-        """Nothing: the backend belongs to the model."""
+        """Do nothing: the backend belongs to the model."""
 
 
 class HostTimer:
-    """A :class:`~yolact_benchmarks.measure.stages.FrameTimer`; see the module.
+    """A :class:`~yolact_benchmarks.measure.stages.FrameTimer` for frames on the CPU; see the module.
 
     Args:
-        bundle: What was opened.
-        network: Of it, or a stand-in.
-        mask_iou: The network of YOLACT++, or None.
-        options: Of the segmenter.
+        bundle: Bundle that was opened.
+        network: Backend of the bundle's network, or a stand-in.
+        mask_iou: Backend of the mask-IoU network of YOLACT++, or None.
+        options: Options of the segmenter.
     """
 
     def __init__(self, bundle: Bundle, network: Backend, mask_iou: Backend | None, options: SegmenterOptions) -> None:
@@ -69,7 +69,7 @@ class HostTimer:
         self.stages: tuple[Stage, ...] = (PREPROCESS, NETWORK, CANDIDATES, NMS, MASKS, *rescoring)
 
     def time(self, frame: npt.NDArray[np.uint8]) -> FrameTimes:
-        """Run one frame."""
+        """Run one frame and return its times."""
         if self._mask_iou is not None:
             self._mask_iou.begun = self._mask_iou.ended = 0.0
         begun = time.perf_counter()
@@ -89,7 +89,7 @@ class HostTimer:
         return FrameTimes((ended - begun) * 1e3, in_order, len(instances))
 
     def _shares(self, height: int, width: int) -> dict[str, float]:
-        """How a second pass over the same outputs divides."""
+        """Return the share of each stage in the time of a second pass over the same outputs."""
         post, outputs = self._postprocess, self._network.outputs
         manifest, settings = post.manifest, post.settings
         times = [time.perf_counter()]
@@ -108,15 +108,16 @@ class HostTimer:
 
 
 class HostModel:
-    """An open model from which timers for several numbers of instances are made; they share its networks.
+    """An open model that makes timers for given numbers of instances; the timers share its networks.
 
     A context manager; its timers end with it.
 
     Args:
-        bundle: With the network's file.
+        bundle: Bundle that holds the network's file.
         backend: Key of :data:`yolact_runtime.backends.BACKENDS`.
-        options: Of the segmenters.
-        network: Used in place of the bundle's, and closed with the model; None opens the bundle's.
+        options: Options of the segmenters.
+        network: Backend to use in place of the bundle's network, closed with the model; None opens the bundle's
+            network.
     """
 
     def __init__(self, bundle: Bundle, backend: str, options: SegmenterOptions, network: Backend | None = None) -> None:
@@ -129,14 +130,14 @@ class HostModel:
         )
 
     def timer(self, num_instances: int | None = None) -> HostTimer:
-        """A timer.
+        """Create a timer.
 
         Args:
-            num_instances: In every frame; None takes what the network finds. See
+            num_instances: Number of instances in every frame; None keeps what the network finds. See
                 :mod:`yolact_benchmarks.measure.planted`.
 
         Raises:
-            UsageError: The model cannot return so many.
+            UsageError: The model cannot return this many instances.
         """
         network = self._network
         if num_instances is not None:
@@ -146,7 +147,7 @@ class HostModel:
         return HostTimer(self.bundle, network, self._mask_iou, self._options)
 
     def close(self) -> None:
-        """Free the networks. May be called again."""
+        """Close the networks. May be called again."""
         self._network.close()
         if self._mask_iou is not None:
             self._mask_iou.close()

@@ -1,8 +1,8 @@
-"""The measuring itself: configurations take turns until each is known well enough, or the time is over.
+"""Interleaved measurement of several configurations, until each median is known well enough or the time is over.
 
-Taking turns lets the machine's moods hit all of them alike, so that their ratios stand even where the machine does not.
-A network that ran before leaves its weights in the caches and its threads on the cores, which no robot sees: where
-there are several, a turn begins with a frame that does not count.
+Interleaving exposes all configurations to the same state of the machine, so that their ratios hold even if it changes.
+A network leaves its weights in the caches and its threads on the cores, which would slow the next one down and does not
+occur in production: if there are several networks, every burst begins with a frame that is not counted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from yolact_runtime.reporter import SILENT, Reporter
 __all__ = ["MAX_S", "Case", "Plan", "Series", "measure"]
 
 MAX_S = 31_536_000.0
-"""A year."""
+"""Longest duration that is accepted: a year, in seconds."""
 _BURST = 4
 _LOOK_EVERY_S = 1.0
 _QUICK = BootstrapSettings(num_resamples=300)
@@ -38,10 +38,10 @@ class Case:
     """A configuration to measure.
 
     Attributes:
-        name: For people; unique.
-        network: Which network it runs; cases of one network share its caches.
-        timer: Of the model.
-        frames: That it gets.
+        name: Human-readable, unique name.
+        network: Key of the network that it runs; cases of one network share its caches.
+        timer: Timer of the model.
+        frames: Frames to segment.
     """
 
     name: str
@@ -52,17 +52,17 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """When to stop.
+    """Durations of a measurement, and the condition to stop earlier.
 
     Attributes:
-        duration_s: For each case; with `until_ci` the most.
-        until_ci: Stop when half the 95 % interval of every median is at most this part of it; None measures for the
-            whole duration.
-        warm_up_s: Of each case, before anything counts.
-        least_frames: Of each case, however long they take.
+        duration_s: Time for each case, seconds; with `until_ci`, the maximum.
+        until_ci: Half-width of the 95 % interval, as a fraction of the median, that every case must reach to stop
+            early; None measures for the whole duration.
+        warm_up_s: Warm-up of each case, seconds; its frames are not counted.
+        least_frames: Minimum number of frames of each case, however long they take.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field is not a number of its type, or out of range; the message names it.
     """
 
     duration_s: float = 10.0
@@ -83,17 +83,17 @@ class Plan:
 
 @dataclasses.dataclass
 class Series:
-    """What was measured of a case, frame by frame.
+    """Measurements of one case, frame by frame.
 
     Attributes:
-        total_ms: Whole frames.
-        stage_ms: By stage.
-        num_instances: Found in each frame.
-        seconds: When each frame ended, since the measuring began.
-        joules: By meter; None where a reading failed.
-        busy_s: Time that `joules` were counted over.
-        energy_frames: Frames in that time, those that did not count included.
-        counts: Frames of each process, where several were joined; otherwise empty.
+        total_ms: Time of each whole frame, milliseconds.
+        stage_ms: Time of each frame's stages by the name of the stage, milliseconds.
+        num_instances: Number of instances found in each frame.
+        seconds: End of each frame, in seconds since the measurement began.
+        joules: Energy by meter; None if a reading failed.
+        busy_s: Time over which `joules` were measured, seconds.
+        energy_frames: Number of frames in that time, including those that are not counted.
+        counts: Number of frames of each process in a series joined from several processes; otherwise empty.
     """
 
     total_ms: list[float] = dataclasses.field(default_factory=list)
@@ -106,7 +106,7 @@ class Series:
     counts: list[int] = dataclasses.field(default_factory=list)
 
     def add(self, times: FrameTimes, seconds: float) -> None:
-        """One frame."""
+        """Append the times of one frame, which ended at `seconds`."""
         self.total_ms.append(times.total_ms)
         for name, ms in times.stage_ms.items():
             self.stage_ms.setdefault(name, []).append(ms)
@@ -116,7 +116,7 @@ class Series:
     def spend(
         self, before: dict[str, float | None], after: dict[str, float | None], seconds: float, count: int
     ) -> None:
-        """Energy of a burst of frames."""
+        """Add the energy of a burst of `count` frames, from the meters' readings before and after."""
         self.busy_s += seconds
         self.energy_frames += count
         for name, joules in after.items():
@@ -126,11 +126,11 @@ class Series:
 
     @classmethod
     def joined(cls, parts: Sequence[Series], begun: Sequence[float]) -> Series:
-        """Of several processes, one after the other.
+        """Join the series of several processes, one after the other.
 
         Args:
-            parts: Of one case, one for each process.
-            begun: When the measuring of each began, seconds on a clock that all share.
+            parts: Series of one case, one for each process.
+            begun: Start of each process's measurement, seconds on a clock that all of them share.
         """
         whole = cls(counts=[len(one.total_ms) for one in parts])
         for one, start in zip(parts, begun, strict=True):
@@ -155,15 +155,15 @@ def measure(
     reporter: Reporter = SILENT,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Series]:
-    """Measure cases side by side; what was measured comes back by name of the case.
+    """Measure cases side by side and return their series by the name of the case.
 
     Args:
-        cases: What takes turns.
-        plan: When to stop.
-        watch: Takes samples between turns.
-        meters: Read around every turn.
-        reporter: Is told about once a second how far it is.
-        clock: Seconds.
+        cases: Cases to interleave.
+        plan: Durations, and the condition to stop.
+        watch: Watch of the machine, which samples between bursts.
+        meters: Energy meters, read before and after every burst.
+        reporter: Reporter that receives the progress about once a second.
+        clock: Monotonic clock, seconds.
     """
     frames, series = {case.name: case.frames.cycle() for case in cases}, {case.name: Series() for case in cases}
     _warm_up(cases, frames, plan, clock)
@@ -216,7 +216,7 @@ def _turn(
 
 
 def _worst(intervals: dict[str, Interval]) -> float:
-    """Half the widest interval over its median."""
+    """Return the largest ratio of half an interval's width to its median."""
     widths = [
         (one.high - one.low) / 2 / one.estimate
         for one in intervals.values()

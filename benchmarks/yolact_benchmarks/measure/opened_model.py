@@ -1,4 +1,4 @@
-"""A model opened for measuring, whatever it is: a network of a bundle, an ``.onnx`` file, an engine."""
+"""A model of any kind, opened for measuring: a network of a bundle, an ``.onnx`` file, an engine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["OpenedModel", "WholeTimer", "choose_precisions", "open_model", "open
 
 
 class WholeTimer:
-    """A :class:`~yolact_benchmarks.measure.stages.FrameTimer` of any segmenter: whole frames, no stages."""
+    """A :class:`~yolact_benchmarks.measure.stages.FrameTimer` of any segmenter: whole frames without stages."""
 
     stages: tuple[Stage, ...] = ()
 
@@ -43,7 +43,7 @@ class WholeTimer:
         self.segmenter = segmenter
 
     def time(self, frame: npt.NDArray[np.uint8]) -> FrameTimes:
-        """Run one frame."""
+        """Run one frame and return its time."""
         begun = time.perf_counter()
         instances = self.segmenter(frame)
         return FrameTimes((time.perf_counter() - begun) * 1e3, {}, len(instances))
@@ -51,16 +51,16 @@ class WholeTimer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OpenedModel:
-    """A model on a backend. Call :meth:`close`.
+    """A model opened on a backend. Call :meth:`close` at the end.
 
     Attributes:
-        path: As it was named.
-        file: Of the network.
-        precision: Of the network.
-        backend: Its name.
-        manifest: Of the network.
-        source: Makes timers; a :class:`HostModel`, a :class:`DeviceModel`, or a segmenter that is timed as a whole.
-        signature: What a record says of its signature.
+        path: Path that the user named.
+        file: Path of the network's file.
+        precision: Precision of the network.
+        backend: Name of the backend.
+        manifest: Manifest of the network.
+        source: Source of timers: a :class:`HostModel`, a :class:`DeviceModel`, or a segmenter that is timed as a whole.
+        signature: Entries about the model's signature for a record.
     """
 
     path: Path
@@ -72,32 +72,32 @@ class OpenedModel:
     signature: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def timer(self, num_instances: int | None = None) -> FrameTimer:
-        """A timer of frames.
+        """Create a timer of frames.
 
         Args:
-            num_instances: In every frame; None takes what the network finds.
+            num_instances: Number of instances in every frame; None keeps what the network finds.
 
         Raises:
-            UsageError: The number cannot be had.
+            UsageError: This number of instances cannot be planted in the outputs of the model.
         """
         if isinstance(self.source, HostModel | DeviceModel):
             return self.source.timer(num_instances)
         if num_instances is not None:
             raise UsageError(
-                f"--instances: {self.backend} keeps its outputs to itself, so a number of instances cannot be planted; "
+                f"--instances: {self.backend} does not expose its outputs, so a number of instances cannot be planted; "
                 f"measure what it finds: --instances found"
             )
         return WholeTimer(self.source)
 
     @property
     def postprocessing(self) -> str:
-        """``"gpu"`` or ``"cpu"``: where frames are prepared and masks made."""
+        """Processor of preprocessing and post-processing, ``"gpu"`` or ``"cpu"``."""
         if isinstance(self.source, Segmenter):
             return self.source.postprocessing
         return "gpu" if isinstance(self.source, DeviceModel) else "cpu"
 
     def document(self) -> dict[str, Any]:
-        """JSON object."""
+        """Return the model's entry in a record, a JSON object."""
         return {
             "name": self.manifest.name,
             "precision": self.precision,
@@ -110,20 +110,20 @@ class OpenedModel:
         }
 
     def close(self) -> None:
-        """Free it. May be called again."""
+        """Close the model. May be called again."""
         self.source.close()
 
 
 def open_model(request: BenchRequest, backend: str, precision: str | None) -> OpenedModel:
-    """Open the model of a run as the runtime would, and find out what it is.
+    """Open the model of a run as the runtime would, and determine its kind.
 
     Args:
-        request: What is measured.
-        backend: ``"auto"`` or a backend's name.
-        precision: Of a folder's networks; None takes what the backend runs best.
+        request: Request of the run.
+        backend: Name of the backend, or ``"auto"``.
+        precision: Precision to open of a bundle folder; None takes the one that suits the backend best.
 
     Raises:
-        YolactError: As :meth:`yolact_runtime.segmenter.Segmenter.open`.
+        YolactError: The model cannot be opened, as in :meth:`yolact_runtime.segmenter.Segmenter.open`.
     """
     path, options = request.model, request.options
     with ExitStack() as stack:
@@ -143,17 +143,17 @@ def open_model(request: BenchRequest, backend: str, precision: str | None) -> Op
 
 
 def open_same_bundle(request: BenchRequest, path: Path, precision: str | None, manifest: Manifest) -> Bundle:
-    """Open once more what a segmenter has opened: by the same keys, and the files that its manifest lists.
+    """Open the bundle of a segmenter a second time, with the same keys, and check that its files are the same.
 
     Args:
-        request: What is measured.
+        request: Request of the run.
         path: Bundle folder or ``.onnx`` file.
-        precision: Of a folder's networks.
-        manifest: The segmenter's.
+        precision: Precision to open of a bundle folder.
+        manifest: Manifest of the segmenter.
 
     Raises:
-        BundleError: It was changed meanwhile, or has nothing of this precision.
-        SignatureError: As :func:`~yolact_runtime.model.bundle.open_bundle`.
+        BundleError: The bundle was changed in the meantime, or has no network of this precision.
+        SignatureError: The signature is invalid, as in :func:`~yolact_runtime.model.bundle.open_bundle`.
     """
     bundle = open_bundle(path, precision, verify_key=request.verify_keys or None)
     if bundle.manifest.artefacts != manifest.artefacts:
@@ -162,15 +162,16 @@ def open_same_bundle(request: BenchRequest, path: Path, precision: str | None, m
 
 
 def choose_precisions(path: Path, asked: Sequence[str], backend: str) -> tuple[list[str | None], list[str]]:
-    """The precisions to measure, and sentences about those that are left out.
+    """Return the precisions to measure, and messages about those that are left out.
 
     Args:
-        path: Of the model.
-        asked: Names; ``"all"`` stands for those that the backend runs well. None asked: what it runs best.
-        backend: Its name, not ``"auto"``.
+        path: Path of the model.
+        asked: Requested precisions; ``"all"`` stands for those that the backend runs well. If empty, the result is None
+            alone: the precision that suits the backend best.
+        backend: Name of the backend, not ``"auto"``.
 
     Raises:
-        UsageError: A file has but one precision.
+        UsageError: Precisions were requested of a file, which has only one.
     """
     if not asked:
         return [None], []

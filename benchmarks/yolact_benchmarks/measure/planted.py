@@ -1,9 +1,9 @@
-"""Exactly N instances in every frame, with a real network: it runs, and what it returned is exchanged.
+"""Networks whose outputs are replaced, so that every frame has exactly N instances.
 
-How long post-processing takes depends on what is found, and what a network finds in a picture nobody can choose. So the
-network computes its frame as ever, and its outputs are exchanged for outputs of the same shapes in which exactly N
-objects are. Each is seen by three priors, as a trained network sees it, with a score above any threshold for pictures;
-boxes cover 2.5 % of the frame on average and differ by a factor of two; masks have the smooth outline of a blob.
+The time of post-processing depends on what is found, and what a network finds in an image cannot be chosen. The network
+therefore runs on its frame as usual, and its outputs are replaced by outputs of the same shapes that contain exactly N
+objects. Each object is found by three priors, as in a trained network, with a score above any usual threshold; boxes
+cover 2.5 % of the frame on average and vary by a factor of two; masks have the smooth outline of a blob.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ BOX_AREA = 0.025
 PRIORS_OF_OBJECT = 3
 _BACKGROUND = 12.0
 _SHIFT = 0.1
-"""Of an object's centre, in cells of the grid that keeps objects of one class from suppressing each other."""
+"""Largest shift of an object's centre, in cells of the grid that keeps objects from suppressing each other."""
 _BLOB_SIDE = 18
 
 
 class PlantedBackend:
-    """A network whose outputs are exchanged. Closing it leaves the network open.
+    """A network whose outputs are replaced. Closing it leaves the network open.
 
     Args:
-        network: Runs on every frame.
-        outputs: What comes back instead. Nobody may write to them.
+        network: Network to run on every frame.
+        outputs: Outputs to return instead, by name; they must not be written to.
     """
 
     def __init__(self, network: Backend, outputs: Mapping[str, Array]) -> None:
@@ -46,25 +46,25 @@ class PlantedBackend:
         self._outputs = outputs
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, Array]:
-        """Run the network; its outputs are dropped."""
+        """Run the network, drop its outputs, and return the planted ones."""
         self._network.infer(tensor)
         return self._outputs
 
     def close(self) -> None:
-        """Nothing: the network belongs to somebody else."""
+        """Do nothing: the network belongs to the caller."""
 
 
 def planted_outputs(manifest: Manifest, like: Mapping[str, Array], count: int, seed: int = 0) -> dict[str, Array]:
-    """Outputs in which exactly `count` objects are, in the shapes and types of a network's.
+    """Make outputs that contain exactly `count` objects, in the shapes and dtypes of a network's.
 
     Args:
-        manifest: Of the network.
-        like: What it returned for any frame.
-        count: Objects.
-        seed: Of the scene.
+        manifest: Manifest of the network.
+        like: Outputs of the network for any frame.
+        count: Number of objects.
+        seed: Seed of the scene.
 
     Raises:
-        UsageError: So many do not fit: the model returns at most ``max_instances``, or has too few priors.
+        UsageError: The number is too large: the model returns at most ``max_instances``, or has too few priors.
     """
     priors = make_priors(manifest.priors, manifest.input.height, manifest.input.width).astype(np.float64)
     most = min(manifest.detection.max_instances, len(priors) // PRIORS_OF_OBJECT)
@@ -80,7 +80,8 @@ def planted_outputs(manifest: Manifest, like: Mapping[str, Array], count: int, s
         outputs["box_regression"][0, rows] = _regressions(random, priors[rows], manifest.priors.variances)
         class_id = np.arange(count) % len(manifest.class_names) + 1
         score = random.uniform(2, 4, (count, PRIORS_OF_OBJECT))
-        # Suppression looks at so many of a class only: the best prior of every object has to be among them.
+        # Suppression considers a limited number of candidates per class; the best prior of every object must be among
+        # them.
         score[:, 0] += 2
         outputs["class_logit"][0, rows, class_id[:, None]] = outputs["class_logit"][0, rows, 0] + score
         # One object has one mask, whichever of its priors is kept.
@@ -89,7 +90,7 @@ def planted_outputs(manifest: Manifest, like: Mapping[str, Array], count: int, s
 
 
 def _regressions(random: np.random.Generator, priors: Float, variances: tuple[float, float]) -> Float:
-    """``(N, 3, 4)`` for objects in the cells of a grid, seen by priors ``(N, 3, 4)``."""
+    """Return ``(N, 3, 4)`` box regressions of objects in the cells of a grid, found by priors ``(N, 3, 4)``."""
     count = len(priors)
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -97,7 +98,7 @@ def _regressions(random: np.random.Generator, priors: Float, variances: tuple[fl
     centre = (cell + 0.5 + random.uniform(-_SHIFT, _SHIFT, (count, 2))) / [columns, rows]
     stretch = np.exp(random.uniform(-0.35, 0.35, (count, 2)))
     size = np.sqrt(BOX_AREA) * stretch / np.sqrt(np.mean(stretch[:, 0] * stretch[:, 1]))
-    # The three priors see the same object a little differently.
+    # The three priors regress slightly different boxes for the same object.
     seen = 1 + random.normal(0, 0.02, (count, PRIORS_OF_OBJECT, 2))
     shifted = centre[:, None] + size[:, None] * (seen - 1)
     return np.concatenate(
@@ -110,7 +111,7 @@ def _regressions(random: np.random.Generator, priors: Float, variances: tuple[fl
 
 
 def _blobs(random: np.random.Generator, shape: tuple[int, ...]) -> Float:
-    """Prototypes ``(1, K, Hp, Wp)`` as smooth as a network's, 0 and above."""
+    """Return prototypes ``(1, K, Hp, Wp)`` as smooth as a network's, 0 and above."""
     _, prototypes, height, width = shape
     coarse = random.normal(0, 1, (prototypes, _BLOB_SIDE, _BLOB_SIDE))
     low, weight = _cosine(height)

@@ -1,4 +1,4 @@
-"""What one process measures: every configuration, in turns, with the machine watched; and several such runs joined."""
+"""The measurements of one process, interleaved over all configurations, and the join of several processes."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ __all__ = ["ProcessRun", "find_frames", "join_runs", "measure_models", "measure_
 
 @dataclasses.dataclass(frozen=True)
 class ProcessRun:
-    """What a process measured; can be sent to another one.
+    """Measurements of one process; picklable.
 
     Attributes:
-        begun: When the measuring began, seconds on the clock that all processes of a machine share.
-        facts: By name of the case: what tells it from others.
-        stages: By name of the case.
-        series: By name of the case.
-        streaming: By name of the case.
-        models: JSON objects, in the order of the precisions.
-        machine: Samples.
-        missing_meters: Why energy was not measured, where no meter is there.
+        begun: Start of the measurement, seconds on the monotonic clock that all processes of a machine share.
+        facts: Precision, backend, frames and number of instances of each case, by the name of the case.
+        stages: Stages of the frame, by the name of the case.
+        series: Measurements, by the name of the case.
+        streaming: Throughput of the stream as a JSON object, by the name of the case.
+        models: JSON objects that describe the models, in the order of the precisions.
+        machine: Samples of the machine's state.
+        missing_meters: Reasons why energy meters are unavailable.
     """
 
     begun: float
@@ -54,10 +54,12 @@ class ProcessRun:
 
 
 def join_runs(runs: Sequence[ProcessRun]) -> ProcessRun:
-    """The runs of several processes that were asked for the same, one after the other; one run is itself.
+    """Join the runs of several processes with the same request, one after the other.
+
+    A single run is returned unchanged.
 
     Args:
-        runs: One or more, in the order they were taken.
+        runs: Runs in the order they were taken, at least one.
     """
     first = runs[0]
     if len(runs) == 1:
@@ -77,15 +79,15 @@ def join_runs(runs: Sequence[ProcessRun]) -> ProcessRun:
 
 
 def measure_request(request: BenchRequest, whole: WholeRun | None, reporter: Reporter) -> ProcessRun:
-    """Open what was asked for and measure it in this process.
+    """Open the models and frames of a request and measure them in this process.
 
     Args:
-        request: What; its plan and streaming are those of this process.
-        whole: All processes together, for the line that says how long they take; None says nothing of it.
-        reporter: Is told what is measured, and how far it is.
+        request: Request whose plan and streaming time are those of this process.
+        whole: All processes together, for the line that estimates their total time; None prints no such line.
+        reporter: Reporter of what is measured, and of the progress.
 
     Raises:
-        YolactError: The model, the pictures or the options do not fit.
+        YolactError: The model, the images or the options do not fit.
     """
     with ExitStack() as stack:
         models = open_models(request, stack, reporter)
@@ -103,14 +105,14 @@ def measure_models(
     """Measure open models.
 
     Args:
-        request: What.
-        models: Stay open.
-        sets: Frames.
-        whole: All processes together, for the line that says how long they take; None says nothing of it.
-        reporter: Is told how far it is.
+        request: Request of this process.
+        models: Open models; they stay open.
+        sets: Sets of frames.
+        whole: All processes together, for the line that estimates their total time; None prints no such line.
+        reporter: Reporter of the progress.
 
     Raises:
-        UsageError: Numbers of instances that a model cannot return.
+        UsageError: A model cannot return the requested number of instances.
     """
     cases: list[Case] = []
     facts: dict[str, dict[str, Any]] = {}
@@ -143,8 +145,8 @@ def measure_models(
 def _plan_line(plan: Plan, num: int) -> str:
     until = f", or until every median is known to {plan.until_ci:.1%}" if plan.until_ci else ""
     return (
-        f"measuring {counted(num, 'configuration')} in turns, {plan.duration_s:g} s each after {plan.warm_up_s:g} s of "
-        f"warm-up{until}"
+        f"measuring {counted(num, 'configuration')} interleaved, {plan.duration_s:g} s each after {plan.warm_up_s:g} s "
+        f"of warm-up{until}"
     )
 
 
@@ -156,15 +158,15 @@ def _stream(request: BenchRequest, case: Case, reporter: Reporter) -> dict[str, 
 
 
 def open_models(request: BenchRequest, stack: ExitStack, reporter: Reporter = SILENT) -> list[OpenedModel]:
-    """The model in every precision that was asked for.
+    """Open the model in every requested precision.
 
     Args:
-        request: What.
-        stack: Closes them.
-        reporter: Is told what was opened, and what was left out.
+        request: Request of the run.
+        stack: Stack that closes the models.
+        reporter: Reporter of the models that are opened, and of the precisions that are left out.
 
     Raises:
-        YolactError: As :func:`~yolact_benchmarks.measure.opened_model.open_model`.
+        YolactError: A model cannot be opened, as in :func:`~yolact_benchmarks.measure.opened_model.open_model`.
     """
     first_named = next((name for name in request.precisions if name != "all"), None)
     with request.open_segmenter(request.model, request.backend, request.options, first_named) as segmenter:
@@ -185,16 +187,15 @@ def open_models(request: BenchRequest, stack: ExitStack, reporter: Reporter = SI
 
 
 def find_frames(request: BenchRequest, reporter: Reporter | None = None) -> tuple[list[FrameSet], tuple[Path, ...]]:
-    """What is segmented, and the files of pictures.
+    """Read or draw the frames of a request; return them with the files of images.
 
     Args:
-        request: What to measure.
-        reporter: Is told what is left out, and warned of what is doubtful about the pictures; None for a second look,
-            when all has been said.
+        request: Request of the run.
+        reporter: Reporter of what is left out, and of warnings about the images; None if they were reported before.
 
     Raises:
-        UsageError: Words that do not go together.
-        MediaError: A camera or a picture that cannot be read.
+        UsageError: Values of ``--images`` that exclude each other.
+        MediaError: A camera or an image cannot be read.
     """
     if request.is_synthetic:
         return [drawn_frames(width, height) for width, height in request.sizes], ()
@@ -228,7 +229,7 @@ def _cases(request: BenchRequest, model: OpenedModel, sets: Sequence[FrameSet]) 
 
 
 def open_gpu(stack: ExitStack) -> tuple[Nvml | None, str]:
-    """NVIDIA's management library, closed by `stack`; or None, and why."""
+    """Open NVIDIA's management library, to be closed by `stack`; return None and the reason if that fails."""
     try:
         gpu = Nvml()
     except OSError as error:

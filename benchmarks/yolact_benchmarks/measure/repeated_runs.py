@@ -1,6 +1,7 @@
 """The same measurement in several fresh processes, one after the other, until enough is known.
 
-One process cannot tell how the next one will differ: memory is laid out anew, and the machine is in another mood.
+A single process does not show how the next one will differ: memory is laid out anew, and the state of the machine
+changes.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ __all__ = ["run_processes", "share_of_process"]
 
 Item = TypeVar("Item")
 _LEAST_FRAMES = 4
-"""Of a process: one turn."""
+"""Minimum number of frames of a process: one burst."""
 _SLOW, _LEAST_OPENING_S = 1.5, 10.0
-"""A process that takes so many times as long as planned is worth a word; opening may take so long unsaid."""
+"""A first process that takes 1.5 times the planned time, and 10 s for opening, is worth a message."""
 Call = Callable[[BenchRequest, WholeRun | None, Reporter], ProcessRun]
 
 
@@ -35,17 +36,18 @@ def run_processes(
     call: Call | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[ProcessRun]:
-    """Measure in as many processes as the request says; with a goal for the interval, in more until it is reached.
+    """Measure in as many processes as requested, or in more until the requested interval is reached.
 
     Args:
-        request: What; its plan is that of all processes together.
+        request: Request whose plan is that of all processes together.
         reporter: Reporter of what is measured, and of its progress.
-        call: Measures one run; the first one is given all of them, to say how long they take. None does it in a fresh
-            process, or in this one where the request says one process.
-        clock: Seconds.
+        call: Function that measures one run; its second argument is the whole run for the first process, else None. By
+            default, :func:`~yolact_benchmarks.measure.process_run.measure_request`, in a fresh process if there are
+            several.
+        clock: Monotonic clock, seconds.
 
     Raises:
-        YolactError: As :func:`~yolact_benchmarks.measure.process_run.measure_request`.
+        YolactError: A process failed, as in :func:`~yolact_benchmarks.measure.process_run.measure_request`.
     """
     begun = clock()
     if request.num_processes == 1:
@@ -66,7 +68,7 @@ def run_processes(
 
 
 def share_of_process(request: BenchRequest) -> BenchRequest:
-    """What each process is asked for: its part of the time."""
+    """Return the request of each process: its share of the time and of the frames."""
     num, plan = request.num_processes, request.plan
     frames = max(_LEAST_FRAMES, math.ceil(plan.least_frames / num))
     plan = dataclasses.replace(plan, duration_s=plan.duration_s / num, least_frames=frames)
@@ -78,7 +80,7 @@ def _in_fresh_process(request: BenchRequest, whole: WholeRun | None, reporter: R
 
 
 def _say_if_slow(request: BenchRequest, first: ProcessRun, took_s: float, reporter: Reporter) -> None:
-    """What was said of the time does not know how long frames are: after one process, that is known."""
+    """Report the remaining time after the first process, whose frames may be longer than was planned for."""
     share = share_of_process(request)
     planned = share.plan.duration_s + share.plan.warm_up_s + share.streaming_s
     if took_s > _SLOW * (planned * len(first.series) + _LEAST_OPENING_S):
@@ -87,7 +89,7 @@ def _say_if_slow(request: BenchRequest, first: ProcessRun, took_s: float, report
 
 
 class _OneOfSeveral:
-    """The reporter of one process of several: what the first one says is said, the others would only repeat it."""
+    """Reporter of one process of several: only the first one's messages are passed on; the others would repeat them."""
 
     def __init__(self, reporter: Reporter, number: int, num_processes: int) -> None:
         self._reporter = reporter
@@ -114,7 +116,7 @@ class _OneOfSeveral:
 
 
 def _worst(runs: Sequence[ProcessRun]) -> float:
-    """Half the widest interval of a median, over the median."""
+    """Return the largest ratio of half an interval's width to its median."""
     intervals = [median_interval([run.series[name].total_ms for run in runs]) for name in runs[0].series]
     widths = [(i.high - i.low) / 2 / i.estimate for i in intervals if i.estimate and i.low and i.high]
     return max(widths, default=math.inf)

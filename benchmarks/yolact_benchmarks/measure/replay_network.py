@@ -1,6 +1,6 @@
-"""A network on the GPU that returns stored outputs, so that everything around a network is measured and checked.
+"""A network on the GPU that returns stored outputs, to measure and check everything around a network.
 
-It copies the outputs on the GPU into whatever memory they are bound to, as a network would leave them there.
+It copies the outputs on the GPU into the buffers that they are bound to, where a network would write them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["ReplayNetwork"]
 
 
 class ReplayNetwork:
-    """A :class:`yolact_runtime.backends.DeviceBackend`.
+    """A :class:`yolact_runtime.backends.DeviceBackend` that returns stored outputs.
 
     Args:
-        device: Where; stays the caller's.
-        manifest: Says what the input is.
+        device: Device of the outputs; it belongs to the caller.
+        manifest: Manifest with the size of the input.
         outputs: The four outputs by name, batch 1, float32 or float16; copied.
-        input_dtype: Of the image.
+        input_dtype: Dtype of the image.
 
     Attributes:
-        tensors: Input and outputs.
+        tensors: Specifications of the input and the outputs.
     """
 
     name = "replay"
@@ -61,18 +61,18 @@ class ReplayNetwork:
             self.replace(outputs, stream)
 
     def replace(self, outputs: Mapping[str, npt.NDArray[Any]], stream: Stream) -> None:
-        """Return other outputs of the same shapes from now on; waits for the stream."""
+        """Return other outputs of the same shapes from now on; wait for the stream."""
         self._outputs = dict(outputs)
         for name, array in outputs.items():
             self._stored[name].upload(np.ascontiguousarray(array), stream)
         stream.synchronize()
 
     def new_context(self) -> _ReplayContext:
-        """A place to run; there is no limit to them."""
+        """Create an execution context; their number is not limited."""
         return _ReplayContext(self.device, self._stored)
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
-        """The outputs in host memory, whatever the input."""
+        """Return a copy of the outputs in host memory, whatever the input."""
         del tensor
         return {name: array.copy() for name, array in self._outputs.items()}
 

@@ -1,4 +1,4 @@
-"""What a run of ``yolact-bench`` is asked for."""
+"""Request of a run of ``yolact-bench``: the model, the frames, and the measurements to take."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 __all__ = ["CAMERA", "MAX_PROCESSES", "SYNTHETIC", "BenchRequest", "BenchmarkOptions"]
 
 SYNTHETIC, CAMERA = "synthetic", "camera"
-"""Stands for drawn frames."""
+"""Values of ``--images`` that stand for drawn frames and for a camera."""
 MAX_PROCESSES = 1000
-"""Fresh processes, one after the other; each opens the model again."""
+"""Maximum number of fresh processes, one after the other; each opens the model again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,29 +115,29 @@ class BenchRequest(BenchmarkOptions):
                 check_between("sizes", side, MIN_SIDE_PX, MAX_SIDE_PX)
 
     def open_segmenter(self, path: Path, backend: str, options: SegmenterOptions, precision: str | None) -> Segmenter:
-        """Open the model, or one to compare it with, by the keys of this run.
+        """Open the model, or one to compare it with, with the keys of this run.
 
         Args:
             path: Bundle folder or file.
-            backend: Its name, or ``"auto"``.
-            options: Of the segmenter.
-            precision: Of a folder's networks; None takes what the backend runs best.
+            backend: Name of the backend, or ``"auto"``.
+            options: Options of the segmenter.
+            precision: Precision to open of a bundle folder; None takes the one that suits the backend best.
 
         Raises:
-            YolactError: As :meth:`yolact_runtime.segmenter.Segmenter.open`.
+            YolactError: The model cannot be opened, as in :meth:`yolact_runtime.segmenter.Segmenter.open`.
         """
         keys, trusted = self.verify_keys or None, self.trust_engine and path == self.model
         return Segmenter.open(path, backend, options, precision, verify_key=keys, trust_engine=trusted)
 
     def signature(self, path: Path, segmenter: Segmenter) -> dict[str, str]:
-        """What the record says of the signature of a model that a segmenter opened, as a JSON object."""
+        """Return a record's entries about the signature of a model that a segmenter opened, a JSON object."""
         return signature_document(path, segmenter, self.trust_engine and path == self.model)
 
     def reader(self, warn: Callable[[str], None] | None = None) -> ImageReader:
-        """Return a reader of the pictures, as the model is to see them.
+        """Create a reader of the images, which converts them as the model expects.
 
         Args:
-            warn: See :class:`~yolact_runtime.media.image_reader.ImageReader`.
+            warn: Function that receives warnings, as in :class:`~yolact_runtime.media.image_reader.ImageReader`.
         """
         if not self.model.is_dir():
             return ImageReader(self.bit_depth, None, warn)
@@ -145,22 +145,22 @@ class BenchRequest(BenchmarkOptions):
 
     @property
     def options(self) -> SegmenterOptions:
-        """Of the segmenters whose speed is measured."""
+        """Options of the segmenters whose speed is measured."""
         return SegmenterOptions(min_confidence=self.min_confidence, num_threads=self.num_threads)
 
     @property
     def is_synthetic(self) -> bool:
-        """Frames are drawn."""
+        """Whether the frames are drawn."""
         return self.images == (SYNTHETIC,)
 
     @property
     def is_live(self) -> bool:
-        """Frames are drawn or a camera's: there are no files."""
+        """Whether the frames are drawn or from a camera, so that there are no files."""
         word = self.images[0].partition(":")[0]
         return word in {SYNTHETIC, CAMERA} and not Path(self.images[0]).exists()
 
     def settings(self) -> dict[str, Any]:
-        """JSON object, for records."""
+        """Return the settings of a record, a JSON object."""
         return {
             "images": " ".join(self.images),
             "instances": ["found" if count is None else count for count in self.instances],

@@ -1,4 +1,4 @@
-"""Network outputs of made-up scenes: a given number of objects of a given size, in the layout of YOLACT at 550."""
+"""Network outputs of artificial scenes: a given number of objects of a given size, in the layout of YOLACT at 550."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Float = npt.NDArray[np.float32]
 
 
 def yolact_manifest(side: int = 550, num_classes: int = 80) -> Manifest:
-    """YOLACT with its five feature levels, as published, for a square input of `side` pixels."""
+    """Return the manifest of the published YOLACT with five feature levels, for a square input of `side` pixels."""
     levels = [-(-side // 8)]
     while len(levels) < 5:
         levels.append(-(-levels[-1] // 2))
@@ -44,14 +44,15 @@ COCO_550 = yolact_manifest()
 def make_outputs(
     count: int, box_area: float, seed: int, manifest: Manifest = COCO_550, prototypes: int = 32
 ) -> dict[str, Float]:
-    """Outputs that a trained network could have produced for `count` objects.
+    """Make outputs that a trained network could have returned for `count` objects.
 
     Args:
-        count: Objects; each is found by three neighbouring priors, as in a trained model.
-        box_area: Mean area of their boxes, fraction of the frame; sides vary by a factor of two.
-        seed: Of the scene.
-        manifest: From :func:`yolact_manifest`. A prototype has twice the rows and columns of its largest level.
-        prototypes: K.
+        count: Number of objects; each is found by three neighbouring priors, as in a trained model.
+        box_area: Mean area of their boxes, as a fraction of the frame; sides vary by a factor of two.
+        seed: Seed of the scene.
+        manifest: Manifest from :func:`yolact_manifest`. A prototype has twice the rows and columns of the largest
+            feature level.
+        prototypes: Number K of prototypes.
 
     Returns:
         The four raw outputs by name, batch 1.
@@ -88,7 +89,7 @@ def make_outputs(
 
 
 def make_mask_iou_network(num_classes: int, seed: int = 0) -> MaskIouNetwork:
-    """The mask-IoU network of YOLACT++ with weights that keep the size of what passes, and predictions about 2."""
+    """Make a mask-IoU network of YOLACT++: random weights that keep the scale of activations, predictions near 2."""
     # Scenes are also made for earlier checkouts, which have no such module.
     from yolact_runtime.model.mask_iou_network import WIDTHS, MaskIouNetwork
 
@@ -98,13 +99,13 @@ def make_mask_iou_network(num_classes: int, seed: int = 0) -> MaskIouNetwork:
     for shape in [*shapes, (num_classes, WIDTHS[-1], 1, 1)]:
         weight = rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
         layers.append((weight, rng.normal(0.05, 0.2, shape[0]).astype(np.float32)))
-    # What a ReLU cuts off at the end shows nothing of what is wrong with it.
+    # A prediction that the last ReLU clips to zero would hide errors.
     layers[-1][1][:] += 2
     return MaskIouNetwork(tuple(layers))
 
 
 def _smooth(plane: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
-    """Cosine interpolation of a coarse grid to ``(side, side)``."""
+    """Interpolate a coarse grid to ``(side, side)`` with a cosine."""
     position = np.linspace(0, plane.shape[0] - 1.001, side)
     low = position.astype(int)
     weight = (1 - np.cos(np.pi * (position - low))) / 2

@@ -1,4 +1,4 @@
-"""Accuracy to stand beside speed: box and mask AP with labels, or agreement with another model without."""
+"""Accuracy to report next to speed: box and mask AP with labels, or agreement with another model without."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _TRUTH_CONFIDENCE = 0.3
 def measure_accuracy_of(
     segmenters: Mapping[str, Segmenter], data: AnnotatedImages, reporter: Reporter = SILENT
 ) -> dict[str, dict[str, Any]]:
-    """By labels.
+    """Measure the accuracy of segmenters against labels.
 
     Args:
-        segmenters: By name, without a second threshold: AP counts the low scores too.
-        data: Labels and the images that they are of.
-        reporter: Shows how far it is.
+        segmenters: Segmenters by name, without a second threshold: AP includes low scores.
+        data: Labels and their images.
+        reporter: Reporter of the progress.
 
     Returns:
-        By name, JSON objects ``{"measure": "AP", "images", "box": [estimate, low, high], "mask": [...]}``; nulls for
-        masks where the labels have boxes only.
+        JSON objects by name, ``{"measure": "AP", "images", "box": [estimate, low, high], "mask": [...]}``; the figures
+        of masks are null if the labels only have boxes.
 
     Raises:
         DatasetError: An image cannot be read, or model and labels have no class in common.
@@ -62,21 +62,21 @@ def measure_agreement_of(
     reader: ImageReader,
     reporter: Reporter = SILENT,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, AgreementMeter], dict[str, dict[str, Instances]]]:
-    """By another model: what it finds with more than 0.3 is the truth.
+    """Measure the agreement of segmenters with another model, whose detections above a score of 0.3 are the truth.
 
     Args:
-        segmenters: By name, without a second threshold.
-        reference: The other model.
-        paths: Pictures.
-        reader: Reads the pictures.
-        reporter: Shows how far it is.
+        segmenters: Segmenters by name, without a second threshold.
+        reference: Segmenter of the other model.
+        paths: Paths of the images.
+        reader: Reader of image files.
+        reporter: Reporter of the progress.
 
     Returns:
-        By name, JSON objects as of :func:`measure_accuracy_of` with ``"measure": "agreement"``; the meters; and what
-        each found in each picture, the reference as ``""``.
+        JSON objects by name, like those of :func:`measure_accuracy_of` but with ``"measure": "agreement"``; the meters
+        by name; and the instances of each image by name of the segmenter, with ``""`` for the reference.
 
     Raises:
-        DatasetError: Their classes differ.
+        DatasetError: The classes of the models differ.
     """
     for name, segmenter in segmenters.items():
         if tuple(segmenter.class_names) != tuple(reference.class_names):

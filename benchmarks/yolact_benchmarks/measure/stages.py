@@ -1,8 +1,8 @@
-"""What a frame's time is made of, and who measures it.
+"""The stages of a frame, and the interface of the timers that measure them.
 
-A :class:`FrameTimer` runs whole frames and tells their stages. There is one for backends whose outputs lie in host
-memory (:mod:`yolact_benchmarks.measure.host_timer`); one for a device has other stages, and events of the device as a
-clock.
+A :class:`FrameTimer` runs whole frames and times their stages. The timer of :mod:`yolact_benchmarks.measure.host_timer`
+is for backends that leave their outputs in host memory. The timer of a device has other stages, and events of the
+device as its clock.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Stage:
     """A part of a frame's time.
 
     Attributes:
-        name: For tables.
-        what: For people, one line.
-        clock: ``"wall"`` of the host, or ``"device"``: events between which the device was busy with it. Stages of
+        name: Short name, for tables.
+        what: Human-readable description, one line.
+        clock: Clock of the stage: ``"wall"`` is the host's; ``"device"`` stands for events on the device. Stages of
             different clocks may overlap and do not add up to the frame.
     """
 
@@ -45,12 +45,12 @@ MASK_IOU = Stage("mask iou", "the mask-IoU network of YOLACT++")
 
 @dataclasses.dataclass(frozen=True)
 class FrameTimes:
-    """Of one frame.
+    """Times of one frame.
 
     Attributes:
-        total_ms: From the frame in memory to its instances, through the segmenter, by the wall clock.
-        stage_ms: By name of stage; stages of the wall clock add up to `total_ms`.
-        num_instances: That were found.
+        total_ms: Time from the frame in memory to its instances, through the segmenter, by the wall clock.
+        stage_ms: Time of each stage by its name; those of the wall clock add up to `total_ms`.
+        num_instances: Number of instances found.
     """
 
     total_ms: float
@@ -59,15 +59,15 @@ class FrameTimes:
 
 
 class FrameTimer(Protocol):
-    """Runs and times frames of one model in one configuration."""
+    """Interface of a timer that runs frames of one model in one configuration."""
 
     @property
     def segmenter(self) -> Segmenter:
-        """What is timed."""
+        """Segmenter that is timed."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """In the order of the frame."""
+        """Stages in the order of the frame."""
 
     def time(self, frame: npt.NDArray[np.uint8]) -> FrameTimes:
-        """Run one frame."""
+        """Run one frame and return its times."""

@@ -1,4 +1,4 @@
-"""Frames a second when a segmenter may work on several at once: through its ``stream``, where it has one."""
+"""Throughput of a segmenter that may process several frames at once, through its method ``stream``."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from yolact_runtime.segmenter import Segmenter
 __all__ = ["join_streaming", "measure_streaming"]
 
 _FILL = 4
-"""Frames before the clock starts: a pipeline has to fill."""
+"""Frames before the clock starts: the pipeline has to fill first."""
 
 
 def measure_streaming(
     segmenter: Segmenter, frames: FrameSet, seconds: float, clock: Callable[[], float] = time.monotonic
 ) -> dict[str, Any]:
-    """Throughput of a stream.
+    """Measure the throughput of a stream.
 
     Args:
-        segmenter: Open.
-        frames: That it gets, over and over.
-        seconds: To go on for.
-        clock: Seconds.
+        segmenter: Open segmenter.
+        frames: Frames to feed, over and over.
+        seconds: Duration of the measurement, seconds.
+        clock: Monotonic clock, seconds.
 
     Returns:
-        JSON object ``{"fps", "frames", "seconds"}``, or ``{"not_measured": why}``.
+        JSON object ``{"fps", "frames", "seconds"}``, or ``{"not_measured": reason}``.
     """
     stream = getattr(segmenter, "stream", None)
     if stream is None:
@@ -49,7 +49,7 @@ def measure_streaming(
         if number == _FILL - 1:
             begun = now
         elif number >= _FILL and not ends[0]:
-            # What comes after the last frame was fed is the pipeline running empty; it does not count.
+            # Frames that leave the pipeline after the last one was fed are not counted.
             count, passed = number - _FILL + 1, now - begun
             ends[0] = passed >= seconds
     if not count:
@@ -58,7 +58,7 @@ def measure_streaming(
 
 
 def join_streaming(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One JSON object of those of several processes; where one did not measure, its reason."""
+    """Join the JSON objects of several processes into one; a process without a measurement decides the result."""
     for part in parts:
         if "fps" not in part:
             return part

@@ -1,4 +1,4 @@
-"""How long a run of ``yolact-bench`` takes, as far as that is known once the first process has opened its models."""
+"""Estimate of a run's total time, made once the first process has opened its models."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from yolact_plugins.files import human_estimate
 __all__ = ["WholeRun", "estimate_seconds", "total_line"]
 
 _PROFILE_S = 3.0
-"""So long the profile of one network takes on two cores, and a fresh process for the peers."""
+"""Time of one network's profile on two cores, and of a fresh process for the peers, seconds."""
 _NUM_PEERS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class WholeRun:
-    """All processes of a run together, for the first of them to say how long they take.
+    """All processes of a run together, from which the first one estimates their total time.
 
     Attributes:
-        request: What all of them measure.
-        begun: When the first one was started, on the monotonic clock, which the processes of a machine share.
+        request: Request that all processes share.
+        begun: Start of the first process, seconds on the monotonic clock that all processes of a machine share.
     """
 
     request: BenchRequest
@@ -34,16 +34,17 @@ class WholeRun:
 
 
 def estimate_seconds(request: BenchRequest, num_cases: int, num_networks: int, opening_s: float) -> float:
-    """Seconds for everything that a run does, at least; with `until_ci` at most, but for the last process.
+    """Estimate a lower bound of a run's total time, in seconds.
 
-    What depends on how fast the models are is not in it: frames that are longer than their share of the time, and the
-    pictures of ``--annotations`` and ``--against``.
+    With `until_ci`, it is an upper bound, except for the last process. What depends on the speed of the models is not
+    included: frames that take longer than their share of the time, and the images of ``--annotations`` and
+    ``--against``.
 
     Args:
-        request: What all processes together measure.
-        num_cases: Configurations that are measured.
-        num_networks: Networks among them.
-        opening_s: From the start of a process to its first frame: Python, imports, frames and models.
+        request: Request of all processes together.
+        num_cases: Number of configurations that are measured.
+        num_networks: Number of networks among them.
+        opening_s: Time from the start of a process to its first frame, seconds: Python, imports, frames and models.
     """
     plan, num = request.plan, request.num_processes
     measuring = num_cases * (plan.duration_s + request.streaming_s + num * plan.warm_up_s)
@@ -59,7 +60,7 @@ def estimate_seconds(request: BenchRequest, num_cases: int, num_networks: int, o
 
 
 def total_line(request: BenchRequest, num_cases: int, num_networks: int, opening_s: float) -> str:
-    """A line for people that says how long everything takes together; see :func:`estimate_seconds`."""
+    """Return a line that states the estimated total time; see :func:`estimate_seconds`."""
     seconds = human_estimate(estimate_seconds(request, num_cases, num_networks, opening_s))
     parts = [f"{request.num_processes} processes" if request.num_processes > 1 else ""]
     parts += ["streaming" if request.streaming_s else "", "cold starts" if request.num_cold_starts else ""]

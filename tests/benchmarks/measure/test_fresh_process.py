@@ -70,9 +70,9 @@ def test_an_error_with_its_own_arguments_keeps_its_message() -> None:
 
 
 def test_a_process_that_dies_is_told_from_one_that_answers(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(BackendError, match="was ended by signal 9 and gave no answer"):
+    with pytest.raises(BackendError, match="was ended by signal 9 and gave no result"):
         call_in_fresh_process(crash, reporter=SILENT)
-    with pytest.raises(BackendError, match="ended with exit status 3 and gave no answer"):
+    with pytest.raises(BackendError, match="ended with exit status 3 and gave no result"):
         call_in_fresh_process(leave, reporter=SILENT)
     with pytest.raises(BackendError, match="ended with exit status 1"):
         call_in_fresh_process(fail, ZeroDivisionError, reporter=SILENT)
