@@ -1,3 +1,3 @@
-"""What people would use instead, measured side by side."""
+"""Alternatives to this project (PyTorch, ONNX Runtime, OpenVINO), measured side by side with it."""
 
 __all__: list[str] = []

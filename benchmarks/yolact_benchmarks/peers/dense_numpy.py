@@ -1,7 +1,7 @@
-"""The peer: what tools without PyTorch do after the network, in NumPy and OpenCV, with a dense mask for each instance.
+"""Peer without PyTorch: post-processing in NumPy and OpenCV, with a dense mask for each instance.
 
-A softmax over all priors, boxes of all candidates, Fast NMS class by class, one matrix product, a crop, and one resized
-image of the frame for each instance. It is written to be as fast as that way can be.
+It computes a softmax over all priors, boxes of all candidates, Fast NMS class by class, one matrix product, a crop, and
+one resize to the frame for each instance. It is written to be as fast as this approach can be.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DenseResult(NamedTuple):
 
 
 def opencv_preprocess(frame: npt.NDArray[np.uint8], spec: InputSpec) -> Float:
-    """``(1, 3, H, W)`` for the network, with OpenCV's resize."""
+    """Convert a frame to the network's input ``(1, 3, H, W)`` float32, with OpenCV's resize."""
     import cv2
 
     small: Any = cv2.resize(frame, (spec.width, spec.height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
@@ -42,14 +42,14 @@ def opencv_preprocess(frame: npt.NDArray[np.uint8], spec: InputSpec) -> Float:
 def dense_numpy_postprocess(
     outputs: Mapping[str, npt.NDArray[np.floating]], priors: Float, min_confidence: float, height: int, width: int
 ) -> DenseResult:
-    """Instances of one frame.
+    """Compute the instances of one frame from the network's outputs.
 
     Args:
-        outputs: Raw, batch 1, by name.
-        priors: ``(P, 4)`` centre-size, relative.
+        outputs: Outputs of the network by name, batch 1.
+        priors: ``(P, 4)`` float32 priors: centre and size, relative to the frame.
         min_confidence: The second score threshold.
-        height: Of the frame, pixels.
-        width: Of the frame, pixels.
+        height: Height of the frame, pixels.
+        width: Width of the frame, pixels.
     """
     logit = outputs["class_logit"][0]
     score = np.exp(logit - logit.max(axis=1, keepdims=True))

@@ -1,7 +1,7 @@
-"""The peer: YOLACT's published post-processing in plain PyTorch, with a dense mask of the frame for each instance.
+"""Peer in PyTorch: YOLACT's published post-processing, with a dense mask of the frame for each instance.
 
-This is the way the original and most of today's tools do it, written to be as fast as that way can be: one softmax, one
-decode, one batched Fast NMS over all classes, one matrix product for all masks, in place where PyTorch allows.
+This is what the original and most current tools do, written to be as fast as the approach can be: one softmax, one
+decode, one batched Fast NMS over all classes, one matrix product for all masks, in place where PyTorch allows it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ def dense_postprocess(
     width: int,
     min_confidence: float = 0.0,
 ) -> DenseInstances:
-    """Instances of one image, from outputs without batch axis: ``(P, 4)``, ``(P, C)``, ``(P, K)``, ``(K, Hp, Wp)``.
+    """Compute the instances of one image from outputs without a batch axis.
 
-    `min_confidence` is a second score threshold, which the published post-processing does not have.
+    The outputs are box regressions ``(P, 4)``, class logits ``(P, C)``, mask coefficients ``(P, K)`` and prototypes
+    ``(K, Hp, Wp)``. `min_confidence` is a second score threshold, which the published post-processing does not have.
     """
     score = class_logit.softmax(dim=-1)[:, 1:]
     kept = score.max(dim=1).values > 0.05

@@ -1,6 +1,6 @@
 """The networks of peers, each with the post-processing that its users have: PyTorch, ONNX Runtime, OpenVINO.
 
-Each function makes another one, from a frame to a result with a ``class_id``; or raises :class:`PeerMissingError`.
+Each function returns a function that maps a frame to a result with a ``class_id``, or raises :class:`PeerMissingError`.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def torch_segment(
     options: SegmenterOptions,
     device: str = "cpu",
 ) -> Segment:
-    """PyTorch, eager or compiled, with a dense mask for each instance.
+    """Make a function that segments with PyTorch, eager or compiled, with a dense mask for each instance.
 
     Args:
-        checkpoint: That the bundle was exported from.
-        compiled: With ``torch.compile``.
-        bundle: For its manifest.
-        count: Instances to plant; None keeps the network's outputs.
-        options: Threads and threshold.
-        device: ``"cpu"``, in float32; or ``"cuda"``, with the network in float16 and everything on the GPU.
+        checkpoint: Checkpoint that the bundle was exported from.
+        compiled: Whether to use ``torch.compile``.
+        bundle: Bundle whose manifest describes the input.
+        count: Number of instances to plant; None keeps the network's outputs.
+        options: Options, of which the number of threads and the threshold are used.
+        device: Device: ``"cpu"`` runs in float32; ``"cuda"`` runs the network in float16 and everything on the GPU.
     """
     if checkpoint is None:
         raise PeerMissingError("needs the checkpoint: give --checkpoint FILE.pth")
@@ -70,7 +70,7 @@ def torch_segment(
     try:
         like = {name: tensor.cpu().numpy() for name, tensor in infer(_black(bundle))._asdict().items()}
     except Exception as error:
-        if compiled:  # its errors have no common base class, and come from a compiler that may not be there
+        if compiled:  # its errors have no common base class, and come from a compiler that may be missing
             raise PeerMissingError(f"torch.compile fails here: {str(error).splitlines()[0]}") from error
         raise
     planted = _planted(bundle, like, count)
@@ -92,14 +92,14 @@ def torch_segment(
 
 
 def _torch_network(checkpoint: Path, compiled: bool, bundle: Bundle, device: str) -> Callable[[Frame], Any]:
-    """From a frame to the network's raw outputs, preprocessing in PyTorch included."""
+    """Return a function from a frame to the network's raw outputs, including the preprocessing in PyTorch."""
     import torch
     from torch.nn import functional
 
     from yolact_export.checkpoint.checkpoint import CheckpointOptions, load_checkpoint
 
     spec = bundle.manifest.input
-    # How it is fed, and which of several weights it has, stands in the bundle.
+    # The bundle records the input format and which of several weights of the checkpoint were exported.
     provenance = bundle.manifest.provenance
     options = CheckpointOptions(weights=provenance.get("checkpoint_weights"), assume=True)
     loaded = load_checkpoint(checkpoint, options)
@@ -126,7 +126,7 @@ def _black(bundle: Bundle) -> Frame:
 
 
 def _network_of(bundle: Bundle, precision: str) -> ModelFile:
-    """A network of a bundle that is open, in memory: what lies in the folder by now was looked at by nobody."""
+    """Return a network of an open bundle; files of the folder that changed since it was verified are refused."""
     if bundle.manifest.precision == precision:
         return bundle.network
     if bundle.path.is_dir():
@@ -135,14 +135,14 @@ def _network_of(bundle: Bundle, precision: str) -> ModelFile:
         except YolactError as error:
             raise PeerMissingError(f"the bundle has no {precision} network") from error
         if found.manifest.artefacts != bundle.manifest.artefacts:
-            # The first one is that whose signature may have been looked at.
+            # Only the bundle that was opened first may have had its signature verified.
             raise BundleError(f"{bundle.path} was changed while it was measured: start again")
         return found.network
     raise PeerMissingError(f"{bundle.path} is {bundle.manifest.precision}; give the bundle folder")
 
 
 def onnxruntime_segment(bundle: Bundle, count: int | None, options: SegmenterOptions, device: str = "cpu") -> Segment:
-    """ONNX Runtime in float32, with OpenCV before and dense masks by NumPy and OpenCV after it."""
+    """Make a function that segments with ONNX Runtime in float32, OpenCV before it and dense NumPy masks after it."""
     import onnxruntime
 
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
@@ -208,7 +208,7 @@ class _OpenVino:
 
 
 def openvino_segment(precision: str, bundle: Bundle, count: int | None, options: SegmenterOptions) -> Segment:
-    """OpenVINO below our own post-processing."""
+    """Make a function that segments with OpenVINO and this project's post-processing."""
     with ExitStack() as stack:
         network: Any = _OpenVino(_network_of(bundle, precision), options.num_threads)
         stack.callback(network.close)

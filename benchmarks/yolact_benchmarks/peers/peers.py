@@ -1,8 +1,8 @@
-"""What people would use instead, side by side with ours in one run: the same frames, the same numbers of instances.
+"""Comparison with alternatives, side by side in one run: the same frames, the same numbers of instances.
 
-Every peer runs its own network on every frame; then, as with ours, its outputs are exchanged for those with exactly N
-instances, and its own post-processing makes dense masks of them. OpenVINO is put below our own post-processing: what
-is compared there is the network.
+Every peer runs its own network on every frame. Its outputs are then replaced by outputs with exactly N instances, as
+this project's are, and its own post-processing computes dense masks. OpenVINO is combined with this project's
+post-processing: there, the networks are compared.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ Frame = npt.NDArray[np.uint8]
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A way to segment a frame that is not ours.
+    """Another tool that segments frames.
 
     Attributes:
-        name: For people.
-        make: From a bundle, how many instances, and options, to a function of a frame whose result has a
-            ``class_id``. Raises :class:`PeerMissingError` where it cannot.
+        name: Human-readable name.
+        make: Function from a bundle, a number of instances (or None), and options to a function of a frame, whose
+            result has a ``class_id``. It raises :class:`PeerMissingError` if the peer cannot run here.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Peer:
 
 
 class PeerTimer:
-    """A :class:`~yolact_benchmarks.measure.stages.FrameTimer` of a peer: whole frames."""
+    """A :class:`~yolact_benchmarks.measure.stages.FrameTimer` of a peer, which times whole frames."""
 
     segmenter: Any = None
     stages: tuple[Stage, ...] = ()
@@ -64,17 +64,17 @@ class PeerTimer:
         self._segment = segment
 
     def time(self, frame: Frame) -> FrameTimes:
-        """Run one frame."""
+        """Run one frame and return its time."""
         begun = time.perf_counter()
         result = self._segment(frame)
         return FrameTimes((time.perf_counter() - begun) * 1e3, {}, len(result.class_id))
 
 
 def find_peers(checkpoint: Path | None) -> list[Peer]:
-    """All peers that are known, whether they can run here or not.
+    """Return all known peers, whether they can run here or not.
 
     Args:
-        checkpoint: That the bundle was exported from, for PyTorch; or None.
+        checkpoint: Checkpoint that the bundle was exported from, for PyTorch; or None.
     """
 
     def torch_peer(compiled: bool, device: str = "cpu") -> Callable[[Bundle, int | None, SegmenterOptions], Segment]:
@@ -106,21 +106,22 @@ def measure_peers(
     watch: MachineWatch,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Measure ours and the peers in turns.
+    """Measure this project's models and the peers, interleaved.
 
     Args:
-        ours: By precision.
-        bundle: Gives the peers their networks.
-        peers: To compare with; those that cannot run are listed.
-        frames: That all get.
-        count: Instances in every frame; None is what each finds.
-        options: Of our segmenters.
-        plan: How long, for each.
-        watch: Of the machine.
-        reporter: Is told how far it is.
+        ours: Models of this project, by precision.
+        bundle: Bundle with the peers' networks.
+        peers: Peers to compare with; those that cannot run are listed in the result.
+        frames: Frames, the same for all.
+        count: Number of instances in every frame; None keeps what each network finds.
+        options: Options of this project's segmenters.
+        plan: Duration for each.
+        watch: Watch of the machine.
+        reporter: Reporter of the progress.
 
     Returns:
-        JSON object ``{"caption", "frames", "instances", "ours", "rows", "missing", "reasons"}``; reasons against it.
+        JSON object ``{"caption", "frames", "instances", "ours", "rows", "missing", "reasons"}``, with the reasons to
+        distrust it.
     """
     timers: dict[str, HostTimer | DeviceTimer | PeerTimer] = {name: model.timer(count) for name, model in ours.items()}
     own = list(timers)
@@ -129,7 +130,7 @@ def measure_peers(
     cases, before = [Case(name, name, timer, frames) for name, timer in timers.items()], len(watch.samples)
     series = measure(cases, plan, watch, Meters((), ()), reporter)
     return {
-        "caption": f"Whole frames in turns, {frames.name}, instances {'as found' if count is None else count}",
+        "caption": f"Whole frames, interleaved, {frames.name}, instances {'as found' if count is None else count}",
         "frames": frames.name,
         "instances": "found" if count is None else count,
         "ours": {name: round(float(np.median(series[name].total_ms)), 3) for name in own},
@@ -142,7 +143,7 @@ def measure_peers(
 def _start(
     peers: Sequence[Peer], bundle: Bundle, frames: FrameSet, count: int | None, options: SegmenterOptions
 ) -> tuple[dict[str, PeerTimer], list[dict[str, str]]]:
-    """Timers of those that run a frame, and why the others do not."""
+    """Return timers of the peers that can run a frame, and the reasons why the others cannot."""
     timers, missing = {}, []
     for peer in peers:
         try:

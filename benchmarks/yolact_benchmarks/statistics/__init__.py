@@ -1,3 +1,3 @@
-"""What a series of latencies says: intervals, stability, comparison of two records."""
+"""Statistics of latency series: intervals, stability, comparison of two records."""
 
 __all__: list[str] = []

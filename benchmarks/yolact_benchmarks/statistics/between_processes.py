@@ -1,8 +1,9 @@
-"""How far a median latency differs from one process to the next: intervals of a measurement that was repeated.
+"""Variation of a median latency from one process to the next: intervals of a repeated measurement.
 
-A process lays out its memory once and meets the machine in one mood; the frames of one process know nothing of how the
-next one will differ. So the process is the unit: the scatter of the processes' medians, with Student's t for how few
-they are, makes the interval. Logarithms, because what slows a machine slows it by a factor.
+A process lays out its memory once and meets the machine in one state; the frames of one process do not show how the
+next process will differ. The unit of these intervals is therefore the process: they are computed from the scatter of
+the processes' medians, with Student's t for their small number. They are computed on logarithms, because what slows a
+machine down slows it by a factor.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ __all__ = ["PROCESS_SPREAD", "median_interval", "ratio_interval", "split_series"
 
 Float = npt.NDArray[np.float64]
 PROCESS_SPREAD = 0.02
-"""Standard deviation of the medians of processes, as a fraction, where there is only one to know it from. Measured on a
-virtual machine with two cores that had nothing else to do: 40 processes of 3 s scattered by 1.7 %."""
+"""Standard deviation of the medians of processes, as a fraction, that is assumed for a single process. Measured on an
+idle virtual machine with two cores: 40 processes of 3 s scattered by 1.7 %."""
 _LEVEL = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
 class _Centre:
-    """Of the logarithms of quantiles: their mean, its variance, and the degrees of freedom that is known with."""
+    """Mean of the logarithms of quantiles, the variance of that mean, and its degrees of freedom."""
 
     mean: float
     variance: float
@@ -37,23 +38,23 @@ class _Centre:
 
 
 def split_series(samples: npt.ArrayLike, counts: Sequence[int] | None) -> list[Float]:
-    """A series by process.
+    """Split a series by process.
 
     Args:
-        samples: ``(n,)``, one process after the other.
-        counts: Samples of each process, together n; None, or none, stands for one process.
+        samples: ``(n,)`` samples, one process after the other.
+        counts: Number of samples of each process, n in total; None or an empty sequence stands for one process.
     """
     series = np.asarray(samples, np.float64)
     return np.split(series, np.cumsum(counts)[:-1]) if counts else [series]
 
 
 def median_interval(parts: Sequence[npt.ArrayLike]) -> Interval:
-    """95 % interval of the median of all samples.
+    """Return the median of all samples and its 95 % interval.
 
     Args:
-        parts: ``(n,)`` each, above 0, in the order they were taken: one for each process. With one process the frames
-            are resampled, see :func:`yolact_benchmarks.statistics.block_bootstrap.median_interval`, and the interval
-            says nothing about other processes.
+        parts: Samples ``(n,)`` of each process, above 0, in the order they were taken. With one process, the frames are
+            resampled, see :func:`yolact_benchmarks.statistics.block_bootstrap.median_interval`, and the interval says
+            nothing about other processes.
     """
     if len(parts) == 1:
         return block_bootstrap.median_interval(parts[0])
@@ -65,14 +66,14 @@ def median_interval(parts: Sequence[npt.ArrayLike]) -> Interval:
 
 
 def ratio_interval(above: Sequence[npt.ArrayLike], below: Sequence[npt.ArrayLike], q: float = 0.5) -> Interval:
-    """Ratio of two measurements and its 95 % interval (Welch 1947).
+    """Return the ratio of two measurements and its 95 % interval (Welch 1947).
 
-    The ratio is that of the geometric means of the processes' medians, or of another quantile. A side of one process is
-    taken to scatter by :data:`PROCESS_SPREAD`, beside what its own frames tell.
+    The ratio is that of the geometric means of the processes' medians, or of another quantile. For a measurement of one
+    process, a scatter of :data:`PROCESS_SPREAD` between processes is assumed, in addition to that of its own frames.
 
     Args:
-        above: ``(n,)`` each, above 0: one for each process.
-        below: Likewise; as many or not.
+        above: Numerator: samples ``(n,)`` of each process, above 0.
+        below: Denominator, likewise; its number of processes may differ.
         q: Quantile, 0 to 1.
     """
     one, other = _centre(above, q), _centre(below, q)
@@ -100,14 +101,14 @@ def _centre(parts: Sequence[npt.ArrayLike], q: float) -> _Centre:
 
 
 def student_quantile(p: float, freedom: float) -> float:
-    """Of Student's t distribution: the value that is exceeded with a probability of 1 - `p`.
+    """Return the quantile of Student's t distribution: the value that is exceeded with a probability of 1 - `p`.
 
-    Within 0.2 % from 3 degrees of freedom on, by the expansion of Cornish and Fisher (Abramowitz and Stegun 26.7.5);
-    exact for 1 and 2; fractions below 3 are rounded down, which makes the value too large.
+    It is accurate to 0.2 % from 3 degrees of freedom on, by the expansion of Cornish and Fisher (Abramowitz and Stegun
+    26.7.5), and exact for 1 and 2. Fractions below 3 are rounded down, which makes the value too large.
 
     Args:
-        p: Between 0.5 and 1.
-        freedom: 1 or more; infinite gives the normal distribution.
+        p: Probability between 0.5 and 1.
+        freedom: Degrees of freedom, 1 or more; infinity gives the normal distribution.
     """
     if freedom < 2:
         return math.tan(math.pi * (p - 0.5))

@@ -1,9 +1,9 @@
-"""How far a median latency could move: intervals from resampled blocks of frames.
+"""Intervals of a median latency from resampled blocks of frames.
 
-Neighbouring frames resemble each other: the caches, the clock and whoever shares the machine change more slowly than
-frames come. Single frames drawn independently would lose that and give intervals that are far too narrow. So runs of
-neighbours, blocks, are drawn (Kuensch 1989; circular, Politis and Romano 1992), longer ones where the series remembers
-longer. The draws depend on a seed only: the same series always has the same interval.
+Successive frames are correlated: the caches, the clock and the other users of the machine change more slowly than
+frames arrive. Drawing single frames independently would lose that and give intervals that are far too narrow. So blocks
+of successive frames are drawn (Kuensch 1989; circular, Politis and Romano 1992), longer ones for series with a longer
+correlation. The draws depend on a seed only: the same series always has the same interval.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ __all__ = ["block_length", "correlation_length", "median_interval", "quantile_in
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 _NEGLIGIBLE = 0.05
-"""A correlation that no longer counts."""
+"""Autocorrelation below which the sum is cut off."""
 _MAX_SHARE = 4
-"""A block is at most this part of the series, or resamples could not differ."""
+"""A block is at most one in this many parts of the series; with longer blocks, resamples would hardly differ."""
 
 
 def correlation_length(samples: npt.ArrayLike) -> float:
-    """How many successive frames tell as much as one independent frame (integrated autocorrelation time); 1 or more.
+    """Estimate how many successive frames carry as much information as one independent frame; 1 or more.
 
-    Of the ranks, because a few very long frames would hide everything else.
+    This is the integrated autocorrelation time of the ranks: a few very long frames would dominate that of the values.
 
     Args:
-        samples: ``(n,)`` in the order they were taken.
+        samples: ``(n,)`` samples in the order they were taken.
     """
     ranks = _ranks(np.asarray(samples, np.float64))
     count = len(ranks)
     ranks = ranks - ranks.mean() if count else ranks
     if count < 4 or not np.any(ranks):
         return 1.0
-    # By Fourier transform, padded so that the end does not meet the beginning.
+    # By Fourier transform, padded so that the correlation is not circular.
     spectrum = np.fft.rfft(ranks, 2 * count)
     covariance = np.fft.irfft(np.abs(spectrum) ** 2)[:count]
     correlation = covariance / covariance[0]
@@ -49,29 +49,32 @@ def correlation_length(samples: npt.ArrayLike) -> float:
 
 
 def block_length(samples: npt.ArrayLike) -> int:
-    """Frames of a block: twice the correlation length, at least the cube root of the series, at most a quarter."""
+    """Return the number of frames in a block.
+
+    It is twice the correlation length, at least the cube root of the series' length, at most a quarter of it.
+    """
     count = len(np.asarray(samples))
     wanted = max(math.ceil(2 * correlation_length(samples)), math.ceil(math.pow(count, 1 / 3)))
     return max(1, min(wanted, count // _MAX_SHARE))
 
 
 def median_interval(samples: npt.ArrayLike, settings: BootstrapSettings | None = None) -> Interval:
-    """Interval of the median.
+    """Return the median and its interval.
 
     Args:
-        samples: ``(n,)`` in the order they were taken; undefined without any.
-        settings: None means the defaults.
+        samples: ``(n,)`` samples in the order they were taken; without any, the interval is undefined.
+        settings: Settings of the bootstrap; None stands for the defaults.
     """
     return quantile_interval(samples, 0.5, settings)
 
 
 def quantile_interval(samples: npt.ArrayLike, q: float, settings: BootstrapSettings | None = None) -> Interval:
-    """Interval of a quantile, linear between neighbours.
+    """Return a quantile, interpolated linearly, and its interval.
 
     Args:
-        samples: ``(n,)`` in the order they were taken; undefined without any.
-        q: 0 to 1.
-        settings: None means the defaults.
+        samples: ``(n,)`` samples in the order they were taken; without any, the interval is undefined.
+        q: Quantile, 0 to 1.
+        settings: Settings of the bootstrap; None stands for the defaults.
     """
     settings = settings or BootstrapSettings()
     series = np.asarray(samples, np.float64)
@@ -81,12 +84,12 @@ def quantile_interval(samples: npt.ArrayLike, q: float, settings: BootstrapSetti
 
 
 def ratio_interval(above: npt.ArrayLike, below: npt.ArrayLike, settings: BootstrapSettings | None = None) -> Interval:
-    """Interval of the median of one series over that of another; their draws are independent.
+    """Return the ratio of the medians of two independent series, and its interval.
 
     Args:
-        above: ``(n,)``.
-        below: ``(m,)``, above 0.
-        settings: None means the defaults.
+        above: ``(n,)`` samples of the numerator.
+        below: ``(m,)`` samples of the denominator, above 0.
+        settings: Settings of the bootstrap; None stands for the defaults.
     """
     settings = settings or BootstrapSettings()
     first, second = np.asarray(above, np.float64), np.asarray(below, np.float64)
@@ -98,12 +101,12 @@ def ratio_interval(above: npt.ArrayLike, below: npt.ArrayLike, settings: Bootstr
 
 
 def _quantiles(series: Float, q: float, settings: BootstrapSettings) -> Float:
-    """``(resamples,)`` quantiles of resampled series."""
+    """Return ``(num_resamples,)`` quantiles of resampled series."""
     random = np.random.default_rng(settings.seed)
     length, count = block_length(series), len(series)
     num_blocks = -(-count // length)
     found = np.empty(settings.num_resamples)
-    take = np.median if q == 0.5 else partial(np.quantile, q=q)  # the median has a quicker way
+    take = np.median if q == 0.5 else partial(np.quantile, q=q)  # np.median is faster
     steps = np.arange(length)
     for i in range(settings.num_resamples):
         starts = random.integers(0, count, num_blocks)
@@ -113,7 +116,7 @@ def _quantiles(series: Float, q: float, settings: BootstrapSettings) -> Float:
 
 
 def _ranks(series: Float) -> Float:
-    """From 0, equal values sharing their mean rank."""
+    """Return ranks from 0; equal values share their mean rank."""
     order = np.argsort(series, kind="stable")
     ranks = np.empty(len(series))
     ranks[order] = np.arange(len(series))

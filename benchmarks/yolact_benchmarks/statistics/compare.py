@@ -1,13 +1,15 @@
-"""Two records of ``yolact-bench``, one older: is the newer one slower?
+"""Comparison of two records of ``yolact-bench``: is the newer one slower?
 
-Two figures are compared process by process, and their scatter makes the intervals of their ratios: the median, which is
-what a robot feels; and the fastest tenth of the frames, because what else goes on in a machine only ever makes frames
-longer, so that it still tells two models apart where the medians cannot. Slower is a ratio beyond what is allowed whose
-interval leaves no doubt that it is slower at all; not slower is an interval that ends before what is allowed; anything
-else is doubtful; a measurement compared with itself is the same. Where the machine itself became slower, which a fixed
-piece of work tells, ratios are divided by that before they are judged. What was measured while others used the machine,
-or while it throttled, is doubtful where that could have made the difference: it may have slowed down a whole
-measurement evenly. So is what was measured while all cores at once were slower.
+Two figures are compared process by process, and their scatter gives the intervals of the ratios. One is the median,
+which is what an application experiences. The other is the fastest tenth of the frames: other load on a machine only
+ever makes frames longer, so this figure still distinguishes two models if the medians cannot.
+
+A configuration is slower if its ratio is beyond the allowed regression and its interval excludes that it is not slower
+at all. It is not slower if the interval ends below the allowed regression. Anything else is doubtful; a measurement
+compared with itself is the same. If the machine itself became slower, according to a fixed piece of work, ratios are
+divided by that factor before they are judged. A measurement taken under other load or while the machine throttled is
+doubtful if that could explain the difference, because the whole measurement may have been slowed evenly. The same holds
+if all cores at once were slower.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ __all__ = ["CaseComparison", "Comparison", "MachineMismatchError", "Ratio", "com
 Outcome = Literal["slower", "doubtful", "faster", "same"]
 _MEDIAN, _FAST = 0.5, 0.1
 _OTHER_MACHINE = 0.1
-"""How much slower all cores at once may be before it is another machine."""
+"""Change of the time on all cores at once beyond which the two runs are not comparable."""
 _SAME_MACHINE = ("cpu", "cores", "architecture")
 _SAME_SETTINGS = ("threads", "min_confidence")
 
@@ -40,14 +42,14 @@ class MachineMismatchError(YolactError):
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """New over old, of one figure.
+    """Ratio of one figure, new over old.
 
     Attributes:
-        ratio: Of the geometric means over processes.
+        ratio: Ratio of the geometric means over processes.
         low: Lower end of its 95 % interval.
-        high: Upper end of it.
-        machine: By how much the machine alone was slower, in the same figure of a fixed piece of work; 1 where it was
-            not: a faster machine does not excuse, and does not hide, anything. The ratio is judged without it.
+        high: Upper end of its 95 % interval.
+        machine: Slowdown of the machine alone, the same ratio for a fixed piece of work, at least 1: a faster machine
+            neither excuses nor hides anything. Ratios are divided by it before they are judged.
     """
 
     ratio: float
@@ -57,14 +59,14 @@ class Ratio:
 
     @property
     def relative_half_width(self) -> float:
-        """0.01 is "known to a per cent"."""
+        """Half of the interval's width over the ratio: 0.01 means "known to 1 %"."""
         return (self.high - self.low) / 2 / self.ratio
 
     def judge(self, max_regress: float) -> Outcome:
-        """What it says by itself.
+        """Return the outcome of this figure alone.
 
         Args:
-            max_regress: Allowed, as a fraction.
+            max_regress: Allowed regression, as a fraction.
         """
         if self.ratio / self.machine > 1 + max_regress:
             return "slower" if self.low / self.machine > 1 else "doubtful"
@@ -75,18 +77,19 @@ class Ratio:
 
 @dataclasses.dataclass(frozen=True)
 class CaseComparison:
-    """One configuration in two records.
+    """Comparison of one configuration in two records.
 
     Attributes:
-        name: Of it.
-        old_ms: Median; of several processes, the geometric mean of theirs.
-        new_ms: Likewise.
-        median: Of the medians.
-        fast: Of the fastest tenths: of the latencies that one frame in ten is below.
-        outcome: ``"slower"`` is a regression, beyond what is allowed; ``"doubtful"`` may be one.
-        is_stable: Both measurements were.
-        is_disturbed: The older one was, the newer one was, by something that shows in no scatter.
-        processes: Of each measurement.
+        name: Name of the configuration.
+        old_ms: Latency of the older record, milliseconds: the geometric mean of its processes' medians.
+        new_ms: Latency of the newer record, likewise.
+        median: Ratio of the medians.
+        fast: Ratio of the 10th percentiles, which one frame in ten is below.
+        outcome: Outcome: ``"slower"`` is a regression beyond what is allowed; ``"doubtful"`` may be one.
+        is_stable: Whether both measurements were stable.
+        is_disturbed: Whether the older and the newer measurement were disturbed by something that their scatter does
+            not show.
+        processes: Number of processes of the older and the newer measurement.
     """
 
     name: str
@@ -102,11 +105,11 @@ class CaseComparison:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Of two records.
+    """Comparison of two records.
 
     Attributes:
-        cases: Configurations that both have.
-        missing: Names that only one of them has.
+        cases: Comparisons of the configurations that both records have.
+        missing: Names of configurations that only one of them has.
         warnings: Sentences about what makes the comparison doubtful.
     """
 
@@ -125,7 +128,7 @@ class Comparison:
         return tuple(case for case in self.cases if case.outcome == "doubtful")
 
     def document(self) -> dict[str, Any]:
-        """JSON object."""
+        """Return the comparison as a JSON object."""
         return {**dataclasses.asdict(self), "regressions": [case.name for case in self.regressions]}
 
 
@@ -141,13 +144,14 @@ def compare_series(
     """Compare two measurements of one configuration.
 
     Args:
-        name: Of it.
-        old_ms: Latencies of each process, in the order they were taken.
-        new_ms: Likewise.
-        max_regress: As a fraction.
-        machine: Ratios of a fixed piece of work, new over old: of its median, of its fastest tenth.
-        is_stable: Both measurements were.
-        is_disturbed: The older one was, the newer one was, by something that shows in no scatter.
+        name: Name of the configuration.
+        old_ms: Latencies of each process of the older measurement, ``(n,)`` milliseconds, in the order they were taken.
+        new_ms: Latencies of the newer measurement, likewise.
+        max_regress: Allowed regression, as a fraction.
+        machine: Ratios of the time of a fixed piece of work, new over old: of its median and of its fastest tenth.
+        is_stable: Whether both measurements were stable.
+        is_disturbed: Whether the older and the newer measurement were disturbed by something that their scatter does
+            not show.
     """
     old, new = (float(np.exp(np.mean([np.log(np.median(np.asarray(p))) for p in parts]))) for parts in (old_ms, new_ms))
     processes = len(old_ms), len(new_ms)
@@ -172,7 +176,7 @@ def _ratio(above: Sequence[npt.ArrayLike], below: Sequence[npt.ArrayLike], q: fl
 
 
 def _outcome(median: Outcome, fast: Outcome, is_stable: bool) -> Outcome:
-    """The median's, if it can tell; the other's, if that can; and where they disagree, the steadiness of both runs."""
+    """Combine the outcomes: the median's if it is clear, else the fastest tenth's; stability decides conflicts."""
     if fast in {median, "doubtful"}:
         return median
     if median == "doubtful":
@@ -189,10 +193,10 @@ def compare_records(
     """Compare all configurations that two records have in common.
 
     Args:
-        old: Record.
-        new: Record.
-        max_regress: As a fraction.
-        any_machine: Compare records of different machines all the same.
+        old: Older record.
+        new: Newer record.
+        max_regress: Allowed regression, as a fraction.
+        any_machine: Whether to compare records of different machines anyway.
 
     Raises:
         MachineMismatchError: The machines differ.
@@ -229,7 +233,7 @@ def compare_records(
 
 
 def _warnings(old: Mapping[str, Any], new: Mapping[str, Any], machine: float, max_regress: float) -> list[str]:
-    """About what differs beside the models."""
+    """Return sentences about differences other than the models."""
     told = [f"settings differ: {text}" for text in _differences(old["settings"], new["settings"], _SAME_SETTINGS)]
     before, after = (record["environment"].get("packages", {}) for record in (old, new))
     told += [f"versions differ: {text}" for text in _differences(before, after, sorted({*before, *after}))]
@@ -244,9 +248,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], names: Sequence
 
 
 def _disturbances(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[tuple[bool, bool], list[str]]:
-    """Which of the two something slowed down that shows in no scatter, and sentences about it."""
+    """Return which of the two runs was disturbed in a way that its scatter does not show, and sentences about it."""
     flags = [bool(record["results"]["machine"].get("disturbances")) for record in (old, new)]
-    # A network on one thread does not care how fast all cores are together.
+    # The speed of all cores together does not affect a network that runs on one thread.
     if all(record["settings"].get("threads") == 1 for record in (old, new)):
         return (flags[0], flags[1]), []
     ratio = _machine_ratio(old, new, _MEDIAN, "parallel_yardstick_ms")
@@ -261,7 +265,7 @@ def _disturbances(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[tuple
 
 
 def _machine_ratio(old: Mapping[str, Any], new: Mapping[str, Any], q: float, key: str = "yardstick_ms") -> float:
-    """Quantile of the time of the fixed piece of work, new over old; 1 where it is not known."""
+    """Return the ratio of a quantile of the fixed work's time, new over old; 1 if it is unknown."""
     found = []
     for record in (old, new):
         known = [one[key] for one in record["results"]["machine"]["samples"] if one.get(key)]

@@ -1,8 +1,8 @@
-"""Whether a series of latencies is one thing that can be measured, or several: spread, drift, and steps.
+"""Stability of a series of latencies: spread, drift, and steps.
 
-A machine that gets hot clocks down at once: the series has a step. It is looked for with cumulated ranks (the CUSUM of
-Pettitt 1979): ranks, so that single long frames do not count as steps; and against what correlated noise does by
-itself, so that a machine that breathes is not called a machine that throttles.
+A machine that overheats lowers its clock at once: the series has a step. Steps are found with cumulated ranks (the
+CUSUM of Pettitt 1979). Ranks keep single long frames from counting as steps. The statistic is compared with what
+correlated noise does by itself, so that periodic noise is not mistaken for throttling.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ __all__ = ["DEFAULT_LIMITS", "Shift", "StabilityLimits", "Verdict", "find_drift"
 
 Float = npt.NDArray[np.float64]
 _CRITICAL = 2.303
-"""Of Kuiper's distribution: exceeded by noise once in a thousand series."""
+"""Critical value of Kuiper's distribution: noise exceeds it once in a thousand series."""
 _MIN_SEGMENT = 8
 _MAX_SHIFTS = 6
 _SEARCH, _SEARCH_SHARE, _MAX_SEARCH = 32, 4, 128
-"""Frames before and after a rough edge where a better one is looked for: so many, in a longer series a quarter of it,
-and no more than the last; again from there, so many times."""
+"""Frames before and after a rough edge that are searched for a better one: at least `_SEARCH`, in a longer series one
+part in `_SEARCH_SHARE`, at most `_MAX_SEARCH`. The search is repeated from there at most `_MAX_MOVES` times."""
 _MAX_MOVES = 8
 _DRIFT_SHARE = 5
-"""The first fifth is compared with the last."""
+"""The first of this many parts is compared with the last."""
 _MOVED_SHARE = 0.25
-"""Of the processes of a measurement, in which a step or a drift is let pass: how far they differ from the others is in
-the interval of the median."""
+"""Share of a measurement's processes in which a step or a drift is tolerated: the interval of the median covers how far
+they differ from the others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StabilityLimits:
-    """What still counts as stable.
+    """Limits of a stable measurement.
 
     Attributes:
-        max_cov: Standard deviation over mean.
-        max_shift: Of a step or a drift, as a fraction.
-        max_half_width: Of the median's interval, as a fraction of the median.
-        min_frames: Fewer say nothing about stability.
-        max_other_load: Of the machine's cores, busy with something else (or taken by the hypervisor).
-        max_clock_change: Of the clock, or of a fixed piece of work, between the fastest and the slowest tenth.
-        max_parallel_change: Likewise of that work on all cores at once, where the library's threads come to rest first.
+        max_cov: Coefficient of variation: standard deviation over mean.
+        max_shift: Size of a step or a drift, as a fraction.
+        max_half_width: Half-width of the median's interval, as a fraction of the median.
+        min_frames: Minimum number of frames to judge the stability.
+        max_other_load: Share of the machine's cores that other processes and the hypervisor may take.
+        max_clock_change: Change of the clock, or of a fixed piece of work, from the fastest to the slowest tenth.
+        max_parallel_change: Change of that work on all cores at once, which are still slowed by the library's threads.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field is not a number of its type, or out of range; the message names it.
     """
 
     max_cov: float = 0.10
@@ -78,9 +78,9 @@ class Shift:
     """A step in a series.
 
     Attributes:
-        index: First frame after it.
-        before_ms: Median of the stretch that it ends.
-        after_ms: Median of the stretch that it begins.
+        index: Index of the first frame after the step.
+        before_ms: Latency before the step, the median of that segment, milliseconds.
+        after_ms: Latency after the step, the median of that segment, milliseconds.
     """
 
     index: int
@@ -89,16 +89,16 @@ class Shift:
 
     @property
     def change(self) -> float:
-        """0.25: a quarter slower."""
+        """Relative change: 0.25 means a quarter slower."""
         return self.after_ms / self.before_ms - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Of a measurement.
+    """Verdict on the stability of a measurement.
 
     Attributes:
-        reasons: Why it is unstable, for people; none where it is stable.
+        reasons: Reasons why the measurement is unstable, as text; empty if it is stable.
     """
 
     reasons: tuple[str, ...] = ()
@@ -108,16 +108,16 @@ class Verdict:
         return not self.reasons
 
     def document(self) -> dict[str, Any]:
-        """JSON object."""
+        """Return the verdict as a JSON object."""
         return {"stable": self.is_stable, "reasons": list(self.reasons)}
 
 
 def find_shifts(samples_ms: npt.ArrayLike, least: float = StabilityLimits.max_shift) -> tuple[Shift, ...]:
-    """Steps of a series, in its order.
+    """Find the steps of a series, in order.
 
     Args:
-        samples_ms: ``(n,)`` in the order they were taken.
-        least: Smaller steps, as a fraction, are left out.
+        samples_ms: ``(n,)`` samples in the order they were taken.
+        least: Smallest step to report, as a fraction.
     """
     series = np.asarray(samples_ms, np.float64)
     edges = _split(series, 0, len(series))
@@ -128,7 +128,7 @@ def find_shifts(samples_ms: npt.ArrayLike, least: float = StabilityLimits.max_sh
 
 
 def _split(series: Float, first: int, last: int) -> list[int]:
-    """Where the series changes: at the clearest places, then inside the parts."""
+    """Find the indices at which the series changes: the clearest ones, then those inside the parts."""
     edges: list[int] = []
     todo = [(first, last)]
     while todo and len(edges) < _MAX_SHIFTS:
@@ -140,10 +140,10 @@ def _split(series: Float, first: int, last: int) -> list[int]:
 
 
 def _clearest_edges(series: Float) -> list[int]:
-    """First frames after the one or two clearest steps; none where noise would do the same.
+    """Return the first frames after the one or two clearest steps; none if noise would produce the same.
 
-    Two, because a throttle that ends has a way back: the path of the cumulated ranks then has a peak and a trough, and
-    their distance is Kuiper's statistic.
+    There may be two, because a throttle that ends has a step back: the path of the cumulated ranks then has a peak and
+    a trough, and their distance is Kuiper's statistic.
     """
     count = len(series)
     if count < 2 * _MIN_SEGMENT:
@@ -153,14 +153,14 @@ def _clearest_edges(series: Float) -> list[int]:
     edges = sorted({int(path.argmax()), int(path.argmin())})
     edges = [edge for edge in edges if _MIN_SEGMENT <= edge <= count - _MIN_SEGMENT]
     edges = _sharpened(series, edges)
-    # What the noise remembers shows once the steps are taken out.
+    # The correlation of the noise is estimated once the steps are removed.
     rest = np.concatenate([part - np.median(part) for part in np.split(series, edges)])
     spread = ranks.std() * np.sqrt(count * correlation_length(rest))
     return edges if spread > 0 and (path.max() - path.min()) / spread > _CRITICAL else []
 
 
 def _sharpened(series: Float, edges: list[int]) -> list[int]:
-    """The edges, moved to where the stretches on both sides are most alike; cumulated ranks find them roughly."""
+    """Move the edges to where the segments on both sides scatter least; cumulated ranks only locate them roughly."""
     search = min(max(_SEARCH, len(series) // _SEARCH_SHARE), _MAX_SEARCH)
     for _ in range(_MAX_MOVES):
         moved: list[int] = []
@@ -180,7 +180,7 @@ def _scatter(part: Float) -> float:
 
 
 def find_drift(samples_ms: npt.ArrayLike) -> float | None:
-    """How much slower the last fifth is than the first, as a fraction; None where that is within its interval."""
+    """Return how much slower the last fifth is than the first, as a fraction; None if that is within its interval."""
     series = np.asarray(samples_ms, np.float64)
     part = len(series) // _DRIFT_SHARE
     if part < _MIN_SEGMENT:
@@ -197,18 +197,18 @@ def judge_series(
     limits: StabilityLimits = DEFAULT_LIMITS,
     counts: Sequence[int] | None = None,
 ) -> Verdict:
-    """Verdict on a series alone; what the machine did meanwhile is judged elsewhere.
+    """Judge a series alone; the state of the machine during the measurement is judged elsewhere.
 
     Args:
-        samples_ms: In the order they were taken.
-        summary: Of them.
-        limits: What still counts as stable.
-        counts: Samples of each process, one after the other; None: all are of one.
+        samples_ms: Samples in the order they were taken, milliseconds.
+        summary: Summary of the samples.
+        limits: Limits of a stable measurement.
+        counts: Number of samples of each process, one after the other; None stands for one process.
     """
     reasons = []
     if summary.count < limits.min_frames:
         reasons.append(
-            f"only {counted(summary.count, 'frame')}, {limits.min_frames} are the least; give it more --duration"
+            f"only {counted(summary.count, 'frame')}, at least {limits.min_frames} are needed; increase --duration"
         )
     if summary.cov > limits.max_cov:
         reasons.append(f"the latencies scatter by {summary.cov:.1%} (CoV), {limits.max_cov:.0%} is the limit")
@@ -226,7 +226,7 @@ def judge_series(
 
 
 def _moves(series: Float, limits: StabilityLimits) -> list[str]:
-    """Steps and drift of one process."""
+    """Describe the steps and the drift of one process."""
     shifts = find_shifts(series, limits.max_shift)
     drift = find_drift(series)
     if not shifts and drift is not None and abs(drift) > limits.max_shift:

@@ -1,4 +1,4 @@
-"""What a series of latencies says, and what it is too short to say."""
+"""Summary of a series of latencies, without the percentiles that it is too short for."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ __all__ = ["PERCENTILES", "LatencySummary", "summarise"]
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 _DIGITS = 4
-"""Of milliseconds after the point: a tenth of a microsecond, about what the clock resolves."""
+"""Decimal places of milliseconds: a tenth of a microsecond is about the resolution of the clock."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LatencySummary:
-    """Of one series, milliseconds.
+    """Summary of one series of latencies.
 
     Attributes:
-        count: Frames.
-        mean_ms: Arithmetic mean.
-        percentiles_ms: ``"p50"`` to ``"p99.9"``, linear between neighbours. None where fewer than one frame in the
-            series can be expected beyond it: a p99.9 of 200 frames would be their maximum under another name.
-        min_ms: Shortest.
-        max_ms: Longest.
+        count: Number of frames.
+        mean_ms: Arithmetic mean, milliseconds.
+        percentiles_ms: Percentiles ``"p50"`` to ``"p99.9"``, interpolated linearly. A percentile is None if fewer than
+            one frame of the series is expected beyond it: a p99.9 of 200 frames would be their maximum under another
+            name.
+        min_ms: Shortest latency, milliseconds.
+        max_ms: Longest latency, milliseconds.
         median_low_ms: Lower end of the 95 % interval of the median: from the scatter of processes, or from a block
-            bootstrap where there is one process.
-        median_high_ms: Upper end of it.
-        processes: That the frames were measured in.
-        block: Successive frames that the bootstrap drew together; None with several processes.
-        cov: Standard deviation over mean.
-        jitter_ms: Mean absolute difference between successive frames: what a consumer sees change from one to the next.
-            A slow drift, which is in the standard deviation, is not in it.
-        throughput_fps: Frames a second, one after the other: 1 / mean.
+            bootstrap if there is one process.
+        median_high_ms: Upper end of that interval.
+        processes: Number of processes that the frames were measured in.
+        block: Number of successive frames that the bootstrap drew together; None with several processes.
+        cov: Coefficient of variation: standard deviation over mean.
+        jitter_ms: Mean absolute difference between successive frames, milliseconds. Unlike the standard deviation, it
+            does not include a slow drift.
+        throughput_fps: Frames per second, one after the other: 1 / mean.
     """
 
     count: int
@@ -57,30 +58,30 @@ class LatencySummary:
 
     @property
     def median_ms(self) -> float:
-        """The 50th percentile, which is always there."""
+        """Median latency, milliseconds; always present."""
         median = self.percentiles_ms["p50"]
         assert median is not None
         return median
 
     @property
     def relative_half_width(self) -> float:
-        """Half of the median's interval over the median: 0.01 is "known to a per cent"."""
+        """Half of the median's interval over the median: 0.01 means "known to 1 %"."""
         return (self.median_high_ms - self.median_low_ms) / 2 / self.median_ms
 
     def document(self) -> dict[str, Any]:
-        """JSON object."""
+        """Return the summary as a JSON object."""
         return dataclasses.asdict(self)
 
 
 def summarise(
     samples_ms: npt.ArrayLike, settings: BootstrapSettings | None = None, counts: Sequence[int] | None = None
 ) -> LatencySummary:
-    """Summary of a series.
+    """Summarise a series.
 
     Args:
-        samples_ms: ``(n,)`` above 0, in the order they were taken, n >= 1.
-        settings: Of the bootstrap; None means the defaults.
-        counts: Frames of each process, one after the other; None: all are of one.
+        samples_ms: ``(n,)`` samples above 0 in the order they were taken, n >= 1.
+        settings: Settings of the bootstrap; None stands for the defaults.
+        counts: Number of frames of each process, one after the other; None stands for one process.
 
     Raises:
         UsageError: There is no sample, or one is not a positive number.

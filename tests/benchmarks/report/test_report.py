@@ -36,7 +36,7 @@ def full_record() -> dict[str, Any]:
         "int8-cpu": {"not_measured": "no profiler"},
     }
     record["results"]["peers"] = {
-        "caption": "Whole frames in turns",
+        "caption": "Whole frames, interleaved",
         "ours": {"fp32": 126.0},
         "rows": [
             {"name": "PyTorch eager", "over": "fp32", "median_ms": 900.0, "ratio": 7.1, "low": 6.9, "high": 7.3},
