@@ -1,6 +1,6 @@
-"""What this project is compared with, and how its own parts do: programs of a checkout, not in the wheel.
+"""Studies that compare this project with others and measure its parts: programs of a checkout, not in the wheel.
 
-``python -m yolact_benchmarks.studies.startup --help`` tells what that one does; each one writes a record.
+``python -m yolact_benchmarks.studies.startup --help`` describes one of them; each study writes a record.
 """
 
 __all__: list[str] = []

@@ -1,7 +1,8 @@
-"""What calibration costs: ``python -m yolact_benchmarks.studies.calibration MODEL.onnx --calib DIR``.
+"""Cost of calibration: ``python -m yolact_benchmarks.studies.calibration MODEL.onnx --calib DIR``.
 
-Two questions. Does its memory grow with the images? Fresh processes calibrate on few and on many. And how much longer
-does it take than the forward passes alone? One process alternates blocks of both over the same images.
+The study answers two questions. Does memory grow with the number of images? Fresh processes calibrate on few and on
+many. How much longer does calibration take than the forward passes alone? One process alternates blocks of both over
+the same images.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints lines and writes a record."""
+    """Run the study, print its figures, write a record, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.calibration", description=__doc__)
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="float network of a bundle")
     parser.add_argument("--calib", nargs="+", required=True, metavar="DIR")

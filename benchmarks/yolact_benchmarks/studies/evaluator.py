@@ -1,7 +1,7 @@
 """Accuracy of instances against pycocotools: ``python -m yolact_benchmarks.studies.evaluator``.
 
-Both sides get the same labels and detections and find the same figures (checked). Ours starts from the instances that
-a model returns and encodes their masks; pycocotools gets result objects that are ready.
+Both sides get the same labels and detections and compute the same figures, which is checked. This project's evaluator
+starts from the instances that a model returns and encodes their masks; pycocotools gets finished result objects.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = ["main", "make_data_set"]
 
 _HEIGHT, _WIDTH = 256, 320
 _NUM_CLASSES = (80, 1)
-"""As many as COCO has, and the dense case of one class."""
+"""Number of classes of each comparison: that of COCO, and the dense case of one class."""
 _NUM_SCENES = 8
 _TOLERANCE = 1e-6
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints a line and writes a record."""
+    """Run the study, print a line for each number of classes, write a record, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.evaluator", description=__doc__)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--detections", type=int, default=100, help="of each image")
@@ -86,7 +86,7 @@ def _compare(num_images: int, num_detections: int, num_classes: int, repeats: in
 
 
 def _require_equal(ours: Accuracy, theirs: dict[str, npt.NDArray[np.float64]]) -> float:
-    """The largest difference of the twelve figures; the two sides must have done the same job."""
+    """Return the largest difference of the twelve figures; fail if the two sides did not compute the same."""
     largest = 0.0
     for kind, figures in (("bbox", ours.bbox), ("segm", ours.segm)):
         mine = np.array([-1.0 if value is None else value for value in figures.values()])
@@ -100,7 +100,7 @@ def _pycocotools(document: dict[str, Any], results: list[dict[str, Any]], kind: 
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    # It writes into what it is given. The copies are shallow, as cheap as can be.
+    # pycocotools modifies its arguments. The copies are shallow, to cost as little as possible.
     document = {**document, "annotations": [copy.copy(entry) for entry in document["annotations"]]}
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
@@ -116,16 +116,18 @@ def _pycocotools(document: dict[str, Any], results: list[dict[str, Any]], kind: 
 def make_data_set(
     num_images: int, num_detections: int, num_classes: int, seed: int
 ) -> tuple[dict[str, Any], dict[int, Instances], tuple[str, ...]]:
-    """Labels and detections: cells on a plain ground, found again with moved boxes and masks, among false ones.
+    """Make labels and detections of random blobs on a plain background.
+
+    The detections are the labels with shifted boxes and masks, among false positives.
 
     Returns:
-        COCO's document, instances by image id, and class names.
+        Labels as a COCO document, detections as instances by image id, and class names.
     """
     random = np.random.default_rng(seed)
     names = tuple(f"class_{i}" for i in range(1, num_classes + 1))
     categories = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
     document: dict[str, Any] = {"images": [], "annotations": [], "categories": categories}
-    # Making masks takes longer than judging them: a few scenes serve all images.
+    # Making masks takes longer than evaluating them: a few scenes serve all images.
     scenes = [_cells(random, num_detections) for _ in range(min(num_images, _NUM_SCENES))]
     predictions = {}
     for image_id in range(1, num_images + 1):
@@ -155,7 +157,7 @@ def make_data_set(
 
 
 def _cells(random: np.random.Generator, count: int) -> tuple[Masks, npt.NDArray[np.float64]]:
-    """Wavy ellipses, 10 to 140 pixels across, and their boxes."""
+    """Return wavy ellipses, 10 to 140 pixels across, and their boxes."""
     rows, columns = np.mgrid[:_HEIGHT, :_WIDTH]
     dense, xyxy = np.zeros((count, _HEIGHT, _WIDTH), bool), np.zeros((count, 4))
     for i in range(count):
@@ -169,7 +171,7 @@ def _cells(random: np.random.Generator, count: int) -> tuple[Masks, npt.NDArray[
 
 
 def _shifted(masks: Masks, rows: int) -> Masks:
-    """The masks `rows` further down; what leaves a column at its foot enters the next at its head."""
+    """Shift the masks down by `rows`; pixels that leave a column at the bottom enter the next one at the top."""
     size = masks.height * masks.width
     start, end = (np.minimum(edge + rows, size) for edge in (masks.start, masks.end))
     owner = np.repeat(np.arange(len(masks)), np.diff(masks.offset))

@@ -1,4 +1,4 @@
-"""Seconds and memory of an export, verification included: ``python -m yolact_benchmarks.studies.export CHECKPOINT``."""
+"""Time and memory of an export, including verification: ``python -m yolact_benchmarks.studies.export CHECKPOINT``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints a line and writes a record."""
+    """Run the study, print a line, write a record, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure(checkpoint: Path) -> dict[str, Any]:
-    # The libraries themselves are not what an export costs: they are loaded before the measurement begins.
+    # The libraries are loaded before the measurement begins, so that they do not count as a cost of the export.
     import onnxruntime  # noqa: F401
 
     from yolact_export.pipeline import export_checkpoint

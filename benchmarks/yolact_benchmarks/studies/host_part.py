@@ -1,8 +1,9 @@
-"""What the host does in a call, stage by stage, before and now: ``python -m yolact_benchmarks.studies.host_part``.
+"""Time of the host's part of a call, in two versions: ``python -m yolact_benchmarks.studies.host_part``.
 
-On a simulated GPU, whose calls are answered at once; see :mod:`yolact_benchmarks.studies.host_part_process`, which
-measures in a process of each checkout. The processes take turns, so that the machine's moods hit both alike. An earlier
-version is a checkout of it: ``git worktree add ../before COMMIT``.
+The call is timed stage by stage on a simulated GPU, whose functions return at once; see
+:mod:`yolact_benchmarks.studies.host_part_process`, which measures in a process of each checkout. The processes
+alternate, so that changes of the machine's state affect both alike. An earlier version is a checkout of it: ``git
+worktree add ../before COMMIT``.
 """
 
 from __future__ import annotations
@@ -26,26 +27,26 @@ __all__ = ["main", "summarise"]
 ROOT = Path(__file__).parents[3]
 SCENES = ("100 instances", "1 instance")
 STAGES = ("take", "enqueue", "wait", "results", "call")
-"""Until something is given to the GPU, which is the copy of the frame; until all is; the wait, which here is none; the
-instances; all of it."""
+"""Stages of a call: until the first call of the driver (the copy of the frame); until everything is enqueued; waiting,
+which takes no time here; making the instances; the whole call."""
 _PROCESS = Path(__file__).with_name("host_part_process.py")
-# Not `python FILE`: beside that file lie modules whose names are those of others.
+# Not `python FILE`: that would put the file's folder first on the path, with modules that shadow others.
 _RUN = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 _PATHS = ("benchmarks", "plugins", "runtime", "tests")
 Round = Mapping[str, Mapping[str, float]]
 
 
 class Contender:
-    """A version, measuring in a process of its own.
+    """A version that measures in a process of its own.
 
     Args:
-        name: For the record.
-        checkout: Of the version.
-        scene: One of :data:`SCENES`.
-        quick: A small frame.
+        name: Name of the version in the record.
+        checkout: Path of the version's checkout.
+        scene: Name of a scene in :data:`SCENES`.
+        quick: Whether to use a small frame.
 
     Raises:
-        RuntimeError: It cannot measure; its own words are on stderr.
+        RuntimeError: The process cannot measure; its messages are on stderr.
     """
 
     def __init__(self, name: str, checkout: Path, scene: str, quick: bool) -> None:
@@ -66,7 +67,10 @@ class Contender:
             raise
 
     def round(self, repeats: int) -> dict[str, dict[str, float]]:
-        """Medians of so many calls, microseconds, by source of the frame and stage; and of what masks are asked."""
+        """Run `repeats` calls and return their medians in microseconds.
+
+        The medians are by source of the frame and stage; those of first uses of masks are under ``"masks"``.
+        """
         assert self._process.stdin is not None
         self._process.stdin.write(f"{repeats}\n")
         self._process.stdin.flush()
@@ -74,7 +78,7 @@ class Contender:
         return figures
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process."""
         with self._process:
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -89,12 +93,14 @@ class Contender:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints a table and writes a record."""
+    """Run the study, print a table, write a record, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.host_part", description=__doc__)
-    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="of an earlier version, to take turns with")
-    parser.add_argument("--rounds", type=int, default=20, help="turns of each version (default: 20)")
-    parser.add_argument("--repeats", type=int, default=60, help="calls of a turn (default: 60)")
-    parser.add_argument("--quick", action="store_true", help="a small frame, to see that it runs")
+    parser.add_argument(
+        "--before", type=Path, metavar="CHECKOUT", help="checkout of an earlier version to compare with"
+    )
+    parser.add_argument("--rounds", type=int, default=20, help="rounds of each version (default: 20)")
+    parser.add_argument("--repeats", type=int, default=60, help="calls in a round (default: 60)")
+    parser.add_argument("--quick", action="store_true", help="use a small frame, to check that the study runs")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
     versions = {"now": ROOT}
@@ -120,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def summarise(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
-    """The median over rounds of each figure of theirs."""
+    """Return the median over rounds of each figure."""
     return {
         source: {stage: round(float(np.median([one[source][stage] for one in rounds])), 1) for stage in figures}
         for source, figures in rounds[0].items()
@@ -138,10 +144,10 @@ def _contenders(versions: Mapping[str, Path], scene: str, quick: bool) -> Iterat
 
 
 def _measure(contenders: list[Contender], scene: str, num_rounds: int, repeats: int) -> list[dict[str, Any]]:
-    """A row for each version and source of frames; those of masks belong to all sources of their version."""
+    """Return a row for each version and source of frames; the figures of masks are those of the version."""
     rounds: dict[str, list[Round]] = {contender.name: [] for contender in contenders}
     for turn in range(num_rounds):
-        # Who comes first changes: the second may find the machine warmer.
+        # The order alternates: the second version may find the machine warmer.
         for contender in contenders[:: 1 if turn % 2 else -1]:
             rounds[contender.name].append(contender.round(repeats))
     rows = []
@@ -155,7 +161,7 @@ def _measure(contenders: list[Contender], scene: str, num_rounds: int, repeats: 
 
 
 def _commit(checkout: Path) -> str:
-    """Which version the checkout is of; its folder's name where nobody can tell."""
+    """Return the commit of a checkout, or its folder's name if git cannot tell."""
     words = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
     try:
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,13 +1,12 @@
-"""What the host does in a call, timed in one process of one checkout: run by :mod:`…studies.host_part`, by its path.
+"""Timing of the host's part of a call in one process of one checkout; run by :mod:`…studies.host_part`, by its path.
 
-The frames before the measurement are real: the kernels run as host C++ on the simulated GPU, and leave their results
-where the host reads them. Then the driver is replaced by one that answers at once and does nothing, so that every later
-call finds the same results, and what is left of it is the host's part: Python, NumPy, and copies. What a real driver
-takes for a launch, and the GPU for its work, is not in it. Frames are taken in turn from several, so that they are not
-in the cache.
+The frames before the measurement are real: the kernels run as host C++ on the simulated GPU and leave their results
+where the host reads them. The driver is then replaced by one that returns at once and does nothing, so that every later
+call finds the same results. What remains is the host's part: Python, NumPy, and copies. The time of a real driver's
+launches and of the GPU's work is not included. Frames alternate between several, so that they are not in the cache.
 
-It prints the name of what it can measure, and then a line of JSON for each line that it reads. Only what earlier
-versions have, too, is used of the project; what they lack is left out.
+The process prints a description of what it can measure, and then a line of JSON for each line that it reads. It only
+uses functions of the project that earlier versions have as well; what they lack is left out.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ Clock = list[tuple[str, int]]
 
 
 class AnsweringLibrary:
-    """The driver's functions: those of a frame do nothing, and are noted with the time of the call.
+    """Functions of the driver, of which those that a frame calls do nothing but record the time of the call.
 
     Args:
-        library: Has the others.
-        calls: Gets name and time, nanoseconds, of each.
+        library: Library with the other functions.
+        calls: List that receives the name and the time in nanoseconds of each call.
     """
 
     def __init__(self, library: Any, calls: Clock) -> None:
@@ -90,7 +89,7 @@ def _serve(segmenter: Segmenter, device: Device, frames: list[Any]) -> None:
             buffer.pixels[:] = frame
         sources["frame_buffer"] = buffers
     for source in sources.values():
-        # Both the first time, piece by piece, and the second, which is captured.
+        # The first frame is launched piece by piece; the second one is captured into a graph.
         for frame in source[:2]:
             found = segmenter(frame)
     runs = len(found.mask.start)
@@ -108,7 +107,7 @@ def _serve(segmenter: Segmenter, device: Device, frames: list[Any]) -> None:
 
 
 def _round(segmenter: Segmenter, sources: dict[str, list[Any]], calls: Clock, repeats: int) -> dict[str, Any]:
-    """Medians of a round, microseconds: by source and stage, and what is first asked of masks."""
+    """Return the medians of a round in microseconds: by source and stage, and of first uses of masks."""
     times: dict[str, Any] = {}
     for name, source in sources.items():
         samples = [_stages(segmenter, frame, calls) for _, frame in zip(range(repeats), cycle(source))]

@@ -1,6 +1,6 @@
-"""What the compiler makes of the CUDA kernels, for every architecture: ``python -m yolact_benchmarks.studies.kernels``.
+"""Resources of the compiled CUDA kernels, for every architecture: ``python -m yolact_benchmarks.studies.kernels``.
 
-Registers, shared memory and spills decide how many threads a GPU keeps busy; they are known without a GPU.
+Registers, shared memory and spills determine how many threads a GPU keeps busy; they are known without a GPU.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ from yolact_plugins.compile.sources import families, read_source
 __all__ = ["ARCHS", "main"]
 
 ARCHS = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_110", "sm_120")
-"""What the project compiles for: Turing to Blackwell, Orin and Thor."""
+"""Architectures that the project compiles for: Turing to Blackwell, Orin and Thor."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints a table and writes a record."""
+    """Run the study, print a table, write a record, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.kernels", description=__doc__)
-    parser.add_argument("--arch", nargs="+", metavar="sm_XY", help="default: those of the project that NVRTC knows")
+    parser.add_argument(
+        "--arch",
+        nargs="+",
+        metavar="sm_XY",
+        help="architectures (default: the project's, as far as NVRTC supports them)",
+    )
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
-    # NVRTC 12.6 knows no Blackwell.
+    # NVRTC 12.6 does not support Blackwell.
     archs = options.arch or [arch for arch in ARCHS if arch in supported_archs()]
     rows = [row for family in families() for arch in archs for row in _figures(family, arch)]
     for row in rows:

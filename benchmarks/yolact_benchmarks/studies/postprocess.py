@@ -1,6 +1,6 @@
 """CPU post-processing against plain dense PyTorch: ``python -m yolact_benchmarks.studies.postprocess``.
 
-Both sides get the same raw outputs and return the same instances (checked), from logits to masks in the frame.
+Both sides get the same raw outputs and return the same instances, which is checked, from logits to masks in the frame.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BOX_AREAS = (0.025, 0.12)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints a table and writes a record."""
+    """Run the study, print a table, write a record, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.postprocess", description=__doc__)
     parser.add_argument("--instances", type=int, default=100)
     parser.add_argument("--size", default="1920x1080", help="frame, width x height")
@@ -73,8 +73,8 @@ def _compare(instances: int, box_area: float, height: int, width: int, repeats: 
     def dense_torch() -> Any:
         return dense_postprocess(**tensors, priors=priors, height=height, width=width, min_confidence=0.0)
 
-    # Before anything else has run: memory that an earlier call freed would be used again and not show. Ours is small
-    # enough to hide in such memory all the same, so what NumPy asks for is counted as well, and the larger one taken.
+    # Measured before anything else has run: memory freed by an earlier call would be reused and not show. Ours needs so
+    # little that it may fit in such memory anyway, so NumPy's allocations are counted too, and the larger is taken.
     peaks = {name: peak_extra_bytes(run) / 1e6 for name, run in (("ours", ours), ("dense_torch", dense_torch))}
     peaks["ours"] = max(peaks["ours"], peak_allocated_bytes(ours) / 1e6)
     _require_equal(ours(), dense_torch())
@@ -96,7 +96,7 @@ def _compare(instances: int, box_area: float, height: int, width: int, repeats: 
 
 
 def _require_equal(ours: Any, dense: Any) -> None:
-    """The two sides must have done the same job, or their times mean nothing."""
+    """Raise an error if the two sides do not return the same instances, in which case their times mean nothing."""
     same = len(ours) == len(dense.class_id) and np.array_equal(ours.class_id, dense.class_id.numpy())
     if not same:
         raise RuntimeError("the two implementations return different instances")

@@ -1,7 +1,7 @@
-"""A quantiser at work in a process of its own, so that the time and the memory it takes are its own.
+"""A quantiser in a process of its own, so that its time and memory are measured alone.
 
-The child may run in another Python, whose packages do not fit into this one; it then has nothing of this project but
-this package, which is why imports stay inside the functions that need them.
+The child may run in another Python, whose packages are incompatible with this environment. Of this project, it then
+only has this package, which is why imports stay inside the functions that need them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from yolact_plugins.staging import scratch_folder
 
 __all__ = ["Request", "Work", "child_main", "run_quantiser"]
 
-# -I keeps the current folder and the environment out; of this project, the other Python gets this one package.
+# -I keeps the current folder and the environment out; of this project, the other Python only gets this package.
 _BOOT = """
 import importlib.util, json, sys
 folder, path, request = sys.argv[1:]
@@ -48,21 +48,22 @@ _PACKAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a child shall do.
+    """Task of the child.
 
     Attributes:
-        tool: ``"ours"``, ``"onnxruntime"`` or ``"modelopt"``.
-        ranges: How it chooses ranges, in its own words.
-        model: The float network, in a folder that may be written to.
-        output: The file to write.
-        int8: Names of the convolutions that shall be in INT8; empty leaves all to the tool.
+        tool: Name of the tool: ``"ours"``, ``"onnxruntime"`` or ``"modelopt"``.
+        ranges: Method that chooses the ranges, by the tool's name for it.
+        model: Path of the float network, in a writable folder.
+        output: Path of the file to write.
+        int8: Names of the convolutions to quantise to INT8; empty leaves the choice to the tool.
         single: Names of the other convolutions.
-        images: What :func:`~yolact_calibration.quantisation.calibration_images.find_calibration_images` takes, for
+        images: Arguments of :func:`~yolact_calibration.quantisation.calibration_images.find_calibration_images`, for
             ours.
-        most: Of these images, at most so many.
-        held_back: Of these, so many are not calibrated on.
-        inputs: ``.npy`` of the same images as the network gets them ``(N, 3, H, W)``, for the others.
-        options: Further ones of the tool; an ONNX Runtime type by its name.
+        most: Maximum number of these images; None takes all.
+        held_back: Number of these images that are not used for calibration.
+        inputs: Path of an ``.npy`` file with the same images as inputs of the network, ``(N, 3, H, W)``, for the
+            others.
+        options: Further options of the tool; an ONNX Runtime type is given by its name.
     """
 
     tool: str
@@ -80,15 +81,15 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What it took.
+    """Cost of a quantisation.
 
     Attributes:
-        seconds: From the images to the written file, wall clock; libraries were imported before.
-        cpu_seconds: The same in processor time, which others on the machine hardly change.
-        extra_peak_mb: How far the memory rose above what the imported libraries hold.
-        peak_mb: The most the process held, libraries and all.
-        packages: Versions that did it.
-        error: The first line of why there is no file, or None.
+        seconds: Wall-clock time from the images to the written file; libraries were imported before.
+        cpu_seconds: CPU time of the same, which other load on the machine hardly affects.
+        extra_peak_mb: Peak memory above that of the imported libraries, MB.
+        peak_mb: Peak memory of the process, including the libraries, MB.
+        packages: Versions of the packages involved.
+        error: First line of the error message if no file was written, else None.
     """
 
     seconds: float | None = None
@@ -100,19 +101,19 @@ class Work:
 
 
 def run_quantiser(request: Request, python: str = sys.executable, memory_limit_mb: int | None = None) -> Work:
-    """Let a fresh process do it.
+    """Run a quantiser in a fresh process and return its cost.
 
     Args:
-        request: What to do.
+        request: Task of the process.
         python: Interpreter that has the tool.
-        memory_limit_mb: The process is ended when it holds more; None sets no limit.
+        memory_limit_mb: Resident memory at which the process is killed, MB; None sets no limit.
     """
     with scratch_folder("quantiser") as folder:
         answer, talk = Path(folder, "answer.json"), Path(folder, "talk")
         asked = Path(folder, "request.json")
         asked.write_text(json.dumps({**dataclasses.asdict(request), "answer": str(answer)}))
         package = Path(__file__).parents[1]
-        # The peer's Python keeps its own path: of ours it would get packages built for another interpreter.
+        # The peer's Python keeps its own path: ours has packages that were built for another interpreter.
         path = sys.path if python == sys.executable else []
         with talk.open("wb") as log:
             child = subprocess.Popen(
@@ -123,12 +124,12 @@ def run_quantiser(request: Request, python: str = sys.executable, memory_limit_m
             return Work(error=ended)
         if not answer.exists():
             words = talk.read_text(errors="replace").strip().splitlines()
-            return Work(error=f"exit status {child.returncode}: {words[-1] if words else 'no word'}")
+            return Work(error=f"exit status {child.returncode}: {words[-1] if words else 'no message'}")
         return Work(**json.loads(answer.read_text()))
 
 
 def _wait(child: subprocess.Popen[bytes], memory_limit_mb: int | None) -> str | None:
-    """Why the child was ended, or None."""
+    """Wait for the child; return the reason if it had to be killed, else None."""
     deadline = time.monotonic() + _TIME_LIMIT_S
     try:
         while child.poll() is None:
@@ -152,7 +153,7 @@ def _resident_mb(pid: int) -> float:
 
 
 def child_main(request_file: str) -> None:
-    """In the child: do what a file asks for, and write what it took."""
+    """Execute a request in the child, and write its cost to the answer file."""
     document = json.loads(Path(request_file).read_text())
     answer = Path(document.pop("answer"))
     request = Request(**document)
@@ -172,7 +173,7 @@ def _measured(request: Request) -> Work:
     try:
         run = _TOOLS[request.tool](request)
         extra = peak_extra_bytes(work)
-    except Exception as error:  # whatever a tool raises is its result
+    except Exception as error:  # any error of a tool is a result of the study
         lines = str(error).strip().splitlines() or [""]
         return Work(packages=packages, error=f"{type(error).__name__}: {lines[0]}"[:300])
     peak = peak_resident_bytes()
@@ -217,7 +218,7 @@ def _ours(request: Request) -> Callable[[], None]:
 
 def _onnxruntime(request: Request) -> Callable[[], None]:
     import numpy as np
-    import onnx  # noqa: F401  # imported before the measurement begins, as for the others
+    import onnx  # noqa: F401  # imported before the measurement begins, like the others' libraries
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]

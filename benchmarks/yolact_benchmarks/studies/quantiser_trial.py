@@ -1,4 +1,4 @@
-"""What a quantised network is worth, whoever made it: accuracy, integer convolutions, engine, time."""
+"""Evaluation of a quantised network, independent of its quantiser: accuracy, INT8 convolutions, engine, time."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from yolact_runtime.model.manifest import Manifest
 
 __all__ = ["QuantiserTrial", "engine_of", "rounded_convolutions"]
 
-# The first RTX generation but one; no GPU is needed to build for it.
+# Ampere, the second RTX generation; no GPU is needed to build for it.
 _ENGINE = EngineOptions(target="rtx", compute_capabilities=("8.6",))
 _FLOAT = "float32"
 
 
 class QuantiserTrial:
-    """Judges networks by one set of images, against one float network.
+    """Evaluation of networks on one set of images, against one float network.
 
     Args:
-        source: File of the float network.
-        manifest: Of it.
-        judged: Images to judge by.
-        mask_iou: The float mask-IoU network (YOLACT++), or None.
+        source: Path of the float network.
+        manifest: Manifest of the float network.
+        judged: Images to evaluate on.
+        mask_iou: Path of the float mask-IoU network (YOLACT++), or None.
     """
 
     def __init__(self, source: Path, manifest: Manifest, judged: GuardImages, mask_iou: Path | None) -> None:
@@ -45,23 +45,23 @@ class QuantiserTrial:
 
     @property
     def measure(self) -> str:
-        """What a loss is measured in, for people."""
+        """Human-readable name of the measure of a loss."""
         return self._judge.measure
 
     @property
     def float_ap(self) -> dict[str, float | None]:
-        """``"box"`` and ``"mask"`` AP of the float network: with labels its own, without 1."""
+        """AP of the float network by ``"box"`` and ``"mask"``: its own AP with labels, 1 without."""
         ap: dict[str, float | None] = self._judge.reference.document()["ap"]
         return ap
 
     def judge(self, path: Path, wanted: Collection[str], in_integers: bool) -> dict[str, Any]:
-        """Of one network.
+        """Evaluate one network and return its row of the record.
 
         Args:
-            path: Its file.
-            wanted: Names of the convolutions that should be in INT8; empty where the tool chose.
-            in_integers: With ONNX Runtime's integer kernels, and not as the graph says; it is timed later, too, and
-                its file must stay.
+            path: Path of the network.
+            wanted: Names of the convolutions that should be in INT8; empty if the tool chose them.
+            in_integers: Whether to run it with ONNX Runtime's integer kernels, and not as the graph states. Such a
+                network is timed later, so its file must stay.
         """
         model = onnx.load(path)
         found = rounded_convolutions(model)
@@ -77,13 +77,13 @@ class QuantiserTrial:
         }
 
     def times_over_float(self, seconds: float) -> dict[str, float]:
-        """File name -> time over that of the float network, of what computes in integers, in ONNX Runtime.
+        """Time the networks that compute in integers, in ONNX Runtime, relative to the float network.
 
-        Medians on one thread, taking turns. The float network runs a second time as ``"float32 again"``: how far it is
-        from 1 tells what a ratio is worth.
+        The ratios, by file name, are of medians on one thread, interleaved. The float network runs a second time as
+        ``"float32 again"``: its distance from 1 shows the uncertainty of a ratio.
 
         Args:
-            seconds: To spend at least.
+            seconds: Minimum time to spend, seconds.
         """
         models = {_FLOAT: self._source, f"{_FLOAT} again": self._source, **{path.name: path for path in self._timed}}
         times = time_networks_ms(models, self._manifest.input, num_threads=1, seconds=seconds)
@@ -91,16 +91,16 @@ class QuantiserTrial:
 
 
 def engine_of(model: onnx.ModelProto, manifest: Manifest, names: Collection[str]) -> dict[str, Any]:
-    """Whether TensorRT-RTX parses and builds a network, and how many convolutions are Int8 by Int8 there.
+    """Check whether TensorRT-RTX parses and builds a network, and count its convolutions that are Int8 by Int8.
 
     Args:
-        model: The network.
-        manifest: Goes into the engine.
-        names: Of the convolutions that the network has in INT8.
+        model: Network to build.
+        manifest: Manifest to embed in the engine.
+        names: Names of the convolutions that the network has in INT8.
 
     Returns:
-        ``{"builds": True, "int8_convolutions": n}``; ``{"builds": False, "error": text}``, with None where TensorRT-RTX
-        is not installed.
+        JSON object ``{"builds": True, "int8_convolutions": n}`` or ``{"builds": False, "error": text}``; ``"builds"``
+        is None if TensorRT-RTX is not installed.
     """
     try:
         engine = build_in_process(model.SerializeToString(), manifest.to_json(), _ENGINE)
@@ -112,13 +112,13 @@ def engine_of(model: onnx.ModelProto, manifest: Manifest, names: Collection[str]
 
 
 def _first_reason(text: str) -> str:
-    """The first line of what TensorRT said, without places in its source; the line before it is ours."""
+    """Return the first line of TensorRT's message, without source locations; the line before it is this project's."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return re.sub(r"\s*In \w+ at /.*", "", lines[min(1, len(lines) - 1)])[:300]
 
 
 def rounded_convolutions(model: onnx.ModelProto) -> set[str]:
-    """Names of the convolutions whose data and weights are both read from a DequantizeLinear."""
+    """Return the names of the convolutions whose data and weights both come from a DequantizeLinear."""
     producer: Mapping[str, onnx.NodeProto] = {name: node for node in model.graph.node for name in node.output}
 
     def is_rounded(name: str) -> bool:

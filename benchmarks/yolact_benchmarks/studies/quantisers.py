@@ -1,7 +1,8 @@
-"""INT8 networks beside others': ``python -m yolact_benchmarks.studies.quantisers MODEL.onnx --calib DIR``.
+"""INT8 networks of several tools: ``python -m yolact_benchmarks.studies.quantisers MODEL.onnx --calib DIR``.
 
-The same float network, the same calibration images as the runtime feeds them, the same convolutions in INT8. NVIDIA
-Model Optimizer needs packages that do not fit into ours, so it runs in the Python of an environment of its own.
+All tools get the same float network, the same preprocessed calibration images, and the same convolutions to quantise.
+The packages of NVIDIA Model Optimizer are incompatible with this project's, so it runs in a Python environment of its
+own.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from yolact_runtime.model.manifest import METADATA_KEY, InputSpec, Manifest
 __all__ = ["ALL", "EVERY_OPERATOR", "HEADS_IN_FLOAT", "Contender", "contenders", "main"]
 
 ALL, HEADS_IN_FLOAT, EVERY_OPERATOR = "all", "heads in float", "every operator"
-"""What is in INT8: all convolutions; all but those that give the network's answers; whatever the tool can."""
+"""Scope of INT8: all convolutions; all but those of the network's outputs; every operator that the tool supports."""
 _HELD_BACK = 1 / 3
 _PEER = "NVIDIA Model Optimizer"
 _ORT = "ONNX Runtime"
@@ -44,16 +45,16 @@ _TUNED = {"activation_type": "QUInt8", "per_channel": True}
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """A way to make an INT8 network.
+    """A tool with its settings.
 
     Attributes:
-        label: For people.
-        tool: As :class:`~yolact_benchmarks.studies.quantiser_process.Request` names it.
-        form: ``"tensorrt"`` graphs are judged by what they say, ``"cpu"`` ones by what ONNX Runtime's integer kernels
-            compute, as their users run them.
-        ranges: How ranges are chosen, in the tool's words.
-        options: Further ones of the tool.
-        scopes: Which convolutions are in INT8.
+        label: Human-readable name.
+        tool: Name of the tool, as in :class:`~yolact_benchmarks.studies.quantiser_process.Request`.
+        form: Form of the graph: ``"tensorrt"`` graphs are evaluated as they state, ``"cpu"`` ones with ONNX Runtime's
+            integer kernels, as their users run them.
+        ranges: Method that chooses the ranges, by the tool's name for it.
+        options: Further options of the tool.
+        scopes: Scopes of INT8 to try.
     """
 
     label: str
@@ -65,7 +66,7 @@ class Contender:
 
 
 def contenders() -> tuple[Contender, ...]:
-    """All of them, those for TensorRT first."""
+    """Return all contenders, those for TensorRT first."""
     ours = [Contender("ours", "ours", "tensorrt", ranges) for ranges in ("mse", "minmax", "entropy", "percentile")]
     theirs = [Contender(_PEER, "modelopt", "tensorrt", ranges) for ranges in ("entropy", "max")]
     calibrated = [Contender(_ORT, "onnxruntime", "cpu", ranges) for ranges in ("MinMax", "Entropy", "Percentile")]
@@ -84,7 +85,7 @@ def contenders() -> tuple[Contender, ...]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints a line for each network and writes a record."""
+    """Run the study, print a line for each network, write a record, and return the exit status."""
     options = _parser().parse_args(arguments)
     with scratch_folder("quantisers") as folder:
         results = _Comparison(options, Path(folder)).run()
@@ -101,19 +102,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--calib", nargs="+", required=True, metavar="DIR", help="images to calibrate with")
     parser.add_argument("--limit", type=int, metavar="N", help="take at most N images of --calib, spread evenly")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="COCO labels to judge AP by")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="images of --annotations; without, to agree on")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="images of --annotations; without labels, images to measure agreement on",
+    )
     parser.add_argument("--peer-python", metavar="PATH", help="interpreter that has NVIDIA Model Optimizer")
-    parser.add_argument("--seconds", type=float, default=20.0, help="to time the CPU's networks for")
-    parser.add_argument("--memory-limit", type=int, default=12000, metavar="MB", help="a quantiser may hold so much")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time to measure the CPU networks for")
+    parser.add_argument(
+        "--memory-limit", type=int, default=12000, metavar="MB", help="most memory that a quantiser may use"
+    )
     parser.add_argument("--only", metavar="TOOL", help="ours, onnxruntime or modelopt")
     parser.add_argument("--one-scope", action="store_true", help="leave out the networks with heads in float")
-    parser.add_argument("--note", help="what a reader of the record has to know")
+    parser.add_argument("--note", help="note for readers of the record")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     return parser
 
 
 def _command(options: argparse.Namespace) -> str:
-    """What was typed, without the places of this machine."""
+    """Return the command line, without paths of this machine."""
     words = [f"{options.model.parent.name}/{options.model.name}", "--calib", *(Path(w).name for w in options.calib)]
     for name in ("limit", "annotations", "images", "peer_python", "seconds", "memory_limit", "only"):
         value = getattr(options, name)
@@ -127,7 +135,7 @@ _PLACES = {"annotations", "images", "peer_python"}
 
 
 class _Comparison:
-    """One network, one set of images, all contenders."""
+    """Comparison of all contenders on one network and one set of images."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self._options = options
@@ -139,7 +147,7 @@ class _Comparison:
         self._calibration, self._judged, self._held_back = _images(options)
 
     def run(self) -> dict[str, Any]:
-        """Everything of the record."""
+        """Run all contenders and return the results of the record."""
         load = [round(os.getloadavg()[0], 2)]
         inputs = self._folder / "inputs.npy"
         _write_inputs(self._calibration, self._manifest.input, inputs)
@@ -155,7 +163,7 @@ class _Comparison:
                 missing.append({"label": contender.label, "ranges": contender.ranges, "why": "no --peer-python given"})
                 continue
             for scope in contender.scopes[: 1 if self._options.one_scope else None]:
-                # By its place in the list, so that a time finds its row.
+                # Named by its index, so that its time can be matched to its row.
                 output = self._folder / f"{len(rows)}.onnx"
                 rows.append(self._row(contender, scope, inputs, output, trial))
         times = trial.times_over_float(self._options.seconds)
@@ -227,12 +235,12 @@ def _manifest_of(model: onnx.ModelProto, path: Path) -> Manifest:
 
 
 def _name_of(path: Path) -> str:
-    """Of the model: a bundle's, as every bundle names its network alike."""
+    """Return the name of the model: that of the bundle, because every bundle gives its network the same name."""
     return path.parent.name.removesuffix(".bundle") if path.parent.name.endswith(".bundle") else path.stem
 
 
 def _images(options: argparse.Namespace) -> tuple[CalibrationImages, GuardImages, int]:
-    """Images to calibrate on, images to judge by, and how many of the first kind became the second."""
+    """Return images to calibrate on, images to evaluate on, and how many of the first were held back as the second."""
     calibration = find_calibration_images(options.calib, most=options.limit)
     if options.annotations is not None:
         if options.images is None:
@@ -247,7 +255,7 @@ def _images(options: argparse.Namespace) -> tuple[CalibrationImages, GuardImages
 
 
 def _write_inputs(images: CalibrationImages, spec: InputSpec, path: Path) -> None:
-    """The images as the network gets them, ``(N, 3, H, W)`` float32."""
+    """Write the images as inputs of the network, ``(N, 3, H, W)`` float32."""
     array = np.lib.format.open_memmap(path, "w+", np.float32, (len(images), 3, spec.height, spec.width))
     for index, (_, frame) in enumerate(images):
         array[index] = preprocess(frame, spec)[0]
@@ -255,7 +263,7 @@ def _write_inputs(images: CalibrationImages, spec: InputSpec, path: Path) -> Non
 
 
 def _split(graph: NetworkGraph, scope: str) -> tuple[list[str], list[str]]:
-    """Names of the convolutions in INT8, and of the others; none in INT8 where the tool chooses."""
+    """Return the names of the convolutions in INT8, and of the others; both are empty if the tool chooses."""
     if scope == EVERY_OPERATOR:
         return [], []
     single = [c.name for c in graph.convolutions if scope == HEADS_IN_FLOAT and c.group in FINAL_GROUPS]

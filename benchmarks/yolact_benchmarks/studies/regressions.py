@@ -1,9 +1,9 @@
-"""Does ``yolact-bench compare`` find regressions? ``python -m yolact_benchmarks.studies.regressions MODEL``.
+"""Detection of regressions by ``yolact-bench compare``: ``python -m yolact_benchmarks.studies.regressions MODEL``.
 
-Again and again three measurements are taken one after the other, each in fresh processes, as ``yolact-bench`` takes
-them: of a model, of the same again, and of one whose network waits for 5 % of a frame. The second is to be found the
-same, the third slower. What ``compare`` calls doubtful, because the machine was not steady or too little is known, is
-measured again, as it asks for; how often is counted.
+The study repeats three measurements, one after the other, each in fresh processes as ``yolact-bench`` takes them: of a
+model, of the same model again, and of one whose network waits for 5 % of a frame. The second must be found the same,
+the third slower. If ``compare`` returns doubtful, because the machine was unstable or too little is known, the study
+measures again, as ``compare`` advises, and counts the repetitions.
 """
 
 from __future__ import annotations
@@ -39,18 +39,20 @@ _ALLOWED = 0.03
 _PLANTED = 0.05
 _UNSTEADY = 7
 _MAX_AGAIN = 5
-"""Measurements of one comparison that may be doubtful before it gives up."""
+"""Maximum number of doubtful repetitions of one comparison before the study gives up."""
 Record = dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints a table and writes a record."""
+    """Run the study, print a table, write a record, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.regressions", description=__doc__)
     parser.add_argument("model", type=Path, help="bundle folder or .onnx file")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--processes", type=int, default=5, help="of each measurement")
+    parser.add_argument("--processes", type=int, default=5, help="processes of each measurement")
     parser.add_argument("--duration", type=float, default=10.0, help="seconds of each measurement, all processes")
-    parser.add_argument("--threads", type=int, default=0, help="of the network; 1 leaves the other cores to the others")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="threads of the network; 1 leaves the other cores to other programs"
+    )
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     options = parser.parse_args(arguments)
     is_folder = options.model.is_dir()
@@ -86,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _compared(request: BenchRequest) -> list[Record]:
-    """A measurement, the same again, a slower one, compared."""
+    """Measure a model, the same model again, and a slower one, and compare them."""
     old = _measured(request, 0.0)
     frame_ms = float(np.median(old["results"]["cases"][0]["samples_ms"]))
     rows = []
@@ -99,7 +101,7 @@ def _compared(request: BenchRequest) -> list[Record]:
             again += 1
             if again > _MAX_AGAIN:
                 raise YolactError(f"{again} doubtful comparisons in a row: measure where nothing else is running")
-            # Which of the two is at fault, nobody knows: both are measured anew.
+            # It is unknown which of the two is at fault: both are measured anew.
             old = _measured(request, 0.0)
         rows.append(_row(kind, case, again))
     return rows
@@ -114,7 +116,7 @@ def _row(kind: str, case: CaseComparison, again: int) -> Record:
 
 
 def _measured(request: BenchRequest, extra_ms: float) -> Record:
-    """A record, as ``yolact-bench`` would write it."""
+    """Return a record like one of ``yolact-bench``."""
 
     def in_fresh_process(one: BenchRequest, _: WholeRun | None, reporter: Reporter) -> ProcessRun:
         return call_in_fresh_process(measure_slowed, one, extra_ms, reporter=reporter)

@@ -1,7 +1,7 @@
-"""What a simplifier is worth: ``python -m yolact_benchmarks.studies.simplifiers``.
+"""Benefit of ONNX simplifiers: ``python -m yolact_benchmarks.studies.simplifiers``.
 
-Needs the dependency group ``simplifiers``. Each graph is counted, checked against torch, and timed in ONNX Runtime side
-by side with the others.
+The study needs the dependency group ``simplifiers``. It counts the nodes of each graph, checks its outputs against
+PyTorch, and times all graphs side by side in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from yolact_runtime.backends.onnxruntime_session import open_cpu_session
 
 __all__ = ["main"]
 
-# What tracing leaves behind when shapes are computed in the graph.
+# Operators that tracing leaves in a graph to compute shapes.
 _DEBRIS = {"Shape", "Gather", "Where", "Cast", "Slice", "Constant", "ConstantOfShape", "Identity", "Unsqueeze", "Range"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints a table and writes a record."""
+    """Run the study, print a table, write a record, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.simplifiers", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--repeats", type=int, default=7)
@@ -89,7 +89,7 @@ def _compare(checkpoint: Path, folder: Path, repeats: int) -> list[dict[str, Any
 
 
 def _graphs(model: Any, image: Any, folder: Path) -> list[tuple[str, float, Path]]:
-    """Name, seconds to make and file of each graph."""
+    """Return name, seconds to make, and path of each graph."""
     import onnx
     import onnxsim
     import onnxslim
@@ -100,7 +100,7 @@ def _graphs(model: Any, image: Any, folder: Path) -> list[tuple[str, float, Path
 
     def trace(path: Path, dynamo: bool) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the older exporter announces its retirement
+            warnings.simplefilter("ignore")  # the older exporter warns that it is deprecated
             torch.onnx.export(model, (image,), str(path), dynamo=dynamo, opset_version=18, external_data=False)
 
     def slim(source: Path, path: Path) -> None:

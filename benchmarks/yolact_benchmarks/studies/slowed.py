@@ -1,4 +1,4 @@
-"""A model whose network takes a little longer than it has to: a regression of a size that is known."""
+"""A model whose network is slowed down on purpose: a regression of known size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BACKEND = "onnxruntime-cpu"
 
 
 class SlowedBackend:
-    """A network that takes so many milliseconds longer, busy, as a slower network is. Closing it closes the network."""
+    """A network that takes `extra_ms` longer by busy-waiting, like a slower network. Closing it closes the network."""
 
     def __init__(self, network: Backend, extra_ms: float) -> None:
         self.name = network.name
@@ -30,7 +30,7 @@ class SlowedBackend:
         self._extra_ms = extra_ms
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
-        """Run the network and wait."""
+        """Run the network, wait, and return its outputs."""
         outputs = self._network.infer(tensor)
         until = time.perf_counter() + self._extra_ms / 1e3
         while time.perf_counter() < until:
@@ -38,16 +38,18 @@ class SlowedBackend:
         return outputs
 
     def close(self) -> None:
-        """Free the network."""
+        """Close the network."""
         self._network.close()
 
 
 def measure_slowed(request: BenchRequest, extra_ms: float, reporter: Reporter) -> ProcessRun:
-    """As :func:`yolact_benchmarks.measure.process_run.measure_request`, in ONNX Runtime on the CPU with such a network.
+    """Measure a request in ONNX Runtime on the CPU, with a network that is slowed down.
+
+    This is :func:`yolact_benchmarks.measure.process_run.measure_request` with a :class:`SlowedBackend`.
 
     Args:
-        request: What to measure; of a folder, the precision that it names.
-        extra_ms: Of every run of the network.
+        request: Request to measure; of a folder, the first precision that it names.
+        extra_ms: Added time of every run of the network, milliseconds.
         reporter: Reporter of the progress.
     """
     bundle = open_bundle(request.model, next(iter(request.precisions), None))

@@ -1,7 +1,7 @@
-"""What ``import yolact_runtime`` costs beyond NumPy: ``python -m yolact_benchmarks.studies.startup``.
+"""Import time of ``yolact_runtime`` beyond that of NumPy: ``python -m yolact_benchmarks.studies.startup``.
 
-Fresh interpreters take turns: one imports NumPy, the other the runtime, and ``python -X importtime`` tells what each
-import took inside the process.
+Fresh interpreters alternate: one imports NumPy, the other the runtime. ``python -X importtime`` measures each import
+inside the process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints a line and writes a record."""
+    """Run the study, print a line, write a record, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.startup", description=__doc__)
     parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
@@ -50,7 +50,7 @@ def _measure(repeats: int) -> dict[str, Any]:
 
 
 def _import_ms(package: str) -> float:
-    """Cumulative milliseconds of one import in a fresh interpreter, as ``-X importtime`` counts them."""
+    """Return the cumulative milliseconds of one import in a fresh interpreter, as counted by ``-X importtime``."""
     command = [sys.executable, "-X", "importtime", "-c", f"import {package}"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
     (line,) = (line for line in lines if line.split("|")[-1].strip() == package)

@@ -1,6 +1,6 @@
 """The project's tests, with a record: ``python -m yolact_benchmarks.studies.suite NAME -- tests/runtime``.
 
-For environments that are not the developers', such as a JetPack's Python, NumPy and CUDA: ``make jetpack6``.
+It is meant for environments other than the developers', such as a JetPack's Python, NumPy and CUDA: ``make jetpack6``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _OUTCOMES = ("failure", "error", "skipped")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point: run pytest, write the record, return pytest's exit status."""
+    """Run pytest, write the record, and return pytest's exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.suite", description=__doc__)
-    parser.add_argument("name", help="of the environment, such as jetpack6")
+    parser.add_argument("name", help="name of the environment, such as jetpack6")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
     parser.add_argument("tests", nargs="+", help="arguments for pytest, after --")
     options = parser.parse_args(arguments)
@@ -47,20 +47,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def installed_versions() -> dict[str, str]:
-    """Of the packages that the outcome may depend on, sorted by name."""
+    """Return the versions of the packages that may affect the outcome, sorted by name."""
     found = {str(package.metadata["Name"]).lower(): package.version for package in importlib.metadata.distributions()}
     return {name: version for name, version in sorted(found.items()) if _PACKAGES.fullmatch(name)}
 
 
 def count_outcomes(report: str) -> dict[str, Any]:
-    """Read pytest's JUnit report.
+    """Count the outcomes in pytest's JUnit report.
 
     Args:
-        report: The XML, which pytest wrote here.
+        report: Content of the XML file that pytest wrote.
 
     Returns:
-        ``passed``, ``failed``, ``skipped``, ``seconds``; ``failures``, the names of failed tests; ``skips``, how many
-        tests each reason left out.
+        JSON object with the counts ``passed``, ``failed`` and ``skipped``, ``seconds``, the names of failed tests as
+        ``failures``, and the number of skipped tests by reason as ``skips``.
     """
     suites = list(ElementTree.fromstring(report).iter("testsuite"))
     failures, skips, passed = set(), Counter[str](), 0

@@ -1,4 +1,4 @@
-"""Tables in documents, made from the records: ``python -m yolact_benchmarks.studies.tables [--check]``."""
+"""Tables of the documents, rendered from the records: ``python -m yolact_benchmarks.studies.tables [--check]``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RESULTS, MODELS = Path("benchmarks", "results"), Path("examples", "models")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point: rewrite the tables, or with ``--check`` only say whether they are current."""
+    """Rewrite the tables, or check whether they are current with ``--check``; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.tables", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
     options = parser.parse_args(arguments)
@@ -57,11 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def render(text: str, root: Path) -> str:
-    """`text` with everything between ``<!-- table: NAME -->`` and ``<!-- end -->`` made anew from the records.
+    """Return `text` with everything between ``<!-- table: NAME -->`` and ``<!-- end -->`` rendered from the records.
 
     Args:
-        text: Of a document.
-        root: Of the repository: measurements lie in ``benchmarks/results``, trained models in ``examples/models``.
+        text: Content of a document.
+        root: Root of the repository, with measurements in ``benchmarks/results`` and trained models in
+            ``examples/models``.
     """
 
     def table(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Side-by-side timing: contenders take turns in one process, so that the machine's moods hit all of them alike."""
+"""Interleaved timing of functions in one process, so that changes of the machine's state affect all of them alike."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Timing:
 def time_interleaved(
     contenders: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 2
 ) -> dict[str, Timing]:
-    """Time each contender `repeats` times, taking turns.
+    """Time each contender `repeats` times, interleaved.
 
     Args:
-        contenders: Name -> what to run.
-        repeats: Timed runs of each.
-        warm_up: Untimed rounds before.
+        contenders: Functions to time, by name.
+        repeats: Number of timed runs of each.
+        warm_up: Number of untimed rounds before.
     """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(-warm_up, repeats):

@@ -1,3 +1,3 @@
-"""Rows of the tables in documents, each kind made of one record of ``benchmarks/results`` or ``examples/models``."""
+"""Rows of the tables in documents, rendered from one record of ``benchmarks/results`` or ``examples/models`` each."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Tables of what things cost, beside what others cost: time, memory, and what kernels take of a GPU."""
+"""Tables of costs, compared with those of alternatives: time, memory, and the resources of kernels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _evaluator(record: dict[str, Any]) -> list[str]:
 
 
 def _bench(record: dict[str, Any]) -> list[str]:
-    """Peers of a record of ``yolact-bench``, where it has any."""
+    """Return a row for each peer of a record of ``yolact-bench``; none if it has no peers."""
     results = record["results"]
     peers = results.get("peers")
     if peers is None:
@@ -47,7 +47,7 @@ def _bench(record: dict[str, Any]) -> list[str]:
 
 
 def _frames(record: dict[str, Any]) -> list[str]:
-    """The same in one row: each peer over our network of the same precision."""
+    """Return one row: each peer's ratio to this project's network of the same precision."""
     results = record["results"]
     peers = results.get("peers")
     if peers is None:
@@ -92,7 +92,7 @@ def _simplifiers(record: dict[str, Any]) -> list[str]:
 
 
 def _kernels(record: dict[str, Any]) -> list[str]:
-    """A row for each kernel; figures over all architectures."""
+    """Return a row for each kernel, with figures over all architectures."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in record["results"]["kernels"]:
         rows.setdefault((row["family"], row["kernel"]), []).append(row)
@@ -109,7 +109,7 @@ def _kernels(record: dict[str, Any]) -> list[str]:
 
 
 def _host_part(record: dict[str, Any]) -> list[str]:
-    """A row for each scene, version and way of a frame; times in microseconds."""
+    """Return a row for each scene, version and source of frames, with times in microseconds."""
     results = record["results"]
     rows = results["rows"]
     first = {row["scene"]: row["us"]["call"] for row in reversed(rows)}
@@ -142,7 +142,7 @@ HEADERS = {
     "| compiler |",
     "simplifiers": "| graph | made in | nodes | debris | file | largest difference to torch | time over written |",
 }
-"""Table -> the line with the names of its columns."""
+"""Header line by the name of the table."""
 ROWS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "bench": _bench,
     "evaluator": _evaluator,
@@ -154,4 +154,4 @@ ROWS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "regressions": _regressions,
     "simplifiers": _simplifiers,
 }
-"""Table -> what makes its rows of one record."""
+"""Function that renders the rows of one record, by the name of the table."""

@@ -21,7 +21,7 @@ def _models(record: dict[str, Any]) -> list[str]:
 
 
 def _stages(record: dict[str, Any]) -> str:
-    """Steps and batch of a training, after those of the trainings that it started from."""
+    """Return steps and batch of a training, after those of the trainings that it started from."""
     training, size = record["training"], record["config"]["input_width"]
     own = f"{training['num_steps']} x {training['batch_size']} at {size} px"
     return f"{_stages(record['start_record'])}, {own}" if "start_record" in record else own
@@ -43,7 +43,7 @@ def _pruning(record: dict[str, Any]) -> list[str]:
 
 
 def _quantisers(record: dict[str, Any]) -> list[str]:
-    """A row for each way to quantise; what differs between the convolutions chosen is side by side."""
+    """Return a row for each quantiser and its settings; the scopes of INT8 are side by side."""
     results = record["results"]
     rows: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for row in results["rows"]:
@@ -69,7 +69,7 @@ def _quantisers(record: dict[str, Any]) -> list[str]:
 
 
 def _lost(row: dict[str, Any] | None) -> str:
-    """Box AP, mask AP and agreement lost, points."""
+    """Return the loss of box AP, mask AP and agreement, in points."""
     if row is None or row["error"] is not None:
         return "-"
     return f"{row['drop']['box'][0]:.2f}, {row['drop']['mask'][0]:.2f}, {row['loss']:.2f}"
@@ -94,10 +94,10 @@ HEADERS = {
     "quantisers": "| network, measure | quantiser, for | ranges | lost, all in INT8 | lost, final heads in float "
     "| made in (processor time) | extra memory | TensorRT-RTX | time over float32 |",
 }
-"""Table -> the line with the names of its columns."""
+"""Header line by the name of the table."""
 ROWS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "models": _models,
     "pruning": _pruning,
     "quantisers": _quantisers,
 }
-"""Table -> what makes its rows of one record."""
+"""Function that renders the rows of one record, by the name of the table."""

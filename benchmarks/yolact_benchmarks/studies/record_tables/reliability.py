@@ -1,4 +1,4 @@
-"""Tables of what was tried to break, and of the suite that looks for it."""
+"""Tables of attempts to break the project, and of the test suite."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _bad_inputs(record: dict[str, Any]) -> list[str]:
 
 
 def _storm(record: dict[str, Any]) -> list[str]:
-    """A row for each campaign, and one of all."""
+    """Return a row for each campaign, and one with the sums."""
     results = record["results"]
     outcomes = ("ok", "refused", "visible", "traceback", "hang", "crash", "silent", "torn", "leftover")
     rows = sorted(results["rows"], key=lambda row: str(row["campaign"]))
@@ -43,7 +43,7 @@ def _storm(record: dict[str, Any]) -> list[str]:
 
 
 def _mutants(record: dict[str, Any]) -> list[str]:
-    """A row for each module: what was tried, and what the tests noticed."""
+    """Return a row for each module: the mutants tried, and those that the tests noticed."""
     lines = []
     for row in record["results"]["modules"]:
         excused = sum("reason" in survivor for survivor in row["survivors"])
@@ -56,7 +56,7 @@ def _mutants(record: dict[str, Any]) -> list[str]:
 
 
 def _mutant_survivors(record: dict[str, Any]) -> list[str]:
-    """A row for each survivor of the present tests."""
+    """Return a row for each survivor of the present tests."""
     if record["results"]["tests"] != "now":
         return []
     return [
@@ -82,7 +82,7 @@ HEADERS = {
     "storm": "| release | campaign | tries | ok | refused | visible | traceback | hang | crash | silently wrong | torn "
     "| leftover |",
 }
-"""Table -> the line with the names of its columns."""
+"""Header line by the name of the table."""
 ROWS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "bad_inputs": _bad_inputs,
     "mutant_survivors": _mutant_survivors,
@@ -90,4 +90,4 @@ ROWS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "storm": _storm,
     "suite": _suite,
 }
-"""Table -> what makes its rows of one record."""
+"""Function that renders the rows of one record, by the name of the table."""
