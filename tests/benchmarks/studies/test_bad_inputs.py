@@ -95,7 +95,7 @@ def test_outcomes_are_counted_and_those_that_may_not_be_are_named(
     answers = iter([Answer(0, "", ""), Answer(0, "", ""), Answer(1, "", "error: x")])
     monkeypatch.setattr(campaign, "run_case", lambda _: next(answers))
     counts, unwanted = campaign.count_outcomes([_case(), _case(right=False), _case()])
-    assert unwanted == ["a kind: a name: wrong in silence (status 0): nothing said"]
+    assert unwanted == ["a kind: a name: wrong in silence (status 0): no message"]
     assert capsys.readouterr().err == unwanted[0] + "\n"
     (row,) = campaign.document(counts)
     assert row == {

@@ -1,3 +1,3 @@
-"""What the commands do with bad inputs, kind by kind: ``python -m yolact_benchmarks.studies.bad_inputs``."""
+"""Behaviour of the commands on bad inputs, by kind: ``python -m yolact_benchmarks.studies.bad_inputs``."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""All tries, counted by kind and outcome."""
+"""The campaign of bad inputs: all tries, counted by kind and outcome."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNWANTED = (Outcome.LOST, Outcome.SILENT, Outcome.BROKEN)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints the table, and what went wrong. Exit status 1 where something did."""
+    """Run the campaign, print the table and the failures; return 1 if there are failures, else 0."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.bad_inputs", description=__doc__)
     parser.add_argument("sources", nargs="*", choices=[[], *SOURCES], help="some of the kinds (default: all)")
     parser.add_argument("--results", type=Path, help="folder for the record, such as benchmarks/results")
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def count_outcomes(cases: Iterable[Case]) -> tuple[dict[str, Counter[Outcome]], list[str]]:
-    """Run the tries; outcomes by kind, and a line for each that ended as none may."""
+    """Run the tries; return outcomes by kind, and a line for each failure."""
     counts: dict[str, Counter[Outcome]] = {}
     unwanted = []
     for case in cases:
@@ -62,14 +62,14 @@ def count_outcomes(cases: Iterable[Case]) -> tuple[dict[str, Counter[Outcome]], 
         outcome = judge(case, answer)
         counts.setdefault(case.kind, Counter())[outcome] += 1
         if outcome in _UNWANTED:
-            last = (answer.stderr.strip().splitlines() or ["nothing said"])[-1]
+            last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
             unwanted.append(f"{case.kind}: {case.name}: {outcome.value} (status {answer.status}): {last[:160]}")
             print(unwanted[-1], file=sys.stderr)
     return counts, unwanted
 
 
 def document(counts: dict[str, Counter[Outcome]]) -> list[dict[str, Any]]:
-    """The results of the record: a row for each kind."""
+    """Return the results of the record, a row for each kind."""
     return [
         {"kind": kind, "tries": found.total(), **{outcome.name.lower(): found[outcome] for outcome in Outcome}}
         for kind, found in counts.items()

@@ -1,4 +1,4 @@
-"""One try: words of a command line, a bad input among them, and how to tell a right answer."""
+"""One try: a command line with a bad input, and the criterion for a right answer."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ __all__ = ["Answer", "Case", "Ending", "Outcome", "judge", "num_instances", "rea
 
 
 class Outcome(Enum):
-    """How a try ended, from best to worst."""
+    """Outcome of a try, from best to worst."""
 
     RIGHT = "right"
-    """Exit status 0, and the answer that a sound input gets."""
+    """Exit status 0, and the result of a sound input."""
     SAID = "warned"
     """Exit status 0, and a warning says what was left out or assumed."""
     REFUSED = "refused"
-    """Another status and a sentence that says why; inputs beside the bad one were done and written."""
+    """Another exit status, and an error message; the results of other inputs were computed and written."""
     LOST = "others lost"
     """Refused, and the results of sound inputs are missing."""
     SILENT = "wrong in silence"
-    """Exit status 0, no warning, and not the answer that a sound input gets."""
+    """Exit status 0, no warning, and a result other than that of a sound input."""
     BROKEN = "broken"
-    """A traceback, a crash, no end within the time limit, or a status without a sentence."""
+    """A traceback, a crash, a timeout, or an exit status without an error message."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """A command that is ended from outside.
+    """Signal that ends a command from outside.
 
     Attributes:
-        signal: The signal that it gets.
-        file: It is sent once this file has `num_lines` lines.
-        num_lines: See above.
+        signal: Signal to send.
+        file: File that triggers the signal once it has `num_lines` lines.
+        num_lines: Number of lines of `file` that triggers the signal.
     """
 
     signal: signal.Signals
@@ -47,12 +47,12 @@ class Ending:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a command left behind.
+    """Exit status and output of a command.
 
     Attributes:
-        status: Its exit status; negative for the signal that ended it, None where it had to be killed.
-        stdout: What it printed.
-        stderr: What it said.
+        status: Exit status; negative for the signal that ended it, None if it had to be killed.
+        stdout: Text printed to stdout.
+        stderr: Text printed to stderr.
     """
 
     status: int | None
@@ -61,12 +61,12 @@ class Answer:
 
     @property
     def warns(self) -> bool:
-        """Whether it said a warning."""
+        """Whether a warning was printed."""
         return any(line.startswith("warning: ") for line in self.stderr.splitlines())
 
     @property
     def explains(self) -> bool:
-        """Whether it gave a reason for its end: an ``error:`` line, or argparse's."""
+        """Whether a reason for the failure was printed: an ``error:`` line of the command or of argparse."""
         return any(line.startswith("error: ") or ": error: " in line for line in self.stderr.splitlines())
 
 
@@ -75,14 +75,14 @@ class Case:
     """One try.
 
     Attributes:
-        kind: The row of the table that it counts in.
-        name: What is bad about the input, for the list of those that went wrong.
-        command: Such as ``yolact-run``.
-        words: After the command's name.
-        is_right: Whether the answer of a command that ended with status 0 is that of a sound input.
-        keeps_others: Whether the sound inputs beside the bad one were done and written, whatever the status.
-        ending: How it is ended from outside, or None.
-        largest_file_bytes: Writing beyond it fails, as on a full disk; None: no limit.
+        kind: Row of the table that the try counts in.
+        name: Description of the bad input, for the list of failures.
+        command: Name of the command, such as ``yolact-run``.
+        words: Arguments of the command.
+        is_right: Function that tells whether the answer of a command with exit status 0 is that of a sound input.
+        keeps_others: Function that tells whether the results of the other inputs were written, whatever the status.
+        ending: Signal that ends the command from outside, or None.
+        largest_file_bytes: Largest file size, beyond which writing fails as on a full disk; None sets no limit.
     """
 
     kind: str
@@ -96,7 +96,7 @@ class Case:
 
 
 def judge(case: Case, answer: Answer) -> Outcome:
-    """How a try ended."""
+    """Return the outcome of a try."""
     if answer.status is None or answer.status < 0 or "Traceback (most recent call last)" in answer.stderr:
         return Outcome.BROKEN
     if answer.status != 0:
@@ -109,7 +109,7 @@ def judge(case: Case, answer: Answer) -> Outcome:
 
 
 def read_results(path: Path) -> Any:
-    """The JSON document of a result file; None where there is none, or a torn one."""
+    """Read the JSON document of a result file; return None if it is missing or truncated."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -117,7 +117,10 @@ def read_results(path: Path) -> Any:
 
 
 def num_instances(document: Any, names: Iterable[str]) -> dict[str, int] | None:
-    """What ``yolact-run --json`` wrote: file name of an input -> instances found; None where one is missing."""
+    """Return the number of instances by the file name of the input, from the output of ``yolact-run --json``.
+
+    The result is None if the document is missing or lacks one of the names.
+    """
     if document is None:
         return None
     found = {Path(entry["file"]).name: len(entry["instances"]) for entry in document["images"]}

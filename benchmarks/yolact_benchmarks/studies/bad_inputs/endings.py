@@ -1,4 +1,4 @@
-"""What ends a run: one bad input among good ones, signals, a full disk."""
+"""Runs with an early end: one bad input among good ones, signals, a full disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FRAMES = 400
 
 
 def neighbour_cases(ground: Ground) -> Iterator[Case]:
-    """Two good pictures and something else in one folder, which comes first, between them or last."""
+    """Yield tries with two good images and a bad entry in one folder, which comes first, between them, or last."""
     for place in ("a", "m", "z"):
         for name, make in _NEIGHBOURS.items():
             folder = ground.new_folder()
@@ -69,7 +69,7 @@ _NEIGHBOURS: dict[str, Callable[[Path, Path], object]] = {
 
 
 def ending_cases(ground: Ground) -> Iterator[Case]:
-    """A video whose run is ended by a signal early, in the middle and late, and disks that are full after so much."""
+    """Yield tries with a video whose run is ended by a signal early, midway or late, and with disks that fill up."""
     video = film_of(ground, _FRAMES)
     for number in (signal.SIGINT, signal.SIGTERM):
         for num_lines in (1, 7, 60, 150, 290):
@@ -102,7 +102,7 @@ def ending_cases(ground: Ground) -> Iterator[Case]:
 
 
 def film_of(ground: Ground, num_frames: int) -> Path:
-    """A video of all scenes, again and again."""
+    """Write a video of all scenes, over and over, and return its path."""
     from yolact_runtime.media.images import read_image
     from yolact_runtime.media.video_writer import VideoWriter
 
@@ -129,7 +129,7 @@ def _keeps_what_was_done(result: Path, output: Path, least: int) -> Callable[[An
             return False
         films = list(output.iterdir())
         if not films:
-            # The signal came between the result of the first frame and its picture.
+            # The signal arrived between the result of the first frame and its image.
             return least == 1
         return len(films) == 1 and "incomplete" in films[0].name and _num_frames(films[0]) >= least - 1
 

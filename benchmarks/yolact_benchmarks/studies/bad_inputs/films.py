@@ -1,4 +1,4 @@
-"""Videos: healthy ones of many containers, which end with 0, and damaged ones, which must not be short in silence."""
+"""Videos: healthy ones in many containers, which must succeed, and damaged ones, which must not end early silently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["film_cases"]
 
 
 def film_cases(ground: Ground) -> Iterator[Case]:
-    """The videos that the tests make, each given to the command."""
+    """Yield a try for each video that the tests' support makes."""
     sys.path.insert(0, str(ROOT / "tests"))
     from support.videos import damaged_videos, healthy_videos  # type: ignore[import-not-found, unused-ignore]
 
@@ -27,7 +27,7 @@ def film_cases(ground: Ground) -> Iterator[Case]:
 
 
 def _has_frames(result: Path, count: int) -> Callable[[Answer], bool]:
-    """Whether every frame has a result; a count below 0 is unknown."""
+    """Return a function that tells whether every frame has a result; a count below 0 is unknown."""
 
     def is_right(_: Answer) -> bool:
         document = read_results(result)

@@ -1,4 +1,4 @@
-"""The sound inputs that bad ones are made of: a small model, annotated scenes, photographs of them."""
+"""The sound inputs that bad ones are derived from: a small model, annotated scenes, images of them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _NUM_SCENES = 6
 
 @dataclasses.dataclass(frozen=True)
 class Ground:
-    """What every try starts from.
+    """Sound inputs that all tries share.
 
     Attributes:
-        folder: A temporary folder of this campaign.
-        bundle: ``shapes``, in float32.
+        folder: Temporary folder of the campaign.
+        bundle: Bundle of the model ``shapes``, in float32.
         images: Folder of the scenes.
-        annotations: Their labels.
-        document: The labels, parsed.
+        annotations: File with the labels of the scenes.
+        document: Content of the labels file, parsed.
     """
 
     folder: Path
@@ -44,17 +44,17 @@ class Ground:
         return sorted(self.images.iterdir())
 
     def new_folder(self) -> Path:
-        """An empty folder for one try."""
+        """Create an empty folder for one try."""
         folder = self.folder / f"try-{next(self._numbers)}"
         folder.mkdir()
         return folder
 
     def run_words(self, *words: object) -> tuple[str, ...]:
-        """The words of a ``yolact-run`` with this model."""
+        """Return the arguments of ``yolact-run`` with this model."""
         return (str(self.bundle), *map(str, words), "--threads", "1", "--precision", "fp32")
 
     def eval_words(self, annotations: Path, result: Path, *words: object) -> tuple[str, ...]:
-        """The words of a ``yolact-eval`` with this model."""
+        """Return the arguments of ``yolact-eval`` with this model."""
         paths = ("--annotations", str(annotations), "--images", str(self.images), "--json", str(result))
         return (str(self.bundle), *paths, "--bootstrap", "0", "--threads", "1", "--precision", "fp32", *map(str, words))
 
@@ -63,7 +63,7 @@ def prepare_ground(folder: Path) -> Ground:
     """Export the model and draw the scenes.
 
     Raises:
-        RuntimeError: One of them failed, so that no try would say anything.
+        RuntimeError: One of them failed, so that no try would be meaningful.
     """
     scenes, bundle = folder / "scenes", folder / "shapes.bundle"
     if shapes.main(["--seed", "10000", "--count", str(_NUM_SCENES), "-o", str(scenes), "-q"]) != 0:

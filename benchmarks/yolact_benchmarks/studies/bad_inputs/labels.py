@@ -1,4 +1,4 @@
-"""Labels: every field of every record, with everything that a program may have written there."""
+"""Tries with labels: every field of every record, with every kind of wrong value."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FIELDS = {
 
 
 def label_cases(ground: Ground) -> Iterator[Case]:
-    """Each field of the first records, each list as a whole, and parts of boxes, outlines and run lengths."""
+    """Yield tries with each field of the first records, each list as a whole, and parts of boxes, outlines and runs."""
     x, y, width, height = ground.document["annotations"][0]["bbox"]
     outline = [x, y, x + width, y, x + width, y + height, x, y + height]
     outlined = _changed(ground.document, ("annotations", 0, "segmentation"), [outline])
@@ -59,7 +59,7 @@ def _fields(sound: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         for kind, fields in _FIELDS.items():
             yield f"{kind} {name}", _changed(sound, (kind,), value)
             if (kind, value) != ("annotations", _MISSING):
-                # A record that is not there is missed by nobody.
+                # No record refers to an annotation, so removing one is not an error.
                 yield f"{kind}[0] {name}", _changed(sound, (kind, 0), value)
             for field in fields:
                 if (field, value) != ("iscrowd", True):
@@ -85,7 +85,7 @@ def _outlines(sound: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _changed(document: Any, path: tuple[str | int, ...], value: Any) -> Any:
-    """A copy with another value, or none, in one place."""
+    """Return a copy in which one value is replaced or removed."""
     made = copy.deepcopy(document)
     place = made
     for step in path[:-1]:

@@ -1,4 +1,4 @@
-"""Pictures: names that say something else, files cut short or damaged, more bits than eight, strays in a folder."""
+"""Images: misleading names, truncated or damaged files, more than eight bits, stray files in a folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAST_OVERLAP = 0.9
 
 
 def picture_cases(ground: Ground) -> Iterator[Case]:
-    """Every kind that concerns single pictures and folders of them."""
+    """Yield the tries of every kind that concerns single images and folders of them."""
     yield from _other_names(ground)
     yield from _damaged(ground)
     yield from _deep(ground)
@@ -35,14 +35,14 @@ def picture_cases(ground: Ground) -> Iterator[Case]:
 
 
 def _found(ground: Ground, picture: Path) -> Any:
-    """What is found in a sound picture."""
+    """Return the instances found in a sound image."""
     result = ground.new_folder() / "r.json"
     run_case(Case("", "", "yolact-run", ground.run_words(picture, "--json", result), lambda _: True))
     return read_results(result)["images"][0]["instances"]
 
 
 def _same(result: Path, reference: Any) -> Callable[[Answer], bool]:
-    """Whether the instances are those of the sound picture, up to what a lossy format changes."""
+    """Return a function that tells whether the instances are those of the sound image, but for lossy compression."""
 
     def is_right(_: Answer) -> bool:
         document = read_results(result)
@@ -120,7 +120,7 @@ def _damaged(ground: Ground) -> Iterator[Case]:
             yield _one(ground, "a picture cut short", f"{suffix} at {part:.0%}", f"a{suffix}", cut, reference)
         for flip in range(_NUM_FLIPS):
             spoilt = bytearray(content)
-            # The header is left alone: what it says would make it another sound picture.
+            # The header is left intact: a changed one could describe another valid image.
             for place in rng.integers(min(200, len(spoilt) // 2), len(spoilt), 16):
                 spoilt[place] ^= int(rng.integers(1, 256))
             kind = f"damaged bytes inside {_CHECKS.get(suffix, 'a format without checksum (BMP, PPM, TIFF, WebP)')}"
@@ -153,7 +153,7 @@ def _deep(ground: Ground) -> Iterator[Case]:
 
 
 def _with_significant_bits(png: bytes, bits: int) -> bytes:
-    """A PNG with the chunk sBIT after its header."""
+    """Return a PNG with the chunk sBIT after its header."""
     body = b"sBIT" + bytes([bits] * 3)
     chunk = struct.pack(">I", 3) + body + struct.pack(">I", zlib.crc32(body))
     return png[:33] + chunk + png[33:]

@@ -1,4 +1,4 @@
-"""Text files from other editors and other programs: class names, labels and manifests."""
+"""Text files as other editors and programs write them: class names, labels and manifests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _HOSTILE_JSON: dict[str, Callable[[str], str]] = {
 
 
 def text_cases(ground: Ground) -> Iterator[Case]:
-    """Class names of an export, labels of an evaluation and the manifest of a bundle, each written in every way."""
+    """Yield tries with an export's class names, an evaluation's labels and a bundle's manifest in every encoding."""
     yield from _class_names(ground)
     yield from _labels(ground)
     yield from _manifests(ground)
@@ -82,7 +82,7 @@ def _labels(ground: Ground) -> Iterator[Case]:
 
 
 def evaluated(ground: Ground, annotations: Path) -> Any:
-    """The figures that sound labels give."""
+    """Return the figures of an evaluation with sound labels."""
     from yolact_benchmarks.studies.bad_inputs.trial import run_case
 
     result = ground.new_folder() / "result.json"
@@ -91,7 +91,7 @@ def evaluated(ground: Ground, annotations: Path) -> Any:
 
 
 def same_figures(result: Path, reference: Any) -> Callable[[Answer], bool]:
-    """Whether an evaluation gave the figures of sound labels."""
+    """Return a function that tells whether an evaluation gave the figures of sound labels."""
 
     def is_right(_: Answer) -> bool:
         document = read_results(result)

@@ -1,4 +1,4 @@
-"""A command run in a forked process, after everything is imported, so that thousands of tries take minutes."""
+"""Execution of commands in forked processes, after all imports, so that thousands of tries take minutes."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _SET_PARENT_DEATH_SIGNAL = 1
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a forked process may take.
+    """Resource limits of a forked process.
 
     Attributes:
-        seconds: It is killed after them; None is a minute.
-        memory_bytes: Of address space.
-        largest_file_bytes: Writing beyond it fails, as on a full disk; None: no limit.
+        seconds: Time after which it is killed, seconds; None stands for a minute.
+        memory_bytes: Size of the address space, bytes.
+        largest_file_bytes: Largest file size, beyond which writing fails as on a full disk; None sets no limit.
     """
 
     seconds: float | None = None
@@ -52,30 +52,30 @@ class Limits:
 
 
 def preload() -> None:
-    """Import what the commands import, once; forked processes share it."""
+    """Import the modules of all commands once; forked processes share them."""
     for name in (*COMMANDS.values(), "cv2", "onnxruntime", "faster_coco_eval", "torch"):
         importlib.import_module(name)
 
 
 def run_case(case: Case) -> Answer:
-    """Run one try to its end, or for a minute."""
+    """Run one try until it ends, at most for a minute."""
     limits = Limits(largest_file_bytes=case.largest_file_bytes)
     return run_forked(partial(call_command, case.command, case.words), limits, case.ending)
 
 
 def call_command(command: str, words: tuple[str, ...]) -> int:
-    """Run a command in this process; returns its exit status."""
+    """Run a command in this process and return its exit status."""
     status: int = importlib.import_module(COMMANDS[command]).main(list(words))
     return status
 
 
 def run_forked(action: Callable[[], int], limits: Limits | None = None, ending: Ending | None = None) -> Answer:
-    """Run a function in a process of its own, whose exit status it returns, and wait for its end.
+    """Run a function in a forked process and wait for its end.
 
     Args:
-        action: What is run; its output goes to files.
-        limits: What it may take.
-        ending: How it is ended from outside, or None.
+        action: Function to run, which returns the exit status; its output goes to files.
+        limits: Resource limits of the process.
+        ending: Signal that ends it from outside, or None.
     """
     limits = limits or Limits()
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +89,7 @@ def run_forked(action: Callable[[], int], limits: Limits | None = None, ending: 
 
 
 def _read(path: Path) -> str:
-    """What was printed; nothing where the process ended before it could print."""
+    """Return the printed text; empty if the process ended before it could print."""
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:
@@ -97,12 +97,12 @@ def _read(path: Path) -> str:
 
 
 def _become(action: Callable[[], int], limits: Limits, parent: int, stdout: Path, stderr: Path) -> NoReturn:
-    """The child: files for its output and limits on what it may take; it does not outlive its parent."""
+    """Turn the child into the try: redirect its output, limit its resources, and let it die with its parent."""
     status = 1
     try:
         os.setsid()
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() not in (parent, 0):  # 0: it lives in another process namespace
+        if os.getppid() not in (parent, 0):  # 0: the parent is in another PID namespace
             os._exit(status)
         for number, path in ((1, stdout), (2, stderr)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
@@ -110,7 +110,7 @@ def _become(action: Callable[[], int], limits: Limits, parent: int, stdout: Path
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _limit_memory(limits.memory_bytes)
         if limits.largest_file_bytes is not None:
-            # Then write() fails, as it does on a full disk, instead of ending the process.
+            # With the signal ignored, write() fails as on a full disk, instead of ending the process.
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limits.largest_file_bytes, limits.largest_file_bytes))
         status = action()
@@ -128,7 +128,7 @@ def _become(action: Callable[[], int], limits: Limits, parent: int, stdout: Path
 
 
 def _limit_memory(num_bytes: int) -> None:
-    """Limit the address space, to less where that is the limit already: in a try of a try."""
+    """Limit the address space; a lower limit of an outer try is kept."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     least = num_bytes if hard == resource.RLIM_INFINITY else min(num_bytes, hard)
     resource.setrlimit(resource.RLIMIT_AS, (least, least))
@@ -146,7 +146,7 @@ def _wait(pid: int, seconds: float, ending: Ending | None) -> int | None:
             if ending is not None and _num_lines(ending.file) >= ending.num_lines:
                 os.kill(pid, ending.signal)
                 ending = None
-        # Its group is there once it has called setsid().
+        # Its process group exists once it has called setsid().
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)

@@ -27,12 +27,12 @@ _FINDING = "finding.json"
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """What one try is given.
+    """Inputs of one try.
 
     Attributes:
-        rng: Of this try alone, so that it can be made again.
-        number: Of the try in its campaign, from 0.
-        folder: An empty folder, in which the try works; it is removed afterwards.
+        rng: Random generator of this try alone, so that it can be repeated.
+        number: Number of the try in its campaign, from 0.
+        folder: Empty working folder of the try; it is removed afterwards.
     """
 
     rng: random.Random
@@ -40,7 +40,7 @@ class Attempt:
     folder: Path
 
     def run(self, command: str, words: tuple[object, ...], largest_file_bytes: int | None = None) -> Answer:
-        """Run a command in a process of its own."""
+        """Run a command in a process of its own and return its answer."""
         limits = Limits(_COMMAND_S, largest_file_bytes=largest_file_bytes)
         return run_forked(partial(call_command, command, tuple(map(str, words))), limits)
 
@@ -50,12 +50,13 @@ class Campaign:
     """Tries of one kind.
 
     Attributes:
-        name: What is attacked.
-        attempt: Makes one try and judges it. An error of this project that it raises is a refusal.
-        share: How many of 1,000 tries are of this campaign.
-        quick: How many tries a quick storm makes.
-        prepare: Computes on the stage what all tries share.
-        seconds: After them a try hangs.
+        name: Name of what is attacked.
+        attempt: Function that makes one try and judges it. If it raises an error of this project, the outcome is a
+            refusal.
+        share: Number of tries of this campaign in 1,000 tries.
+        quick: Number of tries in a quick storm.
+        prepare: Function that computes on the stage what all tries share.
+        seconds: Time after which a try counts as hanging, seconds.
     """
 
     name: str
@@ -79,12 +80,12 @@ def run_attempt(campaign: Campaign, stage: Stage, seed: int, number: int) -> Fin
         finding = _read_finding(answer, folder / _FINDING)
         if not finding.is_failure and (left := find_leftovers(folder / "try", folder / "tmp")):
             finding = Finding(Outcome.LEFTOVER, f"{finding.what}: left behind: {', '.join(left)}")
-        # Where the storm's folder is differs from run to run, and is nobody's business.
+        # The paths of temporary folders differ from run to run.
         return dataclasses.replace(finding, what=finding.what.replace(f"{folder}/", "").replace(f"{stage.folder}/", ""))
 
 
 def _make(campaign: Campaign, stage: Stage, attempt: Attempt, folder: Path) -> int:
-    """In the child: surroundings of its own, the try, and what came of it as a file."""
+    """Make the try in the child: in an environment of its own, with the finding written to a file."""
     os.chdir(attempt.folder)
     os.environ |= {"TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "home"), "HOME": str(folder / "home")}
     tempfile.tempdir = None
@@ -102,13 +103,13 @@ def _read_finding(answer: Answer, path: Path) -> Finding:
     if ended.outcome in (Outcome.HANG, Outcome.CRASH):
         return ended
     if not path.exists():
-        last = (answer.stderr.strip().splitlines() or ["nothing said"])[-1]
+        last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
         return Finding(Outcome.TRACEBACK, last)
     outcome, what = json.loads(path.read_bytes())
     return Finding(Outcome[outcome], what)
 
 
 def _address_space_bytes() -> int:
-    """What this process has, with everything that is imported."""
+    """Return the size of this process's address space, with all imports."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Kills and errors at a chosen step of a command: Python's audit events of the file system are counted."""
+"""Kills and errors at a chosen step of a command; steps are Python's audit events of the file system."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Act = Callable[[str, "tuple[Any, ...]"], None]
 def _watch(folder: Path, act: Act) -> None:
     """Call a function before every change of a file, in this process alone.
 
-    Files that are opened count below `folder` only; the function is told the event and its arguments, and may raise.
+    Files that are opened only count below `folder`. The function receives the event and its arguments, and may raise.
     """
     own, below, busy = os.getpid(), os.fsencode(folder), [False]
 
@@ -43,19 +43,19 @@ def _watch(folder: Path, act: Act) -> None:
         finally:
             busy[0] = False
 
-    # A hook stays for the life of its process, which is that of a try.
+    # An audit hook cannot be removed; it ends with the process, which is that of one try.
     sys.addaudithook(hook)
 
 
 def count_steps(folder: Path) -> list[str]:
-    """A list that grows by every change of a file from now on."""
+    """Return a list that grows with every change of a file from now on."""
     steps: list[str] = []
     _watch(folder, lambda event, _: steps.append(event))
     return steps
 
 
 def kill_at(folder: Path, step: int) -> None:
-    """This process kills itself before the step of that number."""
+    """Let this process kill itself before the step of that number."""
     steps: list[str] = []
 
     def act(event: str, _: tuple[Any, ...]) -> None:
@@ -70,17 +70,17 @@ def fail_from(folder: Path, step: int, number: int, lasting: bool) -> None:
     """Make the step of that number fail; removing files always works, as on a full disk.
 
     Args:
-        folder: See :func:`count_steps`.
-        step: From 0.
-        number: Such as ``errno.ENOSPC``.
-        lasting: All steps behind it fail, too.
+        folder: Folder whose files count, as in :func:`count_steps`.
+        step: Number of the step, from 0.
+        number: Error number, such as ``errno.ENOSPC``.
+        lasting: Whether all later steps fail, too.
     """
     steps: list[str] = []
 
     def act(event: str, arguments: tuple[Any, ...]) -> None:
         steps.append(event)
         if event not in _REMOVALS and (len(steps) - 1 == step or (lasting and len(steps) > step)):
-            # With the name that the operation itself would give.
+            # With the file name that the operation itself would report.
             raise OSError(number, os.strerror(number), arguments[0])
 
     assert number in errno.errorcode

@@ -1,4 +1,4 @@
-"""Changes of bytes and of JSON documents, each drawn from a generator of random numbers and told in a few words."""
+"""Random changes of bytes and of JSON documents, each with a short description."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ HOSTILE_VALUES: tuple[Any, ...] = (
 
 
 def mutate_bytes(content: bytes, rng: random.Random, begin: int = 0, end: int | None = None) -> tuple[str, bytes]:
-    """Change bytes between two places.
+    """Change bytes within a range.
 
     Args:
-        content: Of a file.
-        rng: Decides.
-        begin: First byte that may change.
-        end: Behind the last one; None is the end of the content.
+        content: Content of a file.
+        rng: Random generator that chooses the change.
+        begin: Index of the first byte that may change.
+        end: Index behind the last byte that may change; None stands for the end of the content.
 
     Returns:
-        What was done, and the changed content. It may be the same content, where noise is what was there.
+        Description of the change, and the changed content, which may happen to equal the original.
     """
     end = len(content) if end is None else end
     name = rng.choice(list(_OF_BYTES))
@@ -59,10 +59,10 @@ _OF_BYTES: dict[str, Callable[[bytes, int, int, random.Random], bytes]] = {
 
 
 def mutate_json(document: Any, rng: random.Random) -> tuple[str, Any]:
-    """Change one place of a parsed document: another value, none, one more, another key, a number a little different.
+    """Change one value of a parsed document: replace, remove, duplicate or rename it, or alter a number slightly.
 
     Returns:
-        What was done, and the changed copy.
+        Description of the change, and the changed copy.
     """
     changed = copy.deepcopy(document)
     path = rng.choice(list(_paths(changed)))
@@ -91,7 +91,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def _neighbours(value: Any) -> list[Any]:
-    """Values of the same kind that somebody might have meant."""
+    """Return plausible wrong values of the same kind."""
     if isinstance(value, bool) or value is None:
         return [not value, int(bool(value)), str(value)]
     if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""How a try ended: three honest ways, and six that are failures."""
+"""Outcomes of a try: three acceptable ones, and six failures."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["FAILURES", "Finding", "Outcome", "judge_answer", "ok", "refused", "s
 
 _LONGEST = 200
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-"""What a terminal acts on, but for tabs and ends of lines."""
+"""Pattern of control characters, except for tabs and line ends."""
 
 
 class Outcome(Enum):
-    """How a try ended."""
+    """Outcome of a try."""
 
     OK = "ok"
     """The right answer."""
     REFUSED = "refused"
-    """An error that says why."""
+    """An error message states the reason."""
     VISIBLE = "visible"
-    """Another answer, and what the result says of its origin shows that."""
+    """Another answer, and the result's own metadata show that."""
     TRACEBACK = "traceback"
-    """An error that nobody wrote: a traceback, or an exit status without a sentence."""
+    """An unhandled error: a traceback, or an exit status without an error message."""
     HANG = "hang"
     """No end within the time limit."""
     CRASH = "crash"
@@ -33,9 +33,9 @@ class Outcome(Enum):
     SILENT = "silently wrong"
     """Success, and not the right answer."""
     TORN = "torn"
-    """Half of a file or folder under its own name, or the earlier one lost."""
+    """A truncated file or folder under its own name, or the loss of an earlier one."""
     LEFTOVER = "leftover"
-    """Hidden or temporary files that nobody will remove; threads, descriptors or memory that are not given back."""
+    """Hidden or temporary files that will never be removed; leaked threads, descriptors or memory."""
 
 
 FAILURES = (Outcome.TRACEBACK, Outcome.HANG, Outcome.CRASH, Outcome.SILENT, Outcome.TORN, Outcome.LEFTOVER)
@@ -43,11 +43,11 @@ FAILURES = (Outcome.TRACEBACK, Outcome.HANG, Outcome.CRASH, Outcome.SILENT, Outc
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What came of a try.
+    """Outcome of a try, with a description.
 
     Attributes:
-        outcome: Its class.
-        what: What was changed or done, and for a failure what was found, in a line.
+        outcome: Outcome of the try.
+        what: Description of the change, and for a failure of what was found, in one line.
     """
 
     outcome: Outcome
@@ -64,30 +64,30 @@ class Finding:
 
 
 def ok(what: str) -> Finding:
-    """The right answer."""
+    """Return a finding for the right answer."""
     return Finding(Outcome.OK, what)
 
 
 def refused(what: str, error: object = "") -> Finding:
-    """An error that says why; one without words is a failure."""
+    """Return a finding for an error that states its reason; an empty message is a failure."""
     if isinstance(error, BaseException) and not str(error).strip():
-        return Finding(Outcome.TRACEBACK, f"{what}: {type(error).__name__} without a sentence")
+        return Finding(Outcome.TRACEBACK, f"{what}: {type(error).__name__} without a message")
     return Finding(Outcome.REFUSED, f"{what}: {error}")
 
 
 def visible(what: str) -> Finding:
-    """Another answer that shows that it is one."""
+    """Return a finding for another answer that shows its origin."""
     return Finding(Outcome.VISIBLE, what)
 
 
 def silent(what: str) -> Finding:
-    """A wrong answer that looks like a right one."""
+    """Return a finding for a wrong answer that looks like a right one."""
     return Finding(Outcome.SILENT, what)
 
 
 def judge_answer(answer: Answer, what: str) -> Finding:
-    """How a command ended; ``OK`` means exit status 0, and whether its results are right is for the caller to see."""
-    last = (answer.stderr.strip().splitlines() or ["nothing said"])[-1]
+    """Judge how a command ended; ``OK`` means exit status 0, and the caller checks whether the results are right."""
+    last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
     if answer.status is None:
         return Finding(Outcome.HANG, f"{what}: no end within the time limit; last words: {last}")
     if answer.status < 0:

@@ -1,4 +1,4 @@
-"""All campaigns by name, and how many tries each makes."""
+"""All campaigns by name, and the number of tries of each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CAMPAIGNS: dict[str, Campaign] = {
 
 
 def num_tries(names: Iterable[str], total: int) -> Iterator[tuple[str, int]]:
-    """How many tries each of some campaigns makes: by their shares, and one at least."""
+    """Yield the number of tries of each given campaign, according to the shares, at least one."""
     chosen = [CAMPAIGNS[name] for name in names]
     shares = sum(campaign.share for campaign in chosen)
     for campaign in chosen:

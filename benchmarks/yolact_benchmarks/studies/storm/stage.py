@@ -1,4 +1,4 @@
-"""What every try starts from: the ground of the bad inputs, and intact answers to compare with."""
+"""The common basis of all tries: the sound inputs of the campaign of bad inputs, and right results to compare with."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CHECKPOINT = ROOT / "examples" / "models" / "shapes.pth"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
-    """The sound things, made once; forked tries share them, and none changes them.
+    """Sound inputs, made once; forked tries share them and do not change them.
 
     Attributes:
-        folder: A temporary folder of this storm.
-        ground: Bundle, scenes and labels of the bad inputs.
+        folder: Temporary folder of the storm.
+        ground: Bundle, scenes and labels of the campaign of bad inputs.
     """
 
     folder: Path
@@ -38,12 +38,12 @@ class Stage:
 
     @property
     def bundle(self) -> Path:
-        """``shapes`` in float32, unsigned."""
+        """Bundle of the model ``shapes`` in float32, unsigned."""
         return self.ground.bundle
 
     @cached_property
     def picture(self) -> Path:
-        """The scene in which most is found."""
+        """Image of the scene in which most instances are found."""
         from yolact_runtime.media.images import read_image
 
         with open_model(self.bundle) as segmenter:
@@ -51,12 +51,12 @@ class Stage:
 
     @property
     def checkpoint(self) -> Path:
-        """That the bundle was made of."""
+        """Checkpoint that the bundle was exported from."""
         return CHECKPOINT
 
     @cached_property
     def frame(self) -> Frame:
-        """The pixels of `picture`."""
+        """Pixels of `picture`, ``(H, W, 3)`` uint8, BGR."""
         from yolact_runtime.media.images import read_image
 
         frame: Frame = read_image(self.picture)
@@ -64,19 +64,19 @@ class Stage:
 
     @cached_property
     def instances(self) -> Instances:
-        """What the intact bundle finds in `frame`."""
+        """Instances that the intact bundle finds in `frame`."""
         with open_model(self.bundle) as segmenter:
             return segmenter(self.frame)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """The intact manifest, parsed."""
+        """Intact manifest, parsed."""
         document: dict[str, Any] = json.loads((self.bundle / "manifest.json").read_bytes())
         return document
 
     @cached_property
     def keys(self) -> tuple[Path, Path]:
-        """A private and a public key of Ed25519."""
+        """Paths of a private and a public Ed25519 key in PEM format."""
         private, public = self.folder / "sign.pem", self.folder / "verify.pem"
         for words in (
             ("genpkey", "-algorithm", "ed25519", "-out", private),
@@ -86,26 +86,26 @@ class Stage:
         return private, public
 
     def copy_bundle(self, target: Path) -> Path:
-        """The intact bundle once more."""
+        """Copy the intact bundle and return the path of the copy."""
         shutil.copytree(self.bundle, target)
         return target
 
 
 def prepare_stage(folder: Path) -> Stage:
-    """Export the model, draw the scenes, and compute what is right."""
+    """Export the model, draw the scenes, and compute the right results."""
     stage = Stage(folder, prepare_ground(folder))
     if not len(stage.instances):
-        raise RuntimeError("the intact model finds nothing, so that no try would say anything")
+        raise RuntimeError("the intact model finds nothing, so no try would be meaningful")
     return stage
 
 
 def open_model(path: Path, **options: Any) -> Segmenter:
-    """A segmenter with one thread, so that no thread of it is lost in a fork."""
+    """Open a segmenter with one thread, because a fork loses all others."""
     return Segmenter.open(path, "onnxruntime-cpu", SegmenterOptions(num_threads=1, min_confidence=0.3), **options)
 
 
 def same_instances(first: Instances, second: Instances) -> bool:
-    """Whether two results are the same to the last bit."""
+    """Return whether two results are the same to the last bit."""
     return (
         np.array_equal(first.xyxy, second.xyxy)
         and np.array_equal(first.confidence, second.confidence)
@@ -115,6 +115,6 @@ def same_instances(first: Instances, second: Instances) -> bool:
 
 
 def tests_support() -> None:
-    """Make the support of the tests importable: small bundles, videos, a TensorRT that is none."""
+    """Make the support of the tests importable: small bundles, videos, a fake TensorRT."""
     if str(ROOT / "tests") not in sys.path:
         sys.path.insert(0, str(ROOT / "tests"))

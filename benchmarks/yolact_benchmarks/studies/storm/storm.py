@@ -1,4 +1,4 @@
-"""The storm: tries of all campaigns in forked workers, counted; every failure with the line that repeats it."""
+"""The storm: tries of all campaigns in forked workers, with counts; every failure has a command that repeats it."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ __all__ = ["Task", "count_findings", "document", "main", "run_tasks"]
 _COMMAND = "python -m yolact_benchmarks.studies.storm"
 _TRIES = 10_000
 _RECORDED = 100
-"""Failures that a record names; it counts all."""
+"""Maximum number of failures that a record lists; it counts all."""
 Task = tuple[str, int, int]
-"""Campaign, seed, number of the try."""
+"""Name of the campaign, seed, number of the try."""
 _shared: list[Stage] = []
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; exit status 1 where a try failed."""
+    """Run the storm, print counts and failures; return 1 if a try failed, else 0."""
     options = _parser().parse_args(arguments)
     started = time.monotonic()
     tasks = _tasks(options)
-    # Threads do not survive a fork, and every try is one.
+    # Threads do not survive a fork, and every try is forked.
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     preload()
     with tempfile.TemporaryDirectory(prefix="storm-") as folder:
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _what_was_typed(options: argparse.Namespace) -> str:
-    """The command line, without where the record went."""
+    """Return the command line, without the folder of the record."""
     words = _COMMAND.split()
     for name in ("campaigns", "tries", "seed", "seconds", "release"):
         if (value := getattr(options, name)) not in (None, ""):
@@ -77,18 +77,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--campaigns", type=_campaigns, metavar="NAME,NAME", help=f"some of {', '.join(CAMPAIGNS)} (default: all)"
     )
-    parser.add_argument("--tries", type=_at_least_one, default=_TRIES, metavar="N", help=f"in all (default {_TRIES})")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="other tries with another one (default 0)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="begin no try after so many seconds")
+    parser.add_argument(
+        "--tries", type=_at_least_one, default=_TRIES, metavar="N", help=f"total number of tries (default: {_TRIES})"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the tries (default: 0)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="time after which no try is started")
     parser.add_argument("--quick", action="store_true", help="a few tries of each campaign, in half a minute")
     parser.add_argument(
-        "--workers", type=_at_least_one, default=2, metavar="N", help="tries at the same time (default 2)"
+        "--workers", type=_at_least_one, default=2, metavar="N", help="number of parallel tries (default: 2)"
     )
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder for the record: benchmarks/results")
-    parser.add_argument("--release", default="", metavar="TEXT", help="what is tested, for the record")
-    parser.add_argument(
-        "--replay", type=_task, metavar="CAMPAIGN:SEED:N", help="make one try again, and say what came of it"
-    )
+    parser.add_argument("--release", default="", metavar="TEXT", help="name of the tested release, for the record")
+    parser.add_argument("--replay", type=_task, metavar="CAMPAIGN:SEED:N", help="repeat one try, and print its outcome")
     return parser
 
 
@@ -128,7 +128,7 @@ def _tasks(options: argparse.Namespace) -> list[Task]:
 
 
 def run_tasks(stage: Stage, tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, Finding]]:
-    """Make tries in workers that are forked from this process, which has everything imported."""
+    """Run tries in workers forked from this process, which has everything imported; yield their findings."""
     _shared[:] = [stage]
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(min(workers, len(tasks)), context)
@@ -153,7 +153,7 @@ def _until(
 
 
 def count_findings(findings: Iterator[tuple[Task, Finding]]) -> tuple[dict[str, Counter[Outcome]], list[str]]:
-    """Outcomes by campaign; and for each failure, which is printed at once, what repeats it and what was found."""
+    """Count outcomes by campaign; return the counts, and for each failure its replay option and finding."""
     counts: dict[str, Counter[Outcome]] = {}
     failures = []
     for (name, seed, number), finding in findings:
@@ -173,7 +173,7 @@ def _show(findings: Iterator[tuple[Task, Finding]]) -> int:
 def document(
     counts: dict[str, Counter[Outcome]], failures: list[str], seed: int, release: str, seconds: float
 ) -> dict[str, Any]:
-    """The results of the record: a row for each campaign, and the first failures."""
+    """Return the results of the record: a row for each campaign, and the first failures."""
     rows = [
         {"campaign": name, "tries": found.total(), **{each.name.lower(): found[each] for each in Outcome}}
         for name, found in counts.items()

@@ -1,4 +1,4 @@
-"""Commands that write files, and how to tell whether what lies under their names is whole."""
+"""Commands that write files, and checks whether the files under visible names are whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["LIMITS", "WRITERS", "Writer", "calibration_images", "film", "names_i
 
 _FILM_FRAMES = 30
 LIMITS = Limits(seconds=150)
-"""Of a command: the slowest take ten seconds on a machine that does nothing else."""
+"""Limits of a command: the slowest take ten seconds on an idle machine."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,11 +27,11 @@ class Writer:
     """A command that writes into one folder.
 
     Attributes:
-        name: For people.
-        command: Such as ``yolact-run``.
-        words: What it is given, by stage and folder.
-        share: How often it is chosen.
-        is_quick: It takes less than a second.
+        name: Human-readable name.
+        command: Name of the command, such as ``yolact-run``.
+        words: Function from the stage and a folder to the command's arguments.
+        share: Relative frequency with which it is chosen.
+        is_quick: Whether it takes less than a second.
     """
 
     name: str
@@ -41,16 +41,16 @@ class Writer:
     is_quick: bool = True
 
     def call(self, stage: Stage, folder: Path) -> int:
-        """Run it in this process."""
+        """Run the command in this process and return its exit status."""
         return call_command(self.command, tuple(map(str, self.words(stage, folder))))
 
     def run(self, stage: Stage, folder: Path) -> Answer:
-        """Run it in a process of its own."""
+        """Run the command in a process of its own and return its answer."""
         return run_forked(lambda: self.call(stage, folder), LIMITS)
 
 
 def names_in(folder: Path) -> list[str]:
-    """What a folder has, hidden or not, without what is in bundles."""
+    """Return the relative names of files and bundles in a folder, hidden or not, without the content of bundles."""
     found = []
     for path in sorted(folder.iterdir()):
         inner = path.is_dir() and not (path / "manifest.json").exists()
@@ -59,7 +59,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def torn_files(folder: Path) -> list[str]:
-    """Files and bundles under visible names that are not whole; the last line of a stream may be half a line."""
+    """Return visible files and bundles that are not whole; the last line of a stream may be truncated."""
     visible = (name for name in names_in(folder) if not any(part.startswith(".") for part in Path(name).parts))
     return [name for name in visible if not _is_whole(folder / name)]
 
@@ -118,13 +118,13 @@ _CHECKS: dict[str, Callable[[Path], bool]] = {
 
 @cache
 def film(stage: Stage) -> Path:
-    """A short video of the scenes, made once."""
+    """Write a short video of the scenes, once."""
     return film_of(stage.ground, _FILM_FRAMES)
 
 
 @cache
 def calibration_images(stage: Stage) -> Path:
-    """A folder of the fewest scenes that a calibration takes."""
+    """Draw the minimum number of scenes for a calibration, once, and return their folder."""
     folder = stage.ground.new_folder() / "scenes"
     if shapes.main(["--seed", "20000", "--count", "8", "-o", str(folder), "-q"]) != 0:
         raise RuntimeError("the scenes cannot be drawn")

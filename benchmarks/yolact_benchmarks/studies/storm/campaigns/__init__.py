@@ -1,3 +1,3 @@
-"""The campaigns, a module each; every docstring says when an answer is silently wrong."""
+"""The campaigns, a module each; every docstring states when a result is silently wrong."""
 
 __all__: list[str] = []

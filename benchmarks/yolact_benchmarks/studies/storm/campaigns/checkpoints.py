@@ -1,8 +1,8 @@
-"""Checkpoints with bytes changed: of the whole file, or of the pickle in it with checksums that fit again.
+"""Checkpoints with changed bytes: of the whole file, or of the pickle in it with recomputed checksums.
 
-Silently wrong: the file is read, and its tensors are neither those of the intact file nor, where the checksums were
-made again, those that PyTorch itself reads from the changed one. A twentieth of the tries is a whole export: silently
-wrong is one that ends with status 0 and whose network finds other instances.
+Silently wrong: the file is loaded, and its tensors are neither those of the intact file nor, if the checksums were
+recomputed, those that PyTorch itself loads from the changed one. One try in twenty is a whole export: it is silently
+wrong if it ends with status 0 and the network finds other instances.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def _attempt(stage: Stage, attempt: Attempt) -> Finding:
     if kind == "pickle":
         what, content = _changed_pickle(content, rng)
     elif kind == "directory":
-        # The zip's own lists: the central directory at the end.
+        # The central directory at the end of the zip.
         what, content = mutate_bytes(content, rng, begin=content.rfind(b"PK\1\2", 0, len(content) - 4096))
     elif kind == "legacy":
-        # That format has no checksums: only what is not weights is changed.
+        # That format has no checksums: only bytes before the weights are changed.
         what, content = mutate_bytes(_intact["legacy"], rng, end=20_000)
     else:
         what, content = mutate_bytes(content, rng)
@@ -60,7 +60,7 @@ def _attempt(stage: Stage, attempt: Attempt) -> Finding:
 
 
 def _changed_pickle(content: bytes, rng: random.Random) -> tuple[str, bytes]:
-    """The archive with another pickle in it, and checksums that fit."""
+    """Return the archive with a changed pickle, and matching checksums."""
     archive = io.BytesIO()
     what = ""
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:
@@ -89,7 +89,7 @@ def _loaded(path: Path, what: str, kind: str) -> Finding:
 
 
 def _read_by_torch(path: Path) -> Tensors | None:
-    """All tensors in a file by their last keys, as PyTorch's own reader finds them; None where it finds none."""
+    """Return all tensors of a file by their last keys, as loaded by PyTorch itself; None if it fails."""
     try:
         content = torch.load(path, weights_only=True)
     except Exception:
@@ -110,12 +110,12 @@ def _exported(stage: Stage, attempt: Attempt, path: Path, what: str, kind: str) 
     finding = judge_answer(answer, f"export of {what}")
     if finding.outcome is not Outcome.OK:
         if bundle.exists():
-            return Finding(Outcome.TORN, f"{finding.what}: and there is a bundle")
+            return Finding(Outcome.TORN, f"{finding.what}: and a bundle was written")
         return finding
     with open_model(bundle) as segmenter:
         if same_instances(segmenter(stage.frame), stage.instances):
             return finding
-    # The file's checksums fit: it is another checkpoint, whose hash the manifest has.
+    # The checksums match: it is another checkpoint, whose hash is in the manifest.
     return visible(what) if kind in ("pickle", "legacy") else silent(finding.what)
 
 

@@ -1,8 +1,8 @@
-"""Several processes at one name: exports, also with equal process ids; kernel caches; readers while bundles change.
+"""Several processes that write under one name: exports, also with equal process ids; kernel caches; bundle readers.
 
-Equal process ids are those of containers: each process is the first of a namespace of its own, where root may make one.
-Torn: what lies there afterwards is not whole, or a reader saw neither the old nor the new. Silently wrong: it is not
-what one of them wrote.
+Equal process ids occur in containers: each process is the first of a PID namespace of its own, if root may create one.
+Torn: the file afterwards is not whole, or a reader saw neither the old nor the new one. Silently wrong: it is not what
+one of the processes wrote.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _attempt(stage: Stage, attempt: Attempt) -> Finding:
 
 
 def _together(actions: list[Callable[[], int]], folder: Path, equal_ids: bool) -> list[Answer]:
-    """Run functions at the same time, each in a process of its own, with equal process ids where that is possible."""
+    """Run functions at the same time, each in a process of its own, with equal process ids if possible."""
     pids = []
     for number, action in enumerate(actions):
         pid = os.fork()
@@ -73,17 +73,17 @@ def _exports(stage: Stage, attempt: Attempt) -> Finding:
     for answer in answers:
         finding = judge_answer(answer, what)
         if finding.outcome is not Outcome.OK:
-            # Nothing is wrong with any of them alone.
+            # Each of them would succeed alone.
             return Finding(Outcome.TORN, finding.what) if finding.outcome is Outcome.REFUSED else finding
     if not is_whole_bundle(bundle):
-        return Finding(Outcome.TORN, f"{what}: no whole bundle is there")
+        return Finding(Outcome.TORN, f"{what}: there is no whole bundle")
     with open_model(bundle) as segmenter:
         same = same_instances(segmenter(stage.frame), stage.instances)
     return ok(what) if same else silent(f"{what}: other instances")
 
 
 def _writes(_: Stage, attempt: Attempt) -> Finding:
-    """Small files, written whole or not at all."""
+    """Write small files, each of which must be whole or absent."""
     from yolact_plugins.files import write_atomically
 
     equal_ids = attempt.rng.random() < 0.5
@@ -100,13 +100,13 @@ def _writes(_: Stage, attempt: Attempt) -> Finding:
     what = f"4 writers of one file{', equal process ids' if equal_ids else ''}"
     answers = _together([partial(write, text) for text in texts], attempt.folder, equal_ids)
     if any(answer.status == 3 for answer in answers) or path.read_bytes() not in texts:
-        return Finding(Outcome.TORN, f"{what}: a mixture was there")
+        return Finding(Outcome.TORN, f"{what}: a mixture was found")
     findings = [judge_answer(answer, what) for answer in answers]
     return next((finding for finding in findings if finding.outcome is not Outcome.OK), ok(what))
 
 
 def _readers(stage: Stage, attempt: Attempt) -> Finding:
-    """A bundle is replaced by another one again and again, while two processes open it."""
+    """Replace a bundle by another one over and over, while two processes open it."""
     from yolact_export.bundle_writer import staged_bundle
 
     sources = [stage.bundle, stage.folder / "other.bundle"]
@@ -135,14 +135,14 @@ def _readers(stage: Stage, attempt: Attempt) -> Finding:
         return silent(f"{what}: other instances")
     for answer in answers:
         if answer.status != 0:
-            last = (answer.stderr.strip().splitlines() or ["nothing said"])[-1]
+            last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
             return Finding(Outcome.TORN, f"{what}: {last}")
     same = contents(bundle) in [contents(source) for source in sources]
-    return ok(what) if same else Finding(Outcome.TORN, f"{what}: neither of them is there")
+    return ok(what) if same else Finding(Outcome.TORN, f"{what}: neither of them was found")
 
 
 def _cubins(_: Stage, attempt: Attempt) -> Finding:
-    """Two processes keep machine code in one cache, and find it there."""
+    """Let several processes store machine code in one cache, and find it there."""
     from support.kernels import SAMPLE  # type: ignore[import-not-found, unused-ignore]
     from support.precompiled import made_up_cubin  # type: ignore[import-not-found, unused-ignore]
     from yolact_plugins.compile import compiler

@@ -1,8 +1,8 @@
-"""Disks that are full, or cannot be written: limits on files, small and read-only file systems, errors at random steps.
+"""Disks that are full or not writable: limited file sizes, small and read-only file systems, errors at random steps.
 
-Where root may mount there is a small tmpfs; elsewhere, and besides, a limit on the size of files and injected errors.
-Silently wrong: exit status 0, and what was written is not all there and whole. Torn: after a refusal, half of something
-lies under a visible name, or results of an earlier run are gone. A refusal has to name the file or its folder.
+If root may mount, there is a small tmpfs; otherwise, and in addition, a limit on the size of files and injected errors.
+Silently wrong: the exit status is 0, and the output is incomplete or not whole. Torn: after a refusal, a truncated file
+has a visible name, or results of an earlier run are lost. A refusal must name the file or its folder.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _attempt(stage: Stage, attempt: Attempt) -> Finding:
 
 
 def _over(stage: Stage, writer: Writer, folder: Path, rng: random.Random) -> tuple[str, Answer]:
-    """Over results of an earlier run, which fit on the disk before."""
+    """Run over the results of an earlier run, which fitted on the disk."""
     whole, *_ = clean_run(stage, writer)
     shutil.copytree(whole, folder, dirs_exist_ok=True)
     what, answer = rng.choice((_injected, _limited))(stage, writer, folder, rng)
@@ -59,7 +59,7 @@ def _over(stage: Stage, writer: Writer, folder: Path, rng: random.Random) -> tup
 
 
 def _limited(stage: Stage, writer: Writer, folder: Path, rng: random.Random) -> tuple[str, Answer]:
-    # Less, and the command could not say what is wrong: its words go to a file, too.
+    # A smaller limit would cut off the error message, which goes to a file as well.
     size = int(10 ** rng.uniform(3.3, 6.7))
     limits = dataclasses.replace(LIMITS, largest_file_bytes=size)
     return f"files of at most {size} B", run_forked(partial(writer.call, stage, folder), limits)
@@ -101,7 +101,7 @@ _KINDS: dict[str, Disturbed] = {
 
 
 def _mount(folder: Path, options: str, read_only: bool = False) -> bool:
-    """Mount a tmpfs there, for this process and those that it starts; False where that is not allowed."""
+    """Mount a tmpfs for this process and its children; return False if that is not allowed."""
     libc = ctypes.CDLL(None, use_errno=True)
     if os.geteuid() != 0 or libc.unshare(_NEW_MOUNTS) != 0:
         return False
@@ -134,7 +134,7 @@ def _judge(stage: Stage, writer: Writer, folder: Path, what: str, answer: Answer
 
 
 def _names_a_file(answer: Answer, folder: Path) -> bool:
-    """Whether an error says where: the folder, something in it, or a folder of temporary files."""
+    """Return whether an error names the folder, something in it, or the temporary folder."""
     places = (str(folder), os.environ["TMPDIR"])
     return any(place in line for line in answer.stderr.splitlines() for place in places)
 

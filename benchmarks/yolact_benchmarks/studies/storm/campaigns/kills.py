@@ -1,9 +1,9 @@
-"""SIGKILL at random moments of every command that writes, and before random steps of what it does to files.
+"""SIGKILL at random moments of every command that writes, and before random steps of its file operations.
 
-A try is a command that is killed, alone or over results of an earlier run, and then the same command again. Torn: what
-lies under a visible name is neither old and whole, nor new and whole, nor absent (which it may be only if nothing was
-there). Left over: after the second run the folder has other names than after a run that nobody killed, or the folder of
-temporary files is not empty.
+A try kills a command, alone or over results of an earlier run, and then runs the same command again. Torn: a file under
+a visible name is neither old and whole, nor new and whole, nor absent (which is only allowed if there was none before).
+Left over: after the second run, the folder has other names than after an undisturbed run, or the temporary folder is
+not empty.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["CAMPAIGN", "choose_writer", "clean_run", "prepare_clean_runs"]
 
 
 def prepare_clean_runs(stage: Stage) -> None:
-    """Run the quick commands once, undisturbed, for all tries; a try of a slow one does that itself."""
+    """Run the quick commands once, undisturbed, for all tries; a try of a slow command does that itself."""
     film(stage), calibration_images(stage)
     for writer in WRITERS:
         if writer.is_quick:
@@ -46,10 +46,10 @@ def prepare_clean_runs(stage: Stage) -> None:
 
 @cache
 def clean_run(stage: Stage, writer: Writer) -> tuple[Path, int, float]:
-    """What an undisturbed run wrote, in how many steps and seconds.
+    """Run a command undisturbed; return its folder, its number of steps, and its duration in seconds.
 
     Raises:
-        RuntimeError: It fails, so that no try would say anything.
+        RuntimeError: It fails, so that no try would be meaningful.
     """
     folder = Path(tempfile.mkdtemp(prefix="clean-", dir=stage.folder))
     counts = folder.with_suffix(".steps")
@@ -68,7 +68,7 @@ def clean_run(stage: Stage, writer: Writer) -> tuple[Path, int, float]:
 
 
 def choose_writer(rng: random.Random) -> Writer:
-    """By their shares."""
+    """Draw a writer according to the shares."""
     return rng.choices(WRITERS, [writer.share for writer in WRITERS])[0]
 
 
@@ -123,8 +123,8 @@ def _again(stage: Stage, writer: Writer, whole: Path, folder: Path, what: str) -
 
 
 def _kill_after(seconds: float) -> None:
-    """This process gets SIGKILL so many seconds from now, from a process that waits for nothing else."""
-    # Not by its number, which may be that of another process once this one has ended.
+    """Kill this process after some seconds, from a process that does nothing else."""
+    # By pidfd: the process id may belong to another process once this one has ended.
     victim = os.pidfd_open(os.getpid())
     if os.fork() == 0:
         try:

@@ -1,7 +1,7 @@
-"""Annotation files with a place changed.
+"""Annotation files with one change.
 
-Silently wrong: the file is read without a word, and images, class names or the number of labels are not those that it
-states. Other labels that say what the file now says are visible.
+Silently wrong: the file is read without a message, and images, class names or the number of labels are not those that
+it states. Other labels that match the changed file are visible.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def _instances(annotations: Any) -> dict[Any, list[str]]:
 
 
 def _states(document: Any, found: Any) -> bool:
-    """Whether counts, names and sides that were read are those of the changed document."""
+    """Return whether the counts, names and sizes that were read are those of the changed document."""
     images = {(image["id"], image["file_name"], image["height"], image["width"]) for image in document["images"]}
     read = {(image.image_id, image.file_name, image.height, image.width) for image in found.images}
-    # A number is taken for a name, and shown as one.
+    # A number is accepted as a name, and shown as one.
     names = {str(category["name"]) for category in document["categories"]}
     return read == images and set(found.category_names) <= names and found.num_instances <= len(document["annotations"])
 

@@ -1,8 +1,8 @@
-"""Manifests of unsigned bundles with a place changed: missing, of another kind, out of every range, a little different.
+"""Manifests of unsigned bundles with a change: a value missing, of another type, out of range, or slightly different.
 
-Such a manifest is trusted, and a change of it may change the answer. Silently wrong: the instances are not those of the
-intact bundle, and nothing says why: the segmenter's own manifest is the intact one, or input or priors were changed and
-the comparison with the manifest inside the network does not notice.
+Such a manifest is trusted, and a change of it may change the result. Silently wrong: the instances are not those of the
+intact bundle, and nothing shows why: the manifest in use is the intact one, or input or priors were changed and the
+comparison with the manifest inside the network does not notice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Numbers that networks and cameras should not give: NaN, infinities, denormals and huge values; odd frames.
+"""Numbers that networks and cameras should not produce: NaN, infinities, denormals and huge values; unusual frames.
 
-Outputs of a network with some values replaced go through the post-processing, frames of every size, kind and stride
-through the preprocessing. Silently wrong: it is not what the NumPy reference computes of the same numbers.
+Outputs of a network with some values replaced go through the post-processing; frames of every size, dtype and stride go
+through the preprocessing. Silently wrong: the result is not what the NumPy reference computes from the same numbers.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _compared(
 ) -> Finding:
     raw = {name: array[0].astype(np.float32) for name, array in given.items()}
     if not all(np.isfinite(array).all() for array in raw.values()):
-        return silent(f"{what}: what is not finite was not refused")
+        return silent(f"{what}: a value that is not finite was not refused")
     with np.errstate(all="ignore"):
         kept, boxes = _select(raw, manifest, method)
         soft = reference.soft_masks(raw["prototype"], raw["mask_coefficient"][kept.prior], boxes)
@@ -88,7 +88,7 @@ def _compared(
         return silent(f"{what}: other confidences than the reference")
     for number, (mask, each) in enumerate(zip(found.mask.dense(), soft, strict=True)):
         probability = reference.resize_bilinear(each, height, width)
-        # Where rounding decides, both are right.
+        # If only rounding decides, both are right.
         if (wrong := (mask != (probability > 0.5)) & (np.abs(probability - 0.5) > _ROUNDING)).any():
             return silent(f"{what}: {int(wrong.sum())} pixels of mask {number} differ from the reference")
     if not np.isfinite(found.xyxy).all():
@@ -130,7 +130,7 @@ def _frames(rng: random.Random) -> Finding:
             return silent(f"{what}: a sound frame is refused: {error}")
         return refused(what, error)
     if dtype != "uint8" or channels not in _CHANNELS:
-        return silent(f"{what}: taken for a frame")
+        return silent(f"{what}: accepted as a frame")
     bgr = np.ascontiguousarray(np.broadcast_to(made[..., :3], (*made.shape[:2], 3)))
     expected = reference.preprocess(bgr, spec.height, spec.width, spec.mean_bgr, spec.std_bgr, spec.channel_order)
     if not np.allclose(found, expected, atol=2e-4):

@@ -1,7 +1,7 @@
-"""Networks with bytes changed, with the manifest's hash as it was or made again.
+"""Networks with changed bytes, with the manifest's hash unchanged or recomputed.
 
-Silently wrong: a network that does not fit its hash is run and finds other instances; or one whose hash was made again,
-which is another network, computes something else than ONNX Runtime alone computes of the same bytes.
+Silently wrong: a network that does not match its hash runs and finds other instances; or one whose hash was recomputed,
+which makes it another network, gives other results than ONNX Runtime alone computes from the same bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _attempt(stage: Stage, attempt: Attempt) -> Finding:
     rng = attempt.rng
     bundle = stage.copy_bundle(attempt.folder / "b")
     content = (bundle / NETWORK).read_bytes()
-    # Most of a network is weights; what can go wrong otherwise lies around them.
+    # Most of a network is weights; the structure is around them.
     begin, end = rng.choice(((0, len(content)), (0, 4096), (len(content) - 8192, len(content))))
     what, changed = mutate_bytes(content, rng, begin, end)
     (bundle / NETWORK).write_bytes(changed)

@@ -1,8 +1,8 @@
-"""Words for the parser of every command: numbers out of every range, other kinds, options that contradict each other.
+"""Arguments for the parser of every command: numbers out of range, other types, contradicting options.
 
-The words of a command that works are changed at one to three places. Silently wrong: a number that is none, or is below
-every sensible one, is accepted with exit status 0; a number is refused without the name of its option; or what was
-written is not whole, or is a bundle that does not open.
+The arguments of a working command are changed at one to three places. Silently wrong: an invalid number, or one below
+every sensible one, is accepted with exit status 0; a number is refused without the name of its option; or the output is
+not whole, or is a bundle that does not open.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["CAMPAIGN"]
 
 _NUMBER_TYPES = (whole_number, real_number)
 _NEVER = ("nan", "-inf", "-1e308", "-99999999999999999999")
-"""What no option that takes a number means."""
+"""Values that no option with a number accepts."""
 _NUMBERS = (
     "inf", "1e308", "1e-320", "0", "-1", "-0", "1", "0.5", "1e400", "9" * 40, "9223372036854775808", "2147483648",
     "1_000", "0x10", " 1", "\u0661", "1e5", "+1", "1,", "true",
@@ -41,7 +41,7 @@ _LONG = frozenset(
         "--seed",
     }
 )
-"""A large number of these asks for a long run, and any number is a seed: only what is never meant is tried."""
+"""Options whose large values mean a long run, or that accept any number (a seed): only `_NEVER` is tried."""
 
 
 def _attempt(stage: Stage, attempt: Attempt) -> Finding:
@@ -69,7 +69,7 @@ def _attempt(stage: Stage, attempt: Attempt) -> Finding:
 
 
 def _written(attempt: Attempt, finding: Finding) -> Finding:
-    """What a command wrote with these options has to be read by those that come after it."""
+    """Check that the output of a command with these options can be read."""
     if torn := torn_files(attempt.folder):
         return silent(f"{finding.what}: not whole: {', '.join(torn)}")
     bundle = attempt.folder / "b"
@@ -100,7 +100,7 @@ def _value(action: argparse.Action, rng: random.Random) -> Any:
 
 
 def _sound_words(stage: Stage, attempt: Attempt, command: str) -> list[str]:
-    """Words that work, and take little time."""
+    """Return arguments that work, and take little time."""
     ground, folder = stage.ground, attempt.folder
     few: dict[str, tuple[object, ...]] = {
         "yolact-run": ground.run_words(stage.picture, "--json", folder / "r.json"),

@@ -1,8 +1,8 @@
-"""Pictures of six formats with bytes changed or cut off.
+"""Images of six formats with bytes changed or cut off.
 
-Silently wrong: a PNG, whose parts have checksums, or a picture of any format that was cut short gives other pixels; or
-any file gives other pixels than OpenCV alone decodes of its bytes. Other pixels of a format without checksums are
-another picture, which is visible in what is drawn of it.
+Silently wrong: a PNG, whose chunks have checksums, or a truncated image of any format gives other pixels; or any file
+gives other pixels than OpenCV alone decodes from its bytes. Other pixels of a format without checksums are another
+image, which is visible when it is drawn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["CAMPAIGN"]
 
 _FORMATS = (".bmp", ".jpg", ".png", ".ppm", ".tiff", ".webp")
 _LARGEST_STRAY = 16
-"""Bytes of a cut that touch no pixel: what formats have behind the last one."""
+"""Number of bytes behind the last pixel that a format may have: cutting these off changes no pixel."""
 _encoded: dict[str, tuple[bytes, npt.NDArray[Any]]] = {}
 
 

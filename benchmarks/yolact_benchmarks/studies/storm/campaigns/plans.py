@@ -1,7 +1,7 @@
-"""TensorRT plans and the facts of their builds, changed; TensorRT and its GPU are those of the tests, which are none.
+"""TensorRT plans and the facts of their builds, changed; TensorRT and its GPU are the simulated ones of the tests.
 
-Silently wrong: TensorRT is given bytes whose SHA-256 is not the one that the manifest on the disk lists, or a plan
-whose facts say that it was built for another system, architecture, TensorRT or GPU.
+Silently wrong: TensorRT gets bytes whose SHA-256 is not the one that the manifest on disk lists, or a plan whose facts
+state that it was built for another system, architecture, TensorRT or GPU.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _judge(
         return silent(f"{what}: opened without an engine") if refusal is None else refused(what, refusal)
     stated = json.loads((bundle / "manifest.json").read_bytes())["artefacts"][plan.name]
     if any(hashlib.sha256(content).hexdigest() != stated["sha256"] for content in given):
-        return silent(f"{what}: TensorRT was given what does not fit its hash")
+        return silent(f"{what}: TensorRT was given bytes that do not match the hash")
     if any(stated["build"].get(fact, sound["build"][fact]) != sound["build"][fact] for fact in _FACTS):
         if stated["build"].get("version_compatible") != "yes" and not _covers(stated, sound):
             return silent(f"{what}: TensorRT was given an engine of another machine")
@@ -91,7 +91,7 @@ def _judge(
 
 
 def _covers(stated: dict[str, Any], sound: dict[str, Any]) -> bool:
-    """Whether only the list of GPUs was changed, to one that has this one."""
+    """Return whether only the list of GPUs was changed, to one that includes this GPU."""
     others = all(stated["build"].get(fact, sound["build"][fact]) == sound["build"][fact] for fact in _FACTS[:-1])
     capabilities = stated["build"].get("compute_capabilities", "")
     return others and (sound["build"]["compute_capabilities"] in capabilities or "later" in capabilities)

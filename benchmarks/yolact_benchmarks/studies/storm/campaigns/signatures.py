@@ -1,8 +1,8 @@
-"""Signed bundles with a byte changed: of the manifest, a listed file, or what belongs to the signature.
+"""Signed bundles with a changed byte: of the manifest, a listed file, or a file of the signature.
 
-Every try opens the bundle with the public key or without one. Silently wrong: with the key, what was changed in any
-file that is covered is opened, also where the manifest's hashes were made again; or without it, a changed manifest is
-opened. A release that cannot be given a key has no way to refuse, and is judged the same.
+Every try opens the bundle with the public key or without one. Silently wrong: with the key, a changed file that the
+signature covers is opened, even if the manifest's hashes were recomputed; or without the key, a changed manifest is
+opened. A release that does not accept a key cannot refuse, and is judged by the same rules.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _NETWORK, _MANIFEST = "model.fp32.onnx", "manifest.json"
 
 @cache
 def _signed(stage: Stage) -> Path:
-    """The intact bundle, signed."""
+    """Return the intact bundle, signed."""
     bundle = stage.copy_bundle(stage.folder / "signed.bundle")
-    # Its former name, so that earlier releases can be tried.
+    # The former name of the module is tried, too, so that earlier releases can be tested.
     name = next(name for name in ("bundle_signature", "engine_signature") if find_spec(f"yolact_runtime.model.{name}"))
     importlib.import_module(f"yolact_runtime.model.{name}").sign_bundle(bundle, stage.keys[0])
     return bundle
@@ -84,7 +84,7 @@ def _judge(stage: Stage, bundle: Path, name: str, what: str, with_key: bool) -> 
     if not same and intact:
         return silent(f"{what}: opened, and other instances")
     if intact and not with_key:
-        # The signature alone was changed: the model is what was signed.
+        # Only the signature was changed: the model is the signed one.
         return ok(what)
     if with_key and not intact:
         return silent(f"{what}: opened with the key")

@@ -1,4 +1,4 @@
-"""A segmenter used for long: by calls, streams and threads, with sources that raise, stop early or give wrong frames.
+"""Long use of a segmenter: by calls, streams and threads, with sources that raise, stop early or give wrong frames.
 
 The model is a small one of the tests, so that a try is thousands of frames. Silently wrong: a frame's instances are not
 those that a fresh segmenter finds in it alone. Left over: threads, file descriptors, or memory that grows.
@@ -37,7 +37,7 @@ _WRONG: tuple[Any, ...] = (
 
 
 class _SourceError(Exception):
-    """Of a camera."""
+    """An error of a camera."""
 
 
 def _prepare(stage: Stage) -> None:
@@ -62,7 +62,7 @@ def _attempt(stage: Stage, attempt: Attempt) -> Finding:
     uses = [rng.choice(list(_USES)) for _ in range(_ROUNDS)]
     what = ", ".join(uses)
     with open_model(path) as segmenter:
-        # The first round makes what is made once.
+        # The first round allocates what is allocated once.
         wrong = _use(segmenter, frames, expected, uses, rng.randrange(2**32))
         before = _held()
         wrong = wrong or _use(segmenter, frames, expected, uses, rng.randrange(2**32))
@@ -126,7 +126,7 @@ def _source_raises(segmenter: Segmenter, frames: list[Frame], expected: list[Ins
     try:
         with contextlib.closing(segmenter.stream(source())) as stream:
             for result in stream:
-                found.append(result)  # what came before the error counts
+                found.append(result)  # results before the error count
     except _SourceError:
         if len(found) != 3:
             return f"{len(found)} results of 3 frames before the source's error"
@@ -141,7 +141,7 @@ def _wrong_frames(segmenter: Segmenter, frames: list[Frame], expected: list[Inst
                 _ = [*segmenter.stream([frames[0], wrong])] if by_stream else segmenter(wrong)
             except YolactError:
                 continue
-            return f"{str(wrong)[:40]} was taken for a frame"
+            return f"{str(wrong)[:40]} was accepted as a frame"
     return _by_call(segmenter, frames, expected, order)
 
 
@@ -156,7 +156,7 @@ _USES: dict[str, Any] = {
 
 
 def _held() -> tuple[int, int, int]:
-    """Threads, file descriptors, and bytes of memory of this process."""
+    """Return the number of threads, of file descriptors, and of bytes of memory of this process."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return threading.active_count(), len(os.listdir("/proc/self/fd")), pages * os.sysconf("SC_PAGE_SIZE")  # noqa: PTH208
 

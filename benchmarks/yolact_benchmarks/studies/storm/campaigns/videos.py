@@ -1,6 +1,6 @@
-"""Videos of several containers with bytes changed or cut off; decoders conceal damage inside of frames.
+"""Videos of several containers with bytes changed or cut off; decoders conceal damage inside frames.
 
-Silently wrong: all frames were read, no fault is reported, and they are not as many as the intact video has.
+Silently wrong: all frames were read, no fault is reported, and their number is not that of the intact video.
 """
 
 from __future__ import annotations
