@@ -1,12 +1,12 @@
-"""``python3 -B benchmarks/yolact_benchmarks/studies/gpu``: in a checkout where nothing is installed, too."""
+"""The program of a GPU day; it also runs in a checkout where nothing is installed."""
 
 import sys
 from pathlib import Path
 
-# A machine that is lent is left as it was.
+# A borrowed machine is left as it was.
 sys.dont_write_bytecode = True
 if not __package__:
-    # This folder came first, where its modules would hide others of the same names.
+    # Replace this folder at the front of the path, where its modules would shadow others of the same names.
     root = Path(__file__).resolve().parents[4]
     sys.path[:1] = [str(root / name) for name in ("runtime", "plugins", "calibration", "export", "benchmarks", "tests")]
 

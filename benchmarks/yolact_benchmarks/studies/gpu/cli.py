@@ -1,4 +1,4 @@
-"""The command of a GPU day: ``pack`` here, ``run`` there."""
+"""The command of a GPU day: ``pack`` on this machine, ``run`` on the other."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Run the command and return the exit status."""
     options = _parser().parse_args(arguments)
     try:
         status: int = options.command(options)
@@ -60,28 +60,36 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.gpu", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    pack = commands.add_parser("pack", help="make what travels to a machine without a network")
+    pack = commands.add_parser("pack", help="pack the files for a machine without a network")
     pack.add_argument("-o", "--output", type=Path, default=_OUT / "gpu-pack", help="default: out/gpu-pack")
     pack.add_argument(
-        "--limit-mib", type=_positive, default=64, help="for the tracked tree with one half (default: 64)"
+        "--limit-mib", type=_positive, default=64, help="limit of the tracked tree with one half, MiB (default: 64)"
     )
-    pack.add_argument("--python", default="3.12", help="version of Python there (default: 3.12)")
-    pack.add_argument("--bundle", **_BUNDLE, help="carry this one too; it has engines (may be given again)")
-    pack.add_argument("--no-rtx", action="store_true", help="without TensorRT-RTX and engines")
+    pack.add_argument("--python", default="3.12", help="Python version of the other machine (default: 3.12)")
+    pack.add_argument("--bundle", **_BUNDLE, help="also pack this bundle, which has engines (may be given again)")
+    pack.add_argument("--no-rtx", action="store_true", help="leave out TensorRT-RTX and engines")
     pack.set_defaults(command=_pack)
     run = commands.add_parser("run", help="run stages, by name or by half", epilog=_stage_help(), **_RAW)
     run.add_argument("stage", nargs="*", default=list(HALVES), help="first, second, or stages (default: both halves)")
-    run.add_argument("-o", "--output", type=Path, default=_OUT / "gpu", help="records, in a folder that names the GPU")
+    run.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=_OUT / "gpu",
+        help="folder for records, which get a folder named after the GPU",
+    )
     run.add_argument("--work", type=Path, default=_OUT / "gpu-work", help="caches and logs (default: out/gpu-work)")
-    run.add_argument("--pack", type=Path, default=_OUT / "gpu-pack", help="default: out/gpu-pack, if it is there")
-    run.add_argument("--bundle", **_BUNDLE, help="for the stage rtx (may be given again)")
+    run.add_argument(
+        "--pack", type=Path, default=_OUT / "gpu-pack", help="packed files (default: out/gpu-pack, if it exists)"
+    )
+    run.add_argument("--bundle", **_BUNDLE, help="bundle for the stage rtx (may be given again)")
     run.add_argument("--scale", type=float, default=1.0, help="share of the work, for a dry run (default: 1)")
     run.add_argument("--driver", metavar="MODULE:CLASS", help="a simulated driver, for a dry run")
     run.add_argument(
-        "--within", type=_positive, metavar="S", help="for all together (default: the sum of their limits)"
+        "--within", type=_positive, metavar="S", help="time for all stages (default: the sum of their limits)"
     )
     run.set_defaults(command=_run)
-    check = commands.add_parser("check", help="say which GPU is here; exit status 5 where there is none")
+    check = commands.add_parser("check", help="print which GPU this machine has; exit status 5 if there is none")
     check.set_defaults(command=_check)
     return parser
 
@@ -135,7 +143,7 @@ def _run(options: argparse.Namespace) -> int:
     _require_bundles(options.bundle)
     if options.driver:
         os.environ[DRIVER_VARIABLE] = options.driver
-        # Limits are for time on a GPU: a simulated one is as slow as the machine is busy.
+        # The limits are meant for a GPU; a simulated one is slower.
         stages = [dataclasses.replace(stage, limit_s=_DRY_FACTOR * stage.limit_s) for stage in stages]
     gpu = _find_gpu()
     output = gpu_folder(options.output.resolve(), gpu["name"])
@@ -153,7 +161,7 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{gpu['name']} ({gpu['arch']}), driver for CUDA {gpu['cuda']}; records in {output}", flush=True)
     within = options.within or sum(stage.limit_s for stage in stages)
     facts = {"command": shlex.join(sys.argv), "scale": options.scale, "commit": commit_of(ROOT, request.pack)}
-    # What was needed to get here counts, too: the machine is lent meanwhile.
+    # The time needed so far counts as well: the machine is only borrowed.
     within -= time.monotonic() - began
     with _interrupted_by_signals():
         outcomes = run_stages(stages, request, gpu, facts, within, Terminal(stream=sys.stdout))
@@ -163,7 +171,10 @@ def _run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _interrupted_by_signals() -> Iterator[None]:
-    """Whatever ends this process, a lost connection too, ends the stage that it runs, and leaves the record whole."""
+    """Turn signals that would end this process into interrupts, so that the record is kept.
+
+    A lost connection is among them. The stage that runs is ended as well.
+    """
     before = {name: signal.signal(name, signal.default_int_handler) for name in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
@@ -173,14 +184,14 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 
 def _require_bundles(bundles: Sequence[Path]) -> None:
-    """Raise UsageError before any time is spent."""
+    """Raise UsageError for anything but bundles, before any time is spent."""
     for bundle in bundles:
         if not (bundle / "manifest.json").is_file():
             raise UsageError(f"{bundle} is not a bundle: it has no manifest.json; yolact-export writes bundles")
 
 
 def _find_suite_packages(request: Request) -> None:
-    """Without hypothesis the suites cannot run; without xdist they take longer."""
+    """Unpack the packages of the test suites if they are missing: hypothesis is required, xdist saves time."""
     missing = [name for name in ("hypothesis", "xdist") if importlib.util.find_spec(name) is None]
     carried = any(request.pack.glob(f"*/{SUITE_PARTS}-*"))
     if not missing or (missing == ["xdist"] and not carried):
@@ -193,7 +204,7 @@ def _find_suite_packages(request: Request) -> None:
 
 
 def _find_gpu() -> dict[str, str]:
-    """Asked in a process of its own: a driver that hangs must not take the day with it."""
+    """Ask for the GPU in a process of its own, because a driver that hangs must not stop the run."""
     command = [sys.executable, "-B", str(Path(__file__).parent), "check"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_CHECK_LIMIT_S, check=False)

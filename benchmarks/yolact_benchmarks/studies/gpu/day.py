@@ -1,4 +1,4 @@
-"""Runs stages one after another; one that fails or hangs ends alone, and what was found is on the disk."""
+"""Execution of stages one after another; a stage that fails or hangs ends alone, and results are on disk after each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from yolact_runtime.reporter import SILENT, Reporter
 __all__ = ["Outcome", "run_stages", "table"]
 
 LEAST_S = 3
-"""What a stage needs at least: with less time left it is not begun."""
+"""Minimum time of a stage, seconds: with less time left, it is not started."""
 _TAIL_LINES = 14
 _LOGS_LIMIT_BYTES = 15 << 20
 _PASSED = re.compile(r"\b\d+ passed\b")
@@ -32,15 +32,15 @@ _PROFILED = re.compile(r'^"\d+"', re.MULTILINE)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage ended.
+    """Outcome of a stage.
 
     Attributes:
-        name: Of the stage.
-        status: ``"ok"``, ``"not measured"``, ``"failed"``, ``"ended at its limit"``, ``"not run"`` or
-            ``"interrupted"``.
-        seconds: It took.
-        limit_s: It had.
-        detail: Exit status, or why nothing was measured.
+        name: Name of the stage.
+        status: State of the stage: ``"ok"``, ``"not measured"``, ``"failed"``, ``"ended at its limit"``, ``"not run"``
+            or ``"interrupted"``.
+        seconds: Time that the stage took, seconds.
+        limit_s: Time limit of the stage, seconds.
+        detail: Exit status, or the reason why nothing was measured.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def is_failure(self) -> bool:
-        """It was run and did not end well."""
+        """Whether the stage was run and failed."""
         return self.status in {"failed", "ended at its limit"}
 
 
@@ -63,19 +63,19 @@ def run_stages(
     within_s: float,
     reporter: Reporter = SILENT,
 ) -> list[Outcome]:
-    """Run stages in order; rows and the record are on the disk after each.
+    """Run stages in order; rows and the record are on disk after each.
 
     Args:
-        stages: In order of value: when the time is over, the rest is not run.
-        request: Where everything lies.
-        gpu: What the driver says of the GPU, for the record.
-        facts: ``"command"``, and whatever else every stage's entry in the record should say.
-        within_s: For all of them.
-        reporter: Gets a line for each stage, and each line of its log.
+        stages: Stages in order of value: when the time is over, the rest is not run.
+        request: Paths and settings of the run.
+        gpu: Description of the GPU by the driver, for the record.
+        facts: Entries to add to every stage in the record, ``"command"`` among them.
+        within_s: Time for all stages together, seconds.
+        reporter: Reporter that receives a line for each stage, and each line of its log.
 
     Raises:
         OSError: The folders cannot be written.
-        UsageError: Another run is using them.
+        UsageError: Another run is using the folders.
     """
     began = time.monotonic()
     (request.work / "logs").mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def _line(outcome: Outcome) -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Two runs at once would share rows, logs and the GPU."""
+    """Lock a folder, because two runs at once would share rows, logs and the GPU."""
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,9 +119,9 @@ def _alone(folder: Path) -> Iterator[None]:
 def _write(
     request: Request, gpu: dict[str, str], command: str, entries: Sequence[dict[str, Any]], reporter: Reporter
 ) -> None:
-    """The record and the logs; a full disk costs them, not the stages to come."""
+    """Write the record and the logs; a full disk loses these, but not the stages to come."""
     try:
-        # Rows of earlier runs go when this run's have taken their place.
+        # Rows of earlier runs are removed once this run's have replaced them.
         if entries[-1]["status"] not in {NOT_RUN, INTERRUPTED}:
             keep_rows(request.rows, entries[-1]["name"], request.run)
         write_day(request.output, command, gpu, entries)
@@ -152,7 +152,7 @@ def _run_stage(stage: Stage, request: Request, left_s: float, reporter: Reporter
 
 
 def _judge(stage: Stage, status: int | None, lines: Sequence[str], request: Request, launches: Path) -> tuple[str, str]:
-    """How it ended, and what is to be known of it; of a suite, its own last line."""
+    """Return the state of a stage and its detail; for a test suite, its last line."""
     closing = next((line.strip("= ") for line in reversed(lines) if _PASSED.search(line)), "") if stage.suite else ""
     if status is None:
         return "ended at its limit", closing
@@ -183,7 +183,7 @@ def _text(path: Path) -> str:
 
 
 def _pack_logs(request: Request, reporter: Reporter) -> None:
-    """All logs in one file beside the records, unless they are too large to be carried back."""
+    """Pack all logs into one file beside the records, unless they are too large to be carried back."""
     staged, target = request.work / "logs.tgz", request.output / "logs.tgz"
     with tarfile.open(staged, "w:gz") as tar:
         tar.add(request.work / "logs", "logs")
@@ -195,7 +195,7 @@ def _pack_logs(request: Request, reporter: Reporter) -> None:
 
 
 def table(outcomes: Sequence[Outcome], request: Request) -> list[str]:
-    """Lines to end a run with."""
+    """Return the lines of the table that ends a run."""
     counts: dict[str, int] = {}
     for row in read_rows(request.rows):
         if row.get("run") == request.run:

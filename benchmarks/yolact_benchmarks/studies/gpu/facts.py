@@ -1,4 +1,4 @@
-"""Stage ``facts``: what the machine is and has, whether the other stages will load, and what the kernels became."""
+"""Stage ``facts``: the machine and its software, whether the other stages will load, and the compiled kernels."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _QUERY = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; a row for each kind of fact, so that what fails late loses nothing."""
+    """Write a row for each kind of fact, so that a late failure loses nothing, and return the exit status."""
     rows = stage_parser("facts", __doc__).parse_args(arguments).rows
     rows.write(python=sys.version, executable=sys.executable, machine=platform.machine(), cpus=os.cpu_count())
     rows.write(packages={name: _version(name) for name in _PACKAGES})
@@ -56,11 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
         arch = device.arch
     rows.write(nvrtc=compiler.nvrtc_version(), archs=compiler.supported_archs())
     for family in families():
-        # Kept, so that no later stage compiles it again.
+        # The cubin is cached, so that no later stage compiles it again.
         cubin = CubinCache().get(read_source(family), arch)
         kernels = {name: vars(figures) for name, figures in cubin.figures.items()}
         rows.write(family=family, kernels=kernels, warnings=cubin.warnings)
-    # Last: PyTorch takes its time where nothing has read it from the disk yet.
+    # This comes last, because importing PyTorch is slow if its files are not in the page cache.
     rows.write(imports={name: _import(name) for name in _MODULES})
     return 0
 
@@ -73,7 +73,7 @@ def _version(package: str) -> str | None:
 
 
 def _import(module: str) -> str:
-    """Says "ok", or why not: a library that is built for another machine fails in any way it likes."""
+    """Return "ok" or the error; a library that was built for another machine may raise anything."""
     try:
         importlib.import_module(module)
     except Exception as error:

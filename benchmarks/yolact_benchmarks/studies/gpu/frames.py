@@ -1,9 +1,9 @@
 """Stage ``frames``: kernels, stages and whole frames on the GPU, beside dense PyTorch; a row for each scene.
 
-GPU times are replays of CUDA graphs, so that they are the GPU's and not Python's; the host's share is timed apart.
+GPU times are those of replayed CUDA graphs, so that they do not include Python; the host's share is timed separately.
 Post-processing, ours and PyTorch's, is timed interleaved on the same GPU in the same run, from the network's outputs on
-the GPU: ours to instances on the host, PyTorch's to dense masks that stay on the GPU. The outputs are replayed, and may
-stay in the GPU's cache: a kernel may take less than ``floor_us``, which is that of the GPU's memory.
+the GPU: ours to instances on the host, PyTorch's to dense masks that stay on the GPU. The outputs are replayed and may
+stay in the GPU's cache: a kernel may take less than ``floor_us``, which assumes the bandwidth of the GPU's memory.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MIN_CONFIDENCE = 0.3
 SIZES = ((1080, 1920), (720, 1280), (2160, 3840))
 OBJECTS = ((100, 0.025), (1, 0.45), (10, 0.025), (1, 0.025), (20, 0.3))
 """Number of objects, and the mean area of their boxes as a fraction of the frame."""
-# There is no network: its outputs are copied to where it would leave them.
+# No network runs: stored outputs are copied to where it would leave them.
 _REPLAYED = "copy of stored outputs"
 _POSTPROCESSING = ("candidates", "nms", "masks", MASK_IOU.name, "download")
 Outputs = dict[str, npt.NDArray[Any]]
@@ -54,15 +54,15 @@ Peer = Callable[[Outputs, Manifest, int, int], "Callable[[], int] | None"]
 
 @dataclass(frozen=True)
 class Scene:
-    """What is measured once.
+    """A scene to measure.
 
     Attributes:
-        count: Objects.
-        area: Mean area of their boxes, fraction of the frame.
-        height: Of the frame.
-        width: Of the frame.
-        dtype: Of the network's outputs and input.
-        rescored: With the mask-IoU network of YOLACT++.
+        count: Number of objects.
+        area: Mean area of their boxes, as a fraction of the frame.
+        height: Height of the frame, pixels.
+        width: Width of the frame, pixels.
+        dtype: Dtype of the network's input and outputs.
+        rescored: Whether to use the mask-IoU network of YOLACT++.
     """
 
     count: int
@@ -74,9 +74,11 @@ class Scene:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; the most telling scenes come first, and none begins after ``--seconds``."""
+    """Measure the scenes, the most important ones first, none after ``--seconds``, and return the exit status."""
     parser = stage_parser("frames", __doc__)
-    parser.add_argument("--seconds", type=float, default=45.0, help="begin no scene after so many (default: 45)")
+    parser.add_argument(
+        "--seconds", type=float, default=45.0, help="time after which no scene is started (default: 45)"
+    )
     options = parser.parse_args(arguments)
     started, scale, measured = time.monotonic(), options.scale, 0
     with open_device() as device:
@@ -94,26 +96,29 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def frame_options(scale: Scale, **more: Any) -> SegmenterOptions:
-    """One frame at a time, and the published hundred instances at most."""
+    """Return options for one frame at a time, with at most the published hundred instances."""
     return SegmenterOptions(min_confidence=MIN_CONFIDENCE, max_instances=scale.of(100, 4), frames_in_flight=1, **more)
 
 
 def scaled_manifest(scale: Scale, rescored: bool = False) -> Manifest:
-    """YOLACT at 550 with COCO's eighty classes; its prototypes are never too small for mask re-scoring, if that is."""
+    """Return the manifest of YOLACT at 550 with COCO's eighty classes, scaled down.
+
+    With `rescored`, the prototypes stay large enough for mask re-scoring.
+    """
     return yolact_manifest(scale.of(550, 256 if rescored else 32), scale.of(80, 3))
 
 
 def measure_scene(
     device: Device, manifest: Manifest, scene: Scene, scale: Scale, peer: Peer | None = None
 ) -> dict[str, Any]:
-    """One row, times in microseconds, medians.
+    """Measure a scene and return its row, with median times in microseconds.
 
     Args:
-        device: Where.
-        manifest: Of the model whose outputs are replayed.
-        scene: What.
-        scale: Fewer repetitions.
-        peer: Makes the peer's post-processing; None takes PyTorch, where it is installed with CUDA.
+        device: GPU to measure on.
+        manifest: Manifest of the model whose outputs are replayed.
+        scene: Scene to measure.
+        scale: Scale of the number of repetitions.
+        peer: Function that makes the peer's post-processing; None takes PyTorch, if it is installed with CUDA.
     """
     made = make_outputs(scene.count, scene.area, scene.count, manifest)
     outputs = {name: array.astype(scene.dtype) for name, array in made.items()}
@@ -133,7 +138,7 @@ def measure_scene(
 def _finished_frame(
     device: Device, manifest: Manifest, outputs: Outputs, scene: Scene, frame: npt.NDArray[np.uint8], scale: Scale
 ) -> Iterator[tuple[Segmenter, DevicePath, FrameSlot, int]]:
-    """A segmenter, and a slot beside its own in which the frame is finished, so that its parts can be repeated."""
+    """Yield a segmenter and a slot in which the frame is finished, so that its stages can be repeated."""
     options = frame_options(scale, frame_size=(scene.height, scene.width))
     rescoring = None
     if scene.rescored:
@@ -168,7 +173,7 @@ def _kernel_times(slot: FrameSlot, scale: Scale) -> dict[str, float]:
 def _host_times(
     segmenter: Segmenter, path: DevicePath, slot: FrameSlot, found: int, frame: npt.NDArray[np.uint8], scale: Scale
 ) -> dict[str, float]:
-    """A whole call by the wall clock, and what the host does in it: copying the frame, and making instances."""
+    """Time a whole call by the wall clock, and its two parts on the host: copying the frame, making instances."""
     staging = slot.memory.staging[: frame.size].reshape(frame.shape)
     with segmenter.frame_buffer(*frame.shape[:2]) as buffer:
         np.copyto(buffer.pixels, frame)
@@ -187,7 +192,10 @@ def _host_times(
 def _beside(
     path: DevicePath, slot: FrameSlot, found: int, dense: Callable[[], int] | None, scale: Scale
 ) -> tuple[float, dict[str, Any]]:
-    """Ours, to instances on the host, and the peer's, to whatever it ends with; by the wall clock, interleaved."""
+    """Time both post-processings by the wall clock, interleaved.
+
+    Ours is timed up to instances on the host, the peer's up to its own result.
+    """
     parts = frame_parts(slot)
 
     def enqueue(stream: Stream) -> None:
@@ -210,7 +218,10 @@ def _beside(
 
 
 def dense_torch(outputs: Outputs, manifest: Manifest, height: int, width: int) -> Callable[[], int] | None:
-    """The plain way on the same GPU, outputs there, dense masks there; it returns how many it finds."""
+    """Make PyTorch's dense post-processing, on the same GPU.
+
+    The function returns the number of instances that it finds. The result is None without PyTorch with CUDA.
+    """
     try:
         import torch
     except ImportError:
@@ -235,7 +246,10 @@ def dense_torch(outputs: Outputs, manifest: Manifest, height: int, width: int) -
 
 
 def _scenes(scale: Scale) -> list[Scene]:
-    """Float32 for all sizes; YOLACT++, and float16 as of the product's FP16 and INT8 engines, for the first."""
+    """Return the scenes, in order of importance.
+
+    All sizes are measured in float32; YOLACT++, and float16 as in FP16 and INT8 engines, with the first size.
+    """
     turns = [(SIZES[0], "float32", False), (SIZES[0], "float32", True)]
     turns += [*((size, "float32", False) for size in SIZES[1:]), (SIZES[0], "float16", False)]
     scenes = [
@@ -247,7 +261,7 @@ def _scenes(scale: Scale) -> list[Scene]:
 
 
 def _floor(least: dict[str, int], copies: float, bus: float) -> dict[str, float]:
-    """Microseconds for the bytes alone, at the bandwidth of plain copies of this run."""
+    """Return the microseconds for moving the bytes alone, at the bandwidth of plain copies in this run."""
     return {
         name: num_bytes / (bus if name in {"upload", "runs"} else copies) / 1e3 for name, num_bytes in least.items()
     }

@@ -1,4 +1,4 @@
-"""Stage ``growth``: free memory of the GPU, and the process's own, before and after ten thousand frames."""
+"""Stage ``growth``: free memory of the GPU and resident memory of the process, before and after ten thousand frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WARM_UP, _ROWS = 20, 5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; exit status 1 where memory grew."""
+    """Run the frames, write rows, and return the exit status: 1 if memory grew."""
     parser = stage_parser("growth", __doc__)
     parser.add_argument("--frames", type=int, default=10_000)
     options = parser.parse_args(arguments)

@@ -1,6 +1,7 @@
 """Stage ``network``: whole frames with the project's own model in PyTorch as their network; a row for each frame size.
 
-It runs on every GPU, also where no engine does. Times the network alone as a CUDA graph, and whole frames around it.
+It runs on every GPU, also on those that no engine supports. It times the network alone as a CUDA graph, and whole
+frames.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; without CUDA in PyTorch it says so, and that is the result."""
+    """Measure the checkpoints, write rows, and return the exit status; PyTorch without CUDA is not measured."""
     parser = stage_parser("network", __doc__)
     parser.add_argument("checkpoint", type=Path, nargs="*")
     parser.add_argument(
-        "--made-up", type=Path, metavar="FILE", help="also YOLACT R-50 with made-up weights, written here"
+        "--made-up", type=Path, metavar="FILE", help="also measure YOLACT R-50 with made-up weights, written to FILE"
     )
-    parser.add_argument("--compile", action="store_true", help="by torch.compile, which takes minutes")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile, which takes minutes")
     options = parser.parse_args(arguments)
     if why_not := _why_not():
         options.rows.write(not_measured=why_not)
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _why_not() -> str:
-    """Why PyTorch cannot run on a GPU here; nothing where it can."""
+    """Return the reason why PyTorch cannot run on a GPU here; empty if it can."""
     try:
         find_gpu()
         import torch

@@ -1,4 +1,4 @@
-"""One frame of 100 objects and one of a single large object, kernel by kernel: what the profiler ``ncu`` looks at."""
+"""A frame of 100 objects and a frame of a single large object, kernel by kernel, for the profiler ``ncu``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point. Each scene runs once: a second frame would be a graph, whose kernels are not told apart."""
+    """Run each scene once and return the exit status.
+
+    A second frame would be launched as a graph, in which the profiler does not distinguish kernels.
+    """
     options = stage_parser("one_frame", __doc__).parse_args(arguments)
     scale = options.scale
     manifest = scaled_manifest(scale)

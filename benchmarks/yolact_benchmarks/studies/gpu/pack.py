@@ -1,7 +1,8 @@
-"""What travels to a machine with a GPU and without a network: two halves, each small enough beside the tracked tree.
+"""Packed files for a machine that has a GPU but no network: two halves, each small enough beside the tracked tree.
 
-The first half carries what the test suites need besides pytest, and the beginning of TensorRT-RTX; the second the rest
-of TensorRT-RTX, and bundles with their engines. Files of the first half are still there when the second arrives.
+The first half has what the test suites need besides pytest, and the beginning of TensorRT-RTX. The second half has the
+rest of TensorRT-RTX, and bundles with their engines. Files of the first half are still on the machine when the second
+arrives.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ _SUITE_PACKAGES = ("hypothesis", "sortedcontainers", "pytest-xdist", "execnet")
 _RTX_LIBRARIES = ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings")
 _RTX_SOURCES = ("tensorrt-rtx", "tensorrt-rtx-cu13")
 _GLIBC = (17, 24, 27, 28, 31, 34, 35)
-# Left free in each half, for what a transfer adds to each file.
+# Bytes left free in each half, for the overhead that a transfer adds to each file.
 _MARGIN_BYTES = 1 << 19
 _MODELS = {"shapes": ("fp16",), "balloons": ("fp16", "int8")}
-# A ResNet with its engine, and a network of depthwise convolutions whose engines are built there; in order of value.
+# A ResNet with its engine, and a network with depthwise convolutions whose engines are built on the other machine; in
+# order of value.
 _CARRIED = (("shapes", "engine", "fp16"), ("balloons", "network", "int8"), ("balloons", "network", "fp16"))
 _EXPORT = ("--no-guard", "--target", "rtx", "--quiet")
 _PICTURES = 32
@@ -42,15 +44,15 @@ _ROLES = frozenset({"network", "engine"})
 
 @dataclass(frozen=True)
 class PackRequest:
-    """What to pack.
+    """Contents and limits of a pack.
 
     Attributes:
-        root: Of the checkout.
-        output: For the pack; made anew.
-        limit_bytes: For the tracked tree together with one half.
-        python: Of the machine, such as ``"3.12"``.
-        with_rtx: TensorRT-RTX, and a bundle with its engines.
-        bundles: More of them, made before.
+        root: Root of the checkout.
+        output: Folder for the pack, whose halves are replaced.
+        limit_bytes: Limit of the tracked tree together with one half, bytes.
+        python: Python version of the other machine, such as ``"3.12"``.
+        with_rtx: Whether to pack TensorRT-RTX, and a bundle with its engines.
+        bundles: Additional bundles that exist already.
     """
 
     root: Path
@@ -62,14 +64,14 @@ class PackRequest:
 
 
 def make_pack(request: PackRequest, reporter: Reporter = SILENT) -> dict[str, int]:
-    """Make both halves.
+    """Make both halves and return their sizes.
 
     Returns:
-        Bytes of the tree, and of the tree with each half.
+        Bytes of the tree, and of the tree with each half, by name.
 
     Raises:
-        UsageError: A half is larger than the limit; the pack is there all the same, to be looked at.
-        CalledProcessError: pip or the export failed; both have said why.
+        UsageError: A half is larger than the limit; the pack was written anyway and can be inspected.
+        CalledProcessError: pip or the export failed; their error messages are on stderr.
     """
     halves = [request.output / half for half in ("first", "second")]
     for half in halves:
@@ -92,12 +94,12 @@ def make_pack(request: PackRequest, reporter: Reporter = SILENT) -> dict[str, in
 
 
 def _room(request: PackRequest, half: Path) -> int:
-    """Bytes that may still go into a half."""
+    """Return the number of bytes that still fit into a half."""
     return request.limit_bytes - travelling_bytes(request.root) - _folder_bytes(half) - _MARGIN_BYTES
 
 
 def _compressed_rtx(request: PackRequest, folder: Path, reporter: Reporter) -> bytes:
-    """TensorRT-RTX; kept beside the halves, because compressing it takes minutes."""
+    """Return TensorRT-RTX, compressed; the result is kept beside the halves, because compression takes minutes."""
     try:
         version = importlib.metadata.version("tensorrt-rtx")
     except importlib.metadata.PackageNotFoundError as error:
@@ -112,7 +114,7 @@ def _compressed_rtx(request: PackRequest, folder: Path, reporter: Reporter) -> b
 
 
 def commit_of(root: Path, pack: Path | None = None) -> str:
-    """The commit of a checkout, as git says it; where git says nothing, as it was when the pack was made."""
+    """Return the commit of a checkout by git, or if git cannot tell, the commit that the pack was made from."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         said = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout
@@ -123,7 +125,10 @@ def commit_of(root: Path, pack: Path | None = None) -> str:
 
 
 def travelling_bytes(root: Path) -> int:
-    """Of the checkout's files that travel by themselves: tracked ones, and untracked ones that git does not ignore."""
+    """Return the size of the checkout's files that are transferred, in bytes.
+
+    These are tracked files, and untracked files that git does not ignore.
+    """
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
     paths = [root / name for name in listed.decode().split("\0") if name]
@@ -135,13 +140,13 @@ def _check_sizes(request: PackRequest, halves: Sequence[Path]) -> dict[str, int]
     sizes = {"tree": tree, **{half.name: tree + _folder_bytes(half) for half in halves}}
     for name, size in sizes.items():
         if tree > request.limit_bytes:
-            limit = f"{request.limit_bytes / 2**20:.0f} MiB may travel"
+            limit = f"{request.limit_bytes / 2**20:.0f} MiB may be transferred"
             raise UsageError(f"the tracked tree alone is {tree / 2**20:.1f} MiB, and {limit}")
         if size > request.limit_bytes:
             raise UsageError(
                 f"{name} is {size / 2**20:.1f} MiB with the tracked tree of {tree / 2**20:.1f} MiB, and "
-                f"{request.limit_bytes / 2**20:.0f} MiB may travel: name fewer bundles, raise --limit-mib, or leave "
-                f"TensorRT-RTX here (--no-rtx)"
+                f"{request.limit_bytes / 2**20:.0f} MiB may be transferred: name fewer bundles, raise --limit-mib, or "
+                f"leave TensorRT-RTX out (--no-rtx)"
             )
     return sizes
 
@@ -151,7 +156,7 @@ def _folder_bytes(folder: Path) -> int:
 
 
 def _download(packages: Sequence[str], python: str, into: Path) -> list[Path]:
-    """Wheels for the other machine, without what they depend on."""
+    """Download wheels for the other machine, without their dependencies."""
     platforms = [word for glibc in _GLIBC for word in ("--platform", f"manylinux_2_{glibc}_x86_64")]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--implementation", "cp", "--python-version", python, *platforms, "--dest", str(into), *packages]
@@ -167,7 +172,10 @@ def _rtx_wheels(version: str, python: str, into: Path) -> list[Path]:
 
 
 def _pack_bundles(request: PackRequest, folder: Path, room: int, reporter: Reporter) -> None:
-    """Networks to time, as far as there is room; balloons, calibrated on pictures of shapes, finds nothing sensible."""
+    """Pack networks to time, as far as they fit.
+
+    The bundle balloons is calibrated on images of shapes, so its detections mean nothing.
+    """
     reporter.say("pictures for calibration")
     pictures = folder / "pictures"
     words = ["--count", str(_PICTURES), "--output", str(pictures), "--quiet"]
@@ -183,22 +191,22 @@ def _pack_bundles(request: PackRequest, folder: Path, room: int, reporter: Repor
         copy_bundle(folder / f"{name}.bundle", target, {"network", role}, {precision})
         room -= _folder_bytes(target)
         if room < 0:
-            reporter.say(f"left here, for want of room: {target.name}, {_folder_bytes(target) / 2**20:.1f} MiB")
+            reporter.say(f"left out, for lack of space: {target.name}, {_folder_bytes(target) / 2**20:.1f} MiB")
             room += _folder_bytes(target)
             shutil.rmtree(target)
 
 
 def copy_bundle(bundle: Path, target: Path, roles: Container[str] = _ROLES, precisions: set[str] | None = None) -> None:
-    """Some files of a bundle; the new manifest lists no more, or it would be that of a damaged bundle.
+    """Copy some files of a bundle; the new manifest only lists these, so that the bundle is valid.
 
     Args:
-        bundle: Left as it is.
-        target: Made.
-        roles: Of the files.
-        precisions: Of the files; None takes those of its engines.
+        bundle: Bundle to copy; it is not changed.
+        target: Folder to create.
+        roles: Roles of the files to copy.
+        precisions: Precisions of the files to copy; None takes those of its engines.
 
     Raises:
-        UsageError: Nothing is left.
+        UsageError: No file is left.
     """
     manifest = json.loads((bundle / "manifest.json").read_bytes())
     artefacts: dict[str, dict[str, Any]] = manifest["artefacts"]

@@ -1,4 +1,4 @@
-"""Wheels made portable: unpacked, compressed together, and split into parts small enough to carry one by one."""
+"""Wheels made portable: unpacked, compressed together, and split into parts that can be carried one by one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from yolact_runtime.errors import UsageError
 __all__ = ["RTX_PARTS", "SUITE_PARTS", "compress_wheels", "join_parts", "split_parts", "write_parts"]
 
 RTX_PARTS, SUITE_PARTS = "tensorrt-rtx", "test-suites"
-# Native code of x86, and a window that sees most of a library at once: 8 % smaller than xz by itself.
+# A filter for x86 code, and a window that covers most of a library: 8 % smaller than the defaults of xz.
 _FILTERS = ({"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 128 << 20})
 _NAME = "{name}-{index:03d}-of-{count:03d}.part"
 
 
 def compress_wheels(wheels: Sequence[Path]) -> bytes:
-    """The contents of wheels in one archive; xz takes a third off native libraries that deflate has compressed."""
+    """Compress the contents of wheels into one archive; xz saves a third over the deflate of wheels."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as tar:
         for wheel in sorted(wheels):
@@ -34,11 +34,11 @@ def compress_wheels(wheels: Sequence[Path]) -> bytes:
 
 
 def split_parts(content: bytes, rooms: Sequence[int]) -> list[bytes]:
-    """Fill rooms one after another.
+    """Split content into parts of given sizes.
 
     Args:
-        content: From :func:`compress_wheels`.
-        rooms: Bytes that there are for each part; the last part takes what is left, however much.
+        content: Archive from :func:`compress_wheels`.
+        rooms: Bytes that fit into each part; the last part takes the rest, whatever its size.
     """
     parts = []
     for room in rooms[:-1]:
@@ -48,7 +48,7 @@ def split_parts(content: bytes, rooms: Sequence[int]) -> list[bytes]:
 
 
 def write_parts(folders: Sequence[Path], name: str, parts: Sequence[bytes]) -> None:
-    """Write a part into each folder, named so that :func:`join_parts` knows whether all are there."""
+    """Write a part into each folder, named so that :func:`join_parts` can tell whether any is missing."""
     for index, (folder, part) in enumerate(zip(folders, parts, strict=True)):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _NAME.format(name=name, index=index, count=len(parts))).write_bytes(part)
@@ -58,9 +58,9 @@ def join_parts(pack: Path, name: str, site: Path) -> None:
     """Unpack parts into a folder for ``PYTHONPATH``.
 
     Args:
-        pack: In whose folders the parts lie.
-        name: Of :func:`write_parts`.
-        site: Made if it is missing.
+        pack: Folder whose subfolders have the parts.
+        name: Name that was given to :func:`write_parts`.
+        site: Folder to unpack into; it is created if missing.
 
     Raises:
         UsageError: A part is missing, or one is damaged.

@@ -1,7 +1,7 @@
-"""What a GPU day writes: rows, one JSON line each, as they come; and a record in the folder of the GPU.
+"""Files of a GPU day: rows, one JSON line each, as they are measured; and a record in the folder of the GPU.
 
-Every row carries the run that it is of, and the record pairs each stage with the rows of its own run: a run that was
-killed, or a process that was left behind, adds nothing to another's figures.
+Every row names its run, and the record pairs each stage with the rows of its own run: a run that was killed, or a
+process that was left behind, adds nothing to the figures of another run.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ __all__ = [
 
 RECORD_NAME, ROWS_NAME = "gpu.json", "gpu.jsonl"
 RUN_VARIABLE = "YOLACT_GPU_RUN"
-"""The run that a stage belongs to, in its environment."""
+"""Environment variable with the run that a stage belongs to."""
 
 
 NOT_RUN, INTERRUPTED = "not run", "interrupted"
 
 
 class Rows:
-    """Appends a stage's rows to a file that several stages share, and prints them.
+    """Writer that appends a stage's rows to a file that several stages share, and prints them.
 
     Args:
         stage: Name of the stage, in every row.
-        path: None prints only.
+        path: Path of the file; None only prints the rows.
     """
 
     def __init__(self, stage: str, path: Path | None = None) -> None:
         self.stage, self._path = stage, path
 
     def write(self, **fields: Any) -> None:
-        """One row, on the disk when this returns: the process may be killed at any time.
+        """Write one row; it is on disk when this returns, because the process may be killed at any time.
 
         Raises:
-            ValueError: A value is NaN or infinite: what was not measured is left out.
+            ValueError: A value is NaN or infinite; what was not measured must be left out.
         """
         row = {"stage": self.stage, "run": os.environ.get(RUN_VARIABLE, ""), **fields}
         line = json.dumps(row, allow_nan=False)
@@ -65,7 +65,7 @@ class Rows:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows; a line that a kill cut short is left out."""
+    """Read all rows; a line that a kill truncated is skipped."""
     if not path.exists():
         return []
     rows = []
@@ -78,22 +78,22 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def keep_rows(path: Path, stage: str, run: str) -> None:
-    """Take out a stage's rows of other runs, once this run's are complete."""
+    """Remove a stage's rows of other runs, once this run's are complete."""
     kept = [row for row in read_rows(path) if row["stage"] != stage or row.get("run") == run]
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
 
 def gpu_folder(results: Path, gpu_name: str) -> Path:
-    """Folder of a GPU's records: ``"NVIDIA H100 80GB HBM3"`` -> ``<results>/nvidia-h100-80gb-hbm3``."""
+    """Return the folder of a GPU's records: ``"NVIDIA H100 80GB HBM3"`` -> ``<results>/nvidia-h100-80gb-hbm3``."""
     return results / (re.sub(r"[^a-z0-9]+", "-", gpu_name.lower()).strip("-") or "unnamed-gpu")
 
 
 def read_record(folder: Path) -> list[dict[str, Any]]:
-    """The stages of the record in a folder; a record that cannot be read is set aside, as ``gpu.json.damaged``."""
+    """Read the stages of the record in a folder; an unreadable record is renamed to ``gpu.json.damaged``."""
     path = folder / RECORD_NAME
     try:
         stages = json.loads(path.read_bytes())["results"]["stages"]
-        # Looked up for their absence, which is an error.
+        # These keys are looked up so that their absence raises KeyError.
         return [{**stage, **{key: stage[key] for key in ("name", "status", "run")}} for stage in stages]
     except FileNotFoundError:
         return []
@@ -103,13 +103,13 @@ def read_record(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_day(folder: Path, command: str, gpu: dict[str, str], stages: Sequence[dict[str, Any]]) -> Path:
-    """Write ``gpu.json`` anew.
+    """Write ``gpu.json``, merged with the stages of the earlier record.
 
     Args:
-        folder: From :func:`gpu_folder`.
-        command: The latest that was typed; stages have theirs.
-        gpu: What the driver says of it.
-        stages: This run's, which replace those of the same name in the record, except by not having been run.
+        folder: Folder from :func:`gpu_folder`.
+        command: Command line of this run; each stage has its own as well.
+        gpu: Description of the GPU by its driver.
+        stages: Stages of this run, which replace those of the same name in the record, unless they were not run.
     """
     earlier = {stage["name"]: stage for stage in read_record(folder)}
     merged = {name: stage for name, stage in earlier.items() if name not in {each["name"] for each in stages}}

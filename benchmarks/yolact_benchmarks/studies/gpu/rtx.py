@@ -1,9 +1,9 @@
-"""Stage ``rtx``: does TensorRT-RTX run on this GPU? A row for each question, from "is the plan valid" to whole frames.
+"""Stage ``rtx``: does TensorRT-RTX run on this GPU? A row for each question, from valid plans to whole frames.
 
-Plans of the bundles as they are, and whole frames with them, beside the CPU's detections where ONNX Runtime is
-installed; then the networks built here for this very GPU: with and without ``REQUIRE_USER_ALLOCATION``, and INT8 with
-depthwise convolutions as they are and in groups. This bypasses the project's checks, which rest on what the builder
-says of GPUs: here it is measured. Each question has a process of its own: one that crashes is a row.
+The bundles' plans are tried as they are, and whole frames with them, compared with the CPU's detections if ONNX Runtime
+is installed. Then networks are built for this very GPU: with and without ``REQUIRE_USER_ALLOCATION``, and INT8 with
+depthwise convolutions as they are and in groups. This bypasses the project's checks, which rely on the builder's list
+of GPUs: here the support is measured. Each question has a process of its own: a crash becomes a row.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ Row = dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; what fails is a row, and the next question's turn."""
+    """Ask all questions, write a row for each, including failures, and return the exit status."""
     parser = stage_parser("rtx", __doc__)
     parser.add_argument("bundle", type=Path, nargs="*")
-    parser.add_argument("--pack", type=Path, help="where TensorRT-RTX lies in parts, should it not be installed")
-    parser.add_argument("--work", type=Path, required=True, help="folder for what is unpacked and copied")
+    parser.add_argument("--pack", type=Path, help="packed TensorRT-RTX, if it is not installed")
+    parser.add_argument("--work", type=Path, required=True, help="folder for unpacked and copied files")
     options = parser.parse_args(arguments)
     write, scale, bundles = options.rows.write, options.scale, options.bundle
     try:
         library = _find_library(options.pack, options.work / "site")
     except YolactError as error:
-        write(not_measured=f"{error}. Where there is no network, carry it: --pack")
+        write(not_measured=f"{error}. On a machine without a network, use --pack")
         return NOT_MEASURED
     write(version=library.version, builds_for=library.compute_capabilities)
     if not bundles:
         write(
-            not_measured="there is no bundle to ask about: name one by --bundle, or carry the second half of the pack"
+            not_measured="there is no bundle to measure: name one with --bundle, or carry the second half of the pack"
         )
         return NOT_MEASURED
     for plan in (path for bundle in bundles for path in sorted(bundle.glob("*.plan"))):
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _find_library(pack: Path | None, site: Path) -> TensorRtLibrary:
-    """The installed one, else the one that was carried here."""
+    """Load the installed library, or else the one in the pack."""
     try:
         return load_tensorrt("rtx")
     except (BackendUnavailableError, MissingDependencyError):
@@ -95,7 +95,7 @@ def _note(said: list[str], line: LogLine) -> None:
 
 
 def _ask(write: Callable[..., None], library: TensorRtLibrary, row: Row, work: Callable[[Device, Row], None]) -> None:
-    """Let `work` fill a row in a process of its own; where it raises, the row says so and how far it came."""
+    """Let `work` fill a row in a process of its own; if it raises, the row has the error and the results so far."""
 
     def answer() -> None:
         said: list[str] = []
@@ -104,7 +104,7 @@ def _ask(write: Callable[..., None], library: TensorRtLibrary, row: Row, work: C
                 with open_device() as device:
                     work(device, row)
             except Exception as error:
-                # Whatever it is, it is the answer.
+                # Any error is an answer to the question.
                 row["error"] = f"{type(error).__name__}: {error}"
         write(**row, said=said[-_LAST_LINES:])
 
@@ -113,7 +113,10 @@ def _ask(write: Callable[..., None], library: TensorRtLibrary, row: Row, work: C
 
 
 def in_a_process(work: Callable[[], None]) -> str:
-    """Run something in a fork, which CUDA allows where nothing has used it yet; returns how it ended, if not well."""
+    """Run a function in a forked process, which CUDA allows as long as this process has not used it.
+
+    The result describes how the process failed; it is empty if it succeeded.
+    """
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -123,7 +126,7 @@ def in_a_process(work: Callable[[], None]) -> str:
             sys.stdout.flush()
             status = 0
         finally:
-            # Without what the interpreter does at its end, which the parent will do.
+            # Without the interpreter's exit handlers, which the parent will run.
             os._exit(status)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
@@ -132,10 +135,10 @@ def in_a_process(work: Callable[[], None]) -> str:
 
 
 def _admit(bundle: Path, copy: Path, device: Device) -> Path:
-    """A copy of a bundle whose engines are said to be for this GPU, so that the runtime does not refuse them."""
+    """Copy a bundle and mark its engines as built for this GPU, so that the runtime does not refuse them."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(bundle, copy)
-    # Engines that others may write are refused, and how files were carried here is nobody's fault.
+    # Engines that are writable by others are refused, and the transfer may have changed the mode bits.
     for path in copy.iterdir():
         path.chmod(0o600)
     manifest = json.loads((copy / "manifest.json").read_bytes())
@@ -147,7 +150,7 @@ def _admit(bundle: Path, copy: Path, device: Device) -> Path:
 
 
 def _builds(bundles: Sequence[Path]) -> Iterator[tuple[Row, bytes]]:
-    """What to build here, the most telling first: as the project builds it, then what it does otherwise."""
+    """Yield what to build here, the most important first: as the project builds it, then the alternatives."""
     models = [path for bundle in bundles for path in sorted(bundle.glob("model.*.onnx"))]
     for path in models:
         row = {"bundle": path.parent.name, "built_here": path.name, _USER_ALLOCATION: True}
@@ -195,9 +198,9 @@ def _build(library: TensorRtLibrary, model: bytes, scale: Scale, device: Device,
 
 
 def _time_engine(library: TensorRtLibrary, device: Device, engine: Any, scale: Scale, row: Row) -> None:
-    """The network alone, launched as it is and replayed as a graph; its input is zeros."""
+    """Time the network alone, launched directly and replayed as a graph; its input is zeros."""
     config = engine.create_runtime_config()
-    # Without the flag the context takes its own memory, which is what is to be seen.
+    # Without the flag, the context allocates its own memory; whether that works is the question.
     managed = row.get(_USER_ALLOCATION, True)
     if managed:
         configure_contexts(library.module, config)
@@ -216,7 +219,7 @@ def _time_engine(library: TensorRtLibrary, device: Device, engine: Any, scale: S
             buffer.fill(0, stream)
             context.set_tensor_address(name, buffer.pointer)
         _time_context(context, stream, scale, row)
-        # Before the memory it stands on.
+        # The context must go before the memory that it uses.
         del context
 
 
@@ -232,7 +235,7 @@ def _time_context(context: Any, stream: Stream, scale: Scale, row: Row) -> None:
 
 
 def _whole_frame(bundle: Path, copy: Path, scale: Scale, device: Device, row: Row) -> None:
-    """Times, and detections beside those of the CPU, in a picture of shapes."""
+    """Time whole frames, and compare the detections in an image of shapes with those of the CPU."""
     admitted, (height, width) = _admit(bundle, copy, device), (row["height"], row["width"])
     frame = make_scene(3, SceneOptions(height, width)).image
     options = frame_options(scale, frame_size=(height, width))
@@ -258,7 +261,7 @@ def _whole_frame(bundle: Path, copy: Path, scale: Scale, device: Device, row: Ro
 
 
 def found_by_both(found: Instances, expected: Instances) -> int:
-    """How many of the expected instances are found: same class, masks that share nine tenths of their union."""
+    """Count the expected instances that are found: same class, and masks that share nine tenths of their union."""
     masks, others = found.mask.dense(), expected.mask.dense()
     count = 0
     for mask, class_id in zip(others, expected.class_id, strict=True):

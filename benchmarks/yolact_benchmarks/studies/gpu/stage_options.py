@@ -1,4 +1,4 @@
-"""What every stage of a GPU day is told: where its rows go, how much of its work to do, and which driver to use."""
+"""Options of every stage of a GPU day: the file for its rows, the scale of its work, and the driver to use."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from yolact_runtime.errors import UsageError
 __all__ = ["DRIVER_VARIABLE", "NOT_MEASURED", "SCALE_VARIABLE", "Scale", "open_device", "stage_parser"]
 
 DRIVER_VARIABLE = "YOLACT_GPU_DRIVER"
-"""``MODULE:CLASS`` of a driver that is simulated, for a dry run; for stages that are test suites, too."""
+"""Environment variable with ``MODULE:CLASS`` of a simulated driver, for a dry run; test suites use it as well."""
 SCALE_VARIABLE = "YOLACT_TEST_SCALE"
-"""The share of the work, for stages that are test suites."""
+"""Environment variable with the share of the work, for stages that are test suites."""
 
 
 NOT_MEASURED = 77
-"""Exit status of a stage that found nothing to measure, and wrote a row ``not_measured`` that says why."""
+"""Exit status of a stage that found nothing to measure, and wrote a row ``not_measured`` with the reason."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Scale:
             raise UsageError(f"--scale must be greater than 0 and at most 1, found {self.factor}")
 
     def of(self, number: int, at_least: int = 1) -> int:
-        """That share of a number: of repetitions, pixels, classes."""
+        """Return that share of a number of repetitions, pixels or classes."""
         return max(round(number * self.factor), at_least)
 
 
 def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser that knows ``--rows`` and ``--scale``; a stage adds its own options."""
+    """Create a parser with the options ``--rows`` and ``--scale``; a stage adds its own options."""
     parser = argparse.ArgumentParser(prog=f"python -m yolact_benchmarks.studies.gpu.{stage}", description=description)
     parser.add_argument("--rows", type=lambda text: Rows(stage, Path(text)), default=Rows(stage), metavar="FILE")
     parser.add_argument("--scale", type=lambda text: Scale(float(text)), default=Scale(), metavar="SHARE")
@@ -48,10 +48,10 @@ def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser
 
 
 def open_device() -> Device:
-    """The GPU; where ``YOLACT_GPU_DRIVER`` names a driver, a simulated one.
+    """Open the GPU, or a simulated one if ``YOLACT_GPU_DRIVER`` names a driver.
 
     Raises:
-        UsageError: There is no such driver.
+        UsageError: The driver does not exist.
     """
     name = os.environ.get(DRIVER_VARIABLE)
     if not name:

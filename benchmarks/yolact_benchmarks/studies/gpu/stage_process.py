@@ -1,4 +1,4 @@
-"""One stage as a process group of its own: it ends at its limit, with everything it started, and with this process."""
+"""One stage as a process group of its own: it ends at its limit or with this process, including all its children."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SOURCES = ("runtime", "plugins", "calibration", "export", "benchmarks", "tests")
 LAUNCHES_VARIABLE = "YOLACT_GPU_LAUNCHES"
 _KILL_WAIT_S = 5
 _SET_PARENT_DEATH_SIGNAL = 1
-"""``PR_SET_PDEATHSIG``, prctl(2)."""
+"""Constant ``PR_SET_PDEATHSIG`` of prctl(2)."""
 
 
 def run_within(
     arguments: Sequence[str], limit_s: float, log: Path, root: Path, environment: dict[str, str]
 ) -> int | None:
-    """Run to the end or to the limit.
+    """Run a command until it ends or reaches the limit.
 
     Returns:
-        Exit status; None where it was ended. Its children end with it, also when this process is interrupted.
+        Exit status; None if it reached the limit. Its children end with it, also if this process is interrupted.
     """
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,7 +45,7 @@ def run_within(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # This process has one thread. Killed, it could end nobody; the kernel does.
+            # Safe, because this process has one thread. If it is killed, the kernel ends the child.
             preexec_fn=end_with_parent,
         )
         try:
@@ -64,12 +64,15 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(_KILL_WAIT_S)
     except subprocess.TimeoutExpired:
-        # It hangs in the driver; the day goes on.
+        # It hangs in the driver; the next stage can run anyway.
         return
 
 
 def stage_environment(stage: Stage, request: Request, launches: Path) -> dict[str, str]:
-    """What a stage sees. Nothing is written outside of the work folder, whatever a library keeps where it likes."""
+    """Return the environment of a stage.
+
+    All caches and home folders are inside the work folder, so that no library writes outside of it.
+    """
     work = request.work
     paths = [*(str(request.root / source) for source in SOURCES), str(work / "site")]
     folders = {
@@ -87,7 +90,7 @@ def stage_environment(stage: Stage, request: Request, launches: Path) -> dict[st
         **os.environ,
         **{name: str(folder) for name, folder in folders.items()},
         "PATH": tool_path(),
-        # Packages of this user stay visible although the home is another.
+        # Packages of this user stay visible although HOME is changed.
         "PYTHONUSERBASE": site.getuserbase(),
         "PYTHONPATH": os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTHONDONTWRITEBYTECODE": "1",

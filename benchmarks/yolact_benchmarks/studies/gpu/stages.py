@@ -1,7 +1,7 @@
-"""The stages of a GPU day: what each runs, how long it may take, and in which half of the day.
+"""The stages of a GPU day: their commands, their limits, and the half of the day that they belong to.
 
-A half fits into one stay on a machine that is lent for minutes. The order within a half is that of value: what comes
-later is lost first. A stage is a program of this folder or a test suite; it needs nothing of the stages before it.
+A half fits into one stay on a machine that is available for minutes. Within a half, stages are in order of value: what
+comes later is lost first. A stage is a program of this folder or a test suite; it does not depend on earlier stages.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _MOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class Request:
-    """What the stages of one run share.
+    """Paths and settings that the stages of one run share.
 
     Attributes:
-        root: Of the checkout.
-        work: For whatever stages write besides rows.
-        output: The folder of the GPU's records.
-        rows: The file of the rows.
-        pack: Of :mod:`yolact_benchmarks.studies.gpu.pack`; may be missing.
-        run: Distinguishes this run's rows from those of others.
-        scale: Share of the work.
-        bundles: Besides those that were packed.
+        root: Root of the checkout.
+        work: Folder for everything that stages write besides rows.
+        output: Folder of the GPU's records.
+        rows: File of the rows.
+        pack: Folder written by :mod:`yolact_benchmarks.studies.gpu.pack`; it may be missing.
+        run: Identifier that distinguishes this run's rows from those of others.
+        scale: Share of the work to do.
+        bundles: Additional bundles, besides the packed ones.
     """
 
     root: Path
@@ -57,7 +57,7 @@ class Request:
     bundles: tuple[Path, ...] = ()
 
     def all_bundles(self) -> list[Path]:
-        """Packed ones first."""
+        """Return the paths of all bundles, packed ones first."""
         return [*sorted((self.pack / PACKED_BUNDLES).glob("*.bundle")), *self.bundles]
 
 
@@ -66,15 +66,15 @@ class Stage:
     """One stage.
 
     Attributes:
-        name: To run it alone.
-        half: ``"first"``, ``"second"``, or nothing: it runs only when it is named.
-        limit_s: After so many seconds it is ended.
-        command: Arguments after the interpreter, or a tool and its arguments.
-        needs: A program without which there is nothing to run.
-        quick: Under a sanitizer, which makes everything ten times slower: fewer cases.
-        suite: A suite of tests, of which some must pass: one that skips all of them has tested nothing.
-        launches: A suite that must launch kernels on the device, for the same reason.
-        writes: A file that the profiler writes into the output folder, and in which kernels must be.
+        name: Name that selects the stage alone.
+        half: Half of the day, ``"first"`` or ``"second"``; if empty, the stage only runs if it is named.
+        limit_s: Time after which the stage is killed, seconds.
+        command: Function that returns the command line.
+        needs: Program without which the stage cannot run, or empty.
+        quick: Whether to run fewer cases, because a sanitizer makes everything ten times slower.
+        suite: Whether it is a test suite, of which some tests must pass: if all are skipped, nothing was tested.
+        launches: Whether it is a test suite that must launch kernels on the device, for the same reason.
+        writes: Name of the profiler's file in the output folder, which must list kernels; or empty.
     """
 
     name: str
@@ -88,23 +88,23 @@ class Stage:
     writes: str = ""
 
     def why_not(self) -> str:
-        """What is missing on this machine; nothing where it can run."""
+        """Return what is missing on this machine; empty if the stage can run."""
         missing = self.needs and not shutil.which(self.needs, path=tool_path())
         return f"{self.needs} is not on this machine" if missing else ""
 
 
 def tool_path() -> str:
-    """``PATH``, and where a CUDA toolkit keeps its tools."""
+    """Return ``PATH`` with the folders of CUDA toolkits appended."""
     toolkits = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     folders = [str(Path(toolkit, "bin")) for toolkit in toolkits if toolkit]
     return os.pathsep.join([os.environ.get("PATH", os.defpath), *folders])
 
 
 def stages_of(words: Sequence[str]) -> list[Stage]:
-    """Stages by name, and all of a half by the half's; in the order of the words.
+    """Return the stages selected by names of stages and halves, in the order of the words.
 
     Raises:
-        KeyError: There is no such stage.
+        KeyError: A word names no stage and no half.
     """
     known = {stage.name: [stage] for stage in STAGES}
     known |= {half: [stage for stage in STAGES if stage.half == half] for half in HALVES}
@@ -121,8 +121,7 @@ def _program(name: str, *words: str) -> Callable[[Request], list[str]]:
 
 def _suite(*words: str, before: Sequence[str] = (), workers: bool = False) -> Callable[[Request], list[str]]:
     def command(request: Request) -> list[str]:
-        # Several processes keep a GPU busy that waits for Python most of the time; not every machine has xdist, and a
-        # dry run has too little to do.
+        # With one process, the GPU mostly waits for Python. Not every machine has xdist, and a dry run is too short.
         several = ["-n", str(min(_MOST_WORKERS, os.cpu_count() or 1)), "--dist", "worksteal"]
         spread = several if workers and request.scale == 1 and importlib.util.find_spec("xdist") else []
         return [*before, sys.executable, *_PYTEST.split(), *spread, *words]
@@ -131,7 +130,7 @@ def _suite(*words: str, before: Sequence[str] = (), workers: bool = False) -> Ca
 
 
 def _sanitizer(tool: str) -> tuple[str, ...]:
-    # cuda-bindings asks the driver for functions that it may lack: errors of the API, and none of ours.
+    # cuda-bindings asks the driver for functions that it may lack: API errors that are not caused by this project.
     return ("compute-sanitizer", "--tool", tool, "--report-api-errors", "no", "--error-exitcode", "9")
 
 

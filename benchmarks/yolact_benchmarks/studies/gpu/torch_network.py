@@ -1,6 +1,7 @@
-"""The project's own PyTorch model as the network of the frame path: in and out of our memory, on our stream.
+"""The project's own PyTorch model as the network of the frame path, with the path's buffers and stream.
 
-For GPUs on which no engine runs, and for tests: an output that depends on its input shows what a replayed one hides.
+It serves GPUs that no engine runs on, and tests: an output that depends on its input reveals errors that a replayed one
+hides.
 """
 
 from __future__ import annotations
@@ -26,23 +27,24 @@ __all__ = ["TorchNetwork", "manifest_of"]
 
 
 def manifest_of(loaded: LoadedCheckpoint) -> Manifest:
-    """What the runtime needs to know of a checkpoint; its masks are not re-scored."""
+    """Make the manifest of a checkpoint for the runtime, without mask re-scoring."""
     config = loaded.config
     return Manifest(config.name, loaded.class_names, config.input_spec(), config.prior_spec())
 
 
 class TorchNetwork:
-    """A :class:`yolact_runtime.backends.DeviceBackend`.
+    """A :class:`yolact_runtime.backends.DeviceBackend` that runs a PyTorch model.
 
     Args:
-        device: The GPU; PyTorch uses its primary context, too.
-        model: In eval mode; moved to the GPU, to `dtype`, and to channels-last order, in place.
-        height: Rows of the input.
-        width: Columns of the input.
-        dtype: float16 or float32, of weights, input and outputs.
+        device: GPU whose primary context PyTorch uses, too.
+        model: PyTorch model; it is switched to eval mode and moved to the GPU, to `dtype` and to channels-last order,
+            in place.
+        height: Number of rows of the input.
+        width: Number of columns of the input.
+        dtype: Dtype of weights, input and outputs: float16 or float32.
 
     Attributes:
-        tensors: Input and outputs.
+        tensors: Specifications of the input and the outputs.
     """
 
     name = "torch"
@@ -62,21 +64,21 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def run(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The four outputs of an image on the GPU, on PyTorch's current stream."""
+        """Compute the four outputs of an image on the GPU, on PyTorch's current stream."""
         outputs: Any = self._model(image.contiguous(memory_format=torch.channels_last))
         return dict(outputs._asdict())
 
     def new_context(self) -> _TorchContext:
-        """Another execution context: PyTorch allocates for each call."""
+        """Create an execution context; PyTorch allocates memory in each call."""
         return _TorchContext(self)
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
-        """The outputs in host memory, float32."""
+        """Run the network and return its outputs in host memory, float32."""
         outputs = self.run(torch.from_numpy(tensor).to("cuda", self._dtype))
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}
 
     def close(self) -> None:
-        """Nothing to free: the model is the caller's."""
+        """Do nothing: the model belongs to the caller."""
 
 
 class _TorchContext:
@@ -84,7 +86,7 @@ class _TorchContext:
         self._network = network
         self._views: dict[str, torch.Tensor] = {}
         self._was_run = False
-        # What a captured run uses must belong to nobody else afterwards.
+        # The memory of a captured run must not be reused by other work afterwards.
         self._pool = torch.cuda.MemPool()
 
     def bind(self, name: str, pointer: int) -> None:

@@ -122,9 +122,11 @@ def test_a_pack_without_engines(checkout: Path, tmp_path: Path) -> None:
 def test_what_is_too_large_is_an_error(
     checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match=r"the tracked tree alone is 0\.0 MiB, and 0 MiB may travel"):
+    with pytest.raises(UsageError, match=r"the tracked tree alone is 0\.0 MiB, and 0 MiB may be transferred"):
         make_pack(PackRequest(checkout, tmp_path / "pack", 1000, with_rtx=False))
-    with pytest.raises(UsageError, match=r"first is 0\.\d MiB with the tracked tree of 0\.0 MiB, and 0 MiB may travel"):
+    with pytest.raises(
+        UsageError, match=r"first is 0\.\d MiB with the tracked tree of 0\.0 MiB, and 0 MiB may be transferred"
+    ):
         make_pack(PackRequest(checkout, tmp_path / "pack", 2000, with_rtx=False))
     monkeypatch.setattr(cli, "ROOT", checkout)
     words = ["pack", "--no-rtx", "-o", str(tmp_path / "pack"), "--limit-mib"]

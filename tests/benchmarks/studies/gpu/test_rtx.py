@@ -142,7 +142,7 @@ def test_without_the_library_that_is_the_answer(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(rtx, "load_tensorrt", missing)
     (row,) = rows_of(tmp_path, "--pack", str(tmp_path / "none"), status=NOT_MEASURED)
     assert "which is not installed" in row["not_measured"]
-    assert "carry it: --pack" in row["not_measured"]
+    assert "On a machine without a network, use --pack" in row["not_measured"]
 
 
 def test_without_a_bundle_there_is_nothing_to_measure(fake: FakeTensorRt, tmp_path: Path) -> None:
