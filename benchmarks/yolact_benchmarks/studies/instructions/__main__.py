@@ -1,4 +1,4 @@
-"""``python -m yolact_benchmarks.studies.instructions``."""
+"""The study as a program: ``python -m yolact_benchmarks.studies.instructions``."""
 
 import sys
 

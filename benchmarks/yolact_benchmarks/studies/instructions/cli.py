@@ -1,4 +1,4 @@
-"""Command line of the estimate: a record of one checkout, and a table of it on the screen."""
+"""Command line of the estimate: it writes a record of one checkout, and prints a table of it."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from yolact_plugins.compile.compiler import OPTIONS, nvrtc_version
 __all__ = ["ARCHS", "DTYPES", "main"]
 
 ARCHS = ("sm_90", "sm_87")
-"""An H100, and a Jetson Orin."""
+"""Default architectures: those of an H100 and of a Jetson Orin."""
 DTYPES = ("float32", "float16")
 _PACKAGES = ("runtime", "plugins", "calibration", "export")
 _CHECKOUT = Path(__file__).parents[4]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point."""
+    """Run the estimate, print tables, write a record, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m yolact_benchmarks.studies.instructions", description=__doc__)
     parser.add_argument(
         "--arch", nargs="+", default=ARCHS, choices=GPUS, metavar="sm_XY", help=f"default: {' '.join(ARCHS)}"
     )
-    parser.add_argument("--tree", type=Path, help="checkout whose kernels and runtime are judged (default: this one)")
-    parser.add_argument("--label", default="after", help="of the record: before or after (default: after)")
+    parser.add_argument("--tree", type=Path, help="checkout whose kernels and runtime are measured (default: this one)")
+    parser.add_argument("--label", default="after", help="label of the record: before or after (default: after)")
     parser.add_argument("--scenes", nargs="+", type=int, metavar="N", help="numbers of scenes, from 0 (default: all)")
     parser.add_argument(
-        "--dtype", nargs="+", default=DTYPES, choices=DTYPES, help="of the network's outputs (default: both)"
+        "--dtype", nargs="+", default=DTYPES, choices=DTYPES, help="dtype of the network's outputs (default: both)"
     )
     parser.add_argument(
         "--others", action="store_true", help="count the kernels that a usual frame does not launch, and only those"
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _in_tree(folder: Path, arguments: list[str]) -> int:
-    """The same in a process that imports the other checkout's packages, and this one's benchmarks."""
+    """Run the same command in a process that imports the other checkout's packages, and this one's benchmarks."""
     paths = [_CHECKOUT / "benchmarks", *(folder / package for package in _PACKAGES)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     command = [sys.executable, "-m", "yolact_benchmarks.studies.instructions", *arguments]
@@ -88,14 +88,14 @@ def _in_tree(folder: Path, arguments: list[str]) -> int:
 
 
 def _count_others(scene: Scene, kernels: Kernels, dtype: str) -> tuple[dict[str, int], list[LaunchCounts]]:
-    """Two frames: one of YOLACT++ whose results stay on the GPU, and one with Fast NMS across classes."""
+    """Count two frames: YOLACT++ whose results stay on the GPU, and Fast NMS across classes."""
     found, launches = count_frame(scene, kernels, dtype, mask_rescoring=True)
     launches += count_frame(scene, kernels, dtype, nms="cross-class")[1]
     return found, [launch for launch in launches if re.match(OTHERS, launch.kernel)]
 
 
 def _row(arch: str, dtype: str, scene: Scene, found: dict[str, int], launches: list[LaunchCounts]) -> dict[str, Any]:
-    """Figures of each kernel in the order of :data:`COLUMNS`; of one that is launched several times the sums."""
+    """Return the figures of each kernel in the order of :data:`COLUMNS`, summed over its launches."""
     kernels: dict[str, list[int]] = {}
     for launch in launches:
         blocks = launch.grid[0] * launch.grid[1] * launch.grid[2]

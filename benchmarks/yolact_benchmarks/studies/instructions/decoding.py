@@ -1,8 +1,8 @@
-"""Instructions as NVIDIA's disassembler writes them, as the numbers that the executor executes.
+"""Instructions as written by NVIDIA's disassembler, decoded to the numbers that the executor runs.
 
-NVIDIA documents what an instruction is called, not what it does. What is known here was learnt from compiling small
-kernels, and is held by tests: every kernel must leave exactly what its host build leaves. An instruction, a modifier
-or an operand that is not known is an error when it is executed, never a guess.
+NVIDIA documents the names of instructions, not their semantics. The semantics here were learnt from compiling small
+kernels, and are verified by tests: every kernel must give exactly the results of its host build. An unknown
+instruction, modifier or operand is an error when it is executed, never a guess.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ATOMIC = f"{_MEMORY} ADD OR AND XOR MIN MAX EXCH CAS POPC INC S32 U32"
 _COMPARE = "LT LE GT GE EQ NE LTU LEU GTU GEU EQU NEU NUM NAN AND OR XOR EX U32 FTZ"
 _FLOAT = "FTZ SAT RM RP RZ"
 _INTEGER = "U8 S8 U16 S16 U32 S32 U64 S64"
-# Each opcode with the modifiers that are known for it. Those of the uniform datapath are called the same after a U.
+# Each opcode with its known modifiers. Opcodes of the uniform datapath have the same names with the prefix U.
 OPCODES = {
     name: frozenset(modifiers.split())
     for name, modifiers in {
@@ -98,7 +98,7 @@ OPCODES = {
         "DEPBAR": "",
     }.items()
 }
-# They change neither a result nor how often something is issued.
+# Modifiers that change neither a result nor how often an instruction is issued.
 _NO_EFFECT = """
     E CONSTANT STRONG WEAK GPU SYS CTA SM EF EL LU NA MOV IADD SHL LUT REL NOINC NODEC SYNC DEFER_BLOCKING NTZ PACK_AB
     F16 F32 MMA RECONVERGENT RELIABLE COLLECTIVE SC VC IVALL ANY INC R U RESULT
@@ -124,7 +124,8 @@ SPECIAL_REGISTERS = (
     "SRZ",
 )
 _SYNONYMS = {"REDG": "RED", "UFLO": "FLO", "S2UR": "S2R", "VOTEU": "VOTE", "LDCU": "LDC", "BRXU": "BRX"}
-# The generic address of an array in global memory is its address there. Others are in no array: an error.
+# The generic address of an array in global memory is its global address. Any other address is outside of all arrays,
+# which is an error.
 _SYNONYMS |= {"LD": "LDG"}
 _RZ, _URZ, _PT = 255, 63, 7
 _NOTHING_WRITTEN = """
@@ -132,10 +133,10 @@ _NOTHING_WRITTEN = """
     DEPBAR R2P
 """
 _NO_DEST = frozenset(_NOTHING_WRITTEN.split())
-# Their immediates are written as decimals.
+# Opcodes whose immediates are written as decimals.
 _DECIMAL = "FADD FMUL FFMA FSETP FMNMX FMNMX3 FSEL MUFU FCHK F2F F2FP F2I FRND HADD2"
 _FLOATS = frozenset(_DECIMAL.split())
-# Each register holds two halves.
+# Opcodes whose registers hold two halves each.
 _PAIRS = {"HFMA2", "HMNMX2", "VHMNMX"}
 _EACH_ITS_OWN = 2
 _IS_PREDICATE = {"PREDICATE", "UNIFORM_PREDICATE"}
@@ -145,12 +146,12 @@ _CONSTANT = re.compile(r"c\[(0x[0-9a-f]+)\]\s*\[([^]]+)\]((?:\.\w+)*)$")
 
 
 class _UnknownFormError(Exception):
-    """A form that the executor does not know."""
+    """The executor does not know this form of an instruction."""
 
 
 @dataclass
 class Operand:
-    """One operand; the fields are those of ``Operand`` in the executor."""
+    """One operand, with the fields of ``Operand`` in the executor."""
 
     kind: str = "NONE"
     reg: int = _RZ
@@ -171,14 +172,14 @@ class Decoded:
     """One instruction.
 
     Attributes:
-        opcode: One of :data:`OPCODES`.
-        modifiers: Of :data:`MODIFIERS`.
-        guard: The predicate under which it is executed.
+        opcode: Key of :data:`OPCODES`.
+        modifiers: Modifiers, from :data:`MODIFIERS`.
+        guard: Predicate under which it is executed.
         dest: Register that it writes, if any.
-        predicates: That it writes, two at most.
-        sources: What it reads, in the order in which they are written.
-        label: Where it jumps to, if anywhere.
-        problem: Why it cannot be executed; "" where it can.
+        predicates: Predicates that it writes, two at most.
+        sources: Operands that it reads, in the order of the text.
+        label: Label that it jumps to, or empty.
+        problem: Reason why it cannot be executed; empty if it can.
     """
 
     opcode: str
@@ -192,7 +193,7 @@ class Decoded:
 
 
 def decode(text: str) -> Decoded:
-    """One instruction, such as ``@!P0 IADD3 R1, P1, R2.reuse, 0x10, RZ``."""
+    """Decode one instruction, such as ``@!P0 IADD3 R1, P1, R2.reuse, 0x10, RZ``."""
     match = re.match(r"(?:@(!?U?P\w)\s+)?([A-Z][A-Z0-9]*)((?:\.\w+)*)\s*(.*)$", text.strip())
     guard = Operand("PREDICATE", _PT)
     if match is None:
@@ -251,7 +252,7 @@ def _fill(it: Decoded, rest: str) -> None:
 
 
 def _distribute(it: Decoded, operands: list[Operand]) -> None:
-    """Destinations first: predicates before or right after the register that is written."""
+    """Assign destinations before sources: predicates stand before or right after the register that is written."""
     if it.opcode == "VOTE":
         if operands[0].kind not in _IS_PREDICATE:
             it.dest = operands.pop(0)
@@ -290,11 +291,11 @@ def _check(it: Decoded) -> None:
     if it.opcode == "BREAK" and [each.kind for each in it.sources][-1:] != ["BARRIER"]:
         raise _UnknownFormError("a break out of nothing")
     if it.opcode == "BRA" and "DIV" in it.modifiers and not it.sources:
-        it.sources.append(Operand("IMMEDIATE", value=0xFFFFFFFF))  # Turing's, which means all lanes
+        it.sources.append(Operand("IMMEDIATE", value=0xFFFFFFFF))  # Turing's form, which means all lanes
 
 
 def _pair_of_halves(it: Decoded, words: list[str]) -> None:
-    """``HFMA2.MMA R, -RZ, RZ, high, low`` makes a constant on a unit that is idle; nothing else is known of it."""
+    """Decode ``HFMA2.MMA R, -RZ, RZ, high, low``, a constant made on an idle unit; other forms are unknown."""
     dest = _operand(words[0], False)
     factors = [_operand(word, False) for word in words[1:3]]
     if any(factor.kind != "REGISTER" or factor.reg != _RZ for factor in factors) or len(words) != 5:
@@ -305,7 +306,7 @@ def _pair_of_halves(it: Decoded, words: list[str]) -> None:
 
 
 def _let_halves_be_pairs(operands: list[Operand], words: list[str]) -> None:
-    """``R2`` is both halves of a register, ``R2.H0_H0`` twice the lower one."""
+    """Mark operands that are both halves of a register: ``R2`` is, ``R2.H0_H0`` is twice the lower half."""
     for operand, word in zip(operands, words, strict=True):
         if operand.kind in {"REGISTER", "UNIFORM"} and "." not in word:
             operand.part = _EACH_ITS_OWN
@@ -392,7 +393,7 @@ def _address(word: str) -> Operand:
 
 
 def _add_terms(operand: Operand, terms: str) -> None:
-    """``R2.64+UR4+0x10``, ``R3.X4+-0x8``."""
+    """Add the terms of an address: ``R2.64+UR4+0x10``, ``R3.X4+-0x8``."""
     for term in terms.replace(" ", "").split("+"):
         if match := re.match(r"(U?)R(Z|\d+)((?:\.\w+)*)$", term):
             suffixes = set(match[3].split(".")) - {""}

@@ -1,4 +1,4 @@
-"""Kernels of decoded instructions, executed on this machine's memory and counted by ``executor/warps.cpp``."""
+"""Execution of decoded kernels on host memory, with instruction counts, by ``executor/warps.cpp``."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["Counts", "ExecutionError", "execute"]
 
 _FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-march=native", "-ffp-contract=off", "-frounding-math", "-Wall")
 _BANKS, _BANK_BYTES = 8, 1 << 16
-# Where the threads of a block and the blocks of a grid stand in bank 0: before all else, and from sm_100 on shortly
-# before the parameters.
+# Offsets in bank 0 of the sizes of the block and of the grid: at its beginning, and from sm_100 on shortly before the
+# parameters.
 _BEHIND_SIZES, _SIZES_AT = 0x380, ((0, 12), (0x360, 0x370))
 _FIELDS = ("kind", "reg", "negative", "absolute", "inverted", "part", "value", "bank", "scale", "wide", "ureg", "uwide")
 _OPERAND = np.dtype([(name, np.uint32 if name in {"value", "bank"} else np.int32) for name in _FIELDS])
@@ -39,7 +39,7 @@ _INSTRUCTION = np.dtype(
 
 
 class ExecutionError(Exception):
-    """The kernel does what is not known here, or what it may not do."""
+    """The kernel uses an unknown feature, or does something that is not allowed."""
 
 
 class _Launch(ctypes.Structure):
@@ -58,20 +58,21 @@ class _Launch(ctypes.Structure):
 
 @dataclass
 class Counts:
-    """Of one launch.
+    """Counts of one launch.
 
     Attributes:
-        of_instructions: How often each instruction was issued.
-        warp_instructions: Issued: once for a warp, whatever the number of its lanes, and again where lanes went another
-            way. One whose predicate is false in every lane counts, as it does on a GPU.
-        most_of_a_warp: That one warp issues.
-        most_of_a_block: That the warps of one block issue together.
-        warps: That were started.
-        global_requests: Loads and stores of global memory that are not wholly predicated off, atomics apart.
-        global_sectors: Different pieces of 32 bytes that each of them touches, added up.
-        global_bytes: Of all their lanes.
-        shared_requests: Loads and stores of shared memory.
-        atomics: Atomic operations of warps.
+        of_instructions: Number of times that each instruction was issued, ``(n,)`` uint64.
+        warp_instructions: Number of issued instructions: one for a warp, whatever the number of its lanes, and one more
+            for each divergent group. An instruction whose predicate is false in every lane counts, as it does on a GPU.
+        most_of_a_warp: Largest number of instructions that one warp issues.
+        most_of_a_block: Largest number of instructions that the warps of one block issue together.
+        warps: Number of warps that were started.
+        global_requests: Number of loads and stores of global memory that are not wholly predicated off, without
+            atomics.
+        global_sectors: Number of distinct 32-byte sectors that each request touches, summed over the requests.
+        global_bytes: Number of bytes that all lanes of the requests access.
+        shared_requests: Number of loads and stores of shared memory.
+        atomics: Number of atomic operations of warps.
     """
 
     of_instructions: npt.NDArray[np.uint64]
@@ -97,18 +98,18 @@ def execute(
     memory: Sequence[tuple[int, int]],
     dynamic_shared_bytes: int = 0,
 ) -> Counts:
-    """Run a kernel to its end.
+    """Run a kernel to its end and return its counts.
 
     Args:
-        kernel: What.
-        grid: Blocks, three numbers.
-        block: Threads of a block, three numbers.
-        arguments: Offset in the parameter area, and bytes. Addresses are those of this process.
-        memory: Address and bytes of everything that the kernel may reach.
-        dynamic_shared_bytes: Beside the static ones.
+        kernel: Machine code of the kernel.
+        grid: Number of blocks in each of three dimensions.
+        block: Number of threads of a block in each of three dimensions.
+        arguments: Offset in the parameter area, and content, of each argument. Addresses are those of this process.
+        memory: Address and size in bytes of everything that the kernel may access.
+        dynamic_shared_bytes: Size of dynamic shared memory, in addition to the static one, bytes.
 
     Raises:
-        ExecutionError: See there.
+        ExecutionError: The kernel uses an unknown feature, or accesses memory that it may not.
     """
     if kernel.packed is None:
         kernel.packed = _packed(kernel)
@@ -162,7 +163,7 @@ def _numbers(operand: Operand) -> tuple[int, ...]:
 
 @functools.cache
 def _library() -> Any:
-    """``warps.cpp`` with the names of ``decoding.py`` as ``names.h``."""
+    """Compile and load ``warps.cpp``, with the names of ``decoding.py`` as ``names.h``."""
     with tempfile.TemporaryDirectory(prefix="instructions-") as folder:
         (Path(folder) / "names.h").write_text(_names())
         made = Path(folder) / "warps.so"

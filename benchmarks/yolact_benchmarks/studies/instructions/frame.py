@@ -44,12 +44,12 @@ _OF_OUTLINES = 1e-3
 
 @dataclass(frozen=True)
 class Scene:
-    """What lies in a frame of 1080p.
+    """Objects in a frame of 1080p.
 
     Attributes:
-        count: Objects.
-        area: Mean area of their boxes, fraction of the frame.
-        min_confidence: Of the segmenter. Its default of 0 fills the list of instances, whatever there is to see.
+        count: Number of objects.
+        area: Mean area of their boxes, as a fraction of the frame.
+        min_confidence: Score threshold of the segmenter. With its default of 0, the list of instances is always full.
     """
 
     count: int
@@ -65,7 +65,7 @@ SCENES = (Scene(1, 0.025), Scene(10, 0.025), Scene(100, 0.025), Scene(1, 0.45), 
 
 @dataclass
 class LaunchCounts:
-    """What one launch of a frame came to."""
+    """Counts of one launch of a frame."""
 
     kernel: str
     grid: tuple[int, ...]
@@ -78,9 +78,9 @@ class Kernels:
     """All kernels of the tree, for one architecture.
 
     Attributes:
-        arch: Such as ``"sm_90"``.
-        codes: By their names.
-        parameters: Of each.
+        arch: Architecture, such as ``"sm_90"``.
+        codes: Machine code by the name of the kernel.
+        parameters: Parameters by the name of the kernel.
     """
 
     arch: str
@@ -89,7 +89,7 @@ class Kernels:
 
     @classmethod
     def compiled(cls, arch: str, disassembler: Path) -> Kernels:
-        """With the options of the product; no instruction differs from what a robot runs."""
+        """Compile with the options of the product, so that all instructions are those that run in production."""
         kernels = cls(arch)
         for family in families():
             cubin = compile_cubin(read_source(family), arch)
@@ -99,7 +99,7 @@ class Kernels:
 
 
 class MachineRunner:
-    """In the place of a family's host build."""
+    """Runner of machine code that replaces a family's host build."""
 
     def __init__(self, kernels: Kernels, driver: Any, launches: list[LaunchCounts]) -> None:
         self._kernels, self._driver, self._launches = kernels, driver, launches
@@ -107,7 +107,7 @@ class MachineRunner:
     def run_packed(
         self, name: str, grid: Sequence[int], block: Sequence[int], values: Sequence[npt.NDArray[np.generic]]
     ) -> None:
-        """Run a kernel to its end."""
+        """Run a kernel to its end, and append its counts to the launches."""
         parameters = self._kernels.parameters[name]
         arguments = [(each.offset, value.tobytes()) for each, value in zip(parameters, values, strict=True)]
         memory = [(each.pointer, each.size) for each in self.live()]
@@ -115,32 +115,33 @@ class MachineRunner:
         self._launches.append(LaunchCounts(name, tuple(grid), tuple(block), counts))
 
     def live(self) -> list[Any]:
-        """Allocations that a kernel reads and writes: what the GPU reaches, so not what is pinned only."""
+        """Return the allocations that a kernel may access: those of the GPU, without those that are only pinned."""
         return [each for each in self._driver.library.memory.live() if each.kind != "pinned"]
 
 
 def tree() -> Path:
-    """The checkout whose kernels and runtime are imported."""
+    """Return the path of the checkout whose kernels and runtime are imported."""
     return Path(inspect.getfile(read_source)).parents[3]
 
 
 def count_frame(
     scene: Scene, kernels: Kernels, dtype: str = "float32", **options: Any
 ) -> tuple[dict[str, int], list[LaunchCounts]]:
-    """The launches of a frame, after one that let the frame's memory grow to what the scene needs.
+    """Run a frame and count its launches, after a first one that lets the frame's memory grow to its final size.
 
     Args:
-        scene: What lies in the frame.
-        kernels: Which are executed.
-        dtype: Of the network's outputs and of its input.
-        options: More of the segmenter's options. With ``mask_rescoring`` the frame is one of YOLACT++, and is also
-            made an id map and dense masks, as of results that stay on the GPU.
+        scene: Objects in the frame.
+        kernels: Kernels to execute.
+        dtype: Dtype of the network's outputs and of its input.
+        options: Further options of the segmenter. With ``mask_rescoring`` the frame is one of YOLACT++, and an id map
+            and dense masks are made as well, as for results that stay on the GPU.
 
     Returns:
-        How many detections there are (``found``) and how many runs (``runs``), and the launches in order.
+        Numbers of detections (``found``) and of runs (``runs``), and the launches in order.
 
     Raises:
-        ExecutionError: The machine code is not known here, or leaves other results than the host build of its sources.
+        ExecutionError: The machine code uses an unknown feature, or gives other results than the host build of its
+            sources.
     """
     manifest = yolact_manifest()
     frame = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -153,7 +154,7 @@ def count_frame(
     )
     rescoring = None
     if chosen.mask_rescoring:
-        from yolact_runtime.mask_rescoring import MaskRescoring  # which earlier checkouts do not have
+        from yolact_runtime.mask_rescoring import MaskRescoring  # earlier checkouts do not have this module
 
         rescoring = MaskRescoring.of_network(make_mask_iou_network(len(manifest.class_names)), manifest)
     launches: list[LaunchCounts] = []
@@ -170,7 +171,7 @@ def count_frame(
 
 @contextmanager
 def simulated_device(num_multiprocessors: int) -> Iterator[Device]:
-    """The simulated GPU of the tests, whose grids that fill a GPU are those of the GPU that is meant."""
+    """Open the simulated GPU of the tests, with the number of multiprocessors of the GPU that it stands for."""
     if (folder := str(tree() / "tests")) not in sys.path:
         sys.path.insert(0, folder)
     from support.host_gpu import HostDriver  # type: ignore[import-not-found, unused-ignore]
@@ -193,7 +194,7 @@ def _finished(path: Any, frame: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[
 
 @contextmanager
 def executed(kernels: Kernels, device: Device, launches: list[LaunchCounts]) -> Iterator[None]:
-    """Inside the block the simulated GPU runs machine code; what each launch comes to is appended to `launches`."""
+    """Let the simulated GPU run machine code inside the block, and append the counts of each launch to `launches`."""
     from support.kernel_host import HostKernels  # type: ignore[import-not-found, unused-ignore]
 
     runner = MachineRunner(kernels, device.driver, launches)
@@ -206,7 +207,7 @@ def executed(kernels: Kernels, device: Device, launches: list[LaunchCounts]) -> 
 
 
 def _results(slot: Any, count: int) -> dict[str, npt.NDArray[Any]]:
-    """What the host reads of a frame, without what lies behind the last detection and the last run."""
+    """Return the results that the host reads of a frame, cut off after the last detection and the last run."""
     results = slot.memory.results
     num_runs = int(results["run_offset"][count])
     lengths = {"offset": count + 1, "run_offset": count + 1, "run_start": num_runs, "run_end": num_runs}
@@ -215,10 +216,10 @@ def _results(slot: Any, count: int) -> dict[str, npt.NDArray[Any]]:
 
 
 def require_same(found: dict[str, npt.NDArray[Any]], expected: dict[str, npt.NDArray[Any]]) -> None:
-    """Compare what a frame left.
+    """Compare the results of a frame.
 
     Raises:
-        ExecutionError: Something differs: decimals by more than a few last bits, the sums of runs by more than a
+        ExecutionError: Something differs: floats by more than a few last bits, the sums of runs by more than a
             thousandth (the last bit of an exponential moves pixels of an outline), or anything else at all.
     """
     for name, value in expected.items():

@@ -1,8 +1,8 @@
 """Random frames of any size and settings, every launch of which is executed as machine code and by the host build.
 
-Both start from the same memory. What they leave there has to be the same in every array of the frame: bit by bit,
-but for decimals of the kernels that take exponentials, which may differ in their last bits. An address that lies in no
-allocation is an error, and so is one that is not aligned. The frame goes on with what the host build left.
+Both start from the same memory. The memory afterwards must be the same in every array of the frame: bit by bit, except
+for floats of the kernels that compute exponentials, which may differ in their last bits. An address outside of all
+allocations is an error, and so is a misaligned one. The frame continues with the results of the host build.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 __all__ = ["RandomFrame", "check_frame", "require_near"]
 
 _MIN_SIDE_RESCORED = 256
-# Kernels that take exponentials, the relative error that they may have, and what counts as nothing.
+# Kernels that compute exponentials, and their relative and absolute tolerances.
 _NOT_EXACT = ("candidates_", "mask_soft", "mask_iou")
 _RELATIVE, _ABSOLUTE = 2e-5, 1e-6
 _IN_ANY_ORDER = ("fast_nms_class", "kept_key")
@@ -36,24 +36,24 @@ _IN_ANY_ORDER = ("fast_nms_class", "kept_key")
 
 @dataclass(frozen=True)
 class RandomFrame:
-    """What a seed stands for.
+    """Settings of a random frame, derived from a seed.
 
     Attributes:
-        seed: Of the network's outputs and of the pixels.
-        height: Of the frame, pixels.
-        width: Of the frame, pixels.
-        side: Of the network's input, pixels.
-        classes: Without the background.
-        prototypes: K.
-        objects: Priors of which one class is certain.
-        noise: How rough masks are: 0 is smooth; from 1 on pixels are independent of each other.
-        dtype: Of the network's input and outputs.
-        multiprocessors: Of the GPU that is meant.
-        nms: Method.
-        min_confidence: Instances at or below it are left out.
-        crop_margin: By which boxes grow before masks are cropped; all of the frame where it is infinite.
-        max_instances: At most so many.
-        rescored: With the mask-IoU network of YOLACT++.
+        seed: Seed of the network's outputs and of the pixels.
+        height: Height of the frame, pixels.
+        width: Width of the frame, pixels.
+        side: Side of the network's square input, pixels.
+        classes: Number of classes, without the background.
+        prototypes: Number K of prototypes.
+        objects: Number of priors for which one class is certain.
+        noise: Roughness of the masks: 0 is smooth; from 1 on, pixels are independent of each other.
+        dtype: Dtype of the network's input and outputs.
+        multiprocessors: Number of multiprocessors of the GPU that is simulated.
+        nms: Name of the NMS method.
+        min_confidence: Score threshold: instances at or below it are left out.
+        crop_margin: Margin by which boxes grow before masks are cropped; infinite for the whole frame.
+        max_instances: Maximum number of instances.
+        rescored: Whether to use the mask-IoU network of YOLACT++.
     """
 
     seed: int
@@ -74,7 +74,7 @@ class RandomFrame:
 
     @classmethod
     def of(cls, seed: int) -> RandomFrame:
-        """One of many."""
+        """Draw the settings of a frame from a seed."""
         random = np.random.default_rng(seed)
         rescored = bool(random.random() < 0.1)
         height, width = (int(random.choice([random.integers(1, 40), random.integers(1, 330)])) for _ in "hw")
@@ -97,7 +97,7 @@ class RandomFrame:
         )
 
     def outputs(self, manifest: Manifest) -> dict[str, npt.NDArray[Any]]:
-        """What a network could leave, with numbers that are hard on kernels."""
+        """Make outputs that a network could return, with values that are hard on kernels."""
         random = np.random.default_rng(self.seed + 1)
         priors, side = manifest.priors.num_priors, 2 * manifest.priors.feature_sizes[0][0]
         logit = random.normal(0, 1, (priors, self.classes + 1))
@@ -128,10 +128,10 @@ def check_frame(frame: RandomFrame, kernels: Kernels) -> int:
     """Compare every launch of the frame, of its id map and of its dense masks.
 
     Returns:
-        How many launches there were.
+        Number of launches.
 
     Raises:
-        ExecutionError: The machine code does what it may not do, or leaves what the host build does not leave.
+        ExecutionError: The machine code does something that is not allowed, or gives other results than the host build.
     """
     manifest = yolact_manifest(frame.side, frame.classes)
     outputs = frame.outputs(manifest)
@@ -160,7 +160,7 @@ def check_frame(frame: RandomFrame, kernels: Kernels) -> int:
 
 
 class _ComparingRunner:
-    """Runs each launch twice from the same memory."""
+    """Runner that executes each launch twice from the same memory, and compares the results."""
 
     def __init__(self, machine: MachineRunner, host: Any, path: Any) -> None:
         self._machine, self._host, self._path = machine, host, path
@@ -194,10 +194,10 @@ class _ComparingRunner:
 
 
 def require_near(name: str, array: str, found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
-    """Compare an array that a kernel left.
+    """Compare an array that a kernel wrote.
 
     Raises:
-        ExecutionError: A value differs; by more than a few last bits, where the kernel takes exponentials.
+        ExecutionError: A value differs; if the kernel computes exponentials, by more than a few last bits.
     """
     if (name, array) == _IN_ANY_ORDER:
         found, expected = np.sort(found), np.sort(expected)

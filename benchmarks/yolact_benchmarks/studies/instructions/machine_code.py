@@ -31,13 +31,13 @@ class MachineCode:
     """One kernel.
 
     Attributes:
-        instructions: In the order of their addresses, 16 bytes apart.
-        texts: As the disassembler writes them.
-        targets: Index of the instruction that a jump of the same index leads to.
-        parameter_offset: Where the parameters begin in constant bank 0.
-        constants: Other constant banks, by number.
-        shared_bytes: Static shared memory, with what the architecture reserves before it.
-        packed: What the executor is given, made when the kernel is executed first.
+        instructions: Decoded instructions in the order of their addresses, 16 bytes apart.
+        texts: Text of each instruction, as written by the disassembler.
+        targets: Index of the target instruction by the index of the jump.
+        parameter_offset: Offset of the parameters in constant bank 0, bytes.
+        constants: Content of the other constant banks, by number.
+        shared_bytes: Size of static shared memory, including what the architecture reserves before it, bytes.
+        packed: Array for the executor, made when the kernel is executed for the first time.
     """
 
     instructions: list[Decoded]
@@ -50,7 +50,7 @@ class MachineCode:
 
 
 def find_disassembler(folder: Path) -> Path:
-    """``nvdisasm`` in an environment of its own below `folder`, installed from the package registry if it is missing.
+    """Find ``nvdisasm`` in an environment of its own below `folder`; install it from the package registry if missing.
 
     Raises:
         subprocess.CalledProcessError: pip failed; what it said is on stderr.
@@ -65,7 +65,7 @@ def find_disassembler(folder: Path) -> Path:
 
 
 def disassemble(code: bytes, disassembler: Path) -> str:
-    """What ``nvdisasm -c`` writes for a cubin."""
+    """Return the listing of a cubin by ``nvdisasm -c``."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(code)
         file.flush()
@@ -74,7 +74,7 @@ def disassemble(code: bytes, disassembler: Path) -> str:
 
 
 def read_kernels(code: bytes, disassembler: Path) -> dict[str, MachineCode]:
-    """All kernels of a cubin by their names."""
+    """Decode all kernels of a cubin and return them by name."""
     kernels = parse_listing(disassemble(code, disassembler))
     sections = dict(_sections(code))
     for name, kernel in kernels.items():
@@ -87,7 +87,7 @@ def read_kernels(code: bytes, disassembler: Path) -> dict[str, MachineCode]:
 
 
 def parse_listing(listing: str) -> dict[str, MachineCode]:
-    """Kernels of a listing, without what the ELF file knows of them."""
+    """Decode the kernels of a listing, without the sizes and constants that only the ELF file has."""
     parts: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in listing.splitlines():
@@ -127,7 +127,7 @@ def _parameter_offset(info: bytes) -> int:
 
 
 def _sections(code: bytes) -> Iterator[tuple[str, tuple[int, bytes]]]:
-    """Name, size and content of each section of the ELF file; shared memory has a size and no content."""
+    """Yield name, size and content of each section of the ELF file; shared memory has a size and no content."""
     (table,) = struct.unpack_from("<Q", code, 0x28)
     entry_size, count, names_index = struct.unpack_from("<HHH", code, 0x3A)
     headers = [struct.unpack_from("<IIQQQQ", code, table + i * entry_size) for i in range(count)]

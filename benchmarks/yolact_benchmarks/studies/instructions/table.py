@@ -21,12 +21,12 @@ __all__ = [
 ]
 
 COLUMNS = ("blocks", "warp_instructions", "most_of_a_block", "most_of_a_warp", "global_sectors")
-"""Of a kernel in a record."""
+"""Columns of a kernel in a record."""
 RUNS = r"mask_(runs|results)"
-"""Whatever makes runs of bits and takes them to where the host reads them, by the beginnings of the kernels' names."""
+"""Pattern of the kernels that make runs of bits and copy them to host memory; it matches the beginning of a name."""
 BITS_AND_RUNS = rf"mask_bits|{RUNS}"
 OTHERS = r"mask_(id_map|dense|iou)|fast_nms_(best|cross)_class"
-"""Whatever a frame launches only where it is asked for."""
+"""Pattern of the kernels that a frame only launches on request."""
 AFTER_THE_NETWORK = r"(?!preprocess)"
 _ALL = ""
 _ISSUED, _OF_A_WARP = 1, 3
@@ -57,22 +57,22 @@ GPUS = {
     "sm_89": (58, 2.04),
     "sm_90": (132, 1.98),
 }
-"""Multiprocessors and the highest clock in GHz, of the data sheets: T4, A100, A10, Jetson AGX Orin, L4, H100 SXM."""
+"""Multiprocessors and highest clock in GHz by the data sheets: T4, A100, A10, Jetson AGX Orin, L4, H100 SXM."""
 _COMPARED = ("sm_90", "sm_87")
 _SCENES = ((1, 0.025), (10, 0.025), (100, 0.025), (1, 0.45), (20, 0.3))
-# Of a multiprocessor; each issues an instruction a clock at best.
+# Number of schedulers of a multiprocessor; each issues one instruction per clock at best.
 _SCHEDULERS = 4
-# Clocks from an instruction to one that needs its result, where neither waits for memory.
+# Clocks from an instruction to one that needs its result, if neither waits for memory.
 _LATENCY = 4
 
 
 def issued_by(row: dict[str, Any], kernels: str, column: int = _ISSUED) -> int:
-    """Sum of a column over the kernels of a scene whose names match an expression."""
+    """Sum a column over the kernels of a scene whose names match a pattern."""
     return sum(figures[column] for name, figures in row["kernels"].items() if re.match(kernels, name))
 
 
 def scene_rows(records: list[Record]) -> list[str]:
-    """A line for each architecture and scene, from the records with the labels "before" and "after"."""
+    """Return a line for each architecture and scene, from the records with the labels "before" and "after"."""
     before, after = (_rows(records, label) for label in ("before", "after"))
     lines = []
     for key, row in before.items():
@@ -91,7 +91,7 @@ def scene_rows(records: list[Record]) -> list[str]:
 
 
 def kernel_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
-    """A line for each kernel, before -> after in each scene."""
+    """Return a line for each kernel, with its instructions before and after in each scene."""
     before, after = (_rows(records, label) for label in ("before", "after"))
     scenes = [key for key in before if key[0] == arch and key[-1] == "float32"]
     names = dict.fromkeys(
@@ -109,7 +109,7 @@ def kernel_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
 
 
 def other_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
-    """A line for each kernel that a usual frame does not launch, from the record with the label "others"."""
+    """Return a line for each kernel that a usual frame does not launch, from the record with the label "others"."""
     found = _rows(records, "others")
     rows = [found.get((arch, *scene, 0.3, "float32")) for scene in _SCENES]
     names = dict.fromkeys(name for row in rows if row for name in row["kernels"])
@@ -121,14 +121,17 @@ def other_rows(records: list[Record], arch: str = "sm_90") -> list[str]:
 
 
 def time_rows(records: list[Record]) -> list[str]:
-    """A line for each stage: what it executes and the time that follows, of the latest record; last the earlier sum."""
+    """Return a line for each stage, with its instructions and the time estimated from them.
+
+    The lines are of the latest record; the last one has the total of the earlier record.
+    """
     before, after = (_rows(records, label) for label in ("before", "after"))
     lines = [_stage_row(stage, after or before, kernels) for stage, kernels in STAGES.items()]
     return [*lines, _stage_row(f"all kernels, {_commit(records)}", before, _ALL)] if after else lines
 
 
 def _commit(records: list[Record]) -> str:
-    """The words of a table for the version that the record with the label "before" is of."""
+    """Return the table's name for the version of the record with the label "before"."""
     (commit,) = (each["results"]["commit"] for each in records if each["results"]["label"] == "before")
     return f"before (commit {commit})"
 
@@ -143,7 +146,7 @@ def _stage_row(stage: str, rows: dict[Key, dict[str, Any]], kernels: str) -> str
 
 
 def _time(row: dict[str, Any], kernels: str) -> str:
-    """Of each kernel the larger one of two times, added up, because kernels run in turns; an estimate."""
+    """Estimate the time of consecutive kernels: the sum of the larger one of two bounds for each."""
     cores, clock = GPUS[row["arch"]]
     time_us = 0.0
     for name, figures in row["kernels"].items():

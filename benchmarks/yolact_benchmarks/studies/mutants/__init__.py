@@ -1,3 +1,3 @@
-"""Do the tests notice? Small faults put into modules that matter: ``python -m yolact_benchmarks.studies.mutants``."""
+"""Small faults in important modules, to see if the tests notice: ``python -m yolact_benchmarks.studies.mutants``."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""All mutants of the named modules, tried one after the other; outcomes are kept, so that a run can be continued."""
+"""All mutants of the given modules, tried one after the other; outcomes are stored, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ __all__ = ["choose", "main", "row_of", "rows_with_earlier", "try_all"]
 
 ROOT = Path(__file__).parents[4]
 KEPT = ROOT / "out" / "mutants"
-"""Outcomes of earlier runs; git ignores the folder."""
+"""Folder with the outcomes of earlier runs; git ignores it."""
 _COMMAND = "python -m yolact_benchmarks.studies.mutants"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; prints a line for each module and each survivor. Exit status 1 where one has no reason to."""
+    """Run the campaign and print modules and survivors; return 1 if one survives without a reason, else 0."""
     names = [target.name for target in TARGETS]
     parser = argparse.ArgumentParser(prog=_COMMAND, description=__doc__)
     parser.add_argument("names", nargs="*", metavar="MODULE", help=f"some of {', '.join(names)} (default: all)")
-    parser.add_argument("--sample", type=int, metavar="N", help="so many of each module's mutants, drawn by the seed")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample (default 0)")
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="number of mutants per module, drawn with the seed (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the sample (default: 0)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder for the record, such as benchmarks/results")
     parser.add_argument(
-        "--tests", default="now", metavar="WHEN", help="what the record calls these tests (default now)"
+        "--tests", default="now", metavar="WHEN", help="name of these tests in the record (default: now)"
     )
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in names]:
@@ -58,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def rows_with_earlier(rows: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
-    """These rows, and of an earlier record those of the other modules that are still the same, in the usual order."""
+    """Merge these rows with those of unchanged modules in an earlier record, in the usual order."""
     earlier = json.loads(path.read_text(encoding="utf-8"))["results"]["modules"] if path.exists() else []
     kept = {row["name"]: row for row in [*earlier, *rows]}
     return [
@@ -69,7 +71,7 @@ def rows_with_earlier(rows: list[dict[str, Any]], path: Path) -> list[dict[str, 
 
 
 def choose(mutations: list[Mutation], sample: int | None, seed: int) -> list[Mutation]:
-    """All of them, or as many as asked for, in the order of the text."""
+    """Return all mutations, or a sample of the given size, in the order of the text."""
     if sample is None or sample >= len(mutations):
         return mutations
     chosen = random.Random(seed).sample(range(len(mutations)), sample)
@@ -77,10 +79,10 @@ def choose(mutations: list[Mutation], sample: int | None, seed: int) -> list[Mut
 
 
 def try_all(target: Target, scratch: Scratch, sample: int | None, seed: int) -> Iterator[tuple[Mutation, str]]:
-    """Each mutant with ``"failed"``, ``"time"`` (both are noticed) or ``"passed"`` (it survives).
+    """Yield each mutant with ``"failed"`` or ``"time"``, which are noticed, or ``"passed"``, which survives.
 
     Raises:
-        RuntimeError: The tests fail without any fault, or could not be run.
+        RuntimeError: The tests fail without any fault, or cannot be run.
     """
     source = target.source(ROOT)
     kept = _Kept(KEPT / f"{target.name}.jsonl", *target.digests(ROOT))
@@ -89,7 +91,7 @@ def try_all(target: Target, scratch: Scratch, sample: int | None, seed: int) -> 
     if found != "passed":
         log = (scratch.folder / "tests.log").read_text(encoding="utf-8", errors="replace")
         raise RuntimeError(f"the tests of {target.name} do not pass without a fault ({found}):\n{log[-2000:]}")
-    # A machine may be busier later than now.
+    # The machine may be busier later.
     limit_s = 30 + 5 * (time.monotonic() - started)
     for mutation in choose(find_mutations(source), sample, seed):
         outcome = kept.outcome(mutation)
@@ -103,7 +105,7 @@ def try_all(target: Target, scratch: Scratch, sample: int | None, seed: int) -> 
 
 
 class _Kept:
-    """Outcomes on disk, one a line. A survivor's holds for the tests it survived; what was noticed stays noticed."""
+    """Outcomes on disk, one per line; a survivor's is only valid for the tests that it survived."""
 
     def __init__(self, path: Path, module: str, tests: str) -> None:
         self._path, self._module, self._tests = path, module, tests
@@ -125,7 +127,7 @@ class _Kept:
 
 
 def row_of(target: Target, outcomes: Iterator[tuple[Mutation, str]]) -> dict[str, Any]:
-    """The record's entry of a module; tells each survivor as it is found."""
+    """Return the record's entry of a module; print each survivor as it is found."""
     tried = noticed = 0
     survivors: list[dict[str, Any]] = []
     for mutation, outcome in outcomes:

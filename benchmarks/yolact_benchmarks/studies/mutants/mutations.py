@@ -1,7 +1,7 @@
 """Every small fault that a module's source can be given: one change of one expression or statement each.
 
-Docstrings, annotations, decorators, ``__all__``, messages of errors and of the log stay as they are: what people read
-is held by other tests, and a type is not executed.
+Docstrings, annotations, decorators, ``__all__``, and the messages of errors and logs are not changed: text is covered
+by other tests, and a type is not executed.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Mutation:
     """One change of a module's text.
 
     Attributes:
-        line: Where it begins, counted from 1.
-        text: That line, without the spaces around it.
-        kind: ``comparison``, ``boolean``, ``arithmetic``, ``constant``, ``condition``, ``removed``, ``returned`` or
-            ``swapped``.
+        line: Line number of its beginning, counted from 1.
+        text: Content of that line, without surrounding whitespace.
+        kind: Kind of the change: ``comparison``, ``boolean``, ``arithmetic``, ``constant``, ``condition``, ``removed``,
+            ``returned`` or ``swapped``.
         start: Offset of the first byte that is replaced, in UTF-8.
-        end: Offset behind the last one.
-        before: What stood there, on one line.
-        after: What is put there.
+        end: Offset behind the last byte that is replaced.
+        before: Source text that is replaced, on one line.
+        after: Source text of the replacement.
     """
 
     line: int
@@ -66,25 +66,25 @@ class Mutation:
 
     @property
     def told(self) -> str:
-        """The change, for people; the same wherever in the module the line is."""
+        """Human-readable change, which does not depend on the position of the line in the module."""
         return f"{self.kind}: {self.before} -> {self.after}"
 
 
 def apply(source: str, mutation: Mutation) -> str:
-    """The module with this fault."""
+    """Return the module's source with this fault."""
     content = source.encode()
     return (content[: mutation.start] + mutation.after.encode() + content[mutation.end :]).decode()
 
 
 def find_mutations(source: str) -> list[Mutation]:
-    """All faults, in the order of the text."""
+    """Return all mutations of a source, in the order of the text."""
     finder = _Finder(source)
     finder.visit(ast.parse(source))
     return sorted(finder.found, key=lambda mutation: (mutation.start, mutation.end, mutation.after))
 
 
 class _Finder(ast.NodeVisitor):
-    """Walks through a module and notes what can be changed."""
+    """Visitor that notes what can be changed in a module."""
 
     def __init__(self, source: str) -> None:
         self.found: list[Mutation] = []
@@ -98,38 +98,38 @@ class _Finder(ast.NodeVisitor):
         start = self._starts[node.lineno - 1] + node.col_offset
         end = self._starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
         after = new if isinstance(new, str) else ast.unparse(ast.fix_missing_locations(new))
-        # In brackets, because what stands around it may bind more tightly.
+        # In brackets, because the surrounding expression may bind more tightly.
         if isinstance(new, ast.expr) and not isinstance(new, (ast.Constant, ast.Name, ast.Call)):
             after = f"({after})"
         before = " ".join(self._content[start:end].decode().split())
         self.found.append(Mutation(node.lineno, self._lines[node.lineno - 1], kind, start, end, before, after))
 
-    # --- what is passed over ---
+    # --- what is not changed ---
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        """Defaults and the body, without decorators and annotations."""
+        """Visit defaults and the body, without decorators and annotations."""
         for default in (*node.args.defaults, *node.args.kw_defaults):
             if default is not None:
                 self.visit(default)
         self._visit_all(node.body)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """The body alone."""
+        """Visit the body only."""
         self._visit_all(node.body)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        """The value alone."""
+        """Visit the value only."""
         if node.value is not None:
             self.visit(node.value)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Text for people."""
+        """Skip human-readable text."""
 
     def visit_Import(self, node: ast.Import) -> None:
-        """Names only."""
+        """Skip names."""
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        """Names only."""
+        """Skip names."""
 
     def _visit_all(self, body: list[ast.stmt]) -> None:
         for statement in body:
@@ -138,13 +138,13 @@ class _Finder(ast.NodeVisitor):
                 self.visit(statement)
 
     def visit_Module(self, node: ast.Module) -> None:
-        """All but the docstring."""
+        """Visit everything but the docstring."""
         self._visit_all(node.body)
 
     # --- statements ---
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """What is stored in an object may be left out; a name has to be there."""
+        """Remove what is stored in an object; an assignment to a name must stay."""
         target = node.targets[0]
         if isinstance(target, ast.Name) and target.id == "__all__":
             return
@@ -153,12 +153,12 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        """``a += b``."""
+        """Remove ``a += b``."""
         self._note("removed", node, "pass")
         self.visit(node.value)
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        """A call for its effect; not of the log."""
+        """Remove a call that is made for its effect, unless it is logging."""
         call = node.value
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _LOG_METHODS:
             return
@@ -167,19 +167,19 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> None:
-        """The error is not raised. Its words are left alone."""
+        """Remove the statement; the error's message is not changed."""
         self._note("removed", node, "pass")
 
     def visit_Continue(self, node: ast.Continue) -> None:
-        """The other way of leaving."""
+        """Replace ``continue`` by ``break``."""
         self._note("removed", node, "break")
 
     def visit_Break(self, node: ast.Break) -> None:
-        """The other way of leaving."""
+        """Replace ``break`` by ``continue``."""
         self._note("removed", node, "continue")
 
     def visit_Return(self, node: ast.Return) -> None:
-        """None in place of a value."""
+        """Return None in place of a value."""
         if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
             self._note("returned", node, "return None")
         self.generic_visit(node)
@@ -187,7 +187,7 @@ class _Finder(ast.NodeVisitor):
     # --- expressions ---
 
     def visit_Compare(self, node: ast.Compare) -> None:
-        """The boundary, and the opposite."""
+        """Shift the boundary, and take the opposite."""
         for position, operator in enumerate(node.ops):
             for other in _COMPARISONS[type(operator)]:
                 operators = [*node.ops[:position], other(), *node.ops[position + 1 :]]
@@ -195,25 +195,25 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        """``and`` for ``or``."""
+        """Exchange ``and`` and ``or``."""
         other = ast.Or() if isinstance(node.op, ast.And) else ast.And()
         self._note("boolean", node, ast.BoolOp(other, node.values))
         self.generic_visit(node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
-        """Without the sign, or the ``not``."""
+        """Remove the sign, or the ``not``."""
         self._note("boolean" if isinstance(node.op, ast.Not) else "arithmetic", node, node.operand)
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
-        """The opposite operator."""
+        """Take the opposite operator."""
         other = _ARITHMETIC.get(type(node.op))
         if other is not None:
             self._note("arithmetic", node, ast.BinOp(node.left, other(), node.right))
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        """Another number, another text, the other truth."""
+        """Take another number, another text, or the opposite truth value."""
         value = node.value
         if isinstance(value, bool):
             self._note("constant", node, ast.Constant(not value))
@@ -222,11 +222,11 @@ class _Finder(ast.NodeVisitor):
         elif isinstance(value, float):
             for factor in (2, 0.5):
                 self._note("constant", node, ast.Constant(value * factor if value else factor))
-        elif isinstance(value, str) and " " not in value:  # with a space it is text for people
+        elif isinstance(value, str) and " " not in value:  # with a space, it is human-readable text
             self._note("constant", node, ast.Constant(f"{value}_"))
 
     def visit_Call(self, node: ast.Call) -> None:
-        """The first two arguments, exchanged."""
+        """Exchange the first two arguments."""
         first_two = node.args[:2]
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         differ = len({ast.dump(argument) for argument in first_two}) == 2
@@ -236,22 +236,22 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _negate(self, test: ast.expr) -> None:
-        """A condition that no other change turns round."""
+        """Negate a condition that no other change negates."""
         if not isinstance(test, (ast.Compare, ast.BoolOp, ast.UnaryOp)):
             self._note("condition", test, ast.UnaryOp(ast.Not(), test))
 
     def visit_If(self, node: ast.If) -> None:
-        """Its condition; and what is in it."""
+        """Negate the condition, and visit what is inside."""
         self._negate(node.test)
         self.generic_visit(node)
 
     def visit_IfExp(self, node: ast.IfExp) -> None:
-        """Its condition; and what is in it."""
+        """Negate the condition, and visit what is inside."""
         self._negate(node.test)
         self.generic_visit(node)
 
     def visit_comprehension(self, node: ast.comprehension) -> None:
-        """Its conditions; and what is in it."""
+        """Negate the conditions, and visit what is inside."""
         for test in node.ifs:
             self._negate(test)
         self.generic_visit(node)

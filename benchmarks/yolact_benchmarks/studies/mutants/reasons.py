@@ -1,4 +1,4 @@
-"""Why mutants that survive may: nothing that anybody can see changes, or a test would hold more than is promised."""
+"""Reasons why a mutant may survive: it changes nothing observable, or a test would require more than is promised."""
 
 from __future__ import annotations
 
@@ -65,4 +65,4 @@ REASONS: dict[tuple[str, str, str], str] = {
     ("verify", _SCALE, "constant: 1e-30 -> 2e-30"): _TINY,
     ("verify", _SCALE, "constant: 1e-30 -> 5e-31"): _TINY,
 }
-"""(module's name, the line without its indentation, the change as :attr:`Mutation.told` says it) -> reason."""
+"""Reason by (name of the module, line without its indentation, change as in :attr:`Mutation.told`)."""

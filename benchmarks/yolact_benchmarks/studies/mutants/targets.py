@@ -1,4 +1,4 @@
-"""The modules whose faults would be wrong results, and the tests that have to notice."""
+"""The modules in which faults would give wrong results, and the tests that must notice."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Target:
     """A module, and its tests.
 
     Attributes:
-        name: For people, and to type.
-        module: Its path in the repository.
-        tests: Their files; the first test that fails is enough.
+        name: Short name, also for the command line.
+        module: Path of the module in the repository.
+        tests: Files of its tests; the first test that fails is enough.
     """
 
     name: str
@@ -24,11 +24,11 @@ class Target:
     tests: tuple[str, ...]
 
     def source(self, root: Path) -> str:
-        """The module's text."""
+        """Read the module's source."""
         return (root / self.module).read_text(encoding="utf-8")
 
     def digests(self, root: Path) -> tuple[str, str]:
-        """Of the module, and of its tests: what an outcome holds for."""
+        """Return the SHA-256 digests of the module and of its tests, for which an outcome is valid."""
         tests = b"".join((root / name).read_bytes() for name in self.tests)
         return hashlib.sha256(self.source(root).encode()).hexdigest(), hashlib.sha256(tests).hexdigest()
 

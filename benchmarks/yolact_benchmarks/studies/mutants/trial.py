@@ -1,7 +1,7 @@
-"""One mutant in a copy of the repository: written, tried by the tests in a child of this process, taken out again.
+"""One mutant in a copy of the repository: written, tried by the tests in a child process, and undone.
 
-The child is forked from a process that has imported what takes long (pytest, NumPy, ONNX, PyTorch), so that a mutant
-costs little more than its tests. The fault is in a file, so that processes which a test starts have it, too.
+The child is forked from a process that has made the slow imports (pytest, NumPy, ONNX, PyTorch), so that a mutant costs
+little more than its tests. The fault is in a file, so that processes started by a test have it, too.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _PASSED, _FAILED, _INTERRUPTED = 0, 1, 2
 
 
 def preload() -> None:
-    """Import what tests import and no mutant changes; what is not installed is left to the tests."""
+    """Import what tests import and no mutant changes; missing packages are left to the tests."""
     for name in _SLOW_IMPORTS:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 
 
 def _look_for_one_counterexample() -> None:
-    """That there is one is enough: none is made smaller, and none comes from the mutant that was tried before."""
+    """Let hypothesis stop at one counterexample: without shrinking it, and without those of earlier mutants."""
     from hypothesis import Phase, settings
 
     # The profiles of the tests inherit what is loaded when they are made.
@@ -52,8 +52,8 @@ class Scratch:
     """A copy of the repository's files, in which one file at a time has a fault.
 
     Args:
-        root: The repository.
-        folder: Where the copy is made; it exists, and is empty.
+        root: Root of the repository.
+        folder: Folder for the copy; it exists, and is empty.
     """
 
     def __init__(self, root: Path, folder: Path) -> None:
@@ -68,7 +68,7 @@ class Scratch:
 
     @contextlib.contextmanager
     def changed(self, module: str, text: str) -> Iterator[None]:
-        """Give a file another text while the block runs."""
+        """Replace the content of a file while the block runs."""
         path = self.folder / module
         before = path.read_text(encoding="utf-8")
         try:
@@ -78,13 +78,17 @@ class Scratch:
             self._write(path, before)
 
     def _write(self, path: Path, text: str) -> None:
-        # Python compares whole seconds to tell whether its compiled file is old: each text gets one of its own.
+        # Python compares whole seconds to tell whether its compiled file is stale: each text gets a distinct one.
         self._clock += 1
         path.write_text(text, encoding="utf-8")
         os.utime(path, (self._clock, self._clock))
 
     def run_tests(self, tests: tuple[str, ...], limit_s: float) -> str:
-        """``"passed"``, ``"failed"``, ``"time"`` (no end) or ``"broken"`` (no test was run, or pytest failed)."""
+        """Run tests in a child and return the outcome.
+
+        It is ``"passed"``, ``"failed"``, ``"time"`` (the time limit was reached) or ``"broken"`` (no test was run, or
+        pytest failed).
+        """
         child = os.fork()
         if child == 0:
             self._be_the_tests(tests)
@@ -107,7 +111,7 @@ class Scratch:
         return names.get(os.WEXITSTATUS(status), "broken")
 
     def _be_the_tests(self, tests: tuple[str, ...]) -> None:
-        """In the child; does not return."""
+        """Run the tests in the child; this function does not return."""
         status = 99
         try:
             os.setpgid(0, 0)
