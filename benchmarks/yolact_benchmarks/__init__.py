@@ -92,7 +92,7 @@ _LAZY = {
     ),
 }
 
-# Whether messages are shown, and where, is for the program to say.
+# A library leaves the handling of its log messages to the program.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if not TYPE_CHECKING:  # a type checker would accept any name

@@ -1,4 +1,4 @@
-"""``yolact-bench``: how fast a model is, whether the machine let it be measured, and what speed costs in accuracy."""
+"""The command ``yolact-bench``: speed of a model, stability of the measurement, and accuracy beside speed."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ _UNSTABLE = 7
 _COMPARE = "compare"
 _UNTIL_CI_MOST_S = 120.0
 _MOST_S = 86_400.0
-"""A day."""
-# In force where nothing else is given; what was not given is said.
+"""Longest time that an option accepts: a day, in seconds."""
+# Defaults; those that apply are printed.
 _DEFAULTS: dict[str, Any] = {
     "images": ["synthetic"],
     "instances": "1,10,100",
@@ -59,7 +59,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Run the command and return the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == [_COMPARE]:
         return run_command(compare_parser(), compare_command, words[1:])
@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace, terminal: Terminal, words: Sequence[str]) 
 
 
 def _fill_defaults(options: argparse.Namespace) -> list[str]:
-    """Fill in what was not given; returns it in words of the command line."""
+    """Fill in options that were not given, and return these as words of a command line."""
     defaults = dict(_DEFAULTS)
     if options.images != defaults["images"]:
         defaults["instances"] = FOUND
@@ -165,7 +165,7 @@ def _check_words(options: argparse.Namespace) -> None:
     from yolact_benchmarks.measure.request import MAX_PROCESSES
 
     for name in ("duration", "warm_up", "stream"):
-        # Without any time there is nothing to measure; the others may be left out.
+        # A measurement needs time; the other two may be left out.
         bounds = "above 0" if name == "duration" else "from 0"
         seconds = getattr(options, name)
         if not 0 <= seconds <= _MOST_S or (name == "duration" and seconds == 0):
@@ -181,7 +181,7 @@ def _check_words(options: argparse.Namespace) -> None:
 
 
 def _check_destinations(options: argparse.Namespace) -> None:
-    """Refuse what cannot be written before anything takes its time."""
+    """Refuse destinations that cannot be written before the measurement starts."""
     if options.json == "-" and options.markdown == "-":
         raise UsageError("--json - and --markdown - would both write to stdout; give one of them a file")
     markdown = None if options.markdown in {None, "-"} else Path(options.markdown)

@@ -12,16 +12,16 @@ from yolact_runtime.option_numbers import MAX_INSTANCES, real_number
 __all__ = ["FOUND", "parse_fraction", "parse_numbers", "parse_sizes"]
 
 FOUND = "found"
-"""Stands for the instances that a network finds."""
-# Longer ones are out of every range, and Python has a limit of its own.
+"""Word that stands for the instances that a network finds."""
+# Longer numbers are out of every range, and Python limits their length as well.
 _MAX_DIGITS = 9
 
 
 def parse_numbers(text: str) -> tuple[int | None, ...]:
-    """``"1,10,found"``: numbers of instances; None is what is found.
+    """Parse numbers of instances, such as ``"1,10,found"``; None stands for "found".
 
     Raises:
-        UsageError: Something else.
+        UsageError: The text is anything else.
     """
     words = list(dict.fromkeys(text.split(",")))
     if not all(word == FOUND or (word.isascii() and word.isdigit()) for word in words):
@@ -32,10 +32,10 @@ def parse_numbers(text: str) -> tuple[int | None, ...]:
 
 
 def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
-    """``"1280x720,1920x1080"``: widths and heights, pixels.
+    """Parse sizes such as ``"1280x720,1920x1080"`` to (width, height) in pixels.
 
     Raises:
-        UsageError: Something else.
+        UsageError: The text is anything else.
     """
     from yolact_calibration.shapes.scene import MAX_SIDE_PX, MIN_SIDE_PX
 
@@ -49,10 +49,10 @@ def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def parse_fraction(option: str, text: str) -> float:
-    """``"1%"`` or ``"0.01"``.
+    """Parse a fraction such as ``"1%"`` or ``"0.01"``.
 
     Raises:
-        UsageError: Something else, or not between 0 and 1.
+        UsageError: The text is anything else, or the fraction is not between 0 and 1.
     """
     try:
         value = real_number(text.removesuffix("%")) / (100 if text.endswith("%") else 1)

@@ -1,4 +1,4 @@
-"""``yolact-bench compare OLD.json NEW.json``: exit status 4 where the newer run is slower than allowed."""
+"""The command ``yolact-bench compare OLD.json NEW.json``: exit status 4 if the newer run is slower than allowed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def compare_parser() -> CommandParser:
 
 
 def compare_command(options: argparse.Namespace, terminal: Terminal) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command and return the exit status."""
     from yolact_benchmarks.report.tables import render_text
     from yolact_benchmarks.statistics.compare import compare_records
 
@@ -59,7 +59,7 @@ def compare_command(options: argparse.Namespace, terminal: Terminal) -> int:
         comparison = compare_records(old, new, limit, options.any_machine)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise BenchRecordError(
-            f"cannot compare {options.old} and {options.new}: one of them is not as yolact-bench wrote it "
+            f"cannot compare {options.old} and {options.new}: one of them was not written by yolact-bench "
             f"({type(error).__name__}: {error}); measure again with --json NEW.json"
         ) from error
     if not comparison.cases:

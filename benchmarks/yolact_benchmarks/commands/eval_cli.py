@@ -1,4 +1,4 @@
-"""``yolact-eval``: how accurate a model is, by labels or by another model."""
+"""The command ``yolact-eval``: accuracy of a model against labels, or agreement with another model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Run the command and return the exit status."""
     return run_command(_parser(), _run, arguments)
 
 

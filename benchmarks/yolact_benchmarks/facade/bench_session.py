@@ -1,4 +1,4 @@
-"""One run of ``yolact-bench``: opens what was asked for, measures it side by side, and puts the record together."""
+"""One run of ``yolact-bench``: it opens the models, measures them side by side, and assembles the record."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ _SHEET_PICTURES = 8
 
 
 def run_bench(request: BenchRequest, reporter: Reporter = SILENT) -> dict[str, Any]:
-    """Measure.
+    """Run all measurements of a request.
 
     Args:
-        request: What.
-        reporter: Reporter of what is done, and of its progress.
+        request: Request of the run.
+        reporter: Reporter of messages and of the progress.
 
     Returns:
-        The ``"results"`` of the record; with ``with_pictures`` also ``"pictures"``, which belong in no record.
+        Entry ``"results"`` of the record; with ``with_pictures`` also ``"pictures"``, which are not recorded.
 
     Raises:
-        YolactError: The model, the pictures or the options do not fit.
+        YolactError: The model, the images or the options do not fit.
     """
     labels = _open_labels(request, reporter)
     results = run_results(join_runs(run_processes(request, reporter)))
@@ -61,7 +61,7 @@ def run_bench(request: BenchRequest, reporter: Reporter = SILENT) -> dict[str, A
 
 
 def _open_labels(request: BenchRequest, reporter: Reporter) -> AnnotatedImages | None:
-    """The labels, with all images checked: what is wrong with them need not wait until the speed was measured."""
+    """Open the labels and check all images, so that errors in them are reported before the speed is measured."""
     if request.annotations is None:
         return None
     labels = CocoAnnotations.from_file(request.annotations)
@@ -75,7 +75,7 @@ def _open_labels(request: BenchRequest, reporter: Reporter) -> AnnotatedImages |
 
 
 def run_results(run: ProcessRun) -> dict[str, Any]:
-    """The ``"results"`` of a record, as far as a run knows them."""
+    """Return the entry ``"results"`` of a record, as far as a run determines it."""
     reasons = judge_machine(run.machine)
     memory = [sample.gpu.memory_mb for sample in run.machine if sample.gpu and sample.gpu.memory_mb is not None]
     cases = []
@@ -104,7 +104,7 @@ def _add_peers_and_layers(request: BenchRequest, results: dict[str, Any], report
 def _peers(
     request: BenchRequest, models: Sequence[OpenedModel], frames: FrameSet, reporter: Reporter
 ) -> dict[str, Any]:
-    """At the largest size and number of instances that were asked for last."""
+    """Measure the peers, at the size and number of instances that were requested last."""
     ours = {model.precision: source for model in models if not isinstance(source := model.source, Segmenter)}
     if len(ours) < len(models):
         raise UsageError(f"--peers needs numbers of instances that can be planted, which {models[0].backend} does not")
@@ -133,7 +133,7 @@ def _layers(request: BenchRequest, model: OpenedModel) -> dict[str, Any]:
 
 
 def _float_network(request: BenchRequest, manifest: Manifest) -> Bundle:
-    """That an engine was built from, or that its quantised network was made of: nodes have the same names in all."""
+    """Return the network that an engine was built from or that was quantised; nodes have the same names in all."""
     folder = request.model if request.model.is_dir() else request.model.parent
     return open_same_bundle(request, folder, "fp32", manifest)
 
@@ -194,7 +194,7 @@ def _add_accuracy(
 def _pictures(
     segmenters: dict[str, Segmenter], paths: Sequence[Path], reporter: Reporter, reader: ImageReader
 ) -> list[dict[str, Any]]:
-    """The first precision beside the last one, in the pictures that differ most."""
+    """Draw the first precision beside the last one, in the images that differ most."""
     from yolact_calibration.report.contact_sheet import draw_sheet
 
     first, *_, last = segmenters

@@ -1,3 +1,3 @@
-"""The record of ``yolact-bench``, and the tables, charts and page made of it."""
+"""The record of ``yolact-bench``, and the tables, charts and page generated from it."""
 
 __all__: list[str] = []

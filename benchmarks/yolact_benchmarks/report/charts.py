@@ -1,4 +1,4 @@
-"""Pictures of a record of ``yolact-bench``: distributions, stages, the machine over time, accuracy beside speed."""
+"""Charts of a record of ``yolact-bench``: distributions, stages, the machine over time, accuracy over latency."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["draw_blocks", "draw_distributions", "draw_history", "draw_machine", 
 
 Case = Mapping[str, Any]
 _MAX_SERIES = 6
-"""As many as there are colours."""
+"""Maximum number of series in a chart, which is the number of colours."""
 _MAX_POINTS = 240
 _LONG_GAP = 3.0
-"""Times the median time between two readings: longer, and nobody looked meanwhile."""
+"""Gap between two readings, in multiples of the median gap, above which the line is interrupted."""
 _TAIL = 99.5
-"""Percentile at which a distribution's picture ends: one frame of a second would leave no room for the others."""
+"""Percentile at which the chart of a distribution ends: a single frame of a second would squeeze all the others."""
 
 
 def draw_distributions(cases: Sequence[Case]) -> str:
-    """A figure for each network and size: which share of frames took no longer than so many milliseconds."""
+    """Draw a chart for each network and size: the share of frames that took no longer than a given time."""
     return "".join(
         draw_plot(
             f"Latency, {title}",
@@ -40,7 +40,7 @@ def draw_distributions(cases: Sequence[Case]) -> str:
 
 
 def draw_history(cases: Sequence[Case]) -> str:
-    """A figure for each network and size: latency frame by frame over the time of the measurement."""
+    """Draw a chart for each network and size: latency frame by frame over the time of the measurement."""
     figures = []
     for title, some in _grouped(cases):
         series = [Series(_told(case), _history(case)) for case in some]
@@ -52,7 +52,7 @@ def draw_history(cases: Sequence[Case]) -> str:
 
 
 def draw_stages(cases: Sequence[Case]) -> str:
-    """A waterfall of the medians of each configuration's stages, of the device's where there are such."""
+    """Draw a waterfall of each configuration's median stages, those on the GPU if they were measured."""
     figures = []
     for case in cases:
         clock = "device" if any(stage["clock"] == "device" for stage in case["stages"]) else "wall"
@@ -65,9 +65,9 @@ def draw_stages(cases: Sequence[Case]) -> str:
 
 
 def draw_machine(samples: Sequence[Mapping[str, Any]]) -> str:
-    """The machine's state over time, one figure for each thing that it told more than once."""
+    """Draw the machine's state over time, a chart for each figure that was read more than once."""
     shown = (
-        ("other_load", "Load of others", "share of all cores, %", 100.0),
+        ("other_load", "Load of other processes", "share of all cores, %", 100.0),
         ("yardstick_ms", "A fixed piece of work", "ms", 1.0),
         ("parallel_yardstick_ms", "The same on all cores at once", "ms", 1.0),
         ("clock_mhz", "Clock", "MHz", 1.0),
@@ -88,7 +88,7 @@ def draw_machine(samples: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw_pareto(models: Sequence[Mapping[str, Any]], cases: Sequence[Case]) -> str:
-    """Accuracy over latency of all networks of a bundle; nothing where fewer than two have both."""
+    """Draw accuracy over latency of all networks of a bundle; return an empty string if fewer than two have both."""
     points = []
     measure = ""
     for model in models:
@@ -109,7 +109,7 @@ def draw_pareto(models: Sequence[Mapping[str, Any]], cases: Sequence[Case]) -> s
 
 
 def draw_blocks(layers: Mapping[str, Any]) -> str:
-    """Time of each part of the network, by precision."""
+    """Draw the time of each part of the network, by precision."""
     profiles = {name: one for name, one in layers.items() if "blocks" in one}
     if not profiles:
         return ""
@@ -125,7 +125,7 @@ def _is_beaten(point: Point, points: Sequence[Point]) -> bool:
 
 
 def _grouped(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:
-    """Configurations of one network and one size, at most as many as there are colours."""
+    """Group configurations by network and size, at most as many in a group as there are colours."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
         groups.setdefault(f"{case['precision']}, {case['frames']['name']}", []).append(case)
@@ -152,7 +152,10 @@ def _distribution(case: Case) -> list[Point]:
 
 
 def _history(case: Case) -> list[Point]:
-    """At most so many points: the median and the longest of each stretch, so that no long frame is lost."""
+    """Reduce a series to a limited number of points.
+
+    They are the median and the maximum of each segment, so that no long frame is lost.
+    """
     ms, seconds = np.asarray(case["samples_ms"]), np.asarray(case["seconds"])
     points: list[Point] = []
     processes = np.split(np.arange(len(ms)), np.cumsum(case.get("processes", [len(ms)]))[:-1])
@@ -167,7 +170,7 @@ def _history(case: Case) -> list[Point]:
 
 
 def _broken(points: Sequence[Point]) -> list[Point]:
-    """The points with a break where nothing was measured, as between two processes."""
+    """Interrupt the line where nothing was measured, as between two processes."""
     gaps = np.diff([point.x for point in points])
     longest = _LONG_GAP * float(np.median(gaps))
     broken = [points[0]]
@@ -177,7 +180,7 @@ def _broken(points: Sequence[Point]) -> list[Point]:
 
 
 def _break(x: float) -> Point:
-    """Where a line ends, and another one begins."""
+    """Return a point at which a line ends, and another one begins."""
     return Point(x, math.nan)
 
 
@@ -188,5 +191,5 @@ def _over_time(title: str, unit: str, values: Sequence[tuple[float, float | None
     points = _broken(points)
     x = Axis.covering("seconds since the measurement began", [point.x for point in points], from_zero=True)
     y = Axis.covering(unit, [point.y for point in points], from_zero=True)
-    limit = Limit(10.0, "more is unstable") if title == "Load of others" and y.high > 10 else None
+    limit = Limit(10.0, "more is unstable") if title == "Load of other processes" and y.high > 10 else None
     return draw_plot(title, x, y, [Series("", points)], limit)

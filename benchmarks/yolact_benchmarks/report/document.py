@@ -1,7 +1,7 @@
-"""The record of ``yolact-bench``: JSON with every sample, from which tables, reports and comparisons are made.
+"""The record of ``yolact-bench``: JSON with every sample, from which tables, reports and comparisons are generated.
 
-Schema 1. Milliseconds, megabytes of 10^6 bytes, joules, watts. A figure that could not be had is null, or an object
-with ``"not_measured"`` and the reason.
+This is schema 1. Its units are milliseconds, megabytes of 10^6 bytes, joules and watts. A figure that could not be
+measured is null, or an object with ``"not_measured"`` and the reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["BENCHMARK", "SCHEMA", "BenchRecordError", "case_document", "envelope
 
 BENCHMARK, SCHEMA = "yolact-bench", 1
 _DIGITS = 4
-# What changes the speed of the libraries without a word on the command line.
+# Environment variables that change the speed of the libraries without appearing on the command line.
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 
@@ -45,13 +45,13 @@ def envelope(
     results: Mapping[str, Any],
     files: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
-    """The whole record.
+    """Assemble the whole record.
 
     Args:
-        command: What was typed.
-        settings: In force, defaults included.
-        results: ``"models"``, ``"cases"``, ``"machine"`` and what else was measured.
-        files: The model; see :func:`yolact_calibration.report.provenance.file_entry`.
+        command: Command line of the run.
+        settings: Settings of the run, including defaults.
+        results: Results: ``"models"``, ``"cases"``, ``"machine"`` and the optional measurements.
+        files: Entries of the model's files; see :func:`yolact_calibration.report.provenance.file_entry`.
     """
     variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     return {
@@ -76,16 +76,16 @@ def case_document(
     missing_meters: Sequence[str],
     limits: StabilityLimits = DEFAULT_LIMITS,
 ) -> dict[str, Any]:
-    """One configuration.
+    """Return a record's entry of one configuration.
 
     Args:
-        name: Of what was measured.
-        stages: Of its frames.
-        series: What was measured.
-        facts: What tells it from others: ``"precision"``, ``"frames"``, ``"instances"``.
-        machine_reasons: Why nothing that was measured meanwhile is to be trusted.
-        missing_meters: Why energy was not measured, where no meter is there.
-        limits: Of stability.
+        name: Name of the configuration.
+        stages: Stages of its frames.
+        series: Measurements of its frames.
+        facts: Properties of the configuration: ``"precision"``, ``"backend"``, ``"frames"``, ``"instances"``.
+        machine_reasons: Reasons to distrust the whole run.
+        missing_meters: Reasons why energy meters are unavailable.
+        limits: Limits of a stable measurement.
     """
     counts = series.counts or None
     summary = summarise(series.total_ms, counts=counts)
@@ -108,7 +108,7 @@ def case_document(
 
 def _stage_document(series: Series, name: str, what: str, clock: str) -> dict[str, Any]:
     ms = series.stage_ms.get(name, [])
-    # A stage that a process did not have, as mask re-scoring without any instance, has no medians to compare.
+    # A stage that was not run in some process (mask re-scoring without any instance) has no medians to compare.
     whole = len(ms) == len(series.total_ms)
     interval = median_interval(split_series(ms, series.counts if whole else None))
     share = sum(ms) / sum(series.total_ms) if ms and clock == "wall" else None
@@ -126,7 +126,7 @@ def _stage_document(series: Series, name: str, what: str, clock: str) -> dict[st
 
 
 def _around_network(series: Series) -> float | None:
-    """Median of what a frame takes beside its network, over the network."""
+    """Return the median of a frame's time outside of its network, over the time of the network."""
     network = np.asarray(series.stage_ms.get(NETWORK.name, []))
     if not len(network):
         return None
@@ -146,12 +146,12 @@ def _energy(series: Series, missing: Sequence[str]) -> dict[str, Any]:
 
 
 def machine_document(samples: Sequence[MachineSample], reasons: Sequence[str], peak_device_mb: float | None) -> Any:
-    """What the machine did meanwhile.
+    """Return a record's entry of the machine's state.
 
     Args:
-        samples: In their order.
-        reasons: Against what was measured.
-        peak_device_mb: Most memory in use on the GPU; None is "not measured".
+        samples: Samples in the order they were taken.
+        reasons: Reasons to distrust the measurement.
+        peak_device_mb: Peak memory in use on the GPU, MB; None if it was not measured.
     """
     fields = [field.name for field in dataclasses.fields(MachineSample) if field.name != "seconds"]
     silent = [name for name in fields if all(getattr(sample, name) is None for sample in samples)]
@@ -165,10 +165,10 @@ def machine_document(samples: Sequence[MachineSample], reasons: Sequence[str], p
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record from a file.
+    """Read a record from a file.
 
     Raises:
-        BenchRecordError: The file is missing or no such record.
+        BenchRecordError: The file is missing, or is not a record of this schema.
     """
     try:
         document = read_json(path)
@@ -180,7 +180,7 @@ def read_record(path: Path) -> dict[str, Any]:
     if not is_record or document.get("schema") != SCHEMA:
         found = document.get("schema") if is_record else "something else"
         raise BenchRecordError(
-            f"{path} is no record of yolact-bench of schema {SCHEMA} (found {found}); measure again with --json "
+            f"{path} is not a record of yolact-bench with schema {SCHEMA} (found {found}); measure again with --json "
             f"NEW.json"
         )
     record: dict[str, Any] = document

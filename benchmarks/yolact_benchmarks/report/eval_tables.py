@@ -1,4 +1,4 @@
-"""Accuracy and agreement as lines of text for people."""
+"""Accuracy and agreement as text tables for a terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_IMAGES = 5
 
 
 def accuracy_lines(accuracy: Accuracy, intervals: Intervals | None, verbose: bool) -> list[str]:
-    """The table of ``yolact-eval --annotations``; `verbose` lists every class."""
+    """Return the table of ``yolact-eval --annotations``; `verbose` lists every class."""
     figures = {"bbox": accuracy.bbox, **({} if accuracy.has_boxes_only else {"segm": accuracy.segm})}
     lines = _summary(figures, intervals, _SIZES)
     if accuracy.has_boxes_only:
@@ -28,7 +28,7 @@ def accuracy_lines(accuracy: Accuracy, intervals: Intervals | None, verbose: boo
 
 
 def agreement_lines(agreement: Agreement, intervals: Intervals | None, verbose: bool) -> list[str]:
-    """The table of ``yolact-eval --against``; `verbose` lists every class and image."""
+    """Return the table of ``yolact-eval --against``; `verbose` lists every class and image."""
     lines = _summary({"bbox": agreement.bbox, "segm": agreement.segm}, intervals, {})
     pairs = (intervals or {}).get("pairs", {})
     total = sum(agreement.num_instances.values())
@@ -61,7 +61,7 @@ def class_lines(
     num_instances: Mapping[str, int],
     verbose: bool,
 ) -> list[str]:
-    """A line for each class with instances, those with the most first; at most 20 unless `verbose`."""
+    """Return a line for each class with instances, the most frequent ones first; at most 20 unless `verbose`."""
     present = (name for name, count in num_instances.items() if count)
     names = sorted(present, key=lambda name: (-num_instances[name], name))
     shown = names if verbose else names[:_MAX_CLASSES]

@@ -1,4 +1,4 @@
-"""Records: one JSON file for each benchmark and device, with the machine it ran on."""
+"""Storage of records: one JSON file for each benchmark and device, with the machine it ran on."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def environment() -> dict[str, Any]:
 
 
 def device_name() -> str:
-    """Folder name for this machine's records, such as ``cpu-2-intel-xeon``."""
+    """Return the folder name of this machine's records, such as ``cpu-2-intel-xeon``."""
     return re.sub(r"[^a-z0-9]+", "-", f"cpu-{os.cpu_count()}-{describe_machine()['cpu']}".lower()).strip("-")
 
 
 def write_record(folder: Path, name: str, results: Any, command: str, device: str | None = None) -> Path:
-    """Write ``<folder>/<device>/<name>.json``.
+    """Write ``<folder>/<device>/<name>.json`` and return its path.
 
     Args:
-        folder: ``benchmarks/results`` of the repository.
-        name: Of the benchmark.
+        folder: Folder ``benchmarks/results`` of the repository.
+        name: Name of the benchmark.
         results: JSON-serialisable figures.
-        command: What was typed to get them.
-        device: Folder name; None takes :func:`device_name`, that of this machine's processor.
+        command: Command line that gives these results.
+        device: Name of the device's folder; None takes :func:`device_name`, that of this machine's CPU.
     """
     path = folder / (device or device_name()) / f"{name}.json"
     with naming(path):

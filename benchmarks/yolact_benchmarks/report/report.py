@@ -1,4 +1,4 @@
-"""The report of ``yolact-bench``: one HTML page that stands alone, for a screen, a phone and paper."""
+"""The report of ``yolact-bench``: a self-contained HTML page for a screen, a phone and print."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from yolact_calibration.report.provenance import draw_byline, draw_provenance
 __all__ = ["draw_bench_report"]
 
 _SAMPLED = {
-    "other_load": "the load of others",
+    "other_load": "the load of other processes",
     "stolen": "the hypervisor's share",
     "clock_mhz": "the clock",
     "yardstick_ms": "a fixed piece of work",
@@ -32,7 +32,7 @@ _SAMPLED = {
     "gpu": "the GPU",
     "parallel_yardstick_ms": "a fixed piece of work on all cores",
 }
-"""Fields of :class:`yolact_benchmarks.machine.machine_state.MachineSample`, for people."""
+"""Human-readable names of the fields of :class:`yolact_benchmarks.machine.machine_state.MachineSample`."""
 _STYLE = """
 .note { font-size: .85rem; }
 .callout details { font-size: .95rem; }
@@ -41,11 +41,11 @@ _STYLE = """
 
 
 def draw_bench_report(record: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """A page.
+    """Draw the HTML page of a record.
 
     Args:
-        record: As :func:`yolact_benchmarks.report.document.envelope` makes it.
-        pictures: What two networks find in the same pictures; see :mod:`yolact_calibration.report.contact_sheet`.
+        record: Record from :func:`yolact_benchmarks.report.document.envelope`.
+        pictures: Detections of two networks in the same images; see :mod:`yolact_calibration.report.contact_sheet`.
     """
     results = record["results"]
     cases, models = results["cases"], results["models"]
@@ -99,7 +99,7 @@ def _verdict(results: Mapping[str, Any]) -> str:
 
 
 def _where(results: Mapping[str, Any], case: Mapping[str, Any]) -> str:
-    """Where frames were prepared and masks made, of the backend for which that depends on what is installed."""
+    """Name the processor of post-processing, for the backend whose processor depends on the installation."""
     model: Mapping[str, Any] = next((m for m in results["models"] if m["precision"] == case["precision"]), {})
     if case["backend"] != "onnxruntime-cuda" or "postprocessing" not in model:
         return ""
@@ -119,7 +119,7 @@ def _table(one: Table) -> str:
 def _stages(cases: Sequence[Mapping[str, Any]]) -> str:
     body = _charts(draw_stages(cases))
     if not body:
-        return "<p>This backend does not tell its stages.</p>"
+        return "<p>This backend does not report its stages.</p>"
     known = {stage["name"]: stage for case in cases for stage in case["stages"]}
     return body + definitions([(name, text(stage["what"])) for name, stage in known.items()])
 
@@ -138,7 +138,7 @@ def _blocks(tables: Sequence[Table], layers: Mapping[str, Any]) -> str:
 def _machine(machine: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> str:
     silent = [_SAMPLED.get(name, name.replace("_", " ")) for name in machine["not_measured"]]
     energy = sorted({reason for case in cases if (reason := case["energy"].get("not_measured"))})
-    lines = [f"Not measured, because this machine does not tell it: {text(', '.join(silent))}."] if silent else []
+    lines = [f"Not measured, because this machine does not provide it: {text(', '.join(silent))}."] if silent else []
     lines += [f"Energy was not measured: {text(reason)}." for reason in energy]
     if machine["peak_device_memory_mb"] is not None:
         lines.append(f"Most GPU memory in use: {figure(machine['peak_device_memory_mb'], 'MB')}.")
@@ -158,7 +158,7 @@ def _method(record: Mapping[str, Any]) -> str:
 
 
 def _made(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance of the page; records of earlier versions say less."""
+    """Return the provenance of the page; records of earlier versions have less of it."""
     environment = record["environment"]
     versions = {
         **record.get("created_with", {}),

@@ -18,14 +18,14 @@ _SHORT_STAGES = {"preprocess": "preproc", "candidates": "candid."}
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Of text.
+    """A text table.
 
     Attributes:
-        title: Above it.
-        heads: Of the columns.
-        rows: Cells; the first `num_names` of each are names, the others figures.
-        num_names: Columns that are set from the left.
-        notes: Below it.
+        title: Title above the table.
+        heads: Headings of the columns.
+        rows: Cells of each row; the first `num_names` are names, the others figures.
+        num_names: Number of columns that are aligned to the left.
+        notes: Notes below the table.
     """
 
     title: str
@@ -36,7 +36,7 @@ class Table:
 
 
 def bench_tables(results: Mapping[str, Any]) -> list[Table]:
-    """All tables of a record's results; parts that were not measured have a note that says so."""
+    """Return all tables of a record's results; parts that were not measured have a note with the reason."""
     cases, models = results["cases"], results["models"]
     tables: list[Table | None] = [_latency_table(cases), *_stage_tables(cases), _model_table(models, cases)]
     if any("accuracy" in model for model in models):
@@ -48,7 +48,7 @@ def bench_tables(results: Mapping[str, Any]) -> list[Table]:
 
 
 def unstable_lines(results: Mapping[str, Any]) -> list[str]:
-    """Why figures are not to be trusted; what holds for all of them once."""
+    """Return the reasons to distrust the figures; those that hold for all of them are listed once."""
     common = results["machine"]["reasons"]
     lines = [f"unstable, all configurations: {reason}" for reason in common]
     for case in results["cases"]:
@@ -85,7 +85,7 @@ def _latency_table(cases: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _stage_tables(cases: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """One of the host's clock, one of the device's; they do not add up to each other."""
+    """Return a table for the host's clock and one for the device's; their times do not add up to each other."""
     by_clock: dict[str, list[str]] = {}
     for stage in (stage for case in cases for stage in case["stages"]):
         names = by_clock.setdefault(stage["clock"], [])
@@ -105,7 +105,7 @@ def _stage_table(title: str, stages: Sequence[str], cases: Sequence[Mapping[str,
         tail = (NONE if around is None else f"{around:.1%}",) if with_around else ()
         rows.append((*_names(case), *figures, *tail))
     heads = ("network", "frames", "N", *(_SHORT_STAGES.get(name, name) for name in stages))
-    notes = ("around: what a frame takes beside its network, over the network",) if with_around else ()
+    notes = ("around: time of a frame outside of its network, over the network's",) if with_around else ()
     return Table(title, (*heads, "around") if with_around else heads, tuple(rows), 3, notes)
 
 
@@ -204,7 +204,7 @@ def _interval(figures: Sequence[float | None]) -> tuple[str, str]:
 
 
 def _ms(value: float | None) -> str:
-    """Three digits, at most two of them after the point."""
+    """Format with three digits, at most two of them after the point."""
     if value is None:
         return NONE
     return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
@@ -220,17 +220,17 @@ def _energy(energy: Mapping[str, Any]) -> str:
 
 
 def render_text(tables: Sequence[Table], bold: Callable[[str], str] = str) -> list[str]:
-    """Lines for a terminal, at most as wide as their figures need.
+    """Render lines for a terminal, at most as wide as their figures need.
 
     Args:
-        tables: In their order.
-        bold: Makes a title stand out.
+        tables: Tables in order.
+        bold: Function that emphasises a title.
     """
     lines: list[str] = []
     for table in tables:
         grid = [table.heads, *table.rows]
         widths = [max(len(row[i]) for row in grid) for i in range(len(table.heads))]
-        # Two spaces between columns where there is room.
+        # Two spaces between columns if there is room.
         gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= _COLUMNS else " "
         lines += ["", bold(table.title)] if lines else [bold(table.title)]
         for row in grid:
@@ -248,7 +248,7 @@ def _wrapped(text: str, width: int = _COLUMNS - 1) -> list[str]:
 
 
 def render_markdown(tables: Sequence[Table]) -> str:
-    """The same for a document."""
+    """Render the tables in Markdown."""
     parts = []
     for table in tables:
         rule = ["---" if i < table.num_names else "---:" for i in range(len(table.heads))]

@@ -1,4 +1,4 @@
-"""The stages of a frame, one after the other, as inline SVG: where each begins and how long it takes."""
+"""The stages of a frame, one after the other, as inline SVG: start and duration of each."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ __all__ = ["draw_waterfall"]
 
 _ROW_PX, _BAR_PX, _TOP_PX = 30, 18, 6
 _MAX_NAME_PX = 150
-"""Room for a stage's name beside the bars; longer ones are shortened."""
+"""Maximum width of a stage's name beside the bars; longer names are shortened."""
 _FIGURE_GAP_PX = 5
-"""Between a bar and its figure."""
+"""Distance between a bar and its figure."""
 
 
 def draw_waterfall(title: str, stages: Sequence[tuple[str, float]]) -> str:
-    """A figure with a bar for each stage, which begins where the one before ends.
+    """Draw a chart with a bar for each stage, which begins where the previous one ends.
 
     Args:
         title: Heading, plain text.
-        stages: Name and milliseconds, in the order of the frame.
+        stages: Name and milliseconds of each stage, in the order of the frame.
     """
     total = sum(ms for _, ms in stages)
-    axis = Axis.covering("ms since the frame was there", [0.0, total], from_zero=True)
+    axis = Axis.covering("ms since the frame arrived", [0.0, total], from_zero=True)
     left = 10 + max((text_width(shortened(plain_text(name), _MAX_NAME_PX)) for name, _ in stages), default=0)
-    # The last bar's figure stands behind it.
+    # The figure of the last bar is drawn to its right.
     room_right = _FIGURE_GAP_PX + max((text_width(f"{figure(ms)} ms") for _, ms in stages), default=0)
     bottom = _TOP_PX + _ROW_PX * len(stages)
 

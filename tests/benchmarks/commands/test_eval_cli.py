@@ -494,9 +494,9 @@ def test_a_threshold_beyond_1_ends_with_2(
 def test_labels_need_one_folder(bundle: Path, labelled: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     labels, folder = labelled
     for words, found in (
-        ([folder / "a.png"], f"{folder / 'a.png'} is no folder"),
-        (["nowhere"], "nowhere is not there"),
-        ([folder, folder], f"found 2 words, {folder} first"),
+        ([folder / "a.png"], f"{folder / 'a.png'} is not a folder"),
+        (["nowhere"], "nowhere is missing"),
+        ([folder, folder], f"found 2 names, {folder} first"),
     ):
         assert _run(bundle, "--annotations", labels, "--images", *words) == 2
         said = capsys.readouterr().err

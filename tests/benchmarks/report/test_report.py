@@ -75,7 +75,7 @@ def test_everything_that_was_measured_is_on_the_page() -> None:
     assert "fp32, 1920x1080, 100 instances" in figures
     assert "Accuracy and speed: higher and further left is better" in figures
     assert "Time by part of the network" in figures
-    assert {"Load of others", "A fixed piece of work", "Clock"} <= set(figures)
+    assert {"Load of other processes", "A fixed piece of work", "Clock"} <= set(figures)
     assert len(page.all("img")) == 2
     told = " ".join(page.texts("main"))
     assert "✓ The measurement was stable." in told

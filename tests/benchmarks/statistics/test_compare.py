@@ -237,7 +237,7 @@ def test_files_that_are_no_records(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "bad.json").write_text('{"benchmark": "startup"}')
     for path, message in (
         (tmp_path / "none.json", "yolact-bench MODEL --json"),
-        (tmp_path / "bad.json", "no record of yolact-bench of schema 1 (found something else)"),
+        (tmp_path / "bad.json", "is not a record of yolact-bench with schema 1 (found something else)"),
         (other, "no configuration in common"),
     ):
         assert main(["compare", good, str(path)]) == 1

@@ -344,7 +344,7 @@ def test_an_instruction_that_is_not_known_is_an_error_when_it_is_reached(text: s
         (["LDS R1, [0x400]", "EXIT"], "outside of shared memory"),
         (["LDG.E R1, desc[UR4][RZ.64+0x40]", "EXIT"], "an address outside of global memory"),
         (["LDG.E.64 R2, [RZ.64+0x44]", "EXIT"], "an address that is not aligned"),
-        (["BSSY B0, `(.L)", "@P0 EXIT", "MOV R1, c[0x3][0x0]", "EXIT"], "a constant that is not there"),
+        (["BSSY B0, `(.L)", "@P0 EXIT", "MOV R1, c[0x3][0x0]", "EXIT"], "a constant outside of its bank"),
         (["MOV R1, 0x1"], "a jump out of the kernel"),
     ],
 )

@@ -55,7 +55,7 @@ def _torn() -> Finding:
 
 PLANTED: dict[str, tuple[Callable[[], object], Outcome]] = {
     "right": (lambda: ok("done"), Outcome.OK),
-    "refused": (lambda: _raise(YolactError("a.png is no picture")), Outcome.REFUSED),
+    "refused": (lambda: _raise(YolactError("a.png is not an image")), Outcome.REFUSED),
     "refused without words": (lambda: _raise(YolactError("")), Outcome.TRACEBACK),
     "a traceback": (lambda: 1 // 0, Outcome.TRACEBACK),
     "more memory than there is": (lambda: bytearray(1 << 45), Outcome.TRACEBACK),

@@ -155,7 +155,7 @@ class Lanes {
     }
 
     u32 constant_word(u32 bank, u32 offset) {
-        if (bank >= BANKS || offset + 4 > static_cast<u32>(launch_.bank_bytes[bank])) fail("a constant that is not there");
+        if (bank >= BANKS || offset + 4 > static_cast<u32>(launch_.bank_bytes[bank])) fail("a constant outside of its bank");
         u32 value;
         std::memcpy(&value, launch_.banks[bank] + offset, 4);
         return value;
