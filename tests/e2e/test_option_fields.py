@@ -30,7 +30,9 @@ ANY = Path("any")
 ENDING = re.compile(r"[a-z0-9](Options|Settings|Request|Limits|Grid)$")
 # What each needs besides its numbers.
 NEEDED: dict[str, dict[str, Any]] = {
+    "yolact_benchmarks.facade.evaluation:EvaluationOptions": {},
     "yolact_benchmarks.measure.measurement:Plan": {},
+    "yolact_benchmarks.measure.request:BenchmarkOptions": {},
     "yolact_benchmarks.measure.request:BenchRequest": {"model": ANY},
     "yolact_benchmarks.statistics.stability:StabilityLimits": {},
     "yolact_calibration.data.augment:AugmentOptions": {},
@@ -47,6 +49,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "yolact_calibration.training.training_options:TrainingOptions": {"num_steps": 8},
     "yolact_export.engine.options:EngineOptions": {},
     "yolact_export.graph.export:ExportOptions": {},
+    "yolact_export.precision.options:PrecisionOptions": {"int8": True},
     "yolact_export.precision.precision:PrecisionRequest": {
         "float16": True,
         "dialects": (),
@@ -61,19 +64,23 @@ NEEDED: dict[str, dict[str, Any]] = {
         "training": None,
     },
     "yolact_export.training.pruning:PruneRequest": {"output": ANY, "options": None, "images": None},
+    "yolact_export.training.pruning_options:PruningOptions": {},
     "yolact_export.training.training_start:StartOptions": {"source": "x", "class_names": ("a",)},
     "yolact_runtime.segmenter_options:SegmenterOptions": {},
 }
 # Made by this project alone, of numbers that were checked; or without any number of their own.
-OTHERS = {"CheckpointOptions", "DeviceLimits", "NmsSettings", "SessionSettings"}
+OTHERS = {"CheckpointOptions", "SigningOptions", "DeviceLimits", "NmsSettings", "SessionSettings"}
 # Of fields that are None by default.
 VALID = {
     "bit_depth": 12,
     "input_size": 550,
     "iou_threshold": 0.5,
+    "limit": 5,
     "max_drop": 0.5,
     "max_instances": 10,
     "memory_limit_bytes": 1 << 30,
+    "min_confidence": 0.5,
+    "num_guard_images": 5,
     "optimisation_level": 3,
     "until_ci": 0.25,
     "workspace_bytes": 1 << 30,
