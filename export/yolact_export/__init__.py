@@ -35,6 +35,7 @@ from yolact_runtime.errors import BackendError, BundleError, MediaError, SelfTes
 
 if TYPE_CHECKING:
     from yolact_calibration.labels.options import FileRules, Labels
+    from yolact_calibration.precision.options import PrecisionOptions
     from yolact_calibration.quantisation.ranges import RangeMethod
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
     from yolact_export.engine.build import BuiltEngine
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from yolact_export.graph.export import ExportOptions
     from yolact_export.pipeline import ExportResult
     from yolact_export.precision.existing_bundle import ExtendedBundle
-    from yolact_export.precision.options import PrecisionOptions
     from yolact_export.precision.precision import PrecisionResult, Variant
     from yolact_export.seal import SigningOptions
     from yolact_export.training.pruning import PrunedCheckpoint
@@ -131,7 +131,7 @@ _LAZY = {
     "yolact_export.graph.export": ("ExportOptions",),
     "yolact_export.pipeline": ("ExportResult",),
     "yolact_export.precision.existing_bundle": ("ExtendedBundle",),
-    "yolact_export.precision.options": ("PrecisionOptions",),
+    "yolact_calibration.precision.options": ("PrecisionOptions",),
     "yolact_export.precision.precision": (
         "PrecisionResult",
         "Variant",

@@ -49,8 +49,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "yolact_calibration.training.training_options:TrainingOptions": {"num_steps": 8},
     "yolact_export.engine.options:EngineOptions": {},
     "yolact_export.graph.export:ExportOptions": {},
-    "yolact_export.precision.options:PrecisionOptions": {"int8": True},
-    "yolact_export.precision.precision:PrecisionRequest": {
+    "yolact_calibration.precision.options:PrecisionOptions": {"int8": True},
+    "yolact_calibration.precision.network_maker:PrecisionRequest": {
         "float16": True,
         "dialects": (),
         "calibration": None,

@@ -22,11 +22,11 @@ from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_calibration.evaluation.judge import Judge
 from yolact_calibration.float16.rounding import simulate_float16
 from yolact_calibration.labels.coco import CocoAnnotations
+from yolact_calibration.precision import network_maker
+from yolact_calibration.precision.guard_images import GuardImages
 from yolact_calibration.quantisation.trial import Trial
 from yolact_export.commands import cli
 from yolact_export.precision import document as precision_document
-from yolact_export.precision import precision as precision_module
-from yolact_export.precision.guard_images import GuardImages
 from yolact_runtime.commands import run_cli
 from yolact_runtime.media.images import read_image, write_image
 from yolact_runtime.model.bundle import open_bundle
@@ -79,7 +79,7 @@ def _quick_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         quick = functools.partial(precision_document.time_networks_ms, seconds=0.0)
         patch.setattr(precision_document, "time_networks_ms", quick)
-        patch.setattr(precision_module, "Judge", functools.partial(Judge, settings=BootstrapSettings(num_resamples=20)))
+        patch.setattr(network_maker, "Judge", functools.partial(Judge, settings=BootstrapSettings(num_resamples=20)))
         yield
 
 
@@ -133,7 +133,7 @@ def whole(scenes: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Export:
     bundle = tmp_path_factory.mktemp("whole") / "shapes.bundle"
     words = ("--int8", "--fp16", "--calib", scenes.calib, "--sensitivity-images", "1", "--guard-images", "4")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precision_module, "Judge", Judge)
+        patch.setattr(network_maker, "Judge", Judge)
         return export(SHAPES, bundle, scenes, *words, "--json", bundle.with_name("report.json"))
 
 

@@ -24,7 +24,17 @@ PUBLIC = {
 }
 # Results and arguments that are passed on as they are; the types of their fields are internal.
 OPAQUE = {
-    *("Accuracy", "Agreement", "BuiltEngine", "ExtendedBundle", "LayerTimer", "PrecisionResult", "PrunedCheckpoint"),
+    *(
+        "Accuracy",
+        "Agreement",
+        "BuiltEngine",
+        "Candidate",
+        "QuantisedNetwork",
+        "ExtendedBundle",
+        "LayerTimer",
+        "PrecisionResult",
+        "PrunedCheckpoint",
+    ),
     *("Variant", "Verification", "WrittenEngine"),
 }
 # Methods for other modules of the package.

@@ -10,13 +10,13 @@ from typing import Any
 import onnx
 
 from yolact_calibration.evaluation.judge import Judge
+from yolact_calibration.precision.guard_images import GuardImages
 from yolact_calibration.pruning.network_timer import time_networks_ms
 from yolact_calibration.quantisation.trial import Trial
 from yolact_export.engine.layers import int8_convolutions
 from yolact_export.engine.options import EngineOptions
 from yolact_export.engine.process import build_in_process
 from yolact_export.errors import MissingDependencyError, YolactError
-from yolact_export.precision.guard_images import GuardImages
 from yolact_runtime.model.manifest import Manifest
 
 __all__ = ["QuantiserTrial", "engine_of", "rounded_convolutions"]

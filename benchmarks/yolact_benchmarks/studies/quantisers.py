@@ -26,9 +26,9 @@ from yolact_benchmarks.studies.quantiser_trial import QuantiserTrial
 from yolact_calibration.data.dataset import AnnotatedImages
 from yolact_calibration.errors import UsageError
 from yolact_calibration.labels.coco import CocoAnnotations
+from yolact_calibration.precision.guard_images import GuardImages
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
 from yolact_calibration.quantisation.network_graph import FINAL_GROUPS, NetworkGraph
-from yolact_export.precision.guard_images import GuardImages
 from yolact_plugins.staging import scratch_folder
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.model.manifest import METADATA_KEY, InputSpec, Manifest

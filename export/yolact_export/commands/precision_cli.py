@@ -16,7 +16,7 @@ from yolact_runtime.option_numbers import MAX_COUNT, MAX_THREADS, check_most, sh
 from yolact_runtime.terminal import Terminal
 
 if TYPE_CHECKING:
-    from yolact_export.precision.options import PrecisionOptions
+    from yolact_calibration.precision.options import PrecisionOptions
     from yolact_export.precision.precision import PrecisionRequest, PrecisionResult
 
 __all__ = [
@@ -80,8 +80,8 @@ def precision_request(
     Raises:
         DatasetError: The images do not serve.
     """
-    from yolact_export.precision.network_adder import ImageSource
-    from yolact_export.precision.network_adder import precision_request as find_images
+    from yolact_calibration.precision.precision_request import ImageSource
+    from yolact_calibration.precision.precision_request import precision_request as find_images
 
     words, threads = tuple(options.calib), options.threads or 0
     source = ImageSource(words, labels_of(options), options.bit_depth, usual_bit_depth, threads)
@@ -90,7 +90,7 @@ def precision_request(
 
 def precision_options(options: argparse.Namespace) -> PrecisionOptions:
     """Return the networks that a command line asks for."""
-    from yolact_export.precision.options import PrecisionOptions
+    from yolact_calibration.precision.options import PrecisionOptions
 
     return PrecisionOptions(
         int8=options.int8,

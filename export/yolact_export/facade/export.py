@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_calibration.labels.options import Labels
+from yolact_calibration.precision.options import PrecisionOptions
 from yolact_export.bundle_writer import check_destination
 from yolact_export.engine.bundle import WrittenEngine
 from yolact_export.engine.gpus import check_rtx
@@ -19,7 +20,6 @@ from yolact_export.engine.targets import available_targets, has_deform_conv, rep
 from yolact_export.errors import CheckpointError, UsageError
 from yolact_export.facade.engines import as_engine_options, write_engines
 from yolact_export.facade.packages import require_packages
-from yolact_export.precision.options import PrecisionOptions
 from yolact_export.seal import BundleSeal, SigningOptions, open_new_seal
 from yolact_export.training.pruning_options import PruningOptions
 from yolact_runtime.reporter import SILENT, Reporter
@@ -200,7 +200,8 @@ def make_adder(
     Raises:
         DatasetError: Images or labels cannot be used.
     """
-    from yolact_export.precision.network_adder import ImageSource, network_adder, precision_request
+    from yolact_calibration.precision.precision_request import ImageSource, precision_request
+    from yolact_export.precision.network_adder import network_adder
 
     source = ImageSource(tuple(words), labels, bit_depth, usual_bit_depth, num_threads or 0)
     return network_adder(precision_request(options, source, reporter), command, earlier_rows, reporter)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_calibration.labels.options import Labels
+from yolact_calibration.precision.options import PrecisionOptions
 from yolact_export.engine.bundle import WrittenEngine
 from yolact_export.engine.options import EngineOptions
 from yolact_export.errors import UsageError
 from yolact_export.facade.engines import as_engine_options, write_engines
 from yolact_export.facade.export import as_words, make_adder
 from yolact_export.facade.packages import require_packages
-from yolact_export.precision.options import PrecisionOptions
 from yolact_export.seal import SigningOptions, open_seal, without_reminder
 from yolact_runtime.model.bundle import read_manifest
 from yolact_runtime.model.manifest import Manifest

@@ -21,10 +21,10 @@ from support.engine_graphs import write_engine_bundle
 from support.precision_trials import make_frames, write_small_bundle
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_calibration.evaluation.judge import Judge
+from yolact_calibration.precision import network_maker
 from yolact_export.commands import cli
 from yolact_export.golden import write_golden
 from yolact_export.precision import document as document_module
-from yolact_export.precision import precision
 from yolact_runtime.media.images import write_image
 from yolact_runtime.model.bundle import open_bundle, read_manifest
 from yolact_runtime.model.bundle_signature import sign_bundle, verify_bundle
@@ -34,7 +34,7 @@ from yolact_runtime.model.bundle_signature import sign_bundle, verify_bundle
 def _quick_figures() -> Iterator[None]:
     """Latencies and intervals are of no interest here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precision, "Judge", functools.partial(Judge, settings=BootstrapSettings(num_resamples=20)))
+        patch.setattr(network_maker, "Judge", functools.partial(Judge, settings=BootstrapSettings(num_resamples=20)))
         quick = functools.partial(document_module.time_networks_ms, seconds=0.0)
         patch.setattr(document_module, "time_networks_ms", quick)
         yield
@@ -273,7 +273,7 @@ def test_an_interrupt_is_130_and_leaves_the_bundle_as_it_was(
     def interrupt(*_: object, **__: object) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(precision, "make_int8", interrupt)
+    monkeypatch.setattr(network_maker, "make_int8", interrupt)
     assert export(*words_for(bundle, photos, cache, "--int8", "--fp16")) == 130
     assert files(bundle) == before
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
@@ -290,9 +290,10 @@ import functools
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_calibration.evaluation.judge import Judge
 from yolact_export.commands.cli import main
-from yolact_export.precision import document, precision
+from yolact_export.precision import document
+from yolact_calibration.precision import network_maker
 # As in the process of the tests: latencies and intervals are of no interest here.
-precision.Judge = functools.partial(Judge, settings=BootstrapSettings(num_resamples=20))
+network_maker.Judge = functools.partial(Judge, settings=BootstrapSettings(num_resamples=20))
 document.time_networks_ms = functools.partial(document.time_networks_ms, seconds=0.0)
 sys.exit(main(sys.argv[1:]))
 """

@@ -20,12 +20,12 @@ from support.precision_trials import make_frames, write_small_bundle
 from support.signing import make_keys
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_calibration.evaluation.judge import Judge
+from yolact_calibration.precision import network_maker
 from yolact_export.commands import cli
 from yolact_export.engine import bundle as engine_bundle
 from yolact_export.engine.build import BuiltEngine
 from yolact_export.facade import packages
 from yolact_export.precision import document as document_module
-from yolact_export.precision import precision
 from yolact_runtime.media.images import write_image
 from yolact_runtime.model.bundle_signature import verify_bundle
 
@@ -38,7 +38,7 @@ VOLATILE = {"seconds", "latency_ms", "made", "bundle"}
 @pytest.fixture(scope="module", autouse=True)
 def _quick_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precision, "Judge", functools.partial(Judge, settings=BootstrapSettings(num_resamples=20)))
+        patch.setattr(network_maker, "Judge", functools.partial(Judge, settings=BootstrapSettings(num_resamples=20)))
         quick = functools.partial(document_module.time_networks_ms, seconds=0.0)
         patch.setattr(document_module, "time_networks_ms", quick)
         yield

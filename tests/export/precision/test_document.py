@@ -18,6 +18,7 @@ from yolact_calibration.evaluation.agreement import measure_agreement
 from yolact_calibration.evaluation.bootstrap import Interval
 from yolact_calibration.evaluation.judge import Judgement
 from yolact_calibration.float16.conversion import HalfModel
+from yolact_calibration.precision.guard_images import GuardImages
 from yolact_calibration.quantisation.calibration_images import find_calibration_images
 from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_calibration.quantisation.ranges import RangeMethod
@@ -32,7 +33,6 @@ from yolact_export.precision.document import (
     table_lines,
     verdict,
 )
-from yolact_export.precision.guard_images import GuardImages
 from yolact_export.precision.precision import PrecisionRequest, PrecisionResult, Variant, add_precisions
 from yolact_runtime.media.images import write_image
 from yolact_runtime.model.manifest import NetworkDtypes

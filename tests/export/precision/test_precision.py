@@ -24,15 +24,15 @@ from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_calibration.evaluation.judge import Judge
 from yolact_calibration.float16.rounding import simulate_float16
 from yolact_calibration.labels.coco import CocoAnnotations
+from yolact_calibration.precision import candidate, network_maker
+from yolact_calibration.precision.guard_images import GuardImages
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
 from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_calibration.quantisation.ranges import RangeMethod
 from yolact_calibration.quantisation.trial import Trial
 from yolact_export.graph.file import write_model
-from yolact_export.precision import candidate, precision
 from yolact_export.precision.document import verdict
-from yolact_export.precision.guard_images import GuardImages
 from yolact_export.precision.precision import PrecisionRequest, PrecisionResult, add_precisions, network_name
 from yolact_runtime.media.images import write_image
 from yolact_runtime.model.manifest import METADATA_KEY, Manifest, NetworkDtypes
@@ -55,7 +55,7 @@ def _few_resamples() -> Iterator[None]:
     """Intervals are of no interest here."""
     with pytest.MonkeyPatch.context() as patch:
         settings = BootstrapSettings(num_resamples=20)
-        patch.setattr(precision, "Judge", functools.partial(Judge, settings=settings))
+        patch.setattr(network_maker, "Judge", functools.partial(Judge, settings=settings))
         yield
 
 
@@ -239,7 +239,7 @@ def test_an_overflow_that_no_calibration_image_showed_is_rejected_and_located(
 ) -> None:
     """As ONNX Runtime computes the file, nothing is lost; an engine would find nothing."""
     write_model(swell(float_network(), "proto_net.0", "proto_net.2", 3e4), folder / network_name("fp32"))
-    monkeypatch.setattr(precision, "_largest", lambda calibration: {})
+    monkeypatch.setattr(network_maker, "_largest", lambda calibration: {})
     result, _ = add(float16=True, max_drop=99.0)
     _, fp16 = result.variants
     assert not fp16.passed
@@ -258,7 +258,7 @@ def test_without_a_guard_an_overflow_is_kept_and_gets_no_verdict(
     add: Add, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_model(swell(float_network(), "proto_net.0", "proto_net.2", 3e4), folder / network_name("fp32"))
-    monkeypatch.setattr(precision, "_largest", lambda calibration: {})
+    monkeypatch.setattr(network_maker, "_largest", lambda calibration: {})
     result, _ = add(float16=True)
     assert result.variants[1].passed
     assert not result.variants[1].is_sound
@@ -267,8 +267,8 @@ def test_without_a_guard_an_overflow_is_kept_and_gets_no_verdict(
 
 def test_plans_for_engines_are_judged_with_float16_beside_int8(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     cast: list[onnx.ModelProto] = []
-    original = precision.to_float16
-    for module in (precision, candidate):
+    original = network_maker.to_float16
+    for module in (network_maker, candidate):
         monkeypatch.setattr(
             module, "to_float16", lambda model, *rest, **names: (cast.append(model), original(model, *rest, **names))[1]
         )
@@ -300,7 +300,7 @@ def test_labels_of_other_classes_end_it_before_any_work(
     def calibrate(*_: object, **__: object) -> None:
         raise AssertionError("labels are looked at first")
 
-    monkeypatch.setattr(precision, "calibrate", calibrate)
+    monkeypatch.setattr(network_maker, "calibrate", calibrate)
     with pytest.raises(DatasetError, match="no class"):
         add(BOTH, guard=labelled(tmp_path_factory.mktemp("other"), "zebra"))
     assert names(folder) == {"model.fp32.onnx"}
@@ -327,5 +327,5 @@ def test_the_largest_values_seen_tell_what_fits_into_float16(everything: Precisi
     assert half is not None
     convolutions = {convolution.name for convolution in NetworkGraph(float_network()).convolutions}
     assert not convolutions & set(half.kept_single)
-    largest = precision._largest(everything.calibration)
+    largest = network_maker._largest(everything.calibration)
     assert largest["image"] == pytest.approx(max(-(0 - 123.68) / 58.4, (255 - 103.94) / 57.38), rel=0.1)

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from yolact_calibration.errors import UsageError
 from yolact_calibration.quantisation.ranges import RangeMethod
-from yolact_export.errors import UsageError
 from yolact_runtime.option_numbers import MAX_COUNT, keep_between
 
 __all__ = ["PrecisionOptions"]

@@ -13,11 +13,11 @@ from support.precision_trials import MANIFEST, add_to_bias, make_frames, rely_on
 from support.quantised import float_network, image_of, observed_ranges, run
 from yolact_calibration.evaluation.bootstrap import BootstrapSettings
 from yolact_calibration.evaluation.judge import Judge
+from yolact_calibration.precision.candidate import Candidate, CandidateJudge
 from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.qdq import quantise
 from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_calibration.quantisation.trial import Trial
-from yolact_export.precision.candidate import Candidate, CandidateJudge
 from yolact_runtime.model.manifest import NetworkDtypes
 
 HALF, OUTPUTS_SINGLE = NetworkDtypes("float16", "float16"), NetworkDtypes("float16", "float32")

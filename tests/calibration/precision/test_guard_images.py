@@ -8,8 +8,8 @@ import pytest
 from support.training_data import square, write_set
 from yolact_calibration.data.dataset import AnnotatedImages
 from yolact_calibration.labels.coco import CocoAnnotations
+from yolact_calibration.precision.guard_images import GuardImages
 from yolact_calibration.quantisation.calibration_images import CalibrationImages, find_calibration_images
-from yolact_export.precision.guard_images import GuardImages
 from yolact_runtime.media.image_reader import ImageReader
 from yolact_runtime.media.images import read_image
 
