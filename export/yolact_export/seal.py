@@ -29,7 +29,7 @@ _REMINDER = open_bundle.__module__
 
 @dataclass(frozen=True)
 class SigningOptions:
-    """How a bundle is signed, and what is done about the signature that it has.
+    """Keys that a bundle is signed and verified with.
 
     Attributes:
         key: File of the private key to sign with (Ed25519, PEM); None takes the one that ``YOLACT_SIGNING_KEY`` names,
@@ -63,16 +63,16 @@ class SigningOptions:
 
 
 class BundleSeal:
-    """The signature of a bundle that is changed: taken away with what it vouched for, made anew of what was known.
+    """The signature of a bundle that is changed: removed with the first change, and made anew after each.
 
-    What is signed is what was there when the command began, and the command's own changes. What anybody else changed
-    meanwhile is not signed: whoever signs it would vouch for it.
+    The signature covers the bundle as it was when the work began, and the changes of this process. A bundle that
+    another process changed meanwhile is not signed.
 
     Args:
         bundle: The folder.
         key: Private key; None leaves it unsigned.
-        vouched: Its manifest when the command began; None where the command writes it.
-        reporter: Receives what became of the signature.
+        vouched: Manifest of the bundle when the work began; None for a bundle that is new.
+        reporter: Reporter of the signature's state.
     """
 
     def __init__(self, bundle: Path, key: Path | None, vouched: Manifest | None, reporter: Reporter) -> None:
@@ -84,14 +84,14 @@ class BundleSeal:
 
     @property
     def vouched(self) -> Manifest | None:
-        """What was known of the bundle, by which alone work is done that will be signed; None where nothing will be."""
+        """Manifest that signed work must start from; None if nothing will be signed."""
         return None if self._key is None else self._vouched
 
     def changed(self, before: Manifest, after: Manifest) -> None:
         """Sign the bundle after a change; see :data:`yolact_export.engine.bundle.Seal`.
 
         Raises:
-            SignatureError: Somebody else changed it too; it is not signed.
+            SignatureError: Another process changed it too; it is not signed.
         """
         self._require_known(before)
         if self._key is not None:
@@ -102,7 +102,7 @@ class BundleSeal:
         """Sign a folder that takes the bundle's place; see :data:`yolact_export.precision.existing_bundle.Finish`.
 
         Raises:
-            SignatureError: Somebody else changed the bundle meanwhile; nothing is signed.
+            SignatureError: Another process changed the bundle meanwhile; nothing is signed.
         """
         self._require_known(before)
         self.finish_new(folder)
@@ -118,7 +118,7 @@ class BundleSeal:
 
         Raises:
             BundleError: A file is not what the manifest says.
-            SignatureError: Somebody changed the bundle meanwhile; nothing is signed.
+            SignatureError: Another process changed the bundle meanwhile; nothing is signed.
         """
         if self._key is not None:
             sign_bundle(self._bundle, self._key, self._vouched)
@@ -142,14 +142,15 @@ class BundleSeal:
     def _require_known(self, manifest: Manifest) -> None:
         if self._key is not None and manifest != self._vouched:
             raise SignatureError(
-                f"{self._bundle} was changed by somebody else while this command worked on it, and is not signed: that "
-                f"change is not vouched for. If you know what it was: yolact-export {_words(self._bundle)} --sign KEY"
+                f"{self._bundle} was changed by another process while this command worked on it, and is not signed, "
+                f"because the signature would cover that change. If you know what it was: yolact-export "
+                f"{_words(self._bundle)} --sign KEY"
             )
 
 
 @contextmanager
 def without_reminder() -> Iterator[None]:
-    """Nobody is reminded to have the signature checked while this command, which looked at it, opens the bundle."""
+    """Suppress the reminder to verify a signature while the bundle, which was verified before, is opened."""
 
     def keep(record: logging.LogRecord) -> bool:
         return "the signature was not checked" not in record.getMessage()
@@ -165,12 +166,12 @@ def without_reminder() -> Iterator[None]:
 def open_seal(options: SigningOptions, bundle: Path, reporter: Reporter) -> BundleSeal:
     """Look at the signature of a bundle that is about to be changed or signed, before anything is done.
 
-    With ``--verify-key`` one of these keys has to fit, or else of ``--sign KEY`` that key: whoever signs what was
-    changed since it was signed would vouch for that change.
+    One of the keys to verify with has to fit, or else the key to sign with: otherwise the new signature would cover
+    changes that were made since the bundle was signed.
 
     Raises:
         SignatureError: The signature does not fit, or would be lost.
-        BundleError, ManifestError: It is no bundle, or with ``--verify-key`` a file is not what the manifest says.
+        BundleError, ManifestError: It is not a bundle, or with keys to verify a file does not match the manifest.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
     key = options.private_key()
@@ -190,7 +191,7 @@ def open_seal(options: SigningOptions, bundle: Path, reporter: Reporter) -> Bund
 
 
 def open_new_seal(options: SigningOptions, bundle: Path, reporter: Reporter) -> BundleSeal:
-    """Before an export writes a bundle: a signed one there is replaced by a signed one, and the key can be used.
+    """Check, before an export, that a signed bundle is replaced by a signed one and that the key is usable.
 
     What is there is replaced as a whole, so its signature is not looked at.
 
@@ -201,7 +202,7 @@ def open_new_seal(options: SigningOptions, bundle: Path, reporter: Reporter) -> 
     """
     if options.verify_keys:
         raise UsageError(
-            "--verify-key is for a bundle that is there: yolact-export BUNDLE --engine --verify-key KEY. A checkpoint "
+            "--verify-key is for an existing bundle: yolact-export BUNDLE --engine --verify-key KEY. A checkpoint "
             "has no signature; leave it out"
         )
     key = options.private_key()
@@ -229,7 +230,7 @@ def _verified(options: SigningOptions, bundle: Path, keys: tuple[Path, ...]) -> 
 
 
 def _manifest(options: SigningOptions, bundle: Path) -> Manifest:
-    """What is there, whoever signed it."""
+    """Read the manifest, whatever its signature."""
     try:
         return read_manifest(bundle)
     except SignatureError:

@@ -1,6 +1,5 @@
 """Fixtures of the export tests: models small enough to run in milliseconds."""
 
-import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.goldens import filled_state_dict
+from support.narrow_models import narrow_state_dict
 from yolact_export.engine import gpus as engine_gpus
 from yolact_export.model.registry import CONFIGS
 from yolact_export.model.widths import fit_widths, make_skeleton
@@ -37,28 +36,11 @@ def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_gpus, "find_gpu", fail)
 
 
-def _narrow(width: int) -> int:
-    """A function of the width alone, so that layers that fit together still do."""
-    return width // 16 if width % 64 == 0 else width
-
-
-@functools.cache
-def _narrow_state(name: str) -> dict[str, torch.Tensor]:
-    config = CONFIGS[name]
-    shapes = {
-        key: tuple(value.shape)
-        if key.startswith("maskiou_net.") or not value.ndim
-        else (*map(_narrow, value.shape[:2]), *value.shape[2:])
-        for key, value in make_skeleton(config).state_dict().items()
-    }
-    return filled_state_dict(shapes, config.num_classes)
-
-
 @pytest.fixture(scope="session")
 def narrow_state() -> Callable[[str], dict[str, torch.Tensor]]:
     """The state dict of a known configuration, pruned to a sixteenth of its width."""
     # Tests change what they get.
-    return lambda name: {key: value.clone() for key, value in _narrow_state(name).items()}
+    return lambda name: {key: value.clone() for key, value in narrow_state_dict(name).items()}
 
 
 @pytest.fixture

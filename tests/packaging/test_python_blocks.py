@@ -8,7 +8,9 @@ them. A block that cannot run on this machine is listed in `NOT_RUN`, with the r
 from __future__ import annotations
 
 import io
+import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -145,12 +147,72 @@ def check_run(namespace: Namespace, said: str) -> None:
     assert namespace["line"]["schema"] == "yolact-results/1"
 
 
+def check_export(namespace: Namespace, said: str) -> None:
+    assert said.splitlines()[-1] == "mine.bundle 320 True"
+    assert (Path("mine.bundle") / "model.fp32.onnx").exists()
+
+
+def check_precision(namespace: Namespace, said: str) -> None:
+    assert said.startswith("True ['golden.npz', 'model.fp32.onnx', 'model.int8-cpu.onnx']")
+
+
+def check_training(namespace: Namespace, said: str) -> None:
+    assert namespace["result"].mask_ap is not None
+
+
+def check_benchmarks(namespace: Namespace, said: str) -> None:
+    assert namespace["speed"].cases[0]["instances"] == 10
+    assert float(said.split()[0]) > 0
+
+
+def prepare_export() -> None:
+    import torch
+
+    from support.narrow_models import narrow_state_dict
+
+    torch.save(narrow_state_dict("yolact_resnet50"), "mine.pth")
+
+
+def prepare_precision() -> None:
+    from support.precision_trials import make_frames, write_small_bundle
+
+    shutil.rmtree("mine.bundle")
+    write_small_bundle(Path("mine.bundle"))
+    Path("photos").mkdir()
+    for name, frame in make_frames(8, 1):
+        write_image(Path("photos", name), frame)
+
+
+def prepare_training() -> None:
+    """A picture, and a label for the cat in it."""
+    Path("val").mkdir()
+    write_image(Path("val", "1.png"), FRAME)
+    outline = [[15, 10, 45, 10, 45, 30, 15, 30]]
+    label = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": outline, "bbox": [15, 10, 30, 20]}
+    document = {
+        "images": [{"id": 1, "file_name": "1.png", "height": 40, "width": 60}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{**label, "area": 600.0, "iscrowd": 0}],
+    }
+    Path("val.json").write_text(json.dumps(document))
+
+
+# What a reader of a document has, besides the bundles.
+PREPARED: dict[str, Callable[[], None]] = {
+    "docs/export.md": prepare_export,
+    "docs/precision.md": prepare_precision,
+    "docs/training.md": prepare_training,
+}
 # What shows that the blocks of a document did something.
 CHECKS: dict[str, Callable[[Namespace, str], None]] = {
     "README.md": check_readme,
+    "docs/benchmarks.md": check_benchmarks,
+    "docs/export.md": check_export,
     "docs/getting-started.md": check_getting_started,
+    "docs/precision.md": check_precision,
     "docs/run.md": check_run,
     "docs/runtime.md": check_runtime,
+    "docs/training.md": check_training,
 }
 
 
@@ -168,6 +230,7 @@ def test_python_blocks_run(
     on_a_gpu = any("cuda" in text or "on_device" in text for _, text in blocks)
     if any("sys.stdin" in text for _, text in blocks):
         monkeypatch.setattr(sys, "stdin", lines_of_a_run(capsys))
+    PREPARED.get(name_of(path), lambda: None)()
     if any("clip.avi" in text for _, text in blocks):
         write_clip("clip.avi", FRAME)
     with monkeypatch.context() as patch, gpu_at_hand(patch) if on_a_gpu else no_more() as at_hand:

@@ -100,7 +100,7 @@ def benchmark(
 
     Example:
         >>> result = benchmark("mine.bundle", plan=Plan(until_ci=0.01))  # doctest: +SKIP
-        >>> result.cases[0]["latency"]["median"]  # doctest: +SKIP
+        >>> result.cases[0]["latency"]["percentiles_ms"]["p50"]  # doctest: +SKIP
         12.62
     """
     words = as_words(images)

@@ -358,7 +358,7 @@ def _require_files(paths: Sequence[Path], who: str) -> None:
         shown = ", ".join(str(path) for path in missing[:_NAMES_SHOWN])
         more = f" and {len(missing) - _NAMES_SHOWN} more" if len(missing) > _NAMES_SHOWN else ""
         raise DatasetError(
-            f"{who} {counted(len(paths), 'image')}, and {len(missing)} of them are not there: {shown}{more}. "
+            f"{who} {counted(len(paths), 'image')}, and {len(missing)} of them do not exist: {shown}{more}. "
             f"Correct --images"
         )
 

@@ -26,14 +26,14 @@ __all__ = ["Candidate", "CandidateJudge"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:
-    """A network, and what came of it.
+    """A network, and the result of its trial.
 
     Attributes:
-        model: As it would be written.
-        half: What stayed in float32 in it, and why its outputs did if they did; None without float16.
-        predictions: What it finds in the judge's images; nothing where its outputs are not finite.
-        judgement: Against the float32 network.
-        is_sound: Its outputs are finite on all images.
+        model: The network that would be written.
+        half: Record of the parts that stayed in float32, and of the reason if the outputs did; None without float16.
+        predictions: Detections in the judge's images; none if the outputs are not finite.
+        judgement: Accuracy, compared with the float32 network.
+        is_sound: Whether the outputs are finite on all images.
     """
 
     model: onnx.ModelProto
@@ -58,7 +58,7 @@ class Candidate:
         return total
 
     def holds(self, points: float) -> bool:
-        """It is of use, and neither box nor mask AP lost more than that many points."""
+        """Return whether the outputs are finite and neither box nor mask AP lost more than that many points."""
         return self.is_sound and self.judgement.within(points)
 
 
@@ -84,17 +84,17 @@ class CandidateJudge:
         """Judge a network; in float16 as engines compute it.
 
         Args:
-            model: As it would be written.
-            half: How it was made, where it is one in float16.
-            label: Names the network to the reporter.
-            reporter: Shows how far the work is.
+            model: The network that would be written.
+            half: Record of its conversion, if it is one in float16.
+            label: Name of the network for the reporter.
+            reporter: Reporter of the progress.
         """
         simulated = model if half is None else simulate_float16(model)
         try:
             # Integer kernels in the place of roundings are what a CPU runs, and no engine.
             predictions = self.trial.find(simulated, simulate=half is not None, reporter=reporter, label=label)
         except BackendError:
-            # Of no use, which the judge has to see; it is no reason to end the export of the others.
+            # Of no use, which the judge has to see; the others are exported all the same.
             predictions = self.trial.find_nothing()
             return Candidate(model, half, predictions, self.judge.judge(predictions), False)
         return Candidate(model, half, predictions, self.judge.judge(predictions), True)
@@ -108,10 +108,10 @@ class CandidateJudge:
         so, and float32 outputs mend it, they are float32, with the reason in :attr:`Candidate.half`.
 
         Args:
-            model: In float32, with or without Q/DQ; not modified.
-            largest: See :func:`~yolact_calibration.float16.conversion.to_float16`.
-            label: Names the network to the reporter.
-            reporter: Shows how far the work is.
+            model: Network in float32, with or without Q/DQ; not modified.
+            largest: Largest values of tensors; see :func:`~yolact_calibration.float16.conversion.to_float16`.
+            label: Name of the network for the reporter.
+            reporter: Reporter of the progress.
         """
         half = to_float16(model, largest, half_input=self.half_io, half_outputs=self.half_io)
         found = self.examine(half.model, half, label, reporter)

@@ -24,8 +24,8 @@ class GuardImages:
 
     Attributes:
         frames: The images.
-        description: For people.
-        annotations: Their labels, or None.
+        description: Readable description of the images.
+        annotations: Labels of the images, or None.
     """
 
     frames: NamedFrames
@@ -39,7 +39,7 @@ class GuardImages:
         return iter(self.frames)
 
     def frame(self, name: str) -> npt.NDArray[np.uint8]:
-        """One image again; no other file is read.
+        """Read one image again; no other file is read.
 
         Raises:
             KeyError: There is none of that name.
@@ -50,14 +50,14 @@ class GuardImages:
         raise KeyError(name)
 
     def first(self, count: int) -> GuardImages:
-        """Some of them, spread evenly, without labels; held in memory, because they are looked at many times."""
+        """Return some of them, spread evenly, without labels; held in memory, because they are needed many times."""
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist()
         frames = list(_only(self.frames, chosen))
         return GuardImages(frames, f"{len(frames)} images")
 
     @classmethod
     def labelled(cls, data: AnnotatedImages, limit: int | None) -> GuardImages:
-        """Images with COCO labels."""
+        """Return images with COCO labels."""
         annotations = data.annotations if limit is None else data.annotations.first(limit)
         files = _Files(tuple((image.file_name, data.path(image)) for image in annotations.images), data.reader)
         return cls(files, f"{len(files)} labelled images", annotations)

@@ -1,4 +1,4 @@
-"""Makes the networks of other precisions that were asked for: calibrated once, searched, judged by the same images."""
+"""Networks of several precisions from one calibration: searched, and judged by the same images."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ PRECISION_OF = {Dialect.TENSORRT: "int8", Dialect.CPU: "int8-cpu"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PrecisionRequest:
-    """What to add to a bundle.
+    """Networks to make, and the images for it.
 
     Attributes:
         float16: A network in float16.
         dialects: INT8 networks, for whom.
         calibration: Images to take ranges from.
         guard: Images to judge by.
-        method: How ranges are chosen.
+        method: Choice of the ranges.
         max_drop: Points that may be lost; None takes the judge's own limit. Infinity refuses nothing: a search still
             aims at the judge's limit.
         everything: Every convolution in INT8, without a search.
@@ -53,7 +53,7 @@ class PrecisionRequest:
         half_io: Networks for engines may have inputs and outputs in float16, where the judge allows it.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field is not a number, or out of its range; the message names it.
     """
 
     float16: bool
@@ -119,7 +119,7 @@ class QuantisedNetwork:
 
 
 class NetworkMaker:
-    """Makes the networks of a request, one after the other, from one calibration and one judge.
+    """Maker of the networks of a request, one after the other, from one calibration and one judge.
 
     Args:
         network: File of the float32 network.

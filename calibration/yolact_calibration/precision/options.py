@@ -22,11 +22,11 @@ class PrecisionOptions:
     Attributes:
         int8: If True, add INT8 networks.
         float16: If True, add a float16 network, for engines.
-        target: What the networks are for: ``"cpu"`` (ONNX Runtime), ``"tensorrt"`` and ``"rtx"`` (engines), or
+        target: Destination of the networks: ``"cpu"`` (ONNX Runtime), ``"tensorrt"`` and ``"rtx"`` (engines), or
             ``"auto"`` for all.
         max_drop: Points of average precision that a network may lose; more, and it is rejected. None is 0.5 with
             labels, and 8 points of agreement without; infinity rejects nothing.
-        method: How the ranges of INT8 are chosen: ``"mse"``, ``"minmax"``, ``"percentile"`` or ``"entropy"``.
+        method: Choice of the ranges of INT8: ``"mse"``, ``"minmax"``, ``"percentile"`` or ``"entropy"``.
         everything: If True, every convolution is in INT8, without a search.
         num_guard_images: Most images to judge by; None takes all that have labels, or 64 without labels.
         num_sensitivity: Images that show which parts are sensitive to INT8; 0 skips this.

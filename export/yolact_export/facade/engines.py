@@ -53,9 +53,9 @@ def build_engine(
 
     Args:
         bundle: Folder of the bundle.
-        options: How to build, for one library or several; None builds with every library that can build here.
+        options: Settings of the build, for one library or several; None builds with every library that can build here.
         precisions: Networks to build from, such as ``("fp16", "int8")``; None takes all that TensorRT accepts.
-        signing: How the bundle is signed; a signed bundle needs a key.
+        signing: Keys of the signature; a signed bundle needs one.
         reporter: Receives progress.
 
     Returns:
@@ -103,7 +103,7 @@ def write_engines(
 
     Args:
         bundle: Folder of the bundle.
-        options: How to build.
+        options: Settings of the builds.
         precisions: Networks to build from; None takes all that TensorRT accepts.
         seal: The signature of the bundle.
         reporter: Receives progress.

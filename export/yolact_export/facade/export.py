@@ -1,4 +1,4 @@
-"""From a checkpoint to a verified bundle, with all that ``yolact-export`` can add to it."""
+"""Export of a checkpoint as a verified bundle, with everything that ``yolact-export`` can add to it."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def export(
         checkpoint: The ``.pth`` file of a YOLACT, YOLACT++ or YolactEdge model.
         bundle: Folder to write; None is the name of the checkpoint with ``.bundle``, in the current folder.
         checkpoint_options: Facts that the file does not state, such as the configuration and the class names.
-        export_options: How the ONNX graph is written.
+        export_options: Settings of the ONNX graph.
         images: Folders, globs and files of unlabelled images, for `precision` and `pruning`.
         labels: Labelled images to judge by; None judges by agreement.
         precision: Networks in INT8 and float16 to add; None adds none.
-        pruning: How the network is pruned before the export; None leaves it as it is.
+        pruning: Settings of pruning before the export; None leaves it as it is.
         engines: TensorRT engines to build. None builds those that this machine can build, if there is `precision`, and
             an empty sequence none.
         require_engines: If False, leave out engines that cannot be built of this network, and report why.
-        signing: How the bundle is signed.
+        signing: Keys of the signature.
         num_threads: CPU threads for measuring latency; None is 1 for pruning and otherwise all.
         command: The call or command line that the report page shows.
         reporter: Receives progress and warnings.
@@ -195,7 +195,7 @@ def make_adder(
         num_threads: CPU threads; None takes all.
         command: The call or command line, for the report.
         reporter: Receives progress.
-        earlier_rows: Given the new networks, returns the rows of an earlier report on networks that stay beside them.
+        earlier_rows: Function from the new networks to the rows of an earlier report on networks that stay.
 
     Raises:
         DatasetError: Images or labels cannot be used.

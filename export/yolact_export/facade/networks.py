@@ -87,7 +87,7 @@ def add_networks(
         labels: Labelled images to judge by; None judges by agreement with the float32 network.
         bit_depth: Significant bits of images with 16 bits per sample; None takes what the bundle or the images state.
         engines: TensorRT engines to build afterwards.
-        signing: How the bundle is signed; a signed bundle needs a key.
+        signing: Keys of the signature; a signed bundle needs one.
         num_threads: CPU threads for measuring latency; None takes all.
         command: The call or command line that the report page shows.
         reporter: Receives progress and warnings.

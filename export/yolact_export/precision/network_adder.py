@@ -30,7 +30,7 @@ def network_adder(
     Args:
         request: The networks and images.
         command: The call or command line, for the report.
-        earlier_rows: Given the new networks, returns the rows of an earlier report on networks that stay beside them.
+        earlier_rows: Function from the new networks to the rows of an earlier report on networks that stay.
         reporter: Receives progress.
     """
 

@@ -16,12 +16,12 @@ _MAX_BATCH, _MAX_RATE = 4096, 1000
 
 @dataclass(frozen=True)
 class PruningOptions:
-    """How much of a network is removed, and how the rest is trained afterwards.
+    """Share of a network that is removed, and the training of the rest.
 
     Attributes:
         removed_latency: Share of the measured latency to remove, above 0 and below 1: 0.4 leaves 60 % of the
             milliseconds.
-        importance: How the importance of channels is measured: ``"taylor"`` or ``"batch-norm"``.
+        importance: Measure of the importance of channels: ``"taylor"`` or ``"batch-norm"``.
         round_to: Widths are multiples of this number.
         recover_steps: Training steps afterwards, with the unpruned model as the teacher; 0 trains nothing.
         recover_batch: Images per step.

@@ -47,7 +47,7 @@ def prune_first(
         checkpoint: The ``.pth`` file.
         bundle: The folder that will be exported to; it gives the pruned file its name.
         checkpoint_options: Facts that the file does not state.
-        options: How much is removed, and how the rest is trained.
+        options: The share to remove, and the training of the rest.
         words: Folders, globs and files of unlabelled images.
         labels: Labelled images to measure accuracy on; None measures agreement with the unpruned model.
         export_options: Settings of the graph that will be written, which must have an effect on this model; the bit

@@ -468,7 +468,7 @@ def test_what_somebody_else_changed_meanwhile_is_not_signed(
     monkeypatch.setattr(engine_bundle, "build_in_process", build_while_somebody_writes)
     assert export(bundle, *ENGINE, "--sign", device.private) == 1
     talk = capsys.readouterr().err
-    assert "was changed by somebody else" in talk
+    assert "was changed by another process" in talk
     assert "is not signed now" in talk
     assert signature_names(bundle) == set()
     assert built == ["fp32"]
