@@ -1,7 +1,7 @@
-"""Griffe's extension for the API pages: docstrings as this project writes them, shown as Markdown.
+"""Griffe extension for the API pages: docstrings of this project, rendered as Markdown.
 
-Sphinx roles such as :class:`Masks` and :func:`~yolact_runtime.model.bundle.open_bundle` become links where the object
-has a place on a page, and code where it has none. Members of an enumeration are listed with their values.
+Sphinx roles such as :class:`Masks` and :func:`~yolact_runtime.model.bundle.open_bundle` become links if the object is
+on a page, and code otherwise. Members of an enumeration are listed with their values.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import griffe
 
-# What Python calls by itself, and nobody looks up.
+# Methods that Python calls implicitly, and that users do not look up.
 _HIDDEN = {"__del__", "__enter__", "__exit__", "__post_init__", "__repr__"}
 # Its page begins with an introduction of its own.
 _WITH_INTRODUCTION = "yolact_runtime"
@@ -19,7 +19,7 @@ _ROLE = re.compile(r":(?:py:)?(?:attr|class|const|data|exc|func|meth|mod|obj):`(
 
 
 class DocstringRoles(griffe.Extension):
-    """Rewrites the docstring of each object, and hides what Python calls by itself."""
+    """Griffe extension that rewrites the docstring of each object, and hides methods that Python calls implicitly."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite one object, which Griffe has collected with its members."""
@@ -40,11 +40,11 @@ def _rewrite(obj: griffe.Object) -> None:
 
 
 def with_references(text: str, scope: griffe.Object) -> str:
-    """Replace the Sphinx roles of a docstring.
+    """Replace the Sphinx roles of a docstring by links, and return it.
 
     Args:
-        text: The docstring.
-        scope: The object it belongs to; names are looked up from there, as Sphinx does.
+        text: Docstring to rewrite.
+        scope: Object that the docstring belongs to; names are looked up from there, as Sphinx does.
     """
     return _ROLE.sub(lambda role: _reference(role[2], bool(role[1]), scope), text)
 

@@ -1,8 +1,8 @@
-"""Install PyTorch into the environment that runs this file, without CUDA builds where there is no CUDA.
+"""Install PyTorch into the environment that runs this file, without CUDA builds on machines without CUDA.
 
-On Linux the default package index serves CUDA builds of torch, several gigabytes that a machine without an NVIDIA
-driver, or with one of an older CUDA, cannot use. The set-up therefore asks pip first what it would install, and turns
-to PyTorch's own index of CPU builds when the answer brings CUDA packages. To train on a GPU with a driver of CUDA 12,
+On Linux the default package index serves CUDA builds of torch: several gigabytes that a machine without an NVIDIA
+driver, or with a driver of an older CUDA, cannot use. This script therefore asks pip first what it would install, and
+uses PyTorch's own index of CPU builds if CUDA packages are among it. To train on a GPU with a driver of CUDA 12,
 install PyTorch's build for it first.
 """
 
@@ -15,19 +15,19 @@ import sys
 
 REQUIREMENT = "torch==2.13.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-# Of the CUDA builds on the default index.
+# CUDA version of the builds on the default index.
 CUDA_MAJOR = 13
 
 
 def pip(*arguments: str, capture: bool = False) -> str:
-    """Run pip of this environment; its standard output when captured."""
+    """Run pip of this environment; return its standard output if captured."""
     command = [sys.executable, "-m", "pip", *arguments]
     done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE if capture else None)
     return done.stdout or ""
 
 
 def brings_cuda() -> bool:
-    """Whether the default index would install CUDA packages."""
+    """Return whether the default index would install CUDA packages."""
     report = json.loads(
         pip("install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-", REQUIREMENT, capture=True)
     )
@@ -36,7 +36,7 @@ def brings_cuda() -> bool:
 
 
 def is_installed() -> bool:
-    """Whether this environment has torch."""
+    """Return whether this environment has torch."""
     try:
         importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
@@ -45,7 +45,7 @@ def is_installed() -> bool:
 
 
 def main() -> None:
-    """Install, unless it is there already."""
+    """Install PyTorch, unless it is installed already."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--cuda", type=int, default=CUDA_MAJOR, help="CUDA major version of the driver, if there is one"

@@ -1,8 +1,8 @@
 """Tests with real components, each in an environment of its own: other Pythons, other libraries, Debian packages.
 
-Makes ``out/integrations/<name>`` for each integration, installs what it names, and runs its tests there. Where that
-works, nothing may be skipped but what the integration allows; what cannot be installed is listed, with the reason, and
-is a failure in CI (``CI`` is set) or where it was named.
+For each integration, this script creates ``out/integrations/<name>``, installs the packages of the integration, and
+runs its tests there. Tests may only be skipped for reasons that the integration allows. An integration that cannot be
+installed is listed with the reason; it is a failure in CI (``CI`` is set) or if it was named.
 """
 
 import argparse
@@ -27,20 +27,20 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Integration:
-    """What to install, and which tests to run with it.
+    """Packages to install, and the tests to run with them.
 
     Attributes:
-        name: To type, and of the environment's folder.
+        name: Name for the command line, and of the environment's folder.
         python: Version of the interpreter, such as ``"3.10"``.
-        project: The project as pip takes it: ``".[extra]"``, or with ``--editable`` before it.
+        project: Arguments that install the project with pip: ``".[extra]"``, or with ``--editable`` before it.
         tests: Arguments of pytest.
-        allowed_skips: Expressions; a skipped test whose reason matches none of them is a failure.
-        pins: Further words for pip.
-        groups: Dependency groups of ``pyproject.toml`` to install beside it.
-        debian: Packages of Debian's that have to be there.
-        default: It is run when none is named.
-        other_pythons: Versions that its tests look for besides.
-        script: A script and its options, run in place of pytest; it takes ``--name`` and ``--results`` and writes a
+        allowed_skips: Patterns; a skipped test whose reason matches none of them is a failure.
+        pins: Further arguments for pip.
+        groups: Dependency groups of ``pyproject.toml`` to install as well.
+        debian: Debian packages that must be installed.
+        default: Whether it is run if none is named.
+        other_pythons: Python versions that its tests look for in addition.
+        script: Script and its options, run in place of pytest; it takes ``--name`` and ``--results`` and writes a
             record with the same counts.
     """
 
@@ -58,7 +58,7 @@ class Integration:
 
 
 class NotInstallableError(Exception):
-    """This machine cannot have what an integration needs; the message says what to do."""
+    """A requirement of an integration cannot be installed on this machine; the message says what to do."""
 
 
 # The tests of what runs on a robot, without those that compare with PyTorch, quantise, or look at documents.
@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def in_ci() -> bool:
-    """Whether nobody reads along: ``CI`` is set, and neither to "0" nor to "false"."""
+    """Return whether this is CI: ``CI`` is set, and neither to "0" nor to "false"."""
     return os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 
@@ -217,15 +217,15 @@ def _seconds(text: str) -> float:
 
 
 def run_integration(integration: Integration, results: Path, deadline: float) -> str:
-    """Set up and run one.
+    """Set up and run one integration.
 
     Args:
-        integration: What to run.
+        integration: Integration to run.
         results: Folder for the record, absolute.
-        deadline: On the clock of :func:`time.monotonic`.
+        deadline: Deadline on the clock of :func:`time.monotonic`, seconds.
 
     Returns:
-        A line: ``passed: …``, ``failed: …`` or ``not installed: …``.
+        Line that begins with ``passed: ``, ``failed: `` or ``not installed: ``.
     """
     started = time.monotonic()
     print(f"--- {integration.name}", flush=True)
@@ -253,13 +253,13 @@ def run_integration(integration: Integration, results: Path, deadline: float) ->
 
 
 def surprising_skips(integration: Integration, skips: dict[str, int]) -> list[str]:
-    """List the reasons that the integration does not allow."""
+    """Return the reasons for skips that the integration does not allow."""
     allowed = integration.allowed_skips
     return [reason for reason in skips if not any(re.search(pattern, reason) for pattern in allowed)]
 
 
 def install_or_tell(packages: tuple[str, ...], deadline: float) -> int:
-    """Return 0 where the packages are there now; otherwise say what is in the way, and return 1."""
+    """Install packages and return 0, or print why they cannot be installed and return 1."""
     try:
         install_debian_packages(packages, deadline)
     except NotInstallableError as error:
@@ -272,7 +272,7 @@ def install_or_tell(packages: tuple[str, ...], deadline: float) -> int:
 
 
 def install_debian_packages(packages: tuple[str, ...], deadline: float) -> None:
-    """Let apt install what is missing.
+    """Install missing packages with apt.
 
     Raises:
         NotInstallableError: A package is missing, and this is not Debian, or not run as root and not in CI with sudo.
@@ -281,7 +281,7 @@ def install_debian_packages(packages: tuple[str, ...], deadline: float) -> None:
     if not missing:
         return
     install = ["apt-get", "--quiet", "install", "--yes", "--no-install-recommends", *missing]
-    # Nobody's own machine is changed by a sudo that happens to ask for no password.
+    # Outside of CI, sudo is not used, even if it needs no password: it would change a developer's machine.
     sudo = ["sudo", "--non-interactive"] if os.geteuid() != 0 and in_ci() and shutil.which("sudo") else []
     if (os.geteuid() != 0 and not sudo) or shutil.which("apt-get") is None:
         raise NotInstallableError(f"as root on Debian or Ubuntu: {' '.join(install)}")

@@ -1,9 +1,9 @@
-"""Who publishes this project, and the files that say so: one table of ``pyproject.toml`` for the owner to fill.
+"""The publisher of this project, and the files that name it: one table of ``pyproject.toml`` for the owner to fill in.
 
 The table ``[tool.yolact-deploy.publisher]`` has the owner's name, the address of the repository on GitHub (home) and an
-address for reports of vulnerabilities (contact). Each may be empty: then nothing here pretends to know it.
-``make publisher`` writes what follows from the table into SECURITY.md, CITATION.cff and the chooser of issue forms;
-``readme_hook.py`` puts it into the metadata of packages.
+address for reports of vulnerabilities (contact). Each may be empty if it is unknown. ``make publisher`` updates
+SECURITY.md, CITATION.cff and the chooser of issue forms from the table; ``readme_hook.py`` adds it to the metadata of
+packages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    # Of hatchling and pytest.
+    # A dependency of hatchling and of pytest.
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
@@ -28,15 +28,15 @@ _UNKNOWN_HOME = "<this repository>"
 
 
 class PublisherError(Exception):
-    """The table, or a file that follows from it, is not as it should be; the message says what to do."""
+    """The table, or a file generated from it, is invalid; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """What the table says.
+    """Content of the table.
 
     Attributes:
-        owner: A person or an organisation; empty if unknown.
+        owner: Name of a person or an organisation; empty if unknown.
         home: Address of the repository, ``https://github.com/OWNER/NAME``; empty if there is none.
         contact: E-mail address for reports of vulnerabilities; empty if there is none.
     """
@@ -46,7 +46,7 @@ class Publisher:
     contact: str = ""
 
     def urls(self) -> dict[str, str]:
-        """Links of ``[project.urls]``; none without a home."""
+        """Return the links of ``[project.urls]``; empty without a home."""
         if not self.home:
             return {}
         return {
@@ -58,11 +58,11 @@ class Publisher:
         }
 
     def file_url(self, path: str, version: str, raw: bool = False) -> str:
-        """The address of a file of a release; `raw` is for pictures."""
+        """Return the address of a file of a release; `raw` is for images."""
         return f"{self.home}/{'raw' if raw else 'blob'}/v{version}/{path}"
 
     def texts(self) -> dict[str, str]:
-        """File -> what it says between its two marks."""
+        """Return the text between the two marks of each file, by the name of the file."""
         return {
             "SECURITY.md": self._security(),
             "CITATION.cff": self._citation(),
@@ -111,7 +111,7 @@ def read_publisher(root: Path = ROOT) -> Publisher:
     """Read the table.
 
     Raises:
-        PublisherError: A value is not what it should be.
+        PublisherError: A value is invalid.
     """
     document = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     table = document.get("tool", {}).get("yolact-deploy", {}).get("publisher", {})
@@ -141,7 +141,7 @@ def filled(text: str, said: str) -> str:
 
 
 def stale_files(publisher: Publisher, root: Path = ROOT) -> dict[Path, str]:
-    """Files that do not say what follows from the table, with the text that they should have.
+    """Return the files that do not match the table, with the content that they should have.
 
     Raises:
         PublisherError: A file has lost its marks.
@@ -164,9 +164,11 @@ def stale_files(publisher: Publisher, root: Path = ROOT) -> dict[Path, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the files, or with ``--check`` say which would change; return 1 where one would, 2 for a bad table."""
+    """Update the files, or list stale ones with ``--check``; return 1 if there are any, 2 for an invalid table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; status 1 where something would change")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with status 1 if something would change"
+    )
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:

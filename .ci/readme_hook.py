@@ -1,9 +1,8 @@
-"""Hatch's hook for the metadata of packages: README, urls, maintainers.
+"""Hatch hook for the metadata of packages: README, URLs, maintainers.
 
-A package index shows the README away from the files beside it. Where the repository has a public home
-(``publisher.py``), links and pictures lead there, to the files of the same version. Where it has none, a picture goes,
-or leaves its words in a sentence, and a link to a file becomes its text with the file's path, which the source
-distribution has.
+A package index shows the README without the files beside it. If the repository has a public home (``publisher.py``),
+links and images point there, to the files of the same version. If it has none, an image is removed or replaced by its
+alternative text, and a link to a file becomes its text with the path of the file, which the source distribution has.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 
 
 def without_relative_links(text: str) -> str:
-    """Markdown in which every link is an address of its own, or leads to a heading of the same text."""
+    """Return Markdown in which every link is absolute, or points to a heading of the same text."""
     text = _HTML_PICTURE.sub(lambda found: "" if _HTML_SOURCE.search(found[0]) else found[0], text)
     title, _, body = _PICTURE.sub(r"\1", _PICTURE_LINE.sub("", text)).partition("\n\n")
     return f"{title}\n\n{_NOTE}{_LINK.sub(_named, body)}"
@@ -39,17 +38,17 @@ def _named(link: re.Match[str]) -> str:
 
 
 def with_absolute_links(text: str, publisher: Any, version: str) -> str:
-    """Markdown whose relative links and pictures lead to the files of a version in the publisher's repository."""
+    """Return Markdown whose relative links and images point to the files of a version in the publisher's repository."""
     text = _PICTURE.sub(lambda found: f"![{found[1]}]({publisher.file_url(found[2], version, raw=True)})", text)
     text = _HTML_SOURCE.sub(lambda found: f"{found[1]}{publisher.file_url(found[2], version, raw=True)}", text)
     return _LINK.sub(lambda found: f"[{found[1]}]({publisher.file_url(found[2], version)}{found[3] or ''})", text)
 
 
 def packaged_readme(text: str, publisher: Any, version: str) -> str:
-    """The README as a package index can show it.
+    """Return the README in a form that a package index can show.
 
     Raises:
-        ValueError: It has a link in HTML with a relative address, which is not followed here.
+        ValueError: It has a relative link in HTML, which is not supported.
     """
     if found := re.search(r"<a\b[^>]*\bhref=\"(?!https?:|#)[^>]*>", text):
         raise ValueError(f"README.md: write a relative link as Markdown, found {found[0]}")
@@ -57,22 +56,22 @@ def packaged_readme(text: str, publisher: Any, version: str) -> str:
 
 
 def _load_publisher(folder: Path) -> ModuleType:
-    """The module beside this one: Hatch runs a hook without its folder on the path."""
+    """Import the module beside this one: Hatch runs a hook without its folder on the path."""
     spec = importlib.util.spec_from_file_location("yolact_deploy_publisher", folder / "publisher.py")
     if spec is None or spec.loader is None:
         raise ImportError(f"there is no publisher.py in {folder}")
     module = importlib.util.module_from_spec(spec)
-    # Where dataclasses look for the module of a class.
+    # Dataclasses look up the module of a class there.
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
 
 class ReadmeHook(MetadataHookInterface):
-    """Fills in ``project.readme``, ``urls`` and ``maintainers``."""
+    """Metadata hook that fills in ``project.readme``, ``urls`` and ``maintainers``."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Called by Hatch with the metadata of ``pyproject.toml``."""
+        """Update the metadata of ``pyproject.toml``; called by Hatch."""
         root = Path(self.root)
         publisher = _load_publisher(root / ".ci").read_publisher(root)
         source = (root / "plugins/yolact_plugins/__init__.py").read_text(encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Tries what GitHub would run: the ``run:`` lines of .github/workflows, job by job, each job in a fresh clone.
+"""Local trial of the workflows: the ``run:`` lines of .github/workflows, job by job, each job in a fresh clone.
 
 A job gets an empty home folder, an environment without this shell's variables, the Python that it asks for, and its
-time limit, as on GitHub. What only GitHub has, the actions that it ``uses``, is not tried and is listed. The clone is
-of the last commit. Needs PyYAML and the project's own packages: ``make workflows``, or ``make integrations`` with the
-name ``workflows`` or ``all-workflows``.
+time limit, as on GitHub. The actions that it ``uses`` only exist on GitHub; they are listed, not tried. The clone is of
+the last commit. The script needs PyYAML and the project's own packages: ``make workflows``, or ``make integrations``
+with the name ``workflows`` or ``all-workflows``.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from yolact_benchmarks.report.record import write_record
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ".github/workflows"
-# Nothing else of the caller's environment: how this machine reaches package indexes.
+# The only variables kept of the caller's environment: those that configure the access to package indexes.
 _KEPT = re.compile(r"PIP_(?!CACHE_DIR$)\w+|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|PYENV_ROOT|(?i:https?|no|all)_proxy")
 _EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class WorkflowError(Exception):
-    """A workflow says something that cannot be tried here."""
+    """A workflow has something that cannot be tried here."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Job:
     """One job of a workflow, with one combination of its matrix.
 
     Attributes:
-        name: To type: ``tests.suite``; several combinations share it.
+        name: Name for the command line, such as ``tests.suite``; several combinations share it.
         matrix: Values of the combination.
-        spec: The job as YAML has it.
-        defaults: Of the workflow: ``env``, and ``defaults.run``.
+        spec: Content of the job in YAML, parsed.
+        defaults: Defaults of the workflow: ``env``, and ``defaults.run``.
     """
 
     name: str
@@ -61,14 +61,14 @@ class Job:
 
     @property
     def python(self) -> str | None:
-        """The version that the job sets up."""
+        """Python version that the job sets up."""
         asked = [
             step["with"]["python-version"] for step in self.spec["steps"] if "setup-python" in step.get("uses", "")
         ]
         return self.fill(str(asked[0])) if asked else None
 
     def fill(self, text: str) -> str:
-        """Put in the values of the matrix.
+        """Replace the expressions in a text by the values of the matrix.
 
         Raises:
             WorkflowError: There is an expression of another kind.
@@ -85,12 +85,12 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What a job's steps came to.
+    """Results of a job's steps.
 
     Attributes:
-        job: The job.
-        steps: One for each run line: job, step, status, seconds.
-        skipped: What was not tried, by reason.
+        job: Job that was tried.
+        steps: Results of the run lines: job, step, status, seconds.
+        skipped: Number of steps that were not tried, by reason.
     """
 
     job: Job
@@ -99,12 +99,12 @@ class Outcome:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 where every run line that was tried has ended with status 0, 1 otherwise."""
+    """Try the chosen jobs; return 0 if every run line that was tried ended with status 0, else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help="such as tests.suite; all where none is named")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="jobs to try, such as tests.suite (default: all)")
     parser.add_argument("--python", action="append", help="only combinations with this Python; may be repeated")
-    parser.add_argument("--list", action="store_true", help="list the jobs, and do no more")
-    parser.add_argument("--name", help="of the record (default: workflows, and the jobs where some are named)")
+    parser.add_argument("--list", action="store_true", help="only list the jobs")
+    parser.add_argument("--name", help="name of the record (default: workflows, and the jobs if some are named)")
     parser.add_argument("--results", type=Path, help="folder to keep the record in, such as benchmarks/results")
     options = parser.parse_args(arguments)
     jobs = list(read_jobs(ROOT / FOLDER))
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_jobs(folder: Path) -> Iterator[Job]:
-    """Every job of every workflow, once for each combination of its matrix."""
+    """Read every job of every workflow, once for each combination of its matrix."""
     for path in sorted(folder.glob("*.yml")):
         workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
         defaults = {"env": workflow.get("env", {}), "run": workflow.get("defaults", {}).get("run", {})}
@@ -135,7 +135,7 @@ def read_jobs(folder: Path) -> Iterator[Job]:
 
 
 def combinations(matrix: dict[str, Any]) -> list[dict[str, str]]:
-    """The product of a matrix's lists, and what it includes besides."""
+    """Return the product of a matrix's lists, and its additional combinations."""
     lists = {key: values for key, values in matrix.items() if key != "include"}
     made = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())] if lists else []
     made += matrix.get("include", [])
@@ -143,7 +143,7 @@ def combinations(matrix: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def say_what_is_cloned() -> None:
-    """Name the commit, and say so where files differ from it."""
+    """Print the commit, and whether files differ from it."""
     commit = _git("rev-parse", "--short", "HEAD")
     if changed := _git("status", "--porcelain").splitlines():
         print(f"the clone is of {commit}: {len(changed)} changed files here are not in it", flush=True)
@@ -157,7 +157,7 @@ def try_job(job: Job) -> Outcome:
     """Run the steps of a job in a clone of its own, up to the first that fails."""
     outcome = Outcome(job)
     print(f"=== {job}", flush=True)
-    # This process may itself be one of a virtual environment.
+    # This process may itself run in a virtual environment.
     python = find_python(job.python) if job.python else f"{sys.base_exec_prefix}/bin/python3"
     if python is None:
         outcome.skipped[f"there is no Python {job.python} here: install it, for example with pyenv"] += 1
@@ -177,15 +177,15 @@ def try_job(job: Job) -> Outcome:
 
 
 def clean_environment(job: Job, place: Path, python: Path) -> dict[str, str]:
-    """Make the folders of a job, and the variables that GitHub would set."""
+    """Create the folders of a job, and return the variables that GitHub would set."""
     for name in ("bin", "home", "temp"):
         (place / name).mkdir()
     for name in ("python", "python3"):
-        # A link would be taken for an environment of this folder.
+        # Python would take a link for a virtual environment in this folder.
         (place / "bin" / name).write_text(f'#!/bin/sh\nexec "{python}" "$@"\n')
         (place / "bin" / name).chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
-    # Where find_python looks, in a job that tests other Pythons than its own.
+    # find_python looks there, in a job that tests other Pythons than its own.
     environment.setdefault("PYENV_ROOT", str(Path.home() / ".pyenv"))
     environment |= {
         "CI": "true",
@@ -202,10 +202,10 @@ def clean_environment(job: Job, place: Path, python: Path) -> dict[str, str]:
 def try_step(
     job: Job, step: dict[str, Any], place: Path, environment: dict[str, str], deadline: float, outcome: Outcome
 ) -> bool:
-    """Run one step as GitHub's bash does, note what it came to, and return whether it passed.
+    """Run one step as GitHub's bash does, record its result, and return whether it passed.
 
     Raises:
-        WorkflowError: The step has something that is not done here.
+        WorkflowError: The step has something that is not supported here.
     """
     if unknown := set(step) - {"name", "run", "env", "working-directory", "id"}:
         raise WorkflowError(f"{job}: a run step with {', '.join(sorted(unknown))} cannot be tried here")
@@ -252,7 +252,7 @@ def report(outcomes: list[Outcome], name: str, results: Path | None, words: list
 
 
 if __name__ == "__main__":
-    # Whatever ends this process ends what it has started, and takes the clone away.
+    # A signal that ends this process must also end its children and remove the clone.
     for ending in ENDINGS:
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
     try:

@@ -1,7 +1,7 @@
-"""``make demo``: from checkpoint to masks on a real photograph, and to accuracy on scenes with exact truth.
+"""The demo, ``make demo``: from a checkpoint to masks on a photograph, and to accuracy on scenes with exact labels.
 
 Without arguments it uses the two small models of ``examples/models``, which were trained for this project: balloons on
-a photograph, and shapes on scenes that are drawn on the spot. The commands are shown as you would type them.
+a photograph, and shapes on scenes that are drawn by the demo. Each command is printed as you would type it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from yolact_runtime.commands import run_cli
 EXAMPLES = Path(__file__).parent
 BALLOONS, SHAPES = EXAMPLES / "models" / "balloons.pth", EXAMPLES / "models" / "shapes.pth"
 PHOTOGRAPH = EXAMPLES / "images" / "balloons.jpg"
-# Seeds that no model was trained on: to calibrate with, and to measure accuracy on.
+# Seeds that no model was trained on, for calibration and for measuring accuracy.
 CAMERA_SEED, SCENES_SEED, NUM_SCENES = 60000, 10000, 40
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -33,11 +33,11 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def main() -> int:
-    """Run the demo; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Export a checkpoint and find instances in a picture, on the CPU.")
+    """Run the demo and return the exit status."""
+    parser = argparse.ArgumentParser(description="Export a checkpoint and find instances in an image, on the CPU.")
     parser.add_argument("--checkpoint", type=Path, help="your .pth file (default: the small models of the project)")
-    parser.add_argument("--image", type=Path, help="your picture (default: a photograph with balloons)")
-    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder for everything it writes")
+    parser.add_argument("--image", type=Path, help="your image (default: a photograph with balloons)")
+    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder for all output")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     image = options.image or PHOTOGRAPH
@@ -45,7 +45,7 @@ def main() -> int:
     if status := photograph(options.checkpoint or BALLOONS, image, options.output):
         return status
     if options.checkpoint is None:
-        say("\n--- accuracy, on scenes whose truth is exact")
+        say("\n--- accuracy, on scenes with exact labels")
         if status := scenes(options.output):
             return status
     close(options.output, image)
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def photograph(checkpoint: Path, image: Path, output: Path) -> int:
-    """Export a checkpoint, and run it on one picture."""
+    """Export a checkpoint, and run it on one image."""
     bundle = output / f"{checkpoint.stem}.bundle"
     result = output / "result.json"
     return run("yolact-export", checkpoint, "-o", bundle) or run(
@@ -77,14 +77,14 @@ def scenes(output: Path) -> int:
 
 
 def run(command: str, *arguments: object) -> int:
-    """Show a command line, and run it in this process."""
+    """Print a command line, and run it in this process."""
     words = [str(argument) for argument in arguments]
     say(f"\n$ {command} {shlex.join(words)}")
     return COMMANDS[command](words)
 
 
 def close(output: Path, image: Path) -> None:
-    """Where everything is, and what to do with it."""
+    """Print where the results are, and what to do next."""
     say("\ndone:")
     for bundle in sorted(output.glob("*.bundle")):
         size = sum(path.stat().st_size for path in bundle.iterdir())
@@ -97,7 +97,7 @@ def close(output: Path, image: Path) -> None:
 
 
 def say(text: str) -> None:
-    """Talk goes to stderr, so that stdout carries results only."""
+    """Print a message to stderr, so that stdout only has results."""
     print(text, file=sys.stderr)
 
 

@@ -16,22 +16,22 @@ GOLDENS = Path(__file__).parents[1] / "tests" / "goldens"
 
 
 def main() -> int:
-    """Write one file; returns the exit status."""
+    """Write one file and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = sorted(path.name.removesuffix(".json.gz") for path in (GOLDENS / "official").glob("*.json.gz"))
     parser.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("output", type=Path)
     options = parser.parse_args()
     if options.output.exists():
-        print(f"{options.output} is there already")
+        print(f"{options.output} exists already")
         return 0
     write_checkpoint(options.name, options.output)
-    print(f"wrote {options.output}; its weights are made up, and so is whatever it finds")
+    print(f"wrote {options.output}; its weights are made up, so its detections mean nothing")
     return 0
 
 
 def write_checkpoint(name: str, path: Path) -> None:
-    """The state dict of a golden; a whole file or none."""
+    """Write the state dict of a golden, as a whole file or not at all."""
     import torch
 
     sys.path.insert(0, str(GOLDENS))
