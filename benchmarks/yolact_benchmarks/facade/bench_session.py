@@ -97,7 +97,7 @@ def _add_peers_and_layers(request: BenchRequest, results: dict[str, Any], report
             results["peers"] = _peers(request, models, find_frames(request)[0][-1], reporter)
         if request.with_layers:
             if request.trust_engine:
-                reporter.warn("--layers counts no operations: they are those of a bundle's network")
+                reporter.warn("--layers cannot count operations: that takes the network of a bundle")
             results["layers"] = {model.precision: _layers(request, model) for model in models}
 
 
@@ -128,7 +128,7 @@ def _layers(request: BenchRequest, model: OpenedModel) -> dict[str, Any]:
             operations, parts = convolution_operations(network), read_parts(network)
         return profile_document(profile_engine(engine, operations, parts), copy_gigabytes_per_second(engine.device))
     if model.backend != "onnxruntime-cpu" or not isinstance(model.source, HostModel):
-        return {"not_measured": f"{model.backend} has no profiler here yet"}
+        return {"not_measured": f"layer profiles of {model.backend} are not implemented"}
     return profile_document(profile_network(model.source.bundle.network, model.manifest.input, request.num_threads))
 
 

@@ -225,17 +225,17 @@ def _suggestions(
     told = []
     if converting > _MUCH:
         told.append(
-            f"{converting:.0%} of the time changes layouts or types: float parts between integer parts cost their way "
-            f"there and back. Compare with --precision fp32, and with an export whose search had a higher --max-drop"
+            f"{converting:.0%} of the time is spent on changes of layouts or types, such as between float and integer "
+            f"parts. Compare with --precision fp32, and with an export whose search had a higher --max-drop"
         )
     single = sum(k.ms for k in kernels if k.operator in _CONVOLUTIONS and k.precision.startswith("float")) / total
     if single > _MUCH and any(k.operator in {"QLinearConv", "ConvInteger"} for k in kernels):
-        told.append(f"{single:.0%} of the time are convolutions that INT8 left in float; report.html says why, by part")
+        told.append(f"{single:.0%} of the time is spent on convolutions left in float; report.html gives the reasons")
     largest = max((one for one in blocks if one["name"] != CONVERSIONS), key=lambda one: one["ms"], default=None)
     if largest is not None and largest["share"] > 2 * _MUCH:
         bound = f", and is bound by {largest['bound_by']}" if largest["bound_by"] else ""
         told.append(
-            f"{largest['name']} takes {largest['share']:.0%}, the most of all parts{bound}: a smaller --input-size, or "
-            f"--prune, begins there"
+            f"{largest['name']} takes {largest['share']:.0%}, more than any other part{bound}: a smaller --input-size, "
+            f"or --prune, reduces it"
         )
     return told[:3]

@@ -189,7 +189,7 @@ def judge_machine(samples: Sequence[MachineSample], limits: StabilityLimits = DE
         ),
         *_changes(
             [s.parallel_yardstick_ms for s in samples],
-            "the same on all cores took between {} and {} ms",
+            "a fixed piece of work on all cores took between {} and {} ms",
             limits.max_parallel_change,
         ),
         *_changes(
@@ -206,18 +206,18 @@ def find_disturbances(samples: Sequence[MachineSample], limits: StabilityLimits 
     if loaded > _LOADED_SHARE:
         stolen = [sample.stolen for sample in samples if sample.stolen is not None]
         reasons.append(
-            f"others kept more than {limits.max_other_load:.0%} of the cores busy {loaded:.0%} of the time "
+            f"other processes kept more than {limits.max_other_load:.0%} of the cores busy {loaded:.0%} of the time "
             f"({load.mean():.0%} on average, {np.mean(stolen):.0%} the hypervisor)"
         )
     for field, told in (
-        ("throttle_events", "the processor throttled itself {}: it is too hot"),
+        ("throttle_events", "the CPU throttled {}: it is too hot"),
         ("quota_events", "the container ran out of its quota of processor time {}"),
     ):
         counts = [value for sample in samples if (value := getattr(sample, field)) is not None]
         if counts and counts[-1] > counts[0]:
             reasons.append(told.format(counted(counts[-1] - counts[0], "time")))
     throttles = sorted({reason for sample in samples if sample.gpu for reason in sample.gpu.throttle or ()})
-    reasons += [f"the GPU slowed itself down: {', '.join(throttles)}"] if throttles else []
+    reasons += [f"the GPU throttled: {', '.join(throttles)}"] if throttles else []
     return tuple(reasons)
 
 

@@ -204,7 +204,7 @@ def find_frames(request: BenchRequest, reporter: Reporter | None = None) -> tupl
     if request.is_live:
         number = request.images[0].partition(":")[2]
         if len(request.images) > 1 or not (number.isdigit() or not number):
-            raise UsageError("--images camera, or camera:1 for the second one, stands alone")
+            raise UsageError("--images camera (or camera:1 for the second one) cannot be combined with other frames")
         return [camera_frames(int(number or 0))], ()
     frames, paths = read_frames(
         request.images, request.reader(None if reporter is None else reporter.warn), reporter or SILENT

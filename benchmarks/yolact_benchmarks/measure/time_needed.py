@@ -66,11 +66,11 @@ def total_line(request: BenchRequest, num_cases: int, num_networks: int, opening
     parts += ["streaming" if request.streaming_s else "", "cold starts" if request.num_cold_starts else ""]
     parts += ["layers" if request.with_layers else "", "peers" if request.with_peers else ""]
     kept = [part for part in parts if part]
-    told = f"about {seconds} in all"
+    told = f"about {seconds} in total"
     if kept:
         told += f", with {' and '.join(filter(None, (', '.join(kept[:-1]), kept[-1])))}"
     if request.plan.until_ci:
-        told += ", or less where every median is known before"
+        told += ", or less if every median is known earlier"
     if request.annotations or request.against:
-        told += ", and then the pictures for the accuracy"
+        told += ", plus the pictures for the accuracy"
     return told

@@ -226,7 +226,7 @@ def compare_records(
     warnings += [f"{case.name}: one of the measurements was unstable" for case in cases if not case.is_stable]
     if any(1 in case.processes for case in cases):
         warnings.append(
-            f"a measurement of one process says nothing about the next one, which is taken to differ by "
+            f"a measurement of one process does not show how the next one differs; the assumed difference is "
             f"{PROCESS_SPREAD:.0%}; --processes 5 measures it"
         )
     return Comparison(tuple(cases), tuple(sorted(before.keys() ^ after.keys())), tuple(warnings))

@@ -181,7 +181,7 @@ def test_fresh_processes_share_the_time(bundle: Path, tmp_path: Path, capsys: py
     lines = captured.err.splitlines()
     assert lines[1] == "2 fresh processes, one after the other; in each:"
     assert any(line.startswith("measuring 2 configurations interleaved, 0.025 s each after 0 s of") for line in lines)
-    assert any(re.fullmatch(r"about \d+ s in all, with 2 processes and streaming", line) for line in lines)
+    assert any(re.fullmatch(r"about \d+ s in total, with 2 processes and streaming", line) for line in lines)
     assert len([line for line in lines if "(fp32) on onnxruntime-cpu" in line]) == 1, "the first process speaks for all"
     results = json.loads(out.read_text())["results"]
     assert [model["precision"] for model in results["models"]] == ["fp32", "int8-cpu"]

@@ -74,9 +74,9 @@ def test_the_document_adds_up_and_suggests_at_most_three_things() -> None:
     lateral = document["blocks"][1]
     assert (lateral["operations_per_byte"], lateral["bound_by"]) == (None, None), "not known, so not made up"
     first, second, third = document["suggestions"]
-    assert first.startswith("20% of the time changes layouts or types")
-    assert second.startswith("20% of the time are convolutions that INT8 left in float")
-    assert third.startswith("protonet takes 60%, the most of all parts")
+    assert first.startswith("20% of the time is spent on changes of layouts or types")
+    assert second.startswith("20% of the time is spent on convolutions left in float")
+    assert third.startswith("protonet takes 60%, more than any other part")
 
 
 def test_operations_of_convolutions_and_of_what_follows_them(tmp_path: Path) -> None:

@@ -106,19 +106,21 @@ def test_reasons_against_a_measurement() -> None:
 
     assert judge_machine(samples(other_load=[0.05] * 6, clock_mhz=[2000] * 6, yardstick_ms=[1.0, 1.02] * 3)) == ()
     (load,) = judge_machine(samples(other_load=[0.3] * 6, stolen=[0.1] * 6))
-    assert load == ("others kept more than 10% of the cores busy 100% of the time (30% on average, 10% the hypervisor)")
+    assert load == (
+        "other processes kept more than 10% of the cores busy 100% of the time (30% on average, 10% the hypervisor)"
+    )
     (burst,) = judge_machine(samples(other_load=[0.0] * 20 + [0.3] * 4, stolen=[0.0] * 24))
     assert "17% of the time (5% on average" in burst
     assert judge_machine(samples(other_load=[0.0] * 20 + [0.9])) == ()
     (hot,) = judge_machine(samples(throttle_events=[4, 4, 6]))
-    assert hot.startswith("the processor throttled itself 2 times: ")
+    assert hot.startswith("the CPU throttled 2 times: ")
     (quota,) = judge_machine(samples(quota_events=[7, 9]))
     assert "quota of processor time 2 times" in quota
     (clock,) = judge_machine(samples(clock_mhz=[2000] * 4 + [1400] * 4))
     assert clock.startswith("the clock moved between 1400 and 2000 MHz")
     assert judge_machine(samples(parallel_yardstick_ms=[1.0] * 4 + [1.2] * 4)) == ()
     (shared,) = judge_machine(samples(parallel_yardstick_ms=[1.0] * 4 + [1.4] * 4))
-    assert shared == "the same on all cores took between 1 and 1.4 ms, 25% is the limit"
+    assert shared == "a fixed piece of work on all cores took between 1 and 1.4 ms, 25% is the limit"
     (work,) = judge_machine(samples(yardstick_ms=[1.0] * 4 + [1.4] * 4))
     assert "took between 1 and 1.4 ms" in work
 
@@ -128,7 +130,7 @@ def test_a_gpu_that_slows_down() -> None:
     for _ in range(8):
         watch.sample(force=True)
     gpu = [reason for reason in judge_machine(watch.samples) if "GPU" in reason]
-    assert gpu[0] == "the GPU slowed itself down: power cap, thermal slowdown"
+    assert gpu[0] == "the GPU throttled: power cap, thermal slowdown"
     assert gpu[1].startswith("the GPU's clock moved between 900 and 1500 MHz")
 
 

@@ -71,7 +71,7 @@ def test_the_first_process_speaks_for_all() -> None:
         "3 fresh processes, one after the other; in each:",
         "opened 0",
         # 3 x (2 s to open + 6 x 1 s of warm-up), 6 x (10 + 3) s of frames, 3 cold starts.
-        "about 105 s in all, with 3 processes, streaming and cold starts",
+        "about 105 s in total, with 3 processes, streaming and cold starts",
     ]
     assert told.of("status") == [f"process {i} of 3: measuring" for i in (1, 2, 3)]
 
@@ -91,7 +91,7 @@ def test_one_process_says_how_long_it_takes_too() -> None:
     told = Recorder()
     alone = Processes(20.0)
     run_processes(request(1), told, alone.call, alone.clock)
-    assert told.lines[1] == "about 89 s in all, with streaming and cold starts"
+    assert told.lines[1] == "about 89 s in total, with streaming and cold starts"
 
 
 def test_one_process_is_asked_for_everything() -> None:

@@ -29,13 +29,13 @@ def test_layers_and_peers_take_longer(option: str) -> None:
 
 
 def test_the_line_says_what_is_in_it() -> None:
-    assert total_line(REQUEST, 6, 1, 2.0) == "about 3 min in all, with 5 processes, streaming and cold starts"
+    assert total_line(REQUEST, 6, 1, 2.0) == "about 3 min in total, with 5 processes, streaming and cold starts"
     bare = dataclasses.replace(REQUEST, num_processes=1, num_cold_starts=0, streaming_s=0.0)
-    assert total_line(bare, 2, 1, 0.5) == "about 23 s in all"
-    assert total_line(dataclasses.replace(bare, with_layers=True), 2, 1, 0.5).endswith("s in all, with layers")
+    assert total_line(bare, 2, 1, 0.5) == "about 23 s in total"
+    assert total_line(dataclasses.replace(bare, with_layers=True), 2, 1, 0.5).endswith("s in total, with layers")
     until = dataclasses.replace(REQUEST, plan=Plan(10.0, 0.01), annotations=Path("a.json"))
     assert total_line(until, 6, 1, 2.0).endswith(
-        ", or less where every median is known before, and then the pictures for the accuracy"
+        ", or less if every median is known earlier, plus the pictures for the accuracy"
     )
 
 
