@@ -1,4 +1,4 @@
-"""A small network with everything that the observation of activations has to deal with, and frames for it."""
+"""A small network with all special cases for the observation of activations, and frames for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TENSORS = ("image", "conv1", "relu1", "conv2", "sum", "relu2", "late")
 
 
 def small_network(seed: int = 0, gain: float = 1.0) -> onnx.ModelProto:
-    """Two convolutions with ReLUs, a skip connection, and a late layer that reads an early map."""
+    """Make two convolutions with ReLUs, a skip connection, and a late layer that reads an early map."""
     rng = np.random.default_rng(seed)
     weights = {
         "w1": rng.normal(size=(8, 3, 3, 3)) * 0.3 * gain,
@@ -47,13 +47,13 @@ def small_network(seed: int = 0, gain: float = 1.0) -> onnx.ModelProto:
 
 
 def make_frames(count: int, seed: int = 0, size: tuple[int, int] = (30, 40)) -> list[npt.NDArray[np.uint8]]:
-    """Frames of noise, blue first, no two alike."""
+    """Make frames of noise, BGR, no two alike."""
     rng = np.random.default_rng(seed)
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
 
 
 def write_frames(folder: Path, count: int, seed: int = 0) -> Path:
-    """The folder, with frames as PNG files."""
+    """Write frames as PNG files and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(make_frames(count, seed)):
         write_image(folder / f"{number:03}.png", frame)

@@ -1,4 +1,4 @@
-"""Records of ``yolact-bench`` with series that are made up: what they say is known."""
+"""Records of ``yolact-bench`` with artificial series, whose statistics are known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["bench_record", "steady_ms"]
 
 
 def steady_ms(seed: int, median_ms: float = 20.0, count: int = 150, spread: float = 0.01) -> list[float]:
-    """Latencies with a tail, as real ones have."""
+    """Draw latencies with a tail, like real ones."""
     random = np.random.default_rng(seed)
     values: list[float] = (median_ms * (1 + spread * (random.gamma(2, 1, count) - 1.68))).tolist()
     return values
@@ -33,18 +33,18 @@ def bench_record(
     parallel_ms: float = 1.0,
     **environment: Any,
 ) -> dict[str, Any]:
-    """A record.
+    """Make a record.
 
     Args:
         series: Latencies by precision and number of instances, at 1920 x 1080.
         accuracy: Mask AP by precision.
-        yardstick_ms: Of the machine.
-        reasons: Against the machine.
-        joules: Of a frame, by a meter called "board".
-        num_processes: That every series is from, in equal parts.
-        parallel_ms: The yardstick on all cores.
-        is_disturbed: Something else kept half of the cores busy.
-        environment: Replaces fields of it.
+        yardstick_ms: Time of the machine's fixed piece of work, milliseconds.
+        reasons: Reasons to distrust the machine.
+        joules: Energy of a frame, by a meter called "board".
+        num_processes: Number of processes that every series is from, in equal parts.
+        parallel_ms: Time of the fixed piece of work on all cores, milliseconds.
+        is_disturbed: Whether other processes kept half of the cores busy.
+        environment: Fields of the environment to replace.
     """
     cases = []
     for (precision, count), values in series.items():

@@ -1,7 +1,8 @@
-"""A Chromium without a window: shows pages at the width of a phone or a desk, in the dark, or on paper, and measures.
+"""Headless Chromium that shows pages at the width of a phone or a desktop, in dark mode, or in print, and measures
+them.
 
-It is driven over two pipes by the DevTools protocol: one browser serves a whole test session, and a page takes it some
-milliseconds. Tests take the fixture ``browser`` of ``conftest.py``.
+It is controlled over two pipes by the DevTools protocol. One browser serves a whole test session, and a page takes some
+milliseconds. Tests use the fixture ``browser`` of ``conftest.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["Browser", "open_browser"]
 
 
 class Browser:
-    """One tab.
+    """One tab of the browser.
 
     Args:
         write: File descriptor that the browser reads messages from.
@@ -39,10 +40,10 @@ class Browser:
         """Show a page.
 
         Args:
-            page: HTML.
-            width: Of the window, CSS pixels; below 600 it is a phone.
-            is_dark: The reader prefers dark colours.
-            is_print: Styles are those of paper.
+            page: Content of the page, HTML.
+            width: Width of the window, CSS pixels; below 600, a phone is emulated.
+            is_dark: Whether the reader prefers dark colours.
+            is_print: Whether to use the styles of print.
         """
         self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
@@ -52,18 +53,18 @@ class Browser:
         self._call("Page.setDocumentContent", frameId=self._frame, html=page)
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression on the page, as JSON; an exception there is an assertion's failure."""
+        """Evaluate a JavaScript expression on the page and return its value; an exception fails the test."""
         done = self._call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
     def picture(self) -> bytes:
-        """The whole page as a PNG file."""
+        """Capture the whole page as a PNG file."""
         found = self._call("Page.captureScreenshot", captureBeyondViewport=True)
         return base64.b64decode(found["data"])
 
     def paper(self) -> bytes:
-        """The page as a PDF file, A4, with backgrounds."""
+        """Print the page to a PDF file, A4, with backgrounds."""
         found = self._call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, printBackground=True)
         return base64.b64decode(found["data"])
 
@@ -93,10 +94,10 @@ class Browser:
 
 @contextlib.contextmanager
 def open_browser(program: str) -> Iterator[Browser]:
-    """Start Chromium, and end it afterwards.
+    """Start Chromium, and stop it afterwards.
 
     Args:
-        program: Its path, of :func:`support.tools.require_tool`.
+        program: Path of the program, from :func:`support.tools.require_tool`.
     """
     from_us, to_browser = os.pipe()
     from_browser, to_us = os.pipe()

@@ -13,7 +13,7 @@ SCRIPTS = Path(__file__).parents[2] / ".ci"
 
 
 def load_script(name: str) -> ModuleType:
-    """A script as a fresh module, whose ``main`` is not called."""
+    """Load a script as a fresh module, without calling its ``main``."""
     spec = importlib.util.spec_from_file_location(f"ci_{name}", SCRIPTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""pycocotools as the judge of the evaluator, and random data sets to judge it on."""
+"""pycocotools as the reference of the evaluation, and random data sets to compare on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STATS += ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
 
 
 def results_of(kind: str, predictions: Mapping[int, Instances], category_ids: Sequence[int]) -> list[Document]:
-    """Result objects as the published evaluation writes them (but with float boxes), by class id of the model."""
+    """Return result objects as the published evaluation writes them, but with float boxes, by class id of the model."""
     results = []
     for image_id, instances in predictions.items():
         scores = instances.confidence
@@ -50,7 +50,7 @@ def results_of(kind: str, predictions: Mapping[int, Instances], category_ids: Se
 
 
 def pycocotools_figures(document: Document, results: list[Document], kind: str) -> tuple[Figures, dict[int, Figures]]:
-    """The twelve figures, and those of each category id, with None for -1."""
+    """Return the twelve figures, and those of each category id, with None for -1."""
     document, results = copy.deepcopy(document), copy.deepcopy(results)
     for number, annotation in enumerate(document["annotations"], start=1):
         # Zero means "not matched" to pycocotools.
@@ -89,7 +89,7 @@ def _defined(value: float) -> float | None:
 def repeated(
     document: Document, predictions: Mapping[int, Instances], times: Mapping[int, int]
 ) -> tuple[Document, dict[int, Instances]]:
-    """The data set in which each image occurs as often as `times` says, copies beside each other."""
+    """Repeat each image of a data set as often as `times` states, copies beside each other."""
     images, annotations, copies = [], [], {}
     for image in sorted(document["images"], key=lambda image: image["id"]):
         for _ in range(times[image["id"]]):
@@ -105,11 +105,11 @@ def repeated(
 def random_data_set(
     seed: int, num_images: int = 5, *, ties: bool = True, rescored: bool = False, max_found: int = 14
 ) -> tuple[Document, dict[int, Instances], tuple[str, ...]]:
-    """Labels, detections by image id, and class names, with everything that is special in COCO's protocol.
+    """Make labels, detections by image id, and class names, with all special cases of COCO's protocol.
 
-    Crowds (as uncompressed and compressed RLE), polygons, areas on the edges of the ranges and unlike the mask, images
-    without truth, without detections and without an entry, classes without either, boxes without area, empty masks, and
-    with `ties` many equal scores.
+    These are crowds (as uncompressed and compressed RLE), polygons, areas at the edges of the ranges and different from
+    the mask's, images without truth, without detections and without an entry, classes without either, boxes without
+    area, empty masks, and with `ties` many equal scores.
     """
     random = np.random.default_rng(seed)
     ids = random.permutation(100)[:num_images] + 1
@@ -136,7 +136,7 @@ def random_data_set(
 
 
 def _shape(random: np.random.Generator, height: int, width: int) -> npt.NDArray[np.bool_]:
-    """An ellipse with a corner cut off."""
+    """Return an ellipse with a corner cut off."""
     rows, columns = np.mgrid[:height, :width]
     centre, radius = (
         random.uniform([0, 0], [height, width]),
@@ -183,7 +183,7 @@ class _Frame:
 
 
 def _found(random: np.random.Generator, frame: _Frame, max_found: int, *, ties: bool, rescored: bool) -> Instances:
-    """Instances of the frame, moved a little and some of another class, among things that are not there."""
+    """Return instances of the frame, slightly moved and some with another class, among false positives."""
     count = int(random.integers(0, max_found + 1))
     masks, boxes = np.zeros((count, frame.height, frame.width), bool), np.zeros((count, 4), np.float32)
     class_ids = random.choice([0, 1, 2], count, p=[0.5, 0.35, 0.15])

@@ -1,4 +1,4 @@
-"""Every command of the project: how people call it, and its entry point as ``module:function``."""
+"""Every command of the project: its name for users, and its entry point as ``module:function``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def parser_of(command: str) -> CommandParser:
 
 
 def entry_point(command: str) -> Callable[[list[str]], int]:
-    """The function behind one of :data:`COMMANDS`."""
+    """Return the function behind one of :data:`COMMANDS`."""
     module, _, function = COMMANDS[command].partition(":")
     entry: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
     return entry

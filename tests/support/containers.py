@@ -1,4 +1,4 @@
-"""Surgery on video containers: MP4 files with edit lists, fragments, variable rate; AVI files with dropped frames."""
+"""Manipulation of video containers: MP4 with edit lists, fragments or variable rate; AVI with dropped frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Boxes = list[tuple[bytes, bytes]]
 
 
 def split(content: bytes) -> Boxes:
-    """Boxes side by side, as (kind, content without header)."""
+    """Split content into boxes side by side, as (kind, content without header)."""
     found: Boxes = []
     at = 0
     while at + 8 <= len(content):
@@ -38,7 +38,7 @@ def split(content: bytes) -> Boxes:
 
 
 def join(boxes: Boxes) -> bytes:
-    """The bytes of boxes; mdat keeps its position only if what is before it does."""
+    """Join boxes to bytes; mdat keeps its position only if everything before it does."""
     return b"".join(struct.pack(">I4s", len(content) + 8, kind) + content for kind, content in boxes)
 
 
@@ -55,7 +55,7 @@ def edit(content: bytes, path: Sequence[bytes], change: Callable[[bytes], bytes]
 
 
 def find(content: bytes, *path: bytes) -> bytes:
-    """The content of the first box at a path of kinds."""
+    """Return the content of the first box at a path of kinds."""
     for kind in path:
         content = next(inside for name, inside in split(content) if name == kind)
     return content
@@ -65,7 +65,7 @@ _STBL = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 
 
 def add_edit_list(content: bytes, edits: Sequence[tuple[int, int]]) -> bytes:
-    """Give the track of an MP4 file whose index is behind its frames an edit list of (duration in ms, start)."""
+    """Add an edit list of (duration in ms, start) to the track of an MP4 file whose index follows its frames."""
     assert content.index(b"mdat") < content.index(b"moov")
     table = struct.pack(">II", 0, len(edits)) + b"".join(struct.pack(">Ii4s", *e, b"\0\1\0\0") for e in edits)
     edts = (b"edts", join([(b"elst", table)]))
@@ -78,13 +78,13 @@ def add_edit_list(content: bytes, edits: Sequence[tuple[int, int]]) -> bytes:
 
 
 def _tail(content: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """Change ``moov`` and what is behind it; nothing before moves."""
+    """Change ``moov`` and what follows it; nothing before moves."""
     at = content.index(b"moov") - 4
     return content[:at] + change(content[at:])
 
 
 def set_durations(content: bytes, durations: Sequence[int]) -> bytes:
-    """Give every frame of an MP4 file, index behind, a duration of its own."""
+    """Give every frame of an MP4 file, whose index follows its frames, a duration of its own."""
     table = struct.pack(">II", 0, len(durations)) + b"".join(struct.pack(">II", 1, d) for d in durations)
     without = _tail(
         content,
@@ -96,7 +96,7 @@ def set_durations(content: bytes, durations: Sequence[int]) -> bytes:
 
 
 def rotate(content: bytes) -> bytes:
-    """Ask for a quarter turn clockwise, as a phone held upright does."""
+    """Request a quarter turn clockwise, as a phone held upright does."""
     matrix = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
     return _tail(
         content, lambda moov: edit(moov, (b"moov", b"trak", b"tkhd"), lambda tkhd: tkhd[:40] + matrix + tkhd[76:])
@@ -118,7 +118,7 @@ def widen_chunk_offsets(content: bytes) -> bytes:
 
 
 def make_hole(content: bytes, begin: float, end: float) -> bytes:
-    """Overwrite a part of the frames of an MP4 file with zeros, from one share of their bytes to another."""
+    """Fill a part of an MP4 file's frames with zeros, from one share of their bytes to another."""
     at = content.index(b"mdat") + 4
     size = len(find(content, b"mdat"))
     begin_at, end_at = at + int(begin * size), at + int(end * size)
@@ -126,7 +126,7 @@ def make_hole(content: bytes, begin: float, end: float) -> bytes:
 
 
 def move_index_to_front(content: bytes) -> bytes:
-    """Put ``moov`` before ``mdat``, as for the web."""
+    """Move ``moov`` before ``mdat``, as for streaming on the web."""
     at = content.index(b"moov") - 4
     moov = content[at:]
     (size,) = struct.unpack_from(">I", moov)
@@ -141,12 +141,12 @@ def move_index_to_front(content: bytes) -> bytes:
 
 
 def add_box_after(content: bytes, kind: bytes, inside: bytes, size: int | None = None) -> bytes:
-    """Append a box, whose size can be a lie."""
+    """Append a box, whose size may be false."""
     return content + struct.pack(">I4s", len(inside) + 8 if size is None else size, kind) + inside
 
 
 def fragment(content: bytes, per_fragment: int) -> bytes:
-    """The same frames in movie fragments, as cameras and streams write them."""
+    """Split the frames into movie fragments, as cameras and streams write them."""
     moov = find(content, b"moov")
     stbl = find(moov, b"trak", b"mdia", b"minf", b"stbl")
     samples = list(_samples(content, stbl))
@@ -168,7 +168,7 @@ def fragment(content: bytes, per_fragment: int) -> bytes:
 
 
 def _samples(content: bytes, stbl: bytes) -> list[bytes]:
-    """Of a track with one chunk, or with chunks of equal numbers of frames."""
+    """Return the frames of a track with one chunk, or with chunks of equal numbers of frames."""
     table = find(stbl, b"stsz")
     sizes = struct.unpack(f">{(len(table) - 12) // 4}I", table[12:])
     chunks = find(stbl, b"stco")
@@ -204,7 +204,7 @@ def _moof(samples: list[bytes], number: int, first: int, time: int) -> bytes:
 
 
 def drop_avi_frames(content: bytes, numbers: Sequence[int]) -> bytes:
-    """Put an empty chunk behind some frames of an AVI file: the frame before is shown longer, as recorders do."""
+    """Insert an empty chunk behind some frames of an AVI file, which shows the frame longer, as recorders do."""
     movi = content.index(b"movi")
     (size,) = struct.unpack_from("<I", content, movi - 4)
     at, end = movi + 4, movi - 4 + 4 + size
@@ -233,7 +233,7 @@ def drop_avi_frames(content: bytes, numbers: Sequence[int]) -> bytes:
 
 
 def make_live_matroska(content: bytes) -> bytes:
-    """Say of no length what it is, as when written to a pipe; for files whose lengths have 8 bytes."""
+    """Mark the length as unknown, as in a file written to a pipe; for files whose lengths have 8 bytes."""
     new = bytearray(content)
     at = new.index(b"\x18\x53\x80\x67") + 4
     assert new[at] == 1

@@ -60,23 +60,23 @@ _KEPT_ENTRIES = ("session.load_model_format", "session.disable_quant_qdq")
 
 
 class CudaOnnxRuntime:
-    """The package ``onnxruntime``, as it is installed with ``onnxruntime-gpu``; what is not here is the real one's.
+    """The package ``onnxruntime`` as installed by ``onnxruntime-gpu``; attributes not defined here are the real ones.
 
     Args:
-        driver: Of the GPU.
+        driver: Driver of the simulated GPU.
 
     Attributes:
-        starts: The provider finds CUDA; where it does not, sessions fall back to the CPU, as the real ones do.
-        on_cpu: The provider has no kernel for some node.
-        takes_stream: It knows ``user_compute_stream``.
-        refuse: What a run raises, or None.
-        at_once: Runs are made when they are asked for, and once more in their turn: what ONNX Runtime finds without a
-            GPU, shapes and types that do not fit, is then found when it would be.
-        before_run: Called when a run is asked for: for tests with threads.
-        asked: Options of the provider, of every session on CUDA that was asked for.
+        starts: Whether the provider finds CUDA; if not, sessions fall back to the CPU, as real ones do.
+        on_cpu: Whether the provider lacks a kernel for some node.
+        takes_stream: Whether the provider knows ``user_compute_stream``.
+        refuse: Exception that a run raises, or None.
+        at_once: Whether runs also happen when they are requested, not only in stream order: errors that ONNX Runtime
+            finds without a GPU, such as wrong shapes and types, are then raised by the call.
+        before_run: Function called when a run is requested, for tests with threads.
+        asked: Options of the provider, of every requested session on CUDA.
         bound: Names, pointers, shapes and dtypes of all memory that was bound.
-        num_sessions: On CUDA, that live.
-        faults: What was wrong about the end of sessions.
+        num_sessions: Number of live sessions on CUDA.
+        faults: Errors at the end of sessions.
     """
 
     def __init__(self, driver: HostDriver) -> None:
@@ -119,7 +119,7 @@ class CudaOnnxRuntime:
 
 
 class CudaSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # the package has no types
-    """A real session, whose runs wait for their turn."""
+    """A real session, whose runs happen in stream order."""
 
     def __init__(self, owner: CudaOnnxRuntime, content: bytes, options: Any, provider_options: dict[str, str]) -> None:
         super().__init__(content, options, providers=[CPU])
@@ -139,7 +139,7 @@ class CudaSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # the pa
 
     @property
     def stream(self) -> int:
-        """Handle of the stream that it computes in; 0 for one of its own, which is of no interest here."""
+        """Handle of the stream that it computes in; 0 stands for a stream of its own."""
         return int(self._cuda_options.get("user_compute_stream", "0")) if self._owner.takes_stream else 0
 
     def get_providers(self) -> list[str]:
@@ -153,7 +153,7 @@ class CudaSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # the pa
         return CudaBinding(self)
 
     def run(self, *arguments: Any, **options: Any) -> Any:
-        """Upload, run and download, in the stream; waits."""
+        """Upload, run and download in the stream, and wait."""
         results: list[Any] = []
         self._owner.before_run()
         if self._owner.refuse is not None:
@@ -166,7 +166,7 @@ class CudaSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # the pa
         return results[0]
 
     def run_with_iobinding(self, iobinding: CudaBinding, run_options: Any = None) -> None:
-        """Put a run into the stream."""
+        """Enqueue a run in the stream."""
         self._owner.before_run()
         if self._owner.refuse is not None:
             raise self._owner.refuse
@@ -193,10 +193,10 @@ class CudaSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # the pa
 
 
 class CudaBinding(onnxruntime.IOBinding):  # type: ignore[misc]  # as above
-    """A real binding, to memory of the host's GPU.
+    """A real binding to memory of the simulated GPU.
 
     Attributes:
-        memory: By name: pointer, shape and dtype of what is bound.
+        memory: Pointer, shape and dtype of what is bound, by name.
     """
 
     def __init__(self, session: CudaSession) -> None:
@@ -231,7 +231,7 @@ class CudaBinding(onnxruntime.IOBinding):  # type: ignore[misc]  # as above
 
 
 def _for_the_cpu(asked: Any) -> Any:
-    """The same options, but for the one that forbids the CPU: a session on the CPU alone refuses it."""
+    """Return the same options without the one that forbids the CPU, which a session on the CPU alone refuses."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = asked.intra_op_num_threads, asked.log_severity_level
     for key in _KEPT_ENTRIES:
@@ -241,7 +241,7 @@ def _for_the_cpu(asked: Any) -> Any:
 
 
 def _entry(options: Any, key: str) -> str | None:
-    """Of a session's or a run's configuration; asking for one that is not there is an error of ONNX Runtime's."""
+    """Return an entry of a session's or a run's configuration; None if ONNX Runtime does not have it."""
     ask = getattr(options, "get_session_config_entry", None) or options.get_run_config_entry
     try:
         return str(ask(key))

@@ -1,7 +1,7 @@
 """Networks for tests of the frame path.
 
-:class:`HostNetwork` computes on the host, in its turn of a stream of :class:`HostDriver`. :class:`EchoNetwork` runs on
-every device, simulated or real: its prototypes are its input, so that the masks show what the network was given.
+:class:`HostNetwork` computes on the host, in stream order of :class:`HostDriver`. :class:`EchoNetwork` runs on every
+device, simulated or real: its prototypes are its input, so that the masks show the network's input.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def tensor_specs(
     dtype: npt.DTypeLike = np.float32,
     input_dtype: npt.DTypeLike = np.float32,
 ) -> tuple[TensorSpec, ...]:
-    """What an engine of a model would say of itself; `prototype_shape` is (K, Hp, Wp)."""
+    """Return the tensors of a model's engine; `prototype_shape` is (K, Hp, Wp)."""
     priors, classes = manifest.priors.num_priors, len(manifest.class_names) + 1
     shapes = {
         "box_regression": (1, priors, 4),
@@ -44,7 +44,7 @@ def tensor_specs(
 
 
 def replay(scenes: Sequence[Outputs]) -> Function:
-    """A network that returns each scene's outputs in turn, and the last one for ever after."""
+    """Make a network function that returns one scene's outputs after the other, and then the last one forever."""
     left = list(scenes)
     return lambda _: left.pop(0) if len(left) > 1 else left[0]
 
@@ -53,10 +53,10 @@ class HostNetwork:
     """A :class:`yolact_runtime.backends.DeviceBackend` for tests.
 
     Attributes:
-        inputs: Copies of what the network was given, in order.
-        num_contexts: Open ones.
-        capturable: What contexts say of themselves.
-        closed: By its owner.
+        inputs: Copies of the network's inputs, in order.
+        num_contexts: Number of open contexts.
+        capturable: Whether its contexts can be captured in a graph.
+        closed: Whether its owner closed it.
     """
 
     def __init__(self, device: Device, tensors: tuple[TensorSpec, ...], function: Function) -> None:
@@ -84,7 +84,7 @@ class HostNetwork:
 
 
 class HostContext:
-    """One place of a :class:`HostNetwork`."""
+    """An execution context of a :class:`HostNetwork`."""
 
     def __init__(self, network: HostNetwork) -> None:
         self._network = network
@@ -122,10 +122,10 @@ class HostContext:
 
 
 class EchoBackend:
-    """The same function on the host: stored outputs, and the input as prototypes.
+    """Network on the host with stored outputs, whose prototypes are its input.
 
     Args:
-        outputs: With prototypes of the input's shape.
+        outputs: Stored outputs, with prototypes of the input's shape.
 
     Attributes:
         tensors: Copies of the inputs, in order.
@@ -146,12 +146,12 @@ class EchoBackend:
 
 
 class EchoNetwork:
-    """A :class:`yolact_runtime.backends.DeviceBackend`: copies its input into the prototypes, on the GPU.
+    """A :class:`yolact_runtime.backends.DeviceBackend` that copies its input into the prototypes, on the GPU.
 
     Args:
-        device: Where.
-        manifest: Says what the input is.
-        outputs: The others; prototypes have the input's shape, and its dtype is theirs.
+        device: Device to run on.
+        manifest: Manifest with the shape of the input.
+        outputs: Stored outputs; the prototypes have the input's shape, and the input has their dtype.
     """
 
     name = "echo"
@@ -173,7 +173,7 @@ class EchoNetwork:
 
 
 class EchoContext:
-    """One place of an :class:`EchoNetwork`."""
+    """An execution context of an :class:`EchoNetwork`."""
 
     def __init__(self, network: EchoNetwork, replay: DeviceContext) -> None:
         self._network, self._replay = network, replay

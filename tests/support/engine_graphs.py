@@ -1,7 +1,7 @@
-"""Small ONNX graphs in the three precisions that TensorRT takes, and bundles of them.
+"""Small ONNX graphs in the three precisions that TensorRT supports, and bundles of them.
 
-Quantised by TensorRT's rules: symmetric int8, weights per output channel, no quantised bias, an Add quantised on its
-skip input only.
+They are quantised by TensorRT's rules: symmetric int8, weights per output channel, no quantised bias, an Add quantised
+on its skip input only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONVOLUTIONS = ("conv1", "conv2", "conv3")
 
 
 class _Graph:
-    """Collects nodes and constants of one precision."""
+    """Collector of nodes and constants in one precision."""
 
     def __init__(self, precision: str, activation: type[np.integer] = np.int8) -> None:
         self.precision = precision
@@ -71,14 +71,14 @@ def small_graph(
     batch: int | str = 1,
     side: int = 32,
 ) -> onnx.ModelProto:
-    """``relu(conv2(relu(conv1(image))) + skip)`` and a 1x1 ``conv3``; 32 channels.
+    """Make the graph ``relu(conv2(relu(conv1(image))) + skip)`` with a 1x1 ``conv3``; 32 channels.
 
     Args:
-        precision: ``"fp32"``, ``"fp16"`` or ``"int8"``; the inputs and outputs are float32.
-        manifest: Goes into the metadata, with this precision; None takes :func:`small_manifest`.
-        activation: Of the quantised activations.
-        batch: A number, or a name for a dynamic batch.
-        side: Of the image, pixels.
+        precision: Precision ``"fp32"``, ``"fp16"`` or ``"int8"``; the inputs and outputs are float32.
+        manifest: Manifest for the metadata, with this precision; None takes :func:`small_manifest`.
+        activation: Dtype of quantised activations.
+        batch: Batch size, or a name for a dynamic one.
+        side: Side of the image, pixels.
     """
     graph, channels = _Graph(precision, activation), 32
     tensor = graph.node("Cast", ["image"], "image.half", to=TensorProto.FLOAT16) if precision == "fp16" else "image"
@@ -102,13 +102,13 @@ def small_graph(
 
 
 def small_model(precision: str, **options: object) -> bytes:
-    """:func:`small_graph` as the bytes of its file."""
+    """Serialise :func:`small_graph`."""
     content: bytes = small_graph(precision, **options).SerializeToString()  # type: ignore[arg-type]
     return content
 
 
 def write_engine_bundle(folder: Path, precisions: tuple[str, ...] = ("fp32", "fp16", "int8")) -> Path:
-    """A bundle whose networks are small graphs of these precisions."""
+    """Write a bundle whose networks are small graphs of these precisions."""
     folder.mkdir(parents=True)
     artefacts = {}
     for precision in precisions:

@@ -1,7 +1,7 @@
-"""A TensorRT that is none: the few objects that the runtime uses, computing on the host in their turn of a stream.
+"""A fake TensorRT: the few objects that the runtime uses, which compute on the host in stream order.
 
-What it cannot show is TensorRT itself; it shows what the adapter asks of it, in which order, and what follows when it
-refuses. Names and signatures are those of TensorRT 10.3 to 11.4 and of TensorRT-RTX 1.7.
+It cannot test TensorRT itself. It tests what the adapter asks of TensorRT, in which order, and what happens after an
+error. Names and signatures are those of TensorRT 10.3 to 11.4 and of TensorRT-RTX 1.7.
 """
 
 from __future__ import annotations
@@ -74,19 +74,21 @@ class IProfiler:
 
 
 class FakeTensorRt:
-    """The package, as ``tensorrt`` or, with `rtx`, as ``tensorrt_rtx`` has it.
+    """The package ``tensorrt`` or, with `rtx`, the package ``tensorrt_rtx``.
 
     Attributes:
-        module: To be imported.
-        refuse: Names of what fails: "load_runtime", "deserialize", "context", "shape", "memory", "address", "execute".
-        before_call: Called before a context is bound or run, with the name of what is asked: for tests with threads.
+        module: Module to import.
+        refuse: Names of the calls that fail: "load_runtime", "deserialize", "context", "shape", "memory", "address",
+            "execute".
+        before_call: Function called with the name of the operation before a context is bound or run, for tests with
+            threads.
         caches: Contents that were given to the runtime cache of RTX.
-        num_contexts: Made so far.
-        layers: Of the engine, as the inspector writes them, with ``"ms"`` for the profiler.
-        requires_user_allocation: Of RTX: the engine was built with this flag.
-        memory_bytes: What a context needs for what lies between the layers.
-        contexts: All that were made and have memory of their caller.
-        host_code_allowed: Of every plan that was deserialised: whether it might have run code on the host just then.
+        num_contexts: Number of contexts made so far.
+        layers: Layers of the engine in the inspector's format, with ``"ms"`` for the profiler.
+        requires_user_allocation: Whether an RTX engine was built with this flag.
+        memory_bytes: Size of a context's memory for activations between layers.
+        contexts: All contexts that use memory of their caller.
+        host_code_allowed: Whether host code was allowed at the time, for every plan that was deserialised.
         lean_runtimes: Paths of the lean runtimes that were loaded.
     """
 
@@ -130,13 +132,13 @@ class FakeTensorRt:
         self.layers: list[dict[str, Any]] = []
 
     def may(self, what: str) -> bool:
-        """Do it, unless the test wants it refused; then TensorRT says why in its log."""
+        """Return whether an operation succeeds; if the test wants it to fail, log an error as TensorRT does."""
         if what in self.refuse:
             self.complain(f"{what} is refused")
         return what not in self.refuse
 
     def complain(self, text: str) -> None:
-        """As TensorRT does, on the thread that called it."""
+        """Log an error on the calling thread, as TensorRT does."""
         self.logger.log(Severity.ERROR, f"Error Code 9: {text}")
 
     def _runtime(self, logger: Any) -> Any:
@@ -161,7 +163,7 @@ class FakeTensorRt:
 
 
 def put_in_place(monkeypatch: pytest.MonkeyPatch, fake: FakeTensorRt) -> FakeTensorRt:
-    """The runtime finds this package, and the GPU that it is on, in place of the real ones."""
+    """Let the runtime find this package and its GPU in place of the real ones."""
     library = TensorRtLibrary("rtx" if fake.rtx else "tensorrt", fake.module)
 
     def load(target: str) -> TensorRtLibrary:
@@ -182,7 +184,7 @@ def add_engine(
     dtypes: NetworkDtypes | None = None,
     **facts: str,
 ) -> Path:
-    """Lists a plan in a bundle's manifest, as building one does; without `dtypes` as an earlier release did."""
+    """List a plan in a bundle's manifest, as building one does; without `dtypes`, as an earlier release did."""
     version = {"tensorrt": "10.3.0", "rtx": "1.7.1"}[target]
     path = bundle / engine_file_name(precision, target)
     path.write_bytes(f"plan {target} {precision}".encode())
@@ -197,7 +199,7 @@ def add_engine(
 
 
 class Engine:
-    """``ICudaEngine``."""
+    """Fake of ``ICudaEngine``."""
 
     def __init__(self, owner: FakeTensorRt) -> None:
         self._owner = owner
@@ -236,7 +238,7 @@ class Engine:
 
 
 class RtxEngine(Engine):
-    """With TensorRT-RTX's runtime configuration."""
+    """Fake of an engine with TensorRT-RTX's runtime configuration."""
 
     @property
     def device_memory_size_v2(self) -> int:
@@ -277,7 +279,7 @@ class RuntimeCache:
 
 
 class Context:
-    """``IExecutionContext``."""
+    """Fake of ``IExecutionContext``."""
 
     def __init__(self, owner: FakeTensorRt, user_managed: bool) -> None:
         self._owner, self._user_managed = owner, user_managed

@@ -1,4 +1,4 @@
-"""The steps at which code touches the file system, one by one: a kill before any of them, or an error instead of it."""
+"""The steps at which code accesses the file system, one by one: a kill before any of them, or an error instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EVENTS = {
 
 
 def in_a_child(work: Callable[[], object]) -> int:
-    """Run in a forked process; returns 0, 1 after an exception, or the signal as a negative number."""
+    """Run a function in a forked process; return 0, 1 after an exception, or the signal as a negative number."""
     with warnings.catch_warnings():
         # The tests have threads that wait; the child touches nothing of theirs.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -37,16 +37,16 @@ def in_a_child(work: Callable[[], object]) -> int:
 
 
 def steps_of(work: Callable[[], object], number: int, error: int | None = None, within: Path | None = None) -> bool:
-    """Do something in this process, which should be a child, up to its step of that number; False if it has fewer.
+    """Run a function in this process, which should be a child, up to a given step; return False if it has fewer.
 
     Args:
-        work: Touches the file system from Python: opens, renames, locks and so on.
-        number: From 0. A step that was not done is the last one.
-        error: None kills the process by SIGKILL before the step; else the step fails with this ``errno``, once.
-        within: Only steps that name something in this folder are counted, and those of open files.
+        work: Function that accesses the file system from Python: opens, renames, locks and so on.
+        number: Number of the step, from 0; it is not executed.
+        error: Error number with which the step fails once; None kills the process by SIGKILL before the step.
+        within: Folder; only steps that name something in it, and those of open files, are counted.
 
     Raises:
-        OSError: What `work` made of the error.
+        OSError: The function raised it because of the error.
     """
     count = 0
     is_over = False

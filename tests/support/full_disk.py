@@ -1,4 +1,4 @@
-"""A disk that is full."""
+"""Simulation of a full disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["files_of_at_most"]
 
 @contextmanager
 def files_of_at_most(size_bytes: int) -> Iterator[None]:
-    """Inside the block no file of this process grows beyond that size: a full disk for those who have no small one."""
+    """Limit the size of files that this process writes inside the block, as a full disk does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))

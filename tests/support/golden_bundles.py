@@ -1,4 +1,4 @@
-"""A bundle of the trained model of shapes in four precisions with its golden frame, and ways to damage it."""
+"""A bundle of the trained model of shapes in four precisions with its golden frame, and functions that damage it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")
 
 
 def file_of(precision: str) -> str:
-    """The network's file in a bundle."""
+    """Return the name of the network's file in a bundle."""
     return f"model.{precision}.onnx"
 
 
 def write_shapes_bundle(folder: Path, checkpoint: Path = SHAPES, half_io: bool = True) -> Path:
-    """Every convolution but the answering ones in INT8, without a search: the accuracy is of no interest here.
+    """Write the bundle, with every convolution but the final ones in INT8, without a search.
 
-    Networks for engines have float16 inputs and outputs, unless `half_io` is false, as those of earlier releases.
+    The accuracy does not matter here. Networks for engines have float16 inputs and outputs, unless `half_io` is false,
+    like those of earlier releases.
     """
     export_checkpoint(checkpoint, folder)
     manifest = read_manifest(folder)
@@ -69,7 +70,7 @@ def write_shapes_bundle(folder: Path, checkpoint: Path = SHAPES, half_io: bool =
 
 
 def dtypes_of(model: onnx.ModelProto) -> NetworkDtypes:
-    """What a network of one input and any number of outputs of one dtype declares."""
+    """Return the declared dtypes of a network with one input and any number of outputs of one dtype."""
     name = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
     (given,), (made,) = (
         {name[info.type.tensor_type.elem_type] for info in infos} for infos in (model.graph.input, model.graph.output)
@@ -85,8 +86,8 @@ def write_network(folder: Path, precision: str, model: onnx.ModelProto, manifest
 
 @dataclasses.dataclass(frozen=True)
 class GoldenBundle:
-    """A copy of a bundle that a test damages, so that hashes and embedded manifests still fit: nothing is left but to
-    compute.
+    """A copy of a bundle that a test damages so that hashes and embedded manifests still match: only computing reveals
+    it.
     """
 
     folder: Path
@@ -96,7 +97,7 @@ class GoldenBundle:
         return cls(Path(shutil.copytree(source, folder)))
 
     def edit_manifest(self, edit: Callable[[Manifest], Manifest], embedded: bool = True) -> None:
-        """Change the manifest, and its copies inside the networks too."""
+        """Change the manifest, and its copies inside the networks, too."""
         manifest = edit(read_manifest(self.folder))
         if embedded:
             for precision in PRECISIONS:
@@ -110,7 +111,7 @@ class GoldenBundle:
         self.write(read_manifest(self.folder))
 
     def put_network(self, precision: str, source: Path) -> None:
-        """Another file in the place of a network, labelled as if it were the one, dtypes included."""
+        """Replace a network by another file, labelled as if it were the original, including its dtypes."""
         model, manifest = onnx.load(source), read_manifest(self.folder)
         write_network(self.folder, precision, model, manifest)
         name = file_of(precision)
@@ -118,7 +119,7 @@ class GoldenBundle:
         self.write(dataclasses.replace(manifest, artefacts={**manifest.artefacts, name: entry}))
 
     def write(self, manifest: Manifest) -> None:
-        """The manifest, with the hashes of the files as they are."""
+        """Write the manifest, with the hashes of the present files."""
         artefacts = {
             name: dataclasses.replace(
                 artefact,

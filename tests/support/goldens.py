@@ -1,4 +1,4 @@
-"""Golden outputs of the original YOLACT, and deterministic weights for any model of ours.
+"""Golden outputs of the original YOLACT, and deterministic weights for any model of this project.
 
 Errors are relative to the larger of the expected value and the root mean square of the expected tensor, so that neither
 a few large values nor many small ones can hide a difference.
@@ -34,11 +34,11 @@ _TOLERANCE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """What the original implementation said for one configuration.
+    """Results of the original implementation for one configuration.
 
     Attributes:
-        name: Of the configuration.
-        document: The json document: keys, seeds of the weights, detections.
+        name: Name of the configuration.
+        document: JSON document with keys, seeds of the weights, and detections.
         samples: Sampled values by ``<image>.<tensor>``; see :func:`sampled`.
     """
 
@@ -54,7 +54,7 @@ class Golden:
 
 @functools.cache
 def load_golden(name: str) -> Golden:
-    """The golden of a configuration in :data:`CONFIG_NAMES`."""
+    """Load the golden of a configuration in :data:`CONFIG_NAMES`."""
     path = FOLDER / "official" / name
     document = json.loads(gzip.decompress(path.with_suffix(".json.gz").read_bytes()))
     with np.load(path.with_suffix(".npz")) as arrays:
@@ -62,14 +62,14 @@ def load_golden(name: str) -> Golden:
 
 
 def golden_arrays(golden: Golden) -> dict[str, npt.NDArray[Any]]:
-    """The weights that the original implementation ran with, by state-dict key."""
+    """Return the weights that the original implementation ran with, by state-dict key."""
     document = golden.document
     seeds = document["residual_norm"], document["num_classes"], document["background_logit"]
     return {key: fill.tensor(key, tuple(shape), *seeds) for key, shape in document["keys"].items()}
 
 
 def weights_sha256(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    """The digest that a golden's document records of its weights."""
+    """Return the digest of the weights that a golden's document records."""
     digest = hashlib.sha256()
     for key in sorted(arrays):
         digest.update(key.encode() + arrays[key].tobytes())
@@ -77,14 +77,14 @@ def weights_sha256(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
 
 
 def write_golden_checkpoint(golden: Golden, folder: Path) -> Path:
-    """A checkpoint file as the original would have saved it, under a published name."""
+    """Write a checkpoint as the original would have saved it, under a published name; return its path."""
     path = folder / f"{golden.name}_54_800000.pth"
     torch.save({key: torch.from_numpy(value) for key, value in golden_arrays(golden).items()}, path)
     return path
 
 
 def filled_state_dict(shapes: Mapping[str, tuple[int, ...]], num_classes: int) -> dict[str, torch.Tensor]:
-    """Weights for a model of any structure under which activations stay bounded, as they do in a trained one."""
+    """Make weights for a model of any structure that keep activations bounded, as in a trained model."""
     return {
         key: torch.from_numpy(np.array(fill.tensor(key, shape, _residual_norm(key), num_classes, 3.0)))
         for key, shape in shapes.items()
@@ -92,13 +92,13 @@ def filled_state_dict(shapes: Mapping[str, tuple[int, ...]], num_classes: int) -
 
 
 def _residual_norm(key: str) -> str:
-    """The batch norm that closes a residual block of the family that `key` seems to belong to."""
+    """Return the batch norm that closes a residual block of the family that `key` seems to belong to."""
     closing = ("bn3", "conv2.1", "conv.3", "bn2")
     return next((name for name in closing if f".{name}." in key), "bn3")
 
 
 def golden_input(golden: Golden, image_name: str) -> Float32:
-    """The network input ``(1, 3, S, S)`` of a golden image: the arithmetic of section 3 of the specification."""
+    """Return the network input ``(1, 3, S, S)`` of a golden image, by section 3 of the specification."""
     frame = cv2.imread(str(FOLDER / "images" / f"{image_name}.png"))
     stretched = stretch(frame.astype(np.float32), golden.size, golden.size)
     mean = np.array([103.94, 116.78, 123.68], np.float32)
@@ -108,7 +108,7 @@ def golden_input(golden: Golden, image_name: str) -> Float32:
 
 
 def stretch(frame: Float32, height: int, width: int) -> Float32:
-    """``frame (H, W, 3)`` resized, bilinear, half-pixel centres, no antialiasing."""
+    """Resize ``frame (H, W, 3)`` bilinearly, with half-pixel centres and without antialiasing."""
     top, bottom, down = _neighbours(frame.shape[0], height)
     left, right, across = _neighbours(frame.shape[1], width)
     rows = frame[top] * (1 - down)[:, None, None] + frame[bottom] * down[:, None, None]
@@ -124,13 +124,13 @@ def _neighbours(old: int, new: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[
 
 
 def sampled(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The elements of a tensor that the goldens store."""
+    """Return the elements of a tensor that the goldens store."""
     flat = np.ascontiguousarray(values).ravel()
     return flat[:: max(1, flat.size // _NUM_SAMPLES)][:_NUM_SAMPLES]
 
 
 def relative_error(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """``max |actual - expected| / max(|expected|, rms(expected))`` over all elements."""
+    """Return the maximum of ``|actual - expected| / max(|expected|, rms(expected))`` over all elements."""
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     reference = expected.astype(np.float64)
     scale = np.maximum(np.abs(reference), np.sqrt(np.mean(reference**2)))
@@ -145,7 +145,7 @@ def require_same_outputs(
     coefficient: npt.NDArray[Any],
     prototype: npt.NDArray[Any],
 ) -> None:
-    """The four outputs of a network for a golden image, as our models and graphs have them, are the original's."""
+    """Assert that the four outputs of a network for a golden image are the original's."""
     outputs = {
         "loc": box[0],
         "conf": softmax(logit[0]),
@@ -159,6 +159,6 @@ def require_same_outputs(
 
 
 def softmax(logit: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Over the last axis."""
+    """Compute the softmax over the last axis."""
     power = np.exp(logit - logit.max(axis=-1, keepdims=True))
     return power / power.sum(axis=-1, keepdims=True)

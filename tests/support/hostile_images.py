@@ -1,6 +1,6 @@
-"""Image files as the field has them at its worst: cut short, damaged, lying, or no files at all.
+"""Image files that occur in the field: truncated, damaged, with false headers, or not files at all.
 
-Everything is made here, byte by byte where OpenCV does not write it, and the same for the same seed.
+All are made here, byte by byte if OpenCV cannot write them, and are the same for the same seed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Picture = npt.NDArray[np.uint8]
 
 
 def sample_picture(height: int = 37, width: int = 53, seed: int = 0) -> Picture:
-    """``(H, W, 3)`` uint8: soft noise, so that every format has something to compress."""
+    """Return an image of soft noise, ``(H, W, 3)`` uint8, so that every format has something to compress."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return cv2.GaussianBlur(noise, (0, 0), 2).astype(np.uint8)
 
 
 def healthy_images(seed: int = 0) -> dict[str, bytes]:
-    """Suffix -> a whole file with :func:`sample_picture`, for every format that can be written everywhere."""
+    """Return a valid file of :func:`sample_picture` by suffix, for every format that can be written everywhere."""
     picture = sample_picture(seed=seed)
     suffixes = (".jpg", ".png", ".webp", ".bmp", ".ppm", ".jp2", ".tif", ".ras")
     files = {suffix: cv2.imencode(suffix, picture)[1].tobytes() for suffix in suffixes}
@@ -44,7 +44,7 @@ def healthy_images(seed: int = 0) -> dict[str, bytes]:
 
 
 def jpeg(picture: Picture, *, progressive: bool = False) -> bytes:
-    """A JPEG file."""
+    """Encode an image as a JPEG file."""
     return bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)])[1].tobytes())
 
 
@@ -54,12 +54,12 @@ def png(
     size: tuple[int, int] | None = None,
     compressed: bytes | None = None,
 ) -> bytes:
-    """A gray PNG file of ``(H, W)`` samples.
+    """Encode ``(H, W)`` samples as a gray PNG file.
 
     Args:
-        samples: uint8 or uint16.
-        size: (height, width) for the header to lie about.
-        compressed: Pixels for the file to lie about.
+        samples: Samples, uint8 or uint16.
+        size: Wrong height and width for the header.
+        compressed: False content for the pixels.
     """
     height, width = size or samples.shape
     rows = b"".join(b"\0" + row.astype(samples.dtype.newbyteorder(">")).tobytes() for row in samples)
@@ -69,7 +69,7 @@ def png(
 
 
 def with_chunk(file: bytes, kind: bytes, content: bytes) -> bytes:
-    """A PNG file with one more chunk, behind its header."""
+    """Insert a chunk behind the header of a PNG file."""
     return file[:33] + _chunk(kind, content) + file[33:]
 
 
@@ -87,16 +87,17 @@ def tiff(
     pages: int = 1,
     rows_per_strip: int = 8,
 ) -> bytes:
-    """An uncompressed TIFF file of ``(H, W)`` or ``(H, W, 3)`` samples, red first, its directories before its pixels.
+    """Encode samples as an uncompressed TIFF file, ``(H, W)`` or ``(H, W, 3)`` RGB, with its directories before its
+    pixels.
 
     Args:
-        picture: Of any type of number.
-        order: Of bytes, ``"<"`` or ``">"``.
-        tags: Further ones, or others, each with one value of 16 bits or several.
-        bits: Of a sample, for `pixels` that are packed.
+        picture: Samples of any dtype.
+        order: Byte order, ``"<"`` or ``">"``.
+        tags: Additional or replaced tags, each with one or several 16-bit values.
+        bits: Bits per sample, for packed `pixels`.
         pixels: Packed pixels, one strip.
-        pages: How many times it is there.
-        rows_per_strip: Rows of a strip; ignored with `pixels`.
+        pages: Number of pages, all the same.
+        rows_per_strip: Number of rows in a strip; ignored with `pixels`.
     """
     height, width = picture.shape[:2]
     channels = picture.shape[2] if picture.ndim == 3 else 1
@@ -121,7 +122,7 @@ def tiff(
 
 
 def _page(start: int, values: dict[int, list[int]], strips: list[bytes], order: str, *, is_last: bool) -> bytes:
-    """A directory, the values that are too long for it, and its pixels."""
+    """Return a directory, the values that are too long for it, and its pixels."""
     values = {**values, 273: [0] * len(strips), 279: [len(strip) for strip in strips]}
     long = {273, 279}
     beyond = start + 2 + 12 * len(values) + 4
@@ -141,9 +142,9 @@ def _page(start: int, values: dict[int, list[int]], strips: list[bytes], order: 
 
 
 def gif(pictures: Sequence[Picture]) -> bytes:
-    """A GIF file of ``(H, W)`` gray pictures with values below 128; more than one make an animation.
+    """Encode ``(H, W)`` gray images with values below 128 as a GIF file; several images make an animation.
 
-    Codes of eight bits, and a new table before it would need nine: no compression, and no patent ever.
+    The codes have eight bits, and a new table starts before nine would be needed: there is no compression.
     """
     height, width = pictures[0].shape
     palette = b"".join(bytes([2 * value] * 3) for value in range(128))
@@ -162,13 +163,13 @@ def gif(pictures: Sequence[Picture]) -> bytes:
 
 
 def hostile_images(folder: Path, seed: int = 0, cuts: int = 5, flips: int = 5) -> Iterator[tuple[str, Path]]:
-    """Files that must be refused with a sentence, or read as what they are; ``(kind, path)`` each.
+    """Write files that must be refused with an error message or read correctly; yield (kind, path).
 
     Args:
-        folder: Where they are written; it exists.
-        seed: Of everything random.
-        cuts: Of each format, so many files that end early.
-        flips: Of each format, so many files with a few changed bytes.
+        folder: Existing folder to write to.
+        seed: Random seed.
+        cuts: Number of truncated files of each format.
+        flips: Number of files with a few changed bytes, of each format.
     """
     rng = np.random.default_rng(seed)
     for suffix, content in healthy_images(seed).items():
@@ -195,7 +196,7 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def _lies() -> dict[str, bytes]:
-    """Files of few bytes that claim many pixels, or whose pixels are not what their frame says."""
+    """Return small files that claim many pixels, or whose pixels do not match their header."""
     small, photo = np.zeros((4, 4), np.uint8), jpeg(sample_picture())
     frame = photo.index(b"\xff\xc0")
     scan = photo.index(b"\xff\xda")
@@ -248,7 +249,7 @@ def _unreadable() -> dict[str, bytes]:
 
 
 def _no_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Names in a folder that are no files, or files that nobody may read whole."""
+    """Yield names in a folder that are not files, or files that must not be read whole."""
     yield "missing", folder / "missing.png"
     (folder / "loop.png").symlink_to(folder / "loop.png")
     yield "loop of links", folder / "loop.png"

@@ -1,9 +1,9 @@
-"""Annotation files as they should not be: one field at a time, replaced by what other programs and bad luck write.
+"""Invalid annotation files: one field at a time, replaced by values that other programs and accidents produce.
 
 A small file with every kind of record is changed in one place for each pair of a field and a hostile value, and has
-records and fields taken away and doubled. What a reader makes of such a file is right, or a refusal in a sentence:
-nothing else. The documents are plain Python objects, as ``json.loads`` returns them; ``json.dumps`` writes all of them,
-with ``NaN`` and ``Infinity`` as the words that JavaScript and Python write.
+records and fields removed and duplicated. A reader must read such a file correctly, or refuse it with an error message.
+The documents are plain Python objects, as ``json.loads`` returns them; ``json.dumps`` writes all of them, with ``NaN``
+and ``Infinity`` as JavaScript and Python spell them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NOTHING = object()
 
 
 def nested(depth: int) -> list[Any]:
-    """A list in a list in a list, so many times."""
+    """Return a list nested to the given depth."""
     value: list[Any] = []
     for _ in range(depth):
         value = [value]
@@ -64,7 +64,7 @@ HOSTILE_VALUES: dict[str, Any] = {
 
 
 def valid_document() -> dict[str, Any]:
-    """Three images, two categories with a parent, and annotations of polygons, run lengths in both forms, and a box."""
+    """Return three images, two categories with a parent, and annotations of polygons, both forms of RLE, and a box."""
     ring = [2.0, 2.0, 20.5, 3.0, 18, 14.25, 4, 12]
     plain = {"size": [24, 32], "counts": [100, 5, 19, 5, 24 * 32 - 129]}
     packed = {"size": [24, 32], "counts": "k37a0000000000000000000000000000m8"}
@@ -88,9 +88,9 @@ def valid_document() -> dict[str, Any]:
 
 
 def hostile_documents() -> Iterator[tuple[str, Any]]:
-    """Every changed file with what was done to it, such as ``"annotations[0].bbox = NaN"``; about two thousand.
+    """Yield every changed file with a description, such as ``"annotations[0].bbox = NaN"``; about two thousand.
 
-    The records are the caller's own; the hostile values are shared.
+    The records belong to the caller; the hostile values are shared.
     """
     for path in _places(valid_document()):
         for kind, value in HOSTILE_VALUES.items():
@@ -109,7 +109,7 @@ def hostile_documents() -> Iterator[tuple[str, Any]]:
 
 
 def _places(document: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
-    """Lists, records, their fields, and the parts of boxes and segmentations; alike records once."""
+    """Yield paths of lists, records, their fields, and parts of boxes and segmentations; equal records once."""
     for name in ("images", "categories", "annotations"):
         yield (name,)
         records = document[name] if name == "annotations" else document[name][:1]

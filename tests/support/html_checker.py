@@ -1,4 +1,4 @@
-"""Reads pages that must stand alone: raises where tags do not nest, and keeps what a test asks about."""
+"""Parser of self-contained pages: it fails if tags do not nest, and keeps what tests inspect."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Element:
 
 
 class Page(HTMLParser):
-    """What a page holds.
+    """Content of a page.
 
     Attributes:
-        elements: In the order they open.
+        elements: Elements in the order in which they open.
     """
 
     def __init__(self) -> None:
@@ -57,23 +57,24 @@ class Page(HTMLParser):
         assert self._open == []
 
     def all(self, tag: str) -> list[Element]:
-        """Elements with that tag."""
+        """Return the elements with that tag."""
         return [element for element in self.elements if element.tag == tag]
 
     def texts(self, tag: str) -> list[str]:
-        """Text of the elements with that tag."""
+        """Return the texts of the elements with that tag."""
         return [element.text for element in self.all(tag)]
 
     def corners(self, tag: str = "polyline") -> list[list[tuple[float, float]]]:
-        """Points of each line."""
+        """Return the points of each line."""
         pairs = [element.attributes["points"].split() for element in self.all(tag)]
         return [[(float(x), float(y)) for x, y in (pair.split(",") for pair in line)] for line in pairs]
 
 
 def read_page(page: str) -> Page:
-    """Parse a page or a piece of one, and hold it to what every page promises.
+    """Parse a page or a part of one, and assert what every page guarantees.
 
-    Nothing is loaded from anywhere, nothing runs, ids are unique, pictures have a text, and coordinates are numbers.
+    Nothing is loaded from elsewhere, nothing is executed, ids are unique, images have an alternative text, and
+    coordinates are numbers.
     """
     assert not re.search(r"https?:|@import|url\(|<script|javascript:|\bon\w+\s*=\s*[\"']", page, re.IGNORECASE)
     assert not re.search(r"\b(nan|inf|None)\b", re.sub(r"base64,[^\"]*", "", page))

@@ -1,6 +1,6 @@
-"""CUDA kernels as host C++: compiles a ``.cu`` file with g++ and a fiber shim, and calls its kernels on NumPy arrays.
+"""CUDA kernels as host C++: a ``.cu`` file is compiled with g++ and a fiber shim, and called on NumPy arrays.
 
-What this proves and what not is told in ``docs/kernels.md``.
+``docs/kernels.md`` describes what this proves and what it does not.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ _one_kernel_at_a_time = threading.Lock()
 
 
 class HostKernelError(Exception):
-    """The shim refused what a kernel did."""
+    """The shim refused an operation of a kernel."""
 
 
 class KernelRunner(Protocol):
-    """Runs the kernels of one family on arrays of this process; see :meth:`HostKernels.__call__`."""
+    """Runner of one family's kernels on arrays of this process; see :meth:`HostKernels.__call__`."""
 
     def __call__(
         self, name: str, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any], seed: int = 0
@@ -73,8 +73,8 @@ class KernelRunner(Protocol):
 class HostKernels:
     """The kernels of one ``.cu`` file, called on arrays of this process.
 
-    ``seed`` permutes the order in which blocks and threads run; 0 keeps the natural order. With odd seeds threads take
-    turns, with even ones each warp runs ahead as far as barriers let it.
+    ``seed`` permutes the order in which blocks and threads run; 0 keeps the natural order. With odd seeds threads
+    alternate, with even ones each warp runs as far as barriers allow.
     """
 
     def __init__(self, source: Path) -> None:
@@ -83,10 +83,11 @@ class HostKernels:
 
     @classmethod
     def of(cls, family: str) -> HostKernels:
-        """The kernels of ``yolact_plugins/kernels/<family>.cu``, compiled once in each process.
+        """Compile the kernels of ``yolact_plugins/kernels/<family>.cu``, once in each process.
 
         Raises:
-            HostKernelError: They do not compile; tried once too, because a property asks again for every example.
+            HostKernelError: They do not compile; the failure is remembered, because a property test asks again for
+                every example.
         """
         outcome = _compiled(family)
         if isinstance(outcome, HostKernelError):
@@ -99,14 +100,14 @@ class HostKernels:
         """Run a kernel to its end.
 
         Args:
-            name: Of the entry point.
-            grid: Blocks, up to three numbers.
-            block: Threads of a block, up to three numbers.
+            name: Name of the entry point.
+            grid: Number of blocks in up to three dimensions.
+            block: Number of threads of a block in up to three dimensions.
             arguments: Arrays are passed by address, NumPy scalars by value: their dtype has to be the parameter's.
-            seed: See the class.
+            seed: Seed of the order of threads, see the class.
 
         Raises:
-            HostKernelError: A barrier or a warp operation was not reached by all.
+            HostKernelError: Some threads did not reach a barrier or a warp operation.
         """
         values = [np.array(a.ctypes.data if isinstance(a, np.ndarray) else a) for a in arguments]
         self.run_packed(name, grid, block, values, seed)
@@ -119,7 +120,7 @@ class HostKernels:
         values: Sequence[npt.NDArray[np.generic]],
         seed: int = 0,
     ) -> None:
-        """As a call, with the bytes of every argument as they are: what a driver hands to a kernel. Thread-safe."""
+        """Run a kernel with the raw bytes of every argument, as a driver does. Thread-safe."""
         shape = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         if not all(shape[:3]):
@@ -137,7 +138,7 @@ _runners: list[Callable[[str], KernelRunner]] = [HostKernels.of]
 
 
 def kernels_of(family: str) -> KernelRunner:
-    """What the tests of a family call: its sources as host C++, or what :func:`run_kernels_by` put in their place."""
+    """Return the runner of a family: its sources as host C++, or what :func:`run_kernels_by` set."""
     return _runners[-1](family)
 
 
@@ -147,12 +148,12 @@ def run_kernels_by(find: Callable[[str], KernelRunner]) -> None:
 
 
 def needs_kernels() -> pytest.MarkDecorator:
-    """Marks tests that call :func:`kernels_of`."""
+    """Mark tests that call :func:`kernels_of`."""
     return needs_tool("g++") if len(_runners) == 1 else pytest.mark.skipif(False, reason="they run elsewhere")
 
 
 def entry_points(source: Path) -> dict[str, tuple[bool, ...]]:
-    """Names of the kernels in a ``.cu`` file, and which of their parameters are addresses; compiles nothing."""
+    """Return the kernels in a ``.cu`` file, and which of their parameters are addresses, without compiling it."""
     found: list[tuple[str, str]] = re.findall(_ENTRY_POINT, source.read_text())
     return {
         name: tuple("*" in parameter for parameter in parameters.split(",") if parameter.strip())
@@ -169,7 +170,7 @@ def _compiled(family: str) -> HostKernels | HostKernelError:
 
 
 def poisoned(shape: int | Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """An array of 0xCD bytes, in which values that a kernel forgot to write show."""
+    """Return an array of 0xCD bytes, which reveal values that a kernel did not write."""
     array = np.empty(shape, dtype)
     array.reshape(-1).view(np.uint8).fill(_POISON)
     return array
@@ -180,7 +181,7 @@ def _three(counts: Sequence[int]) -> tuple[int, ...]:
 
 
 def _load(source: Path, names: Sequence[str]) -> ctypes.CDLL:
-    """A shared library with a function ``launch_<name>`` for every kernel."""
+    """Load a shared library with a function ``launch_<name>`` for every kernel."""
     if COMPILER is None:
         raise HostKernelError("no g++ on this machine")
     launchers = "".join(
@@ -198,7 +199,7 @@ def _load(source: Path, names: Sequence[str]) -> ctypes.CDLL:
 
 
 def _compile(compiler: str, flags: Sequence[str], text: str, library: Path) -> None:
-    """Several processes may do this at once: a library appears whole."""
+    """Compile a library; several processes may do this at once, because the file is renamed into place."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="kernels-", dir=library.parent) as folder:
         unit, made = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
@@ -211,7 +212,7 @@ def _compile(compiler: str, flags: Sequence[str], text: str, library: Path) -> N
 
 
 def _digest(source: Path, text: str, flags: Sequence[str]) -> str:
-    """Of everything that a library is made of: a changed kernel, header, shim or compiler is compiled anew."""
+    """Return a digest of everything that a library is built from: kernel, headers, shim, compiler and flags."""
     version = subprocess.run([COMPILER or "", "-v"], capture_output=True, text=True, check=True).stderr
     digest = hashlib.sha256(repr([text, flags, version]).encode())
     for path in sorted([source, *source.parent.glob("*.cuh"), *SHIM.glob("*.h")]):

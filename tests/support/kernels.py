@@ -1,4 +1,4 @@
-"""A small family of kernels, with known parameters and figures, for the tests of what compiles and launches kernels."""
+"""A small family of kernels, with known parameters and figures, for tests of compiling and launching kernels."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ extern "C" __global__ void product_and_sum(float* values) { values[0] = values[1
 
 
 def write_headers(folder: Path, cudart_version: int | None, fp16: str = '#include "cuda_fp16.hpp"\n') -> Path:
-    """A folder that looks like the headers of a CUDA, such as 12060; None leaves its version out."""
+    """Write a folder that looks like the headers of a CUDA version, such as 12060; None leaves the version out."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cuda_fp16.h").write_text(fp16)
     (folder / "cuda_fp16.hpp").write_text("/* arithmetic */\n")

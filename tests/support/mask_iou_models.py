@@ -1,4 +1,4 @@
-"""Mask-IoU networks of YOLACT++ as ONNX files, with weights of their own."""
+"""Mask-IoU networks of YOLACT++ as ONNX files, with random weights."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["mask_iou_network_model", "write_mask_iou"]
 def mask_iou_network_model(
     num_classes: int, size: tuple[int, int], seed: int = 0, change: Callable[[Any], None] | None = None
 ) -> bytes:
-    """The published architecture as the exporter writes it; a test compares the two.
+    """Make the published architecture in the exporter's form; a test compares the two.
 
     Args:
-        num_classes: Without the background.
+        num_classes: Number of classes, without the background.
         size: Rows and columns of a mask.
-        seed: Of the weights.
-        change: Is given the ``ModelProto`` before it is written.
+        seed: Seed of the weights.
+        change: Function that modifies the ``ModelProto`` before it is written.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -62,6 +62,6 @@ def mask_iou_network_model(
 
 
 def write_mask_iou(path: Path, num_classes: int, size: tuple[int, int], seed: int = 0) -> ModelFile:
-    """Such a file, read."""
+    """Write such a file, and read it as a model file."""
     path.write_bytes(mask_iou_network_model(num_classes, size, seed))
     return ModelFile.read(path)

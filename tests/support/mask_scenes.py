@@ -1,4 +1,4 @@
-"""Scenes of detections, assembled by the kernels of masks step by step, for the tests of each of their families."""
+"""Scenes of detections for the tests of the mask kernels, assembled by these kernels step by step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Float = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scene:
-    """Detections of one frame, with the network's outputs behind them."""
+    """Detections of one frame, with the network's outputs."""
 
     prototype: npt.NDArray[Any]  # (K, Hp, Wp)
     coefficient: npt.NDArray[Any]  # (P, K)
@@ -40,12 +40,12 @@ class Scene:
 
     @property
     def frame(self) -> tuple[np.int32, np.int32]:
-        """Height and width, as kernels take them."""
+        """Height and width of the frame, as kernel arguments."""
         return np.int32(self.height), np.int32(self.width)
 
 
 class Assembled(NamedTuple):
-    """What the kernels made, in their own buffers."""
+    """Results of the kernels, in their own buffers."""
 
     scene: Scene
     num_detections: npt.NDArray[np.int32]
@@ -60,12 +60,12 @@ class Assembled(NamedTuple):
 
     @property
     def bits(self) -> list[npt.NDArray[Any]]:
-        """What kernels take that read the bits."""
+        """Arguments of kernels that read the bits."""
         return [self.arena, self.window, self.offset, self.num_detections]
 
 
 def make_scene(rng: np.random.Generator, n: int, frame: tuple[int, int], proto: tuple[int, int, int]) -> Scene:
-    """Random boxes, some of them odd, and network outputs; `frame` is (H, W), `proto` (K, Hp, Wp)."""
+    """Make random boxes, some of them unusual, and network outputs; `frame` is (H, W), `proto` (K, Hp, Wp)."""
     centre, size = rng.uniform(-0.2, 1.2, (n, 2)), rng.choice([0.02, 0.2, 0.6, 1.5], (n, 1)) * rng.random((n, 2))
     xyxy = np.concatenate([centre - size / 2, centre + size / 2], axis=1).astype(np.float32)
     odd = rng.random(n)
@@ -98,12 +98,12 @@ def assemble(
     """Run the kernels up to the bits.
 
     Args:
-        scene: What.
-        arena_words: Enough for all words of the frame in every mask, unless a test says otherwise.
-        room: Rows of the buffers beyond the detections.
-        seed: Order of threads and blocks.
-        wanted_tasks: See the kernels.
-        given: ``(n, Hp, Wp)`` probabilities to go on with in place of those computed.
+        scene: Detections to assemble.
+        arena_words: Size of the arena in words; by default, enough for all words of the frame in every mask.
+        room: Number of buffer rows beyond the detections.
+        seed: Seed of the order of threads and blocks.
+        wanted_tasks: Number of tasks, as in the kernels.
+        given: Probabilities ``(n, Hp, Wp)`` to use in place of the computed ones.
     """
     kernels = kernels_of("mask_assembly")
     n, rows = len(scene.xyxy), len(scene.xyxy) + room
@@ -134,7 +134,7 @@ def assemble(
 
 
 def unpack(result: Assembled) -> npt.NDArray[np.bool_]:
-    """Masks from the arena, by the rule of ``mask_window.cuh``."""
+    """Unpack masks from the arena, by the rule of ``mask_window.cuh``."""
     scene = result.scene
     masks = np.zeros((len(scene.xyxy), -(-scene.height // 32) * 32, scene.width), bool)
     for mask, row, offset in zip(masks, result.window, result.offset, strict=False):
@@ -147,7 +147,7 @@ def unpack(result: Assembled) -> npt.NDArray[np.bool_]:
 
 
 def dense(result: Assembled) -> npt.NDArray[np.bool_]:
-    """``(n, H, W)``."""
+    """Compute dense masks ``(n, H, W)`` with the kernel."""
     scene = result.scene
     out = poisoned((len(scene.xyxy), scene.height, scene.width), np.uint8)
     kernels_of("mask_views")("mask_dense", (2, len(out)), (256,), [*result.bits, *scene.frame, out], result.seed)
@@ -156,7 +156,7 @@ def dense(result: Assembled) -> npt.NDArray[np.bool_]:
 
 
 def id_map(result: Assembled) -> npt.NDArray[np.int32]:
-    """``(H, W)``."""
+    """Compute the id map ``(H, W)`` with the kernel."""
     scene = result.scene
     out = poisoned((scene.height, scene.width), np.int32)
     grid = (-(-scene.width // 256), -(-scene.height // 32))
@@ -165,7 +165,7 @@ def id_map(result: Assembled) -> npt.NDArray[np.int32]:
 
 
 def runs(result: Assembled, capacity: int) -> tuple[npt.NDArray[np.int32], ...]:
-    """``(offset, start, end)`` of all runs."""
+    """Compute ``(offset, start, end)`` of all runs with the kernel."""
     offset = poisoned(len(result.window) + 1, np.int32)
     start, end = poisoned(capacity, np.int32), poisoned(capacity, np.int32)
     sizes = (np.int32(result.scene.height), np.int32(capacity))

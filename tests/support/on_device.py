@@ -1,11 +1,11 @@
-"""A pytest plugin: the kernel tests, which run the sources as host C++, run the machine code on a GPU instead.
+"""Pytest plugin: the kernel tests, which run the sources as host C++, run the machine code on a GPU instead.
 
-``python -m pytest -p support.on_device tests/plugins/kernels`` (with ``tests`` on ``PYTHONPATH``). Each array that a
-kernel gets is copied, with the bytes it holds, between two guard zones into GPU memory of its own; the kernel is
-launched, and the bytes come back into the same array. So references, poisoned outputs and random cases of the
-project's own tests judge what the GPU's compiler made. A guard zone that changed, or a launch that fails, is an error.
+``python -m pytest -p support.on_device tests/plugins/kernels`` (with ``tests`` on ``PYTHONPATH``). Each array argument
+of a kernel is copied, with its content, between two guard zones into GPU memory of its own; the kernel is launched, and
+the bytes are copied back into the same array. The references, poisoned outputs and random cases of the project's own
+tests therefore verify the GPU's machine code. A changed guard zone, or a launch that fails, is an error.
 
-Every process that launched something adds a line to the file named by ``YOLACT_GPU_LAUNCHES``: green tests without
+Every process that launched something adds a line to the file named by ``YOLACT_GPU_LAUNCHES``: passing tests without
 such a line have tested nothing. ``YOLACT_GPU_DRIVER`` names a simulated driver for a dry run, see
 :func:`yolact_benchmarks.studies.gpu.stage_options.open_device`.
 """
@@ -41,10 +41,10 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class DeviceKernels:
-    """A :class:`support.kernel_host.KernelRunner`: the kernels of a family on a device.
+    """A :class:`support.kernel_host.KernelRunner` that runs the kernels of a family on a device.
 
     Attributes:
-        num_launches: Of all families in this process.
+        num_launches: Number of launches of all families in this process.
     """
 
     num_launches = 0
@@ -56,7 +56,7 @@ class DeviceKernels:
     def __call__(
         self, name: str, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any], seed: int = 0
     ) -> None:
-        """Run a kernel to its end; `seed` is the host's, because a GPU orders threads as it likes."""
+        """Run a kernel to its end; `seed` is ignored, because a GPU orders threads itself."""
         del seed
         # The host runs an empty grid as nothing; CUDA refuses it.
         if not all(grid):
@@ -98,7 +98,7 @@ class DeviceKernels:
 
 
 def byte_span(array: npt.NDArray[Any]) -> Bytes:
-    """The bytes from the first to the last element, those between rows included, as a view; strides are positive."""
+    """Return a view of the bytes from the first to the last element, including gaps; strides must be positive."""
     if not array.size:
         return np.zeros(0, np.uint8)
     sides = zip(array.shape, array.strides, strict=True)
@@ -124,12 +124,12 @@ def _kernels(family: str) -> KernelRunner:
 
 
 def pytest_configure() -> None:
-    """Before test modules are imported: they ask there and then whether kernels can run at all."""
+    """Set the runner before test modules are imported, because these ask whether kernels can run."""
     run_kernels_by(_kernels)
 
 
 def pytest_sessionfinish() -> None:
-    """Workers of pytest-xdist count for themselves."""
+    """Write the number of launches; workers of pytest-xdist count separately."""
     path = os.environ.get("YOLACT_GPU_LAUNCHES")
     if path and DeviceKernels.num_launches:
         with Path(path).open("a") as file:
@@ -137,5 +137,5 @@ def pytest_sessionfinish() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say it, too, where no file is named."""
+    """Print the number of launches, in case no file is named."""
     terminalreporter.write_line(f"on_device: {DeviceKernels.num_launches} kernel launches in this process")

@@ -1,4 +1,4 @@
-"""What is wrong with a page as a browser lays it out: cut and overlapping letters, overflow, faint colours."""
+"""Layout faults of a page in a browser: clipped and overlapping text, overflow, low contrast."""
 
 from __future__ import annotations
 
@@ -107,18 +107,18 @@ _QUESTION = r"""
 def faults(
     browser: Browser, page: str, width: int = 1280, *, is_dark: bool = False, is_print: bool = False
 ) -> list[str]:
-    """Lines that name what is wrong with a page; empty where all is well.
+    """Return a line for each fault of a page; empty if there are none.
 
-    Letters or marks outside of their picture, letters on letters, letters too small to read, anything wider than the
-    window that does not scroll inside its own box, a box that scrolls without a word that it does (or with one although
-    it does not), anything cut off, and colours too faint to see (WCAG 2: 4.5 for letters, 3 for marks).
+    Faults are text or marks outside of their chart, overlapping text, text that is too small, anything wider than the
+    window that does not scroll inside its own box, a box that scrolls without a hint (or has a hint without scrolling),
+    anything cut off, and low contrast (WCAG 2: 4.5 for text, 3 for marks).
 
     Args:
-        browser: Shows the page.
-        page: HTML.
-        width: Of the window, CSS pixels.
-        is_dark: The reader prefers dark colours.
-        is_print: On paper, where nothing scrolls.
+        browser: Browser that shows the page.
+        page: Content of the page, HTML.
+        width: Width of the window, CSS pixels.
+        is_dark: Whether the reader prefers dark colours.
+        is_print: Whether to lay the page out for print, where nothing scrolls.
     """
     browser.show(page, width, is_dark=is_dark, is_print=is_print)
     found: list[str] = browser.run(_QUESTION.replace("IS_PRINT", "true" if is_print else "false"))
@@ -126,7 +126,7 @@ def faults(
 
 
 def faults_everywhere(browser: Browser, page: str) -> dict[str, list[str]]:
-    """:func:`faults` at every width, in the dark and on paper, by where they were found; empty where all is well."""
+    """Return the :func:`faults` at every width, in dark mode and in print, by place; empty if there are none."""
     found = {f"{width} px": faults(browser, page, width) for width in WIDTHS}
     found["dark"] = faults(browser, page, is_dark=True)
     found["paper"] = faults(browser, page, _PAPER_PX, is_print=True)

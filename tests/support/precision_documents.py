@@ -1,4 +1,4 @@
-"""Documents of precision exports as a real one would write them: :func:`make_document`, and its worst images."""
+"""Documents of precision exports as a real one would write them, with their worst images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _GROUPS = (
 
 
 def make_document(num_tensors: int = 150, num_images: int = 2) -> dict[str, Any]:
-    """Every part filled; the numbers are made up, and plausible."""
+    """Make a document with every part filled; the numbers are artificial, but plausible."""
     random = np.random.default_rng(0)
     return {
         "name": "shapes",
@@ -197,7 +197,7 @@ def _worst_image(seed: int) -> dict[str, Any]:
 
 
 def make_pair(seed: int, height: int = 320, width: int = 320) -> tuple[npt.NDArray[np.uint8], Instances, Instances]:
-    """A scene, its truth as what one model found, and as the other: masks a little off, in another order, one lost."""
+    """Make a scene, its truth as one model's detections, and another's: masks shifted, reordered, one missing."""
     scene = make_scene(seed, SceneOptions(height=height, width=width))
     count = len(scene)
     confidence = np.linspace(0.95, 0.5, count).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A small network with everything that a precision export needs: frames, a manifest, and what it computes on them."""
+"""A small network with everything that a precision export needs: frames, a manifest, and its outputs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MANIFEST = Manifest("small", tuple("abcdef"), SMALL.input_spec(), SMALL.prior_sp
 
 
 def write_small_bundle(folder: Path) -> Path:
-    """A bundle of :func:`support.quantised.float_network`, as an export leaves it; `folder` is made."""
+    """Write a bundle of :func:`support.quantised.float_network`, as an export leaves it; create `folder`."""
     folder.mkdir(parents=True)
     model = float_network()
     helper.set_model_props(model, {METADATA_KEY: MANIFEST.to_json()})
@@ -54,7 +54,7 @@ def write_small_bundle(folder: Path) -> Path:
 
 
 def make_frames(count: int, seed: int = 0) -> Frames:
-    """Blocks of random colours, 96 x 96 pixels, in which the random network is sure of a hundred objects."""
+    """Make blocks of random colours, 96 x 96 pixels, in which the random network finds a hundred objects."""
     random = np.random.default_rng(seed)
     blocks = [random.integers(0, 255, (8, 8, 3), np.uint8) for _ in range(count)]
     return [(f"{number}.png", block.repeat(12, 0).repeat(12, 1)) for number, block in enumerate(blocks)]
@@ -70,7 +70,7 @@ def _histograms() -> Mapping[str, Histogram]:
 
 
 def histograms() -> dict[str, Histogram]:
-    """Of every tensor that a plan may round, over the frames of seed 1; the histograms must not be changed."""
+    """Return the histograms of all quantisable tensors over the frames of seed 1; they must not be changed."""
     return dict(_histograms())
 
 
@@ -79,9 +79,9 @@ def histograms_of(model: onnx.ModelProto) -> dict[str, Histogram]:
 
 
 def swell(model: onnx.ModelProto, convolution: str, reader: str, factor: float) -> onnx.ModelProto:
-    """Let a convolution write values so many times as large, and another read them as if they were not.
+    """Scale the values that a convolution writes, and let the convolution that reads them undo it, in place.
 
-    Float32 computes what it did; between the two, float16 may not hold what is written. Changed in place.
+    The results in float32 do not change; between the two, float16 may overflow.
     """
     nodes = {node.name: node for node in model.graph.node}
     changes = {
@@ -96,10 +96,10 @@ def swell(model: onnx.ModelProto, convolution: str, reader: str, factor: float) 
 
 
 def rely_on_fine_coefficients(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Let two prototypes be constant and large, and their coefficients, constant too, cancel them: changed in place.
+    """Let two prototypes be large constants that cancel with constant coefficients, in place.
 
     The sum is near 0 with coefficients in float32. With coefficients in float16 it is -14.3, far outside of every mask,
-    while every other tensor, the argument of the tanh among them, is exact in float16.
+    while every other tensor, including the argument of the tanh, is exact in float16.
     """
     argument, prototype = (1.69140625, -1.7880859375), (29632.0, 29280.0)
     num_prototypes = next(tensor for tensor in model.graph.initializer if tensor.name == "proto_net.10.bias").dims[0]
@@ -116,7 +116,7 @@ def rely_on_fine_coefficients(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def add_to_bias(model: onnx.ModelProto, convolution: str, value: float) -> onnx.ModelProto:
-    """Add a number to everything that a convolution writes, at every level that it reads; changed in place."""
+    """Add a number to all outputs of a convolution, at every level that it reads, in place."""
     for tensor in model.graph.initializer:
         if tensor.name == f"{convolution}.bias":
             values = numpy_helper.to_array(tensor) + np.float32(value)
@@ -125,7 +125,7 @@ def add_to_bias(model: onnx.ModelProto, convolution: str, value: float) -> onnx.
 
 
 def multiply_weight(model: onnx.ModelProto, convolution: str, factor: float) -> str:
-    """Multiply one weight of a convolution in place; returns the tensor's name."""
+    """Multiply one weight of a convolution in place and return the tensor's name."""
     node = next(node for node in model.graph.node if node.name == convolution)
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
     values = numpy_helper.to_array(tensor).copy()

@@ -1,4 +1,4 @@
-"""Bundles with compiled kernels, made without a compiler: what counts is which file vouches for which."""
+"""Bundles with compiled kernels, made without a compiler, for tests of which file's hash covers which."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["made_up_cubin", "with_kernels"]
 
 
 def made_up_cubin(arch: str, code: bytes = b"machine code") -> Cubin:
-    """What a cache takes for the sample's machine code; a GPU would not."""
+    """Make a cubin that a cache accepts as the sample's machine code; a GPU would not."""
     figures = {"nothing": KernelFigures(4, 0, 0, 0, 0, 0)}
     return Cubin("sample", arch, SAMPLE.digest, compiler.OPTIONS, "13.5", code + arch.encode(), figures)
 
 
 def with_kernels(bundle: Path, *archs: str) -> Path:
-    """Put kernels for the architectures into a bundle, as the compiler's command does; returns their index."""
+    """Put kernels for the architectures into a bundle, as the compiler's command does; return their index."""
     put_kernels(bundle, [made_up_cubin(arch) for arch in archs])
     return bundle / FOLDER_NAME / INDEX_NAME

@@ -1,4 +1,4 @@
-"""What the pruning tests share: small models of every backbone family, and a timer that needs no clock."""
+"""Common parts of the pruning tests: small models of every backbone family, and a timer that needs no clock."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ FAMILIES = {
 
 
 def _quarter(width: int) -> int:
-    """A function of the width alone, so that layers that fit together still do."""
+    """Return a width that depends on the old width alone, so that layers that fit together still do."""
     return width // 4 if width % 64 == 0 else width
 
 
 def random_model(config: YolactConfig, seed: int = 0) -> Yolact:
-    """In eval mode; as a training leaves it: batch norms that do something, offsets that move, sure of some objects.
+    """Make a model in eval mode that looks trained: effective batch norms, offsets that move, and confident detections.
 
-    The published families get a quarter of their width; they are as deep as ever.
+    The published families get a quarter of their width, but all of their layers.
     """
     model = make_skeleton(config)
     if not isinstance(config.backbone, SmallResNetConfig):
@@ -96,7 +96,7 @@ def shuffled(size: int, seed: int) -> torch.Tensor:
 
 
 def plant_dead_channels(model: nn.Module, groups: Iterable[ChannelGroup], share: float = 0.5) -> dict[str, list[int]]:
-    """Make a share of each group's channels write nothing but zeros; returns the others, by group."""
+    """Let a share of each group's channels write only zeros; return the other channels by group."""
     alive = {}
     for number, group in enumerate(groups):
         order = shuffled(group.width, number)
@@ -109,7 +109,7 @@ def plant_dead_channels(model: nn.Module, groups: Iterable[ChannelGroup], share:
 
 
 class MacTimer:
-    """A layer takes a millisecond for a million multiplications, and a hundredth for being there."""
+    """Timer by which a layer takes a millisecond for a million multiplications, plus a constant hundredth."""
 
     backend = "multiplications"
 

@@ -1,4 +1,4 @@
-"""What the public classes and functions of a package mention: types in annotations, exceptions in docstrings."""
+"""Types and errors in the public surface of a package: types in annotations, exceptions in docstrings."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _RAISES = re.compile(r"^( *)Raises:\n((?:\1 .*\n?|\s*\n)+)", re.MULTILINE)
 
 
 def public_names(module: ModuleType) -> dict[str, Any]:
-    """Name -> object of everything in a module's ``__all__``."""
+    """Return the objects in a module's ``__all__`` by name."""
     return {name: getattr(module, name) for name in module.__all__}
 
 
 def mentioned_types(thing: Any) -> Iterator[tuple[str, type]]:
-    """Where each class of this project is mentioned in the public signatures of a class or function, and the class."""
+    """Yield each class of this project in the public signatures of a class or function, with its place."""
     for where, hints in _annotations(thing):
         for hint in hints:
             yield from ((where, found) for found in _classes(hint) if found.__module__.startswith("yolact_"))
 
 
 def documented_errors(thing: Any) -> Iterator[tuple[str, str]]:
-    """Where each exception is named under "Raises:" in the docstrings of a class or function, and its name."""
+    """Yield the name of each exception under "Raises:" in the docstrings of a class or function, with its place."""
     for where, member in [(thing.__qualname__, thing), *_members(thing)]:
         for _, section in _RAISES.findall(inspect.cleandoc(member.__doc__ or "") + "\n"):
             indent = min(len(line) - len(line.lstrip()) for line in section.splitlines() if line.strip())
@@ -42,7 +42,7 @@ def documented_errors(thing: Any) -> Iterator[tuple[str, str]]:
 
 
 def is_builtin(name: str) -> bool:
-    """Whether Python itself has an exception of that name."""
+    """Return whether Python itself has an exception of that name."""
     return isinstance(getattr(builtins, name, None), type)
 
 
@@ -74,8 +74,8 @@ def _annotations(thing: Any) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _scope(thing: Any) -> dict[str, Any]:
-    """The names of the module, and those that only a type checker imports there, which are public ones."""
-    # Of packages below too, and of none above, which may not be installed.
+    """Return the names of the module, and the public ones that only a type checker imports there."""
+    # Packages below are included; those above may not be installed.
     known = PACKAGES[: PACKAGES.index(thing.__module__.partition(".")[0]) + 1]
     public = {name: found for package in known for name, found in _names_of(package).items()}
     here = vars(importlib.import_module(thing.__module__))

@@ -27,12 +27,12 @@ def _network_bytes(family: str) -> bytes:
 
 
 def float_network(family: str = "yolact_small") -> onnx.ModelProto:
-    """A network of a backbone family at 64 x 64 pixels; a copy that the caller owns."""
+    """Return a network of a backbone family at 64 x 64 pixels, as a copy that the caller owns."""
     return onnx.load_model_from_string(_network_bytes(family))
 
 
 def image_of(model: onnx.ModelProto, seed: int = 0) -> Float:
-    """Normalised noise with some structure."""
+    """Make normalised noise with some structure, as an input of a model."""
     shape = NetworkGraph(model).shape("image")
     rng = np.random.default_rng(seed)
     coarse = rng.normal(size=(*shape[:2], 8, 8)).repeat(shape[2] // 8 + 1, 2).repeat(shape[3] // 8 + 1, 3)
@@ -43,7 +43,7 @@ def image_of(model: onnx.ModelProto, seed: int = 0) -> Float:
 def run(
     model: onnx.ModelProto, image: Float, names: tuple[str, ...] | None = None, simulate: bool = False
 ) -> dict[str, Float]:
-    """Outputs, or other tensors, of a model in ONNX Runtime."""
+    """Run a model in ONNX Runtime and return its outputs, or other tensors."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     have = {output.name for output in model.graph.output}
@@ -56,7 +56,7 @@ def run(
 
 
 def observed_ranges(model: onnx.ModelProto) -> dict[str, Range]:
-    """Least and greatest value of every tensor on one image, widened to hold 0."""
+    """Return the minimum and maximum of every tensor on one image, extended to include 0."""
     image = image_of(model)
     names = tuple(name for name in quantisable_tensors(NetworkGraph(model)) if name != "image")
     values = {**run(model, image, names), "image": image}
@@ -64,6 +64,6 @@ def observed_ranges(model: onnx.ModelProto) -> dict[str, Range]:
 
 
 def signal_to_noise_db(expected: Float, found: Float) -> float:
-    """Power of the signal over that of the difference, decibels."""
+    """Return the power of the signal over that of the difference, in decibels."""
     noise = np.square(expected.astype(np.float64) - found).mean()
     return float(10 * np.log10(np.square(expected.astype(np.float64)).mean() / max(noise, 1e-30)))

@@ -20,11 +20,11 @@ def random_network(
     """Write the network of :func:`support.scenes.small_manifest`: a convolution for each output and pyramid level.
 
     Args:
-        manifest: Its priors are three in each cell of its levels.
-        seed: Of the weights.
-        batch: Of the input, or its name where any will do.
-        dtype: Of everything, float32 or float16.
-        extra: There is one more output, of whole numbers.
+        manifest: Manifest with three priors in each cell of its levels.
+        seed: Seed of the weights.
+        batch: Batch size of the input, or a name for a dynamic one.
+        dtype: Dtype of everything, float32 or float16.
+        extra: Whether to add an output of integers.
     """
     import onnx
     from onnx import helper, numpy_helper

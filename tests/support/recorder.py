@@ -1,4 +1,4 @@
-"""A reporter that keeps what it is told."""
+"""A reporter that records what it receives."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Recorder:
     """A :class:`yolact_runtime.reporter.Reporter` for tests.
 
     Args:
-        on_status: Called with each status, before it is kept.
+        on_status: Function called with each status, before it is recorded.
 
     Attributes:
-        told: Kinds and texts, in the order in which they came. Of :meth:`progress` the kind is ``"progress"``, and
-            there is a text ``"label 2/5"`` for each item.
+        told: Kinds and texts, in order. The kind of :meth:`progress` is ``"progress"``, with a text ``"label 2/5"`` for
+            each item.
     """
 
     def __init__(self, on_status: Callable[[str], object] = lambda _: None) -> None:
@@ -25,16 +25,16 @@ class Recorder:
 
     @property
     def lines(self) -> list[str]:
-        """Lines that stay, headings included, warnings not."""
+        """Permanent lines, including headings, without warnings."""
         return [text for kind, text in self.told if kind in ("say", "heading")]
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings."""
+        """Texts of all warnings."""
         return self.of("warn")
 
     def of(self, kind: str) -> list[str]:
-        """Texts of one kind."""
+        """Return the texts of one kind."""
         return [text for found, text in self.told if found == kind]
 
     def say(self, text: str = "") -> None:

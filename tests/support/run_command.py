@@ -1,4 +1,4 @@
-"""Inputs for ``yolact-run``, and ways of running it."""
+"""Inputs for ``yolact-run``, and functions that run it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ sys.exit(main())
 
 
 def picture(path: Path, level: int = BRIGHT, size: tuple[int, int] = (40, 60)) -> Path:
-    """A picture of one grey; its folder is made."""
+    """Write an image of one grey, and create its folder; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path, np.full((*size, 3), level, np.uint8))
     return path
 
 
 def film(path: Path, levels: list[int], size: tuple[int, int] = (40, 60)) -> Path:
-    """A video of frames of one grey each, ten a second."""
+    """Write a video of frames of one grey each, ten per second; return its path."""
     with VideoWriter(path, 10) as writer:
         for level in levels:
             writer.write(np.full((*size, 3), level, np.uint8))
@@ -48,17 +48,17 @@ def film(path: Path, levels: list[int], size: tuple[int, int] = (40, 60)) -> Pat
 
 
 def run(*words: object) -> int:
-    """The command in this process; its status."""
+    """Run the command in this process and return its status."""
     return main([str(word) for word in words])
 
 
 def lines_of(content: bytes) -> list[dict[str, Any]]:
-    """JSON Lines, decoded."""
+    """Decode JSON Lines."""
     return [json.loads(line) for line in content.splitlines()]
 
 
 def program(*words: object, **options: Any) -> subprocess.Popen[bytes]:
-    """The command in a process of its own, with pipes, which SIGINT reaches."""
+    """Start the command in a process of its own, with pipes, which SIGINT reaches."""
     # Without a buffer on this side, from which communicate() would not take.
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0, **options}
     return subprocess.Popen([sys.executable, "-c", _START, *map(str, words)], **pipes)

@@ -1,6 +1,6 @@
-"""Small models, scenes and bundles for the tests of the runtime: everything is written by hand, nothing is learned.
+"""Small models, scenes and bundles for the tests of the runtime; everything is hand-made, nothing is trained.
 
-A scene is a list of :class:`Thing`; the raw outputs of a network that sees exactly these things come from
+A scene is a list of :class:`Thing`. The raw outputs of a network that detects exactly these objects come from
 :func:`raw_outputs`, and :func:`write_bundle` puts them into a real ONNX model inside a real bundle.
 """
 
@@ -47,7 +47,7 @@ _BACKGROUND_LEAD = 20.0
 
 
 def _default_prototype() -> Float:
-    """``(3, 8, 12)``: everything inside, the left half inside, the top half inside."""
+    """Return ``(3, 8, 12)`` prototypes: everything inside, the left half inside, the top half inside."""
     prototype = np.full((3, 8, 12), -6, np.float32)
     prototype[0] = 6
     prototype[1, :, :6] = 6
@@ -60,13 +60,13 @@ DEFAULT_PROTOTYPE = _default_prototype()
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """One object that a scene's network sees.
+    """One object that a scene's network detects.
 
     Attributes:
-        xyxy: Its box, relative to the image.
-        class_id: 0-based.
+        xyxy: Box of the object, relative to the image.
+        class_id: Class index, from 0.
         confidence: Softmax score of its class; the rest belongs to the background.
-        prototype: The prototype that is its mask (before the crop).
+        prototype: Index of the prototype that is its mask before the crop.
     """
 
     xyxy: tuple[float, float, float, float]
@@ -76,7 +76,10 @@ class Thing:
 
 
 def small_manifest(**changes: Any) -> Manifest:
-    """A model with a 32 x 48 input (rows x columns), 90 priors and three classes; `changes` replace fields."""
+    """Return the manifest of a model with a 32 x 48 input (rows x columns), 90 priors and three classes.
+
+    The arguments replace fields.
+    """
     manifest = Manifest(
         name="small",
         class_names=CLASS_NAMES,
@@ -88,7 +91,7 @@ def small_manifest(**changes: Any) -> Manifest:
 
 
 def encode_boxes(xyxy: Float, priors: Float, variances: tuple[float, float] = (0.1, 0.2)) -> Float:
-    """Regressions that decode to `xyxy`: the inverse of decode, in float64."""
+    """Return regressions that decode to `xyxy`, computed in float64."""
     boxes, anchors = xyxy.astype(np.float64), priors.astype(np.float64)
     size = boxes[:, 2:] - boxes[:, :2]
     centre = boxes[:, :2] + size / 2
@@ -103,7 +106,7 @@ def encode_boxes(xyxy: Float, priors: Float, variances: tuple[float, float] = (0
 
 
 def raw_outputs(manifest: Manifest, things: Sequence[Thing], prototype: Float = DEFAULT_PROTOTYPE) -> dict[str, Float]:
-    """What a network that sees exactly `things` returns; thing ``i`` sits at prior ``i``."""
+    """Return the outputs of a network that detects exactly `things`; thing ``i`` is at prior ``i``."""
     priors = make_priors(manifest.priors, manifest.input.height, manifest.input.width)
     box_regression = np.zeros((1, len(priors), 4), np.float32)
     class_logit = np.zeros((1, len(priors), len(manifest.class_names) + 1), np.float32)
@@ -125,7 +128,7 @@ def raw_outputs(manifest: Manifest, things: Sequence[Thing], prototype: Float = 
 
 
 def camera_frames(rng: np.random.Generator, height: int, width: int) -> list[CameraFrame]:
-    """Every format, with even and odd sides, gaps between rows, and both layouts of NV12 and YUYV."""
+    """Return frames in every format, with even and odd sides, gaps between rows, and both layouts of NV12 and YUYV."""
 
     def noise(*shape: int) -> npt.NDArray[np.uint8]:
         return rng.integers(0, 256, shape, np.uint8)
@@ -151,7 +154,7 @@ def fake_segmenter(
     manifest: Manifest | None = None,
     mask_iou: FakeBackend | None = None,
 ) -> tuple[Segmenter, FakeBackend]:
-    """A segmenter whose network sees each scene in turn, and the backend that replays them."""
+    """Create a segmenter whose network detects one scene after the other; return it with its backend."""
     manifest = manifest or small_manifest()
     backend = FakeBackend([raw_outputs(manifest, things) for things in scenes])
     return Segmenter(manifest, backend, mask_iou, options or SegmenterOptions()), backend
@@ -164,7 +167,7 @@ def make_instances(
     class_id: Sequence[int] | None = None,
     mask_confidence: Sequence[float] | None = None,
 ) -> Instances:
-    """Instances whose masks fill their boxes; confidences fall from 0.9 in steps of 0.01."""
+    """Make instances whose masks fill their boxes; confidences fall from 0.9 in steps of 0.01."""
     dense = np.zeros((len(boxes), height, width), bool)
     for mask, box in zip(dense, boxes, strict=True):
         left, top, right, bottom = (max(int(value), 0) for value in box)
@@ -179,7 +182,7 @@ def make_instances(
 
 
 def network_model(manifest: Manifest, outputs: Mapping[str, Float]) -> bytes:
-    """An ONNX model that returns `outputs` for bright frames and nothing but background for dark ones."""
+    """Make an ONNX model that returns `outputs` for bright frames and only background for dark ones."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -214,7 +217,7 @@ def network_model(manifest: Manifest, outputs: Mapping[str, Float]) -> bytes:
 
 
 def mask_iou_model(factors: Sequence[float]) -> bytes:
-    """An ONNX model ``mask (n, 1, Hp, Wp) -> mask_iou (n, C - 1)``: the mean of a mask times a factor of the class."""
+    """Make an ONNX model ``mask (n, 1, Hp, Wp) -> mask_iou (n, C - 1)``: a mask's mean times a factor per class."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = helper.make_graph(
@@ -240,17 +243,17 @@ def write_bundle(
     manifest: Manifest | None = None,
     mask_iou: Sequence[float] | bytes | None = None,
 ) -> Path:
-    """A complete bundle folder for ONNX Runtime.
+    """Write a complete bundle folder for ONNX Runtime.
 
     Args:
-        folder: Made if it is missing.
-        things: What the network sees in bright frames.
-        manifest: None takes :func:`small_manifest`.
-        mask_iou: Factors of a mask-IoU network, which make the model a YOLACT++ one; see :func:`mask_iou_model`. Or
-            such a network itself.
+        folder: Folder to write; it is created if missing.
+        things: Objects that the network detects in bright frames.
+        manifest: Manifest of the bundle; None takes :func:`small_manifest`.
+        mask_iou: Factors of a mask-IoU network, see :func:`mask_iou_model`, or such a network; with it, the model is a
+            YOLACT++.
 
     Returns:
-        `folder`.
+        Path of the bundle, which is `folder`.
     """
     manifest = dataclasses.replace(manifest or small_manifest(), mask_rescoring=mask_iou is not None)
     folder.mkdir(parents=True, exist_ok=True)
@@ -268,7 +271,7 @@ def write_bundle(
 
 
 def with_precisions(folder: Path, *precisions: str) -> None:
-    """Make a bundle one whose networks have these precisions; what they compute stays the same."""
+    """Change the precisions of a bundle's networks; what they compute stays the same."""
     content = (folder / "model.fp32.onnx").read_bytes()
     path = folder / "manifest.json"
     document = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Pairs of keys for signed bundles, and what must hold of a bundle at every moment."""
+"""Pairs of keys for signed bundles, and the invariant of a signed bundle."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class Keys(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Of the public key."""
+        """Fingerprint of the public key."""
         return fingerprint(read_public_key(self.public))
 
 
 def make_keys(folder: Path, name: str) -> Keys:
-    """A new pair, in a folder of its own."""
+    """Make a new pair, in a folder of its own."""
     return Keys(*write_keys(folder / name))
 
 
 def signature_names(bundle: Path) -> set[str]:
-    """Which of the two files of a signature are there."""
+    """Return which of the two files of a signature exist."""
     return {name for name in (SIGNATURE_NAME, SIGNATURE_RECORD_NAME) if (bundle / name).exists()}
 
 
 def signature_fits(bundle: Path, keys: Keys) -> bool:
-    """Whether a bundle is signed by a key, as its manifest is now; False where it is not signed."""
+    """Return whether a bundle's signature by a key matches its present manifest; False if it is not signed."""
     if not (bundle / SIGNATURE_NAME).exists():
         return False
     record = bundle / SIGNATURE_RECORD_NAME
@@ -51,10 +51,11 @@ def signature_fits(bundle: Path, keys: Keys) -> bool:
 
 @contextmanager
 def watched_signature(monkeypatch: pytest.MonkeyPatch, bundle: Path, *signers: Keys) -> Iterator[list[str]]:
-    """Look at a bundle before and after every step that changes a folder: a process may be killed at any of them.
+    """Check a bundle before and after every step that changes a folder, because a process may be killed at any of them.
 
     Yields:
-        A word for each look: ``"signed"`` or ``"unsigned"``. A signature that fits none of the signers fails the test.
+        List with ``"signed"`` or ``"unsigned"`` for each check. A signature that matches none of the signers fails the
+        test.
     """
     looks: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Pairs of Ed25519 keys, and files that should be keys and are none."""
+"""Pairs of Ed25519 keys, and files that are not valid keys."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["write_keys"]
 
 
 def write_keys(folder: Path, key: Any = None, password: bytes | None = None) -> tuple[Path, Path]:
-    """A private and a public key in PEM files.
+    """Write a private and a public key to PEM files and return their paths.
 
     Args:
-        folder: Made if it is missing.
-        key: None makes one of Ed25519.
-        password: Of the private key.
+        folder: Folder to write to; it is created if missing.
+        key: Private key; None generates one of Ed25519.
+        password: Password of the private key.
     """
     folder.mkdir(parents=True, exist_ok=True)
     key = key or Ed25519PrivateKey.generate()

@@ -1,4 +1,4 @@
-"""Folders that are written by :mod:`yolact_plugins.staging`, and processes that are in the middle of it."""
+"""Folders that are written with :mod:`yolact_plugins.staging`, and processes that are about to finish one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ with staged_folder(Path(sys.argv[1])) as folder, staged_file(Path(sys.argv[2])) 
 
 
 def write_folder(path: Path, content: bytes) -> None:
-    """A folder with a file, a link and a folder in it."""
+    """Write a folder with a file, a link and a folder in it."""
     with staged_folder(path) as folder:
         (folder / "a").write_bytes(content)
         (folder / "inner").mkdir()
@@ -38,7 +38,7 @@ def write_folder(path: Path, content: bytes) -> None:
 
 
 def folder_content(path: Path) -> bytes:
-    """What :func:`write_folder` wrote, which must be whole."""
+    """Return the content that :func:`write_folder` wrote, and assert that it is whole."""
     assert sorted(entry.name for entry in path.iterdir()) == ["a", "inner", "link"]
     assert [entry.name for entry in (path / "inner").iterdir()] == ["b"]
     content = (path / "a").read_bytes()
@@ -47,23 +47,23 @@ def folder_content(path: Path) -> bytes:
 
 
 def content_of(path: Path, is_file: bool) -> bytes:
-    """What a file holds, or a folder of :func:`write_folder`."""
+    """Return the content of a file, or of a folder of :func:`write_folder`."""
     return path.read_bytes() if is_file else folder_content(path)
 
 
 def names(folder: Path) -> list[str]:
-    """All of them, sorted."""
+    """Return the names of all entries, sorted."""
     return sorted(entry.name for entry in folder.iterdir())
 
 
 def hidden(tmp_path: Path) -> list[str]:
-    """Names that begin with a dot."""
+    """Return the names that begin with a dot."""
     return [name for name in names(tmp_path) if name.startswith(".")]
 
 
 @contextmanager
 def holder(tmp_path: Path, program: str = "none") -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is writing ``folder`` and ``file``."""
+    """Start a process that is in the middle of writing ``folder`` and ``file``; kill it afterwards."""
     words = [sys.executable, "-c", _HOLD, str(tmp_path / "folder"), str(tmp_path / "file"), program]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout

@@ -1,7 +1,7 @@
-"""Programs that tests need and no Python package brings.
+"""Programs that tests need and no Python package provides.
 
-A developer's machine may lack one: what needs it is skipped there, with a reason that pytest lists. In CI (``CI`` is
-set, as ``.ci/run`` does) it is a failure, because nobody reads the list of a suite that is green.
+A developer's machine may lack one: tests that need it are skipped there, with a reason that pytest lists. In CI (``CI``
+is set, as ``.ci/run`` does) they fail, because the list of skips is not read if the suite passes.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ PROGRAMS = {
 
 
 def is_ci() -> bool:
-    """Whether this run has to show everything; false where ``CI`` is unset, empty, "0" or "false"."""
+    """Return whether this run must execute everything; False if ``CI`` is unset, empty, "0" or "false"."""
     return os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 
 def find_tool(name: str) -> str | None:
-    """The path of a program of :data:`PROGRAMS`; None where this machine has none of them."""
+    """Return the path of a program of :data:`PROGRAMS`, or None if this machine does not have it."""
     return next((path for program in PROGRAMS[name] if (path := shutil.which(program))), None)
 
 
 def tool_is_missing(reason: str) -> None:
-    """Skip the test that runs, or in CI let it fail; the reason begins with "needs"."""
+    """Skip the running test, or fail it in CI; the reason begins with "needs"."""
     if is_ci():
         pytest.fail(f"{reason}; in CI no test is skipped for want of a program: .ci/run installs them", pytrace=False)
     pytest.skip(reason)
 
 
 def require_tool(name: str) -> str:
-    """The path of a program; a test, or a fixture, that calls this without it is skipped, and in CI fails."""
+    """Return the path of a program; without it, the calling test or fixture is skipped, or fails in CI."""
     path = find_tool(name)
     if path is None:
         tool_is_missing(f"needs {name}: there is no {' or '.join(PROGRAMS[name])} here")
@@ -54,7 +54,7 @@ def require_tool(name: str) -> str:
 
 
 def use_tool(name: str) -> str | None:
-    """As :func:`find_tool`, for tests that do less without it; in CI, where they have to do everything, it fails."""
+    """Return the path of a program for tests that do less without it; in CI, they fail without it."""
     return require_tool(name) if is_ci() else find_tool(name)
 
 

@@ -20,14 +20,14 @@ __all__ = ["TinyObjective", "make_truth", "square", "tiny_batches", "tiny_networ
 
 
 def write_scenes(folder: Path, count: int, size: int = 64, seed: int = 0) -> tuple[Path, Path]:
-    """Scenes of shapes; returns the annotation file and the image folder."""
+    """Write scenes of shapes; return the annotation file and the image folder."""
     words = ["--seed", str(seed), "--count", str(count), "-o", str(folder), "--size", f"{size}x{size}", "-q"]
     assert shapes.main(words) == 0
     return folder / "instances.json", folder / "images"
 
 
 def square(left: int, top: int, side: int) -> list[list[int]]:
-    """Polygons of an axis-parallel square, pixels."""
+    """Return the polygons of an axis-aligned square, in pixels."""
     right, bottom = left + side, top + side
     return [[left, top, right, top, right, bottom, left, bottom]]
 
@@ -35,7 +35,7 @@ def square(left: int, top: int, side: int) -> list[list[int]]:
 def write_set(
     folder: Path, objects: Sequence[Sequence[dict[str, Any]]], names: Sequence[str] = ("cat", "dog"), size: int = 64
 ) -> tuple[Path, Path]:
-    """Gray images of noise with these annotation objects; ``bbox`` and ``image_id`` are filled in."""
+    """Write gray noise images with these annotation objects, whose ``bbox`` and ``image_id`` are filled in."""
     images = folder / "images"
     images.mkdir(parents=True)
     document: dict[str, Any] = {
@@ -75,7 +75,7 @@ def make_truth(
     ignored: Sequence[Sequence[float]] = (),
     size: int = 32,
 ) -> Truth:
-    """Truth of relative boxes; without `mask`, objects fill their boxes."""
+    """Make the truth of relative boxes; without `mask`, objects fill their boxes."""
     xyxy = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     if mask is None:
         centre = (torch.arange(size) + 0.5) / size
@@ -87,13 +87,13 @@ def make_truth(
 
 
 def tiny_network(seed: int = 0) -> nn.Module:
-    """Convolution, batch norm, convolution: a model that trains in a millisecond."""
+    """Make a network of convolution, batch norm and convolution, which trains in a millisecond."""
     torch.manual_seed(seed)
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1))
 
 
 class TinyObjective:
-    """Two terms: the output's distance from the image's first channel, and its size."""
+    """Objective with two terms: the output's distance from the image's first channel, and its magnitude."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         output = model(batch.image).float()
@@ -104,7 +104,7 @@ class TinyObjective:
 
 
 def tiny_batches(first: int, last: int) -> Any:
-    """Batches of noise; each depends on its number only."""
+    """Yield batches of noise, each of which depends on its number only."""
     for step in range(first, last):
         generator = torch.Generator().manual_seed(step)
         yield Batch(torch.randn(2, 3, 8, 8, generator=generator), (), step)

@@ -1,6 +1,6 @@
-"""The training loss in plain loops over float64 numbers, from its published description: slow, and easy to check.
+"""The training loss in plain loops over float64 numbers, from its published description: slow, and easy to verify.
 
-A truth is a tuple of boxes ``(n, 4)`` relative, classes ``(n,)``, masks ``(n, H, W)`` and ignored regions ``(m, 4)``.
+A truth is a tuple of relative boxes ``(n, 4)``, classes ``(n,)``, masks ``(n, H, W)`` and ignored regions ``(m, 4)``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def overlap(a: Any, b: Any) -> float:
 
 
 def match_by_loops(boxes: Array, class_id: Array, ignored: Array, priors: Array) -> tuple[list[int], list[int]]:
-    """Class target (0 background, -1 neutral) and the object of each prior."""
+    """Return the class target (0 background, -1 neutral) and the object of each prior."""
     if len(boxes) == 0:
         best, index = [0.0] * len(priors), [0] * len(priors)
     else:
@@ -73,7 +73,7 @@ def match_by_loops(boxes: Array, class_id: Array, ignored: Array, priors: Array)
 
 
 def box_by_loops(regression: Array, targets: Sequence[Any], boxes: Sequence[Array], priors: Array) -> float:
-    """Smooth L1 between the regressions of positive priors and those that would hit their objects."""
+    """Sum the smooth L1 loss between the regressions of positive priors and those of their objects."""
     total = 0.0
     for image, (target, index) in enumerate(targets):
         for place, prior in enumerate(priors.astype(float)):
@@ -93,7 +93,7 @@ def box_by_loops(regression: Array, targets: Sequence[Any], boxes: Sequence[Arra
 
 
 def class_by_loops(logit: Array, targets: Sequence[Any]) -> float:
-    """Cross entropy of the positives, and of the three background priors per positive that least look like it."""
+    """Compute the cross entropy of the positives, and of the three hardest background priors per positive."""
     total = 0.0
     for image, (target, _) in enumerate(targets):
         log_sum = [math.log(sum(math.exp(value) for value in row)) for row in logit[image].astype(float)]
@@ -111,7 +111,7 @@ def bce(logit: float, target: float) -> float:
 
 
 def shrink(mask: Array, height: int, width: int) -> Array:
-    """Bilinear with half-pixel centres, then more than a half."""
+    """Resize a mask bilinearly with half-pixel centres, and threshold it at a half."""
     result = np.zeros((height, width), bool)
     for i in range(height):
         for j in range(width):
@@ -126,7 +126,7 @@ def shrink(mask: Array, height: int, width: int) -> Array:
 
 
 def inside(box: Array, height: int, width: int) -> list[tuple[int, int]]:
-    """Rows and columns of the pixels in a box that is one pixel wider on every side."""
+    """Return rows and columns of the pixels in a box that is widened by one pixel on every side."""
     x1, y1, x2, y2 = box.astype(float)
     return [
         (i, j)
@@ -138,7 +138,10 @@ def inside(box: Array, height: int, width: int) -> list[tuple[int, int]]:
 
 
 def mask_by_loops(prototype: Array, coefficient: Array, targets: Sequence[Any], truths: Sequence[Any]) -> float:
-    """Binary cross entropy inside the widened true box over the area of the true box, of every positive prior."""
+    """Compute the binary cross entropy of the masks of positive priors.
+
+    It is taken inside the widened true box, and divided by the area of the true box.
+    """
     total = 0.0
     _, _, height, width = prototype.shape
     for image, (target, index) in enumerate(targets):
@@ -162,7 +165,10 @@ def mask_iou_by_loops(
     truths: Sequence[Any],
     network: Callable[[Array], Sequence[float]],
 ) -> tuple[float, int]:
-    """Smooth L1 between predicted and actual IoU of the masks of positive priors; and how many masks counted."""
+    """Sum the smooth L1 loss between predicted and actual mask IoU of positive priors.
+
+    The result is the sum, and the number of masks.
+    """
     total, num_counted = 0.0, 0
     _, _, height, width = prototype.shape
     for image, (target, index) in enumerate(targets):
@@ -186,7 +192,7 @@ def mask_iou_by_loops(
 
 
 def semantic_by_loops(logit: Array, truths: Sequence[Any]) -> float:
-    """Binary cross entropy of every class map over the pixels of a map."""
+    """Compute the binary cross entropy of every class map, over the pixels of a map."""
     total = 0.0
     _, num_classes, height, width = logit.shape
     for image, (_, class_id, masks, _) in enumerate(truths):

@@ -22,12 +22,12 @@ NUM_FRAMES = 24
 
 @dataclass(frozen=True)
 class MadeVideo:
-    """A video that was made.
+    """A generated video.
 
     Attributes:
-        kind: What it is, in a few words.
-        path: Where it is.
-        num_frames: How many frames are to be seen; in a damaged video, were to be seen before.
+        kind: Short description of the video.
+        path: Path of the file.
+        num_frames: Number of frames; for a damaged video, the number before the damage.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class MadeVideo:
 
 
 def moving_scene(number: int, size: tuple[int, int] = (64, 96)) -> npt.NDArray[np.uint8]:
-    """A frame (H, W, 3) of a scene with enough detail that each coded frame has some hundred bytes."""
+    """Return a frame ``(H, W, 3)`` of a scene with enough detail that each coded frame has some hundred bytes."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     planes = [
         128 + 100 * np.sin((columns + 3 * number + 20 * c) / 7) * np.cos((rows - 2 * number) / 5) for c in range(3)
@@ -126,7 +126,7 @@ def healthy_videos(folder: Path) -> Iterator[MadeVideo]:
     """Make healthy videos of every container that this machine can write; a reader finds no fault with them.
 
     Args:
-        folder: Where; it exists, and is empty.
+        folder: Existing, empty folder to write to.
     """
     plain: dict[str, bytes] = {}
     for number, (suffix, codec, fps) in enumerate(_PLAIN):
@@ -236,7 +236,7 @@ def damaged_videos(folder: Path, seed: int = 0) -> Iterator[MadeVideo]:
     """Make videos with holes, flipped bits and missing ends, over 100 of them.
 
     Args:
-        folder: Where; it exists, and is empty.
+        folder: Existing, empty folder to write to.
         seed: Other places are damaged with another one.
     """
     for name, content in list(_sources(folder)):

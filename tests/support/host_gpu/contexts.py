@@ -1,4 +1,4 @@
-"""The one device of the host's GPU, its attributes, and which threads may use it."""
+"""The single device of the simulated GPU, its attributes, and the threads that may use it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class HostContexts:
     """A device of compute capability 8.7 and its primary context.
 
     Args:
-        integrated: CPU and GPU say that they share their memory.
-        memory: Whose free bytes are told.
-        streams: That a context waits for.
+        integrated: Whether CPU and GPU report shared memory.
+        memory: Memory whose free bytes are reported.
+        streams: Streams that a context waits for.
 
     Attributes:
-        retained: How often the context was taken and not released.
+        retained: Number of times that the context was retained and not released.
     """
 
     def __init__(self, integrated: bool, memory: HostMemory, streams: HostStreams) -> None:
@@ -39,7 +39,7 @@ class HostContexts:
         self._thread = threading.local()
 
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """By their names in the driver; none of these needs a current context, but for the last two."""
+        """Return the functions by their names in the driver; only the last two need a current context."""
         return {
             "cuInit": lambda _flags: None,
             "cuDriverGetVersion": lambda: _CUDA_VERSION,
@@ -57,7 +57,7 @@ class HostContexts:
         }
 
     def require_current(self, function: str) -> None:
-        """The calling thread has the context."""
+        """Raise an error unless the calling thread has the context."""
         if not self._stack():
             raise HostGpuError(Status.INVALID_CONTEXT, f"{function}: no context is current on this thread")
 

@@ -1,4 +1,4 @@
-"""The host's GPU as :class:`yolact_plugins.driver.driver.Driver`, with what tests want to know of it."""
+"""The simulated GPU as :class:`yolact_plugins.driver.driver.Driver`, with functions that tests use to inspect it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = ["Counts", "HostDriver", "host_cubins", "host_gpu", "share_kernels"]
 
 @dataclass(frozen=True)
 class Counts:
-    """What a driver was asked for, and did, since it was made. Differences say it of a time between.
+    """Number of requests and operations of a driver since it was made; subtract two of them for a period.
 
     Attributes:
-        allocations: Of device, pinned and mapped memory together, also refused ones.
-        synchronisations: Waits for a stream, an event or the context; a copy to pageable memory is one, too.
-        launches: Of kernels, also those that were captured.
-        graph_launches: Of graphs.
-        kernel_runs: Kernels that have run, those of graphs included.
+        allocations: Number of allocations of device, pinned and mapped memory together, including refused ones.
+        synchronisations: Number of waits for a stream, an event or the context; a copy to pageable memory is one, too.
+        launches: Number of kernel launches, including captured ones.
+        graph_launches: Number of graph launches.
+        kernel_runs: Number of kernels that have run, including those of graphs.
     """
 
     allocations: int
@@ -50,13 +50,14 @@ class Counts:
 
 
 class HostDriver(Driver):
-    """See the package.
+    """Driver of the simulated GPU; see the package.
 
     Args:
-        integrated: CPU and GPU say that they share their memory, as on a Jetson.
-        order: See :class:`support.host_gpu.streams.HostStreams`.
-        memory_bytes: Of the GPU.
-        strict_free: Freeing what waiting work refers to is an error; else it waits for everything, as CUDA does.
+        integrated: Whether CPU and GPU report shared memory, as on a Jetson.
+        order: Seed of the execution order, see :class:`support.host_gpu.streams.HostStreams`.
+        memory_bytes: Size of the GPU's memory.
+        strict_free: Whether freeing memory that pending work uses is an error; otherwise it waits for everything, as
+            CUDA does.
     """
 
     def __init__(
@@ -66,32 +67,32 @@ class HostDriver(Driver):
         super().__init__(self.library, Gpu("Host", "8.7", "13.0"))
 
     def enqueue(self, stream: int, work: Callable[[], object], touches: Sequence[Range] = ()) -> None:
-        """Put a Python function into a stream, or into what the stream captures.
+        """Enqueue a Python function in a stream, or in what the stream captures.
 
         Args:
-            stream: Its handle.
-            work: Called when its turn comes, on whatever thread waits; an exception reaches who waits.
-            touches: First addresses and numbers of bytes of what it uses, which may not be freed before.
+            stream: Handle of the stream.
+            work: Function called in stream order, on whatever thread waits; an exception reaches the waiting caller.
+            touches: First addresses and sizes of the memory that it uses, which must not be freed before.
 
         Raises:
-            CudaError: No such stream, or its capture is invalid.
+            CudaError: The stream does not exist, or its capture is invalid.
         """
         with self.library.lock, _as_cuda_error("enqueue"):
             target = self.library.handles.get(stream, Stream)
             self.library.streams.enqueue(target, Work(work, "a function", tuple(touches)))
 
     def view(self, pointer: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The GPU's memory as it is now, as an array; waits for nothing.
+        """Return the GPU's memory as an array, without waiting for anything.
 
         Raises:
-            CudaError: It is not wholly inside of one live allocation that the GPU reaches.
+            CudaError: The range is not wholly inside one live allocation that the GPU can access.
         """
         with self.library.lock, _as_cuda_error("view"):
             return self.library.memory.view(pointer, shape, dtype)
 
     @contextmanager
     def recording(self) -> Iterator[list[str]]:
-        """Names of the driver's functions that are called inside the block, from any thread."""
+        """Record the names of the driver's functions that are called inside the block, from any thread."""
         calls: list[str] = []
         library = self.library
         with library.lock:
@@ -104,7 +105,7 @@ class HostDriver(Driver):
                 library.recordings = [each for each in library.recordings if each is not calls]
 
     def counts(self) -> Counts:
-        """So far."""
+        """Return the counts so far."""
         with self.library.lock:
             called, memory, kernels = self.library.num_calls, self.library.memory_calls, self.library.kernel_calls
             return Counts(
@@ -117,7 +118,7 @@ class HostDriver(Driver):
             )
 
     def live_memory(self) -> dict[str, tuple[int, int]]:
-        """By kind, "device", "pinned" and "mapped": number of allocations and their bytes, where there are any."""
+        """Return number and bytes of the allocations by kind: "device", "pinned" and "mapped"."""
         with self.library.lock:
             sizes: dict[str, list[int]] = {}
             for allocation in self.library.memory.live():
@@ -125,7 +126,7 @@ class HostDriver(Driver):
         return {kind: (len(each), sum(each)) for kind, each in sizes.items()}
 
     def leaks(self) -> list[str]:
-        """What was not given back, and what was written where nothing belongs."""
+        """Return what was not released, and writes outside of allocations."""
         with self.library.lock:
             library = self.library
             contexts = [f"{library.contexts.retained} contexts"] if library.contexts.retained else []
@@ -135,10 +136,10 @@ class HostDriver(Driver):
 
 @contextmanager
 def host_gpu(**options: Any) -> Iterator[Device]:
-    """A device on a GPU of its own; at the end everything must have been given back.
+    """Open a device on a simulated GPU of its own, and assert that everything is released at the end.
 
     Args:
-        options: Of :class:`HostDriver`.
+        options: Options of :class:`HostDriver`.
     """
     driver = HostDriver(**options)
     with Device(driver=driver) as device:
@@ -148,9 +149,10 @@ def host_gpu(**options: Any) -> Iterator[Device]:
 
 @functools.cache
 def _kernel_folder() -> Path:
-    """Beside the host's libraries, for all processes of a run and of the next ones.
+    """Return the cache folder beside the host libraries, shared by all processes of this run and later ones.
 
-    The cache's own key has the sources and the compiler; the name has what asks the compiler and reads its answer.
+    The cache's own key covers the sources and the compiler; the name of the folder covers the modules that call the
+    compiler.
     """
     digest = hashlib.sha256()
     for path in sorted(Path(compile_package.__file__).parent.glob("*.py")):
@@ -159,12 +161,12 @@ def _kernel_folder() -> Path:
 
 
 def host_cubins() -> CubinCache:
-    """Machine code of the package's kernels, each family compiled once for all processes."""
+    """Return the machine code of the package's kernels, each family compiled once for all processes."""
     return CubinCache(_kernel_folder())
 
 
 def share_kernels(patch: pytest.MonkeyPatch) -> None:
-    """Let kernels be compiled once for all tests, and nothing be left in the user's cache."""
+    """Compile kernels once for all tests, and keep the user's cache untouched."""
     patch.setattr("yolact_plugins.compile.cache.default_cache_folder", _kernel_folder)
 
 

@@ -1,4 +1,4 @@
-"""What the host's GPU refuses: the driver's number for it, and words that say what was wrong."""
+"""Errors of the simulated GPU: the driver's number, and a message that says what was wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["HostGpuError", "Status"]
 
 
 class Status(enum.IntEnum):
-    """Those of cuda.h's ``CUresult`` that are used here."""
+    """Members of cuda.h's ``CUresult`` that are used here."""
 
     INVALID_VALUE = 1
     OUT_OF_MEMORY = 2
@@ -29,7 +29,7 @@ class Status(enum.IntEnum):
 
 
 class HostGpuError(Exception):
-    """Becomes a status of the call inside which it is raised, and with it a ``CudaError``."""
+    """Error that becomes the status of the call inside which it is raised, and thereby a ``CudaError``."""
 
     def __init__(self, status: Status, text: str) -> None:
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""Handles: the numbers by which a program names what the host's GPU has made for it."""
+"""Table of handles: the numbers by which a program names the objects of the simulated GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Kind = TypeVar("Kind")
 
 
 class Handles:
-    """Numbers are never used twice, so that a handle which was given back stays nobody's."""
+    """Table of handles, which are never reused, so that a released handle stays invalid."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(0x1000, 0x10)
@@ -21,17 +21,17 @@ class Handles:
         self._permanent: dict[int, Any] = {}
 
     def put(self, thing: object) -> int:
-        """A handle for something new."""
+        """Return a handle for a new object."""
         handle = next(self._numbers)
         self._things[handle] = thing
         return handle
 
     def put_permanent(self, thing: object, *handles: int) -> None:
-        """Something that is there without having been made, under its known numbers."""
+        """Register an object that always exists, under its known numbers."""
         self._permanent |= dict.fromkeys(handles, thing)
 
     def get(self, handle: Any, kind: type[Kind]) -> Kind:
-        """What a handle stands for."""
+        """Return the object of a handle."""
         number = int(handle)
         thing = self._things.get(number, self._permanent.get(number))
         if not isinstance(thing, kind):
@@ -39,7 +39,7 @@ class Handles:
         return thing
 
     def drop(self, handle: Any, kind: type[Kind]) -> Kind:
-        """Forget a handle; returns what it stood for."""
+        """Remove a handle and return its object."""
         thing = self.get(handle, kind)
         if int(handle) not in self._things:
             raise HostGpuError(Status.INVALID_HANDLE, f"{int(handle):#x} cannot be given back")
@@ -47,5 +47,5 @@ class Handles:
         return thing
 
     def live(self) -> list[str]:
-        """Kinds of what was not given back, in the order in which it was made."""
+        """Return the types of the objects that were not released, in the order in which they were made."""
         return [type(thing).__name__ for thing in self._things.values()]

@@ -1,4 +1,4 @@
-"""Modules, and launches of their kernels: the arguments as the driver takes them, the code as host C++."""
+"""Modules, and launches of their kernels: arguments in the driver's form, code as host C++."""
 
 from __future__ import annotations
 
@@ -49,28 +49,28 @@ class Function:
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """Where the cubin has them."""
+        """Parameters of the kernel, from the cubin."""
         return self.module.parameters[self.name]
 
 
 @dataclass(frozen=True)
 class HostSource:
-    """Where a kernel's code is, and which of its parameters are addresses."""
+    """Source of a kernel, and which of its parameters are addresses."""
 
     family: str
     addresses: tuple[bool, ...]
 
 
 class KernelCalls:
-    """Modules by their handles, and kernels by their names.
+    """Modules by handle, and kernels by name.
 
     Args:
-        memory: In which kernels may write, and nowhere else.
-        streams: Where launches wait.
-        handles: Of modules and streams.
+        memory: Memory that kernels may write to.
+        streams: Streams that launches are enqueued in.
+        handles: Handles of modules and streams.
 
     Attributes:
-        runs: Kernels that have run, those of graphs included.
+        runs: Number of kernels that have run, including those of graphs.
     """
 
     def __init__(self, memory: HostMemory, streams: HostStreams, handles: Handles) -> None:
@@ -78,7 +78,7 @@ class KernelCalls:
         self.runs = 0
 
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """By their names in the driver."""
+        """Return the functions by their names in the driver."""
         return {
             "cuModuleLoadData": self._load,
             "cuModuleUnload": self._unload,
@@ -127,7 +127,7 @@ class KernelCalls:
         self._streams.enqueue(stream, Work(work, f"the kernel {function.name}", pointers))
 
     def _pointers(self, function: Function, values: Values) -> tuple[Range, ...]:
-        """Addresses among the arguments, without null: how much is used behind them, only the kernel knows."""
+        """Return the addresses among the arguments, without null; only the kernel knows how much it uses."""
         source = _sources().get(function.name)
         if source is None:
             raise HostGpuError(Status.NOT_FOUND, f"{function.name} is none of the package's kernels")
@@ -152,7 +152,7 @@ class KernelCalls:
 
 @functools.cache
 def _sources() -> dict[str, HostSource]:
-    """By the names of the kernels, all families together."""
+    """Return the sources of all families, by the name of the kernel."""
     return {
         name: HostSource(path.stem, addresses)
         for path in KERNELS.glob("*.cu")
@@ -166,7 +166,7 @@ def _require_loaded(function: Function) -> None:
 
 
 def _copy_arguments(function: Function, address: int) -> Values:
-    """The bytes of every argument as they are now; the driver, too, copies them when a kernel is launched."""
+    """Copy the bytes of every argument, as the driver does when a kernel is launched."""
     addresses = (ctypes.c_void_p * len(function.parameters)).from_address(address)
     return [
         np.frombuffer(ctypes.string_at(argument, parameter.size), np.uint8)
@@ -175,7 +175,7 @@ def _copy_arguments(function: Function, address: int) -> Values:
 
 
 def _read_elf(address: int) -> bytes:
-    """A file in memory, which says itself how long it is: its table of sections, or a section, comes last."""
+    """Read a file in memory up to its end, which is that of its table of sections or of a section."""
     header = ctypes.string_at(address, 64)
     if not header.startswith(b"\x7fELF"):
         raise HostGpuError(Status.INVALID_IMAGE, "this is not machine code")

@@ -1,4 +1,4 @@
-"""The driver's functions by their names, as ``cuda.bindings.driver`` has them: they return a status and values."""
+"""The driver's functions by name, like those of ``cuda.bindings.driver``: they return a status and values."""
 
 from __future__ import annotations
 
@@ -28,26 +28,27 @@ _MISUSES = (Status.INVALID_HANDLE, Status.INVALID_VALUE, Status.INVALID_CONTEXT,
 
 
 class HostLibrary:
-    """State and functions. Thread-safe: one call at a time, and work runs inside of calls.
+    """State and functions of the driver. Thread-safe: one call at a time, and work runs inside calls.
 
     Args:
-        integrated: CPU and GPU say that they share their memory.
-        order: See :class:`HostStreams`.
-        memory_bytes: Of the GPU.
-        strict_free: See :class:`MemoryCalls`.
+        integrated: Whether CPU and GPU report shared memory.
+        order: Seed of the execution order, see :class:`HostStreams`.
+        memory_bytes: Size of the GPU's memory.
+        strict_free: Whether freeing memory in use is an error, see :class:`MemoryCalls`.
 
     Attributes:
-        lock: Held by every call.
-        memory: Allocations.
-        streams: With their work.
-        handles: Of everything that was made.
-        contexts: And which threads have one.
-        memory_calls: With their counts.
-        kernel_calls: With theirs.
-        num_calls: How often each function was called, whatever it answered.
-        recordings: Lists to which the name of every function is added that is called.
-        inject: Asked with the name of every function before it is called; a status other than None is its answer.
-        misuses: Functions that were called with what is no handle, or no memory, or no more.
+        lock: Lock that every call holds.
+        memory: Allocations of the GPU.
+        streams: Streams with their pending work.
+        handles: Handles of all objects.
+        contexts: Contexts, and the threads that have one.
+        memory_calls: Functions for memory, with their counts.
+        kernel_calls: Functions for kernels, with their counts.
+        num_calls: Number of calls of each function, whatever they returned.
+        recordings: Lists to which the name of every called function is appended.
+        inject: Function called with the name of every function before it runs; a status other than None is returned
+            instead.
+        misuses: Functions that were called with an invalid or released handle or address.
     """
 
     def __init__(self, integrated: bool, order: int, memory_bytes: int, strict_free: bool) -> None:
@@ -82,7 +83,7 @@ class HostLibrary:
         return 0, str(self._bindings.CUresult(int(status)).name).encode()
 
     def cuGetErrorString(self, _status: Any) -> tuple[int, bytes]:
-        """Of the latest error on this thread: more than the driver would say."""
+        """Return the latest error on this thread, in more detail than the driver would."""
         return 0, str(getattr(self._thread, "said", "")).encode()
 
     def _answer(self, name: str, function: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:

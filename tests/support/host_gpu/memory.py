@@ -1,4 +1,4 @@
-"""Allocations of the host's GPU: found by any address inside them, guarded on both sides, remembered once freed."""
+"""Allocations of the simulated GPU: found by any address inside them, guarded on both sides, remembered once freed."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ class Allocation:
 
     @property
     def inside(self) -> npt.NDArray[np.uint8]:
-        """The bytes that were asked for."""
+        """Bytes that were requested."""
         return self.content[self.start : self.start + self.size]
 
     def holds(self, pointer: int, size: int) -> bool:
-        """The whole range lies inside."""
+        """Return whether the whole range lies inside."""
         return self.pointer <= pointer and pointer + size <= self.pointer + self.size
 
     def meets(self, pointer: int, size: int) -> bool:
-        """Some of the range lies inside; a range of 0 bytes counts as one."""
+        """Return whether some of the range lies inside; a range of 0 bytes counts as one byte."""
         return pointer < self.pointer + self.size and self.pointer < pointer + max(size, 1)
 
     def is_intact(self) -> bool:
-        """Nobody wrote beside it."""
+        """Return whether the guard zones are unchanged."""
         before, after = self.content[: self.start], self.content[self.start + self.size :]
         return bool((before == _POISON).all() and (after == _POISON).all())
 
 
 class HostMemory:
-    """All allocations.
+    """All allocations of the simulated GPU.
 
     Attributes:
-        limit: Bytes of device memory that there are.
+        limit: Size of device memory, bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -71,16 +71,16 @@ class HostMemory:
         self._damage: list[str] = []
 
     def live(self) -> list[Allocation]:
-        """What has not been freed."""
+        """Return the allocations that have not been freed."""
         return list(self._by_start.values())
 
     @property
     def used(self) -> int:
-        """Bytes on the GPU."""
+        """Bytes in use on the GPU."""
         return sum(allocation.size for allocation in self.live() if allocation.kind == DEVICE)
 
     def allocate(self, size: int, kind: str) -> int:
-        """Address of new memory, full of poison."""
+        """Allocate memory filled with poison and return its address."""
         if size < 1:
             raise HostGpuError(Status.INVALID_VALUE, "nothing is allocated for 0 bytes")
         if kind == DEVICE and self.used + size > self.limit:
@@ -92,14 +92,14 @@ class HostMemory:
         return pointer
 
     def owner(self, pointer: int, kinds: Iterable[str]) -> Allocation:
-        """The allocation that begins at an address, for freeing it."""
+        """Return the allocation that begins at an address, to free it."""
         allocation = self._by_start.get(pointer)
         if allocation is None or allocation.kind not in kinds:
             raise HostGpuError(Status.INVALID_VALUE, f"{pointer:#x} is not {' or '.join(kinds)} memory")
         return allocation
 
     def free(self, allocation: Allocation) -> None:
-        """Give memory back. Who still reads it reads poison; who still writes it is told of in :meth:`damage`."""
+        """Free memory. Later reads find poison; later writes are reported by :meth:`damage`."""
         self._note_damage(allocation, allocation.is_intact(), "was left: something wrote beside it")
         allocation.content[:] = _POISON
         del self._by_start[allocation.pointer]
@@ -109,13 +109,13 @@ class HostMemory:
             self._require_poison(self._freed.popleft())
 
     def find(self, pointer: int, size: int = 1) -> Allocation | None:
-        """The allocation that holds a range, None where none does."""
+        """Return the allocation that holds a range, or None."""
         place = bisect.bisect_right(self._starts, pointer) - 1
         allocation = self._by_start[self._starts[place]] if place >= 0 else None
         return allocation if allocation is not None and allocation.holds(pointer, size) else None
 
     def require(self, pointer: int, size: int, what: str) -> Allocation:
-        """The allocation that holds a range; it has to lie where kernels and copies on the GPU reach."""
+        """Return the allocation that holds a range, which kernels and copies on the GPU must be able to access."""
         allocation = self.find(pointer, size)
         if allocation is None or allocation.kind == PINNED:
             where = self._explain(pointer, size)
@@ -123,7 +123,7 @@ class HostMemory:
         return allocation
 
     def find_host(self, address: int, size: int, what: str) -> Allocation | None:
-        """The host's side of a copy: pinned or mapped memory, or None for pageable memory."""
+        """Return the host's side of a copy: pinned or mapped memory, or None for pageable memory."""
         allocation = self.find(address, size)
         if allocation is None and not self._explain(address, size):
             return None
@@ -133,7 +133,7 @@ class HostMemory:
         return allocation
 
     def require_intact(self, ranges: Iterable[Range], what: str) -> None:
-        """Nobody wrote beside the allocations of these ranges."""
+        """Raise an error if something wrote outside of the allocations of these ranges."""
         for pointer, size in ranges:
             allocation = self.find(pointer, size)
             if allocation is not None and not allocation.is_intact():
@@ -144,7 +144,7 @@ class HostMemory:
                 raise HostGpuError(Status.ILLEGAL_ADDRESS, f"{what} wrote beside {allocation}")
 
     def view(self, pointer: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The GPU's memory as an array, which does not keep it from being freed."""
+        """Return the GPU's memory as an array, which does not prevent it from being freed."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size == 0:
             return np.zeros(shape, dtype)
@@ -153,7 +153,7 @@ class HostMemory:
         return allocation.inside[start : start + size].view(dtype).reshape(shape)
 
     def damage(self) -> list[str]:
-        """What was written where nothing belongs: beside allocations, or into freed ones."""
+        """Return the writes outside of allocations, or into freed ones."""
         for allocation in self.live():
             self._note_damage(allocation, allocation.is_intact(), "was left: something wrote beside it")
         for allocation in self._freed:
@@ -169,7 +169,7 @@ class HostMemory:
             self._damage.append(said)
 
     def _explain(self, pointer: int, size: int) -> str:
-        """What is known of a range that is not as it should be; empty where nothing is."""
+        """Describe the allocations that an invalid range overlaps; empty if there are none."""
         for allocation in self.live():
             if allocation.meets(pointer, size):
                 return f"; there are {allocation} at {allocation.pointer:#x}"

@@ -1,4 +1,4 @@
-"""What programs ask of memory: allocating, freeing, copying, filling."""
+"""Calls of the driver for memory: allocating, freeing, copying, filling."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _DEVICE_MAP = 2
 
 
 class MemoryCalls:
-    """Ranges are checked when a call is made, and once more when its turn in the stream comes.
+    """Functions for memory, whose ranges are checked at the call, and once more when the work runs.
 
     Args:
-        memory: The allocations.
-        streams: Where copies and fills wait.
-        handles: Of streams.
-        strict_free: Freeing what waiting work refers to is an error; else freeing waits for everything.
+        memory: Allocations of the GPU.
+        streams: Streams that copies and fills are enqueued in.
+        handles: Handles of streams.
+        strict_free: Whether freeing memory that pending work uses is an error; otherwise it waits for everything.
 
     Attributes:
-        implicit_waits: Copies to pageable memory, each of which synchronised its stream.
+        implicit_waits: Number of copies to pageable memory, each of which synchronised its stream.
     """
 
     def __init__(self, memory: HostMemory, streams: HostStreams, handles: Handles, strict_free: bool) -> None:
@@ -35,7 +35,7 @@ class MemoryCalls:
         self.implicit_waits = 0
 
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """By their names in the driver."""
+        """Return the functions by their names in the driver."""
         return {
             "cuMemAlloc": lambda size: self._memory.allocate(size, DEVICE),
             "cuMemFree": lambda pointer: self._free(pointer, DEVICE),
@@ -113,7 +113,7 @@ class MemoryCalls:
         self._move("a copy", stream, target, source, size)
 
     def _move(self, what: str, stream: Stream, target: int, source: int, size: int) -> None:
-        """Between two allocations, in the stream."""
+        """Copy between two allocations, in the stream."""
         ranges: tuple[Range, ...] = ((target, size), (source, size))
 
         def work() -> None:
@@ -143,7 +143,7 @@ class MemoryCalls:
         self._streams.enqueue(stream, Work(work, "a fill", ((pointer, size),)))
 
     def _refuse_in_a_capture(self, stream: Stream, what: str) -> None:
-        """Staging, and waiting, cannot be repeated by a graph."""
+        """Invalidate a capture, because a graph cannot repeat staging or waiting."""
         if stream.capture is not None:
             stream.capture.invalid = True
             raise HostGpuError(Status.CAPTURE_UNSUPPORTED, f"{what} is not permitted when stream is capturing")

@@ -1,4 +1,4 @@
-"""What programs ask of streams, events and graphs."""
+"""Calls of the driver for streams, events and graphs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEGACY, _PER_THREAD = 1, 2
 
 @dataclass(eq=False)
 class Graph:
-    """What was captured."""
+    """Captured work."""
 
     works: list[Work]
 
@@ -33,11 +33,11 @@ class GraphExec:
 
 
 class StreamCalls:
-    """Streams, events and graphs by their handles.
+    """Streams, events and graphs by handle.
 
     Args:
-        streams: The queues.
-        handles: Of everything.
+        streams: Queues of work.
+        handles: Handles of all objects.
     """
 
     def __init__(self, streams: HostStreams, handles: Handles) -> None:
@@ -46,7 +46,7 @@ class StreamCalls:
         handles.put_permanent(streams.add(Stream(is_default=True)), _PER_THREAD)
 
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """By their names in the driver."""
+        """Return the functions by their names in the driver."""
         return {
             "cuStreamCreate": lambda _flags: self._handles.put(self._streams.add(Stream())),
             "cuStreamDestroy": lambda stream: self._streams.close(self._handles.drop(stream, Stream)),
@@ -83,14 +83,14 @@ class StreamCalls:
         self._streams.wait(self._stream(stream), self._event(event))
 
     def _record_in_graph(self, event_handle: Any, handle: Any, flags: int) -> None:
-        """With the flag "external", a work of the graph that makes the mark when it runs, in the stream it runs in."""
+        """Add work to the graph that records the event when it runs, in the stream it runs in (flag "external")."""
         event, stream = self._event(event_handle), self._stream(handle)
         if flags != _RECORD_EXTERNAL or stream.capture is None:
             raise HostGpuError(Status.INVALID_VALUE, "an external mark belongs into a capture")
         self._streams.enqueue(stream, Work(lambda: self._streams.mark(event), "a mark in a graph"))
 
     def _elapsed_ms(self, start: Any, end: Any) -> float:
-        """There is no clock: whatever happened took a millisecond."""
+        """Return one millisecond for any period, because there is no clock."""
         for event in (self._event(start), self._event(end)):
             if not event.timing or event.stream is None or event.capture is not None:
                 raise HostGpuError(Status.INVALID_HANDLE, "an event without a time, or one that was never recorded")

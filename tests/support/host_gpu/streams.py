@@ -1,4 +1,4 @@
-"""Streams, events and captures of the host's GPU: queues of work that run when somebody waits for them."""
+"""Streams, events and captures of the simulated GPU: queues of work that runs when something waits for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RUN_AHEAD = 0.5
 
 @dataclass(frozen=True)
 class Work:
-    """One thing that a stream does, and the memory that it refers to."""
+    """One operation of a stream, and the memory that it uses."""
 
     run: Callable[[], object]
     what: str
@@ -28,7 +28,7 @@ class Work:
 
 @dataclass(eq=False)
 class Capture:
-    """What a stream puts into a graph instead of doing it. `mode` is a name of cuda.h, in lower case."""
+    """Work that a stream adds to a graph instead of running it. `mode` is a name of cuda.h, in lower case."""
 
     mode: str
     thread: int = field(default_factory=threading.get_ident)
@@ -36,13 +36,13 @@ class Capture:
     invalid: bool = False
 
     def concerns_this_thread(self) -> bool:
-        """What this thread does now may spoil the capture."""
+        """Return whether calls on this thread may invalidate the capture."""
         return self.mode == "global" or (self.mode == "thread_local" and self.thread == threading.get_ident())
 
 
 @dataclass(eq=False)
 class Stream:
-    """Work that waits; places in it count works since it was made. `is_default`: it was not made and cannot end."""
+    """Pending work; places in it count operations since it was made. `is_default`: it always exists."""
 
     waiting: deque[Work] = field(default_factory=deque)
     enqueued: int = 0
@@ -54,7 +54,7 @@ class Stream:
 
 @dataclass(eq=False)
 class Event:
-    """A place in a stream: after so many works of it; or a place in a capture, for which nobody can wait outside."""
+    """A place in a stream, after a number of operations; or one in a capture, for which nothing outside can wait."""
 
     timing: bool = True
     stream: Stream | None = None
@@ -63,11 +63,11 @@ class Event:
 
 
 class HostStreams:
-    """All streams.
+    """All streams of the simulated GPU.
 
     Args:
-        order: 0 runs what is waited for and nothing else. Any other seed lets streams run ahead at random whenever
-            something is enqueued, asked or waited for.
+        order: Seed of the execution order: 0 only runs what is waited for. Any other seed lets streams run ahead at
+            random whenever something is enqueued, queried or waited for.
     """
 
     def __init__(self, order: int = 0) -> None:
@@ -76,17 +76,17 @@ class HostStreams:
         self._running: Stream | None = None
 
     def add(self, stream: Stream) -> Stream:
-        """A new stream."""
+        """Add a new stream and return it."""
         self._streams.append(stream)
         return stream
 
     def close(self, stream: Stream) -> None:
-        """Nothing more is enqueued. What waits still runs when its turn comes; closing does not wait for it."""
+        """Close a stream to new work. Pending work still runs in order; closing does not wait for it."""
         stream.is_closed = True
         self._streams = [each for each in self._streams if each.waiting or not each.is_closed]
 
     def enqueue(self, stream: Stream, work: Work) -> None:
-        """At the end of the stream, or of what it captures."""
+        """Append work to the stream, or to what it captures."""
         if stream.capture is not None:
             self._require_valid(stream.capture)
             stream.capture.works.append(work)
@@ -96,7 +96,7 @@ class HostStreams:
         self._run_ahead()
 
     def waiting(self) -> Iterator[Work]:
-        """Everything that has not run yet."""
+        """Yield all work that has not run yet."""
         for stream in self._streams:
             yield from stream.waiting
 
@@ -114,18 +114,18 @@ class HostStreams:
             self._run(stream, stream.enqueued)
 
     def record(self, event: Event, stream: Stream) -> None:
-        """The event is where the stream's work ends now."""
+        """Set the event to the present end of the stream's work."""
         if stream.capture is not None:
             self._require_valid(stream.capture)
         event.stream, event.place, event.capture = stream, stream.enqueued, stream.capture
 
     def mark(self, event: Event) -> None:
-        """The event is where the running work ends: that of a graph makes its mark when its turn comes."""
+        """Set the event to the end of the running work; called by the work of a graph."""
         assert self._running is not None
         event.stream, event.place, event.capture = self._running, self._running.done, None
 
     def wait(self, stream: Stream, event: Event) -> None:
-        """What comes later in the stream waits for the event as it is now."""
+        """Make later work of the stream wait for the event as it is now."""
         other, place = event.stream, event.place
         if other is None or (event.capture is not None and event.capture is stream.capture):
             return
@@ -137,14 +137,14 @@ class HostStreams:
         self.enqueue(stream, Work(lambda: self._run(other, place), "a wait for an event"))
 
     def synchronize_event(self, event: Event) -> None:
-        """Run what the event stands for; nothing where it was never recorded."""
+        """Run the work that the event stands for; none if it was never recorded."""
         self._require_uncaptured(event)
         if event.stream is not None:
             self._run_ahead()
             self._run(event.stream, event.place)
 
     def reached(self, event: Event) -> bool:
-        """Whether the event's place is reached. If not, work goes on until it is, so that who asks again is told so."""
+        """Return whether the event's place is reached; if not, run the work so that the next call returns True."""
         self._require_uncaptured(event)
         if event.stream is None:
             return True
@@ -154,13 +154,13 @@ class HostStreams:
         return was_reached
 
     def place_of(self, stream: Stream) -> Event:
-        """The end of a stream's work as it is now."""
+        """Return the present end of a stream's work."""
         if stream.capture is not None:
             self._spoil(stream.capture, "asking a stream")
         return Event(stream=stream, place=stream.enqueued)
 
     def begin_capture(self, stream: Stream, mode: str) -> None:
-        """From now on the stream's work goes to a graph."""
+        """Capture the stream's work from now on."""
         if stream.is_default:
             raise HostGpuError(Status.CAPTURE_UNSUPPORTED, "the default stream cannot be captured")
         if stream.capture is not None:
@@ -168,7 +168,7 @@ class HostStreams:
         stream.capture = Capture(mode)
 
     def end_capture(self, stream: Stream) -> list[Work]:
-        """The captured work; the stream is as it was before."""
+        """End the capture and return its work; the stream is as it was before."""
         capture = stream.capture
         if capture is None:
             raise HostGpuError(Status.ILLEGAL_STATE, "the stream is not capturing")
@@ -179,7 +179,7 @@ class HostStreams:
         return capture.works
 
     def refuse_while_capturing(self, what: str) -> None:
-        """Some calls end the captures that they could spoil."""
+        """End the captures that a call could spoil, as some calls do."""
         for stream in self._streams:
             if stream.capture is not None and stream.capture.concerns_this_thread():
                 self._spoil(stream.capture, what)
