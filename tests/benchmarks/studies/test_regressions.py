@@ -16,6 +16,7 @@ from yolact_benchmarks.studies import regressions
 from yolact_benchmarks.studies.slowed import SlowedBackend, measure_slowed
 from yolact_runtime.backends import FakeBackend
 from yolact_runtime.errors import BackendError
+from yolact_runtime.reporter import SILENT
 
 NO_THREADS = ["--threads", "1"]
 
@@ -40,7 +41,7 @@ def test_a_slowed_model_is_measured_as_any_other(tmp_path: Path) -> None:
     request = BenchRequest(
         folder, instances=(3,), sizes=((96, 64),), plan=plan, streaming_s=0.0, precisions=("int8-cpu",)
     )
-    run = measure_slowed(request, 5.0, lambda *_: None)
+    run = measure_slowed(request, 5.0, SILENT)
     assert [model["precision"] for model in run.models] == ["int8-cpu"]
     (series,) = run.series.values()
     assert series.num_instances == [3] * len(series.total_ms)

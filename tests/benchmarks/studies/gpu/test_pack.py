@@ -131,7 +131,7 @@ def test_what_is_too_large_is_an_error(
     monkeypatch.setattr(cli, "ROOT", checkout)
     words = ["pack", "--no-rtx", "-o", str(tmp_path / "pack"), "--limit-mib"]
     assert cli.main([*words, "0.002"]) == 2
-    assert "leave TensorRT-RTX here (--no-rtx)" in capsys.readouterr().err
+    assert "leave TensorRT-RTX out (--no-rtx)" in capsys.readouterr().err
     assert cli.main([*words, "1"]) == 0
     shown = capsys.readouterr().out
     assert "at most 270 s: python3 -B benchmarks/yolact_benchmarks/studies/gpu run first" in shown

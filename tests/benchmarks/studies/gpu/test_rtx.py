@@ -147,7 +147,7 @@ def test_without_the_library_that_is_the_answer(tmp_path: Path, monkeypatch: pyt
 
 def test_without_a_bundle_there_is_nothing_to_measure(fake: FakeTensorRt, tmp_path: Path) -> None:
     rows = rows_of(tmp_path, status=NOT_MEASURED)
-    assert "name one by --bundle" in rows[-1]["not_measured"]
+    assert "name one with --bundle" in rows[-1]["not_measured"]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # pytest-xdist has threads; the stage has none

@@ -201,7 +201,7 @@ def test_options_that_take_everything(stage: Stage, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Attempt, "run", lambda *_: Answer(2, "", "error: no"))
     stage.folder.joinpath("again").mkdir()
     again = dataclasses.replace(stage, folder=stage.folder / "again")
-    assert _outcomes(options, again, 60) == {Outcome.REFUSED, Outcome.SILENT}
+    assert _outcomes(options, again, 150) == {Outcome.REFUSED, Outcome.SILENT}
 
 
 def test_plans_that_reach_tensorrt(stage: Stage) -> None:
