@@ -348,7 +348,7 @@ def _segment(segmenter: Segmenter, path: Path, frame: Any) -> Instances:
     try:
         return segmenter(frame)
     except (FrameError, BackendError) as error:
-        # One image less would be another figure: the evaluation ends, and says where.
+        # Leaving an image out would change the figures: the evaluation ends, and names the image.
         raise type(error)(f"{path}: {error}") from error
 
 

@@ -24,11 +24,11 @@ def check_image_folder(words: Sequence[str]) -> None:
     if len(words) == 1 and Path(words[0]).is_dir():
         return
     if len(words) > 1:
-        found = f"found {len(words)} words, {words[0]} first"
+        found = f"found {len(words)} names, {words[0]} first"
     elif not words:
         found = "found none"
     else:
-        found = f"{words[0]} is {'no folder' if Path(words[0]).exists() else 'not there'}"
+        found = f"{words[0]} is {'not a folder' if Path(words[0]).exists() else 'missing'}"
     raise UsageError(f"with --annotations, --images is the one folder that the file names are relative to; {found}")
 
 

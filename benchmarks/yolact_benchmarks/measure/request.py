@@ -79,18 +79,19 @@ class BenchmarkOptions:
 
 @dataclasses.dataclass(frozen=True)
 class BenchRequest(BenchmarkOptions):
-    """What a benchmark measures, and how.
+    """Model, frames and measurements of a benchmark.
 
     Attributes:
         model: Bundle folder, ``.onnx`` file or engine.
-        images: ``("synthetic",)``, or folders, files and globs.
-        instances: Number of instances in every frame; None is what the network finds.
-        sizes: (width, height) of drawn frames, pixels.
-        plan: Durations, all processes together.
-        precisions: Networks of a bundle; ``"all"`` is all that the backend runs well, none is the one it runs best.
+        images: Folders, files and globs of images, or ``("synthetic",)``, or ``("camera:1",)``.
+        instances: Numbers of instances to plant in every frame; None keeps what the network finds.
+        sizes: Sizes of drawn frames, (width, height) in pixels.
+        plan: Duration of the measurement, over all processes together.
+        precisions: Precisions of a bundle; ``"all"`` stands for those that the backend runs well. If empty, the one
+            that suits the backend best is measured.
         backend: Name of the backend, or ``"auto"``.
-        annotations: Labels for accuracy, or None.
-        against: Model to compare detections with, or None.
+        annotations: File of labels to measure the accuracy with, or None.
+        against: Model to measure the agreement with, or None.
 
     Raises:
         UsageError: A field is out of its range, or not a number; the message names it.
