@@ -1,3 +1,3 @@
-"""Data sets and streams of images, as training and calibration need them."""
+"""Data sets and streams of images for training and calibration."""
 
 __all__: list[str] = []

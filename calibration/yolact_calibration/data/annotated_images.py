@@ -1,4 +1,4 @@
-"""Images on disk and their labels; to judge by and to train with. Needs no torch."""
+"""Image files and their labels, for evaluation and training. Does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class AnnotatedImages:
     """A folder of images and their annotations; class ``c`` is the annotations' category ``c``.
 
     Attributes:
-        annotations: What is in the images; only images whose files are there.
-        folder: Where the images are.
-        paths: The files, by image id; more than those of `annotations` where some were chosen.
+        annotations: Annotations of the images whose files exist.
+        folder: Folder of the images.
+        paths: Path of each file by image id; may contain more images than `annotations` after a selection.
         findings: Sentences about images that were left out.
-        reader: Reads these images.
+        reader: Reader that decodes these images.
     """
 
     annotations: CocoAnnotations
@@ -47,41 +47,41 @@ class AnnotatedImages:
         """Find the files of all images.
 
         Args:
-            annotations: What names them.
-            folder: That the names are relative to.
-            rules: What is done about files that are absent or outside of the folder; None refuses both.
-            reader: Reads the images; None takes one that was told nothing about them.
+            annotations: Annotations that name the files.
+            folder: Folder that the names are relative to.
+            rules: Rules for files that are missing or outside of the folder; None refuses both.
+            reader: Reader that decodes the images; None creates one with default settings.
 
         Raises:
-            DatasetError: A file is absent, or outside of the folder, and the rules do not allow it.
+            DatasetError: A file is missing, or outside of the folder, and the rules do not allow it.
         """
         found, paths, findings = locate_images(annotations, folder, rules or FileRules())
         return cls(found, folder, paths, findings, reader or ImageReader())
 
     @property
     def all_findings(self) -> tuple[str, ...]:
-        """Sentences about everything that was left out, of the annotations too, each with the file's name."""
+        """Sentences about everything that was left out, each with the annotation file's name."""
         return tuple(f"{self.annotations.source}: {one}" for one in (*self.annotations.findings, *self.findings))
 
     def warn_of_doubts(self, reporter: Reporter) -> Doubts:
-        """Warn of what was left out and of labels that are doubtful, with counts, and return the doubts."""
+        """Report left-out items and doubtful labels as warnings, with counts, and return the doubts."""
         doubts = find_doubts(self.annotations)
         for sentence in (*self.all_findings, *(f"{self.annotations.source}: {one}" for one in doubts.findings())):
             reporter.warn(sentence)
         return doubts
 
     def path(self, image: CocoImage) -> Path:
-        """File of an image."""
+        """Return the file of an image."""
         return self.paths[image.image_id]
 
     def check(self, reporter: Reporter = SILENT) -> str:
-        """Decode every image, and compare its size with its annotations: see :func:`check_images`.
+        """Decode every image, and compare its size with its annotations; see :func:`check_images`.
 
         Args:
-            reporter: Shows how far the work is.
+            reporter: Reporter that shows the progress.
 
         Returns:
-            SHA-256 of the annotations and of every image file that they name, hexadecimal.
+            The SHA-256 of the annotations and of every image file that they name, hexadecimal.
 
         Raises:
             DatasetError: Images cannot be read, or have another size.

@@ -1,4 +1,4 @@
-"""Augmentation: what SSD does to an image, with masks that stay exact.
+"""Augmentation as in SSD, with masks that stay exact.
 
 All geometry (expand, crop, mirror, resize) is one axis-parallel window of the source image, so pixels are interpolated
 once and masks are sampled once. Source: the SSD paper, section 2.2, which the published training of YOLACT follows.
@@ -20,9 +20,9 @@ __all__ = ["AugmentOptions", "Window", "choose_window", "distort_colours", "norm
 
 Float = npt.NDArray[np.float32]
 _CROP_TRIALS = 50
-# An image is a speck beyond.
+# The image would be tiny beyond this ratio.
 _MAX_EXPAND = 16
-# Least IoU of the crop with at least one object; None leaves the image whole, 0 accepts any crop.
+# Minimum IoU of the crop with at least one object; None keeps the whole image, 0 accepts any crop.
 _CROP_MODES = (None, 0.1, 0.3, 0.7, 0.9, 0.0)
 _LUMA_BGR = np.array([0.114, 0.587, 0.299], np.float32)
 # BGR -> luma and two chroma axes (YIQ), in which a hue change is a rotation.
@@ -32,16 +32,16 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ.astype(np.float64)).astype(np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class AugmentOptions:
-    """How strongly images are changed. The defaults are SSD's.
+    """Strength of the augmentation; the defaults are SSD's.
 
     Attributes:
-        colour: Change brightness, contrast, saturation and hue.
-        expand: Largest ratio of the canvas that an image is shrunk into; 1 does not shrink.
-        crop: Take random parts of the image.
-        mirror: Flip half of the images left to right.
+        colour: If True, change brightness, contrast, saturation and hue.
+        expand: Largest ratio of the canvas that an image is placed in, between 1 (off) and 16.
+        crop: If True, take random parts of the image.
+        mirror: If True, flip half of the images left to right.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     colour: bool = True
@@ -56,21 +56,21 @@ class AugmentOptions:
 
     @classmethod
     def none(cls) -> AugmentOptions:
-        """Images as they are, stretched to the input."""
+        """Return options that only stretch images to the input."""
         return cls(colour=False, expand=1.0, crop=False, mirror=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """The part of the source that becomes the network input; it may reach beyond the image.
+    """Part of the source image that becomes the network input; it may extend beyond the image.
 
     Attributes:
-        left: Pixels of the source.
-        top: Pixels of the source.
-        width: Pixels of the source, above 0.
-        height: Pixels of the source, above 0.
-        mirrored: Left and right are swapped in the input.
-        is_crop: Objects whose centre lies outside were left out on purpose.
+        left: Left edge in pixels of the source.
+        top: Upper edge in pixels of the source.
+        width: Width in pixels of the source, above 0.
+        height: Height in pixels of the source, above 0.
+        mirrored: Whether left and right are swapped in the input.
+        is_crop: Whether it is a random crop, so that objects whose centre lies outside are left out on purpose.
     """
 
     left: float
@@ -82,7 +82,15 @@ class Window:
 
 
 def choose_window(height: int, width: int, xyxy: Float, options: AugmentOptions, rng: np.random.Generator) -> Window:
-    """A random window of an image of `height` x `width` with objects ``xyxy (n, 4)``, pixels."""
+    """Choose a random window of an image of `height` x `width` pixels.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        xyxy: ``(n, 4)`` float32 boxes of the objects, in pixels.
+        options: Augmentations that are allowed.
+        rng: Random number generator.
+    """
     left, top, canvas_width, canvas_height = 0.0, 0.0, float(width), float(height)
     if options.expand > 1 and rng.random() < 0.5:
         ratio = rng.uniform(1.0, options.expand)
@@ -95,11 +103,11 @@ def choose_window(height: int, width: int, xyxy: Float, options: AugmentOptions,
 
 
 def _crop(window: Window, xyxy: Float, rng: np.random.Generator) -> Window:
-    """A part of the window that overlaps an object enough and has an object's centre inside; else the whole window."""
+    """Return a random part of the window that overlaps an object enough and has an object's centre, else all of it."""
     least = _CROP_MODES[int(rng.integers(len(_CROP_MODES)))]
     if least is None:
         return window
-    # A handful of boxes, fifty times: numbers are faster than arrays.
+    # A few boxes, fifty times: Python numbers are faster than arrays here.
     boxes: list[list[float]] = xyxy.tolist()
     for _ in range(_CROP_TRIALS):
         width, height = window.width * rng.uniform(0.3, 1.0), window.height * rng.uniform(0.3, 1.0)
@@ -118,7 +126,7 @@ def _holds_centre(crop: Sequence[float], box: Sequence[float]) -> bool:
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """IoU of two boxes, xyxy."""
+    """Return the IoU of two xyxy boxes."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     shared = max(width, 0.0) * max(height, 0.0)
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
@@ -126,7 +134,7 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _positions(start: float, length: float, size: int, flipped: bool) -> npt.NDArray[np.float64]:
-    """Source coordinates of the centres of `size` input pixels; pixel ``i`` of the source covers ``[i, i + 1)``."""
+    """Return source coordinates of `size` input pixels' centres; pixel ``i`` of the source covers ``[i, i + 1)``."""
     position: npt.NDArray[np.float64] = start + (np.arange(size, dtype=np.float64) + 0.5) * (length / size)
     return position[::-1] if flipped else position
 
@@ -134,17 +142,17 @@ def _positions(start: float, length: float, size: int, flipped: bool) -> npt.NDA
 def sample_image(
     image: npt.NDArray[np.uint8], window: Window, height: int, width: int
 ) -> tuple[Float, npt.NDArray[np.bool_]]:
-    """The window at the size of the input: bilinear with half-pixel centres, as at run time.
+    """Resample a window to the size of the input: bilinear with half-pixel centres, as at run time.
 
     Args:
-        image: ``(H, W, 3)`` uint8.
-        window: What to take.
-        height: Rows of the input.
-        width: Columns of the input.
+        image: ``(H, W, 3)`` uint8 pixels.
+        window: Window of the image to resample.
+        height: Number of rows of the input.
+        width: Number of columns of the input.
 
     Returns:
-        ``(height, width, 3)`` float32 on the 0..255 scale, a view of planes; and ``(height, width)`` bool: which pixels
-        lie in the image. The others are 0 and are to be filled.
+        ``(height, width, 3)`` float32 pixels in 0..255, a view of planes; and a ``(height, width)`` bool mask of the
+        pixels inside the image. The others are 0, and are to be filled by the caller.
     """
     rows = _taps(_positions(window.top, window.height, height, False), image.shape[0])
     columns = _taps(_positions(window.left, window.width, width, window.mirrored), image.shape[1])
@@ -160,10 +168,10 @@ class _Taps:
     """Interpolation along one axis, for the input pixels whose centres lie in the image.
 
     Attributes:
-        inside: Which they are; they are neighbours.
-        low: The first source pixel of each.
-        high: The second; the one after it, or the same at the edge.
-        fraction: Weight of the second, float32.
+        inside: Input pixels inside the image, which are contiguous.
+        low: ``(n,)`` int64 index of the first source pixel of each.
+        high: ``(n,)`` int64 index of the second, which is the next pixel, or the same one at the edge.
+        fraction: ``(n,)`` float32 weight of the second.
     """
 
     inside: slice
@@ -180,15 +188,15 @@ def _taps(position: npt.NDArray[np.float64], size: int) -> _Taps:
 
 
 def _span(inside: npt.NDArray[np.bool_]) -> slice:
-    """The one stretch of True in `inside`, or an empty one."""
+    """Return the only run of True in `inside`, or an empty slice."""
     places = np.flatnonzero(inside)
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
 def _interpolate(image: npt.NDArray[np.uint8], rows: _Taps, columns: _Taps) -> Float:
-    """``(3, rows, columns)`` float32: rows are blended as they lie in memory, columns plane by plane."""
+    """Return ``(3, rows, columns)`` float32 pixels: rows are blended as they lie in memory, columns plane by plane."""
     first, last = (int(columns.low.min()), int(columns.high.max()) + 1) if len(columns.low) else (0, 0)
-    # Only what the window needs, as uint8 still: the smaller gather.
+    # Only the columns that the window needs, and still uint8, so that less is gathered.
     source = np.ascontiguousarray(image[:, first:last]).reshape(len(image), -1)
     blended = _blend(
         source.take(rows.low, axis=0).astype(np.float32),
@@ -203,7 +211,7 @@ def _interpolate(image: npt.NDArray[np.uint8], rows: _Taps, columns: _Taps) -> F
 
 
 def _blend(low: Float, high: Float, fraction: Float) -> Float:
-    """``low + (high - low) * fraction`` in place: returns `low`."""
+    """Compute ``low + (high - low) * fraction`` in place and return `low`."""
     high -= low
     high *= fraction
     low += high
@@ -211,10 +219,10 @@ def _blend(low: Float, high: Float, fraction: Float) -> Float:
 
 
 def sample_masks(dense: npt.NDArray[np.bool_], window: Window, height: int, width: int) -> npt.NDArray[np.bool_]:
-    """Masks ``(n, H, W)`` under the same window: the source pixel that each input pixel's centre lies in.
+    """Resample masks ``(n, H, W)`` in a window, by the source pixel that contains each input pixel's centre.
 
     Returns:
-        ``(n, height, width)`` bool; nothing is inside beyond the image.
+        ``(n, height, width)`` bool masks, False beyond the image.
     """
     rows = np.floor(_positions(window.top, window.height, height, False)).astype(np.int64)
     columns = np.floor(_positions(window.left, window.width, width, window.mirrored)).astype(np.int64)
@@ -226,14 +234,14 @@ def sample_masks(dense: npt.NDArray[np.bool_], window: Window, height: int, widt
 
 
 def distort_colours(image: Float, rng: np.random.Generator) -> Float:
-    """Brightness, contrast, saturation and hue, each changed in half of the images.
+    """Change brightness, contrast, saturation and hue, each in half of the images.
 
     Args:
-        image: ``(H, W, 3)`` float32, blue first, 0..255. Not modified.
-        rng: Source of chance.
+        image: ``(H, W, 3)`` float32 BGR pixels in 0..255. Not modified.
+        rng: Random number generator.
 
     Returns:
-        A new image, clipped to 0..255.
+        A new ``(H, W, 3)`` float32 image, clipped to 0..255.
     """
     matrix, offset = np.eye(3, dtype=np.float32), np.float32(0)
     if rng.random() < 0.5:
@@ -244,7 +252,7 @@ def distort_colours(image: Float, rng: np.random.Generator) -> Float:
         matrix = matrix * saturation + (1 - saturation) * _LUMA_BGR[None]
     if rng.random() < 0.5:
         matrix = _hue_rotation(float(rng.uniform(-18, 18))) @ matrix
-    # Every step is linear, so the three channels pass one matrix; plane by plane, as sample_image lays them.
+    # Every step is linear, so one matrix covers all three channels; plane by plane, the layout of sample_image.
     planes: Float = (matrix * contrast).astype(np.float32) @ image.transpose(2, 0, 1).reshape(3, -1)
     planes += offset
     np.clip(planes, 0, 255, out=planes)
@@ -259,7 +267,7 @@ def _hue_rotation(degrees: float) -> Float:
 
 
 def normalise(image: Float, spec: InputSpec, filled: npt.NDArray[np.bool_] | None = None) -> Float:
-    """``(H, W, 3)`` float32, blue first, 0..255, as the network's ``(3, H, W)``; unfilled pixels become the mean."""
+    """Convert ``(H, W, 3)`` float32 BGR in 0..255 to the network's ``(3, H, W)``; unfilled pixels become the mean."""
     planes = np.empty((3, *image.shape[:2]), np.float32)
     # The mean, after the shift and the scale, is 0.
     unfilled = None if filled is None or filled.all() else ~filled

@@ -1,4 +1,4 @@
-"""What a training step is given: images with their truth, and how several become one batch."""
+"""Input of a training step: images with their truth, and batches of them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Truth:
     """The annotated objects of one network input.
 
     Attributes:
-        xyxy: ``(n, 4)`` float32, relative to the input, tight around the mask.
-        class_id: ``(n,)`` int64, 0-based; the background has no number.
-        mask: ``(n, H, W)`` bool at the size of the input.
-        ignored_xyxy: ``(m, 4)`` float32: regions whose priors are neither object nor background (crowds, objects that
-            a crop cut in two).
+        xyxy: ``(n, 4)`` float32 boxes, relative to the input, tight around the masks.
+        class_id: ``(n,)`` int64 classes from 0, without the background.
+        mask: ``(n, H, W)`` bool masks at the size of the input.
+        ignored_xyxy: ``(m, 4)`` float32 regions whose priors are neither object nor background (crowds, objects cut in
+            two by a crop).
     """
 
     xyxy: torch.Tensor
@@ -28,18 +28,18 @@ class Truth:
     ignored_xyxy: torch.Tensor
 
     def to(self, device: torch.device) -> Truth:
-        """The same truth on another device."""
+        """Return the same truth on another device."""
         return Truth(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """One step's images.
+    """Images of one training step.
 
     Attributes:
-        image: ``(B, 3, S, S)`` float32, normalised.
-        truths: One for each image; empty without labels.
-        step: Number of the step, from 0: what is random in a loss is seeded by it.
+        image: ``(B, 3, S, S)`` float32 pixels, normalised.
+        truths: Truth of each image; empty without labels.
+        step: Number of the step, from 0, which seeds the randomness of a loss.
     """
 
     image: torch.Tensor
@@ -53,6 +53,6 @@ class Batch:
         return cls(images, tuple(truth for _, truth in samples if truth is not None), step)
 
     def to(self, device: torch.device, memory_format: torch.memory_format = torch.channels_last) -> Batch:
-        """The same batch on another device; images in the memory format of the model."""
+        """Return the same batch on another device, with images in the memory format of the model."""
         image = self.image.to(device, memory_format=memory_format)
         return Batch(image, tuple(truth.to(device) for truth in self.truths), self.step)

@@ -1,4 +1,4 @@
-"""Annotated images on disk, as the endless, repeatable sequence of samples that a training reads."""
+"""Annotated image files as the endless, repeatable sequence of samples that a training reads."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ __all__ = [
 ]
 
 Float = npt.NDArray[np.float32]
-# Sides below this many input pixels teach nothing: the published training drops them too.
+# Objects with a side below this number of input pixels teach nothing: the published training drops them, too.
 _MIN_SIDE_PX = 4.0
 
 
 def learnable_images(annotations: CocoAnnotations) -> tuple[CocoImage, ...]:
-    """Images with an instance that has an outline and is no crowd: the others have nothing to match."""
+    """Return the images that have an outlined instance which is not a crowd: the others have nothing to match."""
     return tuple(
         image
         for image in annotations.images
@@ -53,14 +53,15 @@ def learnable_images(annotations: CocoAnnotations) -> tuple[CocoImage, ...]:
 
 
 def _is_ignored(item: CocoInstance) -> bool:
-    """An instance to learn nothing from: a crowd, or a box without an outline."""
+    """Return whether an instance is not used for training: a crowd, or a box without an outline."""
     return item.is_crowd or item.segmentation is None
 
 
 class SampleSequence(Dataset[tuple[torch.Tensor, Truth]]):
-    """Sample `k` of an endless training: image ``order(epoch)[k % n]``, augmented by chance that only `k` decides.
+    """Endless sequence of training samples: sample `k` is image ``order(epoch)[k % n]``.
 
-    So a training that was killed continues with the very samples it would have seen.
+    Its augmentation depends on the seed and `k` only, so an interrupted training resumes with the samples that it would
+    have seen.
     """
 
     def __init__(self, images: AnnotatedImages, spec: InputSpec, augment: AugmentOptions, seed: int) -> None:
@@ -71,13 +72,14 @@ class SampleSequence(Dataset[tuple[torch.Tensor, Truth]]):
         self._annotated = learnable_images(images.annotations)
         if not self._annotated:
             raise DatasetError(
-                f"{images.annotations.source}: no image has an instance that is no crowd, so there is nothing to learn"
+                f"{images.annotations.source}: every instance is a crowd or has no outline, so there is "
+                f"nothing to learn; annotate outlines of single objects"
             )
         self._masks: dict[Id, Masks] = {}
 
     @property
     def epoch_length(self) -> int:
-        """Images of an epoch: those that have instances."""
+        """Number of images in an epoch: those with an instance to learn from."""
         return len(self._annotated)
 
     def __getitem__(self, k: int) -> tuple[torch.Tensor, Truth]:
@@ -91,7 +93,7 @@ class SampleSequence(Dataset[tuple[torch.Tensor, Truth]]):
         if frame.shape[:2] != (image.height, image.width):
             raise DatasetError(
                 f"{self.images.path(image)} is {frame.shape[1]} x {frame.shape[0]} pixels, its annotations say "
-                f"{image.width} x {image.height}; an image that EXIF turns has to be annotated upright"
+                f"{image.width} x {image.height}; annotate images with an EXIF orientation as they are displayed"
             )
         items = self.images.annotations.instances[image.image_id]
         boxes = boxes_xyxy(items)
@@ -125,7 +127,7 @@ def _centre_outside(boxes: Float, window: Window) -> npt.NDArray[np.bool_]:
 
 
 def _truth(dense: npt.NDArray[np.bool_], class_id: npt.NDArray[np.int64], ignored: npt.NDArray[np.bool_]) -> Truth:
-    """Truth of the masks of one input: tight boxes; what is left of ignored objects becomes ignored regions."""
+    """Return the truth of one input's masks: tight boxes, and ignored regions for visible parts of ignored objects."""
     height, width = dense.shape[1:]
     boxes = _tight_boxes(dense)
     side = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf)
@@ -140,7 +142,7 @@ def _truth(dense: npt.NDArray[np.bool_], class_id: npt.NDArray[np.int64], ignore
 
 
 def _tight_boxes(dense: npt.NDArray[np.bool_]) -> Float:
-    """``(n, 4)`` xyxy, pixels, right and bottom exclusive; zeros for empty masks."""
+    """Return ``(n, 4)`` float32 xyxy in pixels, right and bottom exclusive; zeros for empty masks."""
     columns: npt.NDArray[np.bool_] = np.logical_or.reduce(dense, axis=1)
     rows: npt.NDArray[np.bool_] = np.logical_or.reduce(dense, axis=2)
     filled: npt.NDArray[np.bool_] = np.logical_or.reduce(columns, axis=1)
@@ -151,14 +153,14 @@ def _tight_boxes(dense: npt.NDArray[np.bool_]) -> Float:
 
 
 class Samples(Protocol):
-    """An endless sequence of samples, of which each depends on its number only."""
+    """Endless sequence of samples, each of which depends on its index only."""
 
     def __getitem__(self, k: int) -> tuple[torch.Tensor, Truth | None]:
-        """Image ``(3, S, S)``, and its truth if there is one."""
+        """Return image ``(3, S, S)`` of index `k`, and its truth if it has labels."""
 
 
 class _Steps(Dataset["Batch | YolactError"]):
-    """Item `i` is the batch of step `i`: a worker prepares whole batches."""
+    """Data set whose item `i` is the batch of step `i`, so that a worker prepares whole batches."""
 
     def __init__(self, samples: Samples, batch_size: int) -> None:
         self._samples = samples
@@ -169,43 +171,43 @@ class _Steps(Dataset["Batch | YolactError"]):
         try:
             return Batch.of([self._samples[k] for k in range(first, first + self._batch_size)], step)
         except (DatasetError, MediaError) as error:
-            # Raised in a worker, it would arrive with the worker's traceback for a message.
+            # If a worker raised it, the message would be the worker's traceback.
             return error
 
 
 @contextlib.contextmanager
 def told_of_dead_workers() -> Iterator[None]:
-    """Say in a sentence that a process that prepares batches was killed.
+    """Turn the death of a worker process that prepares batches into an error with a readable message.
 
-    The loader learns of it by a signal, so that its error comes up wherever the training is at that moment.
+    The loader is informed by a signal, so its error appears wherever the training is at that moment.
 
     Raises:
-        TrainingError: Such a process has died.
+        TrainingError: A worker process has died.
     """
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
-        # What a sample raises arrives as an object. This is the loader's own word for a process that was killed, or the
-        # connection through which it was handing over a batch at that moment.
+        # Errors of samples arrive as objects. This is the loader's own message for a killed worker, or the broken
+        # connection on which the worker was sending a batch.
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
-            f"a process that prepares batches has died, perhaps because memory ran out ({error}); --workers 0 prepares "
-            f"them in the training's own process"
+            f"a process that prepares batches has died, perhaps because memory ran out ({error}); try fewer --workers, "
+            f"or --workers 0, which prepares batches in the training's own process"
         ) from error
 
 
 def iterate_batches(
     samples: Samples, batch_size: int, first_step: int, last_step: int, num_workers: int
 ) -> Iterator[Batch]:
-    """Batches of the steps ``first_step .. last_step - 1``.
+    """Yield the batches of steps ``first_step .. last_step - 1``.
 
     Args:
-        samples: Where they come from.
-        batch_size: Images of a batch.
+        samples: Samples to combine.
+        batch_size: Number of images in a batch.
         first_step: Number of the first step, from 0.
         last_step: One past the last step.
-        num_workers: Processes that prepare batches; 0 prepares them in this one. The batches are the same.
+        num_workers: Number of processes that prepare batches; 0 prepares them in this one. The batches are the same.
 
     Raises:
         DatasetError, MediaError: An image cannot be used.

@@ -1,4 +1,4 @@
-"""Frames of an image, a video or a NumPy archive, one at a time, by their position in the file."""
+"""Frames of an image, a video or a NumPy archive, one at a time, named by their position in the file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Frame = npt.NDArray[np.uint8]
 
 
 def frames_of(path: Path, reader: ImageReader) -> Iterator[tuple[str, Frame]]:
-    """All frames of a file with a name for each; ``(H, W, 3)`` uint8, blue first, owned by the caller.
+    """Yield the frames of a file, each with a name; ``(H, W, 3)`` uint8 BGR pixels, owned by the caller.
 
     Args:
-        path: An image, a video or a NumPy archive, as its content says.
-        reader: Reads images.
+        path: Image, video or NumPy archive, recognised by its content.
+        reader: Reader for images.
 
     Raises:
-        MediaError: The file cannot be read. Frames that came before it was noticed are good.
+        MediaError: The file cannot be read. Frames that were yielded before are valid.
     """
     kind = kind_of_file(path)
     if kind is FileKind.ARCHIVE:
@@ -51,11 +51,11 @@ def _archive_frames(path: Path) -> Iterator[tuple[str, Frame]]:
                 with archive.open(member) as file:
                     yield from _array_frames(f"{path} {member.removesuffix('.npy')}", file)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
-        raise MediaError(f"cannot read {path}: {error}; an archive is what numpy.savez writes") from error
+        raise MediaError(f"cannot read {path}: {error}; create the archive with numpy.savez") from error
 
 
 def _array_frames(name: str, file: IO[bytes]) -> Iterator[tuple[str, Frame]]:
-    """Of one array of an archive: an array of all frames may be larger than the memory."""
+    """Yield frames of one array of an archive one by one, because the whole array may exceed the memory."""
     shape, fortran, dtype = _array_header(file)
     if dtype != np.uint8 or len(shape) not in {3, 4} or shape[-1] != 3 or 0 in shape or fortran:
         raise MediaError(

@@ -1,4 +1,4 @@
-"""Every image of a data set, decoded once before the work begins: a bad one would end it hours later."""
+"""Check of every image of a data set before a long run: a corrupt one would otherwise end it hours later."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from yolact_runtime.reporter import SILENT, Reporter
 __all__ = ["check_images"]
 
 _SHOWN = 3
-# Images that wait for each other; their files are in memory meanwhile.
+# Images in flight for each thread, whose files are held in memory.
 _MOST_THREADS, _AHEAD = 16, 2
 
 
 def check_images(
     files: Sequence[tuple[CocoImage, Path]], source: str, sha256: str, reader: ImageReader, reporter: Reporter = SILENT
 ) -> str:
-    """Decode every image as the work will, and compare its size with its annotations.
+    """Decode every image with the reader of the run, and compare its size with its annotations.
 
     Args:
-        files: Images and where they lie.
-        source: The annotation file, for messages.
-        sha256: Of the annotation file.
-        reader: Reads the images, as the work will.
-        reporter: Shows how far the work is.
+        files: Images and their paths.
+        source: Name of the annotation file, for messages.
+        sha256: SHA-256 of the annotation file, hexadecimal.
+        reader: Reader that the run will use.
+        reporter: Reporter that shows the progress.
 
     Returns:
-        SHA-256 of the annotations and of every image file, hexadecimal.
+        The SHA-256 of the annotations and of every image file, hexadecimal.
 
     Raises:
         DatasetError: Images cannot be read, or have another size; the message counts them and names the first.
@@ -52,13 +52,13 @@ def check_images(
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise DatasetError(
             f"{len(problems)} of the {len(files)} images of {source} cannot be used: {'; '.join(problems[:_SHOWN])}"
-            f"{more}. Correct them, or take them out of the annotations"
+            f"{more}. Replace these files, or remove them from the annotations"
         )
     return total.hexdigest()
 
 
 def _looked_at(files: Sequence[tuple[CocoImage, Path]], reader: ImageReader) -> Iterator[tuple[bytes, str]]:
-    """Contents and problems in order, a few images ahead of whoever takes them."""
+    """Yield contents and problems in order, decoding a few images ahead."""
     count = min(_MOST_THREADS, os.cpu_count() or 1)
     waiting: deque[Future[tuple[bytes, str]]] = deque()
     with ThreadPoolExecutor(count) as pool:
@@ -85,6 +85,6 @@ def _look_at(image: CocoImage, path: Path, reader: ImageReader) -> tuple[bytes, 
     if (height, width) == (image.height, image.width):
         return content, ""
     return content, (
-        f"{path} is {width} x {height} pixels, its annotations say {image.width} x {image.height}; an image that EXIF "
-        f"turns has to be annotated upright"
+        f"{path} is {width} x {height} pixels, its annotations say {image.width} x {image.height}; annotate images "
+        f"with an EXIF orientation as they are displayed"
     )

@@ -1,4 +1,4 @@
-"""Where the images of an annotation file lie on disk: inside their folder, unless that was allowed otherwise."""
+"""Search for the files of an annotation file's images, inside their folder unless the caller allows otherwise."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ __all__ = ["locate_images"]
 def locate_images(
     annotations: CocoAnnotations, folder: Path, rules: FileRules
 ) -> tuple[CocoAnnotations, dict[Id, Path], tuple[str, ...]]:
-    r"""Find the files.
+    r"""Find the file of every image.
 
-    A name is tried as it is, then with ``/`` for ``\``, as Windows writes it, and then in the other spelling that
-    Unicode has for the same characters: macOS writes ``u`` and dots where others write ``ü``.
+    A name is tried unchanged, then with ``/`` for ``\``, as Windows writes it, and then in its other Unicode
+    normalisation form: macOS decomposes ``ü`` into ``u`` and a combining diaeresis.
 
     Args:
-        annotations: What names them.
-        folder: That the names are relative to.
-        rules: What is done about files that are absent, or elsewhere.
+        annotations: Annotations that name the files.
+        folder: Folder that the names are relative to.
+        rules: Rules for files that are missing or outside of the folder.
 
     Returns:
-        The annotations of the images that are there, their paths by image id, and sentences on what was left out.
+        The annotations of the existing images, their paths by image id, and sentences about what was left out.
 
     Raises:
-        DatasetError: There is no such folder; a file is outside of it, or absent, and the rules do not allow that; all
-            are absent; or two images are one file.
+        DatasetError: The folder does not exist; a file is outside of it, or missing, and the rules do not allow that;
+            all files are missing; or two images are the same file.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder}, the folder of images, is {'no folder' if folder.exists() else 'not there'}")
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise DatasetError(f"{folder}, the folder of images, {problem}; give the folder that file_name is relative to")
     place = _Folder(folder)
     twins = _Twins(annotations.source)
     paths: dict[Id, Path] = {}
@@ -58,7 +59,7 @@ def locate_images(
     if outside:
         raise DatasetError(
             f"{len(outside)} of the {len(annotations)} images of {annotations.source} {_are(outside)} outside of "
-            f"{folder}: {few(outside)}. Correct their file_name, or read them all the same with --allow-outside"
+            f"{folder}: {few(outside)}. Correct their file_name, or read them anyway with --allow-outside"
         )
     if not missing:
         return annotations, paths, twins.findings()
@@ -66,8 +67,8 @@ def locate_images(
     if not rules.skip_missing or not paths:
         raise DatasetError(
             f"{len(missing)} of the {len(annotations)} images of {annotations.source} {_are(missing)} not in {folder}: "
-            f"{few(missing)}. {instead or 'Is it the right folder?' + ('' if paths else ' None of them is there')}"
-            + (" --skip-missing goes on without them" if paths else "")
+            f"{few(missing)}. {instead or 'Is it the right folder?' + ('' if paths else ' It has none of them')}"
+            + (" --skip-missing continues without them" if paths else "")
         )
     skipped = (
         f"{len(missing)} of {len(annotations)} images {_are(missing)} not in {folder} and skipped: {few(missing)}"
@@ -81,13 +82,13 @@ def _are(names: list[str]) -> str:
 
 
 class _Found(NamedTuple):
-    """Where a name leads.
+    """Result of the search for a name.
 
     Attributes:
-        path: The file; None where there is none.
-        is_inside: It, or the place where it would be, is inside of the folder.
-        status: Of the file.
-        is_link: Its last part is a symbolic link.
+        path: Path of the file; None if there is no such file.
+        is_inside: Whether the file, or the place where it would be, is inside the folder.
+        status: Status of the file.
+        is_link: Whether the last part of the path is a symbolic link.
     """
 
     path: Path | None
@@ -97,7 +98,7 @@ class _Found(NamedTuple):
 
 
 class _Twins:
-    """Images that are one file: half of what is in it would count as none, or all of it twice."""
+    """Images that share one file: its objects would be counted twice, or half of them as missing."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -105,7 +106,7 @@ class _Twins:
         self._linked: list[str] = []
 
     def look_at(self, image: CocoImage, found: _Found) -> None:
-        """Refuse a second spelling of a name, and remember a second name: collections of links do have some."""
+        """Refuse a second spelling of a name, and note a second link, which collections of links legitimately have."""
         assert found.status is not None
         is_link = found.is_link or found.status.st_nlink > 1
         first, was_link = self._first.setdefault((found.status.st_dev, found.status.st_ino), (image, is_link))
@@ -120,18 +121,18 @@ class _Twins:
         )
 
     def findings(self) -> tuple[str, ...]:
-        """A sentence, where there is something to say."""
+        """Return a sentence about images that are linked to the same file, if there are any."""
         if not self._linked:
             return ()
-        link = "is by way of a link" if len(self._linked) == 1 else "are by way of links"
+        link = "is linked" if len(self._linked) == 1 else "are linked"
         return (
-            f"{counted(len(self._linked), 'image')} {link} the same file as another one, whose content therefore "
+            f"{counted(len(self._linked), 'image')} {link} to the file of another image, whose content therefore "
             f"counts more than once: {few(self._linked)}",
         )
 
 
 class _Folder:
-    """Finds files below a folder, with few calls of the operating system for each."""
+    """Search for files below a folder, with few system calls for each file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
@@ -140,14 +141,14 @@ class _Folder:
         self._listings: dict[str, dict[str, str]] = {}
 
     def find(self, name: str) -> _Found:
-        """The file of a name."""
+        """Return the file of a name."""
         first: _Found | None = None
         for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
             path = os.path.join(self._folder, spelling)  # noqa: PTH118 - a Path costs ten times the time
             found = self._look(path)
             if found.path is not None:
                 return found
-            # What leads outside in either spelling is not merely missing.
+            # A name that leads outside in either spelling is not merely missing.
             first = found if first is None or not found.is_inside else first
         assert first is not None
         if first.is_inside and not name.isascii() and (other := self._other_spelling(name)) is not None:
@@ -155,7 +156,7 @@ class _Folder:
         return first
 
     def _other_spelling(self, name: str) -> str | None:
-        """The path of the characters of `name`, however Unicode composes them on disk; None where there is none."""
+        """Return the path of `name` in whatever Unicode normalisation the disk has; None if there is no such file."""
         path = self._folder
         for part in name.replace("\\", "/").split("/"):
             if part in {"", ".", ".."}:
@@ -167,7 +168,7 @@ class _Folder:
         return path
 
     def _listed(self, folder: str) -> dict[str, str]:
-        """Names in a folder by their composed form, in which no two may be the same."""
+        """Return the names in a folder by their composed form, without those whose composed forms are equal."""
         listing = self._listings.get(folder)
         if listing is None:
             try:
@@ -192,7 +193,7 @@ class _Folder:
             if is_link or last in {"..", ".", ""}:
                 is_inside = self._contains(os.path.realpath(path))
                 status = os.stat(path)  # noqa: PTH116
-        except (OSError, ValueError):  # absent, too long for the system, a circle of links
+        except (OSError, ValueError):  # missing, too long for the system, a cycle of links
             return _Found(None, is_inside is not False)
         if not stat.S_ISREG(status.st_mode):
             return _Found(None, is_inside)

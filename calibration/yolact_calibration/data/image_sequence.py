@@ -1,4 +1,4 @@
-"""Images without labels: found, checked by name, and as the endless sequence that a recovery reads."""
+"""Images without labels: their search, and the endless sequence of samples that a recovery reads."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["ImageSequence", "UnlabelledImages", "find_unlabelled"]
 
 @dataclasses.dataclass(frozen=True)
 class UnlabelledImages:
-    """Image files.
+    """Image files without labels.
 
     Attributes:
-        paths: In order; no file twice.
-        warnings: What was left out and why, for people.
-        reader: Reads these files.
+        paths: Paths of the files in order, without duplicates.
+        warnings: Sentences about files that were left out, and why.
+        reader: Reader for these files.
     """
 
     paths: tuple[Path, ...]
@@ -40,7 +40,11 @@ class UnlabelledImages:
         return len(self.paths)
 
     def hold_back(self, fraction: float, seed: int) -> tuple[UnlabelledImages, UnlabelledImages]:
-        """The images to work with, and at least one image to judge the result by."""
+        """Split off a random `fraction` of the images, at least one.
+
+        Returns:
+            The images to work with, and the held-back images for evaluating the result.
+        """
         count = max(1, round(len(self) * fraction))
         order = np.random.default_rng([seed, 7]).permutation(len(self)).tolist()
         held, rest = sorted(order[:count]), sorted(order[count:])
@@ -50,29 +54,29 @@ class UnlabelledImages:
         return dataclasses.replace(self, paths=tuple(self.paths[i] for i in indices), warnings=())
 
     def digest(self) -> str:
-        """SHA-256 of the files' contents, hexadecimal; names and places do not matter."""
+        """Return the SHA-256 of the files' contents, hexadecimal; names and folders do not matter."""
         total = hashlib.sha256()
         for path in self.paths:
             total.update(hashlib.sha256(path.read_bytes()).digest())
         return total.hexdigest()
 
     def tensors(self, spec: InputSpec, count: int, batch_size: int = 4) -> list[torch.Tensor]:
-        """The first `count` images as the runtime would feed them: batches ``(B, 3, H, W)`` float32."""
+        """Preprocess the first `count` images as the runtime does: batches ``(B, 3, H, W)`` float32."""
         chosen = self.paths[:count]
         tensors = [torch.from_numpy(preprocess(self.reader.read(path), spec)) for path in chosen]
         return [torch.cat(tensors[first : first + batch_size]) for first in range(0, len(tensors), batch_size)]
 
 
 def find_unlabelled(words: Sequence[str], least: int, reader: ImageReader | None = None) -> UnlabelledImages:
-    """Images of folders, globs and files.
+    """Find the images of folders, glob patterns and files.
 
     Args:
-        words: As on a command line.
-        least: Fewer images are refused.
-        reader: Reads images; None takes 16-bit samples as their files state them.
+        words: Paths and patterns as on a command line.
+        least: Minimum number of images.
+        reader: Reader for the images; None creates one with default settings.
 
     Raises:
-        DatasetError: A word stands for nothing, or there are too few images.
+        DatasetError: A word matches nothing, or there are too few images.
     """
     found = find_inputs(words)
     if found.failures:
@@ -80,8 +84,8 @@ def find_unlabelled(words: Sequence[str], least: int, reader: ImageReader | None
         raise DatasetError(f'"{word}": {reason}')
     if len(found.images) < least:
         raise DatasetError(
-            f"{' '.join(words)}: {counted(len(found.images), 'image')} found, {least} are the least that says "
-            f"something about a model; give more, as the camera sees them. Labels are not needed"
+            f"{' '.join(words)}: {counted(len(found.images), 'image')} found, but at least {least} are needed for a "
+            f"meaningful result; give more, as the camera sees them. Labels are not needed"
         )
     warnings = list(found.left_out)
     if found.videos:
@@ -91,7 +95,7 @@ def find_unlabelled(words: Sequence[str], least: int, reader: ImageReader | None
 
 
 class ImageSequence(Dataset[tuple[torch.Tensor, None]]):
-    """Sample `k` of an endless recovery, augmented by chance that only `k` and the seed decide."""
+    """Endless sequence of samples for a recovery, whose augmentation depends on the index and the seed only."""
 
     def __init__(self, images: UnlabelledImages, spec: InputSpec, augment: AugmentOptions, seed: int) -> None:
         self.images = images
@@ -101,12 +105,12 @@ class ImageSequence(Dataset[tuple[torch.Tensor, None]]):
 
     def __getitem__(self, k: int) -> tuple[torch.Tensor, None]:
         epoch, place = divmod(k, len(self.images))
-        # A permutation of thousands takes a fraction of the time that reading an image does.
+        # Permuting thousands of numbers takes a fraction of the time of reading an image.
         index = int(np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.images))[place])
         rng = np.random.default_rng([self.seed, 1, k])
         frame = self.images.reader.read(self.images.paths[index])
         height, width = frame.shape[:2]
-        # The whole image stands for the object that a crop has to overlap.
+        # The whole image takes the place of the object that a crop must overlap.
         window = choose_window(height, width, np.array([[0, 0, width, height]], np.float32), self.augment, rng)
         pixels, filled = sample_image(frame, window, self.spec.height, self.spec.width)
         if self.augment.colour:

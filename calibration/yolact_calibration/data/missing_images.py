@@ -1,4 +1,4 @@
-"""What to say of images that are not where an annotation file has them: most of them are near."""
+"""Advice about images that are missing from their folder: most of them are nearby, or have another name."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from urllib.parse import unquote
 __all__ = ["few", "where_instead"]
 
 _SHOWN, _LONGEST = 3, 120
-# Folders below the one that was given; data sets have a handful.
+# Limit of the search below the given folder; data sets have a handful of folders.
 _MOST_FOLDERS = 200
 
 
 def few(names: list[str]) -> str:
-    """The first few names, none of them longer than a line or two."""
+    """Return the first few names as text, none of them longer than a line or two."""
     shown = (name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…" for name in names[:_SHOWN])
     return ", ".join(shown) + (", …" if len(names) > _SHOWN else "")
 
 
 def where_instead(folder: Path, name: str) -> str:
-    """A sentence about where a missing image is, or what it is called; empty where nothing like it was found.
+    """Return a sentence about where a missing image is, or what it is called; empty if nothing similar was found.
 
     Args:
-        folder: Where it should be.
-        name: Its ``file_name``.
+        folder: Folder in which the image was expected.
+        name: The image's ``file_name``.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in {"", "."}]
     if not parts or ".." in parts:
@@ -35,7 +35,7 @@ def where_instead(folder: Path, name: str) -> str:
         if os.path.lexists(folder.joinpath(*parts)):
             return f"{'/'.join(parts)} is {_kind(folder.joinpath(*parts))}."
         return _without_leading_folders(folder, parts) or _in_a_subfolder(folder, parts) or _otherwise(folder, parts)
-    except (OSError, ValueError):  # too long a name, a folder that may not be read
+    except (OSError, ValueError):  # a name that is too long, a folder that may not be read
         return ""
 
 
@@ -52,8 +52,8 @@ def _without_leading_folders(folder: Path, parts: list[str]) -> str:
         tail, lead = PurePosixPath(*parts[count:]), parts[:count]
         if list(folder.resolve().parts[-count:]) == lead:
             above = Path(os.path.normpath(folder.joinpath(*[".."] * count)))
-            return f"{tail} is there: give the folder that {'/'.join(lead)} lies in, {above}."
-        return f"{tail} is there: file_name should not begin with {'/'.join(lead)}/."
+            return f"{tail} exists: give the folder that contains {'/'.join(lead)}, {above}."
+        return f"{tail} exists: file_name should not begin with {'/'.join(lead)}/."
     return ""
 
 
@@ -73,14 +73,14 @@ def _folders_below(folder: Path) -> Iterator[Path]:
 def _otherwise(folder: Path, parts: list[str]) -> str:
     decoded = [unquote(part) for part in parts]
     if decoded != parts and folder.joinpath(*decoded).is_file():
-        return f"file_name is written as in a URL: {'/'.join(decoded)} is there."
+        return f"file_name is URL-encoded: {'/'.join(decoded)} exists."
     place = folder.joinpath(*parts[:-1])
     names = sorted(os.listdir(place)) if place.is_dir() else []  # noqa: PTH208
     for name in names:
         if name.casefold() == parts[-1].casefold():
-            return f"{name} is there, which is another name where upper and lower case differ."
+            return f"{name} exists, a different name because this file system distinguishes upper and lower case."
     stem = PurePosixPath(parts[-1]).stem
     for name in names:
         if stem and PurePosixPath(name).stem == stem:
-            return f"{name} is there, with another suffix."
+            return f"{name} exists, with another suffix."
     return ""

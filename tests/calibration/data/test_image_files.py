@@ -94,7 +94,7 @@ def test_an_absolute_path_is_outside_whether_it_is_there_or_not(place: Path) -> 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        *((name, "Is it the right folder? None of them is there") for name in ("gone.png", ".", "a.png/b.png")),
+        *((name, "Is it the right folder? It has none of them") for name in ("gone.png", ".", "a.png/b.png")),
         ("x" * 3000, "x…. Is it the right folder?"),
         ("circle.png", "circle.png is a link that leads nowhere."),
         ("pipe.png", "pipe.png is a pipe or a device."),
@@ -110,12 +110,12 @@ def test_what_is_no_file_is_missing(place: Path, name: str, reason: str) -> None
 
 def test_missing_images_are_skipped_on_demand_with_a_count(place: Path) -> None:
     annotations = labels("a.png", "gone.png", "sub/b.png", "lost2.png")
-    with pytest.raises(DatasetError, match="--skip-missing goes on without them"):
+    with pytest.raises(DatasetError, match="--skip-missing continues without them"):
         AnnotatedImages.open(annotations, place / "images")
     data = AnnotatedImages.open(annotations, place / "images", SKIP)
     assert [image.file_name for image in data.annotations.images] == ["a.png", "sub/b.png"]
     assert data.findings == (f"2 of 4 images are not in {place / 'images'} and skipped: gone.png, lost2.png",)
-    with pytest.raises(DatasetError, match="None of them is there"):
+    with pytest.raises(DatasetError, match="It has none of them"):
         AnnotatedImages.open(labels("gone.png"), place / "images", SKIP)
 
 
@@ -155,12 +155,15 @@ def album(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("album/IMG 1.PNG", "IMG 1.PNG is there: give the folder that album lies in, {above}."),
-        ("train/IMG 1.PNG", "IMG 1.PNG is there: file_name should not begin with train/."),
+        ("album/IMG 1.PNG", "IMG 1.PNG exists: give the folder that contains album, {above}."),
+        ("train/IMG 1.PNG", "IMG 1.PNG exists: file_name should not begin with train/."),
         ("b.png", "b.png is in {album}/day 1: give that folder, or correct file_name."),
-        ("img 1.png", "IMG 1.PNG is there, which is another name where upper and lower case differ."),
-        ("IMG%201.PNG", "file_name is written as in a URL: IMG 1.PNG is there."),
-        ("day 1/b.jpg", "b.png is there, with another suffix."),
+        (
+            "img 1.png",
+            "IMG 1.PNG exists, a different name because this file system distinguishes upper and lower case.",
+        ),
+        ("IMG%201.PNG", "file_name is URL-encoded: IMG 1.PNG exists."),
+        ("day 1/b.jpg", "b.png exists, with another suffix."),
         ("c.png", "Is it the right folder?"),
     ],
 )
@@ -171,8 +174,8 @@ def test_an_image_that_is_missing_is_looked_for_where_it_could_be(album: Path, n
 
 
 def test_a_folder_that_is_none_is_told_instead_of_its_images(album: Path) -> None:
-    for folder, what in ((album / "IMG 1.PNG", "no folder"), (album / "gone", "not there")):
-        with pytest.raises(DatasetError, match=f"{folder}, the folder of images, is {what}"):
+    for folder, what in ((album / "IMG 1.PNG", "is not a folder"), (album / "gone", "does not exist")):
+        with pytest.raises(DatasetError, match=f"{folder}, the folder of images, {what}"):
             AnnotatedImages.open(labels("a.png"), folder)
 
 
@@ -205,6 +208,6 @@ def test_two_names_of_one_file_are_told(album: Path) -> None:
     (album / "hard.png").hardlink_to(album / "IMG 1.PNG")
     data = AnnotatedImages.open(labels("IMG 1.PNG", "soft.png", "hard.png", "day 1/b.png"), album)
     assert data.findings == (
-        "2 images are by way of links the same file as another one, whose content therefore counts more than once: "
+        "2 images are linked to the file of another image, whose content therefore counts more than once: "
         "soft.png, hard.png",
     )

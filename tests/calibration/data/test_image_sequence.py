@@ -76,7 +76,7 @@ def test_tensors_are_batches_of_the_first_images(folder: Path) -> None:
 
 
 def test_too_few_images_and_words_that_stand_for_nothing_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="6 images found, 7 are the least"):
+    with pytest.raises(DatasetError, match="6 images found, but at least 7 are needed"):
         find_unlabelled([str(folder)], 7)
     with pytest.raises(DatasetError, match="contains no image"):
         find_unlabelled([str(tmp_path)], 1)
