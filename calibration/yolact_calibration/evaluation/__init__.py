@@ -1,3 +1,3 @@
-"""How good detections are: average precision with labels, agreement without, and how sure either is."""
+"""Quality of detections: average precision with labels, agreement without labels, and confidence intervals of both."""
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
 """Accuracy with labels: COCO's average precision of boxes and masks.
 
-Deliberate difference to the published evaluation: boxes keep their fractions of a pixel. The original truncates them to
-whole pixels before it writes them down, which moves box AP a little and mask AP not at all.
+Deliberate difference from the published evaluation: boxes keep their fractions of a pixel. The original truncates them
+to whole pixels before it writes them, which changes box AP slightly and mask AP not at all.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ __all__ = ["Accuracy", "AccuracyMeter", "detection_objects", "mask_score", "meas
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Accuracy:
-    """How well detections agree with labels.
+    """Agreement of detections with labels.
 
     Attributes:
         bbox: Figures of boxes: ``AP``, ``AP50``, ``AP75``, ``AP_small``, ``AP_medium``, ``AP_large``, ``AR1``,
-            ``AR10``, ``AR100``, ``AR_small``, ``AR_medium``, ``AR_large``. Values in [0, 1]; None where the data set
-            has no instance of that kind.
-        segm: The same for masks; all None where the labels have boxes only.
-        num_images: Images looked at, with or without instances.
-        by_class: ``"bbox"`` and ``"segm"`` -> category name -> the same figures.
-        num_instances: Category name -> instances of the data set, crowds left out.
+            ``AR10``, ``AR100``, ``AR_small``, ``AR_medium``, ``AR_large``. Values in [0, 1]; None if the data set has
+            no instance of that kind.
+        segm: Figures of masks, with the same names; all None if the labels have boxes only.
+        num_images: Number of evaluated images, with or without instances.
+        by_class: Mapping of ``"bbox"`` and ``"segm"`` to category names mapped to the same figures.
+        num_instances: Number of instances in the data set by category name, without crowds.
         findings: Sentences about classes and annotations that do not fit.
-        has_boxes_only: The labels have no outlines, so that masks could not be judged.
-        overlaps: ``"bbox"`` and ``"segm"`` -> what :meth:`matches` is made of.
+        has_boxes_only: Whether the labels have no outlines, so that masks cannot be evaluated.
+        overlaps: Mapping of ``"bbox"`` and ``"segm"`` to the overlaps from which :meth:`matches` computes its result.
     """
 
     bbox: Figures
@@ -53,13 +53,13 @@ class Accuracy:
     overlaps: Mapping[str, Sequence[Sequence[Overlap]]] = dataclasses.field(default_factory=dict, repr=False)
 
     def matches(self, kind: str) -> Matches:
-        """What :mod:`~yolact_calibration.evaluation.bootstrap` takes of ``"bbox"`` or ``"segm"``. Made at each call."""
+        """Match ``"bbox"`` or ``"segm"`` for :mod:`~yolact_calibration.evaluation.bootstrap`; computed at each call."""
         return match_classes(self.overlaps[kind], self.num_images)
 
     def document(self) -> dict[str, Any]:
-        """JSON object ``{"bbox": {figure: value or None, "by_class": {name: ...}}, "segm": {...}, "images": n}``.
+        """Return ``{"bbox": {figure: value or None, "by_class": {name: ...}}, "segm": {...}, "images": n}``.
 
-        ``"segm"`` is None where the labels have boxes only.
+        ``"segm"`` is None if the labels have boxes only.
         """
         kinds: dict[str, Any] = {
             kind: {**figures, "by_class": {name: dict(f) for name, f in self.by_class[kind].items()}}
@@ -75,14 +75,14 @@ class Accuracy:
 
 
 class AccuracyMeter:
-    """Collects detections image by image and then measures; masks are held as COCO's strings, a few bytes each.
+    """Collector of detections, image by image, that then measures accuracy. It holds masks as COCO's compressed RLE.
 
     Args:
-        annotations: The labels.
-        class_names: Of the model, by class id; matched to the categories by name.
+        annotations: Labels of the images.
+        class_names: Class names of the model by class id, matched to the categories by name.
 
     Raises:
-        DatasetError: The model and the data set have no class in common, or an ambiguous one.
+        DatasetError: The model and the data set have no class in common, or a name is ambiguous.
         MissingDependencyError: faster-coco-eval is not installed.
     """
 
@@ -92,11 +92,11 @@ class AccuracyMeter:
         self._num_classes = len(class_names)
         self._match = match_categories(class_names, annotations)
         self._images = {image.image_id: image for image in annotations.images}
-        # The evaluator takes numbers only, and ids may be text.
+        # The evaluator accepts numbers only, but ids may be text.
         self._image_numbers = {image.image_id: number for number, image in enumerate(annotations.images, start=1)}
         ordered = sorted(annotations.category_ids, key=lambda key: (isinstance(key, str), key))
         self._category_numbers = {key: number for number, key in enumerate(ordered, start=1)}
-        # Now and not in measure(): what is wrong with labels ends an evaluation before it has cost an hour.
+        # Here and not in measure(): an error in the labels should not appear after an hour of evaluation.
         self._truth, self._findings = truth_objects(annotations, self._image_numbers, self._category_numbers)
         self._detections: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
         self._done: set[Id] = set()
@@ -107,11 +107,11 @@ class AccuracyMeter:
         return self._annotations.findings + self._match.findings + self._findings
 
     def add(self, image_id: Id, instances: Instances) -> None:
-        """Take the detections of one image, in its pixels; the order of images does not matter.
+        """Add the detections of one image, in its pixels; the order of images does not matter.
 
         Raises:
-            DatasetError: The data set has no such image, or of another size; the image was added before; or the
-                instances are not of this model.
+            DatasetError: The data set has no such image, or it has another size; the image was added before; or the
+                instances have classes that the model does not have, or values that are not finite.
         """
         image = self._images.get(image_id)
         source = self._annotations.source
@@ -126,7 +126,7 @@ class AccuracyMeter:
             self._detections[kind] += detection_objects(kind, self._image_numbers[image_id], instances, numbers)
 
     def measure(self) -> Accuracy:
-        """Figures of what was added; an image that was not added has no detections."""
+        """Compute the figures of the added images; an image that was not added counts as one without detections."""
         annotations = self._annotations
         images = {number: (image.height, image.width) for number, image in enumerate(annotations.images, start=1)}
         numbers = tuple(self._category_numbers.values())
@@ -156,15 +156,15 @@ class AccuracyMeter:
 def measure_accuracy(
     annotations: CocoAnnotations, predictions: Mapping[Any, Instances], class_names: Sequence[str]
 ) -> Accuracy:
-    """COCO's figures of a model's detections.
+    """Compute COCO's figures of a model's detections.
 
     Args:
-        annotations: The labels.
-        predictions: By image id, in pixels of that image; an image without an entry has no detections.
-        class_names: Of the model, by class id; matched to the categories by name.
+        annotations: Labels of the images.
+        predictions: Instances by image id, in pixels of that image; an image without an entry has no detections.
+        class_names: Class names of the model by class id, matched to the categories by name.
 
     Raises:
-        DatasetError: Detections and labels do not belong together; the message says how.
+        DatasetError: Detections and labels do not belong together; the message says why.
         MissingDependencyError: faster-coco-eval is not installed.
     """
     meter = AccuracyMeter(annotations, class_names)
@@ -189,23 +189,23 @@ def _check(instances: Instances, image: CocoImage, num_classes: int, source: str
 
 
 def mask_score(instances: Instances) -> npt.NDArray[np.float32]:
-    """``(n,)`` by which masks are ranked: the re-scored one of YOLACT++, else the box's."""
+    """Return ``(n,)`` float32 scores that rank masks: the re-scored ones of YOLACT++, else those of the boxes."""
     return instances.confidence if instances.mask_confidence is None else instances.mask_confidence
 
 
 def detection_objects(
     kind: str, image_id: int, instances: Instances, category_ids: Sequence[int | None]
 ) -> list[dict[str, Any]]:
-    """COCO result objects of one image.
+    """Convert the instances of one image to COCO result objects.
 
     As in the published evaluation, a detection whose box has no area is left out, boxes are ranked by confidence and
-    masks by mask confidence where the model has one, and the area of a mask is its pixels.
+    masks by mask confidence if the model has it, and the area of a mask is its number of pixels.
 
     Args:
-        kind: ``"bbox"`` or ``"segm"``.
-        image_id: To write into the objects.
-        instances: Of that image.
-        category_ids: By class id; classes with None are left out.
+        kind: Either ``"bbox"`` or ``"segm"``.
+        image_id: Image id to write into the objects.
+        instances: Instances of that image.
+        category_ids: Category ids by class id; classes with None are left out.
     """
     xyxy = instances.xyxy.astype(np.float64)
     xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)

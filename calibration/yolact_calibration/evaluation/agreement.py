@@ -1,7 +1,7 @@
-"""Accuracy without labels: how far a model finds what a reference model finds.
+"""Accuracy without labels: agreement of a model with a reference model.
 
 The reference's confident detections take the place of the truth. A model agrees with itself perfectly: AP 1, IoU 1, no
-score shift. What was lost by pruning or a lower precision shows at once, and no image needs a label.
+score shift. Losses by pruning or a lower precision are visible at once, and no image needs a label.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _NUM_WORST = 20
 
 @dataclasses.dataclass(frozen=True)
 class ImageAgreement:
-    """One image.
+    """Agreement in one image.
 
     Attributes:
-        name: Its key, as text.
+        name: Key of the image, as text.
         loss: Mean of 1 - IoU over the reference's instances and the extra ones; a missing or an extra one counts 1.
-        num_reference: Confident instances of the reference.
-        num_matched: Those that were found again.
-        num_extra: Confident instances that the reference does not have at any confidence.
+        num_reference: Number of confident instances of the reference.
+        num_matched: Number of those that the candidate found, too.
+        num_extra: Number of confident instances that the reference does not have at any confidence.
     """
 
     name: str
@@ -57,26 +57,27 @@ class ImageAgreement:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Agreement:
-    """How far a candidate finds what its reference finds. Undefined figures are None.
+    """Agreement of a candidate with its reference. Undefined figures are None.
 
     Attributes:
-        bbox: ``AP``, ``AP50``, ``AP75`` of the candidate's boxes against the reference's confident ones.
-        segm: The same for masks.
-        by_class: ``"bbox"`` and ``"segm"`` -> class name -> the same figures; only classes that the reference has.
-        num_images: Images looked at.
-        num_instances: Class name -> confident instances of the reference.
-        matched: Share of the reference's confident instances that were found again: same class, mask IoU of 0.5 or
-            more, at whatever confidence.
-        num_extra: Confident instances of the candidate that the reference does not have at any confidence.
+        bbox: Figures ``AP``, ``AP50``, ``AP75`` of the candidate's boxes against the reference's confident ones.
+        segm: Figures of masks, with the same names.
+        by_class: Mapping of ``"bbox"`` and ``"segm"`` to class names mapped to the same figures; only classes that the
+            reference has.
+        num_images: Number of compared images.
+        num_instances: Number of confident instances of the reference by class name.
+        matched: Share of the reference's confident instances that the candidate found with the same class and a mask
+            IoU of 0.5 or more, at any confidence.
+        num_extra: Number of confident instances of the candidate that the reference does not have at any confidence.
         mask_iou: Mean mask IoU of the matched pairs.
-        mask_iou_p5: 5th percentile of it.
+        mask_iou_p5: 5th percentile of the mask IoU.
         shift: Mean of (candidate's - reference's confidence) over the matched pairs.
-        abs_shift: Mean of its absolute value.
-        max_shift: Largest absolute value.
-        images: All of them, the worst first.
-        min_confidence: Above this an instance is confident.
-        pairs: For each image, in the order they were given, what the figures above are sums of.
-        overlaps: ``"bbox"`` and ``"segm"`` -> what :meth:`matches` is made of.
+        abs_shift: Mean absolute value of the shift.
+        max_shift: Largest absolute value of the shift.
+        images: Agreement in each image, the worst first.
+        min_confidence: Threshold above which an instance is confident.
+        pairs: Pairs of each image, in the order in which they were added, which the figures above summarise.
+        overlaps: Mapping of ``"bbox"`` and ``"segm"`` to the overlaps from which :meth:`matches` computes its result.
     """
 
     bbox: Figures
@@ -97,13 +98,14 @@ class Agreement:
     overlaps: Mapping[str, Sequence[Sequence[Overlap]]] = dataclasses.field(repr=False)
 
     def matches(self, kind: str) -> Matches:
-        """What :mod:`~yolact_calibration.evaluation.bootstrap` takes of ``"bbox"`` or ``"segm"``. Made at each call."""
+        """Match ``"bbox"`` or ``"segm"`` for :mod:`~yolact_calibration.evaluation.bootstrap`; computed at each call."""
         return match_classes(self.overlaps[kind], self.num_images)
 
     def intervals(self, settings: BootstrapSettings | None = None) -> dict[str, dict[str, Interval]]:
-        """Intervals over images: of ``AP``, ``AP50``, ``AP75`` below ``"bbox"`` and ``"segm"``; and below ``"pairs"``.
+        """Compute confidence intervals over images.
 
-        ``"pairs"`` has ``mask_iou``, ``shift``, ``abs_shift`` and ``matched``.
+        ``"bbox"`` and ``"segm"`` have ``AP``, ``AP50`` and ``AP75``; ``"pairs"`` has ``mask_iou``, ``shift``,
+        ``abs_shift`` and ``matched``.
         """
         result = {kind: bootstrap_precision(self.matches(kind), settings) for kind in KINDS}
         count = [len(pairs.iou) for pairs in self.pairs]
@@ -116,7 +118,7 @@ class Agreement:
         return {**result, "pairs": {name: bootstrap_ratio(*parts, settings) for name, parts in sums.items()}}
 
     def document(self) -> dict[str, Any]:
-        """JSON object; ``"worst"`` has up to 20 images that do not agree perfectly, the worst first."""
+        """Return a JSON object; ``"worst"`` has up to 20 images that do not agree perfectly, the worst first."""
         return {
             "bbox": {**self.bbox, "by_class": {name: dict(f) for name, f in self.by_class["bbox"].items()}},
             "segm": {**self.segm, "by_class": {name: dict(f) for name, f in self.by_class["segm"].items()}},
@@ -137,12 +139,12 @@ class Agreement:
 
 
 class AgreementMeter:
-    """Collects images one by one and then measures.
+    """Collector of pairs of detections, image by image, that then measures agreement.
 
     Args:
-        class_names: Of both models, by class id.
-        min_confidence: The reference's instances above it are the truth: boxes by their confidence, masks by their
-            mask confidence where the model has one.
+        class_names: Class names of both models by class id.
+        min_confidence: Threshold above which the reference's instances are the truth: boxes by their confidence, masks
+            by their mask confidence if the model has it.
 
     Raises:
         UsageError: `min_confidence` is not in [0, 1).
@@ -163,15 +165,15 @@ class AgreementMeter:
         self._num_instances: Counter[str] = Counter()
 
     def add(self, name: str, reference: Instances, candidate: Instances) -> None:
-        """Take one image.
+        """Add one image.
 
         Args:
-            name: For messages and the list of the worst.
-            reference: With all its detections, not only the confident ones.
-            candidate: The same.
+            name: Name for messages and the list of the worst images.
+            reference: All detections of the reference, not only the confident ones.
+            candidate: All detections of the candidate.
 
         Raises:
-            DatasetError: They are of images of different sizes, or of classes without a name.
+            DatasetError: The detections are of images of different sizes, or of classes without a name.
         """
         sizes = [(instances.height, instances.width) for instances in (reference, candidate)]
         if sizes[0] != sizes[1]:
@@ -193,25 +195,25 @@ class AgreementMeter:
             self._detections[kind] += self._objects(kind, image_id, candidate, None)
 
     def _objects(self, kind: str, image_id: int, instances: Instances, above: float | None) -> list[dict[str, Any]]:
-        """Objects of the instances that count: those with a score `above`, and for masks those with a pixel."""
+        """Return COCO objects of the instances with a score above `above`; for masks, only with at least one pixel."""
         score = instances.confidence if kind == "bbox" else mask_score(instances)
         counts = np.ones(len(instances), bool) if above is None else score > above
         if kind == "segm":
-            # Two empty masks overlap by nothing, so that a model would not agree with itself.
+            # Two empty masks have an IoU of 0, so a model would not agree with itself.
             counts &= instances.mask.area() > 0
         category_ids = tuple(range(1, len(self._class_names) + 1))
         return detection_objects(kind, image_id, instances[np.flatnonzero(counts)], category_ids)
 
     def measure(self) -> Agreement:
-        """Figures of what was added.
+        """Compute the figures of the added images.
 
         Raises:
-            DatasetError: Nothing was added.
+            DatasetError: No image was added.
         """
         if not self._names:
             raise DatasetError("agreement needs at least one image, found none")
         ids = tuple(range(1, len(self._class_names) + 1))
-        # COCO's limit of 100 is no part of agreement: a reference may find more.
+        # COCO's limit of 100 does not apply to agreement: a reference may find more.
         limit = max(MAX_DETECTIONS, *(len(objects) for objects in (*self._truth.values(), *self._detections.values())))
         evaluations = {
             kind: evaluate(CocoObjects(kind, self._sizes, ids, self._truth[kind], self._detections[kind]), limit)
@@ -245,16 +247,16 @@ def measure_agreement(
     class_names: Sequence[str],
     min_confidence: float = 0.3,
 ) -> Agreement:
-    """How far `candidate` finds what `reference` finds.
+    """Measure the agreement of `candidate` with `reference`.
 
     Args:
-        reference: By image, all detections of the reference model.
-        candidate: By image, all detections of the model to judge; the same images.
-        class_names: Of both models, by class id.
-        min_confidence: The reference's instances above it are the truth.
+        reference: All detections of the reference model, by image.
+        candidate: All detections of the model to evaluate, by the same images.
+        class_names: Class names of both models by class id.
+        min_confidence: Threshold above which the reference's instances are the truth.
 
     Raises:
-        DatasetError: The images differ, or their sizes.
+        DatasetError: The images or their sizes differ.
         UsageError: `min_confidence` is not in [0, 1).
         MissingDependencyError: faster-coco-eval is not installed.
     """

@@ -1,7 +1,8 @@
-"""How far a figure could move if other images had been taken: intervals from resampled images.
+"""Bootstrap confidence intervals: how far a figure could move with other images.
 
-Average precision is no mean over images, so every resample is evaluated. That is cheap once the matches are there: a
-resample only gives each image a weight, how often it was drawn, and the order of the detections never changes.
+Average precision is not a mean over images, so every resample is evaluated. That is cheap with cached matches: a
+resample only gives each image a weight, the number of times that it was drawn, and the order of detections never
+changes.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ _COLUMNS: Mapping[str, slice] = {"AP": slice(None), "AP50": slice(0, 1), "AP75":
 MAX_RESAMPLES = 100_000
 """Largest number of resamples: each has a weight for every image."""
 _BLOCK = 1 << 21
-"""Numbers held at once, so that memory does not grow with the number of resamples."""
+"""Maximum number of array elements held at once, so that memory does not grow with the number of resamples."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BootstrapSettings:
-    """How intervals are made.
+    """Settings of bootstrap intervals.
 
     Attributes:
-        num_resamples: Data sets drawn from the images, with replacement.
+        num_resamples: Number of data sets drawn from the images, with replacement.
         confidence_level: Share of the resamples between the ends of an interval.
-        seed: Of the draws; the same seed and number of images give the same draws, which makes comparisons paired.
+        seed: Seed of the draws; the same seed and number of images give the same draws, which makes comparisons paired.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     num_resamples: int = 1000
@@ -71,9 +72,9 @@ class Interval:
     """A figure and the range of its resamples (percentile method).
 
     Attributes:
-        estimate: On the images as they are; None where the figure is undefined, as AP is without any instance.
-        low: Lower end; None where undefined.
-        high: Upper end; None where undefined.
+        estimate: Value on the original images; None if the figure is undefined, as AP is without any instance.
+        low: Lower end; None if undefined.
+        high: Upper end; None if undefined.
     """
 
     estimate: float | None
@@ -82,7 +83,7 @@ class Interval:
 
     @classmethod
     def of(cls, estimate: float, samples: Float, settings: BootstrapSettings) -> Interval:
-        """Interval of ``(resamples,)`` values; undefined ones (NaN) are left out."""
+        """Compute the interval of ``(resamples,)`` float64 values; undefined ones (NaN) are left out."""
         defined = samples[~np.isnan(samples)]
         if np.isnan(estimate) or not len(defined):
             return cls(None, None, None)
@@ -91,7 +92,7 @@ class Interval:
         return cls(_rounded(estimate), _rounded(low), _rounded(high))
 
     def document(self) -> dict[str, float | None]:
-        """JSON object."""
+        """Return a JSON object of the three numbers."""
         return {"estimate": self.estimate, "low": self.low, "high": self.high}
 
 
@@ -101,7 +102,7 @@ def _rounded(value: float | np.floating) -> float:
 
 
 def resample_weights(num_images: int, settings: BootstrapSettings) -> Int:
-    """``(resamples, images)`` int64: how often each image was drawn; every row adds up to the number of images."""
+    """Draw ``(resamples, images)`` int64 weights: how often each image was drawn. Rows sum to `num_images`."""
     random = np.random.default_rng(settings.seed)
     weights = np.zeros((settings.num_resamples, num_images), np.int64)
     for row in weights:
@@ -110,16 +111,16 @@ def resample_weights(num_images: int, settings: BootstrapSettings) -> Int:
 
 
 def average_precision(matches: Matches, weights: npt.ArrayLike) -> Float:
-    """AP of data sets in which images occur several times, or not at all.
+    """Compute the AP of data sets in which images occur several times, or not at all.
 
     Args:
-        matches: Of the images.
-        weights: ``(B, images)`` int, how often each image occurs.
+        matches: Matches of the images.
+        weights: ``(B, images)`` integer weights: how often each image occurs.
 
     Returns:
-        ``(B, 10)`` float64 by IoU threshold: mean over the classes that have an instance in that data set; NaN where
-        none has. It is what pycocotools finds when images and detections are really repeated, up to the order of
-        equal scores inside an image.
+        ``(B, 10)`` float64 values by IoU threshold: the mean over the classes with an instance in that data set, NaN if
+        there is no such class. They equal those of pycocotools for images and detections that are really repeated, up
+        to the order of equal scores inside an image.
     """
     weights = np.asarray(weights, np.int64)
     total = np.zeros((len(weights), len(IOU_THRESHOLDS)))
@@ -135,14 +136,14 @@ def average_precision(matches: Matches, weights: npt.ArrayLike) -> Float:
 
 
 def _class_precision(matches: ClassMatches, weights: Int, num_truth: Int) -> Float:
-    """``(B, 10)`` AP of one class; 0 where there is no truth."""
-    # int32: these are counts, and the memory traffic is what takes the time.
+    """Compute ``(B, 10)`` AP of one class; 0 without truth."""
+    # int32: these are counts, and memory traffic dominates the time.
     weight = weights.astype(np.int32)[:, matches.image]
     counted = np.cumsum(weight, axis=1, dtype=np.int32)
     needed = _needed_hits(num_truth)
     result = np.zeros((len(weights), len(IOU_THRESHOLDS)))
     for t, (correct, ignored) in enumerate(zip(matches.is_correct, matches.is_ignored, strict=True)):
-        # Between two hits the recall stands still and the precision falls: only the hits matter.
+        # Between two hits the recall is constant and the precision falls: only the hits matter.
         hits = np.flatnonzero(correct)
         if not len(hits):
             continue
@@ -158,17 +159,17 @@ def _class_precision(matches: ClassMatches, weights: Int, num_truth: Int) -> Flo
 
 
 def _needed_hits(num_truth: Int) -> Int:
-    """``(B, 101)`` int64: least number of hits whose recall, as a float64 quotient, reaches each recall threshold."""
+    """Return ``(B, 101)`` int64: least number of hits whose recall (float64) reaches each recall threshold."""
     num_truth = np.maximum(num_truth, 1)[:, None]
     needed = np.ceil(RECALL_THRESHOLDS * num_truth).astype(np.int64)
-    # The product is rounded, the quotient is what COCO compares: they may disagree by one.
+    # The product is rounded, but COCO compares the quotient: they may differ by one.
     needed -= (needed >= 1) & ((needed - 1) / num_truth >= RECALL_THRESHOLDS)
     needed += needed / num_truth < RECALL_THRESHOLDS
     return needed
 
 
 def _sample(precision: Float, num_hits: npt.NDArray[np.signedinteger], needed: Int) -> Float:
-    """``(B, 101)``: precision where each row first has the needed hits; 0 where it never has.
+    """Return ``(B, 101)``: precision where each row first has the needed hits; 0 if it never has.
 
     Args:
         precision: ``(B, H)``, non-increasing along a row.
@@ -176,7 +177,7 @@ def _sample(precision: Float, num_hits: npt.NDArray[np.signedinteger], needed: I
         needed: ``(B, 101)`` int.
     """
     num_rows, length = num_hits.shape
-    # One search for all rows: each row is lifted above the one before. Integers, so nothing is rounded.
+    # One search for all rows: each row is offset above the previous one. With integers nothing is rounded.
     lift = (max(int(num_hits.max()), int(needed.max())) + 1) * np.arange(num_rows)[:, None]
     place = np.searchsorted((num_hits + lift).ravel(), (needed + lift).ravel()).reshape(needed.shape)
     place = np.minimum(place - length * np.arange(num_rows)[:, None], length)
@@ -185,7 +186,7 @@ def _sample(precision: Float, num_hits: npt.NDArray[np.signedinteger], needed: I
 
 
 def bootstrap_precision(matches: Matches, settings: BootstrapSettings | None = None) -> dict[str, Interval]:
-    """Intervals of AP, AP50 and AP75."""
+    """Compute intervals of AP, AP50 and AP75."""
     settings = settings or BootstrapSettings()
     whole = average_precision(matches, np.ones((1, matches.num_images), np.int64))
     samples = average_precision(matches, resample_weights(matches.num_images, settings))
@@ -193,14 +194,14 @@ def bootstrap_precision(matches: Matches, settings: BootstrapSettings | None = N
 
 
 def bootstrap_difference(a: Matches, b: Matches, settings: BootstrapSettings | None = None) -> dict[str, Interval]:
-    """Intervals of what `b` has more than `a` in AP, AP50 and AP75: negative is a loss.
+    """Compute intervals of the differences `b` - `a` of AP, AP50 and AP75: negative is a loss.
 
-    Both are evaluated on the same draws of images, so that what makes an image hard for both cancels out.
+    Both models are evaluated on the same draws of images, so differences in the difficulty of images cancel out.
 
     Args:
-        a: The model to compare with.
-        b: The other model, on the same images in the same order.
-        settings: None means the defaults.
+        a: Matches of the model to compare with.
+        b: Matches of the other model, on the same images in the same order.
+        settings: Settings of the intervals; None means the defaults.
 
     Raises:
         UsageError: The numbers of images differ.
@@ -227,12 +228,12 @@ def _intervals(whole: Float, samples: Float, settings: BootstrapSettings) -> dic
 def bootstrap_ratio(
     numerator: npt.ArrayLike, denominator: npt.ArrayLike, settings: BootstrapSettings | None = None
 ) -> Interval:
-    """Interval of a sum over images divided by another, such as the mean over all pairs of all images.
+    """Compute the interval of a sum over images divided by another sum, such as a mean over all pairs of all images.
 
     Args:
         numerator: ``(images,)`` sums, one for each image.
         denominator: ``(images,)`` counts, one for each image.
-        settings: None means the defaults.
+        settings: Settings of the intervals; None means the defaults.
     """
     settings = settings or BootstrapSettings()
     above, below = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)

@@ -1,4 +1,4 @@
-"""Which class of a model is which category of a data set: they are matched by name."""
+"""Matching of a model's classes to the categories of a data set, by name."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _NAMES_SHOWN = 8
 
 @dataclasses.dataclass(frozen=True)
 class CategoryMatch:
-    """Classes of a model beside categories of a data set.
+    """Classes of a model with the corresponding categories of a data set.
 
     Attributes:
-        category_ids: For each class of the model, the category's id, or None where the data set has no such category.
-        findings: Sentences about what has no counterpart.
+        category_ids: Category id of each class of the model, or None if the data set has no such category.
+        findings: Sentences about classes and categories without a counterpart.
     """
 
     category_ids: tuple[Id | None, ...]
@@ -29,11 +29,11 @@ class CategoryMatch:
 
 
 def match_categories(class_names: Sequence[str], annotations: CocoAnnotations) -> CategoryMatch:
-    """Match by name: exactly, or else without regard to case, spaces, hyphens and underscores.
+    """Match classes by name: exactly, or else without regard to case, spaces, hyphens and underscores.
 
     Args:
-        class_names: Of the model, by class id.
-        annotations: The data set.
+        class_names: Class names of the model by class id.
+        annotations: Annotations of the data set.
 
     Raises:
         DatasetError: No name is common to both, or a name has several counterparts.
@@ -47,7 +47,7 @@ def match_categories(class_names: Sequence[str], annotations: CocoAnnotations) -
     if not matched:
         raise DatasetError(
             f"{annotations.source} and the model have no class in common; the model has {_listed(class_names)}, the "
-            f"data set {_listed(annotations.category_names)}. Give the categories the names of the model's classes"
+            f"data set {_listed(annotations.category_names)}. Rename the categories to the names of the model's classes"
         )
     repeated = sorted({name for name in matched if matched.count(name) > 1})
     if repeated:
@@ -61,7 +61,7 @@ def match_categories(class_names: Sequence[str], annotations: CocoAnnotations) -
 
 
 def _plain(name: str) -> str:
-    """`name` without what people write differently; a name of nothing else stays itself."""
+    """Return `name` without the differences of spelling that are ignored, or `name` itself if nothing remains."""
     return re.sub(r"[\s_-]+", "", name).casefold() or name
 
 
@@ -88,7 +88,7 @@ def _findings(class_names: Sequence[str], found: Sequence[str | None], annotatio
     missing = [name for name in annotations.category_names if name not in set(found)]
     if missing:
         findings.append(
-            f"{len(missing)} of the data set's {len(annotations.category_names)} categories are no class of the model; "
+            f"{len(missing)} of the data set's {len(annotations.category_names)} categories are unknown to the model; "
             f"their instances count as not found: {_listed(missing)}"
         )
     return tuple(findings)

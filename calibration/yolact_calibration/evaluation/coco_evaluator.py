@@ -1,7 +1,7 @@
-"""COCO's evaluation protocol for boxes or masks, by faster-coco-eval: objects in, average precision out.
+"""COCO's evaluation protocol for boxes or masks, with faster-coco-eval.
 
-The figures are those of pycocotools, which the tests hold to 1e-6. Two habits of COCO's evaluators are kept away from
-the callers here: they write into the objects they are given, and they take an object with the id 0 for "not matched".
+The figures are those of pycocotools; tests compare them to 1e-6. Two quirks of COCO's evaluators are hidden from
+callers here: they write into the objects that they are given, and treat an object with the id 0 as "not matched".
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ __all__ = [
 
 Float = npt.NDArray[np.float64]
 Figures = Mapping[str, float | None]
-"""Figure -> value in [0, 1], or None where there is no truth of that kind."""
+"""Figures in [0, 1] by name; None if there is no truth of that kind."""
 
 KINDS = ("bbox", "segm")
-"""Boxes and masks, by COCO's names."""
+"""COCO's names of the evaluations of boxes and of masks."""
 MAX_DETECTIONS = 100
-"""COCO looks at the best hundred of a class in an image."""
+"""Maximum number of detections of a class in an image that COCO evaluates."""
 PRECISION_NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 _AREAS = ("", "_small", "_medium", "_large")
-"""The area ranges in the evaluator's order: all, below 32 x 32 pixels, up to 96 x 96, above."""
+"""Suffixes of the area ranges in the evaluator's order: all, below 32 x 32 pixels, up to 96 x 96, above."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +45,15 @@ class CocoObjects:
     """Truth and detections of one kind, as the objects of COCO's files.
 
     Attributes:
-        kind: ``"bbox"`` or ``"segm"``.
-        images: Image id -> (height, width) in pixels, ascending by id, with or without objects.
-        category_ids: All categories.
-        truth: Objects ``{"image_id", "category_id", "bbox" or "segmentation", "area", "iscrowd"}``; masks as
-            compressed RLE, boxes as (left, top, width, height), pixels.
-        detections: The same with a ``"score"``; those of an image in any order, equal scores in order of preference.
+        kind: Either ``"bbox"`` or ``"segm"``.
+        images: Image id mapped to (height, width) in pixels, ascending by id, with or without objects.
+        category_ids: Ids of all categories.
+        truth: Objects ``{"image_id", "category_id", "bbox" or "segmentation", "area", "iscrowd"}``; masks as compressed
+            RLE, boxes as (left, top, width, height) in pixels.
+        detections: Objects with the same fields and a ``"score"``; those of an image in any order, equal scores in
+            order of preference.
 
-    The evaluator writes into the objects, with no effect on a second evaluation.
+        The evaluator writes into the objects, with no effect on a second evaluation.
     """
 
     kind: str
@@ -64,14 +65,14 @@ class CocoObjects:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What came out.
+    """Result of an evaluation.
 
     Attributes:
-        figures: COCO's twelve figures, see :data:`PRECISION_NAMES`, and the recalls ``AR1``, ``AR10``, ``AR100``,
+        figures: COCO's figures: those of :data:`PRECISION_NAMES`, and the recalls ``AR1``, ``AR10``, ``AR100``,
             ``AR_small``, ``AR_medium``, ``AR_large``.
-        by_category: The same for each category id.
-        overlaps: For each category, in their order, what :func:`yolact_calibration.evaluation.matches.match_classes`
-            takes.
+        by_category: Figures with the same names, by category id.
+        overlaps: Overlaps of each category, ascending by id, for
+            :func:`yolact_calibration.evaluation.matches.match_classes`.
     """
 
     figures: Figures
@@ -80,23 +81,23 @@ class Evaluation:
 
 
 def require_evaluator() -> None:
-    """Fail early where the evaluator is not installed.
+    """Check that the evaluator is installed, in order to fail early.
 
     Raises:
-        MissingDependencyError: It is not.
+        MissingDependencyError: The evaluator is not installed.
     """
     try:
-        import faster_coco_eval  # noqa: F401 - only to see that it is there
+        import faster_coco_eval  # noqa: F401 - only tests that it is installed
     except ImportError as error:
         raise MissingDependencyError("faster-coco-eval", "Measuring accuracy", "eval") from error
 
 
 def evaluate(objects: CocoObjects, max_detections: int = MAX_DETECTIONS) -> Evaluation:
-    """Run the protocol.
+    """Evaluate detections by COCO's protocol.
 
     Args:
-        objects: Of one kind.
-        max_detections: Best detections of a class in an image that count; 100 is COCO's.
+        objects: Truth and detections of one kind.
+        max_detections: Maximum number of detections of a class in an image that count, best first; 100 is COCO's.
 
     Raises:
         MissingDependencyError: faster-coco-eval is not installed.
@@ -114,7 +115,7 @@ def evaluate(objects: CocoObjects, max_detections: int = MAX_DETECTIONS) -> Eval
             annotation["id"] = number
         content = {"images": images, "categories": categories, "annotations": side}
         sides.append(COCO(content, print_function=_silent))
-    # More threads were measured to gain nothing: the work around the overlaps holds the interpreter's lock.
+    # More threads gained nothing when measured: the work around the overlaps holds the interpreter's lock.
     evaluator = COCOeval_faster(*sides, iouType=objects.kind, print_function=_silent, rle_iou_max_workers=1)
     evaluator.params.maxDets = [1, 10, max_detections]
     evaluator.evaluate()
@@ -129,11 +130,11 @@ def evaluate(objects: CocoObjects, max_detections: int = MAX_DETECTIONS) -> Eval
 
 
 def _silent(*_: object) -> None:
-    """The evaluator's talk: it would go to the logs of a command that has its own."""
+    """Discard the evaluator's output, which would go to the log of a command."""
 
 
 def _figures(precision: Float, recall: Float) -> dict[str, float | None]:
-    """Figures of ``(T, R, K, A, M)`` precisions and ``(T, K, A, M)`` recalls, in which -1 means undefined."""
+    """Return figures of ``(T, R, K, A, M)`` precisions and ``(T, K, A, M)`` recalls, in which -1 means undefined."""
     at_50, at_75 = (int(np.argmin(np.abs(IOU_THRESHOLDS - threshold))) for threshold in (0.5, 0.75))
     figures = {
         "AP": _mean(precision[..., 0, -1]),
@@ -158,7 +159,7 @@ def _mean(values: Float) -> float | None:
 def _overlaps(
     objects: CocoObjects, ious: Mapping[tuple[int, int], Any], max_detections: int
 ) -> dict[int, tuple[Overlap, ...]]:
-    """What the evaluator compared, by category and then image."""
+    """Return the overlaps that the evaluator compared, by category and then image."""
     index = {image_id: i for i, image_id in enumerate(objects.images)}
     truth, detections = _grouped(objects.truth, "iscrowd"), _grouped(objects.detections, "score")
     nothing = np.zeros(0)
@@ -174,7 +175,7 @@ def _overlaps(
 
 
 def _grouped(annotations: Sequence[Mapping[str, Any]], field: str) -> dict[tuple[int, int], Float]:
-    """Values of a field by (category id, image id), in their order."""
+    """Return the values of a field by (category id, image id), in their order."""
     columns = ("category_id", "image_id")
     keys = np.array([[annotation[name] for annotation in annotations] for name in columns], np.int64)
     values = np.array([annotation[field] for annotation in annotations], np.float64)

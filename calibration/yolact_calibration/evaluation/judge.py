@@ -1,9 +1,9 @@
-"""How much worse than its float original a model is: in points of AP where there are labels, of agreement where not.
+"""Loss of a model against its float original: in points of AP with labels, of agreement without labels.
 
-A point is a hundredth of AP. With labels, both models are evaluated on the same resamples of the same images, so that
-what is hard for both cancels out. Without, the original's confident detections are the truth, and any change counts as
-a loss: a box moved to a better place as much as one moved to a worse one. An agreement lost is therefore larger than
-the accuracy lost, and is held to a limit of its own.
+A point is a hundredth of AP. With labels, both models are evaluated on the same resamples of the same images, so the
+difficulty of images cancels out. Without labels, the original's confident detections are the truth, and any change
+counts as a loss: even a box moved to a better place. A loss of agreement is therefore larger than the loss of accuracy,
+and has a limit of its own.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from yolact_runtime.masks.instances import Instances
 __all__ = ["AGREEMENT_LIMIT", "LABELLED_LIMIT", "Judge", "Judgement", "Predictions", "agreement_loss"]
 
 Predictions = Mapping[str, Instances]
-"""Name of an image -> everything that a model finds in it."""
+"""All instances that a model finds, by name of the image."""
 
 LABELLED_LIMIT, AGREEMENT_LIMIT = 0.5, 8.0
-"""Points that may be lost by default: of AP with labels, of agreement without. docs/decisions.md says why."""
-# A search looks at the estimate of each plan; its interval is only drawn, and the final verdict has all resamples.
+"""Default limits in points: of AP with labels, of agreement without. docs/decisions.md gives the reasons."""
+# A search uses the estimate of each plan and only draws its interval; the final judgement has all resamples.
 _QUICK_RESAMPLES = 100
 _NAMES = {"bbox": "box", "segm": "mask"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """One candidate against its original.
+    """Comparison of one candidate with its original.
 
     Attributes:
-        drop: ``"bbox"`` and ``"segm"`` -> points lost, with a 95 % interval; negative is a gain.
-        figures: ``"bbox"`` and ``"segm"`` -> AP in [0, 1]: against the labels, or against the original.
-        agreement: With the original, image by image.
+        drop: Mapping of ``"bbox"`` and ``"segm"`` to the points lost, with a 95 % interval; negative is a gain.
+        figures: Mapping of ``"bbox"`` and ``"segm"`` to the AP in [0, 1], against the labels or against the original.
+        agreement: Agreement with the original, image by image.
     """
 
     drop: Mapping[str, Interval]
@@ -49,21 +49,21 @@ class Judgement:
 
     @property
     def loss(self) -> float:
-        """See :func:`agreement_loss`."""
+        """Loss of agreement in points; see :func:`agreement_loss`."""
         return agreement_loss(self.agreement)
 
     @property
     def worst(self) -> float:
-        """The larger of the two drops, points; infinite where one is undefined, which is not the same as none."""
+        """Larger of the two drops in points; infinite if one is undefined."""
         drops = (interval.estimate for interval in self.drop.values())
         return max(math.inf if drop is None else drop for drop in drops)
 
     def within(self, max_drop: float) -> bool:
-        """Neither box nor mask AP lost more than that many points."""
+        """Return whether neither box nor mask AP lost more than `max_drop` points."""
         return self.worst <= max_drop
 
     def document(self) -> dict[str, Any]:
-        """JSON object: ``{"drop": {"box": [estimate, low, high], "mask": ...}, "ap": {...}, "loss": points}``."""
+        """Return ``{"drop": {"box": [estimate, low, high], "mask": ...}, "ap": {...}, "loss": points}``."""
         return {
             "drop": {_NAMES[kind]: [i.estimate, i.low, i.high] for kind, i in self.drop.items()},
             "ap": {_NAMES[kind]: value for kind, value in self.figures.items()},
@@ -72,16 +72,16 @@ class Judgement:
 
 
 class Judge:
-    """Compares candidates with one original on one set of images.
+    """Comparison of candidates with one original on one set of images.
 
     Args:
-        reference: What the original finds.
-        class_names: Of both models, by class id.
+        reference: All instances that the original finds.
+        class_names: Class names of both models by class id.
         annotations: Labels of the same images, whose names are their file names; None judges by agreement.
-        settings: Of the intervals.
+        settings: Settings of the intervals; None means the defaults.
 
     Raises:
-        DatasetError: The original finds nothing that could be lost, or the labels do not fit; the message says how.
+        DatasetError: The original finds nothing that could be lost, or the labels do not fit; the message says why.
     """
 
     def __init__(
@@ -100,49 +100,50 @@ class Judge:
         if not self.reference.agreement.num_instances:
             raise DatasetError(
                 f"the float model finds nothing with a confidence above {self.reference.agreement.min_confidence} in "
-                f"these {len(reference)} images, so that no loss could be seen: give images of what it was trained on"
+                f"these {len(reference)} images, so no loss would be visible: give images of "
+                f"objects that it was trained on"
             )
         if undefined := [_NAMES[kind] for kind, figure in self.reference.figures.items() if figure is None]:
             raise DatasetError(
-                f"there is no {' and no '.join(undefined)} in the truth ({self.measure}), so that no loss could be "
-                f"seen: give images with objects in them"
+                f"the truth ({self.measure}) has no {' and no '.join(undefined)}, so no loss would be visible: give "
+                f"images with objects in them"
             )
 
     @property
     def measure(self) -> str:
-        """What a drop is measured in, for people."""
+        """Readable name of the unit of a drop."""
         labelled = f"AP on {len(self._reference)} labelled images"
         return labelled if self._annotations is not None else f"agreement AP on {len(self._reference)} images"
 
     @property
     def default_limit(self) -> float:
-        """Points that may be lost if nobody says otherwise."""
+        """Default limit of the points that may be lost."""
         return AGREEMENT_LIMIT if self._annotations is None else LABELLED_LIMIT
 
     def require_visible(self, max_drop: float) -> None:
-        """Refuse a limit that a network which finds nothing at all would hold.
+        """Refuse a limit that even a network that finds nothing would satisfy.
 
         Args:
-            max_drop: Points; infinity asks for no limit and is not refused.
+            max_drop: Limit in points; infinity means no limit and is accepted.
 
         Raises:
-            DatasetError: The original has no more points than that.
+            DatasetError: The original has no more points than `max_drop`.
         """
         points = {_NAMES[kind]: 100 * (figure or 0.0) for kind, figure in self.reference.figures.items()}
         name = min(points, key=lambda name: points[name])
         if points[name] <= max_drop < math.inf:
             raise DatasetError(
-                f"the float model has {points[name]:.2f} points of {name} {self.measure}, so that a loss of "
-                f"{max_drop:g} points could not be told from losing everything: give images and labels of what it was "
-                f"trained on, or a smaller --max-drop"
+                f"the float model has {points[name]:.2f} points of {name} {self.measure}, so a loss of {max_drop:g} "
+                f"points could mean losing everything: give images and labels of objects that it was trained on, or a "
+                f"smaller --max-drop"
             )
 
     def judge(self, candidate: Predictions, *, quickly: bool = False) -> Judgement:
-        """Compare.
+        """Compare a candidate with the original.
 
         Args:
-            candidate: What it finds in the same images.
-            quickly: Fewer resamples: the same estimates in half the time, with coarser intervals.
+            candidate: All instances that the candidate finds in the same images.
+            quickly: If True, use fewer resamples: the same estimates in half the time, with coarser intervals.
         """
         settings = self._settings
         if quickly:
@@ -162,7 +163,7 @@ class Judge:
 
 
 def agreement_loss(agreement: Agreement) -> float:
-    """Mean over the images of what no longer agrees, in points: finer than AP, for comparing small changes."""
+    """Return the mean disagreement over the images in points: finer than AP, for comparing small changes."""
     images = [image for image in agreement.images if image.num_reference + image.num_extra > 0]
     return 100 * sum(image.loss for image in images) / max(len(images), 1)
 
@@ -173,7 +174,7 @@ def _paired_drop(reference: Accuracy, candidate: Accuracy, kind: str, settings: 
 
 
 def _points(change: Interval, *, from_one: bool) -> Interval:
-    """A change of AP, or an AP of which 1 is perfect, as points lost."""
+    """Convert a change of AP, or an AP whose perfect value is 1, to points lost."""
     if change.estimate is None or change.low is None or change.high is None:
         return change
     base = 100.0 if from_one else 0.0

@@ -1,4 +1,4 @@
-"""Labels as the evaluator takes them, and what about them makes figures doubtful."""
+"""Labels as objects for the evaluator, and findings about labels that make figures doubtful."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from yolact_plugins.files import counted
 
 __all__ = ["truth_objects"]
 
-# Tools count the area of a polygon in different ways; none of them is off by so much.
+# Tools compute the area of a polygon in different ways, but none of them differs by this much.
 _MOST_AREA_RATIO = 4.0
 
 
 def truth_objects(
     annotations: CocoAnnotations, image_numbers: Mapping[Id, int], category_numbers: Mapping[Id, int]
 ) -> tuple[dict[str, list[dict[str, Any]]], tuple[str, ...]]:
-    """The labels as objects for the evaluator, by kind, and findings about them.
+    """Convert labels to objects for the evaluator, by kind, and report findings about them.
 
-    COCO sorts truth into small, medium and large by the ``area`` of the annotation, for boxes too. Where it is missing,
-    the mask's pixels take its place, and a finding says so. An instance without an outline is a box; beside others that
-    have one it is a crowd for masks, so that what is found in its box is neither right nor wrong.
+    COCO sorts truth into small, medium and large by the ``area`` of the annotation, for boxes too. If it is missing,
+    the mask's number of pixels is used, which is reported as a finding. An instance without an outline is a box; among
+    instances with outlines it is a crowd for masks, so detections in its box are neither right nor wrong.
 
     Args:
-        annotations: The labels.
-        image_numbers: By image id, the number that the evaluator knows it by.
-        category_numbers: By category id, the same.
+        annotations: Labels of the images.
+        image_numbers: The evaluator's number of each image, by image id.
+        category_numbers: The evaluator's number of each category, by category id.
     """
     truth: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     doubts, areas = Doubts(), _Areas()
@@ -56,7 +56,7 @@ def truth_objects(
 
 @dataclasses.dataclass
 class _Areas:
-    """What was noticed about the areas of annotations, by which they are sorted into small, medium and large."""
+    """Findings about the areas of annotations, which sort them into small, medium and large."""
 
     num_missing: int = 0
     other: list[str] = dataclasses.field(default_factory=list)
@@ -70,14 +70,14 @@ class _Areas:
             self.other.append(f"{entry.annotation_id} in {image.file_name}")
 
     def findings(self) -> Iterator[str]:
-        """Sentences for people."""
+        """Yield readable sentences about the areas."""
         if self.num_missing:
             count = counted(self.num_missing, "annotation")
-            yield f"{count} without an area; the pixels of their masks are taken for it"
+            yield f"{count} without an area; the number of pixels of their masks is used"
         if self.other:
             yield (
-                f"{counted(len(self.other), 'annotation')} with an area that is not that of the outline (by more "
-                f"than a factor of {_MOST_AREA_RATIO:g}), and sorted into small, medium and large by it: "
+                f"{counted(len(self.other), 'annotation')} with an area that differs from that of the outline by more "
+                f"than a factor of {_MOST_AREA_RATIO:g}, but is used to sort into small, medium and large: "
                 f"{listed(self.other)}"
             )
 
@@ -90,5 +90,5 @@ def _boxes_without_outline(annotations: CocoAnnotations) -> Iterator[str]:
     elif num_boxes:
         yield (
             f"{num_boxes} of {annotations.num_instances} annotations with a box and no segmentation: they count for "
-            f"box AP, and for mask AP what is found in their boxes is neither right nor wrong"
+            f"box AP, and for mask AP detections in their boxes are neither right nor wrong"
         )

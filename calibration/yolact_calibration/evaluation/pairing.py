@@ -1,4 +1,4 @@
-"""Which instance of one model is which instance of another, in one image."""
+"""Pairing of the instances of two models in one image."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["MIN_PAIR_IOU", "ImagePairs", "find_partners", "pair_instances"]
 Float = npt.NDArray[np.float64]
 
 MIN_PAIR_IOU = 0.5
-"""Mask IoU from which two instances are the same object."""
+"""Minimum mask IoU of two instances that are the same object."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImagePairs:
-    """Confident instances of a reference beside what a candidate made of them.
+    """Confident instances of a reference, paired with those of a candidate.
 
     Attributes:
         iou: ``(pairs,)`` float64 mask IoU of each pair.
-        shift: ``(pairs,)`` float64, the candidate's confidence minus the reference's.
-        num_reference: Confident instances of the reference, in a pair or not.
-        num_extra: Confident instances of the candidate that are no instance of the reference.
+        shift: ``(pairs,)`` float64 confidence of the candidate minus that of the reference.
+        num_reference: Number of confident instances of the reference, paired or not.
+        num_extra: Number of confident instances of the candidate that the reference does not have.
     """
 
     iou: Float
@@ -37,15 +37,15 @@ class ImagePairs:
 def pair_instances(reference: Instances, candidate: Instances, min_confidence: float) -> ImagePairs:
     """Pair the instances of one image.
 
-    Each candidate, best first, takes the free confident instance of the reference that has its class and overlaps it
-    most. A candidate of any confidence may be in a pair: one that fell from 0.31 to 0.29 was found again. For the same
-    reason, a confident candidate that is in no pair is extra only if the reference does not have it with a low
-    confidence either. An instance whose mask is empty cannot be found again by its mask and is left out.
+    Each candidate, best first, takes the free confident instance of the reference that has its class and the largest
+    IoU. A candidate of any confidence can be paired: one that fell from 0.31 to 0.29 was still found. For the same
+    reason, an unpaired confident candidate is extra only if the reference does not have it with a low confidence
+    either. An instance with an empty mask cannot be paired by its mask and is left out.
 
     Args:
         reference: All detections of the reference.
-        candidate: All detections of the model to judge, of the same frame.
-        min_confidence: Above this an instance is confident.
+        candidate: All detections of the model to evaluate, in the same frame.
+        min_confidence: Threshold above which an instance is confident.
     """
     reference, candidate = (side[np.flatnonzero(side.mask.area() > 0)] for side in (reference, candidate))
     is_confident = reference.confidence > min_confidence
@@ -62,12 +62,12 @@ def pair_instances(reference: Instances, candidate: Instances, min_confidence: f
 
 
 def find_partners(truth: Instances, candidate: Instances) -> tuple[npt.NDArray[np.int64], Float]:
-    """For each candidate, in the order given, the index of its partner in the truth or -1, and their mask IoU."""
+    """Return for each candidate the index of its partner in the truth or -1, and their mask IoU."""
     partner = np.full(len(candidate), -1, np.int64)
     found = np.zeros(len(candidate))
     if not len(truth) or not len(candidate):
         return partner, found
-    # The time goes with the rows.
+    # The time is proportional to the number of rows.
     few_rows = len(truth) <= len(candidate)
     overlap = truth.mask.iou(candidate.mask) if few_rows else candidate.mask.iou(truth.mask).T
     overlap = np.where(truth.class_id[:, None] == candidate.class_id, overlap, 0.0)

@@ -262,7 +262,7 @@ def test_a_missing_area_is_the_masks_and_is_said() -> None:
         del entry["area"], entry["iscrowd"]
     accuracy = measure_accuracy(_annotations(document), {1: make_instances(40, 60, [(10, 10, 30, 30)])}, ["cat", "dog"])
     assert accuracy.segm["AP_small"] == pytest.approx(accuracy.segm["AP"])
-    assert accuracy.findings == ("3 annotations without an area; the pixels of their masks are taken for it",)
+    assert accuracy.findings == ("3 annotations without an area; the number of pixels of their masks is used",)
 
 
 def test_an_annotation_with_the_id_0_can_be_found() -> None:
@@ -320,7 +320,7 @@ def test_a_category_that_is_no_class_of_the_model_counts_as_not_found_and_is_sai
     assert accuracy.segm["AP"] == 0.5
     assert accuracy.by_class["segm"]["dog"]["AP"] == 0.0
     (finding,) = accuracy.findings
-    assert "1 of the data set's 2 categories are no class of the model" in finding
+    assert "1 of the data set's 2 categories are unknown to the model" in finding
     assert "dog" in finding
 
 

@@ -165,13 +165,13 @@ def test_a_reference_that_is_sure_of_nothing_is_refused(confidence: float) -> No
 def test_a_reference_without_a_single_mask_is_refused() -> None:
     """Boxes alone: mask AP would be undefined for every candidate, and masks are what this is about."""
     empty = dataclasses.replace(see(BOX), mask=Masks.empty(1, 64, 64))
-    with pytest.raises(DatasetError, match="no mask in the truth"):
+    with pytest.raises(DatasetError, match="has no mask, so no loss"):
         judge_of({"a": empty})
 
 
 def test_labels_without_an_instance_are_refused(tmp_path: Path) -> None:
     path, _ = write_set(tmp_path, [[]] * NUM_IMAGES)
-    with pytest.raises(DatasetError, match="no box and no mask in the truth"):
+    with pytest.raises(DatasetError, match="has no box and no mask, so no loss"):
         judge_of(everywhere(BOX), CocoAnnotations.from_file(path))
 
 

@@ -51,7 +51,7 @@ def test_a_box_somewhere_else(box: list[float]) -> None:
 
 @pytest.mark.parametrize("area", [0, 0.1, 24, 401, 1e6])
 def test_an_area_of_something_else(area: float) -> None:
-    start = "1 annotation with an area that is not that of the outline (by more than a factor of 4)"
+    start = "1 annotation with an area that differs from that of the outline by more than a factor of 4"
     (finding,) = (text for text in _findings(area=area) if text.startswith(start))
     assert finding.endswith(": 9 in a.png")
 
