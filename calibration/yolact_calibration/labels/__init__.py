@@ -1,3 +1,3 @@
-"""Annotation files in COCO's format, and what they name: read once, checked whole, kept small."""
+"""Annotation files in COCO's format: read once, checked completely, and stored compactly."""
 
 __all__: list[str] = []

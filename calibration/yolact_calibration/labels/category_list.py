@@ -1,4 +1,4 @@
-"""Categories of an annotation file: the classes, without the placeholders that some tools write among them."""
+"""Categories of an annotation file: the classes, without the placeholders that some tools add to them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from yolact_calibration.labels.fields import FieldError, Id, read_id, read_name,
 
 __all__ = ["Category", "drop_placeholders", "read_category"]
 
-# labelme's label for pixels of no object, and what others call it.
+# labelme's label for pixels outside of objects, and other spellings of it.
 _BACKGROUND = frozenset({"_background_", "__background__", "background"})
 
 
 @dataclasses.dataclass(frozen=True)
 class Category:
-    """One entry of the list.
+    """Category of an annotation file.
 
     Attributes:
-        category_id: Its id.
-        name: Its name.
-        parent: Its supercategory; None where it has none.
+        category_id: Id of the category.
+        name: Name of the category.
+        parent: Name of its supercategory; None if it has none.
     """
 
     category_id: Id
@@ -30,29 +30,29 @@ class Category:
 
 
 def read_category(record: Mapping[str, Any]) -> Category:
-    """Check an entry.
+    """Check an entry of the list of categories.
 
     Raises:
-        FieldError: Its id or name is missing or of the wrong kind.
+        FieldError: Its id or name is missing or has the wrong type.
     """
     parent = record.get("supercategory")
     return Category(read_id(record, "id"), read_name(record, "name"), parent if isinstance(parent, str) else None)
 
 
 def drop_placeholders(categories: Sequence[Category], used: Collection[Id]) -> tuple[list[Category], tuple[str, ...]]:
-    """The classes, and a sentence for each kind of category that is none.
+    """Return the classes, and a sentence for each kind of category that is not a class.
 
-    A category that has annotations is always a class. One that has none is a placeholder if it is called background,
+    A category with annotations is always a class. One without annotations is a placeholder if it is called background,
     if another category has its name, or if it is Roboflow's name for the whole data set: the only one of the
-    supercategory "none", and the supercategory of others or the first in the list with the id 0. All others are classes
-    that this file happens to have no instance of.
+    supercategory "none", and either the supercategory of others or the first in the list, with the id 0. All others are
+    classes without instances in this file.
 
     Args:
-        categories: As in the file; their ids are all different.
-        used: Ids of categories that have annotations.
+        categories: Categories in the order of the file; their ids are unique.
+        used: Ids of categories with annotations.
 
     Raises:
-        FieldError: Two categories that have annotations have the same name, or none is left.
+        FieldError: Two categories with annotations have the same name, or no class is left.
     """
     unused = [category for category in categories if category.category_id not in used]
     background = [category for category in unused if category.name.casefold() in _BACKGROUND]
@@ -62,9 +62,9 @@ def drop_placeholders(categories: Sequence[Category], used: Collection[Id]) -> t
     dropped += whole
     rest = [category for category in categories if category not in dropped]
     if not rest:
-        raise FieldError(f"no category is a class; found {len(categories)} of them")
+        raise FieldError(f"none of the {len(categories)} categories is a class; name at least one after the objects")
     findings = (
-        _sentence(background, "is no class but the background"),
+        _sentence(background, "is the background, not a class"),
         _sentence(twins, "shares its name with another category"),
         _sentence(whole, "stands for the whole data set"),
     )
@@ -80,7 +80,7 @@ def _is_whole_set(category: Category, categories: Sequence[Category]) -> bool:
 
 
 def _twins(categories: Sequence[Category], used: Collection[Id]) -> list[Category]:
-    """Categories without annotations that share their name with one that stays."""
+    """Return categories without annotations that share their name with one that stays."""
     groups: dict[str, list[Category]] = {}
     for category in categories:
         groups.setdefault(category.name, []).append(category)
@@ -88,9 +88,7 @@ def _twins(categories: Sequence[Category], used: Collection[Id]) -> list[Categor
     for name, group in groups.items():
         annotated = [category for category in group if category.category_id in used]
         if len(annotated) > 1:
-            raise FieldError(
-                f"two categories with annotations have the same name, {shown(name)}; names are all different"
-            )
+            raise FieldError(f"two categories with annotations have the same name, {shown(name)}; rename or merge them")
         stays = annotated[0] if annotated else next((c for c in group if c.parent != "none"), group[0])
         twins += [category for category in group if category is not stays]
     return twins

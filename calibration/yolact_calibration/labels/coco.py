@@ -1,4 +1,4 @@
-"""Annotations in COCO's format: images, categories and instances, checked whole when they are read."""
+"""Annotations in COCO's format: images, categories and instances, checked completely when they are read."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ Instances = dict[Id, list[CocoInstance]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CocoImage:
-    """One image of the annotations.
+    """Image of an annotation file.
 
     Attributes:
         image_id: COCO's ``id``.
-        file_name: As in the file, relative to the image folder.
-        height: Rows, pixels.
-        width: Columns, pixels.
+        file_name: Path from the file, relative to the image folder.
+        height: Number of rows of pixels.
+        width: Number of columns of pixels.
     """
 
     image_id: Id
@@ -56,15 +56,15 @@ class CocoImage:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CocoAnnotations:
-    """An annotation file, in which every number is finite and every reference leads somewhere.
+    """Annotation file in which every number is finite and every reference is valid.
 
     Attributes:
-        source: The file, for messages.
-        images: Sorted by id, whole numbers before text.
+        source: Name of the file, for messages.
+        images: Images sorted by id, whole numbers before text.
         category_ids: COCO's ids in the order of the file, without placeholders; class ``c`` of a data set is
             ``category_ids[c]``.
-        category_names: Their names, all different.
-        instances: By image id, in the order of the file; images without any have no entry.
+        category_names: Names of the categories, which are unique.
+        instances: Instances by image id, in the order of the file; images without any have no entry.
         sha256: SHA-256 of the file, hexadecimal.
         findings: Sentences about what was left out of the file, with counts.
     """
@@ -79,16 +79,16 @@ class CocoAnnotations:
 
     @classmethod
     def from_file(cls, path: Path) -> CocoAnnotations:
-        """Read a file.
+        """Read an annotation file.
 
         Raises:
-            DatasetError: It cannot be read, or is no annotation file of the instances kind; the message says where.
+            DatasetError: The file cannot be read, or is not an annotation file of instances; the message says where.
         """
         with _paused_collector():
             try:
                 content = read_bytes(path, what="the annotations ")
                 digest = hashlib.sha256(content).hexdigest()
-                # Numbers that are not finite are found here, where the record that has them can be named.
+                # Numbers that are not finite are detected later, where the record that contains them can be named.
                 document = decode_json(content, str(path), allow_nan=True)
             except TextError as error:
                 raise DatasetError(str(error)) from error
@@ -100,7 +100,7 @@ class CocoAnnotations:
         """Check a parsed file, which is not modified; `source` is its name for messages.
 
         Raises:
-            DatasetError: It is no annotation file of the instances kind; the message says where.
+            DatasetError: The document is not an annotation file of instances; the message says where.
         """
         return cls._checked(document, source, sha256, consume=False)
 
@@ -132,37 +132,37 @@ class CocoAnnotations:
 
     @property
     def num_instances(self) -> int:
-        """Instances of all images, with crowds."""
+        """Number of instances in all images, including crowds."""
         return sum(map(len, self.instances.values()))
 
     @property
     def num_outlines(self) -> int:
-        """Instances that have an outline; the others have a box only."""
+        """Number of instances with an outline; the others have a box only."""
         return sum(item.segmentation is not None for group in self.instances.values() for item in group)
 
     @property
     def has_boxes_only(self) -> bool:
-        """There are instances, and none of them has an outline."""
+        """Whether there are instances, and none of them has an outline."""
         return bool(self.instances) and not self.num_outlines
 
     def first(self, count: int) -> CocoAnnotations:
-        """Only the first `count` images, by id."""
+        """Return a copy with only the first `count` images, by id."""
         return self.only(image.image_id for image in self.images[:count])
 
     def only(self, image_ids: Iterable[Id]) -> CocoAnnotations:
-        """Only these images, still sorted by id; unknown ids are ignored."""
+        """Return a copy with only these images, still sorted by id; unknown ids are ignored."""
         wanted = set(image_ids)
         images = tuple(image for image in self.images if image.image_id in wanted)
         instances = {key: value for key, value in self.instances.items() if key in wanted}
         return dataclasses.replace(self, images=images, instances=instances)
 
     def masks(self, image: CocoImage) -> Masks:
-        """Masks of an image's instances, in the order of the file, drawn as COCO does.
+        """Draw the masks of an image's instances, in the order of the file, as COCO does.
 
-        An instance without an outline has the pixels of its box: a region that something lies in.
+        An instance without an outline covers the pixels of its box.
 
         Raises:
-            MissingDependencyError: Polygons need faster-coco-eval, which is not installed.
+            MissingDependencyError: There are polygons, and faster-coco-eval is not installed.
         """
         items = self.instances.get(image.image_id, ())
         outlines = [_box_outline(item, image) if item.segmentation is None else item.segmentation for item in items]
@@ -171,7 +171,7 @@ class CocoAnnotations:
 
 @contextlib.contextmanager
 def _paused_collector() -> Iterator[None]:
-    """No search for circles in millions of new objects that have none: it takes half as long again as the reading."""
+    """Pause the garbage collector: it finds no cycles in millions of new objects, but adds half of the reading time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -182,7 +182,7 @@ def _paused_collector() -> Iterator[None]:
 
 
 def _box_outline(item: CocoInstance, image: CocoImage) -> Segmentation:
-    """The box, as far as it lies in the image."""
+    """Return the part of the box inside the image."""
     (left, top, right, bottom) = boxes_xyxy([item])[0].astype(float).tolist()
     left, right = (min(max(x, 0.0), image.width) for x in (left, right))
     top, bottom = (min(max(y, 0.0), image.height) for y in (top, bottom))
@@ -193,12 +193,12 @@ def _lists(document: Any, source: str) -> tuple[list[Any], list[Any], list[Any]]
     if not isinstance(document, dict) or not set(_LISTS) <= set(document):
         found = listed([shown(key) for key in document]) if isinstance(document, dict) else shown(document)
         raise DatasetError(
-            f"{source}: COCO annotations have the lists images, annotations and categories; found {found or 'none'}"
+            f"{source}: COCO annotations need the lists images, annotations and categories; found {found or 'none'}"
             + (f". {kind}" if (kind := other_document(document)) else "")
         )
     for name in _LISTS:
         if not isinstance(document[name], list):
-            raise DatasetError(f"{source}: {name} is {shown(document[name])}; it is a list of objects")
+            raise DatasetError(f"{source}: {name} is {shown(document[name])}; it must be a list of objects")
     return document["images"], document["annotations"], document["categories"]
 
 
@@ -223,28 +223,28 @@ def _read_all(
 
 def _record(entry: Any) -> Mapping[str, Any]:
     if not isinstance(entry, dict):
-        raise FieldError(f"found {shown(entry)}; it is an object with fields")
+        raise FieldError(f"found {shown(entry)}; it must be an object with fields")
     return entry
 
 
 def _read_image(record: Mapping[str, Any]) -> CocoImage:
     height, width = read_side(record, "height"), read_side(record, "width")
     if height * width > MAX_FRAME_PIXELS:
-        raise FieldError(f"{width} x {height} pixels are more than the {MAX_FRAME_PIXELS} that an image can have")
+        raise FieldError(f"{width} x {height} pixels exceed the maximum of {MAX_FRAME_PIXELS}")
     return CocoImage(read_id(record, "id"), read_file_name(record, "file_name"), height, width)
 
 
 def _read_images(entries: Sequence[Any], source: str) -> tuple[CocoImage, ...]:
     images = list(_read_all("images", entries, _read_image, source))
     if not images:
-        raise DatasetError(f"{source}: no images in it")
+        raise DatasetError(f"{source}: the list of images is empty")
     by_id: dict[Id, CocoImage] = {}
     by_file: dict[str, CocoImage] = {}
     for image in images:
         if image.image_id in by_id:
             raise DatasetError(f"{source}: two images have the same id, {shown(image.image_id)}")
         by_id[image.image_id] = image
-        # Half of the objects of such a file would count as none.
+        # Half of the objects in such a file would count as missing.
         twin = by_file.setdefault(image.file_name.replace("\\", "/"), image)
         if twin is not image:
             raise DatasetError(
@@ -257,7 +257,7 @@ def _read_images(entries: Sequence[Any], source: str) -> tuple[CocoImage, ...]:
 def _read_categories(entries: Sequence[Any], source: str) -> list[Category]:
     categories = list(_read_all("categories", entries, read_category, source))
     if not categories:
-        raise DatasetError(f"{source}: no categories in it")
+        raise DatasetError(f"{source}: the list of categories is empty")
     seen: set[Id] = set()
     for category in categories:
         if category.category_id in seen:
@@ -267,7 +267,7 @@ def _read_categories(entries: Sequence[Any], source: str) -> list[Category]:
 
 
 class _InstanceReader:
-    """Reads the list of annotations, and remembers what was left out of it."""
+    """Reader of the list of annotations, which notes what was left out of it."""
 
     def __init__(self, source: str, images: Mapping[Id, CocoImage], category_ids: set[Id]) -> None:
         self._source = source
@@ -278,7 +278,7 @@ class _InstanceReader:
         self._hopeless: list[str] = []
 
     def read(self, entries: list[Any], *, consume: bool) -> Instances:
-        """Instances by image id; with `consume`, the list's memory is freed as it is read."""
+        """Return instances by image id; with `consume`, the list's memory is freed while it is read."""
         groups: Instances = {}
         for index, entry in enumerate(entries):
             try:
@@ -295,19 +295,19 @@ class _InstanceReader:
         if self._hopeless:
             raise DatasetError(
                 f"{self._source}: {counted(len(self._hopeless), 'annotation')} with a segmentation of points and lines "
-                f"only, which is no outline of 3 points or more: {listed(self._hopeless)}. Correct or remove them"
+                f"only, without an outline of 3 points or more: {listed(self._hopeless)}. Correct or remove them"
             )
         return groups
 
     def _image(self, record: Mapping[str, Any]) -> CocoImage:
         image = self._images.get(read_id(record, "image_id"))
         if image is None:
-            raise FieldError(f"image_id is {shown(record['image_id'])}, which no image has")
+            raise FieldError(f"image_id is {shown(record['image_id'])}, which is not the id of an image")
         return image
 
     def _require_category(self, item: CocoInstance) -> None:
         if item.category_id not in self._category_ids:
-            raise FieldError(f"category_id is {shown(item.category_id)}, which no category has")
+            raise FieldError(f"category_id is {shown(item.category_id)}, which is not the id of a category")
 
     def _note(self, item: CocoInstance, image: CocoImage, index: int, num_stray: int) -> None:
         place = f"[{index}]" if item.annotation_id is None else str(item.annotation_id)
@@ -319,7 +319,7 @@ class _InstanceReader:
             self._num_stray += num_stray
 
     def findings(self) -> tuple[str, ...]:
-        """Sentences about what was left out."""
+        """Return sentences about what was left out."""
         if not self._num_stray:
             return ()
         return (

@@ -1,4 +1,4 @@
-"""What is doubtful about annotations of which each is by itself sound; said with counts."""
+"""Doubts about annotations that are valid individually, with counts."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from yolact_plugins.files import counted
 __all__ = ["Doubts", "find_doubts"]
 
 Float = npt.NDArray[np.float64]
-# A box drawn by hand around an outline drawn by hand is tighter than this.
+# Hand-drawn boxes overlap hand-drawn outlines by more than this.
 _LEAST_BOX_OVERLAP = 0.5
-# Boxes reach a little over the border where an object does.
+# Boxes may extend slightly over the border if an object does.
 _LEAST_INSIDE, _MOST_OVER_PX = 0.75, 2.0
-# What an outline covers is not what its points enclose where it has but a few pixels.
+# The area that an outline covers differs from the area that its points enclose if it has only a few pixels.
 _SMALL_PX = 8.0
 
 
 @dataclasses.dataclass
 class Doubts:
-    """What was noticed, image by image.
+    """Findings about annotations, collected image by image.
 
     Attributes:
-        num_instances: Annotations looked at, crowds left out.
-        num_crowds: Crowds.
-        num_drawn: Annotations whose outline covers a pixel.
+        num_instances: Number of annotations, without crowds.
+        num_crowds: Number of crowds.
+        num_drawn: Number of annotations whose outline covers a pixel.
     """
 
     num_instances: int = 0
@@ -52,9 +52,9 @@ class Doubts:
         """Compare the annotations of an image with each other, with the image, and with their outlines.
 
         Args:
-            image: Which one.
-            entries: ``n`` of them.
-            bounds: ``(n, 4)`` xyxy of the outlines, pixels inside of the image.
+            image: Image of the annotations.
+            entries: Annotations of the image, ``n`` of them.
+            bounds: ``(n, 4)`` xyxy bounds of the outlines, in pixels inside of the image.
             drawn: Whether each outline covers a pixel.
         """
         if not entries:
@@ -84,9 +84,9 @@ class Doubts:
         self._repeated += [f"{item.annotation_id} in {image.file_name}" for item in _repetitions(entries)]
 
     def findings(self) -> Iterator[str]:
-        """Sentences for people."""
+        """Yield readable sentences about the doubts."""
         if not self.num_instances and not self.num_crowds:
-            yield "there is no annotation of these images: nothing can be found, and every figure is undefined"
+            yield "these images have no annotations: nothing can be found, and every figure is undefined"
         elif not self.num_instances:
             yield (
                 f"all annotations ({self.num_crowds}) are crowds (iscrowd is 1): nothing can be found, and every "
@@ -95,12 +95,12 @@ class Doubts:
         for names, what in (
             (
                 self._without_pixels,
-                "an outline that covers no pixel of the image, of which nothing is learned and which cannot be found",
+                "an outline that covers no pixel of the image, so it teaches nothing and cannot be found",
             ),
             (
                 self._tiny_box,
-                "a box within the first pixel of the image, as if coordinates were parts of its width and height; "
-                "they are pixels",
+                "a box within the first pixel of the image, as if coordinates were fractions of its width and height; "
+                "they must be pixels",
             ),
             (
                 self._outer_box,
@@ -109,8 +109,8 @@ class Doubts:
             ),
             (
                 self._other_box,
-                "a box that is not around the outline (they overlap by less than half), so that box AP and mask AP "
-                "judge different things",
+                "a box that is not around the outline (they overlap by less than half), so box AP and mask AP "
+                "measure different things",
             ),
             (
                 self._repeated,
@@ -123,10 +123,10 @@ class Doubts:
 
 
 def find_doubts(annotations: CocoAnnotations) -> Doubts:
-    """Look at all annotations; only small outlines are drawn, which takes a tenth of the time.
+    """Examine all annotations; only small outlines are drawn, which takes a tenth of the time.
 
     Raises:
-        MissingDependencyError: Polygons need faster-coco-eval, which is not installed.
+        MissingDependencyError: There are polygons, and faster-coco-eval is not installed.
     """
     doubts = Doubts()
     for image in annotations.images:
@@ -136,7 +136,7 @@ def find_doubts(annotations: CocoAnnotations) -> Doubts:
 
 
 def _outlines(image: CocoImage, entries: Sequence[CocoInstance]) -> tuple[Float, list[bool]]:
-    """Bounds of outlines, and which cover a pixel."""
+    """Return the bounds of outlines, and whether each covers a pixel."""
     bounds, drawn = np.zeros((len(entries), 4)), [True] * len(entries)
     for i, entry in enumerate(entries):
         if entry.segmentation is None:
@@ -150,7 +150,7 @@ def _outlines(image: CocoImage, entries: Sequence[CocoInstance]) -> tuple[Float,
 
 
 def _plain_bounds(rings: tuple[array[float], ...], image: CocoImage) -> tuple[float, float, float, float] | None:
-    """Bounds of an outline inside of the image; None where it is so small or thin that only drawing it tells."""
+    """Return the bounds of an outline inside of the image; None if it is too small or thin to know without drawing."""
     x, y = [ring[::2] for ring in rings], [ring[1::2] for ring in rings]
     left, right = max(min(map(min, x)), 0.0), min(max(map(max, x)), float(image.width))
     top, bottom = max(min(map(min, y)), 0.0), min(max(map(max, y)), float(image.height))
@@ -161,13 +161,13 @@ def _plain_bounds(rings: tuple[array[float], ...], image: CocoImage) -> tuple[fl
 
 
 def _enclosed(x: array[float], y: array[float]) -> float:
-    """Area of a polygon, negative where it runs the other way."""
+    """Return the signed area of a polygon, whose sign depends on its orientation."""
     twice: float = sum(map(operator.mul, x, y[1:] + y[:1])) - sum(map(operator.mul, y, x[1:] + x[:1]))
     return twice / 2
 
 
 def _repetitions(entries: Sequence[CocoInstance]) -> Iterator[CocoInstance]:
-    """Instances that are an earlier one again."""
+    """Yield instances that repeat an earlier one."""
     seen: dict[tuple[object, ...], list[CocoInstance]] = {}
     for item in entries:
         earlier = seen.setdefault((item.category_id, item.is_crowd, item.bbox), [])
@@ -182,7 +182,7 @@ def _areas(boxes: Float) -> Float:
 
 
 def _overlaps(first: Float, second: Float) -> Float:
-    """``(n,)`` intersection over union of boxes ``(n, 4)``, pair by pair; 0 for two without area."""
+    """Return ``(n,)`` IoU of boxes ``(n, 4)``, pair by pair; 0 for two without area."""
     low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
     shared = np.maximum(high - low, 0).prod(axis=1)
     union = _areas(first) + _areas(second) - shared

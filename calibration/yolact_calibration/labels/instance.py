@@ -1,4 +1,4 @@
-"""One annotation: an instance with its box, and its outline where it has one."""
+"""Instances of an annotation file, with boxes and optional outlines."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = ["CocoInstance", "boxes_xyxy", "read_instance"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CocoInstance:
-    """An annotated instance; a file has hundreds of thousands of them.
+    """Annotated instance; a file has hundreds of thousands of them.
 
     Attributes:
-        annotation_id: The annotation's ``id``; None where it has none.
-        category_id: Its category.
-        bbox: Left, top, width and height, pixels; finite, width and height 0 or more.
-        is_crowd: A group that is not annotated one by one.
-        area: Pixels as the file has them, finite and 0 or more; None where it does not say.
-        segmentation: The outline; None where there is a box only.
+        annotation_id: The annotation's ``id``; None if it has none.
+        category_id: Id of its category.
+        bbox: Left, top, width and height in pixels; finite, width and height 0 or more.
+        is_crowd: Whether it is a group that is not annotated individually.
+        area: Area in pixels from the file, finite and 0 or more; None if the file has none.
+        segmentation: Outline of the instance; None if there is only a box.
     """
 
     annotation_id: Id | None
@@ -47,13 +47,13 @@ class CocoInstance:
 
 
 def read_instance(record: Mapping[str, Any], height: int, width: int) -> tuple[CocoInstance, int]:
-    """Check an annotation of an image of that size.
+    """Check an annotation of an image of `height` x `width` pixels.
 
     Returns:
-        The instance, and how many stray pieces of its segmentation were left out.
+        The instance, and the number of stray pieces of its segmentation that were left out.
 
     Raises:
-        FieldError: A field is missing, of the wrong kind or out of bounds.
+        FieldError: A field is missing, has the wrong type or is out of bounds.
     """
     annotation_id = read_id(record, "id") if record.get("id") is not None else None
     category_id = read_id(record, "category_id")
@@ -68,17 +68,17 @@ def _read_box(record: Mapping[str, Any]) -> tuple[float, float, float, float]:
     box = record.get("bbox")
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
         found = f"is {shown(box)}" if "bbox" in record else "is missing"
-        raise FieldError(f"bbox {found}; bbox has four numbers, x, y, width and height")
+        raise FieldError(f"bbox {found}; bbox must be four numbers, x, y, width and height")
     left, top, width, height = box
     low, high = -MAX_COORDINATE_PX, MAX_COORDINATE_PX
     if not (low <= left <= high and low <= top <= high and 0 <= width <= high and 0 <= height <= high):
         raise FieldError(
-            f"bbox is {shown(box)}; x and y are pixels of the image, width and height are 0 or more, and all are finite"
+            f"bbox is {shown(box)}; it must be finite, x and y pixels of the image, width and height 0 or more"
         )
     return float(left), float(top), float(width), float(height)
 
 
 def boxes_xyxy(instances: Sequence[CocoInstance]) -> npt.NDArray[np.float32]:
-    """``(n, 4)`` float32 corners of instances, pixels of the image."""
+    """Return the ``(n, 4)`` float32 xyxy boxes of instances, in pixels of the image."""
     xywh = np.array([item.bbox for item in instances], np.float32).reshape(-1, 4)
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)

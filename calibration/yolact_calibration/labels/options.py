@@ -1,4 +1,4 @@
-"""Options of every command that reads annotations: what is to happen with images that are absent or elsewhere."""
+"""Options of every command that reads annotations: the treatment of images that are missing or elsewhere."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["FileRules", "Labels", "add_file_rules", "file_rules"]
 
 @dataclasses.dataclass(frozen=True)
 class FileRules:
-    """What is done about image files that are not where an annotation file should have them.
+    """Rules for image files that are not where an annotation file expects them.
 
     Attributes:
-        skip_missing: Go on without images that are not there, instead of refusing the file.
-        allow_outside: Read images outside of the images' folder too, instead of refusing the file.
+        skip_missing: If True, continue without images that do not exist, instead of refusing the file.
+        allow_outside: If True, also read images outside of the images' folder, instead of refusing the file.
     """
 
     skip_missing: bool = False
@@ -64,5 +64,5 @@ def add_file_rules(group: OptionGroup, rules: Sequence[Rule] = ()) -> None:
 
 
 def file_rules(options: argparse.Namespace) -> FileRules:
-    """The rules that were given."""
+    """Return the rules that the options request."""
     return FileRules(bool(options.skip_missing), bool(options.allow_outside))

@@ -1,4 +1,4 @@
-"""Files of other kinds that are taken for labels in COCO's format: what each is, and what to give instead."""
+"""Files that are not COCO instances but are mistaken for them: recognised by their keys, with advice."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 __all__ = ["other_annotation", "other_document", "other_image"]
 
-_WANTED = "wanted are instances, such as COCO's instances_*.json"
+_WANTED = "give instances, such as COCO's instances_*.json"
 
 
 def other_document(document: Any) -> str:
-    """A sentence about a document without the three lists of COCO's instances; empty where it is of no known kind."""
+    """Return a sentence about a document that is not COCO instances; empty if its kind is not recognised."""
     if isinstance(document, list):
         first = document[0] if document and isinstance(document[0], dict) else {}
         if {"image_id", "score"} <= set(first):
@@ -38,7 +38,7 @@ def _is_via_image(value: Any) -> bool:
 
 
 def other_annotation(record: Mapping[str, Any]) -> str:
-    """A sentence about an annotation that cannot be read; empty where it is of no known kind."""
+    """Return a sentence about an annotation that cannot be read; empty if its kind is not recognised."""
     if "segments_info" in record:
         return f". This is an annotation of COCO's panoptic kind; {_WANTED}"
     if "caption" in record:
@@ -47,7 +47,7 @@ def other_annotation(record: Mapping[str, Any]) -> str:
 
 
 def other_image(record: Mapping[str, Any]) -> str:
-    """A sentence about an image that cannot be read; empty where it is of no known kind."""
+    """Return a sentence about an image that cannot be read; empty if its kind is not recognised."""
     if "coco_url" in record and "file_name" not in record:
         return ". LVIS has coco_url only: write its last parts, such as val2017/000000397133.jpg, as file_name"
     return ""

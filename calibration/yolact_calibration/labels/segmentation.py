@@ -1,4 +1,4 @@
-"""Segmentations of an annotation file: polygons or run lengths, judged piece by piece when they are read."""
+"""Segmentations of an annotation file: polygons or run lengths, checked piece by piece when they are read."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from yolact_runtime.masks.masks import Masks
 __all__ = ["Segmentation", "draw", "read_segmentation"]
 
 Segmentation = tuple["array[float]", ...] | str
-"""Rings ``x, y, x, y, ..`` in pixels, drawn as COCO draws them; or the counts of COCO's compressed run lengths."""
+"""Type of a segmentation: rings ``x, y, x, y, ..`` in pixels, drawn as in COCO; or the counts of compressed RLE."""
 
 _LEAST_POINTS = 3
-# What COCO's code draws an outline in grows with its length: 20 bytes a pixel.
+# The memory in which COCO's code draws an outline grows with its length: 20 bytes per pixel.
 _LONGEST_OUTLINE_PX = 1 << 22
 _PLAIN = frozenset({float, int})
 
 
 def read_segmentation(value: Any, height: int, width: int) -> tuple[Segmentation | None, int]:
-    """Check a segmentation, whole; what it returns can be drawn.
+    """Check a segmentation completely, so that the result can be drawn.
 
     Args:
-        value: As in the file.
-        height: Rows of the image.
-        width: Columns of the image.
+        value: Value in the file.
+        height: Number of rows of the image.
+        width: Number of columns of the image.
 
     Returns:
-        The segmentation, or None where there is none: null, an empty list, a list of empty lists. And the number of
-        stray pieces that were left out: rings that are no outline, because they have fewer than three different points
-        or half a point. They cover no pixel. Where nothing better is there, rings whose points coincide stay, as COCO
-        itself has some; a segmentation of nothing but single points and pairs is an empty tuple.
+        The segmentation, or None if there is none: null, an empty list, a list of empty lists. And the number of stray
+        pieces that were left out: rings that are not outlines, because they have fewer than three different points
+        or half a point. They cover no pixel. If there is nothing better, rings whose points coincide stay, because
+        COCO itself has some; a segmentation of nothing but single points and pairs is an empty tuple.
 
     Raises:
-        FieldError: It is neither polygons nor run lengths of the image's size, or cannot be drawn.
+        FieldError: The value is neither polygons nor run lengths of the image's size, or cannot be drawn.
     """
     if value is None:
         return None, 0
@@ -48,8 +48,8 @@ def read_segmentation(value: Any, height: int, width: int) -> tuple[Segmentation
         return _read_run_lengths(value, height, width), 0
     if not isinstance(value, list | tuple) or not all(isinstance(ring, list | tuple) for ring in value):
         raise FieldError(
-            f"segmentation is {shown(value)}; it is a list of polygons [x, y, x, y, ..] of 3 points or more, or run "
-            f"lengths (RLE)"
+            f"segmentation is {shown(value)}; it must be a list of polygons [x, y, x, y, ..] of 3 points or more, or "
+            f"run lengths (RLE)"
         )
     rings = [ring for ring in value if ring]
     if not rings:
@@ -60,10 +60,10 @@ def read_segmentation(value: Any, height: int, width: int) -> tuple[Segmentation
 
 
 def _checked(ring: Sequence[Any]) -> Sequence[float]:
-    """A ring whose numbers are finite and not too far away."""
+    """Return a ring whose numbers are finite and not too far away, or raise an error."""
     if _PLAIN.issuperset(map(type, ring)):
         try:
-            # No coordinate is larger than the length of the vector of all of them, and NaN is never less.
+            # No coordinate exceeds the length of the vector of all of them, and comparisons with NaN are false.
             reach = math.hypot(*ring)
         except OverflowError:
             reach = math.inf
@@ -72,7 +72,7 @@ def _checked(ring: Sequence[Any]) -> Sequence[float]:
     for number, value in enumerate(ring):
         if not is_number(value) or not -MAX_COORDINATE_PX <= value <= MAX_COORDINATE_PX:
             raise FieldError(
-                f"segmentation has the coordinate {shown(value)} at place {number} of a polygon; coordinates are "
+                f"segmentation has the coordinate {shown(value)} at index {number} of a polygon; coordinates must be "
                 f"numbers of pixels"
             )
     points = np.array(ring[: len(ring) // 2 * 2], np.float64).reshape(-1, 2)
@@ -87,7 +87,7 @@ def _has_points(ring: array[float]) -> bool:
 
 
 def _is_outline(ring: array[float]) -> bool:
-    """Three different points at least."""
+    """Return whether a ring has at least three different points."""
     if not _has_points(ring):
         return False
     first, second, third = (ring[0], ring[1]), (ring[2], ring[3]), (ring[4], ring[5])
@@ -111,19 +111,21 @@ def _read_run_lengths(value: Mapping[str, Any], height: int, width: int) -> str:
             raise FieldError(f"segmentation: {error}") from error
         return counts
     if not isinstance(counts, list | tuple):
-        raise FieldError(f"segmentation has the counts {shown(counts)}; run lengths are text or a list of numbers")
+        raise FieldError(f"segmentation has the counts {shown(counts)}; run lengths must be text or a list of numbers")
     return _compressed(counts, height, width)
 
 
 def _compressed(counts: Sequence[Any], height: int, width: int) -> str:
-    """Run lengths in numbers as COCO's text, which takes a tenth of the memory."""
+    """Convert numeric run lengths to COCO's text, which takes a tenth of the memory."""
     size = height * width
     for count in counts:
         if not is_number(count) or not 0 <= count <= size or count != math.floor(count):
-            raise FieldError(f"segmentation has the run length {shown(count)}; they are whole numbers from 0")
+            raise FieldError(
+                f"segmentation has the run length {shown(count)}; they must be whole numbers from 0 to {size}"
+            )
     edges = np.cumsum(np.array(counts, np.int64))
     if not len(edges) or int(edges[-1]) != size or len(edges) > size + 2:
-        raise FieldError(f"segmentation has run lengths of {sum(map(int, counts))} pixels, the image has {size}")
+        raise FieldError(f"segmentation has run lengths of {sum(map(int, counts))} pixels, but the image has {size}")
     edges = edges[: len(edges) // 2 * 2]
     start, end = edges[::2], edges[1::2]
     mask = Masks.from_runs(np.zeros(len(start), np.int64), start, end, 1, height, width)
@@ -131,15 +133,15 @@ def _compressed(counts: Sequence[Any], height: int, width: int) -> str:
 
 
 def draw(segmentations: Sequence[Segmentation], height: int, width: int) -> Masks:
-    """Masks of segmentations in one image, drawn as COCO's own code does.
+    """Draw the masks of segmentations in one image, as COCO's own code does.
 
     Args:
-        segmentations: As :func:`read_segmentation` returns them.
-        height: Rows of the image.
-        width: Columns of the image.
+        segmentations: Results of :func:`read_segmentation`.
+        height: Number of rows of the image.
+        width: Number of columns of the image.
 
     Raises:
-        MissingDependencyError: Polygons need faster-coco-eval, which is not installed.
+        MissingDependencyError: There are polygons, and faster-coco-eval is not installed.
     """
     if not segmentations:
         return Masks.empty(0, height, width)

@@ -31,7 +31,7 @@ def test_background_is_no_class(name: str) -> None:
     ids, findings = kept({"id": 0, "name": name}, DISC)
     assert ids == [1]
     assert findings == (
-        f"ignored as a category without annotations that is no class but the background: {name} (id 0)",
+        f"ignored as a category without annotations that is the background, not a class: {name} (id 0)",
     )
 
 
@@ -68,5 +68,5 @@ def test_none_as_the_supercategory_of_all_says_nothing() -> None:
 
 
 def test_nothing_but_placeholders_is_refused() -> None:
-    with pytest.raises(FieldError, match="no category is a class; found 1 of them"):
+    with pytest.raises(FieldError, match="none of the 1 categories is a class"):
         kept({"id": 0, "name": "_background_"})

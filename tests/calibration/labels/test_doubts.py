@@ -47,7 +47,7 @@ def findings(*entries: dict[str, Any]) -> list[str]:
         (SOUND | {"segmentation": [[x + 100 for x in SQUARE]]}, "an outline that covers no pixel of the image"),
         (SOUND | {"segmentation": [[10, 10, 20, 10, 30, 10]]}, "an outline that covers no pixel of the image"),
         (SOUND | {"segmentation": {"size": [40, 60], "counts": [2400]}}, "an outline that covers no pixel"),
-        ({"bbox": [0.1, 0.2, 0.3, 0.4]}, "parts of its width and height"),
+        ({"bbox": [0.1, 0.2, 0.3, 0.4]}, "fractions of its width and height"),
         ({"bbox": [30, 20, 50, 35]}, "a quarter or more is outside of the image"),
         ({"bbox": [100, 100, 20, 20]}, "a quarter or more is outside of the image"),
         ({"bbox": [-1, -1, 62, 42]}, None),
@@ -64,7 +64,7 @@ def test_what_is_doubtful_is_told_and_what_is_sound_is_not(entry: dict[str, Any]
 
 def test_no_annotation_at_all_is_told() -> None:
     (sentence,) = findings()
-    assert "no annotation of these images" in sentence
+    assert "these images have no annotations" in sentence
 
 
 def test_an_annotation_that_is_there_twice_is_told_and_neighbours_are_not() -> None:
