@@ -1,3 +1,3 @@
-"""Networks in float16: written, bounded, and judged as an engine would compute them."""
+"""Float16 networks: conversion, bounds of their values, and simulation of an engine's rounding."""
 
 __all__: list[str] = []

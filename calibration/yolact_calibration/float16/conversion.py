@@ -1,8 +1,8 @@
-"""Writes float16 into a graph: weights, casts, and what stays in float32, for strongly typed engines.
+"""Conversion of a graph to float16, with casts, and layers that stay in float32, for strongly typed engines.
 
-Nothing is left to a builder's flags: each tensor's type is in the file. What follows from many small differences, or is
-read as a coordinate, stays in float32, and so does every layer that would write *or read* in float16 what float16
-cannot hold. Inputs and outputs are float32, or what the layers beside them read and write: float16 without a cast.
+Nothing depends on a builder's flags: each tensor's type is in the file. Sums of many small differences and coordinates
+stay in float32, and so does every layer that would write *or read* values beyond float16. Inputs and outputs are
+float32, or float16 without a cast if the adjacent layers compute in it.
 """
 
 from __future__ import annotations
@@ -23,34 +23,33 @@ from yolact_runtime.model.manifest import NetworkDtypes
 __all__ = ["TOO_COARSE", "HalfModel", "to_float16"]
 
 TOO_COARSE = "float16 is too coarse for it"
-"""Why a layer stays in float32 in every network, whatever its values."""
+"""Reason of a layer that stays in float32 in every network, whatever its values."""
 
-# QuantizeLinear takes float16 from this operator set on; the oldest IR version that knows it.
+# Operator set in which QuantizeLinear accepts float16, and the oldest IR version that knows it.
 _OPSET_HALF_QDQ, _IR_VERSION_HALF_QDQ = 19, 9
 _LARGEST_HALF = 65504.0
-# Images that no calibration saw may hold values twice as large.
+# Images outside the calibration may have values twice as large.
 _LIMIT = _LARGEST_HALF / 2
 # The tanh of coefficients, whose product with prototypes decides every pixel; coordinates of deformable sampling in
-# GridSample's unit, of which float16 would keep a thirtieth of a pixel. Offsets in pixels, as DeformConv takes them,
-# keep a five-hundredth.
+# GridSample's unit, which float16 would resolve to a thirtieth of a pixel. Offsets in pixels, as in DeformConv, are
+# resolved to a five-hundredth.
 _SINGLE_OPERATORS = frozenset({"Tanh", "GridSample"})
 _SINGLE_SUFFIXES = (".offset_pairs", ".offset_last", ".offset_scaled", ".grid", ".grid_rows")
-# Inputs that are float32 whatever the operator computes in.
+# Inputs that are float32 in any case.
 _ALWAYS_SINGLE = {"Resize": (1, 2)}
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 
 
 @dataclasses.dataclass(frozen=True)
 class HalfModel:
-    """A network in float16.
+    """Network in float16.
 
     Attributes:
-        model: The graph.
-        kept_single: Names of the nodes that compute in float32, with the reason.
-        num_vanished: Weights that float16 rounds to 0 and that were not.
-        dtypes: Of its input and outputs.
-        float32_outputs: Why its outputs are float32 although float16 was asked for; None where nothing speaks against
-            it, or nobody asked.
+        model: Graph of the network.
+        kept_single: Reasons of the nodes that compute in float32, by name.
+        num_vanished: Number of nonzero weights that float16 rounds to 0.
+        dtypes: Types of its input and outputs.
+        float32_outputs: Reason why its outputs are float32 although float16 was requested; None otherwise.
     """
 
     model: onnx.ModelProto
@@ -68,25 +67,25 @@ def to_float16(
     half_input: bool = False,
     half_outputs: bool = False,
 ) -> HalfModel:
-    """A copy of a network that computes in float16.
+    """Copy a network with float16 computation.
 
     Args:
-        model: In float32, with or without Q/DQ of the ``tensorrt`` dialect; not modified.
-        largest: Tensor -> largest absolute value that a calibration saw. A node stays in float32 if something that it
-            writes or reads came within a factor of two of float16's end, or might have, where that follows from what
-            was seen of other tensors. Of a tensor of which nothing is known it is assumed that it fits; with the
-            tensors that :func:`~yolact_calibration.float16.magnitude.tensors_to_observe` adds there is none.
-        single: Names of further nodes that stay in float32.
-        half_input: The input is float16 if every layer that reads it computes in float16: it would be rounded to the
-            same values behind the input.
-        half_outputs: The outputs are float16 if every layer that writes one computes in float16; where one does not,
-            all are float32, because kernels read one dtype. A tanh that writes an output computes in float16 then: its
-            result would be rounded to the same values behind it.
+        model: Network in float32, with or without Q/DQ of the ``tensorrt`` dialect; not modified.
+        largest: Largest absolute values that a calibration observed, by tensor. A node stays in float32 if a value that
+            it writes or reads came within a factor of two of float16's limit, or could have, as derived from the
+            observed tensors. Tensors without any bound are assumed to fit; after observing the tensors of
+            :func:`~yolact_calibration.float16.magnitude.tensors_to_observe` there are none.
+        single: Names of additional nodes that stay in float32.
+        half_input: If True, the input is float16, provided that every layer that reads it computes in float16: it would
+            be rounded to the same values after the input.
+        half_outputs: If True, the outputs are float16, provided that every layer that writes one computes in float16;
+            otherwise all are float32, because kernels read one dtype. A tanh that writes an output computes in float16
+            then: its result would be rounded to the same values after it.
     """
     largest, names = largest or {}, frozenset(single)
     outputs = frozenset(output.name for output in model.graph.output if half_outputs)
     kept = _kept_single(model, largest, names, outputs)
-    # Names of the layers that answer, which a cast to float16 would have to follow.
+    # Names of the output layers that would need a cast to float16 after them.
     single_answers = [node.name for node in model.graph.node if node.name in kept and outputs & {*node.output}]
     if single_answers:
         why = f"{single_answers[0]}: {kept[single_answers[0]]}"
@@ -95,7 +94,7 @@ def to_float16(
 
 
 class _Caster:
-    """One copy of one graph in the making."""
+    """Writer of one converted copy of a graph."""
 
     def __init__(
         self,
@@ -116,7 +115,7 @@ class _Caster:
         self._dequantise: dict[str, onnx.NodeProto] = {}
         self._halves: dict[str, onnx.TensorProto] = {}
         self._cast_to: dict[tuple[str, int], str] = {}
-        # Of the node that is being written; casts belong to the part that they feed.
+        # Part of the node that is being written; casts belong to the part that they feed.
         self._part: str | None = None
         self._num_vanished = 0
 
@@ -126,13 +125,13 @@ class _Caster:
         for node in self._source.graph.node:
             self._cast_node(node, outputs)
         dtypes = NetworkDtypes(self._dtype_of(inputs), self._dtype_of(outputs))
-        # A QuantizeLinear is no layer: it has the type of what it reads.
+        # A QuantizeLinear does not count as a layer: it has the type of its input.
         rounding = {node.name for node in self._source.graph.node if node.op_type == "QuantizeLinear"}
         kept = {name: why for name, why in self._kept.items() if name not in rounding}
         return HalfModel(self._assemble(), kept, self._num_vanished, dtypes, self._why)
 
     def _is_read_in_single(self, inputs: set[str]) -> bool:
-        """Some layer reads the input in float32."""
+        """Return whether a layer reads the input in float32."""
         return any(node.name in self._kept and inputs & {*node.input} for node in self._source.graph.node)
 
     def _dtype_of(self, names: set[str]) -> str:
@@ -141,8 +140,8 @@ class _Caster:
     def _cast_node(self, node: onnx.NodeProto, outputs: set[str]) -> None:
         wanted = TensorProto.FLOAT if node.name in self._kept else TensorProto.FLOAT16
         if node.op_type == "DequantizeLinear" and not outputs.intersection(node.output):
-            # It is written where it is read, in the type of its reader: a cast behind it would part the two, and
-            # the engine's INT8 layer would be none.
+            # It is written where it is read, in the type of its reader: a cast after it would separate the two, and the
+            # engine would not build an INT8 layer.
             self._dequantise[node.output[0]] = node
             return
         copy = onnx.NodeProto()
@@ -163,7 +162,7 @@ class _Caster:
                 self._cast_to[name, TensorProto.FLOAT16] = f"{name}.half"
 
     def _as(self, name: str, wanted: int) -> str:
-        """Name of the tensor in the type a node computes in; integers are left alone."""
+        """Return the name of the tensor in the type that a node computes in; integers stay unchanged."""
         if name in self._constants:
             constant = self._constants[name]
             if constant.data_type != TensorProto.FLOAT or wanted == TensorProto.FLOAT:
@@ -180,9 +179,9 @@ class _Caster:
         return self._cast_to[name, wanted]
 
     def _dequantised(self, name: str, wanted: int) -> str:
-        """Name of what a DequantizeLinear makes, in the type of its reader."""
+        """Return the name of a DequantizeLinear's output, in the type of its reader."""
         if (name, wanted) not in self._cast_to:
-            # The first reader's keeps the name.
+            # The copy for the first reader keeps the name.
             suffix = "" if name not in self._type else ".single" if wanted == TensorProto.FLOAT else ".half"
             copy = onnx.NodeProto()
             copy.CopyFrom(self._dequantise[name])
@@ -237,24 +236,24 @@ class _Caster:
 def _kept_single(
     model: onnx.ModelProto, largest: Mapping[str, float], single: frozenset[str], half_outputs: frozenset[str]
 ) -> dict[str, str]:
-    """Node -> why it stays in float32."""
+    """Return the reason of each node that stays in float32."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     bounds = magnitudes(model, largest)
     kept: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear":
-            # It has the type of its reader, which reads what it writes.
+            # It has the type of its reader.
             continue
         written = max((bounds.get(name, 0.0) for name in node.output), default=0.0)
         read = max((bounds.get(name, 0.0) for name in _read_in_half(node, constants)), default=0.0)
         if node.name in single:
-            kept[node.name] = "asked for"
+            kept[node.name] = "requested"
         elif _is_too_coarse(node, half_outputs):
             kept[node.name] = TOO_COARSE
         elif not written <= _LIMIT:
-            kept[node.name] = f"its values reach {written:.3g}, and float16 ends at {_LARGEST_HALF:.0f}"
+            kept[node.name] = f"its values reach {written:.3g}, beyond float16's limit of {_LARGEST_HALF:.0f}"
         elif not read <= _LIMIT:
-            kept[node.name] = f"it reads values that reach {read:.3g}, and float16 ends at {_LARGEST_HALF:.0f}"
+            kept[node.name] = f"it reads values up to {read:.3g}, beyond float16's limit of {_LARGEST_HALF:.0f}"
         elif (heaviest := _largest_weight(node, constants)) > _LARGEST_HALF:
             kept[node.name] = f"a weight of {heaviest:.3g} is beyond float16"
     return kept
@@ -267,7 +266,7 @@ def _is_too_coarse(node: onnx.NodeProto, half_outputs: frozenset[str]) -> bool:
 
 
 def _read_in_half(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> list[str]:
-    """Activations that a node in float16 would read in float16."""
+    """Return the activations that a node in float16 would read in float16."""
     always = _ALWAYS_SINGLE.get(node.op_type, ())
     return [name for index, name in enumerate(node.input) if name not in constants and index not in always]
 

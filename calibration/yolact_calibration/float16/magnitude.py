@@ -1,8 +1,8 @@
-"""How large the values of a network's tensors become: as a calibration saw them, and as follows from that.
+"""Bounds of the values of a network's tensors, observed by a calibration or derived.
 
-A calibration observes what a plan may round. An engine holds other tensors in float16, too: what transpositions and
-concatenations move, what a product gives, what a DequantizeLinear makes of integers. Their bounds follow from those of
-what they are made of; the few that do not follow are observed as well, see :func:`tensors_to_observe`.
+A calibration observes the tensors that a plan may round. An engine holds other tensors in float16, too: outputs of
+transpositions, concatenations, products, and DequantizeLinear. Their bounds are derived from those of their inputs;
+tensors without a derivable bound are observed as well, see :func:`tensors_to_observe`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper
 __all__ = ["magnitudes", "tensors_to_observe"]
 
 _INT8_STEPS = 128
-# Operators whose values are among those of their inputs, or between them.
+# Operators whose outputs lie within the range of their inputs.
 _MOVERS = frozenset(
     {"Concat", "Flatten", "GlobalMaxPool", "GridSample", "Identity", "MaxPool", "Relu", "Reshape", "Split", "Transpose"}
 )
@@ -27,11 +27,11 @@ Bounds = Mapping[str, float]
 
 
 def magnitudes(model: onnx.ModelProto, largest: Mapping[str, float]) -> dict[str, float]:
-    """Tensor -> a bound of its absolute values, of all float tensors of which one is known.
+    """Compute a bound of the absolute values of every float tensor for which one is known.
 
     Args:
-        model: In float32, with or without Q/DQ.
-        largest: Tensor -> largest absolute value that a calibration saw; it goes before what would follow.
+        model: Network in float32, with or without Q/DQ.
+        largest: Largest absolute values that a calibration observed, by tensor; they override derived bounds.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     bounds = {name: _largest_of(tensor) for name, tensor in constants.items() if tensor.data_type == TensorProto.FLOAT}
@@ -44,11 +44,11 @@ def magnitudes(model: onnx.ModelProto, largest: Mapping[str, float]) -> dict[str
 
 
 def tensors_to_observe(model: onnx.ModelProto, observed: tuple[str, ...]) -> tuple[str, ...]:
-    """Tensors of a float network of which no bound follows from what a calibration observes, in the graph's order.
+    """List the tensors of a float network whose bounds cannot be derived from the observed ones, in the graph's order.
 
     Args:
-        model: In float32, without Q/DQ.
-        observed: What the calibration observes anyway.
+        model: Network in float32, without Q/DQ.
+        observed: Names of the tensors that the calibration observes anyway.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     seen = dict.fromkeys(observed, 1.0)
@@ -64,7 +64,7 @@ def tensors_to_observe(model: onnx.ModelProto, observed: tuple[str, ...]) -> tup
 
 
 def _bound(node: onnx.NodeProto, bounds: Bounds, constants: Mapping[str, onnx.TensorProto]) -> float | None:
-    """Of what a node makes; None where nothing is known."""
+    """Return a bound of a node's outputs; None if none is known."""
     if node.op_type == "DequantizeLinear":
         return _dequantised(node, constants)
     if node.op_type in _AT_MOST_ONE:
@@ -72,7 +72,7 @@ def _bound(node: onnx.NodeProto, bounds: Bounds, constants: Mapping[str, onnx.Te
     rule = _RULES.get(node.op_type)
     if rule is None:
         return None
-    # Sizes and target shapes are integers, and scales of a Resize are no values of it.
+    # Sizes and target shapes are integers, and the scales of a Resize are not among its values.
     inputs = node.input if node.op_type not in {"Resize", "Reshape", "Split", "GridSample"} else node.input[:1]
     known = [bounds.get(name) for name in inputs if name]
     values = [value for value in known if value is not None]
@@ -80,7 +80,7 @@ def _bound(node: onnx.NodeProto, bounds: Bounds, constants: Mapping[str, onnx.Te
 
 
 def _dequantised(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> float | None:
-    """Of an activation the end of its integers; of a weight its largest value."""
+    """Return the bound of a dequantised tensor, from the integers' range or from the values of a weight."""
     if node.input[1] not in constants:
         return None
     scale = np.abs(numpy_helper.to_array(constants[node.input[1]]).astype(np.float64))
@@ -92,7 +92,7 @@ def _dequantised(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
 
 
 def _resized(node: onnx.NodeProto, values: list[float]) -> float | None:
-    """Between its inputs, but for cubic interpolation, which overshoots."""
+    """Return the bound of a resized tensor; cubic interpolation has none, because it overshoots."""
     mode = next((attribute.s for attribute in node.attribute if attribute.name == "mode"), b"nearest")
     return values[0] if mode in {b"nearest", b"linear"} else None
 
@@ -103,7 +103,7 @@ def _leaky(node: onnx.NodeProto, values: list[float]) -> float:
 
 
 def _clipped(_: onnx.NodeProto, values: list[float]) -> float:
-    """The larger end, where both are there."""
+    """Return the larger of the two limits, if both are present."""
     return max(values[1:] if len(values) == 3 else values)
 
 

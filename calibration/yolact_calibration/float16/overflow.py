@@ -1,4 +1,4 @@
-"""Where a float16 network overflows: the first of its tensors that are not finite, and on which image."""
+"""Search for the overflow of a float16 network: its first tensors that are not finite, and the image."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _NAMES_SHOWN = 3
 
 @dataclasses.dataclass(frozen=True)
 class Overflow:
-    """What is not finite on one image.
+    """Tensors that are not finite on one image.
 
     Attributes:
-        image: Its name.
-        tensors: Names, in the order of the graph; the first is where it begins.
-        num_values: Of the first tensor, those that are not finite.
-        size: Of the first tensor, all values.
+        image: Name of the image.
+        tensors: Names of the tensors in the order of the graph; the overflow begins in the first.
+        num_values: Number of values of the first tensor that are not finite.
+        size: Number of values of the first tensor.
     """
 
     image: str
@@ -48,13 +48,13 @@ class Overflow:
 def find_overflow(
     model: onnx.ModelProto, frames: FrameSource, spec: InputSpec, num_threads: int = 1
 ) -> Overflow | None:
-    """The first image on which something in a float16 network is infinite or NaN; None where all is finite.
+    """Find the first image on which a float16 network has infinities or NaN; return None if all values are finite.
 
     Args:
-        model: In float16, with or without Q/DQ, as it is written to a file.
-        frames: Images as the runtime gets them.
-        spec: How the runtime feeds them.
-        num_threads: Of ONNX Runtime; 0 takes all.
+        model: Network in float16, with or without Q/DQ, as it is written to a file.
+        frames: Images as the camera delivers them.
+        spec: Network input, for preprocessing as in the runtime.
+        num_threads: Number of threads of ONNX Runtime; 0 uses all.
 
     Raises:
         CalibrationError: ONNX Runtime refuses the network, or it cannot be simulated.
@@ -70,7 +70,7 @@ def find_overflow(
 
 
 def _not_finite(network: SegmentedNetwork, image: npt.NDArray[np.float32]) -> dict[str, tuple[int, int]]:
-    """Tensor -> its values that are not finite, and all of its values."""
+    """Count the values of each tensor that are not finite, and all of its values."""
     found: dict[str, tuple[int, int]] = {}
 
     def count(values: Mapping[str, npt.NDArray[Any]]) -> None:

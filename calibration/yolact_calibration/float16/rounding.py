@@ -1,12 +1,12 @@
-"""A float16 graph as an engine computes it, written in float32: rounded wherever an engine holds a tensor in half.
+"""Float32 simulation of a float16 graph: rounded wherever an engine stores a tensor in float16.
 
 ONNX Runtime computes float16 graphs in float32 on a CPU: between most operators nothing is rounded, and nothing
-overflows, so a network that is NaN on a GPU finds every object there. Here each tensor that is float16 in the graph
-goes through a pair of casts, to float16 and back, whose infinities are those of an engine. ONNX Runtime keeps such a
-pair where it is written out in a float32 graph; around casts that it inserted itself it does not.
+overflows, so a network that is NaN on a GPU works there. Here each tensor that is float16 in the graph passes a pair of
+casts, to float16 and back, whose infinities are those of an engine. ONNX Runtime keeps such a pair if it is explicit in
+a float32 graph, but not around casts that it inserted itself.
 
-An engine may fuse a convolution with the sum behind it and keep the convolution's result in float32. Here that is
-rounded, too: the judgement is a little too strict there, never too lenient.
+An engine may fuse a convolution with the following sum and keep the convolution's result in float32. Here it is
+rounded, too: the simulation is a little too strict in that case, never too lenient.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from yolact_calibration.quantisation.network_graph import part_of, write_part
 
 __all__ = ["rounded_tensors", "simulate_float16"]
 
-# What they write is among what they read, so that rounding it again would change nothing.
+# Operators whose outputs are among their inputs, so that rounding them again would change nothing.
 _MOVERS = frozenset(
     {"Clip", "Concat", "Flatten", "GlobalMaxPool", "Identity", "MaxPool", "Relu", "Reshape", "Split", "Transpose"}
 )
-# Rounding before them and behind them is the same, and behind them it does not part them from the convolution before.
+# Rounding before or after them is equivalent, and after them it does not separate them from the preceding convolution.
 _ABSORBED = frozenset({"Clip", "Relu"})
 _ROUNDED = frozenset(
     {
@@ -39,27 +39,27 @@ _UNROUNDED, _HALF, _ROUNDED_INPUT = ".unrounded", ".float16", ".rounded"
 
 
 def simulate_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A float32 graph that computes what an engine computes of a float16 one, infinities included.
+    """Convert a float16 graph to a float32 graph that computes what an engine would, infinities included.
 
-    It is to be run in ONNX Runtime at its default level of optimisation; with ``session.disable_quant_qdq`` where it
-    holds Q/DQ. A tensor keeps its name and holds the rounded value, but for the input of a ReLU or clip that alone
-    reads it: there the rounding follows behind.
+    Run it in ONNX Runtime with the default optimisation level, and with ``session.disable_quant_qdq`` if it contains
+    Q/DQ. A tensor keeps its name and contains the rounded value, except for the input of a ReLU or clip that is its
+    only reader: that is rounded after the ReLU or clip.
 
     Args:
-        model: With tensors in float16, as :func:`~yolact_calibration.float16.conversion.to_float16` writes them; what a
-            DequantizeLinear makes is not rounded, because engines compute from the integers. Not modified.
+        model: Graph with float16 tensors, as :func:`~yolact_calibration.float16.conversion.to_float16` writes it. The
+            output of a DequantizeLinear is not rounded, because engines compute from the integers. Not modified.
 
     Returns:
-        The graph; inputs and outputs that were float16 are float32, and what is read of such an input is rounded.
+        The graph; inputs and outputs that were float16 are float32, and such inputs are rounded where they are read.
 
     Raises:
-        CalibrationError: The graph has an operator in float16 of which it is not known where an engine rounds.
+        CalibrationError: The graph has a float16 operator whose rounding in an engine is unknown.
     """
     return _Simulator(model).write()
 
 
 def rounded_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Tensors that :func:`simulate_float16` rounds in a graph that it has written, in the order of the graph."""
+    """Return the tensors that :func:`simulate_float16` rounds in a graph that it wrote, in the order of the graph."""
     return tuple(
         node.output[0]
         for node in model.graph.node
@@ -68,7 +68,7 @@ def rounded_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 class _Simulator:
-    """One copy of one graph in the making."""
+    """Writer of one simulated copy of a graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = model.graph
@@ -79,11 +79,11 @@ class _Simulator:
         self._outputs = {output.name for output in graph.output}
         self._readers = _count_readers(graph)
         self._read_by_absorbed = {node.input[0] for node in graph.node if node.op_type in _ABSORBED}
-        # Tensors whose rounding is left to those that read them.
+        # Tensors that their readers round.
         self._unrounded: set[str] = set()
-        # Inputs in float16, and the tensors that hold what an engine reads of them.
+        # Inputs in float16, and the tensors with the rounded values that an engine reads.
         self._rounded_input: dict[str, str] = {}
-        # Of the node that is being written.
+        # Part of the node that is being written.
         self._part = next((part_of(node) for node in graph.node), None)
         self._nodes: list[onnx.NodeProto] = []
 
@@ -121,23 +121,23 @@ class _Simulator:
                 self._round(copy.output[index], name)
 
     def _is_in_half(self, node: onnx.NodeProto) -> bool:
-        """Whether it computes in float16.
+        """Return whether a node computes in float16.
 
         Raises:
-            CalibrationError: It may, and it is not known what an engine rounds there.
+            CalibrationError: It may, and its rounding in an engine is unknown.
         """
         known = not node.domain and node.op_type in _MOVERS | _ROUNDED | {"DequantizeLinear"}
-        # Sizes of a Resize and the like have types of their own.
+        # Sizes of a Resize and similar inputs have types of their own.
         in_half = any(name in self._half for name in node.input)
         if not known and (in_half or _makes_half(node)):
             raise CalibrationError(
-                f'"{node.name}" is a {node.op_type} in float16, of which it is not known where an engine rounds, so '
-                f"that the network cannot be judged; keep it in float32"
+                f'"{node.name}" is a {node.op_type} in float16, whose rounding in an engine is unknown, so the network '
+                f"cannot be judged; keep it in float32"
             )
         return in_half
 
     def _postpone(self, name: str) -> bool:
-        """Leave the rounding to a ReLU or clip that alone reads the tensor."""
+        """Leave the rounding to a ReLU or clip that is the tensor's only reader; return whether there is one."""
         if name not in self._read_by_absorbed or self._readers[name] > 1 or name in self._outputs:
             return False
         self._unrounded.add(name)
@@ -160,7 +160,7 @@ class _Simulator:
             self._nodes.append(copy)
 
     def _round(self, name: str, output: str) -> None:
-        """The pair that makes of a float32 tensor what float16 holds of it."""
+        """Add the pair of casts that rounds a float32 tensor to float16."""
         for source, target, kind in ((name, f"{output}{_HALF}", "FLOAT16"), (f"{output}{_HALF}", output, "FLOAT")):
             cast = helper.make_node(
                 "Cast", [source], [target], name=f"{target}.cast", to=TensorProto.DataType.Value(kind)
@@ -203,7 +203,7 @@ def _count_readers(graph: onnx.GraphProto) -> dict[str, int]:
 
 
 def _makes_half(node: onnx.NodeProto) -> bool:
-    """An attribute asks for float16, or holds it; or there is a graph inside, which may do either."""
+    """Return whether an attribute has or requests float16, or contains a graph, which may do either."""
     return any(
         attribute.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS}
         or (attribute.name in {"to", "dtype"} and attribute.i == TensorProto.FLOAT16)

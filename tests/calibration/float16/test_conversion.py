@@ -109,7 +109,9 @@ def test_outputs_are_float32_where_the_layer_of_one_of_them_is() -> None:
     found, before = to_float16(model, near, half_input=True, half_outputs=True), to_float16(model, near)
     assert found.dtypes == NetworkDtypes("float16", "float32")
     assert found.float32_outputs is not None
-    assert re.match(r"prediction_layers.0.conf_layer.concat: .*reach 4e\+04, and float16 ends", found.float32_outputs)
+    assert re.match(
+        r"prediction_layers.0.conf_layer.concat: .*reach 4e\+04, beyond float16's limit", found.float32_outputs
+    )
     assert found.kept_single == before.kept_single
     assert "prediction_layers.0.mask_layer.tanh" in found.kept_single
     outputs = {output.type.tensor_type.elem_type for output in found.model.graph.output}
@@ -172,7 +174,7 @@ def test_who_reads_large_values_stays_in_float32_too(
         source = quantise(model, observed_ranges(model), names, Dialect.TENSORRT)
     found = to_float16(source, largest_of(model))
     assert {convolution, reader, *between} <= set(found.kept_single)
-    assert "reads values that reach" in found.kept_single[reader]
+    assert "reads values up to" in found.kept_single[reader]
     assert not [name for name in found.kept_single if name.endswith(("quantize", "dequantize"))]
     types = types_of(found.model)
     assert types[convolution] == types[reader] == TensorProto.FLOAT
@@ -267,7 +269,7 @@ def test_weights_that_vanish_are_counted() -> None:
 
 def test_nodes_can_be_kept_by_name() -> None:
     found = to_float16(float_network(), single=["prediction_layers.0.bbox_layer.P3"])
-    assert found.kept_single["prediction_layers.0.bbox_layer.P3"] == "asked for"
+    assert found.kept_single["prediction_layers.0.bbox_layer.P3"] == "requested"
     assert types_of(found.model)["prediction_layers.0.bbox_layer.P3"] == TensorProto.FLOAT
 
 
