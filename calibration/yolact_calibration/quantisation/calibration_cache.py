@@ -1,7 +1,7 @@
-"""A calibration: what a network was seen to compute over images, kept so that no pass is made twice.
+"""Calibrations and their cache: histograms of a network's activations over images, kept so that no pass is repeated.
 
-An entry holds histograms, not ranges: another method, percentile or kind of rounding takes no new pass. The same file
-is the state of an unfinished pass: a call that was killed goes on where the file ends, with the same result.
+An entry contains histograms, not ranges: another method, percentile or rounding needs no new pass. The same file is the
+state of an unfinished pass: after an interruption the next call continues from it, with the same result.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Calibration", "cache_folder", "calibrate", "calibration_key"]
 
-# Of what the histograms mean: change it when the preprocessing or the bins change.
+# Version of the meaning of the histograms: change it when the preprocessing or the bins change.
 _FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Calibration:
-    """What a network computed over images.
+    """Histograms of a network's activations over images.
 
     Attributes:
-        histograms: Of each tensor.
-        num_images: Images seen.
-        digest: :func:`calibration_key`: of all that the histograms depend on.
-        image_digest: Of the images alone.
-        seconds: That this call took.
-        num_cached: Images whose values were known from an earlier call; all of them where no pass was made.
-        warnings: Of the screening of the images, and of the cache; for people.
+        histograms: Histogram of each tensor.
+        num_images: Number of images.
+        digest: Result of :func:`calibration_key`, which identifies everything that the histograms depend on.
+        image_digest: Digest of the images alone.
+        seconds: Duration of this call in seconds.
+        num_cached: Number of images whose values were known from an earlier call; all of them if no pass was made.
+        warnings: Readable warnings about the images and the cache.
     """
 
     histograms: Mapping[str, Histogram]
@@ -63,11 +63,11 @@ class Calibration:
 
     @property
     def from_cache(self) -> bool:
-        """No pass was made."""
+        """Whether the cache had everything, so that no pass was made."""
         return self.num_cached == self.num_images
 
     def document(self) -> dict[str, Any]:
-        """For a report: everything but the histograms."""
+        """Return a JSON object for a report: everything but the histograms."""
         facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del facts["histograms"]
         return facts | {
@@ -88,21 +88,21 @@ def calibrate(
     reporter: Reporter = SILENT,
     save_every_s: float = 30.0,
 ) -> Calibration:
-    """The histograms of tensors over images: from the cache, or from a pass that then is in the cache.
+    """Return the histograms of tensors over images, from the cache or from a pass whose result is then cached.
 
     Args:
-        model: Float network; as a path it takes the least memory.
+        model: Float network; a path needs the least memory.
         tensors: Names of float32 activations.
-        images: Screened.
-        spec: How the runtime feeds them.
-        num_threads: CPU threads; 0 takes all.
-        cache: Folder; None is :func:`cache_folder`.
-        reporter: Shows how far the work is.
-        save_every_s: An interrupted pass loses at most so many seconds, and an image.
+        images: Images that were screened.
+        spec: Network input, for preprocessing as in the runtime.
+        num_threads: Number of CPU threads; 0 uses all.
+        cache: Cache folder; None is :func:`cache_folder`.
+        reporter: Reporter that shows the progress.
+        save_every_s: Minimum interval between saves in seconds; an interrupted pass loses this much work and one image.
 
     Raises:
-        CalibrationError: See :func:`~yolact_calibration.quantisation.observer.observe`.
-        DatasetError: The images are not the ones that were screened any more.
+        CalibrationError: The pass failed; see :func:`~yolact_calibration.quantisation.observer.observe`.
+        DatasetError: The images changed after they were screened.
         MissingDependencyError: onnx or ONNX Runtime is not installed.
     """
     started = time.monotonic()
@@ -127,7 +127,7 @@ def calibrate(
         )
         if begun.digests != {image.digest for image in images.images}:
             entry.discard()
-            raise DatasetError("images changed while the network looked at them; start again")
+            raise DatasetError("images changed during the calibration; run it again")
     else:
         histograms = all_histograms(begun, tensors, derived)
     seconds = time.monotonic() - started
@@ -136,16 +136,16 @@ def calibrate(
 
 
 def calibration_key(model: onnx.ModelProto, tensors: Sequence[str], image_digest: str, spec: InputSpec) -> str:
-    """SHA-256 of what histograms depend on, hexadecimal.
+    """Return the SHA-256 of everything that histograms depend on, hexadecimal.
 
-    That is the network without its metadata and names of its producer, the set of tensors, the set of images, how they
-    are fed, and the version of this format; the version of ONNX Runtime is not, nor is the number of threads.
+    That is the network without its metadata and producer, the set of tensors, the set of images, the input
+    specification, and the version of this format, but not the version of ONNX Runtime or the number of threads.
     """
     content = hashlib.sha256(f"calibration {_FORMAT}".encode())
     for part in (image_digest, repr(dataclasses.astuple(spec)), *sorted(set(tensors))):
         content.update(hashlib.sha256(part.encode()).digest())
     graph = model.graph
-    # Item by item: the whole model as bytes would take its size once more in memory.
+    # Item by item, because serialising the whole model would double its memory.
     nodes = [_without_metadata(node) for node in graph.node]
     for items in (model.opset_import, model.functions, graph.input, graph.output, nodes, graph.initializer):
         content.update(f"{len(items)} items".encode())
@@ -155,7 +155,7 @@ def calibration_key(model: onnx.ModelProto, tensors: Sequence[str], image_digest
 
 
 def _without_metadata(node: onnx.NodeProto) -> onnx.NodeProto:
-    """A copy without the part of the model that is written into it."""
+    """Return a copy without metadata, which names the node's part of the model."""
     copy = type(node)()
     copy.CopyFrom(node)
     copy.ClearField("metadata_props")
@@ -163,7 +163,7 @@ def _without_metadata(node: onnx.NodeProto) -> onnx.NodeProto:
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/yolact-deploy/calibration``, by default below ``~/.cache``."""
+    """Return ``$XDG_CACHE_HOME/yolact-deploy/calibration``, by default below ``~/.cache``."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     # By the XDG specification, a relative path is to be ignored.
     base = Path(home) if Path(home).is_absolute() else home_folder() / ".cache"
@@ -171,7 +171,7 @@ def cache_folder() -> Path:
 
 
 class _Entry:
-    """A file of the cache. What goes wrong with it becomes a warning: a calibration works without."""
+    """File of the cache. Its errors become warnings, because a calibration works without a cache."""
 
     def __init__(self, path: Path, key: str) -> None:
         self._path = path
@@ -179,11 +179,11 @@ class _Entry:
         self.warnings: list[str] = []
 
     def read(self, tensors: Sequence[str]) -> Observation:
-        """What the file holds of these tensors; an empty observation where there is none, or a damaged one."""
+        """Read the observation of these tensors; it is empty if the file is missing or damaged."""
         try:
             found = read_observation(self._path, self._key)
         except CalibrationError as error:
-            self.warnings.append(f"{error}; the images are looked at again")
+            self.warnings.append(f"{error}; the calibration starts again")
             return Observation({}, set())
         if found is None or set(found.histograms) != set(tensors):
             return Observation({}, set())
@@ -194,7 +194,7 @@ class _Entry:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_observation(self._path, self._key, seen)
         except OSError as error:
-            text = f"cannot keep the calibration in {self._path}: {error.strerror or error}; the next run starts again"
+            text = f"cannot save the calibration in {self._path}: {error.strerror or error}; the next run starts again"
             if text not in self.warnings:
                 self.warnings.append(text)
 

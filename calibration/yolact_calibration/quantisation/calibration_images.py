@@ -1,4 +1,4 @@
-"""Images to calibrate with: found, screened by what they show, and read one at a time. Labels are not needed."""
+"""Calibration images: found, screened by content, and read one at a time. Labels are not needed."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = ["CalibrationImage", "CalibrationImages", "find_calibration_images"]
 
 Frame = npt.NDArray[np.uint8]
 _FEWEST, _ENOUGH = 8, 32
-"""Fewer usable images are refused; fewer are warned of."""
-# Grey levels between the darkest and the brightest pixel, in each channel. Noise of a covered camera stays below.
+"""Numbers of usable images below which a calibration is refused, and below which it is reported as doubtful."""
+# Difference of grey levels between the darkest and the brightest pixel of a channel. A covered camera's noise is less.
 _LEAST_CONTRAST = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationImage:
-    """A usable frame.
+    """Usable frame of an image file, a video or an archive.
 
     Attributes:
-        path: Its file.
-        position: Of the frame in the file.
-        name: For people.
-        digest: :func:`~yolact_calibration.quantisation.observer.frame_digest`.
+        path: Path of the file.
+        position: Position of the frame in the file, from 0.
+        name: Readable name of the frame.
+        digest: Result of :func:`~yolact_calibration.quantisation.observer.frame_digest`.
     """
 
     path: Path
@@ -48,12 +48,12 @@ class CalibrationImage:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationImages:
-    """Usable frames, no two alike; iterating reads them again, one at a time, as ``(name, frame)``.
+    """Usable frames without duplicates; iterating reads them again, one at a time, as ``(name, frame)``.
 
     Attributes:
-        images: Those of a file one after the other, by ascending position.
-        warnings: What was left out and why, for people.
-        reader: Reads their files.
+        images: Frames, those of one file in succession, by ascending position.
+        warnings: Sentences about files that were left out, and why.
+        reader: Reader for the files.
     """
 
     images: tuple[CalibrationImage, ...]
@@ -74,9 +74,12 @@ class CalibrationImages:
             first = end
 
     def hold_back(self, count: int) -> tuple[CalibrationImages, CalibrationImages]:
-        """The other images, with the warnings, and `count` images to judge by.
+        """Split off `count` images.
 
-        Which these are depends on what the images show only, so that another order calibrates on the same ones.
+        The choice depends only on the content of the images, so another order of the files calibrates on the same ones.
+
+        Returns:
+            The remaining images, with the warnings, and the `count` images for judging the result.
         """
         held = {image.digest for image in sorted(self.images, key=lambda image: image.digest)[:count]}
         rest = tuple(image for image in self.images if image.digest not in held)
@@ -85,7 +88,7 @@ class CalibrationImages:
         )
 
     def digest(self) -> str:
-        """SHA-256 of the set of images as decoded, hexadecimal: order, names, places and file formats do not matter."""
+        """Return the SHA-256 of the set of decoded images, hexadecimal; order, names and file formats do not matter."""
         return hashlib.sha256("\n".join(sorted(image.digest for image in self.images)).encode()).hexdigest()
 
 
@@ -98,22 +101,22 @@ def find_calibration_images(
     usual_bit_depth: int | None = None,
     reporter: Reporter = SILENT,
 ) -> CalibrationImages:
-    """Find images and look at every one.
+    """Find images and screen every one.
 
-    What cannot be read, shows nothing, or shows what another shows pixel for pixel is left out with a warning.
+    Unreadable, blank and pixel-identical images are left out with a warning.
 
     Args:
-        words: Folders, globs and files, as on a command line: images, videos, and ``.npz`` archives of uint8 arrays
-            ``(N, H, W, 3)`` or ``(H, W, 3)``, blue first. See :func:`yolact_runtime.media.inputs.find_inputs`.
-        frames_per_video: At most so many frames of each video, spread evenly.
-        most: Of more files, so many are taken, spread evenly; None takes all.
-        bit_depth: Significant bits of 16-bit images, as somebody asked for it.
-        usual_bit_depth: The same, for files that state nothing.
-        reporter: Shows how far the work is.
+        words: Folders, glob patterns and files as on a command line: images, videos, and ``.npz`` archives of uint8
+            arrays ``(N, H, W, 3)`` or ``(H, W, 3)``, BGR. See :func:`yolact_runtime.media.inputs.find_inputs`.
+        frames_per_video: Maximum number of frames from each video, evenly spaced.
+        most: Maximum number of files, chosen at even intervals; None uses all.
+        bit_depth: Significant bits of 16-bit images, which overrides what the files state.
+        usual_bit_depth: Significant bits of 16-bit images that do not state them.
+        reporter: Reporter that shows the progress.
 
     Raises:
-        DatasetError: A word stands for nothing, or fewer than 8 images are usable.
-        UsageError: A bit depth is none.
+        DatasetError: A word matches nothing, or fewer than 8 images are usable.
+        UsageError: A bit depth is invalid.
     """
     found = _find_files(words)
     files = list(dict.fromkeys([*found.images, *found.videos, *found.archives]))
@@ -143,7 +146,7 @@ class _Screening:
                 if position % stride:
                     continue
                 seen.append((CalibrationImage(path, position, name, frame_digest(frame)), _is_blank(frame)))
-                # What a video says about its length is an estimate: thin out instead, keeping every second.
+                # A video's stated length is an estimate, so thin out instead: keep every second frame.
                 if most is not None and len(seen) > most:
                     seen, stride = seen[::2], 2 * stride
         except MediaError as error:
@@ -159,12 +162,12 @@ class _Screening:
             several = sum(self._counts.values()) > 1
             example = f"; {kinds}{', the first one' if several else ''}: {first}" if kinds else ""
             raise DatasetError(
-                f"{asked}: {found} usable image{'' if found == 1 else 's'} found{example}. Calibration takes {_FEWEST} "
-                f"at least, and {_ENOUGH} to be good: give a folder or a video of what the camera sees, without labels"
+                f"{asked}: {found} usable image{'' if found == 1 else 's'} found{example}. Calibration needs at least "
+                f"{_FEWEST}, better {_ENOUGH} or more: give a folder or a video of what the camera sees, without labels"
             )
         if found < _ENOUGH:
             self._warnings.append(
-                f"{found} images are few to calibrate with, and rare values may be missing from the ranges; give "
+                f"{found} images are few for a calibration, and rare values may be missing from the ranges; give "
                 f"{_ENOUGH} or more"
             )
         warnings = (*self._notes, *self._warnings)
@@ -172,10 +175,10 @@ class _Screening:
 
     def _judge(self, image: CalibrationImage, blank: bool) -> None:
         if blank:
-            self._leave_out("blank", f"{image.name} shows nothing: all its pixels are alike")
+            self._leave_out("blank", f"{image.name} is blank: all its pixels are alike")
         elif image.digest in self._images:
             self._leave_out(
-                "duplicate", f"{image.name} shows the same as {self._images[image.digest].name}, pixel for pixel"
+                "duplicate", f"{image.name} is the same as {self._images[image.digest].name}, pixel for pixel"
             )
         else:
             self._images[image.digest] = image
@@ -193,7 +196,7 @@ def _find_files(words: Sequence[str]) -> Inputs:
 
 
 def _is_blank(frame: Frame) -> bool:
-    # A reduction over whole rows first: NumPy is slow at reducing to three numbers.
+    # Reduce whole rows first: NumPy is slow at reducing to three numbers.
     high, low = frame.max(axis=0).max(axis=0), frame.min(axis=0).min(axis=0)
     return bool((high.astype(int) - low < _LEAST_CONTRAST).all())
 

@@ -1,6 +1,6 @@
-"""The threshold with which rounding loses the least information.
+"""Clipping thresholds with the least loss of information by rounding (KL divergence).
 
-After S. Migacz, "8-bit Inference with TensorRT", 2017.
+The method is that of Migacz, "8-bit Inference with TensorRT", 2017.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ __all__ = ["divergence", "entropy_limit"]
 
 Float = npt.NDArray[np.float64]
 _NUM_BINS = 2048
-# Between candidates, in bins. Trying every bin takes 16 times as long and moves the threshold by one bin or two.
+# Step between candidates in bins. Trying every bin takes 16 times as long and moves the threshold by one or two bins.
 _STRIDE = 16
-# Of the whole, what a bin that rounding empties is taken to hold: a divergence is infinite otherwise.
+# Minimum share of the total in a bin that rounding empties: the divergence would be infinite otherwise.
 _LEAST_SHARE = 1e-7
-# Nearly all values have to be told apart: they lie within the least candidate or beyond it, never in a few bins, where
-# no rounding would seem to lose anything. One far value would do that to all others.
+# Share of the values that must be resolved: they lie below the smallest candidate or beyond it, never in a few bins,
+# where rounding would seem to lose nothing. A single far outlier would otherwise do that to all other values.
 _BULK = 0.9999
 
 
 def entropy_limit(histogram: Histogram, num_levels: int) -> float:
-    """The magnitude to clip at.
+    """Find the magnitude at which to clip.
 
-    Zeros are left out: every range holds them exactly, and after a ReLU they would outweigh all else.
+    Zeros are left out: every range represents them exactly, and after a ReLU they would outweigh all other values.
 
     Args:
-        histogram: Finite values.
-        num_levels: Steps from 0 to the limit.
+        histogram: Histogram with finite values.
+        num_levels: Number of steps from 0 to the limit.
     """
     mass = histogram.magnitudes().mass()
     largest = float(mass.upper[-1])
@@ -48,12 +48,13 @@ def entropy_limit(histogram: Histogram, num_levels: int) -> float:
 
 
 def divergence(counts: Float, beyond: float, num_levels: int) -> float:
-    """Kullback-Leibler divergence of a clipped distribution from its rounded form, in nats.
+    """Compute the Kullback-Leibler divergence between a clipped distribution and its rounded form, in nats.
 
     Args:
-        counts: ``(B,)`` of the bins that are kept, B at least `num_levels`.
-        beyond: Of what lies further out, which clipping moves into the last bin.
-        num_levels: Bins are merged to so many levels, whose content spreads evenly over their occupied bins.
+        counts: ``(B,)`` float64 counts of the bins that are kept, with B at least `num_levels`.
+        beyond: Count of the values further out, which clipping moves into the last bin.
+        num_levels: Number of levels that the bins are merged into; a level's count spreads evenly over its occupied
+            bins.
     """
     starts = -(-np.arange(num_levels) * len(counts) // num_levels)
     sizes = np.diff(starts, append=len(counts))

@@ -1,4 +1,4 @@
-"""A network cut into consecutive parts, of which only one holds its maps in memory at a time."""
+"""Division of a network into consecutive segments, so that only one at a time has its activations in memory."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Segment", "TensorType", "check_tensors", "cut_graph", "place_tensors", "segment_model"]
 
-# What a tensor whose shape is not known counts for.
+# Assumed size of a tensor whose shape is unknown.
 _UNKNOWN_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
 class TensorType:
-    """What an array looks like.
+    """Type and shape of an array.
 
     Attributes:
-        dtype: NumPy's name.
-        shape: All lengths.
+        dtype: NumPy's name of the dtype.
+        shape: Lengths of all dimensions.
     """
 
     dtype: str
@@ -36,12 +36,12 @@ class TensorType:
 
 @dataclass(frozen=True)
 class Segment:
-    """Nodes that run together.
+    """Group of nodes that run together.
 
     Attributes:
         nodes: Indices into the graph's nodes, in order.
-        inputs: Activations that it reads.
-        outputs: Activations that somebody wants, or that a later segment reads.
+        inputs: Names of the activations that it reads.
+        outputs: Names of the activations that are wanted, or that a later segment reads.
     """
 
     nodes: tuple[int, ...]
@@ -50,10 +50,10 @@ class Segment:
 
 
 def check_tensors(graph: onnx.GraphProto, tensors: Sequence[str]) -> None:
-    """Refuse names that are no activations of the graph.
+    """Refuse names that are not activations of the graph.
 
     Raises:
-        CalibrationError: A name is unknown, or that of a weight; the message has the nearest names.
+        CalibrationError: A name is unknown, or belongs to a weight; the message lists similar names.
     """
     weights = {tensor.name for tensor in graph.initializer}
     known = {info.name for info in graph.input} - weights
@@ -63,16 +63,16 @@ def check_tensors(graph: onnx.GraphProto, tensors: Sequence[str]) -> None:
             raise CalibrationError(f'"{name}" is a weight of the network; its range follows from its values')
         if name not in known:
             near = difflib.get_close_matches(name, known, 3) or sorted(known)[:3]
-            raise CalibrationError(f'the network has no tensor "{name}"; near it are {", ".join(near)}')
+            raise CalibrationError(f'the network has no tensor "{name}"; similar names are {", ".join(near)}')
 
 
 def cut_graph(graph: onnx.GraphProto, wanted: Collection[str], bytes_at_once: int) -> list[Segment]:
-    """Cut where the wanted tensors of a part exceed a size; nodes that no wanted tensor needs are left out.
+    """Cut a graph where the wanted tensors of a segment reach a size; nodes that no wanted tensor needs are left out.
 
     Args:
-        graph: In topological order, as ONNX demands.
-        wanted: Tensors to become outputs of segments.
-        bytes_at_once: A segment ends at the first wanted tensor with which its outputs reach this size.
+        graph: Graph in topological order, as ONNX requires.
+        wanted: Names of the tensors to become outputs of segments.
+        bytes_at_once: Size in bytes; a segment ends at the first wanted tensor with which its outputs reach it.
     """
     parts: list[list[int]] = [[]]
     sizes = _sizes(graph)
@@ -82,17 +82,17 @@ def cut_graph(graph: onnx.GraphProto, wanted: Collection[str], bytes_at_once: in
             parts.append([])
             room = bytes_at_once
         parts[-1].append(index)
-        # Only after wanted tensors: a cut between a convolution and its ReLU would keep them from being fused.
+        # Only after wanted tensors: a cut between a convolution and its ReLU would prevent their fusion.
         room -= sum(sizes.get(name, _UNKNOWN_BYTES) for name in graph.node[index].output if name in wanted)
     return _connect(graph, [part for part in parts if part], wanted)
 
 
 def segment_model(model: onnx.ModelProto, segment: Segment, inputs: Mapping[str, TensorType]) -> onnx.ModelProto:
-    """A model of one segment, with the weights that it needs.
+    """Create the model of one segment, with the weights that it needs.
 
     Args:
-        model: The whole.
-        segment: Of its graph.
+        model: Model that was cut.
+        segment: Segment of its graph.
         inputs: Types and shapes of the segment's inputs, by name.
     """
     import onnx
@@ -111,16 +111,17 @@ def segment_model(model: onnx.ModelProto, segment: Segment, inputs: Mapping[str,
 
 
 def place_tensors(sizes: Mapping[str, int], segments: Sequence[Segment]) -> tuple[dict[str, int], int]:
-    """Where the outputs of segments lie in one block of memory.
+    """Place the outputs of segments in one block of memory.
 
-    A tensor keeps its place from its own segment to the last that reads it; others take it before and after.
+    A tensor keeps its place from its own segment to the last one that reads it; other tensors use the place before and
+    after.
 
     Args:
-        sizes: By name, of all outputs; any unit.
-        segments: In order.
+        sizes: Size of every output by name, in any unit.
+        segments: Segments in the order in which they run.
 
     Returns:
-        Offset of each tensor, and the size of the block.
+        The offset of each tensor, and the size of the block.
     """
     lives = {}
     for place, segment in enumerate(segments):
@@ -128,7 +129,7 @@ def place_tensors(sizes: Mapping[str, int], segments: Sequence[Segment]) -> tupl
         for name in lives.keys() & set(segment.inputs):
             lives[name][1] = place
     offsets: dict[str, int] = {}
-    # The largest first: small ones fit into the gaps.
+    # Largest first: small ones fit into the gaps.
     for name in sorted(lives, key=lambda name: (-sizes[name], name)):
         first, last = lives[name]
         beside = [other for other in offsets if lives[other][0] <= last and lives[other][1] >= first]
@@ -142,7 +143,7 @@ def place_tensors(sizes: Mapping[str, int], segments: Sequence[Segment]) -> tupl
 
 
 def _needed(graph: onnx.GraphProto, wanted: Collection[str]) -> list[int]:
-    """Nodes on the way to a wanted tensor, in order."""
+    """Return the indices of the nodes that a wanted tensor depends on, in order."""
     names = set(wanted)
     needed = []
     for index in range(len(graph.node) - 1, -1, -1):
@@ -169,12 +170,12 @@ def _connect(graph: onnx.GraphProto, parts: Sequence[Sequence[int]], wanted: Col
 
 
 def _names(names: Iterable[str]) -> dict[str, None]:
-    """An ordered set of the names that are not empty."""
+    """Return the names that are not empty, without duplicates, in order."""
     return dict.fromkeys(name for name in names if name)
 
 
 def _sizes(graph: onnx.GraphProto) -> dict[str, int]:
-    """Bytes of the float32 tensors whose shape the graph states; an unknown batch counts as 1."""
+    """Return the bytes of the float32 tensors whose shape the graph states; an unknown batch counts as 1."""
     sizes = {}
     for info in (*graph.value_info, *graph.output):
         shape = info.type.tensor_type.shape.dim

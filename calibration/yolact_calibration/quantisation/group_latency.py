@@ -1,4 +1,4 @@
-"""Milliseconds of each part of a network, in float and in INT8, on ONNX Runtime's CPU provider."""
+"""Latency of each part of a network, in float and in INT8, on ONNX Runtime's CPU provider."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from yolact_runtime.backends.onnxruntime_session import (
 __all__ = ["GroupTimes", "time_groups"]
 
 _WARM_UP, _ROUNDS = 2, 7
-# Runs of a turn, of which the last counts: the first pays for the network that ran before it.
+# Consecutive runs of a network, of which the last counts: the first is slowed by the network that ran before it.
 _TURN = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupTimes:
-    """Of one graph.
+    """Times of one graph.
 
     Attributes:
-        total_ms: Median of a whole run.
-        group_ms: Group -> sum of the medians of its convolutions and of what follows them up to the next. Changes of
-            layout are in the total only.
+        total_ms: Median time of a whole run in milliseconds.
+        group_ms: Milliseconds by group: sum of the medians of its convolutions and of the nodes that follow them up to
+            the next one. Layout conversions are in the total only.
     """
 
     total_ms: float
@@ -45,12 +45,12 @@ class GroupTimes:
 def time_groups(
     graph: NetworkGraph, variants: Mapping[str, onnx.ModelProto], num_threads: int = 0
 ) -> dict[str, GroupTimes]:
-    """Time several forms of one network; they take turns, so that the machine's moods hit all of them alike.
+    """Time several variants of one network, interleaved, so that noise of the machine affects all of them alike.
 
     Args:
-        graph: Of the float network: its convolutions and their groups.
-        variants: Name -> form of it.
-        num_threads: 0 leaves the choice to ONNX Runtime.
+        graph: Graph of the float network, with its convolutions and their groups.
+        variants: Variants of the network by name.
+        num_threads: Number of CPU threads; 0 leaves the choice to ONNX Runtime.
 
     Raises:
         CalibrationError: The profiler's events do not name the convolutions.
@@ -71,7 +71,7 @@ def time_groups(
 
 def _times(graph: NetworkGraph, events: Sequence[dict[str, Any]]) -> GroupTimes:
     groups = _node_groups(graph)
-    # Longest first, as one name may begin another's.
+    # Longest first, because one name may be a prefix of another.
     names = sorted(groups, key=len, reverse=True)
     runs: list[float] = []
     nodes: dict[str, list[float]] = defaultdict(list)
@@ -84,25 +84,25 @@ def _times(graph: NetworkGraph, events: Sequence[dict[str, Any]]) -> GroupTimes:
     silent = set(graph.groups)
     for event_name, times in nodes.items():
         if (name := next((name for name in names if event_name.startswith(name)), None)) is not None:
-            # It may be 0: the profiler counts whole microseconds.
+            # The time may be 0: the profiler counts whole microseconds.
             group_ms[groups[name]] += statistics.median(_counted(times) or times)
             silent.discard(groups[name])
     num_runs = (_WARM_UP + _ROUNDS) * _TURN
     if len(runs) != num_runs or silent:
         raise CalibrationError(
-            f"ONNX Runtime's profile does not tell the parts of the network apart ({len(runs)} runs of {num_runs}, no "
+            f"ONNX Runtime's profile does not distinguish the parts of the network ({len(runs)} runs of {num_runs}, no "
             f"time for: {', '.join(sorted(silent)) or 'none'}); install another version of onnxruntime"
         )
     return GroupTimes(statistics.median(_counted(runs)), group_ms)
 
 
 def _counted(times: Sequence[float]) -> Sequence[float]:
-    """Without the warm-up and the first runs of the turns."""
+    """Return the times without the warm-up and the first of each pair of runs."""
     return times[_WARM_UP * _TURN + _TURN - 1 :: _TURN]
 
 
 def _node_groups(graph: NetworkGraph) -> dict[str, str]:
-    """Node -> group of the convolution whose result it works on: a fused kernel has the name of its last node."""
+    """Map nodes to the group of the preceding convolution: a fused kernel has the name of its last node."""
     of_conv = {convolution.name: convolution.group for convolution in graph.convolutions}
     found: dict[str, str] = {}
     for node in graph.nodes:

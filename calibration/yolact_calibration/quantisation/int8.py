@@ -1,4 +1,4 @@
-"""From a float network and what it was seen to compute, the INT8 network that keeps its accuracy."""
+"""Conversion of a float network with histograms of its activations to an INT8 network within an accuracy limit."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _GRIDS = {Dialect.TENSORRT: Grid.INT8, Dialect.CPU: Grid.UINT8}
 
 @dataclasses.dataclass(frozen=True)
 class Int8Options:
-    """How an INT8 network is made.
+    """Options of the conversion to INT8.
 
     Attributes:
-        dialect: For whom.
-        method: How ranges are chosen from histograms.
-        max_drop: Points of AP, or of agreement AP, that may be lost; None takes the judge's own limit.
-        everything: Every convolution in INT8, without a search; the limit is held all the same.
-        num_threads: CPU threads of what is timed; 0 leaves the choice to ONNX Runtime.
+        dialect: Runtime for which the rounding is written.
+        method: Method that chooses ranges from histograms.
+        max_drop: Points of AP, or of agreement AP, that may be lost; None uses the judge's default limit.
+        everything: If True, every convolution is INT8, without a search; the limit is still checked.
+        num_threads: Number of CPU threads for timing; 0 leaves the choice to ONNX Runtime.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     dialect: Dialect
@@ -51,23 +51,23 @@ class Int8Options:
     num_threads: int = 0
 
     def __post_init__(self) -> None:
-        # No limit but the judge's, with infinity.
+        # max_drop has no upper limit: infinity is allowed.
         keep_between(self, {"num_threads": (0, MAX_THREADS)}, {"max_drop": (0, math.inf)})
 
 
 @dataclasses.dataclass(frozen=True)
 class Int8Model:
-    """An INT8 network and how it came about.
+    """INT8 network, with the search that led to it.
 
     Attributes:
-        model: The graph; what is not INT8 is float32.
-        dialect: For whom it is.
-        ranges: Of every tensor that a plan may round.
-        search: The plan, and what was tried on the way.
-        sensitivity: Of each part; empty where everything was asked for.
-        cost: Of each part.
-        max_drop: The limit that was held or not.
-        group_sizes: Group -> its convolutions.
+        model: INT8 graph; the parts that are not INT8 are float32.
+        dialect: Runtime for which it is written.
+        ranges: Range of every tensor that a plan may round.
+        search: Chosen plan, and all plans that were tried.
+        sensitivity: Sensitivity of each part; empty if all parts were requested in INT8.
+        cost: Cost of each part.
+        max_drop: Limit of the points that may be lost.
+        group_sizes: Number of convolutions by group.
     """
 
     model: onnx.ModelProto
@@ -81,20 +81,20 @@ class Int8Model:
 
     @property
     def num_convolutions(self) -> int:
-        """In all."""
+        """Number of convolutions in the network."""
         return sum(self.group_sizes.values())
 
     @property
     def num_int8(self) -> int:
-        """In INT8."""
+        """Number of convolutions in INT8."""
         return self.count(self.search.int8)
 
     def count(self, groups: Sequence[str]) -> int:
-        """Convolutions of some groups."""
+        """Count the convolutions of some groups."""
         return sum(self.group_sizes[group] for group in groups)
 
     def kept_float(self) -> list[dict[str, Any]]:
-        """JSON: the groups that are not in INT8, with the reason."""
+        """Return the groups that are not in INT8 as JSON objects, each with the reason."""
         return [
             {"group": group, "convolutions": self.group_sizes[group], "why": why}
             for group, why in self.search.kept_float.items()
@@ -102,10 +102,10 @@ class Int8Model:
 
 
 def choose_ranges(histograms: Mapping[str, Histogram], method: RangeMethod, dialect: Dialect) -> dict[str, Range]:
-    """A range for each tensor that a calibration saw.
+    """Choose a range for each tensor of a calibration.
 
     Raises:
-        CalibrationError: A tensor has no range; the message names it.
+        CalibrationError: A tensor has no valid range; the message names it.
     """
     ranges = {}
     for name, histogram in histograms.items():
@@ -128,27 +128,29 @@ def make_int8(
     finish: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda candidate: candidate,
     reporter: Reporter = SILENT,
 ) -> Int8Model:
-    """Make it.
+    """Quantise a network to INT8 within the accuracy limit.
 
     Args:
-        model: The float network.
-        histograms: Of the tensors that :func:`~yolact_calibration.quantisation.qdq_placement.quantisable_tensors`
-            names.
-        options: How.
-        trial: The images that plans are judged on.
-        judge: Of these images.
-        small_trial: A few images, to put the parts of the network in order; None: those that save least go back first.
-        small_reference: What the float network finds in them.
-        class_names: Of the model.
-        finish: What will become of the result, such as float16 where it is not INT8: plans are judged with it.
-        reporter: Gets a line for each plan, and shows how far the trials are.
+        model: Float network; not modified.
+        histograms: Histograms of the tensors that
+            :func:`~yolact_calibration.quantisation.qdq_placement.quantisable_tensors` names.
+        options: Options of the conversion.
+        trial: Images on which plans are judged.
+        judge: Judge for these images.
+        small_trial: A few images for ranking the parts of the network by sensitivity; None returns the parts that save
+            least to float first.
+        small_reference: Instances that the float network finds in those few images.
+        class_names: Class names of the model by class id.
+        finish: Conversion that the result will undergo later, such as float16 for the parts that are not INT8: plans
+            are judged with it.
+        reporter: Reporter that receives a line for each plan, and shows the progress of the trials.
 
     Raises:
         CalibrationError: No part of the network can be in INT8, or a histogram is missing.
     """
     graph = NetworkGraph(model)
     if missing := sorted(set(quantisable_tensors(graph)) - set(histograms)):
-        raise CalibrationError(f"the calibration saw nothing of {', '.join(missing[:5])}: calibrate this network again")
+        raise CalibrationError(f"the calibration has no {', '.join(missing[:5])}: calibrate this network again")
     ranges = choose_ranges(histograms, options.method, options.dialect)
     fixed = _unfit(graph, ranges, options.dialect)
     cost = _costs(graph, ranges, options, fixed)
@@ -190,7 +192,7 @@ def _plan_judge(
     finish: Callable[[onnx.ModelProto], onnx.ModelProto],
     reporter: Reporter,
 ) -> Callable[[tuple[str, ...]], Judgement]:
-    """What the search tries plans with."""
+    """Return the function with which the search judges plans."""
 
     def judge_plan(groups: tuple[str, ...]) -> Judgement:
         candidate = finish(quantise(graph.model, ranges, _members(graph, groups), dialect))
@@ -210,14 +212,12 @@ def _members(graph: NetworkGraph, groups: Sequence[str]) -> list[str]:
 
 
 def _unfit(graph: NetworkGraph, ranges: Mapping[str, Range], dialect: Dialect) -> dict[str, str]:
-    """Groups that read or write values which no INT8 scale can hold."""
+    """Return the groups that read or write values beyond the range of any INT8 scale, with the reasons."""
     found: dict[str, str] = {}
     for group, members in graph.groups.items():
         names = [convolution.name for convolution in members]
         if heavy := [name for name in names if not _weights_fit(graph, name, dialect)]:
-            found[group] = (
-                f"a weight of {heavy[0]} is larger than any INT8 scale in float16 holds; look at the checkpoint"
-            )
+            found[group] = f"a weight of {heavy[0]} exceeds every INT8 scale in float16; check the checkpoint"
             continue
         for name in place(graph, names, dialect).tensors.values():
             try:
@@ -236,7 +236,7 @@ def _weights_fit(graph: NetworkGraph, convolution: str, dialect: Dialect) -> boo
 def _costs(
     graph: NetworkGraph, ranges: Mapping[str, Range], options: Int8Options, fixed: Mapping[str, str]
 ) -> dict[str, Cost]:
-    """What each part costs: timed for ONNX Runtime, counted for TensorRT, whose engines need a GPU to be timed."""
+    """Return the cost of each part: timed for ONNX Runtime; for TensorRT, which needs a GPU for timing, counted."""
     if options.dialect is Dialect.TENSORRT:
         work = {group: sum(c.macs for c in members) / 1e9 for group, members in graph.groups.items()}
         return {group: Cost(gmacs, gmacs / 2, "GMAC") for group, gmacs in work.items()}

@@ -1,4 +1,4 @@
-"""A look at an exported network: who makes a tensor, who reads it, and which part of the model a convolution is."""
+"""Index of an exported network: producers and consumers of tensors, and the part of the model of each convolution."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from yolact_runtime.model.network_parts import BOX_HEAD, CLASS_HEAD, MASK_HEAD, 
 __all__ = ["FINAL_GROUPS", "Convolution", "NetworkGraph", "part_of", "write_part"]
 
 FINAL_GROUPS = (BOX_HEAD, CLASS_HEAD, MASK_HEAD)
-"""The groups whose convolutions give the network's answers; they start in float."""
+"""Groups whose convolutions compute the network's outputs; they start in float."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """One convolution of a network.
+    """Convolution of a network.
 
     Attributes:
-        name: Of its node, which is the module's path; with the pyramid level where one module serves several.
+        name: Name of its node, which is the module's path, with the pyramid level if one module serves several levels.
         group: Part of the model, such as ``"res3"`` or ``"protonet"``.
-        macs: Multiply-accumulate operations on one image.
-        in_channels: Channels it reads, over all groups.
-        out_channels: Channels it writes.
-        is_depthwise: Every channel has a filter of its own.
+        macs: Multiply-accumulate operations for one image.
+        in_channels: Number of input channels, over all groups.
+        out_channels: Number of output channels.
+        is_depthwise: Whether every channel has a filter of its own.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Convolution:
 
 
 class NetworkGraph:
-    """Indices over a model that :mod:`yolact_export` wrote. The model is only read, and must not change meanwhile."""
+    """Index of a model written by :mod:`yolact_export`. The model is only read, and must not change during its use."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -57,25 +57,25 @@ class NetworkGraph:
         self._shapes = {info.name: _shape(info) for info in infos}
 
     def is_constant(self, name: str) -> bool:
-        """The tensor is stored in the file."""
+        """Return whether the tensor is stored in the file."""
         return name in self._initializers
 
     def constant(self, name: str) -> npt.NDArray[Any]:
-        """Value of a stored tensor; a copy."""
+        """Return a copy of the value of a stored tensor."""
         return np.array(numpy_helper.to_array(self._initializers[name]))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor, with the batch dimension, which is 1 where it is dynamic."""
+        """Return the shape of a tensor, with the batch dimension, which is 1 if it is dynamic."""
         return self._shapes[name]
 
     @functools.cached_property
     def convolutions(self) -> tuple[Convolution, ...]:
-        """All of them, in the order of the graph."""
+        """Convolutions in the order of the graph."""
         return tuple(self._convolution(node) for node in self.nodes if node.op_type == "Conv")
 
     @functools.cached_property
     def parts(self) -> Mapping[str, str]:
-        """Part of the model of each node, by the node's name; derived from the names where they are not written."""
+        """Part of the model by node name; derived from the names in networks of earlier releases."""
         written = {node.name: part for node in self.nodes if (part := part_of(node)) is not None}
         if len(written) == len(self.nodes):
             return written
@@ -83,14 +83,14 @@ class NetworkGraph:
 
     @functools.cached_property
     def groups(self) -> Mapping[str, tuple[Convolution, ...]]:
-        """Group -> its convolutions, in the order of the graph."""
+        """Convolutions by group, in the order of the graph."""
         found: dict[str, list[Convolution]] = {}
         for convolution in self.convolutions:
             found.setdefault(convolution.group, []).append(convolution)
         return {group: tuple(members) for group, members in found.items()}
 
     def only_consumer(self, name: str) -> onnx.NodeProto | None:
-        """The node that alone reads a tensor which is no output of the network; else None."""
+        """Return the only node that reads a tensor; None if there are several, or it is an output of the network."""
         readers = self.consumers.get(name, ())
         return readers[0] if len(readers) == 1 and name not in self.outputs else None
 
@@ -108,7 +108,7 @@ class NetworkGraph:
         )
 
     def _stride(self, node: onnx.NodeProto) -> int | None:
-        """Stride of a map to the image; None where a node makes no map."""
+        """Return the ratio of the image's size to that of the node's feature map; None if its output is not a map."""
         image, shape = self.shape(self.model.graph.input[0].name), self._shapes.get(node.output[0], ())
         return stride_of(image[2], shape[2]) if len(shape) == len(image) == 4 else None
 
@@ -119,7 +119,7 @@ def part_of(node: onnx.NodeProto) -> str | None:
 
 
 def write_part(node: onnx.NodeProto, part: str | None) -> onnx.NodeProto:
-    """Write a part of the model into a node that has none, and return the node; None leaves it as it is."""
+    """Write a part of the model into a node that has none, and return the node; None changes nothing."""
     if part is not None and part_of(node) is None:
         node.metadata_props.add(key=PROPERTY, value=part)
     return node

@@ -1,4 +1,4 @@
-"""The file of an observation: histograms and the frames that are in them."""
+"""Files of observations: histograms, and the digests of the frames that they contain."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Array = npt.NDArray[Any]
 
 
 def write_observation(path: Path, key: str, seen: Observation) -> None:
-    """Replace the file as a whole: a kill leaves the earlier one.
+    """Replace the whole file atomically, so that a killed process leaves the earlier one.
 
     Args:
-        path: The folder exists.
-        key: Names what was observed; reading asks for it.
-        seen: Not modified.
+        path: Path of the file, in an existing folder.
+        key: Identifier of the observation, which reading compares.
+        seen: Observation to write; not modified.
 
     Raises:
         OSError: The file cannot be written.
@@ -36,7 +36,7 @@ def write_observation(path: Path, key: str, seen: Observation) -> None:
     bins = [np.flatnonzero(histogram.counts) for histogram in histograms]
     document = {"key": key, "names": list(seen.histograms), "digests": sorted(seen.digests)}
     content = io.BytesIO()
-    # Occupied bins only: a tenth of all.
+    # Only occupied bins: a tenth of all.
     np.savez(
         content,
         document=np.frombuffer(json.dumps(document).encode(), np.uint8),
@@ -49,10 +49,10 @@ def write_observation(path: Path, key: str, seen: Observation) -> None:
 
 
 def read_observation(path: Path, key: str) -> Observation | None:
-    """What a file holds; None where there is none.
+    """Read an observation; return None if there is no such file.
 
     Raises:
-        CalibrationError: The file is damaged, or holds another observation.
+        CalibrationError: The file is damaged, or contains another observation.
     """
     if not path.exists():
         return None
@@ -61,9 +61,9 @@ def read_observation(path: Path, key: str) -> Observation | None:
             document = decode_json(bytes(file["document"]), "its document")
             arrays = [file[name] for name in ("lengths", "bins", "counts", "ends")]
         if document["key"] != key:
-            raise ValueError("it holds another calibration")  # noqa: TRY301 - one message for all that is wrong
+            raise ValueError("it holds another calibration")  # noqa: TRY301 - one message for all errors
         return Observation(_histograms(document["names"], *arrays), set(document["digests"]))
-    except Exception as error:  # numpy.load has no error of its own: a damaged file surfaces as nearly anything
+    except Exception as error:  # numpy.load raises nearly anything for a damaged file
         raise CalibrationError(f"{path} is damaged ({error})") from error
 
 

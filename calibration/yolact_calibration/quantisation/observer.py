@@ -1,6 +1,6 @@
-"""The values inside a float network while it sees images, as histograms.
+"""Histograms of the activations of a float network over images.
 
-Memory depends neither on the number of images nor, much, on that of tensors: see
+Memory does not depend on the number of images, and only a little on the number of tensors: see
 :class:`~yolact_calibration.quantisation.segmented_network.SegmentedNetwork`.
 """
 
@@ -44,7 +44,7 @@ ModelSource: TypeAlias = Union["onnx.ModelProto", bytes, Path]
 
 
 class FrameSource(Protocol):
-    """Frames by name, one at a time; a list of pairs is one."""
+    """Sized iterable of frames with names, read one at a time; a list of pairs is one."""
 
     def __len__(self) -> int: ...
 
@@ -53,12 +53,12 @@ class FrameSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What has been seen so far.
+    """State of an observation.
 
     Attributes:
-        histograms: By tensor; written to while an observation runs. A ReLU's output whose input is observed too is
-            missing: its histogram follows.
-        digests: :func:`frame_digest` of every frame that is in all of the histograms.
+        histograms: Histograms by tensor; modified while an observation runs. A ReLU's output whose input is observed,
+            too, is left out: its histogram is derived.
+        digests: Result of :func:`frame_digest` for every frame that all histograms contain.
     """
 
     histograms: dict[str, Histogram]
@@ -66,17 +66,17 @@ class Observation:
 
 
 def frame_digest(frame: Frame) -> str:
-    """SHA-256 of a frame's shape and pixels, hexadecimal."""
+    """Return the SHA-256 of a frame's shape and pixels, hexadecimal."""
     content = hashlib.sha256(repr(frame.shape).encode())
     content.update(np.ascontiguousarray(frame).data)
     return content.hexdigest()
 
 
 def load_model(model: ModelSource) -> onnx.ModelProto:
-    """The model in a file or in bytes; a loaded one as it is.
+    """Load the model from a file or bytes; a loaded one is returned unchanged.
 
     Raises:
-        CalibrationError: The file or the bytes hold no model.
+        CalibrationError: The file or the bytes are not a model.
         MissingDependencyError: onnx is not installed.
     """
     try:
@@ -87,7 +87,7 @@ def load_model(model: ModelSource) -> onnx.ModelProto:
         return model
     try:
         return onnx.load_model(model) if isinstance(model, Path) else onnx.load_model_from_string(model)
-    except Exception as error:  # OSError, or an error of protobuf, which is nobody's declared dependency
+    except Exception as error:  # OSError, or an error of protobuf, which is not a declared dependency
         place = str(model) if isinstance(model, Path) else f"{len(model)} bytes"
         raise CalibrationError(f"cannot read an ONNX model from {place}: {error}; export it again") from error
 
@@ -106,27 +106,27 @@ def observe(
 ) -> dict[str, Histogram]:
     """Count the values of tensors over images.
 
-    The counts do not depend on the order of the images; a frame whose pixels were seen before counts once. What is
-    complete is saved now and then, at the end, and when an exception or an interruption ends the call.
+    The counts do not depend on the order of the images; a frame whose pixels were seen before counts once. Complete
+    frames are saved from time to time, at the end, and when an exception or an interruption ends the call.
 
     Args:
-        model: Float network with one input, the image. Given as a path it takes the least memory: it is let go once
-            ONNX Runtime has its own copy.
-        tensors: Names of float32 activations; the input may be among them.
-        images: Frames as the runtime gets them.
-        spec: How the runtime feeds them.
-        num_threads: Of ONNX Runtime, and of the counting; 0 takes all.
-        reporter: Shows how far the work is.
-        begun: What an earlier call saved for the same model, tensors and spec; it is continued in place.
-        save: Keeps an observation; called between images.
-        save_every_s: The least time between two calls of `save`.
+        model: Float network with one input, the image. A path needs the least memory: the loaded model is released as
+            soon as ONNX Runtime has its own copy.
+        tensors: Names of float32 activations, which may include the input.
+        images: Frames as the camera delivers them.
+        spec: Network input, for preprocessing as in the runtime.
+        num_threads: Number of threads of ONNX Runtime and of the counting; 0 uses all.
+        reporter: Reporter that shows the progress.
+        begun: Observation that an earlier call saved for the same model, tensors and spec; it is continued in place.
+        save: Function that saves an observation; called between images.
+        save_every_s: Minimum interval between two calls of `save`, in seconds.
 
     Returns:
-        Histogram of each tensor, in the order of `tensors`.
+        The histogram of each tensor, in the order of `tensors`.
 
     Raises:
         CalibrationError: A tensor does not exist or is not float32, ONNX Runtime refuses the model, there is no image,
-            or a tensor had values that are not finite.
+            or a tensor has values that are not finite.
         MissingDependencyError: onnx or ONNX Runtime is not installed.
     """
     loaded = load_model(model)
@@ -137,7 +137,7 @@ def observe(
             seen.histograms.setdefault(name, Histogram())
     counter = _Counter(loaded, spec, seen, num_threads)
     del loaded, model
-    # A signal interrupts the main thread only: the frame that the worker counts is always finished, or has failed.
+    # A signal interrupts the main thread only: the frame in the worker is always finished, or has failed.
     with ThreadPoolExecutor(1) as worker:
         try:
             _observe_all(counter, worker, images, reporter, _Saver(save, save_every_s))
@@ -152,7 +152,7 @@ def observe(
 
 
 class _Saver:
-    """Calls `save` now and then."""
+    """Caller of `save` at intervals."""
 
     def __init__(self, save: Callable[[Observation], None] | None, every_s: float) -> None:
         self._save = save
@@ -166,11 +166,11 @@ class _Saver:
 
 
 class _Counter:
-    """Adds what a network makes of frames to histograms.
+    """Counter that adds the values that a network computes from frames to histograms.
 
     Attributes:
-        seen: As given.
-        broken: A frame is in some of the histograms and not in others.
+        seen: Observation that is extended.
+        broken: Whether a frame is in some of the histograms but not in others.
     """
 
     def __init__(self, model: onnx.ModelProto, spec: InputSpec, seen: Observation, num_threads: int) -> None:
@@ -185,7 +185,7 @@ class _Counter:
     def count(self, frame: Frame, digest: str) -> None:
         image = preprocess(frame, self._spec)
         self.broken = True
-        # Tensors have histograms of their own, and NumPy counts without holding the interpreter's lock.
+        # Each tensor has its own histogram, and NumPy counts without holding the interpreter's lock.
         with ThreadPoolExecutor(self._num_threads or os.cpu_count() or 1) as pool:
 
             def add(values: Mapping[str, npt.NDArray[np.float32]]) -> None:
@@ -211,19 +211,19 @@ def _observe_all(
             worker.submit(counter.count, frame, digest).result()
             saver(counter.seen)
     if not counter.seen.digests:
-        raise CalibrationError("there are no images, and ranges follow from what a network sees; give some")
+        raise CalibrationError("there are no images to calibrate with; give some")
 
 
 def all_histograms(seen: Observation, tensors: Sequence[str], derived: Mapping[str, str]) -> dict[str, Histogram]:
-    """The histogram of each tensor, also of those that were not counted themselves.
+    """Return the histogram of each tensor, including derived ones.
 
     Args:
-        seen: A complete observation.
-        tensors: Names, in the order of the result.
-        derived: See :func:`relu_inputs`.
+        seen: Complete observation.
+        tensors: Names of the tensors, in the order of the result.
+        derived: Result of :func:`relu_inputs`.
 
     Raises:
-        CalibrationError: A tensor had values that are not finite.
+        CalibrationError: A tensor has values that are not finite.
     """
 
     def find(name: str) -> Histogram:
@@ -242,9 +242,9 @@ def all_histograms(seen: Observation, tensors: Sequence[str], derived: Mapping[s
 
 
 def relu_inputs(graph: onnx.GraphProto, tensors: Sequence[str]) -> dict[str, str]:
-    """Of the tensors that are ReLUs of others of them: output -> input.
+    """Map the tensors that are ReLUs of other tensors in the list to their inputs.
 
-    Their histograms follow from one another, and need not be counted.
+    Their histograms can be derived, and need not be counted.
     """
     chosen = set(tensors)
     relus = (node for node in graph.node if node.op_type == "Relu" and not node.domain)

@@ -1,8 +1,8 @@
-"""Which parts of a network compute in INT8: as many as the accuracy allows, given back to float where that pays most.
+"""Search for the parts of a network that compute in INT8: as many as the accuracy limit allows.
 
-Everything but the layers that give the answers starts in INT8. While too much accuracy is lost, the part goes back to
-float that regains most of it for each millisecond (of the multiply-accumulates, where nothing can be timed). When the
-limit is held, the answering layers may earn INT8, one by one, and so may parts that were given back in vain.
+Everything but the output layers starts in INT8. While too much accuracy is lost, the part returns to float that regains
+most of it for each millisecond (or multiply-accumulate operation, if nothing can be timed). Once the limit holds,
+output layers may be added to INT8 one by one, and so may parts that returned to float in vain.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["Cost", "SearchResult", "SearchStep", "search_precision"]
 
-# Start in float. Offsets are coordinates: what they lose moves every sample of their layer.
+# Groups that start in float. Offsets are coordinates: their error moves every sample of their layer.
 _START_IN_FLOAT = (*FINAL_GROUPS, "deformable offsets")
-# A part that saves less of the network's cost than this is not worth any accuracy.
+# A part that saves less than this share of the network's cost is not worth any accuracy.
 _LEAST_SAVING = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a part of a network costs.
+    """Cost of a part of a network.
 
     Attributes:
-        in_float: In float, in `unit`.
-        in_int8: In INT8.
-        unit: ``"ms"``, or ``"GMAC"`` where nothing could be timed; INT8 then counts a half.
+        in_float: Cost in float, in `unit`.
+        in_int8: Cost in INT8, in `unit`.
+        unit: Unit ``"ms"``, or ``"GMAC"`` if nothing can be timed; INT8 then counts a half.
     """
 
     in_float: float
@@ -40,19 +40,19 @@ class Cost:
 
     @property
     def saved(self) -> float:
-        """By INT8; negative where INT8 is slower."""
+        """Cost that INT8 saves; negative if INT8 is slower."""
         return self.in_float - self.in_int8
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchStep:
-    """One plan that was tried.
+    """Plan that was tried.
 
     Attributes:
-        action: What was changed, for people.
-        int8: Groups in INT8.
-        judgement: What it lost.
-        accepted: It is the best plan so far, or the next one departs from it.
+        action: Readable description of the change.
+        int8: Names of the groups in INT8.
+        judgement: Judgement of the plan.
+        accepted: Whether it is the best plan so far, or the next one starts from it.
     """
 
     action: str
@@ -63,14 +63,14 @@ class SearchStep:
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
-    """Where a search ended.
+    """Result of a search.
 
     Attributes:
-        int8: Groups in INT8.
-        kept_float: Group -> why it stays in float.
-        judgement: Of that plan.
-        passed: The limit is held, with at least one group in INT8.
-        steps: Everything that was tried.
+        int8: Names of the groups in INT8.
+        kept_float: Reasons of the groups that stay in float, by group.
+        judgement: Judgement of the chosen plan.
+        passed: Whether the limit holds, with at least one group in INT8.
+        steps: Plans that were tried, in order.
     """
 
     int8: tuple[str, ...]
@@ -80,7 +80,7 @@ class SearchResult:
     steps: tuple[SearchStep, ...]
 
     def document(self) -> list[dict[str, Any]]:
-        """The steps as JSON."""
+        """Return the steps as JSON objects."""
         return [
             {
                 "step": number,
@@ -104,20 +104,20 @@ def search_precision(
     everything: bool = False,
     reporter: Reporter = SILENT,
 ) -> SearchResult:
-    """Find the plan.
+    """Search for the plan with the most INT8 within the limit.
 
     Args:
-        groups: Of the network, in its order.
-        loss: Group -> what it loses alone in INT8; the unit does not matter.
-        cost: Group -> what it costs.
-        judge: Tries a plan, the groups in INT8.
+        groups: Groups of the network, in its order.
+        loss: Loss of each group alone in INT8, in any unit.
+        cost: Cost of each group.
+        judge: Function that judges a plan, given the groups in INT8.
         max_drop: Points of box and of mask AP that may be lost.
-        fixed_float: Group -> why it may not be in INT8 at all.
-        everything: Take all groups that may be, and do not search.
-        reporter: Gets a line for each plan.
+        fixed_float: Reasons of the groups that must stay in float, by group.
+        everything: If True, use all other groups without a search.
+        reporter: Reporter that receives a line for each plan.
 
     Raises:
-        CalibrationError: No group may be in INT8.
+        CalibrationError: No group can be in INT8.
     """
     return _Search(tuple(groups), loss, cost, judge, max_drop, dict(fixed_float or {}), reporter).run(everything)
 
@@ -149,32 +149,32 @@ class _Search:
             reasons = "; ".join(dict.fromkeys(self._kept.values())) or "it has no convolution"
             raise CalibrationError(f"no part of the network can compute in INT8: {reasons}")
         if everything:
-            judgement = self._try("everything in INT8, as asked for", free, accept=True)
+            judgement = self._try("everything in INT8, as requested", free, accept=True)
             return self._result(free, judgement)
         chosen = [group for group in free if group not in _START_IN_FLOAT and self._pays(group)]
         if not chosen:
             chosen = [group for group in free if group not in _START_IN_FLOAT] or free
-        judgement = self._try("start: everything but the layers that give the answers", chosen, accept=True)
+        judgement = self._try("start: everything but the output layers", chosen, accept=True)
         given_back: list[str] = []
         while not judgement.within(self._max_drop) and len(chosen) > 1:
             given_back.append(max(chosen, key=self._give_back_order))
             chosen, judgement = self._give_back(given_back[-1], chosen, judgement)
         answering = [group for group in free if group in _START_IN_FLOAT and group not in {*chosen, *given_back}]
         if judgement.within(self._max_drop):
-            # Not the last one: without it the limit was not held.
+            # Not the last one: without it the limit does not hold.
             in_vain = [group for group in given_back[:-1] if self._cost[group].saved >= self._least_saving]
             chosen, judgement = self._earn(chosen, judgement, [*in_vain, *answering])
         else:
-            reason = f"starts in float, and even so the limit of {self._max_drop:g} points is not held"
+            reason = f"starts in float, and even so the limit of {self._max_drop:g} points does not hold"
             self._kept |= dict.fromkeys(answering, reason)
         return self._result(chosen, judgement)
 
     def _pays(self, group: str) -> bool:
-        """INT8 is faster than float; the reason is kept where it is not."""
+        """Return whether INT8 is faster than float; if it is not, record the reason."""
         cost = self._cost[group]
         if cost.saved > 0:
             return True
-        self._kept[group] = f"INT8 is no faster there ({cost.in_int8:.3g} against {cost.in_float:.3g} {cost.unit})"
+        self._kept[group] = f"INT8 is no faster here ({cost.in_int8:.3g} against {cost.in_float:.3g} {cost.unit})"
         return False
 
     def _give_back(self, worst: str, chosen: list[str], before: Judgement) -> tuple[list[str], Judgement]:
@@ -183,13 +183,13 @@ class _Search:
         regained, cost = before.worst - judgement.worst, self._cost[worst]
         lost = f"cost {regained:.2f} points" if regained > 0 else "cost no points by itself"
         saved = f"saved {cost.saved:.3g} {cost.unit}" if cost.saved > 0 else "saved nothing"
-        self._kept[worst] = f"given back on the way to the limit: in INT8 it {lost} and {saved}"
+        self._kept[worst] = f"returned to float to meet the limit: in INT8 it {lost} and {saved}"
         return rest, judgement
 
     def _give_back_order(self, group: str) -> tuple[float, float]:
-        """The loss alone for each unit of cost: what costs nothing to give back and loses something goes first.
+        """Return the loss alone per unit of cost: parts with a loss that save nothing return to float first.
 
-        Of parts that lose nothing alone, the one that saves least goes first.
+        Among parts without a loss of their own, the one that saves least returns first.
         """
         saved = self._cost[group].saved
         return self._loss.get(group, 0.0) / max(saved, 1e-6), -saved

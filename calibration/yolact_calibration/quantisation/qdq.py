@@ -1,7 +1,7 @@
-"""Writes a plan into a graph: QuantizeLinear and DequantizeLinear, integer weights and, for the CPU, integer biases.
+"""Writer of a plan into a graph: QuantizeLinear and DequantizeLinear, integer weights and, for the CPU, integer biases.
 
 ``tensorrt``: int8, symmetric, zero point 0, weights per output channel, biases in float. Scales are float16 numbers, so
-that a later cast of the float remainder changes none of them. ``cpu``: uint8 activations with a zero point, int8
+a later conversion of the float remainder does not change them. ``cpu``: uint8 activations with a zero point, int8
 weights per output channel, int32 biases: the form that ONNX Runtime turns into QLinearConv.
 """
 
@@ -27,13 +27,13 @@ __all__ = ["Parts", "Rounding", "quantise", "rounding_of", "weight_scale"]
 Float = npt.NDArray[np.float32]
 _INT8_MAX, _UINT8_MAX = 127, 255
 _INT32_MAX = 2**31 - 1
-# Of a tensor that is always 0, and of an output channel without weights: any will do that is a normal float16.
+# Scale of a tensor that is always 0, and of an output channel without weights: any normal float16 number would do.
 _IDLE_SCALE = 2.0**-10
 _LARGEST_HALF, _SMALLEST_HALF = 65504.0, 2.0**-24
 
 
 class Parts(str, Enum):
-    """What is rounded; one of the two alone shows where an accuracy is lost, and is not fast."""
+    """Tensors to round; rounding only one kind shows where accuracy is lost, but is not fast."""
 
     WEIGHTS = "weights"
     ACTIVATIONS = "activations"
@@ -42,11 +42,11 @@ class Parts(str, Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Rounding:
-    """How a tensor is rounded: ``(q - zero_point) * scale`` with q of the dialect's type.
+    """Rounding of a tensor: ``(q - zero_point) * scale`` with q of the dialect's type.
 
     Attributes:
-        scale: float32.
-        zero_point: 0 but for uint8.
+        scale: Step size, float32.
+        zero_point: Integer that represents 0; it is 0 except for uint8.
     """
 
     scale: np.float32
@@ -54,33 +54,33 @@ class Rounding:
 
 
 def rounding_of(name: str, found: Range, dialect: Dialect) -> Rounding:
-    """Rounding of a tensor.
+    """Return the rounding of a tensor.
 
     Args:
-        name: Of the tensor, for messages.
-        found: Range of the values that shall survive.
-        dialect: Of the graph.
+        name: Name of the tensor, for messages.
+        found: Range of the values to preserve.
+        dialect: Dialect of the graph.
 
     Raises:
-        CalibrationError: The range is too large for a scale in float16.
+        CalibrationError: The range is too large for a float16 scale.
     """
     if dialect is Dialect.TENSORRT:
         largest = max(-found.low, found.high)
         if largest / _INT8_MAX > _LARGEST_HALF:
             raise CalibrationError(
-                f'"{name}" reaches {largest:.3g}, which no INT8 scale in float16 holds: one value of a layer is far '
-                f"out. Leave its layers in float, or look at the checkpoint"
+                f'"{name}" reaches {largest:.3g}, beyond every INT8 scale in float16: a value is an outlier. '
+                f"Leave its layers in float, or check the checkpoint"
             )
         return Rounding(np.float32(_half_above(largest / _INT8_MAX)), 0)
     scale = np.float32((found.high - found.low) / _UINT8_MAX)
     if not scale >= np.finfo(np.float32).tiny:
-        # Below the normal numbers a scale has too few digits for its steps; such values are nothing.
+        # Below the normal numbers a scale has too few digits for its steps; such values are negligible.
         return Rounding(np.float32(_IDLE_SCALE), 0)
     return Rounding(scale, int(np.clip(np.rint(-found.low / scale), 0, _UINT8_MAX)))
 
 
 def weight_scale(weight: Float, dialect: Dialect) -> Float:
-    """``(out,)`` float32 scales of ``weight (out, ...)``."""
+    """Return the ``(out,)`` float32 scales of ``weight (out, ...)``."""
     largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
     scale = np.where(largest > 0, largest / _INT8_MAX, _IDLE_SCALE)
     if dialect is Dialect.TENSORRT:
@@ -89,7 +89,7 @@ def weight_scale(weight: Float, dialect: Dialect) -> Float:
 
 
 def _half_above(value: float) -> float:
-    """The next float16 that is not smaller, so that no value is clipped; of 0 the scale of an idle tensor."""
+    """Return the next float16 that is not smaller, so that no value is clipped; for 0, the scale of an idle tensor."""
     if value == 0:
         return _IDLE_SCALE
     half = np.float16(max(value, _SMALLEST_HALF))
@@ -103,14 +103,15 @@ def quantise(
     dialect: Dialect,
     parts: Parts = Parts.BOTH,
 ) -> onnx.ModelProto:
-    """A copy of a float network in which some convolutions compute in INT8.
+    """Copy a float network with some convolutions in INT8.
 
     Args:
-        model: As :mod:`yolact_export` writes it; not modified.
-        ranges: Of the tensors that :func:`~yolact_calibration.quantisation.qdq_placement.quantisable_tensors` names.
-        int8: Names of these convolutions.
-        dialect: For whom.
-        parts: What to round.
+        model: Network as :mod:`yolact_export` writes it; not modified.
+        ranges: Ranges of the tensors that :func:`~yolact_calibration.quantisation.qdq_placement.quantisable_tensors`
+            names.
+        int8: Names of the convolutions to quantise.
+        dialect: Runtime for which the rounding is written.
+        parts: Tensors to round.
 
     Raises:
         CalibrationError: There is no such convolution, or a tensor has no range.
@@ -121,12 +122,12 @@ def quantise(
         raise CalibrationError(f"the network has no convolution {', '.join(unknown[:5])}; it has {len(known)} others")
     placement = place(graph, int8, dialect) if parts is not Parts.WEIGHTS else Placement({}, frozenset())
     if missing := sorted(set(placement.tensors.values()) - set(ranges)):
-        raise CalibrationError(f"no range is known of {', '.join(missing[:5])}: calibrate this network again")
+        raise CalibrationError(f"there is no range for {', '.join(missing[:5])}: calibrate this network again")
     return _Writer(graph, placement, ranges, frozenset(int8), dialect, parts).write()
 
 
 class _Writer:
-    """One copy of one graph in the making."""
+    """Writer of one quantised copy of a graph."""
 
     def __init__(
         self,
@@ -144,17 +145,17 @@ class _Writer:
         self._rounding = {
             name: rounding_of(name, ranges[origin], dialect) for name, origin in placement.tensors.items()
         }
-        # Tensor -> part of the model that first reads it rounded.
+        # Tensor -> part of the model that first reads its rounded value.
         self._fed: dict[str, str] = {}
         for node in graph.nodes:
             for name in node.input:
                 if (node.name, name) in placement.reads:
                     self._fed.setdefault(name, graph.parts[node.name])
-        # Of the node that is being written.
+        # Part of the node that is being written.
         self._part: str | None = None
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, npt.NDArray[Any]] = {}
-        # (weight) -> scales of its integer form
+        # Weight -> scales of its integer form.
         self._weights: dict[str, Float] = {}
 
     def write(self) -> onnx.ModelProto:
@@ -179,7 +180,7 @@ class _Writer:
         return self._assemble(source)
 
     def _round(self, name: str) -> None:
-        """The pair that rounds a tensor, right behind its maker."""
+        """Add the pair of nodes that rounds a tensor, directly after its producer."""
         if name not in self._rounding:
             return
         rounding = self._rounding[name]
@@ -194,7 +195,7 @@ class _Writer:
         self._node("DequantizeLinear", f"{name}.dequantize", rounded, self._rounded_name(name))
 
     def _rounded_name(self, name: str) -> str:
-        """An output of the network keeps its name when it is rounded."""
+        """Return the name of a rounded tensor; an output of the network keeps its name."""
         return name if name in self._placement.rounded_outputs else f"{name}.dequantized"
 
     def _quantise_convolution(self, node: onnx.NodeProto) -> None:
@@ -205,14 +206,14 @@ class _Writer:
             return
         scale = self._rounding[data].scale
         values = self._graph.constant(bias)
-        # A channel whose weights are tiny beside its bias needs coarser weights, or the bias overflows int32.
+        # A channel with tiny weights and a large bias needs coarser weights, or the bias overflows int32.
         least = np.abs(values.astype(np.float64)) / (float(scale) * _INT32_MAX * 0.5)
         fits = bool((least <= weight_scale(self._graph.constant(weight), self._dialect)).all())
         node.input[1], scales = self._quantise_weight(weight, weight if fits else f"{node.name}.weight", least)
         node.input[2] = self._quantise_bias(f"{node.name}.bias", values, scale * scales)
 
     def _quantise_weight(self, weight: str, name: str, least: npt.NDArray[np.float64] | None) -> tuple[str, Float]:
-        """Integer form of a weight, stored once under `name`; returns the tensor to read and the scales."""
+        """Store the integer form of a weight once under `name`; return the tensor to read and the scales."""
         output = f"{name}.dequantized"
         if name in self._weights:
             return output, self._weights[name]

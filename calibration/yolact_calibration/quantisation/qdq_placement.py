@@ -1,8 +1,8 @@
-"""Where quantisation goes: which tensors are rounded, and who reads the rounded value.
+"""Placement of quantisation: the tensors that are rounded, and the nodes that read the rounded value.
 
-Two dialects of one plan. ``tensorrt`` is for TensorRT and TensorRT-RTX, which fuse a convolution with its bias, ReLU
-and residual sum and take their rounding from what is read: inputs of convolutions, and the skip input of a sum.
-``cpu`` is for ONNX Runtime, whose integer kernels want every input and output of an operator rounded.
+A plan has two dialects. ``tensorrt`` is for TensorRT and TensorRT-RTX, which fuse a convolution with its bias, ReLU and
+residual sum and derive their rounding from what is read: inputs of convolutions, and the skip input of a sum. ``cpu``
+is for ONNX Runtime, whose integer kernels need every input and output of an operator rounded.
 
 Sources: the placement that NVIDIA's explicit quantisation and Model Optimizer describe; the fusions of ONNX Runtime.
 """
@@ -19,14 +19,14 @@ from yolact_calibration.quantisation.network_graph import NetworkGraph
 
 __all__ = ["Dialect", "Placement", "place", "quantisable_tensors"]
 
-# Operators that only move or choose values: input and output share one scale, so that nothing is rounded twice.
+# Operators that only move or select values: input and output share one scale, so that nothing is rounded twice.
 _MOVES = frozenset({"MaxPool", "Resize"})
-# Activations that ONNX Runtime folds into the rounding of the convolution before them.
+# Activations that ONNX Runtime folds into the rounding of the preceding convolution.
 _ABSORBED = frozenset({"Relu", "Clip"})
 
 
 class Dialect(str, Enum):
-    """For whom the rounding is written."""
+    """Runtime for which the rounding is written."""
 
     TENSORRT = "tensorrt"
     CPU = "cpu"
@@ -34,13 +34,14 @@ class Dialect(str, Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """The rounding of one network.
+    """Rounding in one network.
 
     Attributes:
-        tensors: Rounded tensors, in the order in which the graph makes them -> the tensor whose range they take; their
-            own, but where an operator only moves values.
-        reads: ``(node, tensor)``: who reads the rounded value. All others read the tensor as it was.
-        rounded_outputs: Outputs of the network that are the rounded value.
+        tensors: Rounded tensors, in the order of the graph, mapped to the tensor whose range they use, which is their
+            own unless an operator only moves values.
+        reads: Pairs ``(node, tensor)`` in which the node reads the rounded value. All other nodes read the original
+            tensor.
+        rounded_outputs: Names of the network's outputs that are rounded values.
     """
 
     tensors: Mapping[str, str]
@@ -49,22 +50,22 @@ class Placement:
 
 
 def place(graph: NetworkGraph, int8: Collection[str], dialect: Dialect) -> Placement:
-    """Decide the rounding for a plan.
+    """Decide which tensors a plan rounds.
 
     Args:
-        graph: A float network.
-        int8: Names of the convolutions that shall compute in INT8.
-        dialect: For whom.
+        graph: Graph of a float network.
+        int8: Names of the convolutions to compute in INT8.
+        dialect: Runtime for which the rounding is written.
     """
     chosen = frozenset(int8)
     return _place_tensorrt(graph, chosen) if dialect is Dialect.TENSORRT else _place_cpu(graph, chosen)
 
 
 def quantisable_tensors(graph: NetworkGraph) -> tuple[str, ...]:
-    """Every tensor whose range a plan may need, in either dialect: what a calibration has to observe."""
+    """List every tensor whose range a plan may need, in either dialect: those that a calibration must observe."""
     everything = {convolution.name for convolution in graph.convolutions}
     needed = {name for dialect in Dialect for name in place(graph, everything, dialect).tensors.values()}
-    # A plan with gaps rounds tensors that the full plan takes as one with the next.
+    # A plan with gaps also rounds tensors that a full plan fuses with the next operator.
     for node in graph.nodes:
         if node.op_type in {"Conv", "Add", *_MOVES}:
             needed |= {node.output[0], *(name for name in node.input[:2] if name and not graph.is_constant(name))}
@@ -78,7 +79,7 @@ def _place_tensorrt(graph: NetworkGraph, int8: frozenset[str]) -> Placement:
         if node.name in int8:
             reads.add((node.name, node.input[0]))
         elif node.op_type == "Add" and (skip := _skip_input(graph, node, int8)):
-            # Rounding the sum's other input would come between the convolution and the sum, and stop their fusion.
+            # Rounding the sum's other input would separate the convolution from the sum, and prevent their fusion.
             reads.add((node.name, skip))
     source: dict[str, str] = {}
     for node in reversed(graph.nodes):
@@ -89,7 +90,7 @@ def _place_tensorrt(graph: NetworkGraph, int8: frozenset[str]) -> Placement:
 
 
 def _skip_input(graph: NetworkGraph, node: onnx.NodeProto, int8: frozenset[str]) -> str | None:
-    """The input of a sum that does not come from its own INT8 convolution; None where neither does."""
+    """Return the input of a sum that does not come from its own INT8 convolution; None if neither input does."""
     makers = [graph.producer.get(name) for name in node.input]
     for index, maker in enumerate(makers):
         if maker is not None and maker.name in int8 and maker.op_type == "Conv":
@@ -98,7 +99,7 @@ def _skip_input(graph: NetworkGraph, node: onnx.NodeProto, int8: frozenset[str])
 
 
 def _is_read_rounded(graph: NetworkGraph, tensor: str, reads: set[tuple[str, str]]) -> bool:
-    """Whether somebody reads the tensor rounded, or its ReLU."""
+    """Return whether a node reads the rounded value of the tensor, or of its ReLU."""
     for reader in graph.consumers.get(tensor, ()):
         if (reader.name, tensor) in reads:
             return True
@@ -110,7 +111,7 @@ def _is_read_rounded(graph: NetworkGraph, tensor: str, reads: set[tuple[str, str
 def _place_cpu(graph: NetworkGraph, int8: frozenset[str]) -> Placement:
     reads: set[tuple[str, str]] = set()
     source: dict[str, str] = {}
-    # Tensors whose maker is an integer kernel: nobody can read them as they were.
+    # Tensors whose producer is an integer kernel, so that their unrounded values do not exist.
     rounded: set[str] = set()
     for node in graph.nodes:
         data = [name for name in node.input[:2] if name and not graph.is_constant(name)]
@@ -144,7 +145,7 @@ def _finish(
     tensors: dict[str, str] = {}
     for name in order:
         if name in names:
-            # The maker comes first in the order, so chains of moves end at their beginning.
+            # Producers come first in the order, so chains of moves resolve to their beginning.
             origin = source.get(name, name)
             tensors[name] = tensors.get(origin, origin)
     return Placement(tensors, frozenset(reads), rounded & graph.outputs)

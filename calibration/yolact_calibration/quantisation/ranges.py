@@ -1,6 +1,6 @@
-"""The range of values of a tensor that eight bits have to hold, chosen from its histogram.
+"""Ranges of tensors that eight bits represent, chosen from histograms.
 
-All methods need the histogram only: to try another takes no new pass over the images.
+All methods need only the histogram, so trying another needs no new pass over the images.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from yolact_calibration.quantisation.rounding_grid import ExpectedError, Grid
 __all__ = ["Grid", "Range", "RangeMethod", "RangeQuality", "choose_range", "judge_range"]
 
 Float = npt.NDArray[np.float64]
-# Thresholds from the largest value down, four to an octave. Below 2**-16 of it, what is clipped costs more than any
-# finer step gains: for one outlier among 10**9 values the optimum lies at 2**-12.
+# Thresholds from the largest value down, four to an octave. Below 2**-16 of it, clipping costs more than any finer step
+# gains: for one outlier among 10**9 values the optimum lies at 2**-12.
 _LADDER = 2.0 ** -(np.arange(65) / 4)
 
-# Of ranges whose errors differ by less, the widest is taken: where all values are below half a step they all tie.
+# Of ranges whose errors differ by less, the widest is chosen: if all values are below half a step, they all tie.
 _TIE = 1.0001
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Values that survive rounding; others are clipped.
+    """Range of values that rounding preserves; values outside are clipped.
 
     Attributes:
-        low: At most 0.
-        high: At least 0.
+        low: Lower end, at most 0.
+        high: Upper end, at least 0.
     """
 
     low: float
@@ -44,15 +44,14 @@ class Range:
 
     def __post_init__(self) -> None:
         if not -math.inf < self.low <= 0 <= self.high < math.inf:
-            raise CalibrationError(f"a range is finite and holds 0; found [{self.low}, {self.high}]")
+            raise CalibrationError(f"a range must be finite and contain 0; found [{self.low}, {self.high}]")
 
 
 class RangeMethod(str, Enum):
-    """How a range is chosen.
+    """Method that chooses a range.
 
-    MINMAX: everything that was seen. PERCENTILE: all but a small part of the values. ENTROPY: the least loss of
-    information (Kullback-Leibler divergence) between the distributions before and after. MSE: the least expected
-    squared error.
+    MINMAX: all observed values. PERCENTILE: all but a small share of the values. ENTROPY: the least loss of information
+        (Kullback-Leibler divergence) between the distributions before and after. MSE: the least expected squared error.
     """
 
     MINMAX = "minmax"
@@ -63,12 +62,12 @@ class RangeMethod(str, Enum):
 
 @dataclasses.dataclass(frozen=True)
 class RangeQuality:
-    """What a range does to the values of a histogram.
+    """Effect of a range on the values of a histogram.
 
     Attributes:
         clipped: Fraction of the values outside the range.
-        sqnr_db: Expected signal to rounding-noise ratio, decibels: ``10 log10(sum x**2 / sum error**2)``; inf where no
-            error is expected.
+        sqnr_db: Expected ratio of signal to rounding noise in decibels: ``10 log10(sum x**2 / sum error**2)``; inf if
+            no error is expected.
     """
 
     clipped: float
@@ -76,16 +75,16 @@ class RangeQuality:
 
 
 def choose_range(histogram: Histogram, method: RangeMethod, grid: Grid, percentile: float = 99.99) -> Range:
-    """The range of a tensor.
+    """Choose the range of a tensor.
 
     Args:
-        histogram: What was seen.
-        method: How to choose.
-        grid: How values will be rounded.
-        percentile: For ``PERCENTILE``: per cent of the values that stay inside.
+        histogram: Histogram of the observed values.
+        method: Method that chooses the range.
+        grid: Grid to which values will be rounded.
+        percentile: Percentage of the values that stay inside, for ``PERCENTILE``.
 
     Raises:
-        CalibrationError: Nothing was seen, or values that are not finite.
+        CalibrationError: No values were observed, or some are not finite.
     """
     _check(histogram)
     if method is RangeMethod.PERCENTILE:
@@ -99,10 +98,10 @@ def choose_range(histogram: Histogram, method: RangeMethod, grid: Grid, percenti
 
 
 def judge_range(histogram: Histogram, found: Range, grid: Grid) -> RangeQuality:
-    """What rounding with a range costs.
+    """Compute the loss of rounding with a range.
 
     Raises:
-        CalibrationError: Nothing was seen, or values that are not finite.
+        CalibrationError: No values were observed, or some are not finite.
     """
     _check(histogram)
     mass = histogram.mass()
@@ -118,11 +117,11 @@ def judge_range(histogram: Histogram, found: Range, grid: Grid) -> RangeQuality:
 def _check(histogram: Histogram) -> None:
     if histogram.num_non_finite:
         raise CalibrationError(
-            f"{histogram.num_non_finite} of {histogram.num_values} values are infinite or NaN, and no range "
-            f"holds them; check the checkpoint that the network was exported from"
+            f"{histogram.num_non_finite} of {histogram.num_values} values are infinite or NaN, so they have no range; "
+            f"check the checkpoint that the network was exported from"
         )
     if not histogram.num_values:
-        raise CalibrationError("no values were seen; observe the tensor over some images first")
+        raise CalibrationError("no values were observed; run the network over some images first")
 
 
 def _one_sided(histogram: Histogram) -> bool:
@@ -130,13 +129,13 @@ def _one_sided(histogram: Histogram) -> bool:
 
 
 def _within(histogram: Histogram, low: float = -math.inf, high: float = math.inf) -> Range:
-    """What was seen, inside limits."""
+    """Return the range of the observed values, inside limits."""
     return Range(min(max(histogram.low, low), 0.0), max(min(histogram.high, high), 0.0))
 
 
 def _percentile_range(histogram: Histogram, grid: Grid, percentile: float) -> Range:
     if not 0 < percentile <= 100:
-        raise CalibrationError(f"a percentile lies above 0 and is at most 100, found {percentile}")
+        raise CalibrationError(f"a percentile must be above 0 and at most 100, found {percentile}")
     inside = percentile / 100
     if grid is Grid.INT8 or _one_sided(histogram):
         limit = histogram.magnitudes().mass().quantile(inside)
@@ -154,7 +153,7 @@ def _least_error_range(histogram: Histogram, grid: Grid) -> Range:
     limit = largest * _least(lambda r: error(np.maximum(whole.low, -largest * r), np.minimum(whole.high, largest * r)))
     low, high = max(whole.low, -limit), min(whole.high, limit)
     if grid is Grid.UINT8 and not _one_sided(histogram):
-        # One end after the other; a third round changes nothing.
+        # One end after the other; a third iteration changes nothing.
         for _ in range(2):
             high = whole.high * _least(partial(_error_of_high, error, low, whole.high))
             low = whole.low * _least(partial(_error_of_low, error, whole.low, high))
@@ -170,7 +169,7 @@ def _error_of_low(error: ExpectedError, low: float, high: float, ratios: Float) 
 
 
 def _least(error: Callable[[Float], Float]) -> float:
-    """The fraction of the whole with the least error: a coarse ladder, then finer ones around its best."""
+    """Return the fraction of the whole range with the least error: a coarse ladder, then finer ones."""
     ratios = _LADDER
     for _ in range(3):
         errors = error(ratios)

@@ -1,4 +1,4 @@
-"""A network in ONNX Runtime, cut into segments: the maps of one segment at a time are in memory."""
+"""A network in ONNX Runtime, cut into segments, of which one at a time has its activations in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentedNetwork", "image_input"]
 
-# About the largest map of a 550-pixel network: smaller segments save nothing, larger ones gain no time.
+# About the largest feature map of a 550-pixel network: smaller segments save nothing, larger ones are no faster.
 _BYTES_AT_ONCE = 16_000_000
 _DTYPES = {"float": "float32", "double": "float64"}
 _ALIGNMENT = 64
@@ -37,16 +37,16 @@ Array = npt.NDArray[Any]
 
 
 class SegmentedNetwork:
-    """A network that shows values inside it.
+    """Network that gives access to its activations.
 
     All outputs of all segments lie in one block of memory, in which tensors that are not needed at the same time share
-    places; nothing is allocated for an image but what ONNX Runtime needs inside a segment.
+    places; for an image nothing is allocated except by ONNX Runtime inside a segment.
 
     Args:
-        model: Has one input, the image. Not needed once this returns.
-        tensors: The activations to show; not the input.
-        spec: Size of the input.
-        num_threads: Of ONNX Runtime.
+        model: Model with one input, the image. Not needed after construction.
+        tensors: Names of the activations to show, without the input.
+        spec: Specification of the network input.
+        num_threads: Number of threads of ONNX Runtime.
 
     Raises:
         CalibrationError: A tensor does not exist or is not float32, or ONNX Runtime refuses the model.
@@ -65,7 +65,7 @@ class SegmentedNetwork:
             sessions = [self._session(model, segment, types, folder / "segment.onnx") for segment in segments]
         for name in tensors:
             if types[name].dtype != "float32":
-                raise CalibrationError(f'"{name}" holds {types[name].dtype}; only float32 tensors have a range')
+                raise CalibrationError(f'"{name}" is {types[name].dtype}; only float32 tensors can be calibrated')
         self._arrays = _allocate(types, segments) | {feed: np.empty(types[feed].shape, np.float32)}
         self._image = self._arrays[feed]
         self._parts = [
@@ -74,45 +74,45 @@ class SegmentedNetwork:
         ]
 
     def run(self, image: npt.NDArray[np.float32], show: Callable[[dict[str, Array]], None]) -> None:
-        """Run one image.
+        """Run the network on one image.
 
         Args:
-            image: ``(1, 3, height, width)``, preprocessed.
-            show: Called after each segment with those of its outputs that were asked for; they are overwritten later.
+            image: ``(1, 3, height, width)`` float32 preprocessed image.
+            show: Function called after each segment with the requested outputs, which are overwritten later.
 
         Raises:
-            CalibrationError: ONNX Runtime fails.
+            CalibrationError: ONNX Runtime cannot run the network.
         """
         np.copyto(self._image, image)
         for session, binding, names in self._parts:
             try:
                 session.run_with_iobinding(binding)
-            except Exception as error:  # ONNX Runtime's errors have no base of their own
+            except Exception as error:  # ONNX Runtime's errors have no common base class
                 raise CalibrationError(f"ONNX Runtime cannot run the network: {error}") from error
             show({name: self._arrays[name] for name in names})
 
     def _session(self, model: onnx.ModelProto, segment: Segment, types: dict[str, TensorType], path: Path) -> Any:
-        # An arena for each segment would keep what all of them ever needed. The blocked layout beyond the extended
-        # optimisations needs a second copy of each map that is shown, which takes what it saves in time. Threads of
-        # segments that wait would take time from the one that runs.
+        # An arena for each segment would keep the maximum that any of them needed. The blocked layout beyond the
+        # extended optimisations needs a second copy of each shown map, which costs the time that it saves. Spinning
+        # threads of waiting segments would slow the running one down.
         settings = SessionSettings(self._num_threads, has_arena=False, optimisation="extended", spins=False)
-        # From a file: a session that is made from bytes keeps them, which doubles the weights.
+        # From a file: a session created from bytes keeps them, which doubles the memory of the weights.
         path.write_bytes(segment_model(model, segment, types).SerializeToString())
         try:
             session = open_cpu_session(path, settings)
         except BackendUnavailableError as error:
             raise MissingDependencyError("onnxruntime", "Calibrating", "export") from error
-        except Exception as error:  # ONNX Runtime's errors have no base of their own
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             raise CalibrationError(f"ONNX Runtime refuses the network: {error}") from error
         types.update({output.name: _tensor_type(output) for output in session.get_outputs()})
         return session
 
 
 def image_input(graph: onnx.GraphProto) -> str:
-    """The name of a network's one input.
+    """Return the name of a network's only input.
 
     Raises:
-        CalibrationError: It has none or more.
+        CalibrationError: The network has no input, or several.
     """
     weights = {tensor.name for tensor in graph.initializer}
     names = [info.name for info in graph.input if info.name not in weights]
@@ -123,21 +123,22 @@ def image_input(graph: onnx.GraphProto) -> str:
 
 def _check_shape(graph: onnx.GraphProto, feed: str, shape: tuple[int, ...]) -> None:
     declared = next(info for info in graph.input if info.name == feed).type.tensor_type.shape.dim
-    # 0 stands for a length that is left open.
+    # 0 means a dynamic length.
     lengths = [dim.dim_value for dim in declared] or [0] * len(shape)
     fits = len(lengths) == len(shape) and all(a in (0, b) for a, b in zip(lengths, shape, strict=True))
     if not fits:
         raise CalibrationError(
-            f'the network\'s input "{feed}" is {lengths}, and its images are fed as {list(shape)}; export it again, '
-            f"with a batch of 1 and the size that the manifest states"
+            f'the network\'s input "{feed}" is {lengths}, but its images are {list(shape)}; export it again, with a '
+            f"batch of 1 and the size that the manifest states"
         )
 
 
 def _tensor_type(output: Any) -> TensorType:
-    """Of a session's output."""
+    """Return the type of a session's output."""
     if not all(isinstance(length, int) for length in output.shape):
         raise CalibrationError(
-            f'the shape {output.shape} of "{output.name}" is not fixed by that of the image; export with a fixed size'
+            f'the shape {output.shape} of "{output.name}" is dynamic, although that of the image is fixed; export '
+            f"with a fixed size"
         )
     element = output.type.removeprefix("tensor(").removesuffix(")")
     return TensorType(_DTYPES.get(element, element), tuple(output.shape))

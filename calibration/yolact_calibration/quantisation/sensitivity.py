@@ -1,4 +1,4 @@
-"""Which part of a network INT8 hurts, and by its weights or by its activations."""
+"""Sensitivity of the parts of a network to INT8, separately for weights and activations."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _KINDS = {"box": "bbox", "mask": "segm"}
 
 @dataclasses.dataclass(frozen=True)
 class GroupSensitivity:
-    """One part of a network alone in INT8, everything else in float.
+    """Sensitivity of one part of a network: alone in INT8, with everything else in float.
 
     Attributes:
-        group: Its name.
-        num_convolutions: Of it.
-        macs: Multiply-accumulate operations on one image.
-        drop: ``"weights"`` and ``"activations"`` -> ``"box"`` and ``"mask"`` -> points of agreement AP lost.
-        loss: ``"weights"`` and ``"activations"`` -> points of
-            :func:`~yolact_calibration.evaluation.judge.agreement_loss`.
+        group: Name of the part.
+        num_convolutions: Number of its convolutions.
+        macs: Multiply-accumulate operations for one image.
+        drop: Points of agreement AP lost, by ``"weights"`` and ``"activations"`` and then ``"box"`` and ``"mask"``.
+        loss: Points of :func:`~yolact_calibration.evaluation.judge.agreement_loss`, by ``"weights"`` and
+            ``"activations"``.
     """
 
     group: str
@@ -43,11 +43,11 @@ class GroupSensitivity:
 
     @property
     def total_loss(self) -> float:
-        """What the group costs, points; the order in which the search gives parts back to float."""
+        """Loss of the group in points, which decides the order in which the search returns parts to float."""
         return sum(self.loss.values())
 
     def document(self) -> dict[str, Any]:
-        """JSON object."""
+        """Return a JSON object of the sensitivity."""
         return {
             "group": self.group,
             "num_convolutions": self.num_convolutions,
@@ -66,17 +66,17 @@ def measure_sensitivity(
     skipped: Collection[str] = (),
     reporter: Reporter = SILENT,
 ) -> tuple[GroupSensitivity, ...]:
-    """Try every part alone, its weights and its activations apart.
+    """Measure every part alone, its weights and its activations separately.
 
     Args:
-        model: The float network.
-        ranges: Of its tensors.
-        dialect: For whom it will be written.
-        trial: The images to look at; a dozen is enough to put parts in order.
-        reference: What `model` finds in them.
-        class_names: Of the model.
+        model: Float network; not modified.
+        ranges: Ranges of its tensors.
+        dialect: Runtime for which the rounding will be written.
+        trial: Images to use; a dozen is enough for ranking the parts.
+        reference: Instances that `model` finds in them.
+        class_names: Class names of the model by class id.
         skipped: Groups that cannot be in INT8.
-        reporter: Shows how far the work is.
+        reporter: Reporter that shows the progress.
     """
     graph = NetworkGraph(model)
     parts = (Parts.WEIGHTS, Parts.ACTIVATIONS)

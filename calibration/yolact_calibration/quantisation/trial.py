@@ -1,4 +1,4 @@
-"""Runs graphs that are not on disk yet through the runtime's own pipeline, to see what they find."""
+"""Trials of graphs in memory: the runtime's own pipeline runs them over images, to compare their detections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["GraphBackend", "NamedFrames", "Trial"]
 
 
 class NamedFrames(Protocol):
-    """Images, read one at a time, the same every time."""
+    """Sized iterable of named images, read one at a time, identical in every iteration."""
 
     def __len__(self) -> int: ...
 
@@ -42,10 +42,10 @@ class GraphBackend:
     """A graph in memory on ONNX Runtime's CPU provider; a :class:`yolact_runtime.backends.Backend`.
 
     Args:
-        model: Serialised.
-        num_threads: 0 leaves the choice to ONNX Runtime.
-        simulate: Compute every operator in float between the roundings, as the graph says, and not with the integer
-            kernels that ONNX Runtime would put in their place. What TensorRT computes is closer to this.
+        model: Serialised ONNX model.
+        num_threads: Number of CPU threads; 0 leaves the choice to ONNX Runtime.
+        simulate: If True, compute every operator in float between the roundings, as the graph says, instead of using
+            ONNX Runtime's integer kernels. This is closer to what TensorRT computes.
 
     Raises:
         CalibrationError: ONNX Runtime refuses the graph.
@@ -62,23 +62,23 @@ class GraphBackend:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
-        """Run the graph; the caller owns the outputs."""
+        """Run the graph on a preprocessed image ``(1, 3, H, W)`` float32; the caller owns the outputs."""
         found = self._session.run(self._outputs, single_feed(self._session, tensor))
         return dict(zip(self._outputs, found, strict=True))
 
     def close(self) -> None:
-        """Free the session."""
+        """Release the session."""
         self._session = None
 
 
 class Trial:
-    """One set of images, and the networks that are tried on it.
+    """Set of images on which networks are tried.
 
     Args:
-        manifest: Of the float model: how it is fed, and how its outputs are read. All candidates are fed alike.
-        frames: The images.
-        mask_iou: The float mask-IoU network's file (YOLACT++), or None.
-        num_threads: 0 leaves the choice to ONNX Runtime.
+        manifest: Manifest of the float model, with the input and output formats that all candidates share.
+        frames: Images to run the networks on.
+        mask_iou: File of the float mask-IoU network (YOLACT++), or None.
+        num_threads: Number of CPU threads; 0 leaves the choice to ONNX Runtime.
     """
 
     def __init__(
@@ -97,16 +97,16 @@ class Trial:
         reporter: Reporter = SILENT,
         label: str = "images",
     ) -> Predictions:
-        """Everything that a network finds in the images.
+        """Run a network on the images and return all instances.
 
         Args:
-            model: The candidate.
-            simulate: See :class:`GraphBackend`.
-            reporter: Shows how far the work is.
-            label: Names the work to it.
+            model: Candidate network.
+            simulate: If True, compute operators in float between the roundings; see :class:`GraphBackend`.
+            reporter: Reporter that shows the progress.
+            label: Name of the work for the reporter.
 
         Raises:
-            BackendError: An output of the network holds NaN or infinity.
+            BackendError: An output of the network contains NaN or infinity.
             CalibrationError: ONNX Runtime refuses the graph.
         """
         network = GraphBackend(model.SerializeToString(), self._num_threads, simulate)
@@ -124,10 +124,10 @@ class Trial:
         reporter: Reporter = SILENT,
         label: str = "images",
     ) -> Predictions:
-        """As :meth:`find`, but a candidate whose outputs are not numbers on some image finds nothing on any.
+        """Run a network as :meth:`find` does; one with NaN or infinite outputs counts as finding nothing in any image.
 
-        A lower precision may overflow on an image that the calibration did not see. Such a network is of no use, which
-        the judge has to see; it is no reason to end the export of the others.
+        A lower precision may overflow on an image that the calibration did not include. The judge has to see that such
+        a network is useless, but it is not a reason to end the export of the others.
         """
         try:
             return self.find(model, simulate=simulate, reporter=reporter, label=label)
@@ -135,7 +135,7 @@ class Trial:
             return self.find_nothing()
 
     def find_nothing(self) -> Predictions:
-        """What a network without usable outputs finds in the images."""
+        """Return empty instances for every image, as the result of a network without usable outputs."""
         return {name: _nothing(*frame.shape[:2]) for name, frame in self._frames}
 
     def _segmenter(self, network: Backend) -> Segmenter:

@@ -119,7 +119,7 @@ def test_a_cache_that_takes_no_files_is_done_without(images: CalibrationImages, 
     (tmp_path / "file").write_text("")
     found = run(images, tmp_path / "file" / "cache")
     assert found.num_images == 9
-    assert "cannot keep the calibration" in found.warnings[-1]
+    assert "cannot save the calibration" in found.warnings[-1]
 
 
 def test_values_that_are_not_finite_stay_an_error(images: CalibrationImages, cache: Path) -> None:

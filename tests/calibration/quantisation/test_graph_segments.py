@@ -77,7 +77,7 @@ def test_tensors_that_live_at_the_same_time_do_not_overlap(data: st.DataObject) 
 def test_names_that_are_no_activations_are_refused() -> None:
     graph = small_network().graph
     check_tensors(graph, ["image", "conv1", "late"])
-    with pytest.raises(CalibrationError, match=r'no tensor "conv3"; near it are conv'):
+    with pytest.raises(CalibrationError, match=r'no tensor "conv3"; similar names are conv'):
         check_tensors(graph, ["conv3"])
     with pytest.raises(CalibrationError, match='"w1" is a weight'):
         check_tensors(graph, ["w1"])

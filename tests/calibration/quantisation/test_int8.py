@@ -198,7 +198,7 @@ def test_values_that_are_no_numbers_name_their_tensor() -> None:
 def test_a_calibration_of_another_network_is_refused() -> None:
     seen = histograms()
     del seen["image"], seen["backbone.relu"]
-    with pytest.raises(CalibrationError, match=r"the calibration saw nothing of backbone\.relu, image: calibrate"):
+    with pytest.raises(CalibrationError, match=r"the calibration has no backbone\.relu, image: calibrate"):
         make(seen=seen)
 
 
@@ -213,7 +213,7 @@ def test_activations_beyond_every_scale_keep_their_layers_in_float() -> None:
     name = NetworkGraph(float_network()).groups["protonet"][1].name
     read = next(node.input[0] for node in float_network().graph.node if node.name == name)
     found = make(seen={**histograms(), read: huge(1e9)})
-    assert "reaches 1e+09, which no INT8 scale in float16 holds" in found.search.kept_float["protonet"]
+    assert "reaches 1e+09, beyond every INT8 scale in float16" in found.search.kept_float["protonet"]
     assert "protonet" not in found.search.int8
     cpu = make(seen={**histograms(), read: huge(1e9)}, dialect=Dialect.CPU, everything=True)
     assert "protonet" in cpu.search.int8
@@ -224,10 +224,10 @@ def test_a_weight_beyond_every_scale_keeps_its_layer_in_float() -> None:
     model = float_network()
     multiply_weight(model, "proto_net.2", 1e12)
     found = make(model, everything=True)
-    assert found.search.kept_float["protonet"].startswith("a weight of proto_net.2 is larger than any INT8 scale")
+    assert found.search.kept_float["protonet"].startswith("a weight of proto_net.2 exceeds every INT8 scale")
     assert found.search.judgement.figures["bbox"] is not None
 
 
 def test_no_part_that_fits_is_an_error_that_says_why() -> None:
-    with pytest.raises(CalibrationError, match=r"no part of the network can compute in INT8: .*no INT8 scale"):
+    with pytest.raises(CalibrationError, match=r"no part of the network can compute in INT8: .*every INT8 scale"):
         make(seen=dict.fromkeys(histograms(), huge(1e9)))

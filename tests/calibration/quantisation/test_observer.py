@@ -143,7 +143,7 @@ def test_what_cannot_be_observed_is_refused() -> None:
         observe(b"junk", TENSORS, FRAMES, SPEC)
     with pytest.raises(CalibrationError, match="cannot read an ONNX model from /nowhere"):
         observe(Path("/nowhere/model.onnx"), TENSORS, FRAMES, SPEC)
-    with pytest.raises(CalibrationError, match=r'"image" is \[0, 3, 24, 32\], .* fed as \[1, 3, 20, 32\]'):
+    with pytest.raises(CalibrationError, match=r'"image" is \[0, 3, 24, 32\], .* images are \[1, 3, 20, 32\]'):
         observe(small_network(), TENSORS, FRAMES, InputSpec(20, 32, (0, 0, 0), (1, 1, 1)))
     model = small_network()
     model.graph.node[0].op_type = "Convolve"
@@ -155,7 +155,7 @@ def test_what_cannot_be_observed_is_refused() -> None:
         observe(model, TENSORS, FRAMES, SPEC)
     model = small_network()
     model.graph.node.append(helper.make_node("Shape", ["late"], ["length"]))
-    with pytest.raises(CalibrationError, match='"length" holds int64; only float32'):
+    with pytest.raises(CalibrationError, match='"length" is int64; only float32'):
         observe(model, ["length"], FRAMES, SPEC)
 
 

@@ -101,7 +101,7 @@ def test_giving_back_stops_when_the_limit_is_held() -> None:
     assert actions(result)[1] == "stem back to float"
     assert set(result.int8) == set(GROUPS) - {"stem"}
     assert result.kept_float == {
-        "stem": "given back on the way to the limit: in INT8 it cost 5.00 points and saved 5 ms",
+        "stem": "returned to float to meet the limit: in INT8 it cost 5.00 points and saved 5 ms",
     }
 
 
@@ -141,7 +141,7 @@ def test_a_search_that_cannot_hold_the_limit_fails_with_one_part_left() -> None:
 def test_every_part_in_float_has_a_reason_even_where_the_limit_is_not_held() -> None:
     result = search(lambda _: lost(50.0), fixed_float={"res2": "cannot"}, costs=cost({"stem": -1.0}))
     assert set(result.kept_float) | set(result.int8) == set(GROUPS)
-    assert result.kept_float["mask head"] == "starts in float, and even so the limit of 1 points is not held"
+    assert result.kept_float["mask head"] == "starts in float, and even so the limit of 1 points does not hold"
 
 
 def test_an_undefined_loss_is_too_much() -> None:
@@ -165,7 +165,7 @@ def test_an_answer_that_was_given_back_is_tried_once_more_at_most() -> None:
     result = search(added({"class head": 5.0}), loss={"box head": 1.0}, fixed_float=dict.fromkeys(BODY, "cannot"))
     assert actions(result)[1:] == ["box head back to float", "class head back to float", "box head in INT8 too"]
     assert result.int8 == ("box head", "mask head")
-    assert result.kept_float["class head"].startswith("given back on the way to the limit: in INT8 it cost 5.00")
+    assert result.kept_float["class head"].startswith("returned to float to meet the limit: in INT8 it cost 5.00")
 
 
 # --- fixed parts, parts without a gain --------------------------------------------------------------------------------
@@ -181,14 +181,14 @@ def test_a_fixed_part_stays_in_float_with_its_reason() -> None:
 def test_a_part_that_int8_does_not_speed_up_stays_in_float() -> None:
     result = search(added({}), costs=cost({"stem": 0.0, "res2": -2.0}))
     assert set(result.int8) == set(GROUPS) - {"stem", "res2"}
-    assert result.kept_float["res2"] == "INT8 is no faster there (12 against 10 ms)"
+    assert result.kept_float["res2"] == "INT8 is no faster here (12 against 10 ms)"
 
 
 def test_where_int8_speeds_up_nothing_it_is_made_all_the_same() -> None:
     result = search(added({"stem": 2.0}), loss={"stem": 1.0}, costs=cost(dict.fromkeys(GROUPS, -1.0)))
     assert result.int8 == ("res2", "res3", "protonet")
     assert result.kept_float["stem"].endswith("in INT8 it cost 2.00 points and saved nothing")
-    assert result.kept_float["mask head"] == "INT8 is no faster there (11 against 10 ms)"
+    assert result.kept_float["mask head"] == "INT8 is no faster here (11 against 10 ms)"
 
 
 def test_giving_back_what_saves_nothing_and_loses_something_comes_first() -> None:
