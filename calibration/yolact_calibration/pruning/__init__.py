@@ -1,3 +1,3 @@
-"""Which channels may go, what they are worth, and what a layer's width costs in measured time."""
+"""Pruning: which channels can be removed, how important they are, and the measured time of each width of a layer."""
 
 __all__: list[str] = []

@@ -1,7 +1,8 @@
 """Channel groups: the sets of channels of a YOLACT model that can only be removed together.
 
-A channel that a convolution writes is read by others, normalised, and added to channels of other layers, which then
-have to go as well. Torch-Pruning follows these dependencies; the result is plain data, by the names of the layers.
+A channel that a convolution writes is read by others, normalised, and added to channels of other layers, which must
+then be removed as well. Torch-Pruning follows these dependencies; the result is plain data, with the names of the
+layers.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ from yolact_runtime.option_numbers import check_most, keep_numbers, shown_number
 __all__ = ["BLOCKS", "ChannelGroup", "WidthGrid", "find_channel_groups"]
 
 BLOCKS = ("backbone", "fpn", "proto_net", "prediction_layers")
-"""The parts of a YOLACT model whose channels can be removed, by their names in the state dict."""
+"""Names, in the state dict, of the parts of a YOLACT model whose channels can be removed."""
 
 # Dependencies do not depend on the size of the image; P7 is a single pixel here.
 _PROBE_SIZE = 64
-# More channels than any layer has.
+# Greater than the number of channels of any layer.
 _MAX_WIDTH = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class WidthGrid:
-    """Which widths a group may get.
+    """Widths that a group may be pruned to.
 
     Attributes:
-        round_to: Pruned widths are multiples of it: kernels work on blocks of 8 or 16 channels.
-        min_share: No group gets narrower than this share of its width.
-        max_widths: At most so many widths, the full one included; every one costs measurements.
+        round_to: Divisor of pruned widths: kernels work on blocks of 8 or 16 channels.
+        min_share: Minimum width as a share of the group's original width.
+        max_widths: Maximum number of widths, including the full one; every width costs measurements.
 
     Raises:
-        UsageError: A field is no number of its kind; the message names it.
-        PruningError: A share or a width makes no sense.
+        UsageError: A field has the wrong type; the message names it.
+        PruningError: A share or a width is out of range.
     """
 
     round_to: int = 8
@@ -56,14 +57,14 @@ class WidthGrid:
             check_most(name, getattr(self, name), _MAX_WIDTH)
         if self.round_to < 1 or self.max_widths < 2 or not 0 < self.min_share <= 1:
             raise PruningError(
-                f"round_to is at least 1, max_widths at least 2 and min_share above 0 up to 1; found "
+                f"round_to must be at least 1, max_widths at least 2 and min_share above 0 up to 1; found "
                 f"{shown_number(self.round_to)}, {shown_number(self.max_widths)} and {self.min_share}"
             )
 
     def of(self, width: int) -> tuple[int, ...]:
-        """The widths that a group of `width` channels may get, ascending; the last is `width` itself.
+        """Return the ascending widths that a group of `width` channels may get; the last is `width` itself.
 
-        The full width need not be a multiple. Where there are too many multiples, evenly spread ones are taken.
+        The full width need not be a multiple. If there are too many multiples, evenly spaced ones are chosen.
         """
         lowest = max(-(-width * self.min_share // self.round_to), 1)
         multiples = list(range(int(lowest) * self.round_to, width, self.round_to))
@@ -75,16 +76,16 @@ class WidthGrid:
 
 @dataclasses.dataclass(frozen=True)
 class ChannelGroup:
-    """Channels that are removed together: channel ``c`` of every member is one and the same.
+    """Channels that are removed together: channel ``c`` of every member is the same channel.
 
     Attributes:
-        name: The first of its producers.
-        width: Channels now.
-        widths: What it may get, ascending; see :meth:`WidthGrid.of`.
-        producers: Convolutions that write the channels.
-        norms: Batch norms on them.
-        depthwise: Depthwise convolutions that they pass.
-        consumers: Convolutions that read them.
+        name: Name of the group: that of its first producer.
+        width: Current number of channels.
+        widths: Widths that it may get, ascending; see :meth:`WidthGrid.of`.
+        producers: Names of the convolutions that write the channels.
+        norms: Names of the batch norms that normalise them.
+        depthwise: Names of the depthwise convolutions that they pass through.
+        consumers: Names of the convolutions that read them.
     """
 
     name: str
@@ -97,33 +98,34 @@ class ChannelGroup:
 
     @property
     def block(self) -> str:
-        """The part of the network that writes it; one of :data:`BLOCKS`."""
+        """Part of the network that writes it, one of :data:`BLOCKS`."""
         return self.name.partition(".")[0]
 
 
 def find_channel_groups(
     model: nn.Module, grid: WidthGrid | None = None, blocks: tuple[str, ...] = BLOCKS
 ) -> tuple[ChannelGroup, ...]:
-    """The groups of a YOLACT model that can be narrowed, in the order of its modules.
+    """Find the groups of a YOLACT model that can be narrowed, in the order of its modules.
 
-    The outputs of the network, the image, the mask-IoU network and layers that inference never computes are in none.
+    The outputs of the network, the image, the mask-IoU network and layers that inference does not compute are in no
+    group.
 
     Args:
-        model: A YOLACT model (``features``, ``predict``, ``semantic_logit``, ``output_layers``), pruned or not. Not
-            changed.
-        grid: The widths that are allowed.
-        blocks: Only groups of these parts, of :data:`BLOCKS`.
+        model: YOLACT model (``features``, ``predict``, ``semantic_logit``, ``output_layers``), pruned or not. Not
+            modified.
+        grid: Widths that are allowed.
+        blocks: Parts of the network to include, from :data:`BLOCKS`.
 
     Raises:
-        PruningError: A part is unknown, nothing is left to narrow, or the dependencies cannot be followed.
+        PruningError: A part is unknown, nothing is left to narrow, or the dependencies cannot be traced.
         MissingDependencyError: Torch-Pruning is not installed.
     """
     grid = grid or WidthGrid()
     if unknown := set(blocks) - set(BLOCKS):
-        raise PruningError(f"no part of the network is called {sorted(unknown)}; choose among {', '.join(BLOCKS)}")
+        raise PruningError(f"the network has no part {sorted(unknown)}; choose from {', '.join(BLOCKS)}")
     place = {name: index for index, (name, _) in enumerate(model.named_modules())}
     groups = [_narrow_later(model, group, grid) for group in _trace_groups(model, place)]
-    # The numbers of boxes, classes, coefficients and prototypes are not ours to change.
+    # The numbers of boxes, classes, coefficients and prototypes must not change.
     any_model: Any = model
     groups = [
         group for group in groups if group.block in blocks and not set(group.producers) & set(any_model.output_layers)
@@ -131,14 +133,14 @@ def find_channel_groups(
     groups = [group for group in groups if len(group.widths) > 1]
     if not groups:
         raise PruningError(
-            f"no channels of {', '.join(blocks)} can be removed: no layer there is wider than {grid.round_to} "
-            f"channels, of which {grid.min_share:.0%} have to stay. Prune to smaller multiples, or other parts"
+            f"no channels of {', '.join(blocks)} can be removed: no layer in them is wider than {grid.round_to} "
+            f"channels, of which {grid.min_share:.0%} must stay. Prune to smaller multiples, or other parts"
         )
     return tuple(sorted(groups, key=lambda group: place[group.name]))
 
 
 def _narrow_later(model: nn.Module, members: Mapping[str, tuple[str, ...]], grid: WidthGrid) -> ChannelGroup:
-    """A group with its widths; the offsets of a deformable convolution are predicted from what it reads itself."""
+    """Return a group with its widths; a deformable convolution predicts its offsets from the input that it reads."""
     producer: Any = model.get_submodule(members["producers"][0])
     consumers = []
     for name in members["consumers"]:
@@ -158,7 +160,7 @@ def _narrow_later(model: nn.Module, members: Mapping[str, tuple[str, ...]], grid
 
 
 def _trace_groups(model: nn.Module, place: Mapping[str, int]) -> Iterator[dict[str, tuple[str, ...]]]:
-    """Members of every group, by their part in it, in the order of the modules."""
+    """Yield the members of every group by their role, in the order of the modules."""
     try:
         import torch_pruning
     except ImportError as error:
@@ -167,7 +169,7 @@ def _trace_groups(model: nn.Module, place: Mapping[str, int]) -> Iterator[dict[s
     names = {module: name for name, module in stand_in.named_modules()}
     image = torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE)
     try:
-        # It warns and prints about what it meets on the way; what it finds is checked below.
+        # It warns and prints about intermediate findings; the result is checked below.
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.enable_grad():
             warnings.simplefilter("ignore")
             graph = torch_pruning.DependencyGraph()
@@ -175,7 +177,7 @@ def _trace_groups(model: nn.Module, place: Mapping[str, int]) -> Iterator[dict[s
             found = list(graph.get_all_groups(root_module_types=[nn.Conv2d]))
     except Exception as error:
         raise PruningError(
-            f"the channels of this model cannot be followed through its layers: {type(error).__name__}: {error}. Only "
+            f"cannot trace the channels of this model through its layers: {type(error).__name__}: {error}. Only "
             f"the architectures that yolact-export reads can be pruned"
         ) from error
     for group in found:
@@ -205,19 +207,19 @@ def _role(module: nn.Module, name: str, *, reads: bool) -> str:
 
 
 def _check_indices(name: str, indices: list[int]) -> None:
-    """Nothing in this network joins channels of several layers, so that every member has the same ones."""
+    """Check that a member has the same channels: no layer of this network concatenates those of several layers."""
     if list(indices) != list(range(len(indices))):
         raise PruningError(f"{name} reads the channels of several layers side by side: no YOLACT model does")
 
 
 def _run_all(model: Any, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The whole network with the semantic head, which reads channels that may go."""
+    """Run the whole network with the semantic head, which reads channels that may be removed."""
     levels = model.features(image)
     return (*model.predict(levels), model.semantic_logit(levels))
 
 
 def _stand_in(model: nn.Module) -> nn.Module:
-    """A copy on the CPU in which deformable convolutions are plain: the same channels, but known to Torch-Pruning."""
+    """Copy a model to the CPU with plain instead of deformable convolutions, which Torch-Pruning does not know."""
     copied = copy.deepcopy(model).cpu().eval().requires_grad_(True)
     for name, module in list(copied.named_modules()):
         if is_deformable(module):

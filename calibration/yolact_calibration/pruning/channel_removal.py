@@ -17,15 +17,15 @@ __all__ = ["choose_kept", "remove_channels"]
 def choose_kept(
     groups: Iterable[ChannelGroup], importance: Mapping[str, torch.Tensor], widths: Mapping[str, int]
 ) -> dict[str, torch.Tensor]:
-    """The most important channels of each group.
+    """Choose the most important channels of each group.
 
     Args:
-        groups: Of the model.
-        importance: By group name, ``(width,)``.
-        widths: By group name, how many stay.
+        groups: Groups of the model.
+        importance: ``(width,)`` importance of the channels, by group name.
+        widths: Number of channels to keep, by group name.
 
     Returns:
-        By group name, ``(widths[name],)`` int64 on the CPU, ascending. Among equals the earlier channel stays.
+        ``(widths[name],)`` int64 indices on the CPU, ascending, by group name. Among equals the earlier channel stays.
     """
     kept = {}
     for group in groups:
@@ -35,16 +35,16 @@ def choose_kept(
 
 
 def remove_channels(model: nn.Module, groups: Iterable[ChannelGroup], kept: Mapping[str, torch.Tensor]) -> None:
-    """Remove all channels but the kept ones.
+    """Remove all channels except the given ones.
 
     Args:
-        model: Changed in place; its layers get new, smaller parameters. Optimisers made before must be made again.
-        groups: Found in this model.
-        kept: By group name, the indices that stay: ascending, each once, at least one. Groups without an entry stay
-            whole.
+        model: Model to modify; its layers get new, smaller parameters. Optimizers created before must be created again.
+        groups: Groups found in this model.
+        kept: Indices of the channels that stay, by group name: ascending, without duplicates, at least one. Groups
+            without an entry stay whole.
 
     Raises:
-        PruningError: Indices are not as said; nothing was changed.
+        PruningError: Indices are invalid; the model is not modified.
     """
     chosen = [(group, kept[group.name]) for group in groups if group.name in kept]
     for group, keep in chosen:
@@ -93,6 +93,6 @@ def _keep_normalised(module: Any, keep: torch.Tensor) -> None:
 
 
 def _select(parameter: nn.Parameter, dim: int, keep: torch.Tensor) -> nn.Parameter:
-    """A copy, so that the memory of the whole parameter is freed."""
+    """Copy the selected part of a parameter, so that the memory of the whole one is freed."""
     selected = parameter.detach().index_select(dim, keep.to(parameter.device))
     return nn.Parameter(selected, requires_grad=parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""Importance of channels: how much worse a model gets without each of them, estimated without removing any.
+"""Importance of channels: the estimated loss of a model without each of them, computed without removing any.
 
 Sources: the first-order Taylor criterion is that of Molchanov et al., "Importance Estimation for Neural Network
 Pruning" (2019); the batch-norm gain that of Liu et al., "Learning Efficient Convolutional Networks through Network
@@ -28,19 +28,19 @@ __all__ = ["CurvatureProbe", "batch_norm_importance", "taylor_importance"]
 
 
 class CurvatureProbe:
-    """A scalar of raw outputs whose squared derivatives are, on average, the curvature of the distillation.
+    """Scalar function of raw outputs whose squared derivatives are, on average, the curvature of the distillation loss.
 
-    A distillation of a model against itself has no gradient to estimate anything with: it is at its minimum. What a
-    small change costs there is the second derivative ``J' H J``: ``J`` is how the outputs change and ``H`` the
-    curvature of the distillation loss in its outputs. With random weights ``n`` of covariance ``H``, the derivative of
-    ``n . outputs`` is ``n' J``, and its square has the mean ``J' H J``. For the class term, ``n`` is the difference of
-    a class sampled from the model's own distribution and that distribution, so this is the Fisher information, the
-    expected square of the log-likelihood's gradient; boxes and masks are treated alike.
+    A distillation of a model against itself has no gradient to use for an estimate: it is at its minimum. The cost of a
+    small change is the second derivative ``J' H J``, where ``J`` is the Jacobian of the outputs and ``H`` the
+    curvature of the distillation loss in its outputs. With random weights ``n`` of covariance ``H``, the derivative
+    of ``n . outputs`` is ``n' J``, and its square has the mean ``J' H J``. For the class term, ``n`` is the
+    difference between a class sampled from the model's own distribution and that distribution, so this is the
+    Fisher information, the expected square of the log-likelihood's gradient; boxes and masks are treated alike.
 
     Args:
-        priors: ``(P, 4)`` float32, centre-size, relative to the input.
-        options: The distillation that will follow: weights, and which masks count.
-        seed: Of the random weights; every call draws others.
+        priors: ``(P, 4)`` float32 priors, centre-size, relative to the input.
+        options: Options of the later distillation: weights, and the objects whose masks count.
+        seed: Seed of the random weights; every call draws new ones.
     """
 
     def __init__(self, priors: torch.Tensor, options: DistillationOptions | None = None, seed: int = 0) -> None:
@@ -49,7 +49,7 @@ class CurvatureProbe:
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, raw: RawOutputs) -> torch.Tensor:
-        """The scalar, of raw outputs with gradients, in float32."""
+        """Compute the float32 scalar from raw outputs with gradients."""
         options = self.options
         logit = raw.class_logit.float()
         with torch.no_grad():
@@ -67,9 +67,9 @@ class CurvatureProbe:
         )
 
     def _sampled_class_error(self, logit: torch.Tensor, probability: torch.Tensor) -> torch.Tensor:
-        """``(B, P, C)``: one-hot samples of the distribution, less the distribution."""
+        """Return ``(B, P, C)``: one-hot samples of the distribution, minus the distribution."""
         uniform = torch.rand(probability.shape, generator=self._generator).clamp(min=1e-12).to(logit.device)
-        # The largest of logit + Gumbel noise is a sample of the softmax.
+        # The argmax of logit + Gumbel noise is a sample of the softmax.
         sample = (logit - (-uniform.log()).log()).argmax(dim=2, keepdim=True)
         return -probability.scatter_add(2, sample, -torch.ones_like(sample, dtype=probability.dtype))
 
@@ -95,24 +95,24 @@ def taylor_importance(
     images: Iterable[torch.Tensor],
     loss: Callable[[Any], torch.Tensor],
 ) -> dict[str, torch.Tensor]:
-    """First-order Taylor importance, by gates on the channels.
+    """Estimate first-order Taylor importance with gates on the channels.
 
-    Every consumer of a channel reads it times a gate, which is 1. The derivative by the gate is the sum of weight times
-    gradient over all weights that read the channel: the first-order estimate of what its removal changes. Gates sit
-    where channels are *read*, so that the biases, batch norms, activations and additions before them count; all layers
-    that read a channel share its gate. Squares are taken per image and summed over a batch.
+    Every consumer of a channel reads it times a gate of value 1. The derivative with respect to the gate is the sum of
+    weight times gradient over all weights that read the channel: the first-order estimate of the effect of its removal.
+    Gates are placed where channels are *read*, so that the biases, batch norms, activations and additions before them
+    count; all layers that read a channel share its gate. Squares are taken per image and summed over a batch.
 
     With a :class:`CurvatureProbe`, half the square is the expected second-order increase of the distillation loss. It
-    is a loss, so groups may be compared with one another; they are not normalised.
+    is a loss, so groups can be compared with one another; they are not normalised.
 
     Args:
-        model: In eval mode; gradients and flags are left as they were.
-        groups: Of this model.
+        model: Model in eval mode; gradients and flags are not modified.
+        groups: Groups of this model.
         images: Batches ``(B, 3, H, W)`` float32, normalised, on the model's device; no labels.
-        loss: Scalar of the model's raw outputs: a :class:`CurvatureProbe`, or a loss against labels.
+        loss: Function from the model's raw outputs to a scalar: a :class:`CurvatureProbe`, or a loss against labels.
 
     Returns:
-        By group name, ``(width,)`` float64 on the CPU, 0 or more: the mean over the batches.
+        ``(width,)`` float64 importance on the CPU, 0 or more, by group name: the mean over the batches.
 
     Raises:
         PruningError: There are no images, or an importance is not finite.
@@ -132,23 +132,23 @@ def taylor_importance(
             total[name] += slope[:, :, 0, 0].double().square().sum(dim=0).cpu() / 2
         num_batches += 1
     if num_batches == 0:
-        raise PruningError("importance is estimated on images, and there are none; 32 of them are a start")
+        raise PruningError("importance is estimated on images, but there are none; give 32 or more")
     broken = [name for name, values in total.items() if not bool(values.isfinite().all())]
     if broken:
         raise PruningError(
             f"the importance of {len(broken)} groups is not finite, {broken[0]} first: the model's outputs overflow on "
-            f"these images. Are they normalised as the model wants?"
+            f"these images. Are they normalised as the model expects?"
         )
     return {name: values / num_batches for name, values in total.items()}
 
 
 @contextmanager
 def _gated(model: nn.Module, groups: Sequence[ChannelGroup], gates: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """While it lasts, each consumer reads its input times the gate of its group."""
+    """Make each consumer read its input times the gate of its group, inside the block."""
     handles = []
     for group in groups:
         for name in group.consumers:
-            # The offsets of a deformable convolution are predicted inside it, from the input that its gate is on.
+            # The offsets of a deformable convolution are predicted inside it, from the input that has the gate.
             if name.rpartition(".")[0] in group.consumers:
                 continue
             gate = gates[group.name]
@@ -165,15 +165,15 @@ def _gated(model: nn.Module, groups: Sequence[ChannelGroup], gates: Mapping[str,
 
 
 def batch_norm_importance(model: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, torch.Tensor]:
-    """Gains of the batch norms: needs no image, and says nothing of layers without batch norm.
+    """Compute importance from the gains of batch norms: needs no images, but does not cover layers without batch norm.
 
     Args:
-        model: Not changed.
-        groups: Of this model; every one normalised by a batch norm behind each convolution that writes it.
+        model: Model to read; not modified.
+        groups: Groups of this model, each with a batch norm behind every convolution that writes it.
 
     Returns:
-        By group name, ``(width,)`` float64 on the CPU: the mean of ``|gain|`` over the group's norms, as a share of the
-        group's sum, since gains of different layers have no common scale.
+        ``(width,)`` float64 importance on the CPU, by group name: the mean of ``|gain|`` over the group's norms, as a
+        share of the group's sum, because gains of different layers have no common scale.
 
     Raises:
         PruningError: A group has no batch norm.
@@ -181,7 +181,7 @@ def batch_norm_importance(model: nn.Module, groups: Sequence[ChannelGroup]) -> d
     bare = [group.name for group in groups if len(group.norms) < len(group.producers) + len(group.depthwise)]
     if bare:
         raise PruningError(
-            f"{len(bare)} groups have no batch norm whose gain would tell the importance of their channels, {bare[0]} "
+            f"{len(bare)} groups have no batch norm from which to derive the importance of their channels, {bare[0]} "
             f"first. Prune the backbone only, or use the Taylor importance"
         )
     importance = {}

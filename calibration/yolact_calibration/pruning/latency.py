@@ -1,7 +1,8 @@
-"""Latency: how long a model takes at given widths, as the sum of measured times of its convolutions.
+"""Latency of a model at given widths, as the sum of measured times of its convolutions.
 
-Convolutions take 95 % and more of a YOLACT network on a CPU. Times of a layer do not fall evenly with its width:
-kernels work on blocks of channels. So every width that may be chosen is measured, and none is interpolated.
+Convolutions take 95 % or more of a YOLACT network's time on a CPU. The time of a layer is not proportional to its
+width: kernels work on blocks of channels. Every width that can be chosen is therefore measured, and none is
+interpolated.
 """
 
 from __future__ import annotations
@@ -24,25 +25,26 @@ __all__ = ["CachedTimer", "LatencyTable", "LayerTimer", "TimedLayer", "measure_l
 
 
 class LayerTimer(Protocol):
-    """Measures single convolutions on the backend that the model is meant for."""
+    """Timer of single convolutions on the backend that the model is meant for."""
 
     @property
     def backend(self) -> str:
-        """What is measured: library, version, device, threads. Times of different backends do not mix."""
+        """Measured backend: library, version, device, threads. Times of different backends cannot be mixed."""
 
     def times_ms(self, layers: Sequence[LayerShape]) -> list[float]:
-        """Milliseconds of each layer. They are compared with one another, so they are measured taking turns."""
+        """Measure the milliseconds of each layer, interleaved, because they are compared with one another."""
 
 
 class CachedTimer:
-    """A timer that remembers what it measured, in a JSON file.
+    """Timer that stores its measurements in a JSON file.
 
     Args:
-        timer: Measures what the file does not have. Entries of other backends in the file are kept and not used.
-        path: The file; written after every measurement, whole or not at all.
+        timer: Timer for layers that the file does not have. Entries of other backends in the file are kept, but not
+            used.
+        path: Path of the file, which is replaced atomically after every measurement.
 
     Raises:
-        PruningError: The file is there and is no such cache.
+        PruningError: The file exists but is not such a cache.
     """
 
     def __init__(self, timer: LayerTimer, path: Path) -> None:
@@ -56,7 +58,7 @@ class CachedTimer:
         return self._timer.backend
 
     def times_ms(self, layers: Sequence[LayerShape]) -> list[float]:
-        """Milliseconds of each layer, from the file where it has them."""
+        """Return the milliseconds of each layer, from the file if it has them."""
         missing = [layer for layer in dict.fromkeys(layers) if layer.key not in self._known]
         if missing:
             measured = self._timer.times_ms(missing)
@@ -74,7 +76,7 @@ def _read_cache(path: Path) -> dict[str, dict[str, float]]:
         return {}
     try:
         document = read_json(path)
-        # The name of the list carries the version of the format: an older file has no such list.
+        # The name of the list includes the version of the format: an older file has no list of this name.
         return {
             str(backend): {str(key): positive_ms(ms) for key, ms in times.items()}
             for backend, times in document[_CACHE_FORMAT].items()
@@ -86,24 +88,24 @@ def _read_cache(path: Path) -> dict[str, dict[str, float]]:
 
 
 def positive_ms(ms: Any) -> float:
-    """A time of a cache, milliseconds; strings and numbers below zero would be taken for fast layers.
+    """Check a time of a cache in milliseconds; other values would be mistaken for fast layers.
 
     Raises:
-        ValueError: It is no finite number above zero.
+        ValueError: The value is not a finite number above zero.
     """
     if isinstance(ms, bool) or not isinstance(ms, int | float) or not 0 < ms < math.inf:
-        raise ValueError(f"{ms!r} is no time")
+        raise ValueError(f"{ms!r} is not a positive time")
     return float(ms)
 
 
 @dataclasses.dataclass(frozen=True)
 class TimedLayer:
-    """A use of a layer, and the groups that decide on its widths.
+    """Use of a layer, with the groups that determine its widths.
 
     Attributes:
-        call: At the widths of the dense model.
-        in_group: Name of the group that it reads; None where its input stays.
-        out_group: Name of the group that it writes; None where its output stays.
+        call: Layer at the widths of the dense model.
+        in_group: Name of the group that it reads; None if its input keeps its width.
+        out_group: Name of the group that it writes; None if its output keeps its width.
     """
 
     call: LayerCall
@@ -111,7 +113,7 @@ class TimedLayer:
     out_group: str | None
 
     def shape_at(self, widths: Mapping[str, int]) -> LayerShape:
-        """Its shape when the groups have these widths; groups without an entry stay."""
+        """Return its shape with the given widths of groups; groups without an entry keep their width."""
         shape = self.call.shape
         in_channels = widths.get(self.in_group, shape.in_channels) if self.in_group else shape.in_channels
         out_channels = widths.get(self.out_group, shape.out_channels) if self.out_group else shape.out_channels
@@ -123,8 +125,8 @@ class LatencyTable:
     """Measured times of every layer at every width that its groups may get.
 
     Attributes:
-        backend: Where they were measured; see :attr:`LayerTimer.backend`.
-        layers: Every use of every convolution.
+        backend: Measured backend; see :attr:`LayerTimer.backend`.
+        layers: Uses of all convolutions.
         ms: Milliseconds by shape.
     """
 
@@ -133,7 +135,7 @@ class LatencyTable:
     ms: Mapping[LayerShape, float]
 
     def layers_ms(self, layers: Iterable[TimedLayer], widths: Mapping[str, int]) -> float:
-        """Sum over some layers, milliseconds.
+        """Sum the times of some layers in milliseconds.
 
         Raises:
             PruningError: A layer was not measured at these widths.
@@ -142,22 +144,22 @@ class LatencyTable:
             return sum(self.ms[layer.shape_at(widths)] for layer in layers)
         except KeyError as error:
             raise PruningError(
-                f"{error.args[0].key} was not measured: widths have to be among those of the groups"
+                f"{error.args[0].key} was not measured: choose widths among those of the groups"
             ) from None
 
     def total_ms(self, widths: Mapping[str, int]) -> float:
-        """All convolutions of one forward pass, milliseconds. Groups without an entry have their full width."""
+        """Return the milliseconds of all convolutions. Groups without an entry have their full width."""
         return self.layers_ms(self.layers, widths)
 
     def block_ms(self, widths: Mapping[str, int]) -> dict[str, float]:
-        """The same, for each part of the network."""
+        """Return the milliseconds of the convolutions in each part of the network."""
         blocks: dict[str, list[TimedLayer]] = {}
         for layer in self.layers:
             blocks.setdefault(layer.call.block, []).append(layer)
         return {block: self.layers_ms(layers, widths) for block, layers in blocks.items()}
 
     def macs(self, widths: Mapping[str, int]) -> int:
-        """Multiplications with addition of one image."""
+        """Return the number of multiply-accumulate operations for one image."""
         return sum(layer.shape_at(widths).macs for layer in self.layers)
 
 
@@ -167,13 +169,13 @@ def measure_latency(
     timer: LayerTimer,
     reporter: Reporter = SILENT,
 ) -> LatencyTable:
-    """Measure every layer at every combination of widths of the group that it reads and the group that it writes.
+    """Measure every layer at every combination of the widths of its input and output groups.
 
     Args:
-        calls: What the dense model computes; see :func:`trace_layers`.
-        groups: Of that model.
-        timer: The backend.
-        reporter: Shows how far the work is.
+        calls: Layers of the dense model; see :func:`trace_layers`.
+        groups: Groups of that model.
+        timer: Timer of the backend.
+        reporter: Reporter that shows the progress.
     """
     reads = {name: group.name for group in groups for name in (*group.consumers, *group.depthwise)}
     writes = {name: group.name for group in groups for name in (*group.producers, *group.depthwise)}

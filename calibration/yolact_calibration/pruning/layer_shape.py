@@ -1,4 +1,4 @@
-"""Convolutions as a latency table and a FLOP count see them: channels, kernel, and the size of the maps."""
+"""Shapes of convolutions for latency tables and FLOP counts: channels, kernel, and the size of the feature maps."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ __all__ = ["LayerCall", "LayerShape", "is_deformable", "trace_layers"]
 
 @dataclasses.dataclass(frozen=True)
 class LayerShape:
-    """A convolution at a given input size. Two layers of one shape take the same time.
+    """Convolution at a given input size. Two layers of the same shape take the same time.
 
     Attributes:
-        in_channels: Channels read.
-        out_channels: Channels written.
-        kernel_size: ``(rows, columns)``.
-        stride: ``(rows, columns)``.
-        groups: 1, or as many as channels (depthwise).
-        in_size: ``(height, width)`` of the map read, pixels, without padding.
-        out_size: ``(height, width)`` of the map written, pixels. Padding follows from the two sizes.
-        deformable: Modulated deformable (DCNv2); the convolution that predicts its offsets is a layer of its own.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        kernel_size: Size ``(rows, columns)`` of the kernel.
+        stride: Strides ``(rows, columns)``.
+        groups: Number of groups: 1, or the number of channels (depthwise).
+        in_size: Size ``(height, width)`` of the input map in pixels, without padding.
+        out_size: Size ``(height, width)`` of the output map in pixels. Padding follows from the two sizes.
+        deformable: Whether it is modulated deformable (DCNv2); the convolution that predicts its offsets is a separate
+            layer.
     """
 
     in_channels: int
@@ -37,14 +38,14 @@ class LayerShape:
 
     @property
     def macs(self) -> int:
-        """Multiplications with addition, of one image; bilinear sampling is not counted."""
+        """Number of multiply-accumulate operations for one image; bilinear sampling is not counted."""
         rows, columns = self.kernel_size
         per_pixel = self.out_channels * (self.in_channels // self.groups) * rows * columns
         return per_pixel * self.out_size[0] * self.out_size[1]
 
     @property
     def key(self) -> str:
-        """The shape as one line, different for different shapes: the key of a cache."""
+        """Unique one-line text of the shape, the key of a cache."""
         pairs = ("x".join(map(str, pair)) for pair in (self.kernel_size, self.stride, self.in_size, self.out_size))
         kernel, stride, in_size, out_size = pairs
         kind = "deformable" if self.deformable else "conv"
@@ -52,18 +53,18 @@ class LayerShape:
         return f"{kind} {channels} kernel {kernel} stride {stride} groups {self.groups} map {in_size}>{out_size}"
 
     def with_channels(self, in_channels: int, out_channels: int) -> LayerShape:
-        """The same layer at other widths; a depthwise one keeps a group for each channel."""
+        """Return the layer with other widths; a depthwise one keeps one group per channel."""
         groups = self.groups if self.groups == 1 else out_channels
         return dataclasses.replace(self, in_channels=in_channels, out_channels=out_channels, groups=groups)
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerCall:
-    """One use of a layer in a forward pass; the shared head is used once for each level of the pyramid.
+    """One use of a layer in a forward pass; the shared head is used once for each pyramid level.
 
     Attributes:
-        name: Of the layer, as in the state dict, without ``.weight``.
-        shape: At this use.
+        name: Name of the layer in the state dict, without ``.weight``.
+        shape: Shape of the layer in this use.
     """
 
     name: str
@@ -71,21 +72,21 @@ class LayerCall:
 
     @property
     def block(self) -> str:
-        """The part of the network it is in: ``backbone``, ``fpn``, ``proto_net`` or ``prediction_layers``."""
+        """Part of the network: ``backbone``, ``fpn``, ``proto_net`` or ``prediction_layers``."""
         return self.name.partition(".")[0]
 
 
 def is_deformable(module: nn.Module) -> bool:
-    """Is it a modulated deformable convolution? Its class is the caller's; its child's published name tells."""
+    """Return whether it is a modulated deformable convolution, recognised by the published name of its child."""
     return isinstance(getattr(module, "conv_offset_mask", None), nn.Conv2d)
 
 
 def trace_layers(model: nn.Module, image: torch.Tensor) -> tuple[LayerCall, ...]:
-    """Run `model` once and note every convolution, in the order of execution.
+    """Run `model` once and list every convolution in the order of execution.
 
     Args:
-        model: In eval mode; not changed.
-        image: ``(1, 3, H, W)`` float32 on the model's device; H and W are the size that is meant.
+        model: Model in eval mode; not modified.
+        image: ``(1, 3, H, W)`` float32 image on the model's device, of the size to measure.
     """
     calls: list[LayerCall] = []
     handles = []

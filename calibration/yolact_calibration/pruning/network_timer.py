@@ -1,4 +1,4 @@
-"""Times of whole networks side by side, on the backend that will run them."""
+"""Times of whole networks, interleaved, on the backend that will run them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def time_networks_ms(
     num_threads: int = 1,
     seconds: float = 5.0,
 ) -> dict[str, float]:
-    """Median milliseconds of each network alone, taking turns, so that the machine's moods hit all of them alike.
+    """Measure the median milliseconds of each network, interleaved, so that noise of the machine affects all alike.
 
-    A turn is two runs, of which the second is timed: on the robot no other network runs in between.
+    Each turn is two runs, of which the second is timed, because on the robot no other network runs in between.
 
     Args:
-        models: Name -> model file; all of one input.
-        spec: Their input.
+        models: Model files by name, all with the same input.
+        spec: Specification of their input.
         backend: Key of :data:`yolact_runtime.backends.BACKENDS`.
-        num_threads: As the robot will use.
-        seconds: To spend at least, once every network has had nine turns.
+        num_threads: Number of threads, as on the robot.
+        seconds: Minimum duration in seconds, in addition to nine turns of every network.
 
     Raises:
         BackendError, BackendUnavailableError: A model cannot be run.
@@ -48,7 +48,7 @@ def time_networks_ms(
         begun = time.perf_counter()
         while len(next(iter(samples.values()))) < _LEAST_ROUNDS or time.perf_counter() - begun < seconds:
             for name, network in backends.items():
-                # The network before leaves its weights in the caches, and its threads still spin on the cores.
+                # The previous network leaves its weights in the caches, and its threads still spin on the cores.
                 network.infer(tensor)
                 started = time.perf_counter()
                 network.infer(tensor)

@@ -1,8 +1,8 @@
 """Times of single convolutions on ONNX Runtime's CPU provider.
 
-Each layer becomes a graph of its own, a convolution with its ReLU. ONNX Runtime keeps the maps of a chain of
-convolutions in a blocked layout; a lone one pays for the way into that layout and back. So its profiler's time of the
-convolution alone is taken, not the time of the whole run.
+Each layer becomes a graph of its own, a convolution with its ReLU. ONNX Runtime keeps the feature maps of successive
+convolutions in a blocked layout; a single convolution pays for the conversion to that layout and back. The profiler's
+time of the convolution alone is therefore used, not the time of the whole run.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from yolact_runtime.backends.onnxruntime_session import SessionSettings, end_pro
 
 __all__ = ["OnnxRuntimeTimer"]
 
-# As yolact_export writes its graphs; DeformConv came later.
+# Versions in graphs of yolact_export; DeformConv was added later.
 _OPSET, _OPSET_DEFORM_CONV, _IR_VERSION = 17, 19, 9
-# What layers that take turns may hold in memory together: all widths of one layer, usually.
+# Memory limit of layers that are timed together: usually all widths of one layer.
 _BYTES_AT_ONCE = 500_000_000
 
 
 class OnnxRuntimeTimer:
-    """A :class:`~yolact_calibration.pruning.latency.LayerTimer`.
+    """Implementation of :class:`~yolact_calibration.pruning.latency.LayerTimer`.
 
     Args:
-        num_threads: Threads of a run; as the robot will use.
-        repeats: Timed runs of each layer, of which the fastest counts: whatever disturbs a run makes it longer.
-        warm_up: Runs before.
+        num_threads: Number of threads of a run, as on the robot.
+        repeats: Number of timed runs of each layer, of which the fastest counts: disturbances only make a run longer.
+        warm_up: Number of runs before.
 
     Raises:
         MissingDependencyError: onnx or ONNX Runtime is not installed.
@@ -49,7 +49,7 @@ class OnnxRuntimeTimer:
             raise MissingDependencyError("onnx and onnxruntime", "Measuring layers", "train") from error
         if num_threads < 1 or repeats < 1 or warm_up < 0:
             raise PruningError(
-                f"num_threads and repeats are at least 1 and warm_up 0; found {num_threads}, {repeats}, {warm_up}"
+                f"num_threads and repeats must be at least 1 and warm_up 0; found {num_threads}, {repeats}, {warm_up}"
             )
         self._onnx: Any = onnx
         self._ort: Any = onnxruntime
@@ -59,12 +59,12 @@ class OnnxRuntimeTimer:
 
     @property
     def backend(self) -> str:
-        """Library, version, processor and threads."""
+        """Name of the library, version, processor and threads."""
         threads = f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
         return f"ONNX Runtime {self._ort.__version__} CPU, {_processor()}, {threads}"
 
     def times_ms(self, layers: Sequence[LayerShape]) -> list[float]:
-        """Least milliseconds of each layer; layers take turns, so that the machine's moods hit all of them alike."""
+        """Return the least milliseconds of each layer; interleaved runs expose all layers to the same noise."""
         times: list[float] = []
         for some in _portions(layers):
             times += self._time_some(some)
@@ -94,7 +94,7 @@ class OnnxRuntimeTimer:
         names = ["x", "w", "offset", "b", "mask"] if layer.deformable else ["x", "w", "b"]
         kind = "DeformConv" if layer.deformable else "Conv"
         attributes: dict[str, Any] = {"strides": layer.stride, "pads": _pads(layer), "kernel_shape": layer.kernel_size}
-        # A depthwise layer of one channel is an ordinary one.
+        # A depthwise layer with one channel is an ordinary convolution.
         attributes["group"] = layer.groups
         nodes = [
             helper.make_node(kind, names, ["y"], **attributes),
@@ -110,7 +110,7 @@ class OnnxRuntimeTimer:
         )
 
     def _least_ms(self, events: Iterable[dict[str, Any]]) -> float:
-        """Of a session's profile: the least time of its nodes but those that only change the layout."""
+        """Return the least time of the nodes in a session's profile, without those that only change the layout."""
         durations: dict[str, list[float]] = {}
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
@@ -125,7 +125,7 @@ class OnnxRuntimeTimer:
 
 
 def _portions(layers: Sequence[LayerShape]) -> Iterator[list[LayerShape]]:
-    """The layers in order, in lists that fit into memory together."""
+    """Yield the layers in order, in lists that fit into memory together."""
     portion: list[LayerShape] = []
     room = _BYTES_AT_ONCE
     for layer in layers:
@@ -142,7 +142,7 @@ def _portions(layers: Sequence[LayerShape]) -> Iterator[list[LayerShape]]:
 
 
 def _feed(layer: LayerShape) -> dict[str, npt.NDArray[np.float32]]:
-    """Inputs of any values but denormal ones, which would be slow."""
+    """Create inputs without denormal values, which would be slow."""
     generator = np.random.default_rng(1)
     feed = {"x": generator.normal(size=(1, layer.in_channels, *layer.in_size)).astype(np.float32)}
     if layer.deformable:
@@ -153,7 +153,7 @@ def _feed(layer: LayerShape) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def _pads(layer: LayerShape) -> tuple[int, int, int, int]:
-    """Top, left, bottom, right: what turns the one size into the other. Which side has the odd pixel costs nothing."""
+    """Return the padding (top, left, bottom, right) for the two sizes. The side of the odd pixel does not matter."""
     pads = []
     for size, out, kernel, stride in zip(layer.in_size, layer.out_size, layer.kernel_size, layer.stride, strict=True):
         total = max((out - 1) * stride + kernel - size, 0)

@@ -1,10 +1,10 @@
-"""Pruning: a narrower copy of a model that takes a given share of its measured latency.
+"""Pruning: a narrower copy of a model with a given share of its measured latency.
 
-The steps: which channels belong together (:mod:`~yolact_calibration.pruning.channel_groups`), what each of them is
-worth (:mod:`~yolact_calibration.pruning.importance`), what every width costs
-(:mod:`~yolact_calibration.pruning.latency`), which widths to choose (:mod:`~yolact_calibration.pruning.width_search`),
-and the removal (:mod:`~yolact_calibration.pruning.channel_removal`). A pruned model has lost accuracy;
-:mod:`~yolact_calibration.training.distill` gives it back.
+The steps: which channels belong together (:mod:`~yolact_calibration.pruning.channel_groups`), the importance of each
+(:mod:`~yolact_calibration.pruning.importance`), the time of every width (:mod:`~yolact_calibration.pruning.latency`),
+the choice of widths (:mod:`~yolact_calibration.pruning.width_search`), and the removal
+(:mod:`~yolact_calibration.pruning.channel_removal`). A pruned model has lost accuracy;
+:mod:`~yolact_calibration.training.distill` restores it.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ _TAYLOR, _BATCH_NORM = "taylor", "batch-norm"
 
 @dataclasses.dataclass(frozen=True)
 class PruneOptions:
-    """How much is removed, and by which measure.
+    """Amount of pruning, and the measure of importance.
 
     Attributes:
-        removed_latency: Share of the measured latency to remove: 0.4 leaves 60 % of the milliseconds. Not of the
-            channels, the parameters or the FLOPs.
-        importance: ``taylor``, from images; or ``batch-norm``, from the gains, for the backbone only.
-        grid: The widths that are allowed.
-        blocks: The parts to prune, of :data:`~yolact_calibration.pruning.channel_groups.BLOCKS`.
-        distillation: The recovery that will follow; Taylor importance estimates its loss.
-        seed: Of the random weights of the Taylor importance.
-        rest_share: Share of the dense network's latency that is not in its convolutions, and taken to stay as it is,
-            so that convolutions are pruned the harder. On ONNX Runtime, on a CPU, 5 % (ResNet-50) to 8 % (a network
-            of 12 ms) were measured.
+        removed_latency: Share of the measured latency to remove: 0.4 leaves 60 % of the milliseconds. It is not a share
+            of the channels, the parameters or the FLOPs.
+        importance: Measure ``taylor``, from images; or ``batch-norm``, from the gains, for the backbone only.
+        grid: Widths that are allowed.
+        blocks: Parts to prune, from :data:`~yolact_calibration.pruning.channel_groups.BLOCKS`.
+        distillation: Options of the later recovery; Taylor importance estimates its loss.
+        seed: Seed of the random weights of the Taylor importance.
+        rest_share: Share of the dense network's latency outside convolutions. It is assumed to stay constant, so that
+            convolutions are pruned more. On ONNX Runtime, on a CPU, 5 % (ResNet-50) to 8 % (a network of 12 ms) were
+            measured.
 
     Raises:
-        UsageError: A field is no number of its kind; the message names it.
-        PruningError: A share or a width makes no sense.
+        UsageError: A field has the wrong type; the message names it.
+        PruningError: A value is out of range.
     """
 
     removed_latency: float = 0.4
@@ -67,31 +67,31 @@ class PruneOptions:
         check_between("seed", self.seed, 0, MAX_SEED)
         if not 0 <= self.rest_share < 1:
             raise PruningError(
-                f"rest_share: the share outside convolutions is from 0 and below 1; found {self.rest_share}"
+                f"rest_share, the share outside convolutions, must be 0 or more and below 1; found {self.rest_share}"
             )
         if not 0 <= self.removed_latency < 1 - self.rest_share:
             raise PruningError(
-                f"removed_latency: the latency to remove is a share, 0.4 for instance, from 0 and below "
-                f"{1 - self.rest_share:.2f}, which is all that convolutions take; found {self.removed_latency}"
+                f"removed_latency must be a share, for instance 0.4, of 0 or more and below {1 - self.rest_share:.2f}, "
+                f"the share of the convolutions; found {self.removed_latency}"
             )
         if self.importance not in (_TAYLOR, _BATCH_NORM):
-            raise PruningError(f'importance is "{_TAYLOR}" or "{_BATCH_NORM}", not "{self.importance}"')
+            raise PruningError(f'importance must be "{_TAYLOR}" or "{_BATCH_NORM}", found "{self.importance}"')
 
     @property
     def convolution_ratio(self) -> float:
-        """Latency that is left to the convolutions, as a share of what they take in the dense model."""
+        """Target latency of the convolutions, as a share of their latency in the dense model."""
         return (1 - self.removed_latency - self.rest_share) / (1 - self.rest_share)
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupReport:
-    """What became of one channel group.
+    """Result for one channel group.
 
     Attributes:
-        name: Its first layer.
-        num_layers: Layers that got other shapes with it.
-        width_before: Channels of the dense model.
-        width_after: Channels left.
+        name: Name of its first layer.
+        num_layers: Number of layers whose shapes changed with it.
+        width_before: Number of channels in the dense model.
+        width_after: Number of channels left.
         lost_share: Importance lost, as a share of the group's.
     """
 
@@ -104,15 +104,16 @@ class GroupReport:
 
 @dataclasses.dataclass(frozen=True)
 class PruneReport:
-    """What a pruning did; of two numbers, the first is the dense model's.
+    """Report of a pruning; in pairs of numbers, the first is that of the dense model.
 
     Attributes:
-        backend: Where layers were measured.
-        groups: In the order of the network.
-        num_parameters: Of the layers that inference computes.
-        gflops: Of the convolutions of one image, two for each multiplication with addition.
-        block_ms: For each part of the network, sums of measured layer times.
-        measured_ms: Of the whole exported network, run for run; None until somebody measures it.
+        backend: Backend on which layers were measured.
+        groups: Reports of the groups, in the order of the network.
+        num_parameters: Numbers of parameters in the layers that inference computes.
+        gflops: Floating-point operations of the convolutions for one image in units of 1e9, two for each
+            multiply-accumulate.
+        block_ms: Sums of measured layer times in milliseconds, by part of the network.
+        measured_ms: Times of the whole exported networks, measured interleaved; None if they were not measured.
     """
 
     backend: str
@@ -124,27 +125,27 @@ class PruneReport:
 
     @property
     def estimated_ms(self) -> tuple[float, float]:
-        """All convolutions: the sum of :attr:`block_ms`."""
+        """Times of all convolutions: the sum of :attr:`block_ms`."""
         before, after = zip(*self.block_ms.values(), strict=True)
         return sum(before), sum(after)
 
     def with_measured_ms(self, dense_ms: float, pruned_ms: float) -> PruneReport:
-        """The same report with the times of the whole networks, as exported."""
+        """Return a copy with the measured times of the whole exported networks."""
         return dataclasses.replace(self, measured_ms=(dense_ms, pruned_ms))
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON object of the report."""
         return {**dataclasses.asdict(self), "estimated_ms": self.estimated_ms}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pruned:
-    """A pruned model.
+    """Pruned model with its report.
 
     Attributes:
-        model: A new one, in eval mode, with the state-dict keys of the dense one. Its ``config`` is still that of the
+        model: New model, in eval mode, with the state-dict keys of the dense one. Its ``config`` is still that of the
             dense model: the checkpoint's reader takes widths from shapes.
-        report: What was removed, and what it saves.
+        report: Report of what was removed, and what it saves.
     """
 
     model: nn.Module
@@ -163,13 +164,13 @@ def prune(
     """Prune a YOLACT model.
 
     Args:
-        model: The dense one (or one pruned before); not changed.
-        images: Batches ``(B, 3, H, W)`` float32, normalised, on the model's device; no labels. 32 images and more give
-            a steady importance. Their size is the one that latency is measured at.
-        priors: ``(P, 4)`` float32, centre-size, relative to the input; for images of that size.
-        options: How much, and by which measure.
-        timer: Measures layers on the target; ONNX Runtime on one thread of this machine by default.
-        reporter: Shows how far the work is.
+        model: Dense model (or one pruned before); not modified.
+        images: Batches ``(B, 3, H, W)`` float32, normalised, on the model's device; no labels. 32 images or more give a
+            stable importance. Latency is measured at their size.
+        priors: ``(P, 4)`` float32 priors, centre-size, relative to the input, for images of that size.
+        options: Amount of pruning, and the measure of importance.
+        timer: Timer of layers on the target; by default ONNX Runtime on one thread of this machine.
+        reporter: Reporter that shows the progress.
 
     Raises:
         PruningError: Nothing can be removed, the latency cannot be reached, or the result is not finite.
@@ -177,7 +178,9 @@ def prune(
     """
     options = options or PruneOptions()
     if not images:
-        raise PruningError("pruning needs images to know which channels matter, and there are none; 32 are a start")
+        raise PruningError(
+            "pruning needs images to find out which channels matter, but there are none; give 32 or more"
+        )
     narrow = copy.deepcopy(model).eval()
     groups = find_channel_groups(narrow, options.grid, options.blocks)
     importance = _importance(narrow, groups, images, priors, options, reporter)
@@ -213,8 +216,8 @@ def _importance(
     idle = [name for name, values in importance.items() if not bool(values.any())]
     if idle:
         raise PruningError(
-            f"on these images nothing depends on {len(idle)} groups of channels, {idle[0]} first, so that there is no "
-            f"telling which to keep. Most likely the model sees no object: give images like those it was trained on"
+            f"on these images nothing depends on {len(idle)} groups of channels, {idle[0]} first, so their importance "
+            f"is unknown. Most likely the model finds no object: give images like those it was trained on"
         )
     return importance
 
@@ -227,7 +230,7 @@ def _default_timer() -> LayerTimer:
 
 @torch.no_grad()
 def _num_parameters(model: nn.Module, image: torch.Tensor) -> int:
-    """Of the modules that a forward pass calls; the head is called many times and counts once."""
+    """Count the parameters of the modules that a forward pass calls; the shared head counts once."""
     called: dict[nn.Module, int] = {}
 
     def note(module: nn.Module, *_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The search for widths: as little importance lost as possible for a latency that is measured."""
+"""Search for the widths that lose the least importance at a given measured latency."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["WidthChoice", "choose_widths"]
 
 @dataclasses.dataclass(frozen=True)
 class WidthChoice:
-    """What a search decided.
+    """Result of a search for widths.
 
     Attributes:
-        widths: By group name.
-        latency_ms: Of the convolutions at these widths, by the table.
-        dense_ms: Of the convolutions before.
-        lost_importance: Sum over the channels that go.
+        widths: Width by group name.
+        latency_ms: Milliseconds of the convolutions at these widths, from the table.
+        dense_ms: Milliseconds of the convolutions of the dense model.
+        lost_importance: Sum over the removed channels.
     """
 
     widths: Mapping[str, int]
@@ -39,22 +39,24 @@ def choose_widths(
 ) -> WidthChoice:
     """Choose a width for each group, so that the latency falls to a share of the dense model's.
 
-    Greedy: of all ways to narrow one group, to any of its widths and not only the next, the one with the least
-    importance lost per millisecond is taken, until the target is met. A width that saves nothing by itself is thus
-    passed over on the way to one that does. Where the ways end before the target, the search starts from the narrowest
-    model instead and widens. Either way, groups are then widened again as long as the target holds.
+    Greedy: among all ways to narrow one group, to any of its widths and not only the next, the one with the least
+        importance lost per millisecond is chosen, until the target is met. A width that saves nothing by itself is thus
+        skipped on the way to one that does. If the target is not met that way, the search starts from the narrowest
+        model instead and widens it. In either case, groups are then widened again as long as the target holds.
 
     Args:
-        groups: Of the dense model.
-        importance: By group name, ``(width,)``, not negative, on one scale.
-        table: Measured at all widths of the groups.
-        latency_ratio: Target over dense latency, above 0 and at most 1.
+        groups: Groups of the dense model.
+        importance: ``(width,)`` importance by group name, not negative, on one scale.
+        table: Times measured at all widths of the groups.
+        latency_ratio: Target latency divided by dense latency, above 0 and at most 1.
 
     Raises:
-        PruningError: The ratio makes no sense or cannot be reached; the message says what can.
+        PruningError: The ratio is out of range or cannot be reached; the message states the lowest possible one.
     """
     if not 0 < latency_ratio <= 1:
-        raise PruningError(f"the latency to reach is a share of the dense one, above 0 and at most 1: {latency_ratio}")
+        raise PruningError(
+            f"latency_ratio, a share of the dense latency, must be above 0 and at most 1; found {latency_ratio}"
+        )
     search = _Search(groups, importance, table)
     dense = {group.name: group.width for group in groups}
     target = table.total_ms(dense) * latency_ratio
@@ -74,14 +76,14 @@ def choose_widths(
 
 
 class _Search:
-    """Prices of changing one group's width, with the others as they are."""
+    """Costs of changing one group's width, with the others unchanged."""
 
     def __init__(
         self, groups: Sequence[ChannelGroup], importance: Mapping[str, torch.Tensor], table: LatencyTable
     ) -> None:
         self._groups = groups
         self._table = table
-        # What removing the k least important channels costs, for each k.
+        # Importance lost by removing the k least important channels, for each k.
         self._cost = {}
         for group in groups:
             ascending = importance[group.name].double().sort().values
@@ -93,11 +95,11 @@ class _Search:
                 self._layers[str(name)].append(layer)
 
     def lost(self, name: str, width: int) -> float:
-        """Importance lost when the group has that width."""
+        """Return the importance lost if the group has that width."""
         return float(self._cost[name][self._widths[name] - width])
 
     def narrow(self, widths: Mapping[str, int], target_ms: float) -> dict[str, int]:
-        """Narrow one group after the other until the target is met or nothing saves time any more."""
+        """Narrow one group after the other until the target is met or no step saves time."""
         current = dict(widths)
         while self._table.total_ms(current) > target_ms:
             moves = []
@@ -116,7 +118,7 @@ class _Search:
         return current
 
     def widen(self, widths: Mapping[str, int], target_ms: float) -> dict[str, int]:
-        """Give channels back while the target holds: the most importance per millisecond first."""
+        """Widen groups while the target holds: the most importance per millisecond first."""
         current = dict(widths)
         while True:
             total = self._table.total_ms(current)
@@ -128,7 +130,7 @@ class _Search:
                         added = self._layers_ms({**current, group.name: width}, group.name) - before
                         gain = self.lost(group.name, current[group.name]) - self.lost(group.name, width)
                         if gain > 0 and total + added <= target_ms:
-                            # What costs no time at all comes first.
+                            # A width that costs no time at all comes first.
                             moves.append((gain / max(added, 1e-9), width, group.name))
             if not moves:
                 return current

@@ -42,7 +42,7 @@ def test_widths_by_hand():
 
 @pytest.mark.parametrize("options", [{"round_to": 0}, {"min_share": 0.0}, {"min_share": 1.5}, {"max_widths": 1}])
 def test_senseless_grids_are_refused(options):
-    with pytest.raises(PruningError, match="round_to is at least 1"):
+    with pytest.raises(PruningError, match="round_to must be at least 1"):
         WidthGrid(**options)
 
 
@@ -143,17 +143,19 @@ def test_tracing_leaves_the_model_as_it_was():
 
 
 def test_unknown_parts_are_named():
-    with pytest.raises(PruningError, match=r"\['neck'\]; choose among backbone, fpn"):
+    with pytest.raises(PruningError, match=r"\['neck'\]; choose from backbone, fpn"):
         find_channel_groups(random_model(SMALL), blocks=("neck", "fpn"))
 
 
 def test_nothing_to_remove_is_said():
-    with pytest.raises(PruningError, match="no layer there is wider than 512"):
+    with pytest.raises(PruningError, match="no layer in them is wider than 512"):
         find_channel_groups(random_model(SMALL), WidthGrid(512))
 
 
 def test_other_models_are_refused():
-    with pytest.raises(PruningError, match="cannot be followed through its layers: AttributeError"):
+    with pytest.raises(
+        PruningError, match="cannot trace the channels of this model through its layers: AttributeError"
+    ):
         find_channel_groups(nn.Conv2d(3, 64, 3))
 
 

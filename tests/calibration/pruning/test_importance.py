@@ -96,7 +96,7 @@ def test_the_model_is_left_as_it_was():
 
 def test_no_images_are_refused():
     model = random_model(SMALL)
-    with pytest.raises(PruningError, match="there are none; 32"):
+    with pytest.raises(PruningError, match="there are none; give 32"):
         measure(model, find_channel_groups(model), [], priors_of(SMALL))
 
 
