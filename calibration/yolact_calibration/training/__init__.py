@@ -1,3 +1,3 @@
-"""The loss, the training loop and its state, and teaching by a dense model. Models come in as arguments."""
+"""Training: loss, loop, state, and distillation from a dense model. Models are arguments."""
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""Box geometry for training, in torch: every function broadcasts over leading dimensions and passes gradients.
+"""Box geometry for training, in PyTorch: every function broadcasts over leading dimensions and is differentiable.
 
 Boxes are relative to the network input, as xyxy corners unless they are called centre-size. The runtime has the same
-arithmetic for NumPy; the tests hold the two together.
+arithmetic in NumPy; tests compare the two.
 """
 
 from __future__ import annotations
@@ -12,55 +12,56 @@ __all__ = ["area", "cell_mask", "decode", "encode", "intersection", "pairwise_io
 
 
 def to_corners(cxcywh: torch.Tensor) -> torch.Tensor:
-    """``(..., 4)`` centre-size boxes as xyxy."""
+    """Convert ``(..., 4)`` centre-size boxes to xyxy."""
     half = cxcywh[..., 2:] / 2
     return torch.cat([cxcywh[..., :2] - half, cxcywh[..., :2] + half], dim=-1)
 
 
 def area(xyxy: torch.Tensor) -> torch.Tensor:
-    """``(...)`` areas of ``(..., 4)``; 0 for boxes turned inside out."""
+    """Compute the ``(...)`` areas of ``(..., 4)`` boxes; 0 if a side is negative."""
     return (xyxy[..., 2:] - xyxy[..., :2]).clamp(min=0).prod(dim=-1)
 
 
 def intersection(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """``(..., n, m)`` shared areas of ``(..., n, 4)`` and ``(..., m, 4)``."""
+    """Compute the ``(..., n, m)`` shared areas of ``(..., n, 4)`` and ``(..., m, 4)`` boxes."""
     low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
     high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
     return (high - low).clamp(min=0).prod(dim=-1)
 
 
 def pairwise_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """``(..., n, m)`` IoU of ``(..., n, 4)`` and ``(..., m, 4)``; 0 where both are empty."""
+    """Compute the ``(..., n, m)`` IoU of ``(..., n, 4)`` and ``(..., m, 4)`` boxes; 0 if both are empty."""
     shared = intersection(a, b)
     union = area(a)[..., :, None] + area(b)[..., None, :] - shared
     return torch.where(union > 0, shared / union.clamp(min=1e-12), torch.zeros_like(shared))
 
 
 def encode(xyxy: torch.Tensor, priors: torch.Tensor, variances: tuple[float, float]) -> torch.Tensor:
-    """Regressions ``(..., 4)`` that turn ``priors (..., 4)``, centre-size, into ``xyxy``; undoes :func:`decode`."""
+    """Compute ``(..., 4)`` regressions that turn centre-size `priors` into `xyxy`; the inverse of :func:`decode`."""
     centre = ((xyxy[..., :2] + xyxy[..., 2:]) / 2 - priors[..., :2]) / (variances[0] * priors[..., 2:])
-    # An object cut to nothing has no size; its logarithm would be infinite.
+    # An object cropped to nothing has no size, and its logarithm would be infinite.
     size = (xyxy[..., 2:] - xyxy[..., :2]).clamp(min=1e-6)
     return torch.cat([centre, torch.log(size / priors[..., 2:]) / variances[1]], dim=-1)
 
 
 def decode(regression: torch.Tensor, priors: torch.Tensor, variances: tuple[float, float]) -> torch.Tensor:
-    """``(..., 4)`` corners of regressions on ``priors (..., 4)``, centre-size; neither clipped nor sorted."""
+    """Compute ``(..., 4)`` corners from regressions on centre-size `priors`; neither clipped nor sorted."""
     centre = priors[..., :2] + regression[..., :2] * variances[0] * priors[..., 2:]
     size = priors[..., 2:] * (regression[..., 2:] * variances[1]).exp()
     return to_corners(torch.cat([centre, size], dim=-1))
 
 
 def cell_mask(xyxy: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pixels of a map lie in a box widened by one pixel, as the published crop decides it.
+    """Find the pixels of a map that lie in a box widened by one pixel, as the published crop does.
 
     Args:
-        xyxy: ``(..., 4)``, relative.
-        height: Rows of the map.
-        width: Its columns.
+        xyxy: ``(..., 4)`` relative boxes.
+        height: Number of rows of the map.
+        width: Number of columns of the map.
 
     Returns:
-        ``(..., height)`` and ``(..., width)`` bool; a pixel lies inside where both its row and its column do.
+        Masks of the rows ``(..., height)`` and of the columns ``(..., width)``, bool; a pixel is inside if both
+        its row and its column are.
     """
     column = torch.arange(width, device=xyxy.device, dtype=xyxy.dtype)
     row = torch.arange(height, device=xyxy.device, dtype=xyxy.dtype)

@@ -1,9 +1,9 @@
-"""Distillation: teach a narrow model to say what the dense one says, on images that need no labels.
+"""Distillation: a narrow model learns the outputs of the dense one, on images that need no labels.
 
-Three things are compared: what each prior sees, where, and the masks of the objects that the teacher sees. Prototypes
-and coefficients are *not* compared one by one. A mask is the sigmoid of their product, which stays the same when the
-prototypes are exchanged or scaled and the coefficients follow; to ask for the teacher's own basis would forbid the
-student all others.
+Three things are compared: the class of each prior, its box, and the masks of the objects that the teacher finds.
+Prototypes and coefficients are *not* compared one by one. A mask is the sigmoid of their product, which stays the same
+if the prototypes are permuted or scaled and the coefficients follow; requiring the teacher's own basis would exclude
+all others.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ __all__ = ["Distillation", "DistillationOptions", "HasImage", "distillation_term
 
 
 class HasImage(Protocol):
-    """A batch, as far as a distillation is concerned."""
+    """Batch with the attribute that a distillation needs."""
 
     @property
     def image(self) -> torch.Tensor:
-        """``(B, 3, H, W)`` float32, normalised."""
+        """``(B, 3, H, W)`` float32 pixels, normalised."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DistillationOptions:
-    """Weights of the terms; those of YOLACT's training for the same three things.
+    """Weights of the terms, by default those of YOLACT's training for the corresponding terms.
 
     Attributes:
-        class_weight: Of the class term.
-        box_weight: Of the box term.
-        mask_weight: Of the mask term.
-        instances: Whose masks are compared.
+        class_weight: Weight of the class term.
+        box_weight: Weight of the box term.
+        mask_weight: Weight of the mask term.
+        instances: Options for the objects whose masks are compared.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     class_weight: float = 1.0
@@ -60,12 +60,12 @@ class DistillationOptions:
 
 
 class Distillation:
-    """A training objective: ``objective(model, batch)`` gives named terms whose sum is to be minimised.
+    """Training objective: ``objective(model, batch)`` returns named terms whose sum is to be minimised.
 
     Args:
-        teacher: The dense model. It is put into eval mode and its parameters stop requiring gradients.
-        priors: ``(P, 4)`` float32, centre-size, relative to the input; of both models.
-        options: Weights, and which masks are compared.
+        teacher: Dense model. It is switched to eval mode, and its parameters no longer require gradients.
+        priors: ``(P, 4)`` float32 priors of both models, centre-size, relative to the input.
+        options: Weights, and the objects whose masks are compared.
     """
 
     def __init__(self, teacher: nn.Module, priors: torch.Tensor, options: DistillationOptions | None = None) -> None:
@@ -74,16 +74,16 @@ class Distillation:
         self.options = options or DistillationOptions()
 
     def __call__(self, model: Any, batch: HasImage) -> dict[str, torch.Tensor]:
-        """Terms ``distill_class``, ``distill_box`` and ``distill_mask``: weighted scalars, float32.
+        """Compute ``distill_class``, ``distill_box`` and ``distill_mask``: weighted float32 scalars.
 
         Args:
-            model: The student, in whichever mode the training wants; ``model(image)`` gives raw outputs.
-            batch: Its images, on the device of both models; labels are not read.
+            model: Student, in the mode that the training set; ``model(image)`` returns raw outputs.
+            batch: Batch of images, on the device of both models; labels are not used.
         """
         with torch.no_grad():
             teacher = self.teacher(batch.image)
         student = model(batch.image)
-        # What follows sums over thousands of priors: in float32, whatever the networks compute in.
+        # The terms sum over thousands of priors: in float32, whatever the precision of the networks.
         with torch.autocast(batch.image.device.type, enabled=False):
             return distillation_terms(student, teacher, self.priors.to(batch.image.device), self.options)
 
@@ -91,19 +91,20 @@ class Distillation:
 def distillation_terms(
     student: RawOutputs, teacher: RawOutputs, priors: torch.Tensor, options: DistillationOptions
 ) -> dict[str, torch.Tensor]:
-    """The terms from raw outputs; all are 0 where both models say the same.
+    """Compute the terms from raw outputs; all are 0 if both models agree.
 
-    The class term is the divergence of the class distributions, with a prior counting as much as either model sees an
-    object there: what the teacher sees has to be found, and nothing else; the thousands of priors on plain background
-    would otherwise drown both. The box term is smooth L1, where the teacher sees objects. Both are divided by
-    the number of priors that see an object, to the teacher. The mask term is the divergence of assembled masks inside
-    the teacher's boxes, divided by the box's area, averaged over the objects.
+    The class term is the divergence of the class distributions, with each prior weighted by the larger probability of
+    an object that either model gives it: the student should find what the teacher finds, and nothing else; the
+    thousands of background priors would otherwise dominate. The box term is smooth L1, weighted by the teacher's
+    probability of an object. Both are divided by the expected number of the teacher's priors with an object. The
+    mask term is the divergence of assembled masks inside the teacher's boxes, divided by the box's area, averaged
+    over the objects.
 
     Args:
         student: Raw outputs with gradients, of any float type.
-        teacher: Raw outputs without.
-        priors: ``(P, 4)`` float32 on the same device.
-        options: Weights.
+        teacher: Raw outputs without gradients.
+        priors: ``(P, 4)`` float32 centre-size priors on the same device.
+        options: Weights of the terms.
     """
     student_log = class_log_probability(student.class_logit)
     with torch.no_grad():
@@ -124,8 +125,8 @@ def distillation_terms(
 
 
 def _mask_term(student: RawOutputs, teacher: RawOutputs, instances: PseudoInstances) -> torch.Tensor:
-    """Binary divergence of the masks, in nats; zero with a zero gradient where the teacher sees nothing."""
-    # Only pixels inside boxes are looked at: a tenth of all, typically.
+    """Return the binary divergence of the masks in nats; zero with a zero gradient if the teacher finds nothing."""
+    # Only pixels inside boxes are compared: typically a tenth of all.
     place = instances.inside.nonzero(as_tuple=True)
     student_logit = assemble_logit(student, instances.prior)[place]
     with torch.no_grad():

@@ -1,8 +1,8 @@
-"""The training loss of YOLACT: boxes, classes, masks, and a semantic term that only training sees.
+"""The training loss of YOLACT: boxes, classes, masks, and a semantic term that only training uses.
 
 Source: the YOLACT paper, section 4.1, the YOLACT++ paper, section 6, for the mask-IoU term, and the published training
-settings. Every term is normalised as there: boxes, classes, masks and mask IoUs by the number of positive priors of the
-batch, the semantic term by the number of images.
+settings. Every term is normalised as in that code: boxes, classes, masks and mask IoUs by the number of positive priors
+of the batch, the semantic term by the number of images.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from yolact_runtime.option_numbers import MAX_INSTANCES, MAX_WEIGHT, keep_betwee
 __all__ = ["AssembledMasks", "LossOptions", "TrainableYolact", "YolactLoss", "crop_outside"]
 
 _INFINITY = float("inf")
-# Pixels of the prototypes: the published ``discard_mask_area``.
+# Minimum area in pixels of the prototypes: the published ``discard_mask_area``.
 _MIN_MASK_AREA = 25
 
 
 class TrainableYolact(Protocol):
-    """What the loss asks of a model."""
+    """Interface of a model that the loss requires."""
 
     training: bool
 
     @property
     def mask_iou(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """The mask-IoU network of a YOLACT++ model."""
+        """Mask-IoU network of a YOLACT++ model, or None."""
 
     def features(self, image: torch.Tensor) -> Any:
-        """Pyramid levels."""
+        """Compute the pyramid levels."""
 
     def predict(self, levels: Any) -> Any:
-        """``box_regression, class_logit, mask_coefficient, prototype`` as attributes."""
+        """Compute raw outputs with attributes ``box_regression, class_logit, mask_coefficient, prototype``."""
 
     def semantic_logit(self, levels: Any) -> torch.Tensor:
-        """``(B, C - 1, H3, W3)``."""
+        """Compute ``(B, C - 1, H3, W3)`` semantic logits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +51,18 @@ class LossOptions:
     """Weights and limits of the published training.
 
     Attributes:
-        box_weight: Of the box term.
-        class_weight: Of the class term.
-        mask_weight: Of the mask term.
-        semantic_weight: Of the semantic term.
-        mask_iou_weight: Of the mask-IoU term, which only YOLACT++ has.
-        negatives_per_positive: Background priors kept by hard-negative mining.
-        max_masks: Positive priors of an image whose masks are computed; more are sampled, and stand for all.
+        box_weight: Weight of the box term.
+        class_weight: Weight of the class term.
+        mask_weight: Weight of the mask term.
+        semantic_weight: Weight of the semantic term.
+        mask_iou_weight: Weight of the mask-IoU term, which only YOLACT++ has.
+        negatives_per_positive: Number of background priors for each positive one that hard-negative mining keeps.
+        max_masks: Maximum number of positive priors of an image whose masks are computed; of more, a random sample
+            stands for all.
         matching: Thresholds of the matching.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     box_weight: float = 1.5
@@ -84,14 +85,14 @@ class LossOptions:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AssembledMasks:
-    """The masks of (a sample of) the positive priors of one image, beside their truth.
+    """Masks of (a sample of) the positive priors of one image, with their truth.
 
     Attributes:
-        logit: ``(n, Hp, Wp)``; not cropped.
-        target: ``(n, Hp, Wp)``, zeros and ones.
+        logit: ``(n, Hp, Wp)`` logits, not cropped.
+        target: ``(n, Hp, Wp)`` true masks, zeros and ones.
         xyxy: ``(n, 4)`` true boxes, relative.
-        class_id: ``(n,)`` int64, 0-based.
-        weight: Positive priors that each mask stands for.
+        class_id: ``(n,)`` int64 classes from 0.
+        weight: Number of positive priors that each mask stands for.
     """
 
     logit: torch.Tensor
@@ -102,10 +103,10 @@ class AssembledMasks:
 
 
 class YolactLoss:
-    """The objective of a training with labels.
+    """Objective of a training with labels.
 
     Args:
-        priors: ``(P, 4)`` float32, centre-size, relative to the input; of the model that is trained.
+        priors: ``(P, 4)`` float32 priors of the trained model, centre-size, relative to the input.
         options: Weights and limits.
     """
 
@@ -114,12 +115,12 @@ class YolactLoss:
         self.options = options or LossOptions()
 
     def __call__(self, model: TrainableYolact, batch: Batch) -> dict[str, torch.Tensor]:
-        """Weighted terms ``box``, ``class``, ``mask``, ``semantic``; scalars whose sum is to be minimised.
+        """Compute the weighted terms ``box``, ``class``, ``mask``, ``semantic``: scalars whose sum is to be minimised.
 
         A YOLACT++ model has the term ``mask_iou``, too.
 
         Raises:
-            DatasetError: A batch without labels.
+            DatasetError: The batch has no labels.
         """
         if len(batch.truths) != len(batch.image):
             raise DatasetError(
@@ -128,7 +129,7 @@ class YolactLoss:
         levels = model.features(batch.image)
         raw = model.predict(levels)
         semantic = model.semantic_logit(levels)
-        # What follows sums over thousands of priors: in float32, whatever the network computes in.
+        # The terms sum over thousands of priors: in float32, whatever the precision of the network.
         with torch.autocast(batch.image.device.type, enabled=False):
             return self.terms(raw, semantic.float(), batch, model.mask_iou)
 
@@ -139,7 +140,7 @@ class YolactLoss:
         batch: Batch,
         mask_iou: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """The terms from raw outputs; see :meth:`__call__`. Without a network `mask_iou` there is no such term."""
+        """Compute the terms from raw outputs, that of the mask IoU only with `mask_iou`; see :meth:`__call__`."""
         options = self.options
         priors = self.priors.to(batch.image.device)
         matches = [match_priors(truth, priors, options.matching) for truth in batch.truths]
@@ -163,22 +164,22 @@ class YolactLoss:
 
 
 def box_loss(box_regression: torch.Tensor, matches: Sequence[Matches]) -> torch.Tensor:
-    """Smooth L1 of ``box_regression (B, P, 4)`` to the targets, summed over the positive priors."""
+    """Compute the smooth L1 loss of ``box_regression (B, P, 4)``, summed over the positive priors."""
     positive = torch.stack([match.positive for match in matches])
     target = torch.stack([match.box_target for match in matches])
     return functional.smooth_l1_loss(box_regression[positive], target[positive], reduction="sum")
 
 
 def class_loss(class_logit: torch.Tensor, target: torch.Tensor, negatives_per_positive: int) -> torch.Tensor:
-    """Cross entropy over the positives and the hardest negatives, summed.
+    """Compute the cross entropy over the positives and the hardest negatives, summed.
 
-    Negatives are mined per image: those that look least like background, three for each positive. An image without
-    positives contributes none, as published.
+    Negatives are mined per image: the priors that look least like background, three for each positive by default. An
+    image without positives contributes none, as published.
 
     Args:
-        class_logit: ``(B, P, C)``.
-        target: ``(B, P)`` int64; -1 is neutral.
-        negatives_per_positive: The ratio.
+        class_logit: ``(B, P, C)`` float32 logits.
+        target: ``(B, P)`` int64 classes; -1 is neutral.
+        negatives_per_positive: Number of negatives for each positive.
     """
     positive, background = target > 0, target == 0
     with torch.no_grad():
@@ -197,14 +198,14 @@ def assemble_masks(
     batch: Batch,
     max_masks: int,
 ) -> list[AssembledMasks]:
-    """Masks of the positive priors of every image that has some.
+    """Assemble the masks of the positive priors of every image that has some.
 
     Args:
-        prototype: ``(B, K, Hp, Wp)``.
-        mask_coefficient: ``(B, P, K)``.
-        matches: Of each image.
-        batch: Its truths hold the masks; its step seeds the choice of masks.
-        max_masks: See :class:`LossOptions`.
+        prototype: ``(B, K, Hp, Wp)`` float32 prototypes.
+        mask_coefficient: ``(B, P, K)`` float32 coefficients.
+        matches: Matches of each image.
+        batch: Batch whose truths contain the masks, and whose step seeds the sample of masks.
+        max_masks: Maximum number of masks of an image; see :class:`LossOptions`.
     """
     height, width = prototype.shape[2:]
     assembled = []
@@ -230,11 +231,11 @@ def assemble_masks(
 
 
 def mask_loss(assembled: Sequence[AssembledMasks], zero: torch.Tensor) -> torch.Tensor:
-    """Binary cross entropy inside the true box, divided by the box's area in pixels of the mask, summed over masks.
+    """Compute the binary cross entropy inside the true boxes, divided by each box's area in pixels, summed over masks.
 
     Args:
-        assembled: Of each image with positives.
-        zero: A scalar to start from, connected to the network: a batch without positives has a gradient too.
+        assembled: Masks of each image with positives.
+        zero: Scalar 0 connected to the network, so that a batch without positives has a gradient, too.
     """
     total = zero
     for masks in assembled:
@@ -249,15 +250,15 @@ def mask_loss(assembled: Sequence[AssembledMasks], zero: torch.Tensor) -> torch.
 def mask_iou_loss(
     assembled: Sequence[AssembledMasks], network: Callable[[torch.Tensor], torch.Tensor], zero: torch.Tensor
 ) -> torch.Tensor:
-    """Smooth L1 between the IoU that YOLACT++ predicts for a mask and the one that it has, summed over masks.
+    """Compute smooth L1 between the mask IoU that YOLACT++ predicts and the actual one, summed over masks.
 
-    The network judges masks and does not change them: they reach it without a gradient. A mask that is too small, or
-    whose object is, at the resolution of the prototypes, has an IoU of chance and does not count.
+    The network rates masks and does not change them: they reach it without a gradient. Masks that are too small at the
+    resolution of the prototypes, or whose objects are, do not count, because their IoU is mostly noise.
 
     Args:
-        assembled: Of each image with positives.
-        network: Cropped soft masks ``(n, 1, Hp, Wp)`` to ``(n, C - 1)``.
-        zero: As for :func:`mask_loss`.
+        assembled: Masks of each image with positives.
+        network: Function from cropped soft masks ``(n, 1, Hp, Wp)`` to IoUs ``(n, C - 1)``.
+        zero: Scalar 0 connected to the network; see :func:`mask_loss`.
     """
     total = zero
     for masks in assembled:
@@ -275,7 +276,7 @@ def mask_iou_loss(
 
 
 def semantic_loss(semantic_logit: torch.Tensor, truths: Sequence[Truth]) -> torch.Tensor:
-    """Binary cross entropy of every class map, averaged over its pixels, summed over classes and images."""
+    """Compute the binary cross entropy of class maps, averaged over pixels, summed over classes and images."""
     height, width = semantic_logit.shape[2:]
     target = torch.zeros_like(semantic_logit)
     for image, truth in enumerate(truths):
@@ -286,7 +287,7 @@ def semantic_loss(semantic_logit: torch.Tensor, truths: Sequence[Truth]) -> torc
 
 
 def shrink_masks(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Masks ``(n, H, W)`` bool at another size: bilinear, then ``> 0.5``, as float32 zeros and ones."""
+    """Resize ``(n, H, W)`` bool masks: bilinear, then ``> 0.5``, as float32 zeros and ones."""
     if len(mask) == 0:
         return mask.new_zeros((0, height, width), dtype=torch.float32)
     resized = functional.interpolate(mask[:, None].float(), (height, width), mode="bilinear", align_corners=False)
@@ -294,6 +295,6 @@ def shrink_masks(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def crop_outside(values: torch.Tensor, xyxy: torch.Tensor) -> torch.Tensor:
-    """``values (n, H, W)`` with zeros outside the boxes ``(n, 4)``, relative, widened by one pixel as published."""
+    """Set ``values (n, H, W)`` to zero outside relative boxes ``(n, 4)``, widened by one pixel as published."""
     rows, columns = boxes.cell_mask(xyxy, *values.shape[1:])
     return values * (rows[:, :, None] & columns[:, None, :])

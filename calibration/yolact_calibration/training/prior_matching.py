@@ -1,4 +1,4 @@
-"""Which prior has to find which object: matching by overlap, and the targets that follow.
+"""Matching of priors to objects by overlap, and the resulting training targets.
 
 Source: the matching of SSD as YOLACT uses it (positive from IoU 0.5, background below 0.4, neutral between; every
 object keeps at least one prior; priors mostly inside a crowd region are neutral).
@@ -22,13 +22,14 @@ class MatchingOptions:
     """Thresholds of the published training.
 
     Attributes:
-        positive_iou: A prior whose best overlap is below this is no positive, unless an object has no better one.
-        negative_iou: A prior whose best overlap is below this is background; between the two it is neutral.
-        ignored_cover: A background prior of which more than this fraction lies in an ignored region is neutral.
+        positive_iou: Minimum overlap of a positive prior; below it, a prior is positive only for an object without a
+            better one.
+        negative_iou: Overlap below which a prior is background; between the two it is neutral.
+        ignored_cover: Fraction of a background prior inside an ignored region above which the prior is neutral.
         variances: Factors of the centre and of the size regression.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     positive_iou: float = 0.5
@@ -45,8 +46,8 @@ class Matches:
     """Targets of the P priors of one image.
 
     Attributes:
-        class_target: ``(P,)`` int64: 0 background, ``class_id + 1``, or -1 for neutral priors.
-        truth_index: ``(P,)`` int64: the best object of each prior; meaningful for positives.
+        class_target: ``(P,)`` int64 targets: 0 for background, ``class_id + 1`` for positives, -1 for neutral priors.
+        truth_index: ``(P,)`` int64 index of the best object of each prior; meaningful for positives.
         box_target: ``(P, 4)`` float32 regressions to that object.
     """
 
@@ -56,7 +57,7 @@ class Matches:
 
     @property
     def positive(self) -> torch.Tensor:
-        """``(P,)`` bool."""
+        """``(P,)`` bool mask of the positive priors."""
         return self.class_target > 0
 
 
@@ -64,9 +65,9 @@ def match_priors(truth: Truth, priors: torch.Tensor, options: MatchingOptions) -
     """Match the priors of one image.
 
     Args:
-        truth: Objects of the image; may be none.
-        priors: ``(P, 4)`` float32, centre-size, relative to the input.
-        options: Thresholds.
+        truth: Objects of the image, possibly none.
+        priors: ``(P, 4)`` float32 priors, centre-size, relative to the input.
+        options: Thresholds of the matching.
     """
     if len(truth.xyxy) == 0:
         index = torch.zeros(len(priors), dtype=torch.int64, device=priors.device)
@@ -83,9 +84,9 @@ def match_priors(truth: Truth, priors: torch.Tensor, options: MatchingOptions) -
 
 
 def _give_each_object_a_prior(overlap: torch.Tensor, best: torch.Tensor, index: torch.Tensor) -> None:
-    """Change `best` and `index` in place, so that every object is the best of one prior at least.
+    """Change `best` and `index` in place, so that every object is the best one of at least one prior.
 
-    The pair with the largest overlap goes first; its prior and its object are then out of the game.
+    Pairs are taken by descending overlap; the prior and the object of a pair are then excluded from matching.
     """
     remaining = overlap.clone()
     for _ in range(min(remaining.shape)):

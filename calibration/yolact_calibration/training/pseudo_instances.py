@@ -1,6 +1,7 @@
-"""Pseudo-instances: the objects that a model itself sees in an image, as targets for another model.
+"""Pseudo-instances: the objects that a model itself finds in an image, as targets for another model.
 
-They stand where a training with labels has its annotated objects: a distillation compares the masks of both models on
+They take the place of annotated objects: a distillation compares the masks of both models on them, and pruning measures
+how much the masks of these objects change.
 them, and pruning asks how much the masks of these objects change.
 """
 
@@ -25,37 +26,40 @@ __all__ = [
 
 
 class RawOutputs(Protocol):
-    """What a YOLACT network says of a batch; P counts priors, C classes with the background, K prototypes."""
+    """Raw outputs of a YOLACT network for a batch of B images.
+
+    P is the number of priors, C of classes with the background, K of prototypes.
+    """
 
     @property
     def box_regression(self) -> torch.Tensor:
-        """``(B, P, 4)``."""
+        """``(B, P, 4)`` box regressions."""
 
     @property
     def class_logit(self) -> torch.Tensor:
-        """``(B, P, C)``."""
+        """``(B, P, C)`` class logits."""
 
     @property
     def mask_coefficient(self) -> torch.Tensor:
-        """``(B, P, K)``."""
+        """``(B, P, K)`` mask coefficients."""
 
     @property
     def prototype(self) -> torch.Tensor:
-        """``(B, K, Hp, Wp)``."""
+        """``(B, K, Hp, Wp)`` prototypes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PseudoInstanceOptions:
-    """Which objects count.
+    """Options that decide which objects count.
 
     Attributes:
-        max_instances: Of one image.
-        min_score: Least probability of the best class; the runtime's own threshold.
-        max_iou: Largest overlap of two of them, of whatever class: one object would otherwise count many times.
+        max_instances: Maximum number of objects in an image.
+        min_score: Minimum probability of the best class; by default the runtime's threshold.
+        max_iou: Maximum overlap of two objects, of any class: one object would otherwise count many times.
         variances: Factors of the centre and of the size regression.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     max_instances: int = 24
@@ -69,15 +73,15 @@ class PseudoInstanceOptions:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PseudoInstances:
-    """At most N objects of each of B images.
+    """Objects in B images, with places for N objects each.
 
     Attributes:
-        prior: ``(B, N)`` int64, the prior that sees each.
-        valid: ``(B, N)`` bool; False fills up images with fewer objects.
-        inside: ``(B, N, Hp, Wp)`` bool, pixels of the prototypes inside the box, one pixel wider as in training; none
-            where not valid.
-        weight: ``(B, N)`` float32: 1 over the area of the box in these pixels, so that large objects do not count
-            more; 0 where not valid.
+        prior: ``(B, N)`` int64 index of the prior that detects each object.
+        valid: ``(B, N)`` bool flags; False fills up images with fewer objects.
+        inside: ``(B, N, Hp, Wp)`` bool masks of the prototype pixels inside the box, which is one pixel wider as in
+            training; all False if not valid.
+        weight: ``(B, N)`` float32 weights: 1 / area of the box in these pixels, so that large objects do not count
+            more; 0 if not valid.
     """
 
     prior: torch.Tensor
@@ -87,22 +91,22 @@ class PseudoInstances:
 
 
 def class_log_probability(class_logit: torch.Tensor) -> torch.Tensor:
-    """``(B, C, P)`` float32 log-softmax of logits ``(B, P, C)``: classes before priors.
+    """Compute the ``(B, C, P)`` float32 log-softmax of logits ``(B, P, C)``: classes before priors.
 
-    In this order it takes an eighth of the time on a CPU, where a softmax over a short last axis is not vectorised.
+    This order takes an eighth of the time on a CPU, where a softmax over a short last axis is not vectorised.
     """
     return class_logit.float().transpose(1, 2).contiguous().log_softmax(dim=1)
 
 
 def assemble_logit(raw: RawOutputs, prior: torch.Tensor) -> torch.Tensor:
-    """Masks of some priors, before the sigmoid and not cropped.
+    """Assemble the mask logits of some priors, not cropped.
 
     Args:
-        raw: Of B images.
-        prior: ``(B, N)`` int64.
+        raw: Raw outputs for B images.
+        prior: ``(B, N)`` int64 indices of the priors.
 
     Returns:
-        ``(B, N, Hp, Wp)`` float32.
+        ``(B, N, Hp, Wp)`` float32 mask logits.
     """
     chosen = prior[..., None].expand(-1, -1, raw.mask_coefficient.shape[2])
     coefficient = raw.mask_coefficient.float().gather(1, chosen)
@@ -113,15 +117,16 @@ def assemble_logit(raw: RawOutputs, prior: torch.Tensor) -> torch.Tensor:
 def find_pseudo_instances(
     raw: RawOutputs, class_probability: torch.Tensor, priors: torch.Tensor, options: PseudoInstanceOptions
 ) -> PseudoInstances:
-    """The objects that a model sees most surely.
+    """Find the objects in which a model is most confident.
 
-    Of the surest priors those are dropped that overlap a surer one, kept or not (as in Fast NMS, but over all classes).
+    Among the most confident priors, those are dropped that overlap a more confident one, kept or not (as in Fast NMS,
+    but over all classes).
 
     Args:
-        raw: What the model says of B images.
-        class_probability: ``(B, C, P)`` float32, of its class logits.
-        priors: ``(P, 4)`` float32, centre-size, relative to the input; on the same device.
-        options: Which count.
+        raw: Raw outputs of the model for B images.
+        class_probability: ``(B, C, P)`` float32 softmax of its class logits.
+        priors: ``(P, 4)`` float32 priors, centre-size, relative to the input, on the same device.
+        options: Options that decide which objects count.
     """
     score = class_probability[:, 1:].amax(dim=1)
     num_candidates = min(4 * options.max_instances, score.shape[1])

@@ -15,11 +15,11 @@ __all__ = ["Recovery"]
 
 
 class Recovery:
-    """A training objective: the teacher's opinion, and the labels where a batch has them.
+    """Training objective with the teacher's outputs, and the labels if a batch has them.
 
     Args:
-        teacher: The dense model; put into eval mode, its parameters stop requiring gradients.
-        priors: ``(P, 4)`` float32, centre-size, relative to the input; of both models.
+        teacher: Dense model; switched to eval mode, and its parameters no longer require gradients.
+        priors: ``(P, 4)`` float32 priors of both models, centre-size, relative to the input.
         options: Weights of the distillation.
     """
 
@@ -28,7 +28,7 @@ class Recovery:
         self._loss = YolactLoss(priors)
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """Terms of :class:`Distillation`; with labels also those of :class:`YolactLoss`. Weighted scalars, float32."""
+        """Compute the terms of :class:`Distillation`, and with labels those of :class:`YolactLoss`: float32 scalars."""
         if not batch.truths:
             return self._distillation(model, batch)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A torch model behind the runtime's segmenter: accuracy during training is that of the deployed pipeline."""
+"""A PyTorch model as a backend of the runtime: accuracy during training is that of the deployed pipeline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["TorchBackend", "torch_segmenter"]
 
 
 class TorchBackend:
-    """Runs a module on its own device. The module stays the caller's."""
+    """Backend that runs a module on its own device, without owning the module."""
 
     name = "torch"
 
@@ -27,18 +27,18 @@ class TorchBackend:
 
     @torch.inference_mode()
     def infer(self, tensor: npt.NDArray[np.float32]) -> Mapping[str, npt.NDArray[np.floating]]:
-        """Outputs by name, in host memory; a module with a single tensor names it ``output``."""
+        """Compute the outputs by name, in host memory; the only output of a module is ``output``."""
         outputs: Any = self._module(torch.from_numpy(tensor).to(self._device))
         named = {"output": outputs} if isinstance(outputs, torch.Tensor) else outputs._asdict()
         return {name: value.float().cpu().numpy() for name, value in named.items()}
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: the caller owns the module."""
 
 
 def torch_segmenter(
     model: nn.Module, manifest: Manifest, mask_iou: nn.Module | None = None, options: SegmenterOptions | None = None
 ) -> Segmenter:
-    """A segmenter around a model in eval mode; it follows the model's weights as they change."""
+    """Create a segmenter around a model in eval mode; it uses the model's weights as they change."""
     rescore = None if mask_iou is None else TorchBackend(mask_iou)
     return Segmenter(manifest, TorchBackend(model), rescore, options or SegmenterOptions())

@@ -1,4 +1,4 @@
-"""The device that torch computes on, and what it is good at."""
+"""Choice of PyTorch's device, and its support of bfloat16."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["choose_device", "has_fast_bfloat16", "has_safe_bfloat16"]
 
 
 def choose_device(wanted: str) -> str:
-    """``"cuda"`` or ``"cpu"``; ``"auto"`` takes CUDA where this PyTorch finds it.
+    """Return ``"cuda"`` or ``"cpu"``; ``"auto"`` chooses CUDA if this PyTorch finds a device.
 
     Raises:
-        UsageError: CUDA was asked for by name and is not there.
+        UsageError: CUDA was requested by name but is not available.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this PyTorch finds no CUDA device; --device cpu works without")
+        raise UsageError("--device cuda: this PyTorch finds no CUDA device; use --device cpu")
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def has_fast_bfloat16(device: str) -> bool:
-    """Whether bfloat16 is computed by instructions of its own; emulated, it would be slower than float32."""
+    """Return whether the device has bfloat16 instructions; emulated, it would be slower than float32."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -29,12 +29,12 @@ def has_fast_bfloat16(device: str) -> bool:
 
 
 def has_safe_bfloat16(device: str, coarsest_size: tuple[int, int]) -> bool:
-    """Whether gradients in bfloat16 can be trusted.
+    """Return whether gradients in bfloat16 are reliable.
 
     Args:
-        device: ``"cpu"`` or ``"cuda"``.
-        coarsest_size: Height and width of P7, pixels. Where it is a single pixel, weights of the convolutions before it
-            see nothing but padding, and the CPU's bfloat16 kernels (torch 2.13) leave garbage in their gradients, up to
-            1e19, now and then.
+        device: Either ``"cpu"`` or ``"cuda"``.
+        coarsest_size: Height and width of P7 in pixels. If it is a single pixel, some weights of the preceding
+            convolutions only see padding, and the CPU's bfloat16 kernels (torch 2.13) occasionally leave garbage in
+            their gradients, up to 1e19.
     """
     return device == "cuda" or min(coarsest_size) > 1

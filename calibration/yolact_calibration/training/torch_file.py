@@ -1,4 +1,4 @@
-"""Whether a file is as ``torch.save`` wrote it: the CRC-32 of every record, which ``torch.load`` does not look at."""
+"""Integrity check of files written by ``torch.save``: the CRC-32 of every record, which ``torch.load`` ignores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 __all__ = ["ZIP_MAGIC", "TorchFileCheck", "check_torch_file"]
 
 ZIP_MAGIC = b"PK\x03\x04"
-"""What every file of torch 1.6 and later begins with."""
+"""First bytes of every file written by torch 1.6 or later."""
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _ENCRYPTED, _UTF8 = 1, 1 << 11
@@ -23,14 +23,14 @@ _BLOCK = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class TorchFileCheck:
-    """What the checksums of a file say.
+    """Result of checking the checksums of a file.
 
     Attributes:
-        damage: What differs, for people; empty if nothing does.
-        has_checksums: False for the format of torch < 1.6, and for files that were saved with checksums switched off:
-            nothing can be said about those.
-        is_compressed: Some record is compressed, so that the file cannot be mapped into memory.
-        names: Of the records in a zip file; empty for other files.
+        damage: Readable description of the damage; empty if there is none.
+        has_checksums: Whether the file has checksums. The format of torch < 1.6 has none, and saving them can be
+            switched off; damage in such files is not detected.
+        is_compressed: Whether a record is compressed, so that the file cannot be memory-mapped.
+        names: Names of the records in a zip file; empty for other files.
     """
 
     damage: str = ""
@@ -41,7 +41,7 @@ class TorchFileCheck:
 
 @dataclasses.dataclass(frozen=True)
 class _Record:
-    """A record, and the CRC-32 that the file gives and that its bytes have."""
+    """Record with the CRC-32 stored in the file and that of its bytes."""
 
     name: str
     size: int
@@ -52,11 +52,11 @@ class _Record:
 def check_torch_file(path: Path) -> TorchFileCheck:
     """Compare every record of a zip file with its CRC-32.
 
-    A byte that changed on a disk or on the way gives tensors that are nearly right, and nothing else finds it. Reading
-    runs at the speed of the memory, about 0.1 s for 200 MB.
+    A changed byte gives tensors that are nearly right, and nothing else detects it. The check runs at the speed of the
+    memory, about 0.1 s for 200 MB.
 
     Args:
-        path: A file; one that is no zip file is not looked into.
+        path: Path of the file; one that is not a zip file is not examined.
 
     Raises:
         OSError: The file cannot be read.
@@ -95,7 +95,7 @@ def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo, content: mmap.mmap)
     if info.flag_bits & _ENCRYPTED:
         raise ValueError(f"{info.filename} is encrypted")
     if info.external_attr & _FOLDER and not info.is_dir():
-        # torch takes the mark for the truth, and gives whatever its memory held before.
+        # torch trusts this flag, and leaves the tensor's memory uninitialised.
         raise ValueError(f"{info.filename} is marked as a folder")
     if info.compress_type != zipfile.ZIP_STORED:
         with archive.open(info) as stream:  # which compares the CRC-32 itself
@@ -110,13 +110,13 @@ def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo, content: mmap.mmap)
 
 
 def _data_start(info: zipfile.ZipInfo, content: mmap.mmap) -> int:
-    """Where the bytes of a record begin; torch pads the local header, so only that header tells it."""
+    """Return the offset of a record's bytes; torch pads the local header, so only that header has it."""
     header = content[info.header_offset : info.header_offset + _LOCAL_HEADER.size]
     magic, *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
     start = info.header_offset + _LOCAL_HEADER.size
     name = content[start : start + name_length]
     if magic != ZIP_MAGIC or name != info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437"):
-        raise ValueError(f"{info.filename} is not where the directory says")
+        raise ValueError(f"{info.filename} is not at the place that the directory states")
     return int(start + name_length + extra_length)
 
 
@@ -133,14 +133,14 @@ def _describe(wrong: list[_Record], count: int, path: Path) -> str:
 
 
 def _tensor_names(path: Path) -> dict[str, str]:
-    """For each record of values, the key of a tensor in it, read off the pickle without running it."""
+    """Return the key of a tensor in each record of values, read from the pickle without executing it."""
     found: dict[str, str] = {}
     memo: dict[object, str | None] = {}
     strings: list[str] = []
     last: str | None = None
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        # A stop, and nothing before it.
+        # A stop opcode, with nothing before it.
         pickled = archive.read(names[0]) if len(names) == 1 else b"."
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name in ("BINPUT", "LONG_BINPUT"):

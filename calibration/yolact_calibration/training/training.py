@@ -1,4 +1,4 @@
-"""The training loop: an objective, a sequence of batches, a state on disk that survives a kill."""
+"""The training loop, with an objective, a sequence of batches, and a state on disk that survives a kill."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from yolact_runtime.errors import OutputError
 
 __all__ = ["Objective", "Progress", "Training", "TrainingOptions", "freeze_batch_norms", "safe_memory_format"]
 
-# Of the running speed from which the time left is estimated.
+# Weight of the past in the average speed from which the remaining time is estimated.
 _SPEED_MEMORY = 0.95
 # Input channels below which oneDNN corrupts memory; see safe_memory_format.
 _SAFE_CHANNELS = 16
 
 
 class Objective(Protocol):
-    """What a training minimises: the sum of named terms."""
+    """Objective of a training, which minimises the sum of named terms."""
 
     def __call__(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """Weighted scalar terms of one batch; the same names every time."""
+        """Compute the weighted scalar terms of one batch, with the same names every time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a training is, after a step.
+    """Progress of a training after a step.
 
     Attributes:
-        step: Steps done.
-        num_steps: Steps in all.
+        step: Number of completed steps.
+        num_steps: Total number of steps.
         terms: Loss terms of this step.
-        seconds_left: Estimate, without evaluations.
-        accuracy: What an evaluation after this step found; None after most steps.
+        seconds_left: Estimated remaining time in seconds, without evaluations.
+        accuracy: Result of an evaluation after this step; None after most steps.
     """
 
     step: int
@@ -61,18 +61,19 @@ class Training:
     """One training of one model.
 
     Args:
-        model: Trained in place, on its device.
-        objective: What to minimise.
-        batches: ``batches(first, last)`` yields the batches of these steps; a step's batch depends on nothing else.
-        options: How.
-        state_path: The state on disk; an unfinished one is continued.
-        identity: What else the course depends on (data digest, start checkpoint), as text: a state with another
-            identity is refused.
-        evaluate: Called with the model in eval mode; returns numbers for the curve.
+        model: Model to train in place, on its device.
+        objective: Objective to minimise.
+        batches: Function such that ``batches(first, last)`` yields the batches of these steps; a step's batch depends
+            on nothing else.
+        options: Options of the training.
+        state_path: Path of the state file; an unfinished training is continued.
+        identity: Other inputs of the training as text (data digest, start checkpoint): a state with another identity is
+            refused.
+        evaluate: Function called with the model in eval mode, which returns numbers for the curve.
 
     Attributes:
-        curve: The course up to the last step.
-        saved_step: Steps done in the state on disk, as far as this object wrote or read it; 0 where it did not.
+        curve: Course of the training up to the last step.
+        saved_step: Number of steps in the state on disk, as far as this object wrote or read it; otherwise 0.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Training:
         self._objective = objective
         self._batches = batches
         self._state_path = state_path
-        # How often the state is written does not change the course.
+        # The interval between saves does not affect the course.
         names = [field.name for field in dataclasses.fields(options) if field.name != "save_every"]
         self._identity = {**identity, **{name: str(getattr(options, name)) for name in names}}
         self._evaluate = evaluate
@@ -103,10 +104,10 @@ class Training:
         self.curve = Curve.empty()
 
     def resume(self) -> int:
-        """Continue the state on disk, if there is one; returns the steps that are done already.
+        """Continue from the state on disk, if there is one; return the number of completed steps.
 
         Raises:
-            TrainingError: The state is unreadable, or of another training; the message lists what differs.
+            TrainingError: The state is unreadable, or of another training; the message lists the differences.
         """
         state = read_state(self._state_path)
         if state is None:
@@ -129,13 +130,13 @@ class Training:
         return self._step
 
     def run(self, on_progress: Callable[[Progress], None] = lambda _: None) -> Curve:
-        """Train to the last step, writing the state now and then, and whatever ends the training.
+        """Train to the last step, saving the state at intervals, and before an error or interruption is raised.
 
-        SIGINT and SIGTERM wait for the end of a step: half a step cannot be continued.
+        SIGINT and SIGTERM are delivered after the current step: half a step cannot be continued.
 
         Raises:
-            TrainingError: The loss or its gradient is not finite any more, and the last state on disk is from before;
-                or the state cannot be written; or a process that prepares batches has died.
+            TrainingError: The loss or its gradient is no longer finite, and the last state on disk is from before; or
+                the state cannot be written; or a process that prepares batches has died.
         """
         with told_of_dead_workers():
             try:
@@ -147,10 +148,10 @@ class Training:
         return self.curve
 
     def _save_on_the_way_out(self) -> None:
-        """Keep the last whole step, if its weights are whole and not those that a divergence came from."""
+        """Save the last step if it is complete and its weights have not diverged."""
         if not self._is_whole or self._step in (0, self.saved_step):
             return
-        # What ends the training is told, and not that a full disk has no room for another state.
+        # The original error is raised, not one about a full disk that has no room for the state.
         with contextlib.suppress(TrainingError):
             self._save()
 
@@ -175,9 +176,9 @@ class Training:
             begun = time.monotonic() if accuracy is not None else begun
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
-        """One step; returns its terms. Model, optimizer and curve change only when all of it has worked."""
+        """Run one step and return its terms. Model, optimizer and curve change only if all of it succeeds."""
         self._is_whole = False
-        # The forward pass moves the statistics of batch norms; a step that fails after it puts them back.
+        # The forward pass updates the statistics of batch norms; they are restored if the step fails later.
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
             values = self._compute_gradient(batch)
@@ -194,7 +195,7 @@ class Training:
         return values
 
     def _compute_gradient(self, batch: Batch) -> dict[str, float]:
-        """Gradients of a batch, in the parameters; returns the terms of the loss."""
+        """Compute the gradients of a batch in the parameters; return the terms of the loss."""
         self.model.train()
         if self.options.freeze_batch_norm:
             freeze_batch_norms(self.model)
@@ -215,15 +216,15 @@ class Training:
 
     def _diverged(self, what: str, values: Mapping[str, float]) -> TrainingError:
         return TrainingError(
-            f"the {what} of step {self._step + 1} is not finite ({_list(values)}). A lower learning rate (now "
-            f"{self.options.learning_rate:g}) or a longer warm-up helps; the state on disk is from before"
+            f"the {what} of step {self._step + 1} is not finite ({_list(values)}). Use a lower learning rate (now "
+            f"{self.options.learning_rate:g}) or a longer warm-up; the state on disk is from before"
         )
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self.options.autocast)
 
     def _evaluate_if_due(self) -> Mapping[str, float] | None:
-        """Evaluate after every so many steps and after the last, once."""
+        """Evaluate the model at the interval of the options and after the last step, once for each."""
         is_due = self._step == self.options.num_steps or self._step % self.options.evaluate_every == 0
         is_done = bool(self.curve.accuracy) and self.curve.accuracy[-1][0] == self._step
         if self._evaluate is None or self._step == 0 or not is_due or is_done:
@@ -234,8 +235,8 @@ class Training:
         except OutputError as error:
             self._is_whole = False
             raise TrainingError(
-                f"the outputs of the model are not finite after step {self._step}. A lower learning rate (now "
-                f"{self.options.learning_rate:g}) or a longer warm-up helps; a state on disk is from before"
+                f"the outputs of the model are not finite after step {self._step}. Use a lower learning rate (now "
+                f"{self.options.learning_rate:g}) or a longer warm-up; a state on disk is from before"
             ) from error
         self.curve.add_accuracy(self._step, accuracy)
         return accuracy
@@ -247,10 +248,10 @@ class Training:
         try:
             write_state(self._state_path, state)
         except OSError as error:
-            kept = f"the state of step {self.saved_step} is still there" if self.saved_step else "no state was kept"
+            kept = f"the state of step {self.saved_step} is kept" if self.saved_step else "no state was kept"
             raise TrainingError(
                 f"cannot write {self._state_path} after step {self._step}: {explain(error, self._state_path)}. Then "
-                f"give the same command again: {kept}"
+                f"run the same command again: {kept}"
             ) from error
         self.saved_step = self._step
 
@@ -265,7 +266,7 @@ def _interrupts_wait() -> Iterator[None]:
     before = {
         number: signal.signal(number, lambda number, _: pending.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) is not None  # what a host program in C has set could not be put back
+        if signal.getsignal(number) is not None  # a handler of a host program in C could not be restored
     }
     try:
         yield
@@ -278,7 +279,7 @@ def _interrupts_wait() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _dead_children_wait() -> Iterator[None]:
-    """No handler of SIGCHLD inside the block: that of PyTorch raises for each process that loads data and has died."""
+    """Disable SIGCHLD handlers inside the block: PyTorch's raises for each dead process that loads data."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGCHLD) is None:
         yield
         return
@@ -290,7 +291,7 @@ def _dead_children_wait() -> Iterator[None]:
 
 
 def safe_memory_format(model: nn.Module) -> torch.memory_format:
-    """Channels last, which convolutions like, unless it would corrupt memory.
+    """Return channels-last, which is faster for convolutions, unless it would corrupt memory.
 
     On the CPU, oneDNN writes past its workspace in the weight gradient of a 1x1 convolution with a stride, channels
     last, and fewer input channels than a vector register holds (16 with AVX-512, 8 with AVX2): oneDNN issue 6035, seen
@@ -305,7 +306,7 @@ def safe_memory_format(model: nn.Module) -> torch.memory_format:
 
 
 def freeze_batch_norms(model: nn.Module) -> None:
-    """Use stored statistics, and leave them and the gains as they are."""
+    """Make batch norms use their stored statistics, and stop updating these and their parameters."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()

@@ -1,4 +1,4 @@
-"""How a model is trained: the numbers, with their bounds; importing it needs no torch."""
+"""Options of a training, with their bounds; importing this module does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from yolact_runtime.option_numbers import (
 
 __all__ = ["TrainingOptions"]
 
-# Beyond what any memory holds, and any training survives.
+# Limits that no memory, or no training, would survive.
 _MAX_BATCH, _MAX_RATE = 4096, 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
-    """How a model is trained.
+    """Options of a training.
 
     Attributes:
-        num_steps: Batches.
-        batch_size: Images of a batch.
-        learning_rate: At its height; it rises linearly over the warm-up and falls to 0 along a cosine.
-        optimizer: ``"sgd"`` with momentum 0.9, as published, or ``"adamw"``.
-        weight_decay: Of weights; biases and batch norms have none.
-        warmup_steps: Steps of the rise.
-        freeze_batch_norm: Keep the statistics and the gains of batch norms, as published for small batches.
-        autocast: Compute in bfloat16 where the operators allow it; weights and losses stay float32.
-        max_gradient_norm: Longer gradients are shortened to this.
-        seed: Of everything random.
-        save_every: Steps between two states on disk.
-        evaluate_every: Steps between two evaluations; the last step is always followed by one.
+        num_steps: Number of batches.
+        batch_size: Number of images in a batch.
+        learning_rate: Peak learning rate; it rises linearly over the warm-up and falls to 0 along a cosine.
+        optimizer: Optimizer: ``"sgd"`` with momentum 0.9, as published, or ``"adamw"``.
+        weight_decay: Weight decay of weights; biases and batch norms have none.
+        warmup_steps: Number of steps in which the learning rate rises.
+        freeze_batch_norm: If True, keep the statistics and parameters of batch norms, as published for small batches.
+        autocast: If True, compute in bfloat16 where operators allow it; weights and losses stay float32.
+        max_gradient_norm: Maximum norm of the gradient; longer gradients are scaled down to it.
+        seed: Seed of everything random.
+        save_every: Number of steps between two states on disk.
+        evaluate_every: Number of steps between two evaluations; the last step is always followed by one.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     num_steps: int
@@ -86,6 +86,6 @@ class TrainingOptions:
             raise UsageError(f'optimizer must be "sgd" or "adamw", found "{self.optimizer}"')
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         rise = min(1.0, (step + 1) / max(self.warmup_steps, 1))
         return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / self.num_steps))

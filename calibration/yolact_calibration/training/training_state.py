@@ -1,4 +1,4 @@
-"""What a training leaves on disk: enough to continue it as if it had never stopped."""
+"""State of a training on disk: enough to continue as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _VERSION = 1
 
 @dataclasses.dataclass
 class Curve:
-    """The course of a training.
+    """Course of a training.
 
     Attributes:
-        terms: By name, the value at every step.
-        accuracy: ``(step, {name: value})`` of every evaluation.
+        terms: Value at every step, by name of the term.
+        accuracy: Pairs ``(step, {name: value})``, one for each evaluation.
     """
 
     terms: dict[str, list[float]]
@@ -34,7 +34,7 @@ class Curve:
 
     @classmethod
     def empty(cls) -> Curve:
-        """Before the first step."""
+        """Create the curve of a training before its first step."""
         return cls({}, [])
 
     def add_step(self, values: Mapping[str, float]) -> None:
@@ -47,7 +47,7 @@ class Curve:
         self.accuracy.append((step, dict(values)))
 
     def document(self, num_points: int = 100) -> dict[str, Any]:
-        """For a record: means of the terms over `num_points` stretches of equal length, and all evaluations."""
+        """Return a JSON object: means of the terms over `num_points` intervals of equal length, and all evaluations."""
         count = len(next(iter(self.terms.values()), []))
         stretch = max(1, -(-count // num_points))
         starts = range(0, count, stretch)
@@ -61,14 +61,14 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainingState:
-    """A training after a step.
+    """State of a training after a step.
 
     Attributes:
-        step: Steps done.
-        identity: What the course depends on, as text.
-        model: State dict.
-        optimizer: State dict.
-        curve: Up to this step.
+        step: Number of completed steps.
+        identity: Inputs that determine the course, as text.
+        model: State dict of the model.
+        optimizer: State dict of the optimizer.
+        curve: Course up to this step.
     """
 
     step: int
@@ -79,7 +79,7 @@ class TrainingState:
 
 
 def write_state(path: Path, state: TrainingState) -> None:
-    """Replace the file as a whole: a kill leaves the earlier state."""
+    """Replace the whole file atomically, so that a killed process leaves the earlier state."""
     content = io.BytesIO()
     document = {
         "version": _VERSION,
@@ -87,7 +87,7 @@ def write_state(path: Path, state: TrainingState) -> None:
         "identity": dict(state.identity),
         "model": dict(state.model),
         "optimizer": state.optimizer,
-        # Tensors: lists of a hundred thousand floats would take seconds to pickle.
+        # As tensors: lists of a hundred thousand floats would take seconds to pickle.
         "terms": {name: torch.tensor(values, dtype=torch.float64) for name, values in state.curve.terms.items()},
         "accuracy": state.curve.accuracy,
     }
@@ -96,15 +96,15 @@ def write_state(path: Path, state: TrainingState) -> None:
 
 
 def read_state(path: Path) -> TrainingState | None:
-    """The state in a file; None where there is none.
+    """Read the state in a file; return None if there is no such file.
 
     Raises:
-        TrainingError: The file is no state of this release, or damaged.
+        TrainingError: The file is not a state that this release reads, or is damaged.
     """
     if not path.exists():
         return None
     if damage := check_torch_file(path).damage:
-        raise TrainingError(f"{path}: not the state of a training as it was written: {damage}; --restart discards it")
+        raise TrainingError(f"{path}: the state of the training is damaged: {damage}; --restart discards it")
     try:
         with library_path(path) as name:
             document = torch.load(name, map_location="cpu", weights_only=True)
@@ -114,7 +114,7 @@ def read_state(path: Path) -> TrainingState | None:
             [(int(step), dict(values)) for step, values in document["accuracy"]],
         )
         state = TrainingState(document["step"], document["identity"], document["model"], document["optimizer"], curve)
-    except Exception as error:  # torch.load has no error of its own: a damaged file surfaces as nearly anything
+    except Exception as error:  # torch.load raises nearly anything for a damaged file
         raise TrainingError(
             f"{path}: not the state of a training ({type(error).__name__}); --restart discards it"
         ) from error

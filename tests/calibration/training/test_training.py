@@ -243,7 +243,7 @@ def test_a_model_that_diverged_in_the_last_step_is_not_kept(tmp_path: Path) -> N
         return {"AP": 0.5}
 
     run = training(tmp_path / "x", options(save_every=2, evaluate_every=3), evaluate=evaluate)
-    with pytest.raises(TrainingError, match=r"not finite after step 6\. A lower learning rate \(now 0.05\)"):
+    with pytest.raises(TrainingError, match=r"not finite after step 6\. Use a lower learning rate \(now 0.05\)"):
         run.run()
     state = read_state(tmp_path / "x")
     assert state is not None
@@ -476,9 +476,7 @@ def test_a_full_disk_is_told_and_leaves_the_earlier_state(
         write_state(path, state)
 
     monkeypatch.setattr("yolact_calibration.training.training.write_state", write)
-    told = (
-        r"after step 10: No space left on device; free some space \(df -h .*Then give .*: the state of step 5 is still"
-    )
+    told = r"after step 10: No space left on device; free some space \(df -h .*Then run .*: the state of step 5 is kept"
     with pytest.raises(TrainingError, match=told):
         training(tmp_path / "x").run()
     assert written == [5, 10, 10]
