@@ -1,4 +1,4 @@
-"""``python -m yolact_calibration.shapes``."""
+"""Entry point of ``python -m yolact_calibration.shapes``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""How a scene of shapes is painted and exposed: background, shadows and shapes on a canvas, then light and sensor."""
+"""Painting and exposure of a scene: background, shadows and shapes on a canvas, then light and sensor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BLUR_REACH = 2
 
 
 def paint_background(layout: Layout, height: int, width: int) -> Single:
-    """``(3, height, width)`` float32, blue first, white is 1: background and distractors, no light or sensor yet."""
+    """Paint background and distractors: ``(3, height, width)`` float32 BGR, white is 1, without light or sensor."""
     canvas = np.empty((3, height, width), np.float32)
     ramp = layout.ramp[:, :, None, None]
     for strip in Window(0, 0, width, height).strips():
@@ -53,7 +53,7 @@ def _paint_distractor(canvas: Single, distractor: Distractor) -> None:
 
 
 def _blob(u: Double, v: Double, wobble: tuple[float, float, float, float]) -> Double:
-    """Negative inside: a circle whose radius swings with the second and third harmonic of the direction."""
+    """Return values that are negative inside a circle whose radius varies with two harmonics of the direction."""
     radius = np.sqrt(u * u + v * v)
     unit = (u + 1j * v) / np.maximum(radius, 1e-9)
     second = (unit * unit * complex(math.cos(wobble[1]), math.sin(wobble[1]))).real
@@ -63,13 +63,13 @@ def _blob(u: Double, v: Double, wobble: tuple[float, float, float, float]) -> Do
 
 
 def paint_shape(canvas: Single, shape: Shape, top: Owner, number: int) -> None:
-    """Paint a shape and its shadow over what is there, and note where it is on top.
+    """Paint a shape and its shadow on the canvas, and mark where it is on top.
 
     Args:
-        canvas: ``(3, H, W)`` float32, changed in place.
-        shape: May lie outside the frame, in part or wholly.
-        top: ``(H, W)`` int64; the pixels whose centre is inside the outline become `number`.
-        number: Of the shape.
+        canvas: ``(3, H, W)`` float32 BGR, modified in place.
+        shape: Shape to paint, which may lie partly or wholly outside the frame.
+        top: ``(H, W)`` int64 map; pixels whose centre is inside the outline become `number`.
+        number: Number of the shape.
     """
     _cast_shadow(canvas, shape)
     place = shape.placement
@@ -79,7 +79,7 @@ def paint_shape(canvas: Single, shape: Shape, top: Owner, number: int) -> None:
         u, v = place.to_plane(x, y)
         light = (1 + shape.shade[0] * u + shape.shade[1] * v).astype(np.float32)
         colour = shape.material.paint(u * place.radius_px, v * place.radius_px) * light
-        # Half covered at the outline: the soft edge of the colours lies where the mask ends.
+        # Half covered at the outline: the soft edge of the colours is centred where the mask ends.
         _blend(canvas, strip, colour, np.clip(0.5 - level, 0, 1))
         top[strip.slices][level < 0] = number
 
@@ -100,7 +100,7 @@ def _blend(canvas: Single, window: Window, colour: Single, coverage: Double) -> 
 
 
 def expose(canvas: Single, sensor: Sensor, rng: np.random.Generator) -> Image:
-    """``(H, W, 3)`` uint8, blue first: the canvas ``(3, H, W)``, which stays as it is, under light, blur and noise."""
+    """Apply light, blur and noise to a canvas ``(3, H, W)``; return ``(H, W, 3)`` uint8 BGR. Keeps the canvas."""
     _, height, width = canvas.shape
     across = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(sensor.slope[0])
     down = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None] * np.float32(sensor.slope[1])
@@ -117,7 +117,7 @@ def expose(canvas: Single, sensor: Sensor, rng: np.random.Generator) -> Image:
 
 
 def _blurred(light: Single, sigma_px: float) -> Single:
-    """A Gaussian of five taps. Takes two rows more at top and bottom than it returns; repeats the sides."""
+    """Apply a Gaussian of five taps. Input has two rows more at top and bottom than the result; sides are repeated."""
     height, width = light.shape[1] - 2 * _BLUR_REACH, light.shape[2]
     if sigma_px == 0:
         return light[:, _BLUR_REACH : _BLUR_REACH + height]

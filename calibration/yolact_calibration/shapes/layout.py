@@ -1,4 +1,4 @@
-"""What is in a scene of shapes, drawn at random: shapes, background, distractors, light and sensor."""
+"""Random layout of a scene: shapes, background, distractors, light and sensor."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Single = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
 MIN_VISIBLE_AREA_PX = 60
-"""A shape of which less is to be seen is not placed, nor one that would leave less of another."""
+"""Minimum number of visible pixels of a shape, checked when it or another shape is placed."""
 MIN_VISIBLE_FRACTION = 0.35
-"""The same, as a share of the whole shape, what lies outside the frame included."""
+"""Minimum visible share of a whole shape, including its part outside the frame."""
 
 _SMALLEST, _LARGEST = 24 / 256, 130 / 256
 """Diameter of the circle around a shape, as a share of the frame's shorter side."""
@@ -30,13 +30,13 @@ _CLEAR_CONTRAST = 0.4
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shape:
-    """One object.
+    """Object in a scene.
 
     Attributes:
-        placement: Its class and where it lies.
-        material: What it is made of; the pattern turns and moves with it.
+        placement: Class and position of the shape.
+        material: Material of the shape; the pattern rotates and moves with it.
         shade: Gradient of the light over the shape: its brightness is 1 plus the scalar product of this and (u, v).
-        shadow: Offset x and y and softness in pixels, and darkness in ``[0, 1]``; darkness 0 is no shadow.
+        shadow: Offset x and y and softness in pixels, and darkness in ``[0, 1]``; darkness 0 means no shadow.
     """
 
     placement: Placement
@@ -47,14 +47,14 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Distractor:
-    """A region of another material in the background, which is no object.
+    """Region of another material in the background, which is not an object.
 
     Attributes:
-        kind: ``blob`` (a wobbly outline), ``haze`` (no outline) or ``band`` (across the frame).
-        placement: Where it lies; its class means nothing.
-        material: What it is made of.
-        wobble: Blob only: weight and phase of the second and of the third harmonic of its outline.
-        opacity: In ``[0, 1]``.
+        kind: Kind of region: ``blob`` (a wobbly outline), ``haze`` (no outline) or ``band`` (across the frame).
+        placement: Position of the region; its class is meaningless.
+        material: Material of the region.
+        wobble: Weight and phase of the second and of the third harmonic of a blob's outline.
+        opacity: Opacity in ``[0, 1]``.
     """
 
     kind: str
@@ -69,10 +69,10 @@ class Sensor:
     """Light and camera.
 
     Attributes:
-        gain: ``(3,)`` float32, brightness of each channel.
+        gain: ``(3,)`` float32 brightness of each channel.
         slope: Change of brightness across the frame's width and height.
-        blur_px: Sigma of the blur.
-        noise: Sigma of the noise, the full range being 1.
+        blur_px: Sigma of the blur in pixels.
+        noise: Sigma of the noise, as a share of the full range.
     """
 
     gain: Single
@@ -83,13 +83,13 @@ class Sensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """A whole scene.
+    """Layout of a whole scene.
 
     Attributes:
-        background: Its material.
-        ramp: ``(2, 3)`` float32: change of the background's colour across the frame's width and height.
-        distractors: Lowest first; all of them are below all shapes.
-        shapes: Lowest first.
+        background: Material of the background.
+        ramp: ``(2, 3)`` float32 change of the background's colour across the frame's width and height.
+        distractors: Distractors, lowest first; all of them are below all shapes.
+        shapes: Shapes, lowest first.
         sensor: Light and camera.
     """
 
@@ -101,13 +101,13 @@ class Layout:
 
 
 def draw_layout(rng: np.random.Generator, height: int, width: int, max_shapes: int) -> Layout:
-    """A random scene in which every shape is well visible.
+    """Draw a random scene in which every shape is clearly visible.
 
     Args:
-        rng: Where the random numbers come from.
-        height: Rows of the frame.
-        width: Columns of the frame.
-        max_shapes: At most so many shapes; fewer where the frame is full.
+        rng: Random number generator.
+        height: Number of rows of the frame.
+        width: Number of columns of the frame.
+        max_shapes: Maximum number of shapes; a full frame has fewer.
     """
     scale = min(height, width) / 256
     background = draw_material(rng, scale)
@@ -127,7 +127,7 @@ def draw_layout(rng: np.random.Generator, height: int, width: int, max_shapes: i
 
 
 def _draw_placements(rng: np.random.Generator, height: int, width: int, num_shapes: int) -> list[Placement]:
-    """Lowest first; a place that would hide too much of a shape is drawn again, and after some attempts left out."""
+    """Draw placements, lowest first; one that hides too much of a shape is redrawn, and omitted after some attempts."""
     top = np.full((height, width), -1, np.int64)
     placements: list[Placement] = []
     visible, least = np.zeros(0, np.int64), np.zeros(0)
@@ -153,7 +153,7 @@ def _draw_placements(rng: np.random.Generator, height: int, width: int, num_shap
 
 
 def _whole_area(placement: Placement, inside: Flags) -> int:
-    """Pixels of the shape, those outside the frame included."""
+    """Count the pixels of the shape, including those outside the frame."""
     window = placement.window()
     if inside.shape == (window.bottom - window.top, window.right - window.left):
         return int(np.count_nonzero(inside))
@@ -179,9 +179,9 @@ def _draw_placement(rng: np.random.Generator, height: int, width: int) -> Placem
 def _contrasting_material(
     rng: np.random.Generator, scale: float, background: Material, shapes: list[Shape]
 ) -> Material:
-    """A material that mostly, not always, stands out from the background and from the other shapes."""
+    """Draw a material that usually, but not always, stands out from the background and from the other shapes."""
     others = np.stack([background.mean, *(shape.material.mean for shape in shapes)])
-    # Now and then whatever comes first is taken: contrast must not be certain.
+    # Sometimes the first material is used: a model must not rely on contrast.
     attempts = 1 if rng.uniform() < 0.12 else _CONTRAST_ATTEMPTS
     best = draw_material(rng, scale)
     for _ in range(attempts - 1):
@@ -192,7 +192,7 @@ def _contrasting_material(
 
 
 def _contrast(material: Material, others: Single) -> float:
-    """Distance in colour from the nearest of the others ``(n, 3)``."""
+    """Return the distance in colour from the nearest of the others ``(n, 3)``."""
     return float(np.sqrt(((others - material.mean) ** 2).sum(axis=1)).min())
 
 
@@ -210,7 +210,7 @@ def _dress(rng: np.random.Generator, scale: float, placement: Placement, materia
 
 
 def _draw_distractor(rng: np.random.Generator, height: int, width: int, shapes: list[Shape]) -> Distractor:
-    """About half of them are made of the material of one of the shapes, so that the material does not tell."""
+    """Draw a distractor; about half of them have the material of a shape, so that it does not identify shapes."""
     side = min(height, width)
     like = int(rng.integers(2 * len(shapes) + 1))
     return Distractor(

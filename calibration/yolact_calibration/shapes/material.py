@@ -1,4 +1,4 @@
-"""What shapes, background and distractors are made of: two colours and a procedural pattern that mixes them."""
+"""Materials of shapes, background and distractors: two colours mixed by a procedural pattern."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _LATTICE_SIZE = 32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Material:
-    """Two colours and how they mix.
+    """Two colours with the pattern that mixes them.
 
     Attributes:
-        pattern: One of :data:`PATTERNS`.
-        first: ``(3,)`` float32 in ``[0, 1]``, blue first.
-        second: The other colour.
-        period_px: Size of the pattern.
-        angle: Rotation of the pattern, radians.
-        sharpness: Of the edges between the colours of stripes and checks, 1 or more.
-        lattice: ``(32, 32)`` float32 in ``[0, 1]``: the random numbers behind speckle and clouds.
+        pattern: Name of the pattern, one of :data:`PATTERNS`.
+        first: ``(3,)`` float32 BGR colour in ``[0, 1]``.
+        second: ``(3,)`` float32 BGR colour in ``[0, 1]``.
+        period_px: Period of the pattern in pixels.
+        angle: Rotation of the pattern in radians.
+        sharpness: Sharpness of the edges between the colours of stripes and checks, 1 or more.
+        lattice: ``(32, 32)`` float32 random numbers in ``[0, 1]`` for speckle and clouds.
     """
 
     pattern: str
@@ -43,16 +43,16 @@ class Material:
 
     @property
     def mean(self) -> Single:
-        """``(3,)`` about the mean colour."""
+        """Approximate mean colour, ``(3,)`` float32 BGR."""
         mean: Single = self.first if self.pattern == "plain" else (self.first + self.second) / np.float32(2)
         return mean
 
     def paint(self, x: Float, y: Float) -> Single:
-        """``(3, rows, columns)`` float32, blue first, at points of the material's own plane, in pixels.
+        """Return ``(3, rows, columns)`` float32 BGR colours at points of the material's own plane.
 
         Args:
-            x: Broadcasts with `y` to ``(rows, columns)``.
-            y: Downwards.
+            x: Coordinates to the right in pixels; broadcasts with `y` to ``(rows, columns)``.
+            y: Coordinates downwards in pixels.
         """
         cos, sin = math.cos(self.angle) / self.period_px, math.sin(self.angle) / self.period_px
         u = (cos * x + sin * y).astype(np.float32)
@@ -63,7 +63,7 @@ class Material:
         return self.first[:, None, None] + (self.second - self.first)[:, None, None] * share
 
     def _share(self, u: Single, v: Single) -> Single:
-        """How much of the second colour, in ``[0, 1]``."""
+        """Return the share of the second colour in ``[0, 1]``."""
         if self.pattern == "stripes":
             return self._wave(u)
         if self.pattern == "checks":
@@ -74,13 +74,13 @@ class Material:
         return self._clouds(u, v)
 
     def _wave(self, position: Single) -> Single:
-        """A triangle wave of period 1, steepened by the sharpness and cut to ``[0, 1]``."""
+        """Return a triangle wave of period 1, steepened by the sharpness and clipped to ``[0, 1]``."""
         triangle = np.abs(2 * (position - np.floor(position)) - 1) - np.float32(0.5)
         wave: Single = np.clip(triangle * np.float32(self.sharpness) + np.float32(0.5), 0, 1)
         return wave
 
     def _clouds(self, u: Single, v: Single) -> Single:
-        """Smooth noise: the lattice, interpolated."""
+        """Return smooth noise, interpolated from the lattice."""
         column, row = np.floor(u), np.floor(v)
         across, along = u - column, v - row
         across, along = across * across * (3 - 2 * across), along * along * (3 - 2 * along)
@@ -96,16 +96,16 @@ class Material:
 
 
 def _cell(position: Single) -> Index:
-    """Index into the lattice, which repeats, of whole numbers; its size is a power of two."""
+    """Convert whole numbers to indices into the periodic lattice; its size is a power of two."""
     return position.astype(np.int64) & (_LATTICE_SIZE - 1)
 
 
 def draw_material(rng: np.random.Generator, scale: float) -> Material:
-    """A random material.
+    """Draw a random material.
 
     Args:
-        rng: Where the random numbers come from.
-        scale: Size of the frame's shorter side in units of 256 pixels; patterns grow with it.
+        rng: Random number generator.
+        scale: Length of the frame's shorter side in units of 256 pixels; patterns grow with it.
     """
     first = rng.uniform(0.05, 0.95, 3)
     second = first + rng.uniform(0.25, 0.7) * (rng.uniform(0.0, 1.0, 3) - first)

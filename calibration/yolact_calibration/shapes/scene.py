@@ -1,4 +1,4 @@
-"""One picture of textured, shaded, occluding shapes with its exact truth, and clips of moving ones."""
+"""Images of textured, shaded, occluding shapes with exact truth, and clips of moving ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["CLASS_NAMES", "MAX_SIDE_PX", "MIN_SIDE_PX", "Scene", "SceneOptions",
 Single = npt.NDArray[np.float32]
 
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 4096
-"""Of a scene's width and height."""
+"""Bounds of a scene's width and height in pixels."""
 _MAX_SHAPES = 64
 _NOBODY = -1
 _LAYOUT_STREAM, _NOISE_STREAM, _MOTION_STREAM = range(3)
@@ -29,15 +29,15 @@ _LAYOUT_STREAM, _NOISE_STREAM, _MOTION_STREAM = range(3)
 
 @dataclasses.dataclass(frozen=True)
 class SceneOptions:
-    """What a scene is like. Shapes and patterns grow with the frame's shorter side.
+    """Options of a scene. Shapes and patterns grow with the frame's shorter side.
 
     Attributes:
-        height: Rows of the frame, 64 to 4096.
-        width: Columns of the frame, 64 to 4096.
-        max_shapes: A scene has 1 to this many shapes, at most 64; in a full frame fewer find a place.
+        height: Number of rows of the frame, 64 to 4096.
+        width: Number of columns of the frame, 64 to 4096.
+        max_shapes: Maximum number of shapes, 1 to 64; a scene has at least one, and fewer if the frame is full.
 
     Raises:
-        UsageError: One of them is out of its range.
+        UsageError: An option is out of range; the message names it.
     """
 
     height: int = 256
@@ -49,20 +49,22 @@ class SceneOptions:
         for name in ("height", "width"):
             check_between(name, getattr(self, name), MIN_SIDE_PX, MAX_SIDE_PX)
         if not 1 <= self.max_shapes <= _MAX_SHAPES:
-            raise UsageError(f"max_shapes is 1 to {_MAX_SHAPES}, found {shown_number(self.max_shapes)}")
+            raise UsageError(f"max_shapes must be 1 to {_MAX_SHAPES}, found {shown_number(self.max_shapes)}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture and what is in it. The caller owns every array.
+    """Image with its truth. The caller owns every array.
 
     Attributes:
-        image: ``(H, W, 3)`` uint8, blue first.
-        class_id: ``(n,)`` int64, index into :data:`CLASS_NAMES`.
-        mask: ``n`` masks of the visible pixels: those whose centre is inside the shape's outline and inside no outline
-            of a shape above. They are disjoint.
-        xyxy: ``(n, 4)`` float32, tight around the visible pixels, right and bottom exclusive, pixels of the frame.
-        shape_id: ``(n,)`` int64, increasing from the lowest shape to the highest; in a clip, a shape keeps its number.
+        image: ``(H, W, 3)`` uint8 BGR pixels.
+        class_id: ``(n,)`` int64 indices into :data:`CLASS_NAMES`.
+        mask: Masks of the ``n`` shapes' visible pixels: those whose centre is inside the shape's outline and inside no
+            outline of a shape above. They are disjoint.
+        xyxy: ``(n, 4)`` float32 boxes, tight around the visible pixels, right and bottom exclusive, in pixels of the
+            frame.
+        shape_id: ``(n,)`` int64 numbers, increasing from the lowest shape to the highest; in a clip, a shape keeps its
+            number.
     """
 
     image: npt.NDArray[np.uint8]
@@ -76,12 +78,12 @@ class Scene:
 
 
 def make_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
-    """The scene of a seed: always the same one.
+    """Create the scene of a seed, which is always the same.
 
-    At least 35 % of every shape and 60 of its pixels are visible, and no shape is without its truth.
+    At least 35 % of every shape and 60 of its pixels are visible, and every shape has its truth.
 
     Args:
-        seed: 0 or more.
+        seed: Seed of the scene, 0 or more.
         options: Size and number of shapes.
 
     Raises:
@@ -93,20 +95,20 @@ def make_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
 
 
 def make_clip(seed: int, num_frames: int, options: SceneOptions = SceneOptions()) -> Iterator[Scene]:
-    """A camera's view of drifting and turning shapes. The first frame is :func:`make_scene` of the same seed.
+    """Create a clip of drifting and rotating shapes. The first frame is :func:`make_scene` of the same seed.
 
-    Shapes pass over each other and leave the frame; a frame has the truth of every shape of which it shows a pixel.
+    Shapes pass over each other and leave the frame; a frame has the truth of every shape with a visible pixel.
 
     Args:
-        seed: 0 or more.
-        num_frames: 1 or more.
+        seed: Seed of the clip, 0 or more.
+        num_frames: Number of frames, 1 or more.
         options: Size and number of shapes.
 
     Raises:
-        UsageError: The seed is negative, or there is no frame to make. Raised at the call, not at the first frame.
+        UsageError: The seed is negative, or `num_frames` is below 1. Raised at the call, not at the first frame.
     """
     if num_frames < 1:
-        raise UsageError(f"a clip has 1 frame or more, found {num_frames}")
+        raise UsageError(f"a clip must have 1 frame or more, found {num_frames}")
     layout = draw_layout(_stream(seed, _LAYOUT_STREAM), options.height, options.width, options.max_shapes)
     return _film(seed, num_frames, layout, options)
 
@@ -121,21 +123,21 @@ def _film(seed: int, num_frames: int, layout: Layout, options: SceneOptions) -> 
 
 
 def _stream(seed: int, *key: int) -> np.random.Generator:
-    """Independent random numbers for each purpose, so that a change in one leaves the others as they are."""
+    """Create an independent generator for each purpose, so that a change in one does not affect others."""
     if seed < 0:
-        raise UsageError(f"a seed is 0 or more, found {seed}")
+        raise UsageError(f"a seed must be 0 or more, found {seed}")
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Motion:
-    """Swings around the place of the first frame, and turns steadily.
+    """Oscillation around the position in the first frame, with a steady rotation.
 
     Attributes:
-        swing_px: Of the middle, along x and y.
-        speed: Of the swings, radians in a frame.
-        phase: Of the swings at the first frame.
-        spin: Radians in a frame.
+        swing_px: Amplitudes of the centre along x and y in pixels.
+        speed: Angular frequencies of the oscillations in radians per frame.
+        phase: Phases of the oscillations in the first frame, in radians.
+        spin: Rotation in radians per frame.
     """
 
     swing_px: tuple[float, float]
@@ -144,7 +146,7 @@ class _Motion:
     spin: float
 
     def moved(self, shape: Shape, frame: int) -> Shape:
-        """The shape as it lies `frame` frames after the first."""
+        """Return the shape `frame` frames after the first."""
         dx, dy = (
             swing * (math.sin(speed * frame + phase) - math.sin(phase))
             for swing, speed, phase in zip(self.swing_px, self.speed, self.phase, strict=True)
@@ -157,7 +159,7 @@ class _Motion:
 def _draw_motion(rng: np.random.Generator, place: Placement, options: SceneOptions) -> _Motion:
     swing = rng.uniform(0.08, 0.25, 2) * (options.width, options.height)
     speed = 2 * math.pi / rng.uniform(80, 240, 2)
-    # The shape begins on the outer half of its swing, so that it is drawn to the middle of the frame.
+    # The shape starts on the outer half of its oscillation, so that it moves towards the middle of the frame.
     phase = rng.uniform(0, math.pi, 2)
     return _Motion(
         swing_px=(float(swing[0]), float(swing[1])),
@@ -187,7 +189,7 @@ def _photograph(layout: Layout, shapes: Sequence[Shape], background: Single, rng
 
 
 def _masks_on_top(top: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Masks]:
-    """The numbers in a map ``(H, W)`` of who is on top, increasing, and the mask of each."""
+    """Return the increasing numbers in a map ``(H, W)`` of topmost shapes, and the mask of each."""
     height, width = top.shape
     column_major = top.T.ravel()
     start = np.concatenate([[0], np.flatnonzero(np.diff(column_major)) + 1])

@@ -1,4 +1,4 @@
-"""A data set of scenes with exact truth: ``python -m yolact_calibration.shapes --seed S --count N -o DIR``."""
+"""Data sets of scenes with exact truth: ``python -m yolact_calibration.shapes --seed S --count N -o DIR``."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["main"]
 _GENERATOR, _VERSION = "yolact_calibration.shapes", 1
 _ANNOTATIONS, _IMAGES = "instances.json", "images"
 _MAX_SEED = 10**9 - 1
-"""Seeds are file names of nine digits."""
+"""Maximum seed: seeds are file names of nine digits."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Run the command and return its exit status."""
     return run_command(_parser(), _run, arguments)
 
 
@@ -80,11 +80,11 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     from yolact_calibration.shapes.scene import SceneOptions, make_scene
 
     if options.count < 1:
-        raise UsageError(f"--count is 1 or more, found {shown_number(options.count)}")
+        raise UsageError(f"--count must be 1 or more, found {shown_number(options.count)}")
     if not 0 <= options.seed <= _MAX_SEED - options.count + 1:
         last = shown_number(options.seed + options.count - 1)
         raise UsageError(
-            f"--seed and --count: seeds are 0 to {_MAX_SEED}, found {shown_number(options.seed)} to {last}"
+            f"--seed and --count: seeds must be 0 to {_MAX_SEED}, found {shown_number(options.seed)} to {last}"
         )
     width, height = options.size
     scene_options = SceneOptions(height=height, width=width)
@@ -114,16 +114,16 @@ def _image_name(seed: int) -> str:
 
 
 def _prepare(folder: Path, seeds: range) -> None:
-    """Make the folder, after a look that whatever is in it has the name of something that this command writes.
+    """Create the folder, after checking that it only has files with names that this command writes.
 
     Raises:
-        DatasetError: The folder holds something else, which is left alone, or cannot be made.
+        DatasetError: The folder contains other files, which are not touched, or cannot be created.
     """
     images, annotations = folder / _IMAGES, folder / _ANNOTATIONS
     own = {_image_name(seed) for seed in seeds}
     try:
         inside = list(folder.iterdir()) if folder.exists() else []
-        # What a killed run has left is written again, and removed then.
+        # Files of a killed run are overwritten, or removed.
         foreign = [path for path in inside if written_name(path.name) not in {_IMAGES, _ANNOTATIONS}]
         foreign += [path for path in images.iterdir() if written_name(path.name) not in own] if images.exists() else []
         if annotations.exists() and not _is_own(annotations):
@@ -136,17 +136,17 @@ def _prepare(folder: Path, seeds: range) -> None:
         ) from error
     if foreign:
         raise DatasetError(
-            f"{folder} holds {counted(len(foreign), 'file')} that this command would not write, {min(foreign)} for "
-            "one: name a new folder with -o"
+            f"{folder} has {counted(len(foreign), 'file')} that this command would not write, for example "
+            f"{min(foreign)}: name a new folder with -o"
         )
 
 
 def _write_picture(path: Path, image: npt.NDArray[np.uint8]) -> None:
-    """Write a picture, unless an earlier run has: what is there and differs is never overwritten.
+    """Write an image unless an earlier run has; an existing file that differs is never overwritten.
 
     Raises:
-        DatasetError: Another picture is there.
-        MediaError: It cannot be written, or something is there that is no picture.
+        DatasetError: The file is another image.
+        MediaError: The image cannot be written, or the existing file is not an image.
     """
     from yolact_runtime.media.images import read_image, write_image
 
@@ -157,12 +157,12 @@ def _write_picture(path: Path, image: npt.NDArray[np.uint8]) -> None:
     if found.shape != image.shape or (found != image).any():
         raise DatasetError(
             f"{path} is another picture than the one to write, {image.shape[1]} x {image.shape[0]} pixels; "
-            "it is left alone: name a new folder with -o"
+            "it was not overwritten: name a new folder with -o"
         )
 
 
 def _is_own(annotations: Path) -> bool:
-    """Whether this command wrote the annotations."""
+    """Return whether this command wrote the annotations."""
     try:
         document = read_json(annotations)
     except TextError:
@@ -183,7 +183,7 @@ def _new_document(seed: int, count: int) -> dict[str, Any]:
 
 
 def _add_scene(document: dict[str, Any], seed: int, scene: Scene) -> None:
-    """Append the image, whose id is its seed, and its annotations, numbered from 1."""
+    """Append an image, whose id is its seed, and its annotations, numbered from 1."""
     height, width = scene.image.shape[:2]
     document["images"].append({"id": seed, "file_name": _image_name(seed), "height": height, "width": width})
     annotations = document["annotations"]

@@ -198,7 +198,7 @@ def test_noise_differs_from_frame_to_frame() -> None:
     [
         ({"height": 63}, "height must lie between 64 and 4096, found 63"),
         ({"width": 4097}, "width must lie between 64 and 4096, found 4097"),
-        ({"max_shapes": 0}, "max_shapes is 1 to 64, found 0"),
+        ({"max_shapes": 0}, "max_shapes must be 1 to 64, found 0"),
         ({"max_shapes": 65}, "found 65"),
     ],
 )
@@ -208,9 +208,9 @@ def test_options_out_of_range_are_refused(options: dict[str, int], message: str)
 
 
 def test_bad_seeds_and_empty_clips_are_refused_at_the_call() -> None:
-    with pytest.raises(UsageError, match="a seed is 0 or more, found -1"):
+    with pytest.raises(UsageError, match="a seed must be 0 or more, found -1"):
         make_scene(-1)
-    with pytest.raises(UsageError, match="a seed is 0 or more, found -1"):
+    with pytest.raises(UsageError, match="a seed must be 0 or more, found -1"):
         make_clip(-1, 5)
     with pytest.raises(UsageError, match="1 frame or more, found 0"):
         make_clip(0, 0)

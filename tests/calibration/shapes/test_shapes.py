@@ -134,8 +134,8 @@ def test_a_file_in_place_of_the_folder_is_an_error_with_advice(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--count", "0"], "--count is 1 or more, found 0"),
-        (["--count", "1", "--seed", "-3"], "seeds are 0 to 999999999, found -3 to -3"),
+        (["--count", "0"], "--count must be 1 or more, found 0"),
+        (["--count", "1", "--seed", "-3"], "seeds must be 0 to 999999999, found -3 to -3"),
         (["--count", "2", "--seed", "999999999"], "found 999999999 to 1000000000"),
         (["--count", "1", "--size", "20x256"], "--size must lie between 64 and 4096, found 20"),
     ],
