@@ -25,8 +25,8 @@ class TrainingError(YolactError):
 
 
 class PruningError(YolactError):
-    """A model cannot be pruned as asked."""
+    """A model cannot be pruned as requested."""
 
 
 class CalibrationError(YolactError):
-    """The values inside a network cannot be observed, or no ranges follow from them."""
+    """The values inside a network cannot be observed, or have no valid range."""
