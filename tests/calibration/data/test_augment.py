@@ -229,5 +229,5 @@ def test_the_same_chance_gives_the_same_window() -> None:
 
 @pytest.mark.parametrize("expand", [0.5, 0.0, -1.0, 17.0, float("nan")])
 def test_a_senseless_expansion_is_refused(expand: float) -> None:
-    with pytest.raises(UsageError, match="expand is 1"):
+    with pytest.raises(UsageError, match="expand must be 1"):
         AugmentOptions(expand=expand)

@@ -111,7 +111,7 @@ def test_nothing_is_assumed_of_a_checkpoint_unasked(
     assert main([*words(scenes, tmp_path / "b.pth", source=source), "--assume", "-q"]) == 0
     assert "ASSUMED: input 550 x 550" in capsys.readouterr().err
     assert main([*words(scenes, tmp_path / "c.pth"), "--assume"]) == 2
-    assert "--assume has no effect on a configuration, which is no checkpoint" in capsys.readouterr().err
+    assert "--assume has no effect on a configuration, which has no weights" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_trained_further_and_left_as_it_was(
@@ -351,7 +351,7 @@ def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[
         (["--input-size", "16"], 2, "--input-size is 32 pixels or more"),
         (["--input-size", "0"], 2, "--input-size is 32 pixels or more"),
         (["--validation-images", "x"], 2, "--validation-images has no effect without --validation-annotations"),
-        (["--images", "nowhere"], 1, "nowhere, the folder of images, is not there"),
+        (["--images", "nowhere"], 1, "nowhere, the folder of images, does not exist"),
         (["--annotations", "nowhere.json"], 1, "cannot read the annotations nowhere.json"),
         (["--backbone-weights", "nowhere.pth"], 1, "nowhere.pth: cannot be read"),
     ],
@@ -510,7 +510,7 @@ def test_a_placeholder_category_becomes_no_class(tmp_path: Path, capsys: pytest.
     assert json.loads((tmp_path / "out.json").read_text())["class_names"] == ["cat", "dog"]
     said = capsys.readouterr().err
     assert "stands for the whole data set: pets (id 0)" in said
-    assert "is no class but the background: _background_ (id 99)" in said
+    assert "is the background, not a class: _background_ (id 99)" in said
 
 
 def test_missing_images_are_skipped_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -326,7 +326,7 @@ def change(bundle: Path, what: str) -> None:
         ("damaged", "model.fp32.onnx is not the file that the manifest describes.*export the checkpoint again"),
         ("no network", r"has no model.fp32.onnx.*\(its networks: int8\).*yolact-export CHECKPOINT.pth --int8"),
         ("missing", "model.fp32.onnx is missing"),
-        ("older", r"schema version 0 is not one of any release;  .*export the checkpoint again"),
+        ("older", r"schema version 0 is not one of any release; .*export the checkpoint again"),
         ("report", "cannot read .*report.json, which would be replaced.*move it away"),
         ("list", "report.json holds no JSON object"),
         # The golden frame that is made of it would lack an expectation that was there.
