@@ -1,3 +1,3 @@
-"""From the bytes of a ``.pth`` file to a model: keys, structure, configuration, without running code of the file."""
+"""Conversion of a ``.pth`` file to a model: keys, structure, configuration, without running code of the file."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""From a ``.pth`` file to a model: safely, for any published or pruned YOLACT, and saying what was inferred."""
+"""Safe loading of any published or pruned YOLACT checkpoint, with a report of what was inferred."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ _SEMANTIC_HEAD = "semantic_seg_conv."
 
 @dataclasses.dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A model and where it came from.
+    """Model with its origin.
 
     Attributes:
-        model: In eval mode, on the CPU. Its tensors may be backed by the file, which must not be rewritten meanwhile.
-        config: What the model is and how it is fed; also ``model.config``.
-        class_names: Of the foreground classes; name 0 is class 1 of the network.
-        sha256: Of the file, hexadecimal.
-        findings: For people, a line each: what was inferred, from what, and what was assumed.
-        weights: Where in the file the weights lie, such as ``ema``.
+        model: Model in eval mode, on the CPU. Its tensors may be backed by the file, which must not be rewritten while
+            they are in use.
+        config: Structure and input of the model; also ``model.config``.
+        class_names: Names of the foreground classes; name 0 is class 1 of the network.
+        sha256: SHA-256 of the file, hexadecimal.
+        findings: Readable lines about what was inferred, from what, and what was assumed.
+        weights: Name of the weights within the file, such as ``ema``.
     """
 
     model: Yolact
@@ -50,7 +51,7 @@ class LoadedCheckpoint:
 
     @property
     def identity(self) -> str:
-        """What the weights are, as text: the file, and where in it they lie."""
+        """Identity of the weights, as text: the file, and their name within it."""
         return self.sha256 if self.weights == TOP_LEVEL else f"{self.sha256} {self.weights}"
 
 
@@ -58,18 +59,18 @@ def load_checkpoint(path: str | os.PathLike[str], options: CheckpointOptions | N
     """Read a checkpoint of YOLACT, YOLACT++ or YolactEdge, or of this project, pruned or not.
 
     Backbone, widths, classes, prototypes and YOLACT++ parts are inferred from the tensors. Input size and prior scales
-    come from the options, from the note that our own training leaves in the file, or from the published file name;
-    where none of them tells, they are assumed only if the options ask for it. Nothing in the file is executed, and
-    nothing is written.
+    come from the options, from the note that this project's training writes into the file, or from the published file
+    name; otherwise they are assumed, but only if the options allow it. Nothing in the file is executed, and nothing is
+    written.
 
     Args:
-        path: The ``.pth`` file.
-        options: What the caller knows; nothing by default.
+        path: Path of the ``.pth`` file.
+        options: Known properties of the checkpoint; by default none.
 
     Raises:
         CheckpointError: The file cannot be read, is of another kind of model, is damaged, contradicts its name or the
-            options, or nothing tells input size and prior scales.
-        ConfigError: An option makes no sense in itself.
+            options, or input size and prior scales are unknown.
+        ConfigError: An option is invalid in itself.
     """
     path = Path(path)
     options = options or CheckpointOptions()
@@ -112,14 +113,14 @@ def _load_model(config: YolactConfig, tensors: dict[str, torch.Tensor], source: 
     try:
         check_flow(skeleton)
     except ShapeError as error:
-        raise CheckpointError(f"{source}: tensors that do not belong together: {error}") from error
+        raise CheckpointError(f"{source}: tensors that do not fit together: {error}") from error
     return skeleton, findings
 
 
 def _add_training_only(
     tensors: dict[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]], findings: list[str]
 ) -> dict[str, torch.Tensor]:
-    """Zeros for what only training reads: very old files lack batch norm counters, stripped ones the semantic head."""
+    """Add zeros for training-only entries: very old files lack batch norm counters, stripped ones the semantic head."""
     missing = [
         key
         for key in expected
@@ -147,7 +148,7 @@ def _check_keys(
     ]
     raise CheckpointError(
         f"{source}: read as {config.name}, whose {len(expected)} entries differ from the {len(tensors)} of the file: "
-        f"{'; '.join(parts)}. Nothing is loaded in part: the file is incomplete, or of a variant that is not supported"
+        f"{'; '.join(parts)}. Partial loading is not supported: the file is incomplete, or of an unsupported variant"
     )
 
 
@@ -187,8 +188,8 @@ def _check_values(tensors: Mapping[str, torch.Tensor], source: str) -> None:
     broken = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise CheckpointError(
-            f"{source}: {len(broken)} tensors hold NaN or infinity: {list_some(broken)}. The training diverged or the "
-            f"file is damaged; take an earlier checkpoint"
+            f"{source}: {len(broken)} tensors contain NaN or infinity: {list_some(broken)}. The training diverged or "
+            f"the file is damaged; use an earlier checkpoint"
         )
     negative = [key for key, value in tensors.items() if key.endswith(".running_var") and bool((value < 0).any())]
     if negative:

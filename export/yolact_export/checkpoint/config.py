@@ -1,4 +1,4 @@
-"""The part of a configuration that tensors cannot say: input size, prior scales, normalisation, class names."""
+"""The part of a configuration that tensors do not determine: input size, prior scales, normalisation, class names."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = ["CheckpointOptions", "choose_class_names", "choose_config"]
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
-    """What the caller knows about a checkpoint that its file does not say. ``None``: take it from the file name.
+    """Known properties of a checkpoint that its file does not state. ``None`` means: derive them from the file name.
 
     Attributes:
         config: Name of a known configuration (``--config``).
-        input_size: One side of a square input, or ``(height, width)``; pixels (``--input-size``).
+        input_size: Side of a square input, or ``(height, width)``, in pixels (``--input-size``).
         class_names: Foreground classes in the order of the training (``--class-names``).
-        prior_scales: For each of P3..P7, the prior sides in pixels (``--prior-scales``).
+        prior_scales: Prior sides in pixels for each of P3..P7 (``--prior-scales``).
         weights: Name of the weights in a file that has several, such as ``ema`` (``--weights``).
-        assume: Take the published configuration of the structure where nothing tells input size or priors
+        assume: If True, use the published configuration of the structure if input size or priors are unknown
             (``--assume``); otherwise that is an error.
-        command: The command line that takes these options, for messages.
+        command: Name of the command that has these options, for messages.
     """
 
     config: str | None = None
@@ -54,21 +54,21 @@ def choose_config(
     note: CheckpointNote | None = None,
     other_notes: Sequence[str] = (),
 ) -> tuple[YolactConfig, tuple[str, ...]]:
-    """Join what the tensors say with what the note in the file, the file name and the options say.
+    """Combine what the tensors, the note in the file, the file name and the options say.
 
     Args:
-        structure: What the tensors say.
-        path: The file, whose name may tell the configuration.
-        options: What the caller knows.
-        note: Of these weights.
+        structure: Structure inferred from the tensors.
+        path: Path of the file, whose name may determine the configuration.
+        options: Known properties of the checkpoint.
+        note: Note of these weights, if the file has one.
         other_notes: Names of other weights in the file that have a note, for messages.
 
     Returns:
-        The configuration, and a line for everything that was decided and why.
+        The configuration, and a line for each decision with its reason.
 
     Raises:
-        CheckpointError: The name or an option contradicts the tensors, or nothing tells how the model is fed.
-        ConfigError: ``options.config`` is no known name, or the result makes no sense.
+        CheckpointError: The name or an option contradicts the tensors, or the input of the model is unknown.
+        ConfigError: ``options.config`` is not a known name, or the result is inconsistent.
     """
     findings: list[str] = []
     base = _base_config(structure, path, options, note, other_notes, findings)
@@ -104,8 +104,8 @@ def _base_config(
     name = read_file_name(path)
     if note is not None and options.config is not None:
         findings.append(
-            f'the note in the file says "{note.config.name}" and how it is fed; --config "{options.config}" takes '
-            f"precedence"
+            f'the note in the file says "{note.config.name}", with its input and priors; --config "{options.config}" '
+            f"takes precedence"
         )
     if note is not None and options.config is None:
         findings.append(f"input size, prior scales and normalisation: from the note in the file ({note.config.name})")
@@ -135,10 +135,10 @@ def _undecided_config(
     other_notes: Sequence[str],
     findings: list[str],
 ) -> YolactConfig:
-    """Where neither a note nor a name tells the configuration: what the options and the structure leave open."""
+    """Choose a configuration if neither a note nor a name determines it, from the options and the structure."""
     base, fitting = _likely_config(structure), _fitting_configs(structure)
     if options.prior_scales is None and base.priors_per_cell != structure.priors_per_cell:
-        return base  # which the caller refuses: no known configuration has so many priors
+        return base  # The caller refuses it: no known configuration has this number of priors.
     unknown = {
         f"input {base.input_height} x {base.input_width}": options.input_size is None,
         f"prior scales {_shown_scales(base)} px": options.prior_scales is None,
@@ -149,17 +149,17 @@ def _undecided_config(
     if not assumed:
         findings.append(
             f"normalisation and shape of the priors: those of {', '.join(config.name for config in fitting)}, the "
-            f"known configurations of that structure"
+            f"known configurations of this structure"
         )
         return base
     if not options.assume:
-        others = [f'The note of the weights "{other}" in the file says nothing of these.' for other in other_notes]
+        others = [f'The note of the weights "{other}" in the file does not contain them.' for other in other_notes]
         raise CheckpointError("\n".join([_what_to_type(structure, path, options, name, fitting), *others]))
     findings.append(
         Assumption(
-            f"ASSUMED: {', '.join(assumed)} (--assume), the configuration of that structure: neither the tensors nor "
-            f'the file name ("{path.name}") tell them. If the model was trained otherwise its boxes will be wrong: say '
-            f"so with --config, --input-size, --prior-scales"
+            f"ASSUMED: {', '.join(assumed)} (--assume), the configuration of this structure: neither the tensors nor "
+            f'the file name ("{path.name}") determine them. If the model was trained otherwise, its boxes will be '
+            f"wrong: set --config, --input-size, --prior-scales"
         )
     )
     return base
@@ -170,14 +170,14 @@ def _feeding(config: YolactConfig) -> tuple[object, ...]:
 
 
 def _fitting_configs(structure: Structure) -> list[YolactConfig]:
-    """The known configurations of a structure, the most likely one first."""
+    """Return the known configurations of a structure, the most likely one first."""
     likely = _likely_config(structure)
     others = [config for config in CONFIGS.values() if config != likely and _same_backbone(config, structure)]
     return [likely, *(config for config in others if config.priors_per_cell == likely.priors_per_cell)]
 
 
 def _shown_scales(config: YolactConfig) -> str:
-    """As --prior-scales takes them."""
+    """Format prior scales for --prior-scales."""
     return ",".join("/".join(f"{side:.4g}" for side in level) for level in config.prior_scales_px)
 
 
@@ -199,15 +199,15 @@ def _what_to_type(
     ]
     return "\n".join(
         [
-            f"{path}: input size and priors are not known: neither a note in the file nor its name "
-            f'("{path.name}"){hint} tells them, and with wrong ones the boxes are wrong.{given} The tensors '
+            f"{path}: input size and priors are unknown: neither a note in the file nor its name "
+            f'("{path.name}"){hint} states them, and with wrong ones the boxes are wrong.{given} The tensors '
             f"({describe_backbone(structure.backbone)}, {structure.priors_per_cell} priors per cell) fit these "
             f"configurations; give the one it was trained with:",
             *lines,
             "Trained with another input or other priors: add --input-size N and --prior-scales PX,PX,PX,PX,PX to it."
             if options.command == "yolact-export"
             else "A training may then change the input with --input-size and --prior-scales.",
-            f"To take {fitting[0].name} without knowing: {command} --assume",
+            f"To assume {fitting[0].name} without knowing: {command} --assume",
         ]
     )
 
@@ -246,10 +246,10 @@ def _with_input_size(config: YolactConfig, options: CheckpointOptions, findings:
 def choose_class_names(
     config: YolactConfig, path: Path, options: CheckpointOptions, note: CheckpointNote | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the foreground classes, and a line that says where they come from.
+    """Choose names of the foreground classes; return them and a line that states their origin.
 
     Raises:
-        CheckpointError: There are not as many names as the model has classes, or a name is too long or unprintable.
+        CheckpointError: The number of names differs from the model's classes, or a name is too long or unprintable.
     """
     count = config.num_classes - 1
     if options.class_names is not None:
@@ -268,18 +268,18 @@ def choose_class_names(
         return _require_names(note.class_names, path), (f"{counted(count, 'class name')} from the note in the file",)
     if count == len(class_names.COCO):
         return class_names.COCO, (
-            "80 class names: those of COCO, for the model has as many (--class-names changes it)",
+            "80 class names: those of COCO, because the model has 80 classes (--class-names changes them)",
         )
     if count == len(class_names.PASCAL) and config.name.endswith("_pascal"):
         return class_names.PASCAL, (f"20 class names: those of Pascal VOC, from {config.name}",)
     names = class_names.numbered(count)
     called = names[0] if count == 1 else f"{names[0]} to {names[-1]}"
-    told = f"{counted(count, 'class', 'classes')} of unknown name: called {called}; name them with --class-names"
+    told = f"{counted(count, 'class', 'classes')} with unknown names: called {called}; name them with --class-names"
     return names, (told,)
 
 
 def _require_names(names: Sequence[str], path: Path) -> tuple[str, ...]:
-    """No manifest takes others: names are printed on terminals and written into logs."""
+    """Check that names can be printed on terminals and written to logs, as every manifest requires."""
     for index, name in enumerate(names):
         if len(name) > MAX_NAME:
             raise CheckpointError(
@@ -288,7 +288,7 @@ def _require_names(names: Sequence[str], path: Path) -> tuple[str, ...]:
             )
         if (character := unprintable(name)) is not None:
             raise CheckpointError(
-                f"{path}: the name of class {index} is {json.dumps(name)[:60]}, and {character} is no character of a "
-                f"name. Name the classes with --class-names"
+                f"{path}: the name of class {index} is {json.dumps(name)[:60]}, which contains {character}. Name the "
+                f"classes with --class-names"
             )
     return tuple(names)

@@ -1,4 +1,4 @@
-"""The containers inside what a checkpoint file holds: dictionaries in dictionaries, lists and tuples."""
+"""Nested containers in the content of a checkpoint file: dictionaries, lists and tuples."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["mappings_in"]
 
 
 def mappings_in(content: object) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
-    """Every dictionary in `content`, outer ones first, with the keys and positions that lead to it.
+    """Yield every dictionary in `content`, outer ones first, with the keys and positions that lead to it.
 
-    Each object is given once, so a container that holds itself has an end.
+    Each object is yielded once, so that recursive containers terminate.
     """
     seen: set[int] = set()
     level: list[tuple[tuple[str, ...], object]] = [((), content)]

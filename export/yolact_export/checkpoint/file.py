@@ -1,4 +1,4 @@
-"""The file of a checkpoint: bytes to named tensors, without running any code that the file may carry."""
+"""Reading of a checkpoint file: bytes to named tensors, without running any code in the file."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ __all__ = ["CheckpointFile", "read_checkpoint_file", "read_pickle"]
 
 _OLDEST_TORCH = (2, 10)
 _NO_CHECKSUMS = (
-    "no checksums in the file (the format of torch < 1.6, or saved without them): damage on the way would not be "
-    "noticed; compare its sha256 with the original's"
+    "no checksums in the file (the format of torch < 1.6, or saved without them): damage would not be detected; "
+    "compare its sha256 with the original's"
 )
-# What torch allows in pickles is a setting of the process.
+# The classes that torch allows in pickles are a setting of the process.
 _LOADING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointFile:
-    """What a file holds.
+    """Content of a checkpoint file.
 
     Attributes:
-        path: Where it was read from.
-        sha256: Of the whole file, hexadecimal.
-        tensors: By key, without the prefixes of training wrappers. On the CPU; backed by the file itself where its
+        path: Path of the file.
+        sha256: SHA-256 of the whole file, hexadecimal.
+        tensors: Tensors by key, without the prefixes of training wrappers. On the CPU; backed by the file itself if its
             format allows it, so the file must not be rewritten while they are in use.
-        findings: What had to be unwrapped, a line each.
-        note: What the file says of these tensors, if it is one of ours.
-        weights: Where in the file the tensors lie.
-        other_notes: Names of other weights in the file that have a note, where these have none.
+        findings: Lines about what had to be unwrapped.
+        note: Note of these tensors, if this project wrote the file.
+        weights: Name of the tensors within the file.
+        other_notes: Names of other weights in the file that have a note, if these have none.
     """
 
     path: Path
@@ -60,16 +60,16 @@ class CheckpointFile:
 
 
 def read_checkpoint_file(path: Path, weights: str | None = None, command: str = "yolact-export") -> CheckpointFile:
-    """Read the tensors of a ``.pth`` file, from whatever a training wrapped them in.
+    """Read the tensors of a ``.pth`` file, however a training wrapped them.
 
     Args:
-        path: The file.
-        weights: Name of the weights to take where a file has several models, or its unambiguous beginning or end.
-        command: The command line that takes `weights`, for messages.
+        path: Path of the file.
+        weights: Name of the weights in a file with several models, or its unambiguous beginning or end.
+        command: Name of the command with the option for `weights`, for messages.
 
     Raises:
-        CheckpointError: The file is missing, damaged, carries code, or holds no state dict, or several; or torch is too
-            old to read files of unknown origin safely.
+        CheckpointError: The file is missing, damaged, contains code, or has no state dict, or several; or torch is too
+            old to read untrusted files safely.
     """
     findings: list[str] = []
     content = read_pickle(path, findings)
@@ -82,14 +82,15 @@ def read_checkpoint_file(path: Path, weights: str | None = None, command: str = 
 
 
 def read_pickle(path: Path, findings: list[str]) -> Any:
-    """Whatever ``torch.load`` finds in a file, restricted to tensors, plain containers and NumPy's numbers.
+    """Load a file with ``torch.load``, restricted to tensors, plain containers and NumPy's numbers.
 
     Args:
-        path: The file. Where it holds the CRC-32 of its records they are compared, which ``torch.load`` does not do.
-        findings: Receives a line where it holds none.
+        path: Path of the file. If it has CRC-32 checksums of its records, they are compared, which ``torch.load`` does
+            not do.
+        findings: List that receives a line if the file has no checksums.
 
     Raises:
-        CheckpointError: As for :func:`read_checkpoint_file`.
+        CheckpointError: The same as for :func:`read_checkpoint_file`.
     """
     _require_safe_torch()
     head = _head(path)
@@ -107,7 +108,7 @@ def read_pickle(path: Path, findings: list[str]) -> Any:
             torch.serialization.safe_globals(list(NUMPY_SCALARS)),
             library_path(path) as name,
         ):
-            # What torch thinks of a damaged file goes into our own message.
+            # torch's opinion of a damaged file goes into this project's own message.
             warnings.simplefilter("ignore", UserWarning)
             content = torch.load(
                 name if rewritten is None else rewritten,
@@ -115,7 +116,7 @@ def read_pickle(path: Path, findings: list[str]) -> Any:
                 weights_only=True,
                 mmap=mapped,
             )
-    except Exception as error:  # torch.load has no error of its own: a damaged file surfaces as nearly anything
+    except Exception as error:  # torch.load raises nearly anything for a damaged file
         raise CheckpointError(_explain_unreadable(path, head, error)) from error
     if not check.has_checksums:
         findings.append(_NO_CHECKSUMS)
@@ -135,8 +136,8 @@ def _check(path: Path, head: bytes) -> TorchFileCheck:
 
 def _explain_damage(path: Path, damage: str) -> str:
     return (
-        f"{path}: damaged: {damage}. Nearly right tensors would give a nearly right model, so nothing is loaded. Copy "
-        f"or download the file again"
+        f"{path}: damaged: {damage}. Slightly wrong tensors would give a slightly wrong model, so nothing is loaded. "
+        f"Copy or download the file again"
     )
 
 
@@ -145,7 +146,7 @@ def _require_safe_torch() -> None:
     if version < _OLDEST_TORCH:
         raise CheckpointError(
             f"torch {torch.__version__} is installed; reading a checkpoint needs torch 2.10 or newer, because older "
-            f"ones can be made to run code that a file carries (CVE-2025-32434, CVE-2026-24747): "
+            f"releases can be tricked into running code of the file (CVE-2025-32434, CVE-2026-24747): "
             f'pip install --upgrade "yolact-deploy[export]"'
         )
 
@@ -167,13 +168,13 @@ def _explain_unreadable(path: Path, head: bytes, error: Exception) -> str:
     if head.startswith(b"version https://git-lfs"):
         return f"{path}: a Git LFS pointer, not the checkpoint itself: run `git lfs pull`, or download the file"
     if head.lstrip().startswith(b"<"):
-        return f"{path}: a web page, not a checkpoint; the download needs another link"
+        return f"{path}: a web page, not a checkpoint; download the file with another link"
     if what := describe_file(path, head):
         return f"{path}: not a PyTorch checkpoint but {what}"
     if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return (
-            f"{path}: holds Python objects ({code[1]}), not only tensors; loading them would run code from the file, "
-            f"which is refused. Where the file was made, save the tensors alone: torch.save(model.state_dict(), path)"
+            f"{path}: contains Python objects ({code[1]}), not only tensors; loading them would run code from the "
+            f"file, so it is refused. Save the tensors alone where it was created: torch.save(model.state_dict(), path)"
         )
     return (
         f"{path}: not a PyTorch checkpoint, or a truncated one ({path.stat().st_size} bytes){_reason(error)}. "
@@ -182,7 +183,7 @@ def _explain_unreadable(path: Path, head: bytes, error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What torch found, without its advice: weights_only=False would run whatever code a file carries."""
+    """Return torch's message without its advice: weights_only=False would run any code in the file."""
     said = re.sub(r"(?s)^Weights only load failed.*?WeightsUnpickler error:|Please file an issue.*$", "", str(error))
     line = next((line.strip(" .") for line in said.strip().splitlines() if re.search(r"[a-z]{3}", line)), "")
     return f": {line}" if line and "weights_only" not in line else ""

@@ -1,4 +1,4 @@
-"""The configuration that a file name tells: published names, and what people and programs make of them."""
+"""Configurations recognised by a file name: published names, and what users and programs add to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KNOWN = re.compile(rf"(?<![a-z0-9])(?:{'|'.join(sorted(CONFIGS, key=len, revers
 _EPOCH_ITERATION = re.compile(r"^(?:_config)?_(\d+)_(\d+)(?![a-z])")
 _SEPARATORS = re.compile(r"[\s\-_.,;:'\"()\[\]{}@#~&]+")
 _WORD = re.compile(r"\d+|[^\W\d_]+|[^\w\s]")
-# What may stand around a configuration's name without changing the model's input or priors.
+# Words that may accompany a configuration's name without changing the model's input or priors.
 _HARMLESS = frozenset(
     word
     for words in (
@@ -32,9 +32,9 @@ _HARMLESS = frozenset(
     for word in words.split()
 )
 _COUNTED = frozenset(["epoch", "ep", "iter", "iteration", "step"])
-# A number of its own between them could be an input size; below are counters of copies, above iterations and dates.
+# A number between them could be an input size; numbers below are counters of copies, above iterations and dates.
 _LEAST_SIZE, _MOST_SIZE = 32, 4096
-# An input size even after what could be an epoch: nobody stops a training after so few iterations.
+# Input sizes even after what could be an epoch: no training ends after so few iterations.
 _INPUT_SIZES = frozenset(
     [*range(32, 1025, 32), *(size for config in CONFIGS.values() for size in (config.input_height, config.input_width))]
 )
@@ -42,10 +42,10 @@ _INPUT_SIZES = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class FileName:
-    """What a file name tells.
+    """Information in a file name.
 
     Attributes:
-        config: The configuration, or None where the name does not tell it beyond doubt.
+        config: Name of the configuration, or None if it is not certain.
         mentioned: Names of configurations in the name.
         doubts: Parts of the name that could mean another configuration.
     """
@@ -56,17 +56,18 @@ class FileName:
 
 
 def config_name_of(path: Path) -> str | None:
-    """The configuration in a published file name, ``<config>_<epoch>_<iteration>[_interrupt].pth``, or in a copy's."""
+    """Return the configuration in a name ``<config>_<epoch>_<iteration>[_interrupt].pth``, or in that of a copy."""
     return read_file_name(path).config
 
 
 def read_file_name(path: Path) -> FileName:
-    """What the name of a file tells of its configuration.
+    """Read the configuration from the name of a file.
 
-    A name is recognised where nothing beside one known configuration can mean another model: epoch and iteration, and
-    what browsers, file managers and training scripts add. ``yolact_base_im400_mine.pth`` is not recognised.
+    A name is recognised if nothing but the name of one known configuration can refer to a model: epoch and iteration,
+    and the additions of browsers, file managers and training scripts. ``yolact_base_im400_mine.pth`` is not
+    recognised.
     """
-    # Composed: macOS gives "ó" as two characters.
+    # Composed form: macOS writes "ó" as two characters.
     text = _SEPARATORS.sub("_", unicodedata.normalize("NFKC", path.name).casefold())
     found = list(_KNOWN.finditer(text))
     mentioned = tuple(dict.fromkeys(match[0] for match in found))
@@ -80,9 +81,9 @@ def read_file_name(path: Path) -> FileName:
 
 
 def _could_be_size(epoch: int, iteration: int) -> bool:
-    """Whether two numbers could be height and width, or the second one the side of a square input.
+    """Return whether two numbers could be height and width, or the second one the side of a square input.
 
-    Height and width only where an epoch would have a few iterations: that of a training takes more.
+    Two numbers can be height and width only if a training with that epoch would have had too few iterations.
     """
     if iteration in _INPUT_SIZES:
         return True

@@ -1,4 +1,4 @@
-"""What a file is that is no checkpoint, by its first bytes or the names in it, and what to type instead."""
+"""Recognition of files that are not checkpoints, by their first bytes or the names in them, with advice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["HEAD_SIZE", "describe_file", "describe_folder", "describe_zip"]
 
 HEAD_SIZE = 512
-"""How many bytes of a file tell its format."""
+"""Number of bytes from the beginning of a file that determine its format."""
 
 _SAVE = "save the weights where the model was made: torch.save(model.state_dict(), path)"
 _UNPACK = "unpack it and give the file in it"
@@ -28,24 +28,24 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x05\x06", "an empty zip file", "download or copy it again"),
     (b"\x93NUMPY", "a NumPy array", _NOT_WEIGHTS),
     (b"GGUF", "a GGUF file of a language model", _NOT_WEIGHTS),
-    (b"ftrt", "a TensorRT engine", "yolact-export reads the .pth file that it was made of"),
-    (b"ptrt", "a TensorRT engine", "yolact-export reads the .pth file that it was made of"),
+    (b"ftrt", "a TensorRT engine", "yolact-export reads the .pth file that it was exported from"),
+    (b"ptrt", "a TensorRT engine", "yolact-export reads the .pth file that it was exported from"),
     (b"\x89PNG", "a picture", _NOT_WEIGHTS),
     (b"\xff\xd8\xff", "a picture", _NOT_WEIGHTS),
     (b"%PDF", "a PDF document", _NOT_WEIGHTS),
     (b"\x7fELF", "a program", _NOT_WEIGHTS),
     (b"SQLite format 3", "a database", _NOT_WEIGHTS),
 )
-# The number that torch < 1.6 begins with, in the protocols of pickle.
+# Number at the beginning of files of torch < 1.6, in the protocols of pickle.
 _TORCH_PICKLES = (b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", b"L119547037146038801333356L")
 
 
 def describe_file(path: Path, head: bytes) -> str:
-    """What a file is, and what to do: one sentence and a half, or empty where only its end seems to be missing.
+    """Describe a file and what to do; return an empty string if only its end seems to be missing.
 
     Args:
-        path: The file.
-        head: Its first :data:`HEAD_SIZE` bytes.
+        path: Path of the file.
+        head: First :data:`HEAD_SIZE` bytes of the file.
     """
     for magic, what, advice in _MAGIC:
         if head.startswith(magic):
@@ -61,7 +61,7 @@ def describe_file(path: Path, head: bytes) -> str:
             f"{shlex.quote(str(path.with_suffix('.pth')))}"
         )
     if _is_onnx(path, head):
-        return "an ONNX model, which is the result of an export; yolact-export reads the .pth file it was made of"
+        return "an ONNX model, the result of an export; yolact-export reads the .pth file that it was exported from"
     if head[:1] == b"\x80" and head[1:2] <= b"\x05" and not any(number in head for number in _TORCH_PICKLES):
         return f"a Python pickle that torch.save did not write; loading it would run code from the file; {_SAVE}"
     if not any(head):
@@ -70,13 +70,13 @@ def describe_file(path: Path, head: bytes) -> str:
 
 
 def describe_zip(path: Path, names: Sequence[str]) -> str:
-    """What a zip file is whose records are none of a checkpoint, and what to do; empty for a checkpoint."""
+    """Describe a zip file that is not a checkpoint and what to do; return an empty string for a checkpoint."""
     leaves = {name.partition("/")[2] or name for name in names}
     quoted = shlex.quote(str(path))
     if {"constants.pkl"} <= leaves or any(leaf.startswith("code/") for leaf in leaves):
         return (
-            "a TorchScript archive (torch.jit.save), which is a program; take the weights out of it where you trust "
-            f'it: python -c \'import sys, torch; torch.save(torch.jit.load(sys.argv[1], "cpu").state_dict(), '
+            "a TorchScript archive (torch.jit.save), which is a program; if you trust it, extract the weights: "
+            f'python -c \'import sys, torch; torch.save(torch.jit.load(sys.argv[1], "cpu").state_dict(), '
             f"sys.argv[2])' {quoted} {shlex.quote(str(path.with_name(f'{path.stem}.weights.pth')))}"
         )
     if any(leaf.startswith(("archive_format", "models/", "serialized_exported_program")) for leaf in leaves):
@@ -100,13 +100,13 @@ def describe_zip(path: Path, names: Sequence[str]) -> str:
 
 
 def describe_folder(path: Path) -> str:
-    """What a folder is, where a checkpoint was expected, and what to do."""
+    """Describe a folder in place of a checkpoint, and what to do."""
     try:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
         return f"a folder that cannot be read: {error.strerror}"
     if "manifest.json" in names:
-        return "a bundle, which is the result of an export; give the .pth file it was made of"
+        return "a bundle, which is the result of an export; give the .pth file that it was exported from"
     if "data.pkl" in names:
         return (
             "the folder of an unpacked checkpoint (file managers unpack .pth files, which are zip files); pack it "
@@ -116,7 +116,7 @@ def describe_folder(path: Path) -> str:
         return f"a TensorFlow model; {_RETRAIN}"
     if any(name.endswith(".distcp") for name in names):
         return (
-            "a distributed checkpoint; make one file of it: python -m torch.distributed.checkpoint.format_utils "
+            "a distributed checkpoint; convert it to one file: python -m torch.distributed.checkpoint.format_utils "
             f"dcp_to_torch {shlex.quote(str(path))} model.pth"
         )
     files = [name for name in names if name.endswith((".pth", ".pt", ".ckpt"))]

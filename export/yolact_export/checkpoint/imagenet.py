@@ -1,4 +1,4 @@
-"""ImageNet weights for a backbone whose training is about to start."""
+"""ImageNet weights for the backbone of a new training."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["load_imagenet"]
 
 
 def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> str:
-    """Fill a backbone with ImageNet weights; the classifier in the file is left out.
+    """Load ImageNet weights into a backbone, without the classifier in the file.
 
     Args:
-        backbone: Filled in place; of a family that says how its files are laid out.
-        path: The file, in that layout.
+        backbone: Backbone to modify, of a family with a known layout of ImageNet files.
+        path: Path of the file, in that layout.
 
     Returns:
-        SHA-256 of the file, hexadecimal.
+        The SHA-256 of the file, hexadecimal.
 
     Raises:
-        CheckpointError: The file cannot be read, holds other weights, or the backbone is of another family.
+        CheckpointError: The file cannot be read, has other weights, or the backbone is of another family.
     """
     file = read_checkpoint_file(Path(path))
     family = family_of_module(backbone)
@@ -41,7 +41,7 @@ def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> str:
         )
     kept = {key: value for key, value in file.tensors.items() if not key.startswith(layout.classifier)}
     state = {layout.rename(key): value for key, value in kept.items()}
-    # A deformable convolution has offsets that no classifier has.
+    # A deformable convolution has offsets that classifiers do not have.
     own = backbone.state_dict()
     state |= {key: value for key, value in own.items() if "conv_offset_mask" in key or _is_deformable_bias(key, own)}
     _check(state, own, f"{path}: not the ImageNet weights of this {type(backbone).__name__}")
@@ -50,7 +50,7 @@ def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> str:
 
 
 def _check(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], complaint: str) -> None:
-    # Files from before PyTorch 0.4.1 have no counters, and PyTorch adds them.
+    # Files from before PyTorch 0.4.1 have no counters, but PyTorch adds them.
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unknown = [key for key in state if key not in own]
     other = [key for key in own if key in state and state[key].shape != own[key].shape]

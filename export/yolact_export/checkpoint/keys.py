@@ -1,4 +1,4 @@
-"""State-dict keys: the fix-ups that published files need, and a name for files of other projects."""
+"""State-dict keys: corrections that published files need, and the recognition of files of other projects."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ _EDGE_VIDEO = ("flow_net", "spa")
 
 
 def list_some(names: Collection[str], limit: int = 10) -> str:
-    """The first `limit` of the sorted names, and how many more there are."""
+    """Return the first `limit` of the sorted names as text, and how many more there are."""
     shown = ", ".join(sorted(names)[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def normalise_keys(tensors: Mapping[str, torch.Tensor], source: str) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """Bring the keys of a YOLACT or YolactEdge checkpoint to the published names.
+    """Rename the keys of a YOLACT or YolactEdge checkpoint to the published names.
 
     Args:
-        tensors: As read from the file.
-        source: The file, for messages.
+        tensors: Tensors by the keys in the file.
+        source: Name of the file, for messages.
 
     Returns:
-        The tensors under their names, not copied, and a line for each thing that was changed.
+        The tensors under their published names, not copied, and a line for each change.
 
     Raises:
-        CheckpointError: The keys are not those of a YOLACT model; the message says of what they seem to be.
+        CheckpointError: The keys are not those of a YOLACT model; the message names the project that they seem to be
+            from.
     """
     findings: list[str] = []
     named = _rename_edge(dict(tensors), findings)
@@ -58,7 +59,7 @@ def normalise_keys(tensors: Mapping[str, torch.Tensor], source: str) -> tuple[di
 
 
 def published_key(key: str) -> str:
-    """A key of YolactEdge's two-part pyramid by its published name; any other key as it is."""
+    """Return the published name of a key of YolactEdge's two-part pyramid; other keys are returned unchanged."""
     prefix = next((prefix for prefix in _EDGE_NAMES if key.startswith(prefix)), "")
     return _EDGE_NAMES[prefix] + key.removeprefix(prefix) if prefix else key
 
@@ -105,7 +106,7 @@ def _require_yolact(tensors: Mapping[str, object], source: str) -> None:
 
 
 def _recognise(keys: Sequence[str]) -> str:
-    """What other project's model the keys belong to, or an empty string."""
+    """Describe the project that the keys belong to; return an empty string if it is unknown."""
     joined = "\n".join(keys)
     if "prediction_layers.0.coef_layer" in joined:
         return (

@@ -1,8 +1,8 @@
-"""What our own checkpoints say of themselves, beside their tensors: input, priors, normalisation, class names.
+"""Notes in this project's checkpoints, beside the tensors: input, priors, normalisation, class names.
 
-The file stays a plain state dict under the published keys. The note lies in the metadata that torch keeps with a state
-dict (``_metadata``, where modules store their version): ``load_state_dict`` of any program ignores it, and it survives
-``weights_only=True`` because it holds nothing but text, numbers and lists.
+The file stays a plain state dict with the published keys. The note is in the metadata that torch keeps with a state
+dict (``_metadata``, where modules store their version): ``load_state_dict`` ignores it in any program, and it can be
+read with ``weights_only=True`` because it contains nothing but text, numbers and lists.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ __all__ = ["ASSUMED", "CheckpointNote", "notes_in", "read_note", "read_note_of",
 _KEY = "yolact_deploy"
 _VERSION = 1
 ASSUMED = "assumed"
-"""The entry of a note's provenance for what was assumed of the checkpoint that the model was made of."""
+"""Key in a note's provenance of what was assumed about the checkpoint that the model comes from."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointNote:
-    """What tensors cannot say about a model.
+    """Information about a model that its tensors do not contain.
 
     Attributes:
-        config: How the model is fed; its structure is read off the tensors all the same.
-        class_names: Of the foreground classes.
-        provenance: Where the model came from; text only.
+        config: Input and priors of the model; its structure is still inferred from the tensors.
+        class_names: Names of the foreground classes.
+        provenance: Origin of the model as text, by name.
     """
 
     config: YolactConfig
@@ -45,7 +45,7 @@ class CheckpointNote:
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def over(self, base: YolactConfig) -> YolactConfig:
-        """`base` with the settings of this note."""
+        """Return `base` with the settings of this note."""
         fields = ("name", "input_height", "input_width", "prior_scales_px", "aspect_ratios", "square_priors")
         values = {name: getattr(self.config, name) for name in (*fields, "normalisation")}
         return dataclasses.replace(base, **values)
@@ -69,12 +69,12 @@ class CheckpointNote:
 
 
 def write_checkpoint(path: Path, state_dict: Mapping[str, torch.Tensor], note: CheckpointNote) -> None:
-    """Write a state dict with a note, as a whole or not at all.
+    """Write a state dict with a note atomically.
 
     Args:
-        path: The ``.pth`` file; replaced if it exists.
-        state_dict: Under the published keys; written as dense CPU tensors.
-        note: What the tensors do not say.
+        path: Path of the ``.pth`` file, which is replaced if it exists.
+        state_dict: Tensors under the published keys; written as dense CPU tensors.
+        note: Note to write.
     """
     tensors = OrderedDict((key, value.detach().cpu().contiguous().clone()) for key, value in state_dict.items())
     tensors._metadata = {"": {"version": 1}, _KEY: note._document()}  # type: ignore[attr-defined]
@@ -84,7 +84,7 @@ def write_checkpoint(path: Path, state_dict: Mapping[str, torch.Tensor], note: C
 
 
 def notes_in(content: object) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Every note in what ``torch.load`` returned, unchecked, with the keys that lead to its dictionary."""
+    """Yield every note in the result of ``torch.load``, unchecked, with the keys that lead to its dictionary."""
     for path, mapping in mappings_in(content):
         document = _document_of(mapping)
         if document is not None:
@@ -94,15 +94,15 @@ def notes_in(content: object) -> Iterator[tuple[tuple[str, ...], object]]:
 def read_note(
     content: object, source: str, counts: Callable[[tuple[str, ...]], bool] = lambda _: True
 ) -> CheckpointNote | None:
-    """The note of what ``torch.load`` returned, wherever it is wrapped; None for files of others.
+    """Find the note in the result of ``torch.load``, however it is wrapped; return None for files without one.
 
     Args:
-        content: What ``torch.load`` returned.
-        source: The file, for messages.
-        counts: Whether to look at the note of a dictionary, by the keys that lead to it; at all of them by default.
+        content: Result of ``torch.load``.
+        source: Name of the file, for messages.
+        counts: Function that decides by the keys that lead to a dictionary whether its note counts; by default all do.
 
     Raises:
-        CheckpointError: There is a note, and it is of a later release or damaged; or there are several that differ.
+        CheckpointError: A note is damaged or of a later release; or several notes differ.
     """
     documents: list[tuple[tuple[str, ...], object]] = []
     for path, document in notes_in(content):
@@ -118,10 +118,10 @@ def read_note(
 
 
 def read_note_of(state_dict: Mapping[Any, Any], source: str) -> CheckpointNote | None:
-    """The note of this state dict; None where it has none.
+    """Return the note of this state dict; None if it has none.
 
     Raises:
-        CheckpointError: The note is of a later release or damaged.
+        CheckpointError: The note is damaged or of a later release.
     """
     document = _document_of(state_dict)
     return None if document is None else _checked_note(document, source)
@@ -136,7 +136,7 @@ def _checked_note(document: object, source: str) -> CheckpointNote:
     if not isinstance(document, dict) or document.get("version") != _VERSION:
         found = document.get("version") if isinstance(document, dict) else type(document).__name__
         raise CheckpointError(
-            f"{source}: its note has the version {found}, this release reads {_VERSION}; take the release that wrote it"
+            f"{source}: its note has the version {found}, this release reads {_VERSION}; use the release that wrote it"
         )
     try:
         return _note(document)

@@ -1,4 +1,4 @@
-"""Whose note counts for the weights that were taken, where a file has several sets of weights."""
+"""Choice of the note for the chosen weights, in a file with several sets of weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class ChosenNote:
-    """The note of the weights that were taken.
+    """Note of the chosen weights.
 
     Attributes:
-        note: None where there is none that counts.
-        findings: A line where it is the note of other weights, or where other weights alone have one.
-        elsewhere: Names of other weights that have a note, where none counts.
+        note: Note that counts, or None.
+        findings: Line that reports that the note belongs to other weights, or that only other weights have one.
+        elsewhere: Names of other weights that have a note, if none counts.
     """
 
     note: CheckpointNote | None
@@ -29,19 +29,19 @@ class ChosenNote:
 
 
 def choose_note(content: object, weights: Weights, source: str) -> ChosenNote:
-    """Find the note that tells how these weights are fed.
+    """Find the note that describes the input of these weights.
 
-    It lies in their own dictionary, or else in one around them or without weights, or else with weights that are fed
-    alike: their moving average, the model that they are the average of, or equal ones. The note of any other weights
-    would give wrong boxes without a word.
+    It is in their own dictionary, or else in one around them or without weights, or else with weights that have the
+    same input: their moving average, the model that they are the average of, or equal ones. The note of any other
+    weights would silently give wrong boxes.
 
     Args:
-        content: What ``torch.load`` returned.
-        weights: Those taken from it.
-        source: The file, for messages.
+        content: Result of ``torch.load``.
+        weights: Weights chosen from it.
+        source: Name of the file, for messages.
 
     Raises:
-        CheckpointError: A note that counts is of a later release or damaged; or several do, and differ.
+        CheckpointError: A note that counts is damaged or of a later release; or several count, and differ.
     """
     note = read_note_of(weights.container, source)
     if note is not None:
@@ -60,15 +60,15 @@ def choose_note(content: object, weights: Weights, source: str) -> ChosenNote:
     documents = [document for path, document in notes_in(content) if path in alike]
     if documents and all(document == documents[0] for document in documents):
         name, reason = next(iter(alike.values()))
-        line = f'the note of "{name}" taken for "{weights.name}", which has none: {reason}'
+        line = f'the note of "{name}" is used for "{weights.name}", which has none: {reason}'
         return ChosenNote(read_note(content, source, lambda path: path in alike), (line,))
     elsewhere = tuple(dict.fromkeys(owner.name for names in owners.values() for owner in names))
     shown = ", ".join(f'"{name}"' for name in elsewhere)
-    return ChosenNote(None, (f'note of {shown} ignored: it says nothing of "{weights.name}"',), elsewhere)
+    return ChosenNote(None, (f'note of {shown} ignored: it does not describe "{weights.name}"',), elsewhere)
 
 
 def _owners(path: _Path, models: Sequence[Weights]) -> Sequence[Weights]:
-    """The weights that a note at this place belongs to: those in its dictionary, or else inside of it, or beside it."""
+    """Return the weights that a note belongs to: those in its dictionary, else inside it, else beside it."""
     if direct := [model for model in models if model.path == path]:
         return direct
     depths = range(len(path), -1, -1)
@@ -77,9 +77,9 @@ def _owners(path: _Path, models: Sequence[Weights]) -> Sequence[Weights]:
 
 
 def _why_alike(a: Weights, b: Weights, models: Sequence[Weights], content: object) -> str:
-    """Why two sets of weights are fed alike: they are equal, or one is the moving average of the other; or nothing.
+    """Return why two sets of weights have the same input, because they are equal or a model and its average; else "".
 
-    An average is one of a certain model only where no second one in the file has its keys and shapes.
+    An average belongs to a certain model only if no second one in the file has its keys and shapes.
     """
     if are_equal(a, b):
         return "their tensors are equal"

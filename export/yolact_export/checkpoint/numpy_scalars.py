@@ -14,7 +14,7 @@ _NUMBERS = re.compile(r"[biufc](1|2|4|8|16)")
 
 
 class _NumberType:
-    """What stands for ``numpy.dtype``: plain numbers only, so that no file can make any other."""
+    """Substitute for ``numpy.dtype`` that accepts plain numbers only."""
 
     def __init__(self, code: str, *_: object) -> None:
         if not isinstance(code, str) or not _NUMBERS.fullmatch(code):
@@ -37,4 +37,4 @@ NUMPY_SCALARS: tuple[tuple[Callable[..., Any], str], ...] = (
     (_scalar, "numpy.core.multiarray.scalar"),
     (_scalar, "numpy._core.multiarray.scalar"),
 )
-"""For ``torch.serialization.safe_globals``: what stands for the names that NumPy's numbers are pickled by."""
+"""Substitutes for the names that pickles of NumPy's numbers refer to, for ``torch.serialization.safe_globals``."""

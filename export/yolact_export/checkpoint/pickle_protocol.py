@@ -1,7 +1,7 @@
-"""Pickles of other protocols, rewritten for the restricted reader of torch, which knows protocol 2 only.
+"""Conversion of pickles of other protocols for torch's restricted reader, which knows protocol 2 only.
 
-The operations are translated one by one; nothing of a pickle is run here, and whatever the restricted reader refuses in
-protocol 2 it refuses afterwards.
+The operations are translated one by one; nothing in a pickle is executed here, and what the restricted reader refuses
+in protocol 2 it still refuses afterwards.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _BYTES_OF_TEXT = b"c_codecs\nencode\n"
 
 
 def rewritten_for_torch(path: Path, check: TorchFileCheck) -> io.BytesIO | None:
-    """A copy in memory whose pickles are of protocol 2; None where they are already, or cannot be translated.
+    """Return a copy in memory whose pickles use protocol 2; None if they already do, or cannot be translated.
 
-    Compressed records are stored plainly in it: they were compared with their checksums, and torch has a reader of its
-    own for them, which takes other fields of a damaged directory for the truth.
+    Compressed records are stored uncompressed in it: they were compared with their checksums, and torch has a reader of
+    its own for them, which trusts other fields of a damaged directory.
 
     Args:
-        path: A file that torch wrote.
-        check: What is known of it.
+        path: Path of a file that torch wrote.
+        check: Result of checking its checksums.
     """
     try:
         if check.names:
@@ -44,7 +44,7 @@ def rewritten_for_torch(path: Path, check: TorchFileCheck) -> io.BytesIO | None:
         if head.startswith((_PROTOCOL, ZIP_MAGIC)) or not _is_legacy(head):
             return None
         return _rewritten_legacy(path.read_bytes())
-    # What is damaged is left to the reader of torch, which says so.
+    # Damaged files are left to torch's reader, which reports them.
     except (
         ValueError,
         LookupError,
@@ -75,7 +75,7 @@ def _rewritten_zip(path: Path, check: TorchFileCheck) -> io.BytesIO | None:
 
 
 def _is_legacy(head: bytes) -> bool:
-    """Whether a file begins with the number of the format before torch 1.6, in whatever protocol."""
+    """Return whether a file begins with the number of the format before torch 1.6, in any protocol."""
     for opcode, argument, _ in pickletools.genops(head):
         if opcode.name in ("LONG", "LONG1"):
             return bool(argument == _LEGACY_MAGIC)
@@ -93,7 +93,7 @@ def _rewritten_legacy(content: bytes) -> io.BytesIO:
 
 
 def _translated(content: bytes, start: int) -> tuple[bytes, int]:
-    """One pickle in protocol 2, and where it ends in `content`."""
+    """Translate one pickle to protocol 2; return it and its end in `content`."""
     stream = io.BytesIO(content)
     stream.seek(start)
     operations = [(opcode.name, argument, position) for opcode, argument, position in pickletools.genops(stream)]
@@ -106,10 +106,11 @@ def _translated(content: bytes, start: int) -> tuple[bytes, int]:
 
 
 class _Translation:
-    """Operations of protocol 2, one after the other.
+    """Sequence of translated operations in protocol 2.
 
-    Texts wait until it is known whether they name a global (STACK_GLOBAL takes two of them from the stack, which
-    protocol 2 writes into the operation). They are never stored in the memo: what refers to one is the text again.
+    Texts are held back until it is known whether they name a global (STACK_GLOBAL takes two of them from the stack,
+    which protocol 2 writes into the operation). They are never stored in the memo: references to one become the text
+    again.
     """
 
     def __init__(self) -> None:
@@ -120,7 +121,7 @@ class _Translation:
         self._after_text = False
 
     def add(self, name: str, argument: Any, raw: bytes) -> None:
-        """Translate an operation."""
+        """Translate one operation."""
         if name in ("PROTO", "FRAME"):
             return
         if "UNICODE" in name or ("GET" in name and argument in self._texts):
@@ -136,7 +137,7 @@ class _Translation:
             self._emit(self._plain(name, argument, raw))
 
     def finished(self) -> bytes:
-        """The pickle."""
+        """Return the translated pickle."""
         return b"".join(self._done)
 
     def _store(self, number: int) -> None:

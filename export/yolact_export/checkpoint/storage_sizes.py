@@ -1,8 +1,8 @@
-"""What a checkpoint's pickle claims, looked at before torch reads it: sizes of storages, and names of classes.
+"""Checks of a checkpoint's pickle before torch reads it: sizes of storages, and lengths of class names.
 
-``torch.load(mmap=True)`` does not compare a storage with its record: one that claims more gets what lies behind it, and
-its tensors are wrong in silence. The reader without a mapping compares, and reads everything into memory. A class or
-function that torch refuses costs it time with the square of the length of its name, seconds at ten thousand characters.
+``torch.load(mmap=True)`` does not compare a storage with its record: one that claims more reads beyond it, and its
+tensors are silently wrong. The reader without a mapping compares, but reads everything into memory. The time that torch
+takes to refuse a class or function grows with the square of the length of its name: seconds at ten thousand characters.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["find_long_name", "find_wrong_size"]
 _MAX_NAME = 1000
 # The format of torch < 1.6 is five pickles, then the values.
 _LEGACY_PICKLES = 5
-# Bytes of an item, by the class of the storage; one without a type counts bytes, and newer types are written as that.
+# Bytes per item, by the class of the storage; an untyped one counts bytes, and newer types are written as that.
 _ITEM_BYTES = {
     **dict.fromkeys(
         ("UntypedStorage", "BoolStorage", "ByteStorage", "CharStorage", "QInt8Storage", "QUInt8Storage"), 1
@@ -31,13 +31,13 @@ _ITEM_BYTES = {
 
 
 def find_wrong_size(path: Path) -> str:
-    """The first storage that differs from its record, for people; empty where none does.
+    """Describe the first storage whose size differs from its record; return an empty string if none does.
 
-    No code of the pickle is run: every class and function in it is replaced by one that does nothing. What cannot be
-    understood is left to the reader of torch, which says so.
+    No code of the pickle is run: every class and function in it is replaced by an inert one. Whatever cannot be
+    understood is left to torch's reader, which reports it.
 
     Args:
-        path: A zip file that torch wrote, whose records are not compressed.
+        path: Path of a zip file that torch wrote, with uncompressed records.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -48,7 +48,7 @@ def find_wrong_size(path: Path) -> str:
             sizes = {info.filename: info.file_size for info in archive.infolist()}
     except _LongNameError as error:
         return str(error)
-    except Exception:  # pickle has no error of its own: a damaged one surfaces as nearly anything
+    except Exception:  # pickle raises nearly anything for damaged data
         return ""
     for key, claimed_bytes in reader.claimed:
         found = sizes.get(folder + key)
@@ -58,7 +58,7 @@ def find_wrong_size(path: Path) -> str:
 
 
 def find_long_name(path: Path) -> str:
-    """The first name in the pickles of the format of torch < 1.6 that is too long for one, for people; else empty."""
+    """Describe the first excessively long name in a file of torch < 1.6; else return an empty string."""
     try:
         with path.open("rb") as file:
             for _ in range(_LEGACY_PICKLES):
@@ -71,11 +71,11 @@ def find_long_name(path: Path) -> str:
 
 
 class _LongNameError(Exception):
-    """A name that no class or function has."""
+    """A name is too long for a class or function."""
 
 
 class _Inert:
-    """Stands for every object of a pickle, takes whatever pickles do to objects, and does nothing."""
+    """Inert substitute for every object of a pickle, which accepts all operations and does nothing."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -100,13 +100,13 @@ class _Inert:
 
 
 class _StorageReader(pickle._Unpickler):
-    """Collects what a pickle says of storages.
+    """Unpickler that collects the storages that a pickle names.
 
-    It is the unpickler in Python, as torch's own is one: that in C fills a memo as long as the largest number which the
-    pickle names in it, so that eleven bytes take all of the memory.
+    It is Python's unpickler, like torch's own: the one in C allocates a memo as long as the largest number in the
+    pickle, so eleven bytes could take all of the memory.
 
     Attributes:
-        claimed: Key of the record and size in bytes of each storage that is named.
+        claimed: Key of the record and size in bytes of each storage.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -114,13 +114,13 @@ class _StorageReader(pickle._Unpickler):
         self.claimed: list[tuple[str, int]] = []
 
     def find_class(self, module: str, name: str) -> Any:
-        """The size of an item where the name is one of torch's storages, else what does nothing."""
+        """Return the item size for the name of one of torch's storages, and an inert class for all others."""
         if len(module) + len(name) > _MAX_NAME:
             raise _LongNameError(f"the pickle names a class or function with {len(module) + len(name)} characters")
         return _ITEM_BYTES.get(name, _Inert) if module in {"torch", "torch.storage"} else _Inert
 
     def persistent_load(self, pid: Any) -> _Inert:
-        """``("storage", type, key, device, number of items)``."""
+        """Record a storage ``("storage", type, key, device, number of items)``."""
         kind, item_size, key, _, num_items = pid
         if kind == "storage" and isinstance(item_size, int) and type(num_items) is int:
             self.claimed.append((str(key), item_size * num_items))

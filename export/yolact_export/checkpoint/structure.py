@@ -17,15 +17,15 @@ _BACKBONE = "backbone."
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """What tensors alone tell about a model.
+    """Structure of a model, as far as its tensors determine it.
 
     Attributes:
-        backbone: Family, depth and deformable blocks.
-        num_classes: C, with the background.
-        num_prototypes: K.
-        priors_per_cell: A.
-        fpn_channels: Width of the pyramid.
-        mask_rescoring: The mask-IoU network of YOLACT++ is there.
+        backbone: Family, depth and deformable blocks of the backbone.
+        num_classes: Number of classes including the background.
+        num_prototypes: Number of prototypes.
+        priors_per_cell: Number of priors per cell of a feature map.
+        fpn_channels: Number of channels of the pyramid.
+        mask_rescoring: Whether the mask-IoU network of YOLACT++ is present.
     """
 
     backbone: BackboneConfig
@@ -36,7 +36,7 @@ class Structure:
     mask_rescoring: bool
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return a readable line that describes the structure."""
         extra = ", mask re-scoring" if self.mask_rescoring else ""
         return (
             f"{describe_backbone(self.backbone)}, pyramid of {self.fpn_channels} channels, {self.num_classes} classes "
@@ -45,19 +45,19 @@ class Structure:
 
 
 def describe_backbone(backbone: BackboneConfig) -> str:
-    """Return the name of a backbone, for people."""
+    """Return the readable name of a backbone."""
     return family_of(backbone).describe(backbone)
 
 
 def infer_structure(shapes: Shapes, source: str) -> Structure:
-    """Recognise the structure.
+    """Infer the structure of a model.
 
     Args:
         shapes: Shape of every tensor, by its published key.
-        source: The file, for messages.
+        source: Name of the file, for messages.
 
     Raises:
-        CheckpointError: The backbone is of no known family, or the shapes of the head contradict each other.
+        CheckpointError: The backbone is of an unknown family, or the shapes of the head contradict each other.
     """
     box, logit, coefficient = (
         _width(shapes, f"{_HEAD}.{layer}.weight", source) for layer in ("bbox_layer", "conf_layer", "mask_layer")
@@ -65,9 +65,9 @@ def infer_structure(shapes: Shapes, source: str) -> Structure:
     priors = box // 4
     if priors == 0 or box % 4 or logit % priors or coefficient % priors:
         raise CheckpointError(
-            f"{source}: the prediction head has {box} box, {logit} class and {coefficient} coefficient channels; "
-            f"with A priors per cell they are A * 4, A * classes and A * prototypes for one A. The tensors do not "
-            f"belong together"
+            f"{source}: the prediction head has {box} box, {logit} class and {coefficient} coefficient channels; with "
+            f"A priors per cell they must be A * 4, A * classes and A * prototypes. The tensors do not fit "
+            f"together"
         )
     structure = Structure(
         backbone=_infer_backbone(shapes, source),
@@ -93,7 +93,7 @@ def _check_counts(structure: Structure, shapes: Shapes, source: str) -> None:
     if prototypes != structure.num_prototypes:
         raise CheckpointError(
             f"{source}: the head gives {structure.num_prototypes} coefficients per prior and the prototype network "
-            f"{prototypes} prototypes; they must be as many"
+            f"{prototypes} prototypes; the numbers must be equal"
         )
     semantic = structure.num_classes - 1
     if "semantic_seg_conv.weight" in shapes:
@@ -118,5 +118,5 @@ def _infer_backbone(shapes: Shapes, source: str) -> BackboneConfig:
     beginnings = ", ".join(_BACKBONE + key for key in found[:5])
     raise CheckpointError(
         f"{source}: the backbone is none of {', '.join(family.name for family in families())}; its keys begin with "
-        f"{beginnings or 'nothing: there is no backbone in the file'}"
+        f"{beginnings or 'nothing: the file has no backbone'}"
     )

@@ -1,4 +1,4 @@
-"""The weights of the model among everything that a training saves: other modules, averages, optimisers, records."""
+"""Search for the model's weights in everything that a training saves: other modules, averages, optimisers, records."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from yolact_export.errors import CheckpointError
 __all__ = ["TOP_LEVEL", "Weights", "are_equal", "find_weights", "is_averaged"]
 
 TOP_LEVEL = "."
-"""The name of weights that lie in the file's own dictionary, under no prefix."""
+"""Name of weights in the file's own dictionary, without a prefix."""
 
-# What torch.compile, FSDP and activation checkpointing put between the names of modules.
+# Names that torch.compile, FSDP and activation checkpointing insert between those of modules.
 _WRAPPER = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _AVERAGED = frozenset(["ema", "modelema", "emamodel", "averaged"])
-# With these entries beside it, "state_dict" has the average: Lightning's WeightAveraging and mmengine's EMAHook.
+# If these entries exist beside it, "state_dict" is the average: Lightning's WeightAveraging and mmengine's EMAHook.
 _SWAPPED = {"current_model_state": "current_model_state", "message_hub": "ema_state_dict"}
 _BATCH_NORM = ".running_mean"
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """A state dict found in a file.
+    """State dict found in a file.
 
     Attributes:
-        name: Where it lies: the keys that lead to it and the prefix of its own keys, joined by dots.
-        tensors: By key, without the prefix.
-        container: The dictionary that they were found in, which may carry metadata.
-        path: The keys that lead to the container.
-        removed: The prefix that was removed from every key, wrappers included; empty if there was none.
+        name: Name of the weights: the keys that lead to them and the prefix of their own keys, joined by dots.
+        tensors: Tensors by key, without the prefix.
+        container: Dictionary that contains them, which may have metadata.
+        path: Keys that lead to the container.
+        removed: Prefix that was removed from every key, including wrappers; empty if there was none.
         ignored: Keys of tensors in the same dictionary outside of the prefix.
-        others: The other models in the file.
+        others: All other models in the file.
     """
 
     name: str
@@ -57,23 +57,23 @@ _Group = tuple[tuple[str, ...], Mapping[Any, Any], Mapping[str, torch.Tensor]]
 def find_weights(
     content: object, source: str, chosen: str | None = None, command: str = "yolact-export"
 ) -> tuple[Weights, tuple[str, ...]]:
-    """Find a YOLACT model by the keys that each one has, wherever it lies and under whatever common prefix.
+    """Find a YOLACT model by the keys that every model has, wherever it is and under any common prefix.
 
-    A moving average is preferred to the weights that it is the average of. Without any YOLACT model the largest state
-    dict is returned: the weights of something else.
+    A moving average is preferred to the weights that it averages. Without any YOLACT model the largest state dict is
+    returned: weights of something else.
 
     Args:
-        content: What ``torch.load`` returned.
-        source: The file, for messages.
-        chosen: Name of the weights to take where there are several (``--weights``), or its first or last components
-            where one name alone has them.
-        command: The command line that takes that option, for messages.
+        content: Result of ``torch.load``.
+        source: Name of the file, for messages.
+        chosen: Name of the weights to use if there are several (``--weights``), or its first or last components if they
+            are unambiguous.
+        command: Name of the command with that option, for messages.
 
     Returns:
-        The weights, and a line for each thing that was decided.
+        The weights, and a line for each decision.
 
     Raises:
-        CheckpointError: There is no state dict, several models fit equally, or the chosen one is not there.
+        CheckpointError: There is no state dict, several models fit equally, or the chosen one does not exist.
     """
     groups: list[_Group] = [(path, mapping, _tensors(mapping)) for path, mapping in mappings_in(content)]
     groups = [group for group in groups if group[2]]
@@ -100,20 +100,20 @@ def _describe(content: object) -> str:
     if entries:
         return f"the file has {list_some(entries)}"
     kind = type(content).__name__
-    return f"the {kind} is empty" if isinstance(content, Mapping) else f"the file holds a {kind}"
+    return f"the {kind} is empty" if isinstance(content, Mapping) else f"the file contains a {kind}"
 
 
 def _models_in(path: tuple[str, ...], mapping: Mapping[Any, Any], tensors: Mapping[str, torch.Tensor]) -> list[Weights]:
-    """The YOLACT models in one dictionary, each under a prefix of its own."""
+    """Return the YOLACT models in one dictionary, each under a prefix of its own."""
     keys = _without_wrappers(tensors)
     anchor = REQUIRED[0]
     prefixes = [key.removesuffix(anchor) for key in keys if key == anchor or key.endswith(f".{anchor}")]
     prefixes = [prefix for prefix in prefixes if _has_model(prefix, keys)]
-    # "ema." before the keys of a model that has none: the longer prefix owns its keys.
+    # "ema." before the keys of a model without a prefix: the longer prefix owns its keys.
     owner = {key: max((prefix for prefix in prefixes if key.startswith(prefix)), key=len, default=None) for key in keys}
     models = []
     for prefix in prefixes:
-        # With its wrappers, the prefix may tell apart what is the same without them: "_orig_mod." and nothing.
+        # With its wrappers, the prefix may distinguish models that are otherwise the same: "_orig_mod." and no prefix.
         head = keys[prefix + anchor].removesuffix(anchor) if keys[prefix + anchor].endswith(anchor) else ""
         inside = [key for key, raw in keys.items() if owner[key] == prefix and raw.startswith(head)]
         own = {key.removeprefix(prefix): keys[key] for key in inside}
@@ -130,14 +130,14 @@ def _has_model(prefix: str, keys: Mapping[str, str]) -> bool:
 
 
 def _without_wrappers(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """For each key without the names of wrappers, the key as it is in the file."""
+    """Map each key without the names of wrappers to the key in the file."""
     keys = {_WRAPPER.sub("", key): key for key in tensors}
-    # Two models that differ in their wrappers only.
+    # Two models that differ only in their wrappers.
     return keys if len(keys) == len(tensors) else {key: key for key in tensors}
 
 
 def _largest(groups: Sequence[_Group]) -> Weights:
-    """The state dict that is most like a YOLACT model, or else the largest one, without the prefix of its keys."""
+    """Return the state dict most similar to a YOLACT model, or else the largest one, without the prefix of its keys."""
     path, mapping, tensors = max(
         groups, key=lambda group: (max(_likeness(group[2]).values(), default=0), len(group[2]))
     )
@@ -151,7 +151,7 @@ def _largest(groups: Sequence[_Group]) -> Weights:
 
 
 def _likeness(tensors: Mapping[str, torch.Tensor]) -> Counter[str]:
-    """For each prefix, how many of the required keys are there under it."""
+    """Count the required keys under each prefix."""
     return Counter(
         key.removesuffix(required)
         for key in _without_wrappers(tensors)
@@ -168,14 +168,14 @@ def _choose_named(found: Sequence[Weights], chosen: str, source: str) -> Weights
     if len(fitting) == 1:
         return fitting[0]
     names = ", ".join(weights.name for weights in found) or "none"
-    what = f'{len(fitting)} of the names begin or end with "{chosen}" (--weights); give the whole one'
+    what = f'{len(fitting)} of the names begin or end with "{chosen}" (--weights); give the whole name'
     if not fitting:
-        what = f'no weights of a YOLACT model are called "{chosen}" (--weights)'
+        what = f'there are no weights of a YOLACT model with the name "{chosen}" (--weights)'
     raise CheckpointError(f"{source}: {what}; there are: {names}")
 
 
 def _is_end_of(part: str, name: str) -> bool:
-    """Whether a name begins or ends with a part, in whole components."""
+    """Return whether a name begins or ends with a part, in whole components."""
     return bool(part.strip(".")) and (name.startswith(f"{part}.") or name.endswith(f".{part}"))
 
 
@@ -193,8 +193,8 @@ def _choose_best(found: Sequence[Weights], content: object, source: str, command
     whole = [weights for weights in found if _num_statistics(weights)]
     if whole and not _num_statistics(average):
         raise CheckpointError(
-            f"{source}: the moving average ({average.name}) has no batch norm statistics, so it is no whole model. "
-            f"Save the state dict of the averaged model, or take the other weights: {command} {shlex.quote(source)} "
+            f"{source}: the moving average ({average.name}) has no batch norm statistics, so it is incomplete. "
+            f"Save the state dict of the averaged model, or use the other weights: {command} {shlex.quote(source)} "
             f"--weights {_quoted(whole[0])}"
         )
     return average, "the moving average"
@@ -209,7 +209,7 @@ def _num_statistics(weights: Weights) -> int:
 
 
 def are_equal(a: Weights, b: Weights) -> bool:
-    """Whether two sets of weights have the same keys, dtypes and values."""
+    """Return whether two sets of weights have the same keys, dtypes and values."""
     if a.tensors.keys() != b.tensors.keys():
         return False
     try:
@@ -222,7 +222,7 @@ def are_equal(a: Weights, b: Weights) -> bool:
 
 
 def is_averaged(weights: Weights, content: object) -> bool:
-    """Whether weights are a moving average, by their name or by what a framework is known to write."""
+    """Return whether weights are a moving average, by their name or by what a framework is known to write."""
     top = content if isinstance(content, Mapping) else {}
     raw = [entry for sign, entry in _SWAPPED.items() if sign in top and entry in top]
     if raw:
@@ -236,7 +236,7 @@ def _findings(weights: Weights, others: Sequence[str], reason: str, content: obj
         top = content if isinstance(content, Mapping) else {}
         beside = sorted(str(key) for key in top if key != weights.path[0])
         findings.append(
-            f'state dict taken from the entry "{".".join(weights.path)}"'
+            f'state dict from the entry "{".".join(weights.path)}"'
             + (f"; ignored beside it: {list_some(beside)}" if beside else "")
         )
     if weights.removed:
@@ -248,6 +248,6 @@ def _findings(weights: Weights, others: Sequence[str], reason: str, content: obj
         findings.append(f"{len(weights.ignored)} tensors outside of the model ignored: {list_some(weights.ignored)}")
     if others:
         findings.append(
-            f'weights "{weights.name}" taken ({reason}); the file also has {", ".join(others)} (--weights NAME)'
+            f'weights "{weights.name}" are used ({reason}); the file also has {", ".join(others)} (--weights NAME)'
         )
     return findings

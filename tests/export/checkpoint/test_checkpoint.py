@@ -147,7 +147,7 @@ def test_prior_scales_option(narrow_state, save):
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
 def test_wrapped_state_dict(narrow_state, save, wrapper):
     loaded = load_checkpoint(save({wrapper: narrow_state("yolact_small"), "epoch": 3, "optimizer": {}}))
-    assert f'taken from the entry "{wrapper}"; ignored beside it: epoch, optimizer' in findings_of(loaded)
+    assert f'from the entry "{wrapper}"; ignored beside it: epoch, optimizer' in findings_of(loaded)
 
 
 def test_prefixes_of_training_wrappers_are_removed(narrow_state, save):

@@ -93,8 +93,8 @@ def test_old_torch_is_refused(monkeypatch, narrow_state, save):
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        ([torch.zeros(1)], "holds a list"),
-        (torch.zeros(3), "holds a Tensor"),
+        ([torch.zeros(1)], "contains a list"),
+        (torch.zeros(3), "contains a Tensor"),
         ({}, "the dict is empty"),
         ({"epoch": 3, "weights": {"a": torch.zeros(1)}}, r"not a YOLACT checkpoint.*1 entries \(a\)"),
         ({"state_dict": {"step": 4}}, "step"),
@@ -149,14 +149,14 @@ def test_widths_that_do_not_fit_together(narrow_state, save):
     state = narrow_state("yolact_resnet50")
     key = "backbone.layers.3.0.conv1.weight"
     state[key] = state[key][:, :-1].clone()
-    refuse(save(state, "yolact_resnet50.pth"), r"backbone\.layers\.3\.0\.conv1 takes 63 channels and is fed 64")
+    refuse(save(state, "yolact_resnet50.pth"), r"backbone\.layers\.3\.0\.conv1 expects 63 channels, but receives 64")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite(narrow_state, save, value):
     state = narrow_state("yolact_small")
     state["proto_net.2.weight"][0, 0, 0, 0] = value
-    refuse(save(state), r"1 tensors hold NaN or infinity: proto_net\.2\.weight")
+    refuse(save(state), r"1 tensors contain NaN or infinity: proto_net\.2\.weight")
 
 
 def test_negative_variance(narrow_state, save):
@@ -196,7 +196,7 @@ def test_wrong_number_of_class_names(narrow_state, save):
 
 def test_unknown_backbone(narrow_state, save):
     state = {k: v for k, v in narrow_state("yolact_small").items() if not k.startswith("backbone.")}
-    refuse(save(dict(state)), "there is no backbone in the file")
+    refuse(save(dict(state)), "the file has no backbone")
     state["backbone.features.0.weight"] = torch.zeros(1)
     refuse(save(state), "none of ResNet, DarkNet-53", r"backbone\.features\.0")
 

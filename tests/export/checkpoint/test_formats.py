@@ -105,7 +105,7 @@ FORMATS: dict[str, tuple[Callable[[], bytes], str]] = {
     "pickle": (lambda: pickle.dumps({"a": 1}, 4), "a Python pickle that torch.save did not write"),
     "pickle 2": (lambda: pickle.dumps([1.5] * 99, 2), "a Python pickle that torch.save did not write"),
     "safetensors": (safetensors, r"a safetensors file; convert it: python -c"),
-    "onnx": (onnx_model, "an ONNX model, which is the result of an export"),
+    "onnx": (onnx_model, "an ONNX model, the result of an export"),
     "hdf5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file, as Keras and TensorFlow write them"),
     "tflite": (lambda: b"\x1c\0\0\0TFL3" + bytes(99), "a TensorFlow Lite model"),
     "tar": (lambda: tarred("yolact_base.pth"), r"a tar archive that begins with yolact_base\.pth; .*tar xf"),

@@ -80,7 +80,7 @@ def test_a_note_counts_for_its_own_weights_and_between_a_model_and_its_average(
         assert height_of(file) == AROUND
     else:
         assert height_of(file) == (None if owner is None else HEIGHTS[owner])
-        assert (f'the note of "{owner}" taken for "{chosen}"' in said) == (owner not in {None, chosen})
+        assert (f'the note of "{owner}" is used for "{chosen}"' in said) == (owner not in {None, chosen})
     assert set(file.other_notes) == (with_note if file.note is None else set())
     assert all(f'"{name}"' in said for name in file.other_notes)
 
@@ -93,7 +93,7 @@ def test_the_refusal_says_that_the_other_weights_have_a_note(
     path = save({"student": student, "teacher": noted(teacher, 256, tmp_path)}, "f.pth")
     with pytest.raises(CheckpointError, match="--weights student --config yolact_small") as caught:
         load_checkpoint(path, CheckpointOptions(weights="student"))
-    assert 'The note of the weights "teacher" in the file says nothing of these' in str(caught.value)
+    assert 'The note of the weights "teacher" in the file does not contain them' in str(caught.value)
     loaded = load_checkpoint(path, CheckpointOptions(weights="student", config="yolact_small"))
     assert loaded.config.input_height == CONFIGS["yolact_small"].input_height
     assert load_checkpoint(path, CheckpointOptions(weights="teacher")).config.input_height == 256
@@ -136,7 +136,7 @@ def test_equal_weights_share_a_note(tmp_path: Path) -> None:
     content = {"state_dict": weights("model"), "best": noted(weights("model"), 256, tmp_path)}
     file = read(content, None, tmp_path)
     assert (file.weights, height_of(file)) == ("state_dict", 256)
-    assert any('the note of "best" taken for "state_dict"' in finding for finding in file.findings)
+    assert any('the note of "best" is used for "state_dict"' in finding for finding in file.findings)
 
 
 def test_averages_whose_notes_differ_do_not_stop_a_choice(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_numbers_of_another_byte_order(tmp_path: Path) -> None:
 )
 def test_other_objects_of_numpy_are_refused(value: Any, tmp_path: Path) -> None:
     torch.save({"value": value}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=r"holds Python objects \(numpy"):
+    with pytest.raises(CheckpointError, match=r"contains Python objects \(numpy"):
         read_pickle(tmp_path / "x.pth", [])
 
 

@@ -64,7 +64,7 @@ def test_code_is_not_run_whatever_the_protocol(
 
     monkeypatch.chdir(tmp_path)
     torch.save({"a": Payload()}, tmp_path / "x.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match="holds Python objects"):
+    with pytest.raises(CheckpointError, match="contains Python objects"):
         read_pickle(tmp_path / "x.pth", [])
     assert not (tmp_path / "executed").exists()
 

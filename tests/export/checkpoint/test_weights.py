@@ -77,7 +77,7 @@ def test_the_model_is_found_wherever_it_lies(content: object, name: str) -> None
 
 def test_what_is_left_out_is_said() -> None:
     *_, findings = found_in(LIGHTNING)
-    assert 'state dict taken from the entry "state_dict"; ignored beside it: callbacks, epoch' in findings
+    assert 'state dict from the entry "state_dict"; ignored beside it: callbacks, epoch' in findings
     assert 'prefix "model." removed from every key' in findings
     assert "1 tensors outside of the model ignored: criterion.weight" in findings
     *_, findings = found_in({**model(), "epoch": 3})
@@ -138,7 +138,7 @@ def test_the_moving_average_is_taken_and_said(kind: str) -> None:
     content = AVERAGES[kind](model(1.0), model(100.0))
     name, value, findings = found_in(content)
     assert value == 100.0
-    assert f'weights "{name}" taken (the moving average); the file also has ' in findings
+    assert f'weights "{name}" are used (the moving average); the file also has ' in findings
     (other,) = re.findall(r"the file also has (\S+) \(--weights NAME\)", findings)
     assert found_in(content, chosen=other)[:2] == (other, 1.0)
     assert found_in(content, chosen=name)[:2] == (name, 100.0)
@@ -165,7 +165,7 @@ def test_weights_that_fit_equally_are_refused_with_their_names(content: Any) -> 
 def test_equal_weights_need_no_choice() -> None:
     name, value, findings = found_in({"state_dict": model(), "model": model()})
     assert (name, value) == ("state_dict", 1.0)
-    assert 'weights "state_dict" taken (all are equal)' in findings
+    assert 'weights "state_dict" are used (all are equal)' in findings
 
 
 def test_a_name_that_is_not_there_is_refused() -> None:
@@ -222,8 +222,8 @@ def test_a_model_without_a_required_key_is_named_under_its_prefix() -> None:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (torch.zeros(3), "the file holds a Tensor"),
-        ([torch.zeros(1)], "the file holds a list"),
+        (torch.zeros(3), "the file contains a Tensor"),
+        ([torch.zeros(1)], "the file contains a list"),
         ({}, "the dict is empty"),
         ({"epoch": 3, "model": {"step": 4}}, "epoch, model, model.step"),
     ],
