@@ -1,3 +1,3 @@
-"""From ONNX to TensorRT engines, built in a process of their own."""
+"""TensorRT engines from ONNX networks, built in a process of their own."""
 
 __all__: list[str] = []

@@ -1,8 +1,9 @@
 """One interface to the builders of ``tensorrt`` (10.3 to 11.4) and ``tensorrt_rtx``.
 
-What differs: the flag for strong typing has another number in each release and is gone where there is nothing else;
-TensorRT-RTX builds for named compute capabilities, TensorRT for the GPU at hand; timing caches do nothing in RTX;
-plugins (``DeformConv``) exist in TensorRT only; engines that take all their memory from the caller in RTX only.
+Differences: the flag for strong typing has another number in each release, and does not exist if all networks are
+strongly typed; TensorRT-RTX builds for named compute capabilities, TensorRT for the GPU of the machine; timing caches
+have no effect in RTX; plugins (``DeformConv``) exist in TensorRT only; engines that take all their memory from the
+caller in RTX only.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ __all__ = [
     "timing_cache_blob",
 ]
 
-# Of hardware-compatible engines of TensorRT.
+# Compute capabilities of hardware-compatible engines of TensorRT.
 _AMPERE_PLUS = "8.0 and later"
 _USER_ALLOCATION = "REQUIRE_USER_ALLOCATION"
 
 
 def create_network(library: TensorRtLibrary, builder: Any) -> Any:
-    """An empty network in which the types of the ONNX file are kept, never chosen by TensorRT."""
+    """Create an empty network that keeps the types of the ONNX file; TensorRT does not choose any."""
     flags = getattr(library.module, "NetworkDefinitionCreationFlag", None)
     strong = getattr(flags, "__members__", {}).get("STRONGLY_TYPED")
-    # Releases without the flag know no other networks. The numbers of the flags differ between releases.
+    # Releases without the flag have no other networks. The numbers of the flags differ between releases.
     return builder.create_network(0 if strong is None else 1 << int(strong))
 
 
 def register_plugins(library: TensorRtLibrary) -> None:
-    """Make TensorRT's own plugins known to the parser, where there are any."""
+    """Register TensorRT's own plugins with the parser, if there are any."""
     register = getattr(library.module, "init_libnvinfer_plugins", None)
     if register is not None and not register(library.logger, ""):
         raise EngineBuildError(
@@ -52,16 +53,16 @@ def register_plugins(library: TensorRtLibrary) -> None:
 
 
 def configure(library: TensorRtLibrary, builder: Any, options: EngineOptions, timing_cache: bytes | None) -> Any:
-    """The builder's configuration.
+    """Create the builder's configuration.
 
     Args:
-        library: The TensorRT package.
-        builder: Of that package.
-        options: What was asked for.
-        timing_cache: An earlier build's, or empty to begin one; None for no cache.
+        library: Loaded TensorRT package.
+        builder: Builder of that package.
+        options: Options of the build.
+        timing_cache: Cache of an earlier build, or empty bytes to begin one; None for no cache.
 
     Raises:
-        UsageError: This TensorRT cannot do what was asked for.
+        UsageError: This TensorRT does not support an option.
     """
     module, config = library.module, builder.create_builder_config()
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
@@ -70,14 +71,14 @@ def configure(library: TensorRtLibrary, builder: Any, options: EngineOptions, ti
     if options.optimisation_level is not None:
         config.builder_optimization_level = options.optimisation_level
     if options.version_compatible:
-        # Without the lean runtime inside, the plan brings no host code, which this project never runs.
+        # Without the lean runtime, the plan contains no host code, which this project never runs.
         _set_flags(library, config, "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME")
     if options.hardware_compatible:
         config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.compute_capabilities:
         _set_capabilities(library, config, options.compute_capabilities)
     if takes_all_memory_from_its_caller(library):
-        # What an engine allocates while it runs keeps it out of a CUDA graph.
+        # An engine that allocates while it runs cannot be captured in a CUDA graph.
         _set_flags(library, config, _USER_ALLOCATION)
     _allow_tf32(library, config, options.tf32)
     if timing_cache is not None and library.target == "tensorrt":
@@ -86,15 +87,15 @@ def configure(library: TensorRtLibrary, builder: Any, options: EngineOptions, ti
 
 
 def takes_all_memory_from_its_caller(library: TensorRtLibrary) -> bool:
-    """Engines are built so that they allocate nothing while they run, and contexts have to be given memory.
+    """Return whether engines allocate nothing while they run, so that contexts need memory from the caller.
 
-    Of TensorRT-RTX, whose contexts the runtime gives memory to. TensorRT has no such flag.
+    This is so for TensorRT-RTX, whose contexts get memory from the runtime. TensorRT has no such flag.
     """
     return library.target == "rtx" and _USER_ALLOCATION in library.module.BuilderFlag.__members__
 
 
 def _allow_tf32(library: TensorRtLibrary, config: Any, allowed: bool) -> None:
-    """Every TensorRT allows it unless it is told otherwise."""
+    """Set or clear TF32; every TensorRT allows it by default."""
     if allowed:
         _set_flags(library, config, "TF32")
     elif "TF32" in library.module.BuilderFlag.__members__:
@@ -127,14 +128,14 @@ def _set_capabilities(library: TensorRtLibrary, config: Any, capabilities: Seque
 
 
 def described_capabilities(library: TensorRtLibrary, options: EngineOptions, gpu_capability: str | None) -> str:
-    """What an engine with these options runs on, as it is recorded with the engine."""
+    """Return the compute capabilities that an engine with these options runs on, as text for its record."""
     if options.target == "rtx":
         return ", ".join(options.compute_capabilities) or library.default_capabilities
     return _AMPERE_PLUS if options.hardware_compatible else (gpu_capability or "unknown")
 
 
 def timing_cache_blob(library: TensorRtLibrary, config: Any) -> bytes | None:
-    """The timing cache after a build; None in RTX, where it does nothing."""
+    """Return the timing cache after a build; None for RTX, where it has no effect."""
     if library.target != "tensorrt":
         return None
     cache = config.get_timing_cache()
@@ -142,12 +143,12 @@ def timing_cache_blob(library: TensorRtLibrary, config: Any) -> bytes | None:
 
 
 def parser_errors(parser: Any) -> list[str]:
-    """What the ONNX parser complains of, each with its node."""
+    """Return the errors of the ONNX parser, each with its node."""
     errors = []
     for i in range(parser.num_errors):
         error = parser.get_error(i)
         name, operator, number = (_read(error, key) for key in ("node_name", "node_operator", "node"))
-        # Errors that are found before the nodes are gone through have none.
+        # Errors that are found before the parser visits the nodes have none.
         where = f"{name or 'node ' + number} ({operator})" if operator else "the model"
         text = " ".join(line for line in _read(error, "desc").splitlines() if not is_noise(line))
         errors.append(f"{where}: {text}")
@@ -155,7 +156,7 @@ def parser_errors(parser: Any) -> list[str]:
 
 
 def is_noise(message: str) -> bool:
-    """TensorRT-RTX asks for a driver before it reports an error, and complains when it builds without one."""
+    """Return whether TensorRT-RTX only complains about a missing driver, which it does not need for building."""
     return "catchCudaError" in message and "driver version is insufficient" in message
 
 
@@ -165,11 +166,11 @@ def _read(error: Any, name: str) -> str:
 
 
 def make_monitor(library: TensorRtLibrary, on_progress: Callable[[BuildProgress], bool]) -> Any:
-    """TensorRT's progress monitor.
+    """Create TensorRT's progress monitor.
 
     Args:
-        library: The TensorRT package.
-        on_progress: Called from TensorRT's threads; False cancels the build.
+        library: Loaded TensorRT package.
+        on_progress: Function called from TensorRT's threads; if it returns False, the build is cancelled.
     """
 
     class Monitor(library.module.IProgressMonitor):  # type: ignore[misc, name-defined]

@@ -1,6 +1,7 @@
-"""An ONNX model becomes a TensorRT engine, in this process. :mod:`yolact_export.engine.process` runs it in another.
+"""TensorRT builds in this process; :mod:`yolact_export.engine.process` runs them in another.
 
-The model comes as bytes: given a path, TensorRT's parser follows links of external data out of the model's folder.
+The model is given as bytes: given a path, TensorRT's parser would follow links of external data out of the model's
+folder.
 """
 
 from __future__ import annotations
@@ -40,24 +41,24 @@ from yolact_runtime.model.network_outputs import RawOutputs
 __all__ = ["LOG_TAIL", "BuiltEngine", "TimingCaches", "build_engine", "check_model"]
 
 LOG_TAIL = 40
-"""Messages of the log that are kept for people."""
+"""Number of log messages that are kept for reports."""
 _OUT_OF_MEMORY = ("outofmemory", "out of memory", "bad_alloc", "insufficient memory", "requested size was")
 _WORKSPACE = "workspace"
-# Quantised values above 127 would be clipped, with a warning only.
+# Quantised values above 127 would be clipped with only a warning.
 _UINT8 = "Defaulting to INT8 instead"
 _DTYPES = {"FLOAT": "float32", "HALF": "float16"}
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A finished engine.
+    """Finished engine.
 
     Attributes:
-        plan: The engine's file.
-        layers: What it consists of.
-        facts: What was built where, see :mod:`yolact_runtime.backends.engine_file`.
-        log_tail: The last messages of TensorRT, without the verbose ones.
-        timing_cache: Of this and earlier builds on this device; None where there is none.
+        plan: Content of the engine file.
+        layers: Layers of the engine.
+        facts: Facts about the build; see :mod:`yolact_runtime.backends.engine_file`.
+        log_tail: Last messages of TensorRT, without the verbose ones.
+        timing_cache: Timings of this and earlier builds on this device; None if there are none.
     """
 
     plan: bytes
@@ -68,12 +69,12 @@ class BuiltEngine:
 
 
 TimingCaches = Callable[[dict[str, str]], bytes]
-"""Finds the timing cache for a build's facts; empty bytes when there is none yet."""
+"""Function that finds the timing cache for a build's facts, and returns empty bytes if there is none yet."""
 
 
 @dataclass
 class _Log:
-    """What of TensorRT's log is kept: the layers, the complaints and the last words."""
+    """Excerpt of TensorRT's log: the layers, the complaints and the last messages."""
 
     layers: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -90,11 +91,11 @@ class _Log:
                 self.complaints.append(line.text)
 
     def says(self, *words: str) -> bool:
-        """One of the words is in a complaint."""
+        """Return whether a complaint contains one of the words."""
         return any(word in complaint.lower() for complaint in self.complaints for word in words)
 
     def last_words(self) -> str:
-        """For an error's message: the complaints, or what came last."""
+        """Return the complaints, or else the last messages, as text for an error message."""
         words = (self.complaints or list(self.tail))[-10:]
         return "".join(f"\n  {text}" for text in words) or " it logged nothing"
 
@@ -106,26 +107,26 @@ def build_engine(
     on_progress: Callable[[BuildProgress], bool] = lambda _: True,
     timing_caches: TimingCaches | None = None,
 ) -> BuiltEngine:
-    """Build an engine. Always strongly typed: each tensor has the type it has in the ONNX file.
+    """Build an engine. It is always strongly typed: each tensor has its type from the ONNX file.
 
     Args:
-        model: The ONNX file's bytes, with the weights inside.
-        manifest_json: Goes into the engine, as its network's name.
-        options: How to build.
-        on_progress: Called from TensorRT's threads; False cancels the build, which then raises.
-        timing_caches: Where earlier timings of this device are; None to keep none.
+        model: Content of the ONNX file, including the weights.
+        manifest_json: Manifest that is stored in the engine, as its network's name.
+        options: Options of the build.
+        on_progress: Function called from TensorRT's threads; if it returns False, the build is cancelled and raises.
+        timing_caches: Function that returns earlier timings of this device; None to keep none.
 
     Raises:
         EngineBuildError: TensorRT refuses the model or fails; or its tensors have other types than the manifest states.
         EngineMemoryError: TensorRT ran out of memory.
-        ManifestError: `manifest_json` is none.
-        MissingDependencyError, BackendUnavailableError: TensorRT, or the GPU it needs, is not here.
-        UsageError: This TensorRT cannot do what was asked for.
+        ManifestError: `manifest_json` is not a manifest.
+        MissingDependencyError, BackendUnavailableError: TensorRT, or the GPU that it needs, is not available.
+        UsageError: This TensorRT does not support an option.
     """
     check_model(read_outline(model), options)
     name = engine_name(manifest_json)
     library = load_tensorrt(options.target)
-    # Some releases of TensorRT end the process without a driver, so it is looked for first. RTX needs none.
+    # Some releases of TensorRT end the process if there is no driver, so check for it first. RTX needs none.
     gpu = find_gpu() if options.target == "tensorrt" else None
     facts = _facts(library, gpu, options) | {"onnx_sha256": hashlib.sha256(model).hexdigest()}
     model, changed = _for_target(model, options)
@@ -140,7 +141,7 @@ def build_engine(
 
 
 def _for_target(model: bytes, options: EngineOptions) -> tuple[bytes, dict[str, str]]:
-    """The model as the target takes it best, and what was changed, as it is recorded with the engine."""
+    """Adapt the model to the target; return it with the changes, for the engine's record."""
     if options.target != "rtx" or not options.group_depthwise:
         return model, {}
     size = group_size(options.compute_capabilities)
@@ -172,15 +173,15 @@ def _build(
 
 
 def check_model(outline: OnnxOutline, options: EngineOptions) -> None:
-    """Refuse what is known not to work before TensorRT is started.
+    """Refuse models that are known not to work before TensorRT is started.
 
     Raises:
-        EngineBuildError: The model's weights are elsewhere, or it has an operator that the target lacks.
+        EngineBuildError: The model's weights are in other files, or it has an operator that the target lacks.
     """
     if outline.external:
         raise EngineBuildError(
-            f"the model keeps {counted(len(outline.external), 'tensor')} in other files, {outline.external[0]} first; "
-            f"they are not read: a link could lead anywhere. Export again; yolact-export writes the weights inside"
+            f"the model has {counted(len(outline.external), 'tensor')} in other files, {outline.external[0]} first, "
+            f"which are not read, because a link could lead anywhere. Export again: yolact-export includes the weights"
         )
     deformable = outline.named("DeformConv")
     if deformable and options.target == "rtx":
@@ -200,14 +201,14 @@ def _parse(library: TensorRtLibrary, builder: Any, model: bytes, log: _Log) -> A
         raise EngineBuildError(f"{what}:{errors}")
     if log.says(_UINT8.lower()):
         raise EngineBuildError(
-            f"{what}: it is quantised to UINT8, which TensorRT would read as INT8 and clip half of the range of. "
+            f"{what}: it is quantised to UINT8, which TensorRT would read as INT8, clipping half of the range. "
             f"Quantise to INT8 with zero point 0: yolact-export CHECKPOINT --int8"
         )
     return network
 
 
 def _require_dtypes(network: Any, manifest_json: str) -> None:
-    """The types that the manifest states are those that the engine will have; what else it puts out is ignored."""
+    """Check that the types in the network are those that the manifest states; additional outputs are ignored."""
     stated = Manifest.from_json(manifest_json, "the manifest inside the network").dtypes
     found = [("input", network.get_input(i), stated.input) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
@@ -216,13 +217,13 @@ def _require_dtypes(network: Any, manifest_json: str) -> None:
         name = getattr(tensor.dtype, "name", "")
         if _DTYPES.get(name) != wanted:
             raise EngineBuildError(
-                f'the {kind} "{tensor.name}" is {_DTYPES.get(name, name)}, and the manifest inside the network says '
-                f"{wanted}: no engine of it would be opened. Export the checkpoint again"
+                f'the {kind} "{tensor.name}" is {_DTYPES.get(name, name)}, but the manifest inside the network says '
+                f"{wanted}: the runtime would refuse the engine. Export the checkpoint again"
             )
 
 
 def _add_profile(builder: Any, network: Any, config: Any, max_batch: int) -> None:
-    """Networks with a dynamic batch say for which sizes they are built."""
+    """Add an optimisation profile with the batch sizes of a network with a dynamic batch."""
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     dynamic = [tensor for tensor in inputs if -1 in tuple(tensor.shape)]
     if not dynamic:
@@ -240,7 +241,7 @@ def _failure(library: TensorRtLibrary, log: _Log) -> EngineBuildError:
     what = f"{library.module.__name__} {library.version}"
     if log.says(*_OUT_OF_MEMORY):
         return EngineMemoryError(f"{what} ran out of memory while building:{log.last_words()}")
-    hint = "; give a layer more room with --workspace, or leave it out" if log.says(_WORKSPACE) else ""
+    hint = "; raise --workspace, or omit it" if log.says(_WORKSPACE) else ""
     return EngineBuildError(f"{what} did not build the engine{hint}:{log.last_words()}")
 
 

@@ -1,7 +1,7 @@
-"""Engines of an existing bundle, built from its own ONNX files: at the desk, or on the robot that will run them.
+"""Engines of an existing bundle, built from its own ONNX files, on a workstation or on the robot that will run them.
 
-Only NumPy and TensorRT are needed; torch and onnx are not imported on this path. The mask-IoU network of YOLACT++ gets
-no engine: it stays in ONNX and is run by ONNX Runtime, because the number of its masks changes from frame to frame.
+Only NumPy and TensorRT are needed; torch and onnx are not imported. The mask-IoU network of YOLACT++ gets no engine:
+ONNX Runtime runs it, because the number of its masks changes from frame to frame.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ from yolact_runtime.reporter import SILENT, Reporter
 __all__ = ["ENGINE_PRECISIONS", "Seal", "WrittenEngine", "build_engines", "engine_precisions"]
 
 ENGINE_PRECISIONS = ("fp32", "fp16", "int8")
-"""Precisions whose ONNX file TensorRT takes. ``"int8-cpu"`` is quantised by other rules, for ONNX Runtime."""
+"""Precisions whose ONNX file TensorRT accepts. ``"int8-cpu"`` is quantised by other rules, for ONNX Runtime."""
 Seal = Callable[[Manifest, Manifest], None]
-"""Is told of every change to a bundle, the manifest before and after it, and signs it if it is to be signed."""
+"""Function called with the manifest before and after every change to a bundle, which signs it if requested."""
 
 
 @dataclass(frozen=True)
 class WrittenEngine:
-    """An engine that is in its bundle.
+    """Engine in its bundle.
 
     Attributes:
-        path: The plan.
-        precision: Of the ONNX file it was built from.
-        artefact: As the manifest lists it.
-        built: What the build said, with an empty plan: the bytes are in the file.
-        convolutions: Where each ONNX convolution is computed, by name.
-        num_convolutions: Of the ONNX file.
+        path: Path of the plan.
+        precision: Precision of the ONNX file that it was built from.
+        artefact: Entry of the engine in the manifest.
+        built: Result of the build, with an empty plan: the bytes are in the file.
+        convolutions: Engine layer of each ONNX convolution, by name.
+        num_convolutions: Number of convolutions in the ONNX file.
     """
 
     path: Path
@@ -67,14 +67,14 @@ class WrittenEngine:
     num_convolutions: int
 
     def arithmetic(self) -> dict[str, int]:
-        """How many convolutions compute in which type, such as ``{"Int8": 86}``."""
+        """Count the convolutions by the type that they compute in, such as ``{"Int8": 86}``."""
         counts: dict[str, int] = {}
         for convolution in self.convolutions.values():
             counts[convolution.arithmetic] = counts.get(convolution.arithmetic, 0) + 1
         return counts
 
     def document(self) -> dict[str, object]:
-        """JSON object."""
+        """Return a JSON object that describes the engine."""
         return {
             "file": self.path.name,
             "precision": self.precision,
@@ -91,7 +91,7 @@ class WrittenEngine:
 
 @dataclass(frozen=True)
 class _Source:
-    """An ONNX file to build from."""
+    """ONNX file to build from."""
 
     path: Path
     precision: str
@@ -99,14 +99,14 @@ class _Source:
 
 
 def engine_precisions(bundle: Path, manifest: Manifest | None = None) -> tuple[str, ...]:
-    """Precisions of a bundle that engines can be built of.
+    """Return the precisions of a bundle from which engines can be built.
 
     Args:
-        bundle: The folder.
-        manifest: Its manifest; None reads it.
+        bundle: Folder of the bundle.
+        manifest: Manifest of the bundle; None reads it.
 
     Raises:
-        BundleError, ManifestError: It is no bundle.
+        BundleError, ManifestError: The folder is not a bundle.
     """
     listed = (manifest or read_manifest(bundle)).artefacts
     there = {artefact.precision for name, artefact in listed.items() if _is_network(name, artefact)}
@@ -123,30 +123,31 @@ def build_engines(
 ) -> list[WrittenEngine]:
     """Build engines into a bundle, beside its ONNX files; earlier ones of the same name are replaced.
 
-    Each engine is in the manifest as soon as it is finished, so an interrupt keeps those before it. It is tried once on
-    the bundle's golden frame, where a GPU is here that it is for. A signature is taken away before anything that it
-    covers is changed, and is `seal`'s to make anew, for each engine.
+    Each engine is in the manifest as soon as it is finished, so an interruption keeps the earlier ones. It is tested
+    once on the bundle's golden frame, if this machine has a suitable GPU. A signature is removed before anything that
+    it covers is changed, and `seal` signs the bundle again for each engine.
 
-    The bundle is locked while a plan and its entry are written, so builders and exports that run at the same time lose
-    nothing of each other's. Readers do not wait: who reads between the two writes sees the earlier manifest, and if it
-    lists an earlier engine of that name, refuses that engine because its hash does not fit.
+    The bundle is locked while a plan and its entry are written, so concurrent builds and exports do not lose each
+    other's changes. Readers do not wait: a reader between the two writes sees the earlier manifest, and if it lists an
+    earlier engine of that name, refuses that engine because its hash does not match.
 
     Args:
-        bundle: The folder.
-        precisions: Of :data:`ENGINE_PRECISIONS`; None for all that the bundle has.
-        options: How to build.
-        seal: See :data:`Seal`.
-        vouched: The manifest whose networks are built from, of a signer who looked at it before: one that lay there
-            for a moment only would be built from otherwise, and signed. None reads it.
-        reporter: Gets a line for each step, and shows how far the build is.
+        bundle: Folder of the bundle.
+        precisions: Precisions from :data:`ENGINE_PRECISIONS`; None for all that the bundle has.
+        options: Options of the builds.
+        seal: Function that signs the bundle; see :data:`Seal`.
+        vouched: Manifest that a signer checked before, whose networks are built from; otherwise a manifest that was
+            swapped in for a moment could be used and signed. None reads it.
+        reporter: Reporter that receives a line for each step, and shows the progress of the build.
 
     Raises:
-        BundleError, ManifestError: The bundle is not complete, or not what its manifest says.
-        SignatureError: Of `seal`; the bundle is not signed.
-        UsageError: A precision that no engine is built of.
-        EngineBuildError, EngineMemoryError: A build failed; engines before it are in the bundle.
-        SelfTestError: An engine does not compute here what its network does; it is kept as ``*.rejected``.
-        OSError: The bundle takes no files, which is found before anything is built.
+        BundleError, ManifestError: The bundle is incomplete, or does not match its manifest.
+        SignatureError: `seal` failed; the bundle is not signed.
+        UsageError: No engine can be built with a precision.
+        EngineBuildError, EngineMemoryError: A build failed; earlier engines are in the bundle.
+        SelfTestError: An engine does not compute the results of its network on this machine; it is kept as
+            ``*.rejected``.
+        OSError: The bundle is not writable, which is detected before anything is built.
     """
     options = options or EngineOptions()
     with locked_folder(bundle):
@@ -162,13 +163,13 @@ def _checked_precisions(bundle: Path, manifest: Manifest, precisions: Sequence[s
     for precision in precisions or ():
         if precision not in ENGINE_PRECISIONS:
             raise UsageError(
-                f'no engine is built of precision "{precision}"; TensorRT takes {", ".join(ENGINE_PRECISIONS)}'
+                f'engines cannot be built with precision "{precision}"; TensorRT accepts {", ".join(ENGINE_PRECISIONS)}'
                 + (" (int8-cpu is for ONNX Runtime)" if precision == "int8-cpu" else "")
             )
     wanted = tuple(dict.fromkeys(precisions)) if precisions is not None else there
     if not wanted:
         raise BundleError(
-            f"{bundle} has no network that TensorRT takes ({', '.join(ENGINE_PRECISIONS)}); export it again"
+            f"{bundle} has no network that TensorRT accepts ({', '.join(ENGINE_PRECISIONS)}); export it again"
         )
     missing = [precision for precision in wanted if precision not in there]
     if missing:
@@ -205,7 +206,7 @@ def _build_one(
     built = build_in_process(model, manifest_json, options, caches, reporter)
     del model
     path = bundle / name
-    # Strongly typed: an engine has the inputs and outputs of its network.
+    # Strongly typed: the types of an engine's inputs and outputs are those of its network.
     artefact = Artefact(
         ENGINE_ROLE,
         source.precision,
@@ -234,7 +235,7 @@ def _written(
 
 
 def _read_model(source: _Source) -> tuple[bytes, str]:
-    """The model's bytes and the manifest inside it, once it is the file that the bundle's manifest lists."""
+    """Read the model and the manifest inside it, after comparing the file with the bundle's manifest."""
     try:
         model = source.path.read_bytes()
     except OSError as error:
@@ -243,14 +244,14 @@ def _read_model(source: _Source) -> tuple[bytes, str]:
         raise BundleError(
             f"{source.path} is not the file the manifest describes; copy the folder again, or export again"
         )
-    # Of these bytes, not of the file, which may be another one by now: the engine will say it of itself.
+    # From these bytes, not from the file, which may have been replaced: the engine will contain this manifest.
     metadata = metadata_of(model, source.path)
     if METADATA_KEY not in metadata:
-        raise EngineBuildError(f"{source.path} carries no manifest to put into the engine; export the checkpoint again")
+        raise EngineBuildError(f"{source.path} has no manifest to store in the engine; export the checkpoint again")
     inside = Manifest.from_json(metadata[METADATA_KEY], str(source.path)).dtypes
     listed = source.artefact.dtypes or NetworkDtypes()
     if inside != listed:
-        # The engine would be listed with the one and say the other of itself, so that nothing would open it.
+        # The bundle would list one type and the engine state the other, so the runtime would refuse it.
         raise BundleError(
             f"{source.path}: its input and outputs are {listed.input} and {listed.outputs} in the bundle's manifest, "
             f"{inside.input} and {inside.outputs} in the network itself; copy the folder again, or export again"
@@ -264,7 +265,7 @@ def _put_engine(bundle: Path, name: str, artefact: Artefact, plan: bytes, seal: 
     with locked_folder(bundle):
         with without_signature(bundle), _as_before_on_failure(path):
             write_atomically(path, plan)
-            # Read now: others may have changed it while the engine was built.
+            # Read now, because another process may have changed it during the build.
             before = read_manifest(bundle)
             after = _write_artefacts(bundle, before, {**before.artefacts, name: artefact})
         seal(before, after)
@@ -272,8 +273,9 @@ def _put_engine(bundle: Path, name: str, artefact: Artefact, plan: bytes, seal: 
 
 @contextmanager
 def _as_before_on_failure(path: Path) -> Iterator[None]:
-    """A block that fails leaves the earlier file, or none: a plan that the manifest does not list would be refused."""
-    # Not as a leftover of the plan, which writing it would remove; of a killed builder the next one removes it.
+    """Restore the earlier file, or none, if the block fails: readers would refuse a plan that is not listed."""
+    # Not named as a leftover of the plan, which writing the plan would remove; after a kill the next builder removes
+    # it.
     kept = hidden_path(path.with_name(f"{path.stem}.before{path.suffix}"), FILE)
     was_there = path.exists()
     if was_there:
@@ -291,12 +293,12 @@ def _as_before_on_failure(path: Path) -> Iterator[None]:
 
 
 def _reject(bundle: Path, name: str, artefact: Artefact, seal: Seal, reporter: Reporter) -> None:
-    """Take an engine out of the manifest; the file is kept beside it, to be looked at."""
+    """Remove an engine from the manifest; the file is kept beside it for inspection."""
     rejected = bundle / (name.removesuffix(".plan") + REJECTED_ENGINE_SUFFIX)
     with locked_folder(bundle):
         before = read_manifest(bundle)
         if before.artefacts.get(name) != artefact:
-            # Somebody else has built it again meanwhile, and looks after that one.
+            # Another process has built it again in the meantime, and is responsible for that one.
             return
         with without_signature(bundle):
             others = {other: listed for other, listed in before.artefacts.items() if other != name}

@@ -1,7 +1,7 @@
-"""The process that an engine is built in; :mod:`yolact_export.engine.process` starts it and reads what it sends.
+"""Child process that builds an engine; :mod:`yolact_export.engine.process` starts it and reads its messages.
 
-It needs NumPy and TensorRT, no torch and no onnx. The request comes on stdin, which stays open: "cancel" there, or its
-end when the parent is gone, ends the build.
+It needs NumPy and TensorRT, but not torch or onnx. The request arrives on stdin, which stays open: a "cancel" message,
+or the end of the stream when the parent is gone, ends the build.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ __all__ = ["CANCELLED", "main"]
 
 CANCELLED = 3
 """Exit status after a cancelled build."""
-# Steps come by the thousand; people see ten a second.
+# There are thousands of steps; ten a second are enough to show.
 _SECONDS_BETWEEN_STEPS = 0.1
 _MOST_OF_A_LINE = 300
 
 
 class _Channel:
-    """Sends what happens to the parent, from any thread."""
+    """Sender of events to the parent, usable from any thread."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -62,7 +62,7 @@ def main(descriptor: int) -> None:
     """Read a request from stdin, build, and report on a pipe.
 
     Args:
-        descriptor: Of the pipe to report on.
+        descriptor: File descriptor of the pipe to report on.
     """
     faulthandler.enable()
     _offer_to_the_kernel()
@@ -82,7 +82,7 @@ def main(descriptor: int) -> None:
             channel.send("error", kind=type(error).__name__, message=str(error))
         except MemoryError as error:
             channel.send("error", kind=EngineMemoryError.__name__, message=f"out of memory while building: {error}")
-    # Not through the interpreter's own end, where TensorRT's objects are torn down in an order it does not expect.
+    # Without the interpreter's own shutdown, which destroys TensorRT's objects in an order that it does not support.
     _leave(0)
 
 
@@ -111,7 +111,7 @@ def _send(built: BuiltEngine, channel: _Channel) -> None:
 
 def _listen(stdin: BinaryIO, channel: _Channel) -> None:
     if read_message(stdin) is None:
-        # The parent is gone, however that happened; nobody wants the engine any more.
+        # The parent is gone, so the engine is no longer needed.
         _leave(1)
     channel.cancelled.set()
 
@@ -122,6 +122,6 @@ def _leave(status: int) -> None:
 
 
 def _offer_to_the_kernel() -> None:
-    """When memory ends, the kernel ends this process and not the robot's others."""
+    """Make the kernel kill this process first when memory runs out, instead of the robot's other processes."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

@@ -1,18 +1,17 @@
-"""Depthwise convolutions in INT8, rewritten for TensorRT-RTX as convolutions of groups of several channels.
+"""Depthwise convolutions in INT8, rewritten for TensorRT-RTX as convolutions with groups of several channels.
 
 TensorRT-RTX pads every group of an INT8 convolution to four channels (to eight on Turing): it stores the padding, and
 for a depthwise convolution it reads and writes four times the activations. Here neighbouring channels share a group,
-and what an output does not read of them is multiplied by 0. The result is the same number, because the additional terms
-of each sum are 0. A channel that is NaN or infinite would spread to its group, but INT8 holds neither. Only what this
-project's export writes is rewritten: weights with a zero point of 0 and one scale, or one for each output, which
-nothing else reads. TensorRT and ONNX Runtime get the file as it is.
+and the weights of the channels that an output does not use are 0. The result is the same number, because the additional
+terms of each sum are 0. A channel that is NaN or infinite would spread to its group, but INT8 has neither. Only graphs
+as this project writes them are rewritten: weights with a zero point of 0 and one scale, or one for each output, which
+no other node reads. TensorRT and ONNX Runtime get the unchanged file.
 
-Engines are built where there may be no onnx package, so protobuf messages are edited as bytes, and what does not change
-is copied. Field numbers (onnx.proto): ``ModelProto.graph`` = 7; ``GraphProto.node`` = 1, ``.initializer`` = 5,
-``.input`` = 11, ``.output`` = 12, ``.value_info`` = 13; ``ValueInfoProto.name`` = 1; ``NodeProto.input`` = 1,
-``.output`` = 2, ``.name`` = 3, ``.op_type`` = 4, ``.attribute`` = 5; ``AttributeProto.name`` = 1, ``.i`` = 3,
-``.g`` = 6, ``.graphs`` = 11, ``.type`` = 20; ``TensorProto.dims`` = 1, ``.data_type`` = 2, ``.name`` = 8,
-``.raw_data`` = 9.
+Engines are built on machines without the onnx package, so protobuf messages are edited as bytes, and everything
+unchanged is copied. Field numbers (onnx.proto): ``ModelProto.graph`` = 7; ``GraphProto.node`` = 1, ``.initializer`` =
+5, ``.input`` = 11, ``.output`` = 12, ``.value_info`` = 13; ``ValueInfoProto.name`` = 1; ``NodeProto.input`` = 1,
+``.output`` = 2, ``.name`` = 3, ``.op_type`` = 4, ``.attribute`` = 5; ``AttributeProto.name`` = 1, ``.i`` = 3, ``.g`` =
+6, ``.graphs`` = 11, ``.type`` = 20; ``TensorProto.dims`` = 1, ``.data_type`` = 2, ``.name`` = 8, ``.raw_data`` = 9.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from yolact_runtime.model.protobuf import BYTES, VARINT, encode_field, fields, m
 
 __all__ = ["group_depthwise", "group_size"]
 
-# Of TensorProto and AttributeProto.
+# Types in TensorProto and AttributeProto.
 _INT8, _INT_ATTRIBUTE = 3, 2
 _SIZE, _TURING_SIZE = 4, 8
 _DROPPED = b"dropped"
@@ -37,7 +36,7 @@ _DROPPED = b"dropped"
 
 @dataclass(frozen=True)
 class _Node:
-    """A node of the graph; of its attributes the number of groups, and the axis of a scale."""
+    """Node of the graph, with two of its attributes: the number of groups, and the axis of a scale."""
 
     name: str
     operator: str
@@ -50,7 +49,7 @@ class _Node:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """An initialiser; `raw` is empty where it does not hold int8 as bytes."""
+    """Initialiser; `raw` is empty if it does not contain int8 as bytes."""
 
     dims: tuple[int, ...]
     raw: memoryview
@@ -58,7 +57,7 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class _Change:
-    """A convolution that gets groups of `size` channels, and the tensor that holds its weights."""
+    """Convolution that gets groups of `size` channels, and the tensor with its weights."""
 
     node: _Node
     weight: str
@@ -66,30 +65,30 @@ class _Change:
 
 
 def group_size(capabilities: Sequence[str]) -> int:
-    """Channels of a group for some GPUs; none named are those from 8.0 on."""
+    """Return the number of channels in a group for some GPUs; without names, for those from 8.0 on."""
     return _TURING_SIZE if "7.5" in capabilities else _SIZE
 
 
 def group_depthwise(model: bytes, size: int = _SIZE) -> tuple[bytes, tuple[str, ...]]:
-    """Rewrite the depthwise convolutions whose weights are quantised; all others stay as they are.
+    """Rewrite the depthwise convolutions with quantised weights; all others stay unchanged.
 
-    Groups are smaller where the number of channels cannot be divided by `size`; a convolution with an odd number of
-    channels stays as it is.
+    Groups are smaller if the number of channels is not divisible by `size`; a convolution with an odd number of
+    channels stays unchanged.
 
     Args:
-        model: An ONNX file, with the weights inside.
-        size: Channels of a group; a power of 2.
+        model: Content of an ONNX file, including the weights.
+        size: Number of channels in a group, a power of 2.
 
     Returns:
         The model, and the names of the convolutions that were rewritten.
 
     Raises:
-        EngineBuildError: The bytes are no ONNX model.
+        EngineBuildError: The bytes are not an ONNX model.
     """
     try:
         return _grouped(model, size)
     except ValueError as error:
-        raise EngineBuildError(f"this is no ONNX model ({error}); was the file cut short?") from error
+        raise EngineBuildError(f"this is not an ONNX model ({error}); was the file truncated?") from error
 
 
 def _grouped(model: bytes, size: int) -> tuple[bytes, tuple[str, ...]]:
@@ -99,7 +98,7 @@ def _grouped(model: bytes, size: int) -> tuple[bytes, tuple[str, ...]]:
         return model, ()
     nodes = {change.node.outputs[0]: change for change in changes}
     weights = {change.weight: change for change in changes}
-    # What says of these tensors how large they were.
+    # Entries that state the former sizes of these tensors.
     shapes = {name for change in changes for name in (change.node.inputs[1], change.weight)}
 
     def edit(number: int, value: memoryview) -> bytes | None:
@@ -116,12 +115,12 @@ def _grouped(model: bytes, size: int) -> tuple[bytes, tuple[str, ...]]:
 def _plan(graph: memoryview, size: int) -> list[_Change]:
     nodes = [_node(value) for number, value in messages(graph) if number == 1]
     if any(node.has_graph for node in nodes):
-        # A graph inside of a node may read what is outside of it.
+        # A nested graph may read tensors of the outer graph.
         return []
     tensors = {_text(value, 8): _tensor(value) for number, value in messages(graph) if number == 5}
     maker = {output: node for node in nodes for output in node.outputs}
     readers = Counter(name for node in nodes for name in node.inputs)
-    # What others may give or take, besides the nodes.
+    # Other readers and producers, besides the nodes.
     readers.update(_text(value, 1) for number, value in messages(graph) if number in {11, 12})
     changes = []
     for node in nodes:
@@ -139,7 +138,7 @@ def _plan(graph: memoryview, size: int) -> list[_Change]:
 
 
 def _is_plain(node: _Node, tensors: Mapping[str, _Tensor]) -> bool:
-    """Weights of int8 are dequantised, with a zero point of 0 and one scale, or one for each output."""
+    """Return whether int8 weights are dequantised with a zero point of 0 and one scale, or one for each output."""
     if node.operator != "DequantizeLinear" or len(node.inputs) < 2 or not all(name in tensors for name in node.inputs):
         return False
     weight, scale, *zero = (tensors[name] for name in node.inputs)
@@ -189,7 +188,7 @@ def _with_groups(node: memoryview, groups: int) -> bytes:
 
 
 def _with_weights(tensor: memoryview, change: _Change) -> bytes:
-    """``(outputs, 1, h, w)`` becomes ``(outputs, size, h, w)``, with 0 for what an output does not read."""
+    """Widen ``(outputs, 1, h, w)`` to ``(outputs, size, h, w)``, with 0 for channels that an output does not use."""
     found = _tensor(tensor)
     outputs, _, *kernel = found.dims
     values = np.frombuffer(found.raw, np.int8).reshape(outputs, *kernel)
@@ -203,11 +202,11 @@ def _with_weights(tensor: memoryview, change: _Change) -> bytes:
 
 
 def _edited(message: memoryview, edit: Callable[[int, memoryview], bytes | None]) -> bytes:
-    """A copy of a message.
+    """Copy a message with edited fields.
 
     Args:
-        message: To copy.
-        edit: Takes a field's number and content; returns the new content, None to keep it, or :data:`_DROPPED`.
+        message: Message to copy.
+        edit: Function from a field's number and content to the new content, None to keep it, or :data:`_DROPPED`.
     """
     parts = []
     for number, kind, value in fields(message):

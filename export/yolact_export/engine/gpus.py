@@ -1,7 +1,7 @@
-"""GPUs that TensorRT-RTX builds for, and those that it does not know, which need full TensorRT.
+"""GPUs that TensorRT-RTX builds for, and those that it does not support, which need full TensorRT.
 
-The builder names them: 7.5, 8.0, 8.6, 8.9, 12.0 and 12.1 in release 1.7. The Jetsons (Orin 8.7, Thor 11.0) and the
-GPUs of data centres since Hopper (9.0) are not among them, nor are they in NVIDIA's support matrix.
+The builder lists them: 7.5, 8.0, 8.6, 8.9, 12.0 and 12.1 in release 1.7. The Jetsons (Orin 8.7, Thor 11.0) and the data
+centre GPUs since Hopper (9.0) are not among them, nor in NVIDIA's support matrix.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ def check_capabilities(library: TensorRtLibrary, capabilities: Sequence[str]) ->
     """Refuse GPUs that TensorRT-RTX does not build for.
 
     Raises:
-        UsageError: The builder does not know one of them; the message lists those that it knows.
+        UsageError: The builder does not support one of them; the message lists those that it supports.
     """
     unknown = [capability for capability in capabilities if capability not in library.compute_capabilities]
     if unknown:
         raise UsageError(
-            f"{_name(library)} does not build for compute capability {', '.join(unknown)}; it knows "
+            f"{_name(library)} does not build for compute capability {', '.join(unknown)}; it supports "
             f"{', '.join(library.compute_capabilities)}. A Jetson Orin (8.7), a Jetson Thor (11.0) or an H100 (9.0) "
             f"needs full TensorRT: {_FULL_TENSORRT}"
         )
 
 
 def objection_to_rtx(capabilities: Sequence[str]) -> str | None:
-    """Why an engine of TensorRT-RTX would not run on the GPU of this machine, though no other GPU was named.
+    """Return why an engine of TensorRT-RTX would not run on this machine's GPU, if no other GPU was named.
 
     Args:
-        capabilities: The GPUs that were named.
+        capabilities: Compute capabilities of the named GPUs.
 
     Returns:
-        None where other GPUs were named, this machine has no GPU, or the library is not installed.
+        The reason; None if other GPUs were named, this machine has no GPU, or the library is not installed.
     """
     if capabilities:
         return None
@@ -54,18 +54,19 @@ def objection_to_rtx(capabilities: Sequence[str]) -> str | None:
         return None
     said = f"this machine has {gpu.name} (compute capability {here})"
     if here in library.compute_capabilities:
-        return f"{said}, which {_name(library)} builds for only when asked: --compute-capability {here}"
+        return f"{said}, which {_name(library)} builds for only on request: --compute-capability {here}"
     return (
-        f"{said}, which {_name(library)} does not build for; it knows {', '.join(library.compute_capabilities)}. This "
-        f"GPU needs full TensorRT: --target tensorrt. For other machines, name their GPUs: --compute-capability 8.6,8.9"
+        f"{said}, which {_name(library)} does not build for; it supports {', '.join(library.compute_capabilities)}. "
+        f"This GPU needs full TensorRT: --target tensorrt. For other machines, name their GPUs: "
+        f"--compute-capability 8.6,8.9"
     )
 
 
 def check_rtx(capabilities: Sequence[str]) -> None:
-    """Refuse what would be of no use before any work is done; without the library there is nothing to say yet.
+    """Refuse useless builds before any work is done; without the library nothing is checked yet.
 
     Raises:
-        UsageError: GPUs that TensorRT-RTX does not build for, whether they were named or are in this machine.
+        UsageError: TensorRT-RTX does not build for the named GPUs, or for the one of this machine.
     """
     if objection := objection_to_rtx(capabilities):
         raise UsageError(objection)

@@ -1,8 +1,8 @@
-"""What TensorRT made of a model, layer by layer, read from its build log.
+"""Layers of an engine and the ONNX nodes in them, parsed from TensorRT's build log.
 
-With detailed profiling verbosity the log lists every layer of the finished engine, with the data types that go in and
-come out, and the ONNX nodes that were fused into it. No GPU is needed, so a test on any machine can prove that a
-convolution computes in Int8. TensorRT-RTX and TensorRT 11 name ``Datatype:``; TensorRT 10 has it inside
+With detailed profiling verbosity the log lists every layer of the finished engine, with the data types of its inputs
+and outputs, and the ONNX nodes that were fused into it. No GPU is needed, so a test on any machine can prove that a
+convolution computes in Int8. TensorRT-RTX and TensorRT 11 write ``Datatype:``; TensorRT 10 writes it inside
 ``Format/Datatype:``. TensorRT-RTX's list is that of the engine file; its just-in-time compiler may still choose other
 kernels of the same types on the GPU.
 """
@@ -21,7 +21,7 @@ _LINE = re.compile(
     r"^\s*Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: \[(?P<inputs>.*?)\], "
     r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[\s*(?P<outputs>(?:\{.*?\}[,\s]*)*)\](?:, (?P<rest>.*))?$"
 )
-# TensorRT separates the entries by the ASCII unit separator (0x1f); older releases by nothing. What it made of them may
+# TensorRT separates the entries by the ASCII unit separator (0x1f), older releases by nothing. A derived name may
 # follow, such as "__gemm_from_conv1x1".
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1f|\s*\[|\s*$|,|__)")
 _TENSOR_START = re.compile(r"\{ Name: ")
@@ -47,12 +47,13 @@ class EngineLayer:
     """A layer of an engine.
 
     Attributes:
-        name: TensorRT's.
-        kind: TensorRT's, such as ``"correlation"`` (a convolution of TensorRT-RTX) or ``"CaskConvolution"``.
-        inputs: Data type of each input, as TensorRT writes it: ``"Int8"``, ``"Half"``, ``"Float"``.
+        name: TensorRT's name of the layer.
+        kind: TensorRT's type of the layer, such as ``"correlation"`` (a convolution of TensorRT-RTX) or
+            ``"CaskConvolution"``.
+        inputs: Data type of each input in TensorRT's notation: ``"Int8"``, ``"Half"``, ``"Float"``.
         outputs: Data type of each output.
         onnx_layers: Names of the ONNX nodes that are computed in it; a node may be spread over several layers.
-        constants: Data type of each constant, the weights first; empty where TensorRT does not list them.
+        constants: Data type of each constant, the weights first; empty if TensorRT does not list them.
     """
 
     name: str
@@ -64,7 +65,7 @@ class EngineLayer:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> EngineLayer:
-        """A layer that was JSON in between."""
+        """Create a layer from its JSON object."""
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
         }
@@ -72,21 +73,21 @@ class EngineLayer:
 
     @property
     def is_convolution(self) -> bool:
-        """It multiplies and adds; layers that only prepare or finish its data are others."""
+        """Whether it multiplies and adds; layers that only prepare or finish its data do not count."""
         kind = self.kind.lower()
         if kind == "runtime_fusion":
-            # A 1x1 convolution on a small map is a matrix product: __myl_FcAddRelu.
+            # A 1x1 convolution on a small feature map is a matrix product: __myl_FcAddRelu.
             return "_Fc" in self.name
         return kind == "correlation" or "conv" in kind or "gemm" in kind
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """Where an ONNX convolution ended up.
+    """Engine layer that computes an ONNX convolution.
 
     Attributes:
-        name: Of the ONNX node.
-        arithmetic: Data type of what is multiplied: ``"Int8"``, ``"Half"``, ``"Float"``.
+        name: Name of the ONNX node.
+        arithmetic: Data type of the multiplication: ``"Int8"``, ``"Half"``, ``"Float"``.
         output: Data type of the layer's output.
         fused: Names of the other ONNX nodes computed in the same layer.
         layer: Name of the engine's layer.
@@ -100,7 +101,7 @@ class Convolution:
 
 
 def parse_layers(log: Iterable[str]) -> tuple[EngineLayer, ...]:
-    """Layers of the engine, in the order of the log. Lines of other kinds are passed over.
+    """Parse the layers of the engine, in the order of the log. Other lines are ignored.
 
     Args:
         log: Messages of a build with detailed profiling verbosity; a message may have several lines.
@@ -144,11 +145,11 @@ def _datatype(tensor: str) -> str:
 
 
 def find_convolutions(layers: Iterable[EngineLayer], names: Collection[str]) -> dict[str, Convolution]:
-    """Where each ONNX convolution is computed. One that is in no convolution layer is left out.
+    """Find the layer of each ONNX convolution. One that is in no convolution layer is left out.
 
     Args:
-        layers: Of the engine.
-        names: Of the ONNX model's ``Conv`` nodes.
+        layers: Layers of the engine.
+        names: Names of the ONNX model's ``Conv`` nodes.
     """
     wanted = set(names)
     found: dict[str, Convolution] = {}
@@ -163,7 +164,7 @@ def find_convolutions(layers: Iterable[EngineLayer], names: Collection[str]) -> 
 
 
 def _arithmetic(layer: EngineLayer) -> str:
-    """Int8 only where the data and, as far as they are listed, the weights are Int8."""
+    """Return Int8 only if the data and, as far as they are listed, the weights are Int8."""
     if not layer.inputs:
         return "unknown"
     data = layer.inputs[0]
@@ -172,7 +173,7 @@ def _arithmetic(layer: EngineLayer) -> str:
 
 
 def int8_convolutions(layers: Iterable[EngineLayer], names: Collection[str]) -> tuple[str, ...]:
-    """Names of the ONNX convolutions that really multiply Int8 by Int8."""
+    """Return the names of the ONNX convolutions that really multiply Int8 by Int8."""
     found = find_convolutions(layers, names)
     return tuple(name for name, convolution in found.items() if convolution.arithmetic == "Int8")
 
@@ -180,9 +181,9 @@ def int8_convolutions(layers: Iterable[EngineLayer], names: Collection[str]) -> 
 def fused_with(
     layers: Iterable[EngineLayer], names: Collection[str], operators: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """For each ONNX convolution the nodes among `operators` (names of ReLU or Add nodes) computed in its layer.
+    """Find the nodes among `operators` (names of ReLU or Add nodes) that are computed in the layer of each convolution.
 
-    A convolution's bias is fused when nothing else of the engine computes the convolution: see
+    A convolution's bias is fused if no other layer of the engine computes the convolution: see
     :attr:`EngineLayer.onnx_layers`.
     """
     return {

@@ -1,9 +1,9 @@
-"""Memory of the host: how much there is, how much a build takes, and what to try when it is not enough.
+"""Host memory: how much there is, how much a build uses, and what to try if it is not enough.
 
-A build is watched from outside and ended when it takes too much. A limit set with ``RLIMIT_AS`` counts addresses, not
+A build is monitored from outside and ended if it uses too much. A limit set with ``RLIMIT_AS`` counts addresses, not
 memory: CUDA reserves many gigabytes of them when it starts, so a useful limit would stop every build on a GPU, and
 TensorRT answers a refused allocation with an abort or a misleading error. Jetsons share memory with the GPU, whose part
-shows in no process; so the memory that the system has left is watched as well.
+no process accounts for, so the memory that the system has left is monitored as well.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from yolact_export.engine.options import EngineOptions
 
 __all__ = ["MemoryWatch", "available_bytes", "default_limit", "ladder"]
 
-# Of what is free when a build starts, the part that it may take when nobody says otherwise.
+# Default share of the free memory at the start of a build that it may use.
 _SHARE = 0.9
 _RESERVE_BYTES = 192 << 20
-# Workspaces below this build nothing of YOLACT's size; a first step down from "all there is".
+# Smaller workspaces build nothing of YOLACT's size; and the first step down from an unlimited one.
 _SMALLEST_WORKSPACE, _FIRST_WORKSPACE = 64 << 20, 1 << 30
 _USUAL_LEVEL = 3
 
 
 @dataclass
 class MemoryWatch:
-    """Watches one process.
+    """Monitor of one process's memory.
 
     Attributes:
-        pid: Of the process.
-        limit_bytes: It may take so much.
-        peak_bytes: The most it was seen with.
+        pid: Id of the process.
+        limit_bytes: Maximum memory of the process in bytes; None for no limit.
+        peak_bytes: Largest observed memory of the process in bytes.
     """
 
     pid: int
@@ -39,33 +39,33 @@ class MemoryWatch:
     peak_bytes: int = 0
 
     def excess(self) -> str | None:
-        """Why the process must end, or None."""
+        """Return why the process must be ended, or None."""
         used = _resident_bytes(self.pid)
         if used is None:
             return None
         self.peak_bytes = max(self.peak_bytes, used)
         if self.limit_bytes is not None and used > self.limit_bytes:
-            return f"it took {_megabytes(used)}, and {_megabytes(self.limit_bytes)} are allowed"
+            return f"it used {_megabytes(used)}, but only {_megabytes(self.limit_bytes)} are allowed"
         left = _meminfo("MemAvailable")
         if left is not None and left < _RESERVE_BYTES:
-            return f"this machine had only {_megabytes(left)} left, while it took {_megabytes(used)}"
+            return f"this machine had only {_megabytes(left)} left, while it used {_megabytes(used)}"
         return None
 
 
 def default_limit() -> int | None:
-    """Most of what is free now; None where that cannot be found out."""
+    """Return most of the memory that is free now; None if that is unknown."""
     available = available_bytes()
     return None if available is None else int(available * _SHARE)
 
 
 def available_bytes() -> int | None:
-    """Memory that can be had without swapping: of the machine, or of the container's limit if that is less."""
+    """Return the memory available without swapping: of the machine, or within the container's limit if that is less."""
     found = [value for value in (_meminfo("MemAvailable"), _left_in_control_group()) if value is not None]
     return min(found, default=None)
 
 
 def ladder(options: EngineOptions) -> Iterator[EngineOptions]:
-    """What to try in turn, each with less memory: as asked, then with a quarter of the workspace, then less effort."""
+    """Yield options to try in order: as requested, then with a quarter of the workspace, then less effort."""
     yield options
     workspace = options.workspace_bytes or 4 * _FIRST_WORKSPACE
     level = _USUAL_LEVEL if options.optimisation_level is None else options.optimisation_level
@@ -78,7 +78,7 @@ def ladder(options: EngineOptions) -> Iterator[EngineOptions]:
 
 
 def _resident_bytes(pid: int) -> int | None:
-    """In memory or swapped out."""
+    """Return the memory of a process, including what is swapped out."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -96,7 +96,7 @@ def _meminfo(field: str) -> int | None:
 
 
 def _left_in_control_group() -> int | None:
-    """What a container's limit (control groups, version 2) leaves; files that can be dropped count as free."""
+    """Return what a container's limit (control groups, version 2) leaves; reclaimable file pages count as free."""
     root = Path("/sys/fs/cgroup")
     try:
         own = Path("/proc/self/cgroup").read_text(encoding="ascii").strip().rpartition(":")[2].lstrip("/")

@@ -1,7 +1,7 @@
-"""Messages between an engine build's two processes: a JSON header and bytes, over a pipe.
+"""Messages between the two processes of an engine build: a JSON header and bytes, over a pipe.
 
-Each message is eight bytes with the header's length, eight with the payload's, the header, the payload. Nothing is
-pickled, so neither side can run code by what it sends; nothing touches the disk, so nothing is left there.
+Each message consists of eight bytes with the header's length, eight with the payload's, the header, and the payload.
+Nothing is pickled, so neither side can make the other run code; nothing is written to disk, so nothing is left there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def write_message(stream: BinaryIO, header: dict[str, Any], payload: bytes = b""
     """Write a message and flush it.
 
     Raises:
-        BrokenPipeError: Nobody reads any more.
+        BrokenPipeError: The reader has closed the pipe.
     """
     text = json.dumps(header).encode()
     stream.write(_LENGTHS.pack(len(text), len(payload)))
@@ -29,7 +29,7 @@ def write_message(stream: BinaryIO, header: dict[str, Any], payload: bytes = b""
 
 
 def read_message(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
-    """The next message; None at the end of the stream, also in the middle of a message whose writer died."""
+    """Read the next message; return None at the end of the stream, even inside a message whose writer died."""
     lengths = stream.read(_LENGTHS.size)
     if len(lengths) < _LENGTHS.size:
         return None

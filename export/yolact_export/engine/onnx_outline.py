@@ -1,4 +1,4 @@
-"""What an engine build must know of an ONNX model before TensorRT sees it, read without the onnx package.
+"""Outline of an ONNX model for checks before a build, read without the onnx package.
 
 Field numbers (onnx.proto): ``NodeProto.name`` = 3, ``.op_type`` = 4.
 """
@@ -16,7 +16,7 @@ __all__ = ["OnnxNode", "OnnxOutline", "read_outline"]
 
 @dataclass(frozen=True)
 class OnnxNode:
-    """A node's name and operator."""
+    """Name and operator of a node."""
 
     name: str
     operator: str
@@ -24,26 +24,26 @@ class OnnxNode:
 
 @dataclass(frozen=True)
 class OnnxOutline:
-    """A model without its weights.
+    """Model without its weights.
 
     Attributes:
-        nodes: Of the graph and all graphs inside it.
-        external: Names of the tensors whose data lies in other files.
+        nodes: Nodes of the graph and of all graphs inside it.
+        external: Names of the tensors whose data is in other files.
     """
 
     nodes: tuple[OnnxNode, ...]
     external: tuple[str, ...]
 
     def named(self, operator: str) -> tuple[str, ...]:
-        """Names of the nodes of an operator."""
+        """Return the names of the nodes with an operator."""
         return tuple(node.name for node in self.nodes if node.operator == operator)
 
 
 def read_outline(model: bytes) -> OnnxOutline:
-    """Walk a model.
+    """Read the outline of a model.
 
     Raises:
-        EngineBuildError: The bytes are no ONNX model.
+        EngineBuildError: The bytes are not an ONNX model.
     """
     nodes, external = list[OnnxNode](), list[str]()
     try:
@@ -55,7 +55,7 @@ def read_outline(model: bytes) -> OnnxOutline:
                 name, is_external = tensor_place(message)
                 external += [name] * is_external
     except ValueError as error:
-        raise EngineBuildError(f"this is no ONNX model ({error}); was the file cut short?") from error
+        raise EngineBuildError(f"this is not an ONNX model ({error}); was the file truncated?") from error
     if not nodes:
-        raise EngineBuildError("this is no ONNX model: it has no nodes; export the checkpoint again")
+        raise EngineBuildError("this is not an ONNX model: it has no nodes; export the checkpoint again")
     return OnnxOutline(tuple(nodes), tuple(external))

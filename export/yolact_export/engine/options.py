@@ -1,4 +1,4 @@
-"""What can be asked of an engine build."""
+"""Options of an engine build."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ _MAX_BATCH = 1024
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine is built. Precision is not among it: that is in the ONNX file.
+    """Options of an engine build. The precision is not one of them: the ONNX file determines it.
 
     Attributes:
-        target: ``"tensorrt"`` for the GPU of this machine, ``"rtx"`` for RTX GPUs, on any machine.
-        workspace_bytes: Scratch memory a layer may use on the GPU; None leaves it to TensorRT (all there is).
-        optimisation_level: 0 (quick build) to 5 (most kernels tried); None leaves it to TensorRT (3).
-        compute_capabilities: RTX only: GPUs to build for, such as ``("8.6", "8.9")``; empty for all that the builder
-            knows from 8.0 on.
-        version_compatible: TensorRT only: newer releases load the engine too, with this release's lean runtime.
-        hardware_compatible: TensorRT only: any GPU from Ampere on loads the engine. Slower; not on a Jetson.
-        memory_limit_bytes: Memory of the host that the build may take; None for what is free when it starts.
-        tf32: Convolutions and matrix products of float32 tensors may round their inputs to ten bits of mantissa:
-            faster, and no longer exact.
-        group_depthwise: RTX only: depthwise convolutions in INT8 are built as groups of several channels, see
-            :mod:`yolact_export.engine.depthwise`; False builds them as they are in the file.
-        max_batch: Largest batch of a network with a dynamic one; it is tuned for a batch of one.
+        target: Kind of engine: ``"tensorrt"`` for the GPU of this machine, ``"rtx"`` for RTX GPUs, on any machine.
+        workspace_bytes: Maximum scratch memory of a layer on the GPU in bytes; None leaves it to TensorRT (all memory).
+        optimisation_level: Level from 0 (quick build) to 5 (most kernels tried); None leaves it to TensorRT (3).
+        compute_capabilities: GPUs to build for, such as ``("8.6", "8.9")``, RTX only; empty for all from 8.0 on that
+            the builder supports.
+        version_compatible: If True, newer releases can load the engine, too, with this release's lean runtime; TensorRT
+            only.
+        hardware_compatible: If True, any GPU from Ampere on can load the engine; TensorRT only. Slower; not on a
+            Jetson.
+        memory_limit_bytes: Maximum host memory of the build in bytes; None for most of what is free when it starts.
+        tf32: If True, convolutions and matrix products of float32 tensors may round their inputs to ten bits of
+            mantissa: faster, but no longer exact.
+        group_depthwise: If True, depthwise convolutions in INT8 are built as groups of several channels, RTX only; see
+            :mod:`yolact_export.engine.depthwise`. If False, they are built as in the file.
+        max_batch: Maximum batch of a network with a dynamic one; it is tuned for a batch of one.
 
     Raises:
-        UsageError: The options do not make sense together.
+        UsageError: An option is out of range, or options contradict each other.
     """
 
     target: str = "tensorrt"
@@ -60,14 +62,14 @@ class EngineOptions:
             check_most(name, value, MAX_BYTES)
         if self.optimisation_level is not None and not 0 <= self.optimisation_level <= _MAX_LEVEL:
             raise UsageError(
-                f"optimisation_level is a number from 0 to {_MAX_LEVEL}, found {shown_number(self.optimisation_level)}"
+                f"optimisation_level must be from 0 to {_MAX_LEVEL}, found {shown_number(self.optimisation_level)}"
             )
         if self.max_batch < 1:
             raise UsageError(f"max_batch must be 1 or more, found {shown_number(self.max_batch)}")
         check_most("max_batch", self.max_batch, _MAX_BATCH)
         for capability in self.compute_capabilities:
             if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", capability):
-                raise UsageError(f'compute_capabilities are numbers such as 8.6; found "{capability}"')
+                raise UsageError(f'compute_capabilities must be numbers such as 8.6; found "{capability}"')
         if self.target == "rtx" and (self.version_compatible or self.hardware_compatible):
             raise UsageError(
                 "version and hardware compatibility are for the target tensorrt; an RTX engine runs on the compute "
@@ -80,7 +82,7 @@ class EngineOptions:
             )
 
     def as_facts(self) -> dict[str, str]:
-        """The options as text, as they are recorded with an engine; what was left to TensorRT is ``"default"``."""
+        """Return the options as text for an engine's record; options left to TensorRT are ``"default"``."""
         return {
             "workspace_bytes": "default" if self.workspace_bytes is None else str(self.workspace_bytes),
             "optimisation_level": "default" if self.optimisation_level is None else str(self.optimisation_level),
@@ -90,11 +92,11 @@ class EngineOptions:
         }
 
     def to_document(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the options as a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> EngineOptions:
-        """The options that :meth:`to_document` wrote."""
+        """Create options from the result of :meth:`to_document`."""
         known = {field.name: document[field.name] for field in fields(cls)}
         return cls(**{**known, "compute_capabilities": tuple(known["compute_capabilities"])})

@@ -1,7 +1,7 @@
-"""Engine builds in a process of their own: a crash, a cancel or the end of memory there leaves this one whole.
+"""Engine builds in a child process, so that a crash, a cancellation or a lack of memory does not affect this one.
 
 The child gets the model through a pipe and sends progress, log and the finished engine back through another. It is in
-its own session, so Ctrl-C reaches this process only, which then asks it to stop, waits a little, and ends it.
+its own session, so Ctrl-C reaches this process only, which then asks the child to stop, waits briefly, and kills it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from yolact_runtime.reporter import SILENT, Reporter, forward
 
 __all__ = ["build_in_process"]
 
-# -I keeps the current folder and the environment out of the child's imports; what this process imports from is given.
+# -I keeps the current folder and the environment out of the child's imports; this process's import path is passed on.
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -55,20 +55,21 @@ def build_in_process(
     timing_caches: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> BuiltEngine:
-    """Build an engine in a child process; when memory ends, again with less of it.
+    """Build an engine in a child process; if memory runs out, try again with options that need less.
 
     Args:
-        model: The ONNX file's bytes, with the weights inside.
-        manifest_json: Goes into the engine.
-        options: How to build; the facts of the result say what it was built with in the end.
+        model: Content of the ONNX file, including the weights.
+        manifest_json: Manifest that is stored in the engine.
+        options: Options of the build; the facts of the result state those that were finally used.
         timing_caches: Folder of the timing caches; None for none.
-        reporter: Shows how far the build is, from this thread. What it raises cancels the build, as Ctrl-C and SIGTERM
-            do.
+        reporter: Reporter that shows the progress of the build, called from this thread. An exception that it raises
+            cancels the build, as do Ctrl-C and SIGTERM.
 
     Raises:
-        EngineMemoryError: There is not enough memory, with every attempt.
+        EngineMemoryError: There was not enough memory in any attempt.
         EngineBuildError: TensorRT refuses the model, fails or crashes; the message has the end of its log.
-        MissingDependencyError, BackendUnavailableError, UsageError: As :func:`yolact_export.engine.build.build_engine`.
+        MissingDependencyError, BackendUnavailableError, UsageError: The same as for
+            :func:`yolact_export.engine.build.build_engine`.
     """
     limit = options.memory_limit_bytes or default_limit()
     failures: list[str] = []
@@ -85,12 +86,12 @@ def build_in_process(
         except EngineBuildError as error:
             if not failures:
                 raise
-            # With so little workspace TensorRT has no kernel for some layer; less does not help.
+            # With too little workspace TensorRT has no kernel for some layer; even less does not help.
             failures.append(f"with {said}: {str(error).splitlines()[0]}")
             cause = error
             break
     raise EngineMemoryError(
-        "building the engine needs more memory than there is:\n  "
+        "building the engine needs more memory than is available:\n  "
         + "\n  ".join(failures)
         + "\nEnd other programs, allow more with --memory-limit, or build a smaller or pruned model. An engine for RTX "
         "GPUs can be built on a larger machine (--target rtx)"
@@ -107,7 +108,7 @@ def _described(options: EngineOptions) -> str:
 
 @dataclass
 class _Received:
-    """What the child has sent so far."""
+    """Messages received from the child."""
 
     reporter: Reporter
     result: tuple[dict[str, Any], bytes] | None = None
@@ -133,12 +134,12 @@ class _Received:
 
 
 class _Child:
-    """A build process; leaving the ``with`` block ends it, however the block is left."""
+    """Build process, which is ended whenever the ``with`` block is left."""
 
     def __init__(self, limit_bytes: int | None) -> None:
         events, reports = os.pipe()
         try:
-            # Output is TensorRT's and faulthandler's: whatever is said before a crash.
+            # The output is that of TensorRT and faulthandler, such as messages before a crash.
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", _BOOT, json.dumps(sys.path), str(reports)],
                 stdin=subprocess.PIPE,
@@ -169,7 +170,7 @@ class _Child:
             if self._process.poll() is None:
                 self._ask_to_stop()
         finally:
-            # Also when a second Ctrl-C cuts the waiting short.
+            # Also if a second Ctrl-C interrupts the waiting.
             self._kill()
             with contextlib.suppress(BrokenPipeError):
                 self._stream("stdin").close()
@@ -177,13 +178,13 @@ class _Child:
     def build(
         self, model: bytes, manifest_json: str, options: EngineOptions, caches: Path | None, reporter: Reporter
     ) -> BuiltEngine:
-        """Send the request and wait for what comes of it; see :func:`build_in_process`."""
+        """Send the request and wait for the result; see :func:`build_in_process`."""
         request = {
             "options": options.to_document(),
             "manifest": manifest_json,
             "timing_caches": None if caches is None else str(caches),
         }
-        with contextlib.suppress(BrokenPipeError):  # it died; its last words follow
+        with contextlib.suppress(BrokenPipeError):  # the child died; its last messages follow
             write_message(self._stream("stdin"), request, model)
         received = _Received(reporter)
         self._receive(received)
@@ -194,13 +195,13 @@ class _Child:
             try:
                 write_timing_cache(caches, header["facts"], received.timing_cache)
             except (OSError, UntrustedFileError) as error:
-                # A build is worth more than the time that its cache would save.
+                # The build is worth more than the time that its cache would save.
                 reporter.warn(f"the timings of this build are not kept: {error}")
         layers = tuple(EngineLayer.from_document(layer) for layer in header["layers"])
         return BuiltEngine(plan, layers, header["facts"], tuple(header["log_tail"]), received.timing_cache)
 
     def _receive(self, received: _Received) -> None:
-        """Take messages until the child has no more, and look at its memory meanwhile."""
+        """Receive messages until the child has no more, while monitoring its memory."""
         looked = 0.0
         while True:
             now = time.monotonic()
@@ -208,7 +209,7 @@ class _Child:
                 looked = now
                 excess = self._watch.excess()
                 if excess is not None:
-                    # At once: a process that is asked to stop may take all there is before it does.
+                    # Immediately: a process that is asked to stop may use all remaining memory before it does.
                     self._kill()
                     raise EngineMemoryError(excess)
             try:
@@ -220,7 +221,7 @@ class _Child:
             received.take(*message)
 
     def _failure(self, received: _Received) -> YolactError:
-        """Why there is no engine."""
+        """Return the error for a build without an engine."""
         if received.error is not None:
             return received.error
         status = self._process.wait()
@@ -229,13 +230,13 @@ class _Child:
         words = [*received.log, *self._output]
         if status == -signal.SIGKILL or any(sign in line for sign in _NO_MEMORY for line in words):
             return EngineMemoryError(
-                f"the build was ended {_ending(status)} after it took {self._watch.peak_bytes / 1e6:.0f} MB, which is "
-                f"what happens when memory is used up"
+                f"the build was ended {_ending(status)} after it used {self._watch.peak_bytes / 1e6:.0f} MB, which "
+                f"usually means that memory ran out"
             )
-        tail = "".join(f"\n  {line}" for line in words[-LOG_TAIL:]) or " it said nothing"
+        tail = "".join(f"\n  {line}" for line in words[-LOG_TAIL:]) or " it logged nothing"
         return EngineBuildError(
             f"TensorRT's build process crashed: it ended {_ending(status)}. Another --builder-level or --workspace may "
-            f"avoid what it failed at. Its last words:{tail}"
+            f"avoid the crash. Its last messages:{tail}"
         )
 
     def _ask_to_stop(self) -> None:
@@ -269,11 +270,11 @@ def _read_output(stream: BinaryIO, lines: deque[str]) -> None:
 
 
 def _error(kind: str, message: str) -> YolactError:
-    """The child's error, of the same class."""
+    """Recreate the child's error with the same class."""
     found = getattr(errors, kind, None) or getattr(runtime_errors, kind, None)
     if isinstance(found, type) and issubclass(found, YolactError):
         error = found.__new__(found)
-        # Not through the class's own arguments, which differ: the message is ready.
+        # Not with the class's own arguments, which differ: the message is complete.
         Exception.__init__(error, message)
         return error
     return EngineBuildError(f"{kind}: {message}")

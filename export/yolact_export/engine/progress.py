@@ -1,4 +1,4 @@
-"""How far an engine build is: TensorRT reports phases that nest, each with a number of steps."""
+"""Progress of an engine build: TensorRT reports nested phases, each with a number of steps."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["BuildProgress", "ProgressLine"]
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """Something happened in a phase of a build.
+    """Event in a phase of a build.
 
     Attributes:
-        kind: ``"start"``, ``"step"`` or ``"finish"`` of a phase.
-        phase: TensorRT's name of it.
-        parent: The phase that it is part of, or None.
-        step: Steps that are done.
-        num_steps: Of the phase.
+        kind: Kind of the event: ``"start"``, ``"step"`` or ``"finish"`` of a phase.
+        phase: TensorRT's name of the phase.
+        parent: Name of the phase that it is part of, or None.
+        step: Number of completed steps.
+        num_steps: Number of steps in the phase.
     """
 
     kind: str
@@ -28,12 +28,12 @@ class BuildProgress:
 
 @dataclass
 class ProgressLine:
-    """Turns progress into a line for people: ``Building engine 2/6 > Profiling 17/209``."""
+    """Readable line that summarises progress: ``Building engine 2/6 > Profiling 17/209``."""
 
     _phases: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def update(self, progress: BuildProgress) -> str:
-        """The line after an event."""
+        """Return the line after an event."""
         if progress.kind == "finish":
             self._phases.pop(progress.phase, None)
         else:

@@ -1,4 +1,4 @@
-"""An engine that was just built, tried once on the machine that built it: the golden frame, where there is a GPU."""
+"""Self-test of a new engine on the machine that built it, with the golden frame, if it has a GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from yolact_runtime.segmenter import Segmenter
 
 __all__ = ["try_engine"]
 
-# Reasons that lie in this machine and not in the engine.
+# Errors whose cause is this machine and not the engine.
 _NOT_HERE = (
     BackendUnavailableError,
     CudaOutOfMemoryError,
@@ -29,23 +29,23 @@ _NOT_HERE = (
     MissingCubinError,
     MissingDependencyError,
     NoGoldenFrameError,
-    # A machine that runs only what others signed.
+    # A machine that runs only signed bundles.
     SignatureError,
 )
 
 
 def try_engine(bundle: Path, name: str, precision: str, target: str, reporter: Reporter = SILENT) -> None:
-    """Run the self-test of a bundle on one of its engines; where it cannot run here, say so and how to do it there.
+    """Run the self-test of a bundle with one of its engines; if it cannot run here, report how to run it on the robot.
 
     Args:
-        bundle: The folder; its manifest lists the engine.
-        name: Of the engine's file, for what is said.
-        precision: Of the engine.
-        target: ``"tensorrt"`` or ``"rtx"``.
-        reporter: Gets a line.
+        bundle: Folder of the bundle, whose manifest lists the engine.
+        name: Name of the engine's file, for messages.
+        precision: Precision of the engine.
+        target: Kind of the engine, ``"tensorrt"`` or ``"rtx"``.
+        reporter: Reporter that receives a line about the result.
 
     Raises:
-        SelfTestError: The engine does not compute what it should.
+        SelfTestError: The engine's results are wrong.
         BackendError: The engine does not load, or fails.
     """
     backend = next(backend for backend, library in TARGETS.items() if library == target)
@@ -55,5 +55,5 @@ def try_engine(bundle: Path, name: str, precision: str, target: str, reporter: R
     except _NOT_HERE as error:
         reason = str(error).splitlines()[0].split("; ")[0]
         reporter.say(
-            f"{name}: not tried, because {reason}. On the robot: yolact-run {shlex.quote(str(bundle))} --self-test"
+            f"{name}: not tested, because {reason}. On the robot: yolact-run {shlex.quote(str(bundle))} --self-test"
         )

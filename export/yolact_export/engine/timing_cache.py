@@ -1,8 +1,8 @@
-"""Timings of kernels that TensorRT measured in earlier builds, on disk: the next build takes a fraction of the time.
+"""Kernel timings that TensorRT measured in earlier builds, on disk: the next build takes a fraction of the time.
 
-A cache fits one GPU, one TensorRT and one driver, which its name says; TensorRT checks the rest. TensorRT-RTX measures
-nothing while it builds, so it has none. A cache decides which kernels an engine is made of, so it is used by the rule
-of :mod:`yolact_plugins.trusted_files` only.
+A cache belongs to one GPU, one TensorRT and one driver, which are in its name; TensorRT checks the rest. TensorRT-RTX
+measures nothing while it builds, so it has none. A cache decides which kernels an engine consists of, so it is only
+used by the rules of :mod:`yolact_plugins.trusted_files`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _KEYS = ("library", "library_version", "gpu", "compute_capabilities", "cuda_vers
 
 
 def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/yolact-deploy/timing``, by default below ``~/.cache``; see :func:`cache_home`."""
+    """Return ``$XDG_CACHE_HOME/yolact-deploy/timing``, by default below ``~/.cache``; see :func:`cache_home`."""
     return cache_home() / "yolact-deploy" / "timing"
 
 
 def timing_cache_path(folder: Path, facts: Mapping[str, str]) -> Path:
-    """The file for a build's facts: readable, and made unique by a hash."""
+    """Return the file for a build's facts: readable, and made unique by a hash."""
     values = [facts.get(key, "") for key in _KEYS]
     readable = "-".join(re.sub(r"[^\w.]+", "_", value) for value in values[:3])
     digest = hashlib.sha256("\0".join(values).encode()).hexdigest()[:12]
@@ -35,12 +35,13 @@ def timing_cache_path(folder: Path, facts: Mapping[str, str]) -> Path:
 
 
 def read_timing_cache(folder: Path, facts: Mapping[str, str], reporter: Reporter = SILENT) -> bytes:
-    """The cache; empty when there is none.
+    """Read the timing cache; return empty bytes if there is none.
 
     Args:
-        folder: Of the caches.
-        facts: Of the build.
-        reporter: Is warned where a cache that is there is not used: others own or may write it, or it cannot be read.
+        folder: Folder of the caches.
+        facts: Facts about the build.
+        reporter: Reporter that receives a warning if an existing cache is not used: others own or may write it, or it
+            cannot be read.
     """
     path = timing_cache_path(folder, facts)
     try:
@@ -55,11 +56,11 @@ def read_timing_cache(folder: Path, facts: Mapping[str, str], reporter: Reporter
 
 
 def write_timing_cache(folder: Path, facts: Mapping[str, str], content: bytes) -> Path:
-    """Replace the cache, whole or not at all.
+    """Replace the cache atomically.
 
     Raises:
         UntrustedFileError: Others own the folder or may write it.
-        OSError: The folder cannot be made or written.
+        OSError: The folder cannot be created or written.
     """
     path = timing_cache_path(folder, facts)
     write_private(path, content)

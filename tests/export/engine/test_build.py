@@ -201,7 +201,7 @@ def test_a_bias_quantised_the_way_of_onnx_runtime_is_an_error_with_its_node() ->
 
 
 def test_a_workspace_that_is_too_small_is_named() -> None:
-    with pytest.raises(EngineBuildError, match="give a layer more room with --workspace"):
+    with pytest.raises(EngineBuildError, match="raise --workspace"):
         build(small_model("fp32"), workspace_bytes=1)
 
 

@@ -186,7 +186,7 @@ def test_an_engine_that_cannot_be_tried_here_says_where_it_can(tmp_path: Path) -
     told = Recorder()
     build_engines(bundle, None, RTX, reporter=told)
     (line,) = (line for line in told.lines if "not tried" in line)
-    assert line.startswith("model.fp32.rtx.plan: not tried, because ")
+    assert line.startswith("model.fp32.rtx.plan: not tested, because ")
     assert line.endswith(f". On the robot: yolact-run {bundle} --self-test")
 
 
@@ -248,7 +248,7 @@ def test_an_interrupt_keeps_the_engines_before_it_and_nothing_else(tmp_path: Pat
     ("precisions", "error", "message"),
     [
         (["int8-cpu"], UsageError, "int8-cpu is for ONNX Runtime"),
-        (["int4"], UsageError, 'no engine is built of precision "int4"; TensorRT takes fp32, fp16, int8'),
+        (["int4"], UsageError, 'engines cannot be built with precision "int4"; TensorRT accepts fp32, fp16, int8'),
         (["fp16"], BundleError, r"has no network of precision fp16 \(it has fp32\); export"),
     ],
 )
@@ -262,7 +262,7 @@ def test_precisions_that_are_not_there(
 
 
 def test_a_bundle_for_the_cpu_alone(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no network that TensorRT takes"):
+    with pytest.raises(BundleError, match="no network that TensorRT accepts"):
         build_engines(write_engine_bundle(tmp_path / "b", ("int8-cpu",)), None, RTX)
 
 

@@ -32,16 +32,16 @@ def test_a_named_gpu_that_rtx_does_not_know(capability: str) -> None:
         UsageError, match=rf"^tensorrt_rtx \S+ does not build for compute capability {capability}"
     ) as raised:
         check_rtx(("8.6", capability))
-    assert raised.match(f"it knows {KNOWN}")
+    assert raised.match(f"it supports {KNOWN}")
     assert raised.match("Orin.*needs full TensorRT: yolact-export BUNDLE --engine --target tensorrt")
 
 
 @pytest.mark.parametrize(
     ("name", "capability", "message"),
     [
-        ("Orin", "8.7", rf"does not build for; it knows {KNOWN}.*needs full TensorRT: --target tensorrt"),
+        ("Orin", "8.7", rf"does not build for; it supports {KNOWN}.*needs full TensorRT: --target tensorrt"),
         ("NVIDIA H100", "9.0", r"For other machines, name their GPUs: --compute-capability 8\.6,8\.9$"),
-        ("RTX 2080", "7.5", r"builds for only when asked: --compute-capability 7\.5$"),
+        ("RTX 2080", "7.5", r"builds for only on request: --compute-capability 7\.5$"),
     ],
 )
 def test_a_gpu_in_this_machine_that_the_engine_would_not_run_on(

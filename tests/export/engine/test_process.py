@@ -64,7 +64,7 @@ def test_the_engine_is_the_one_that_is_built_here() -> None:
     ("options", "model", "error", "message"),
     [
         (EngineOptions("rtx", compute_capabilities=("9.9",)), small_model("fp32"), UsageError, "compute capability 9"),
-        (RTX, b"\x08\x08", EngineBuildError, "no ONNX model"),
+        (RTX, b"\x08\x08", EngineBuildError, "not an ONNX model"),
     ],
 )
 def test_errors_of_the_child_are_errors_here(
@@ -189,7 +189,7 @@ def test_too_little_memory_is_tried_with_less_and_less_and_then_explained() -> N
     assert raised.value.exit_status == 6
     assert sum(text.startswith("building") for text in told.of("status")) == 4
     text = str(raised.value)
-    assert text.startswith("building the engine needs more memory than there is:\n  with default workspace")
+    assert text.startswith("building the engine needs more memory than is available:\n  with default workspace")
     assert text.count("and 21 MB are allowed") == 4
     assert "allow more with --memory-limit" in text
 
