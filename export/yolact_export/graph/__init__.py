@@ -1,3 +1,3 @@
-"""From a model to ONNX, layer by layer."""
+"""Conversion of a model to ONNX, layer by layer."""
 
 __all__: list[str] = []

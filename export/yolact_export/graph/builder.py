@@ -1,4 +1,4 @@
-"""A builder of ONNX graphs: exact names, static shapes, each weight stored once, the same bytes every time."""
+"""Builder of ONNX graphs: exact names, static shapes, each weight stored once, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _IR_VERSIONS = {17: 8, 19: 9}
 
 
 class GraphBuilder:
-    """Collects the nodes of one graph in topological order.
+    """Builder that collects the nodes of one graph in topological order.
 
-    A node gets the name it is given, and its output tensor the same name. The caller states each output's shape; it is
-    written down for every tensor, so that no tool has to infer it. So is the part of the model that a node belongs to.
+    A node has the given name, and its output tensor the same name. The caller states each output's shape, which is
+    stored for every tensor, so that no tool has to infer it. So is the part of the model that a node belongs to.
     """
 
     def __init__(self, name: str, *, batch: int | str, opset: int) -> None:
         """Start an empty graph.
 
         Args:
-            name: Of the graph.
-            batch: Size of the batch dimension, or its symbolic name where it is dynamic.
+            name: Name of the graph.
+            batch: Size of the batch dimension, or its symbolic name if it is dynamic.
             opset: Version of the ONNX operator set.
         """
         self.batch = batch
@@ -68,14 +68,14 @@ class GraphBuilder:
         return tensor
 
     def has_constant(self, name: str) -> bool:
-        """A constant of that name is stored already."""
+        """Return whether a constant of that name is already stored."""
         return name in self._constants
 
     def constant(self, name: str, value: npt.NDArray[Any]) -> str:
-        """Store a constant, unless one of that name is there already, and return its name."""
+        """Store a constant, unless one of that name exists already, and return its name."""
         if name not in self._constants:
             self._constants.add(name)
-            # Written in place: a TensorProto made elsewhere would be copied once more.
+            # Written in place: a TensorProto created elsewhere would be copied once more.
             proto = self._graph.initializer.add()
             proto.name = name
             proto.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
@@ -97,11 +97,11 @@ class GraphBuilder:
 
         Args:
             op_type: ONNX operator.
-            name: Of the node.
-            inputs: Tensors, and names of constants; an empty string leaves an optional input out.
-            shape: Of the output, without the batch dimension.
-            output: Name of the output tensor where it is not that of the node.
-            **attributes: Of the operator.
+            name: Name of the node.
+            inputs: Tensors, and names of constants; an empty string omits an optional input.
+            shape: Shape of the output, without the batch dimension.
+            output: Name of the output tensor, if it differs from that of the node.
+            **attributes: Attributes of the operator.
         """
         return self.nodes(op_type, name, inputs, {output or name: shape}, **attributes)[0]
 
@@ -113,11 +113,11 @@ class GraphBuilder:
         outputs: Mapping[str, tuple[int, ...]],
         **attributes: Any,
     ) -> tuple[Tensor, ...]:
-        """Append a node whose `outputs` map names to shapes; otherwise as :meth:`node`.
+        """Append a node whose `outputs` map names to shapes; otherwise like :meth:`node`.
 
         Raises:
-            ExportError: A node of that name is there already: two modules have one path. Or no part of the model is
-                named. Both are mistakes in the program.
+            ExportError: A node of that name exists already, because two modules have the same path; or no part of the
+                model is named. Both are mistakes in the program.
         """
         if name in self._nodes:
             raise ExportError(f'two nodes of graph "{self._graph.name}" are called "{name}"')
@@ -138,7 +138,7 @@ class GraphBuilder:
 
         Args:
             outputs: Tensors that become the graph's outputs, in that order.
-            metadata: Written to ``metadata_props``, sorted by key.
+            metadata: Entries for ``metadata_props``, which are sorted by key.
 
         Returns:
             The model; the builder keeps no other copy and must not be used again.
@@ -156,5 +156,5 @@ class GraphBuilder:
 
 
 def int64(*values: int) -> npt.NDArray[np.int64]:
-    """Values as the one-dimensional constant that shapes and sizes are."""
+    """Return values as a one-dimensional constant, the form of shapes and sizes."""
     return np.array(values, np.int64)

@@ -1,7 +1,7 @@
-"""The deformable convolution of YOLACT++ as ONNX nodes, in two forms that compute the same.
+"""The deformable convolution of YOLACT++ as ONNX nodes, in two equivalent forms.
 
-``deform-conv`` is one operator of operator set 19. ``grid-sample`` needs none but GridSample of set 16, which every
-backend has: the nine taps are sampled, weighted, and mixed by a 1x1 convolution.
+``deform-conv`` is one operator of operator set 19. ``grid-sample`` only needs GridSample of set 16, which every backend
+has: the nine taps are sampled, weighted, and combined by a 1x1 convolution.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["DeformConvForm", "deformable_convolution"]
 
 
 class DeformConvForm(str, Enum):
-    """How a deformable convolution is written."""
+    """Form in which a deformable convolution is written."""
 
     DEFORM_CONV = "deform-conv"
     GRID_SAMPLE = "grid-sample"
@@ -35,7 +35,7 @@ def deformable_convolution(
     batch_norm: nn.BatchNorm2d,
     form: DeformConvForm,
 ) -> Tensor:
-    """A deformable convolution and the batch norm after it; the last node is called `path`."""
+    """Write a deformable convolution and the batch norm after it; the last node is called `path`."""
     weight, bias = folded_weights(module, batch_norm)
     assert bias is not None
     with graph.part(OFFSETS):
@@ -63,12 +63,12 @@ def deformable_convolution(
 def _offset_and_mask(
     graph: GraphBuilder, x: Tensor, path: str, module: ModulatedDeformConv2d, form: DeformConvForm
 ) -> tuple[Tensor, Tensor]:
-    """Offsets ``(18, Ho, Wo)`` in pixels, and masks ``(9, Ho, Wo)`` after their sigmoid."""
+    """Write offsets ``(18, Ho, Wo)`` in pixels, and masks ``(9, Ho, Wo)`` after their sigmoid."""
     path = f"{path}.conv_offset_mask"
     weight, bias = folded_weights(module.conv_offset_mask)
     assert bias is not None
     if form is DeformConvForm.GRID_SAMPLE:
-        # GridSample wants x before y: swapped in the weights, at no cost, instead of in the tensor.
+        # GridSample expects x before y: swapped in the weights, at no cost, instead of in the tensor.
         order = np.concatenate([np.arange(2 * NUM_TAPS) ^ 1, np.arange(2 * NUM_TAPS, 3 * NUM_TAPS)])
         weight, bias = weight[order], bias[order]
     stride = module.stride
@@ -89,13 +89,13 @@ def _offset_and_mask(
 
 
 def _sample_taps(graph: GraphBuilder, x: Tensor, offset: Tensor, mask: Tensor, path: str, stride: int) -> Tensor:
-    """The weighted taps, ``(in * 9, Ho, Wo)``; `offset` holds x before y."""
+    """Write the weighted taps, ``(in * 9, Ho, Wo)``; `offset` has x before y."""
     channels, in_height, in_width = x.shape
     _, height, width = offset.shape
     pairs = reshape(graph, offset, (NUM_TAPS, 2, height, width), f"{path}.offset_pairs")
     pairs = graph.node("Transpose", f"{path}.offset_last", [pairs], (NUM_TAPS, height, width, 2), perm=(0, 1, 3, 4, 2))
-    # GridSample's unit: -1 and 1 are the outer edges of the first and last pixel (align_corners=0). No size divides by
-    # zero in it, where the other unit does for a map of one pixel.
+    # GridSample's unit: -1 and 1 are the outer edges of the first and last pixel (align_corners=0). It never divides by
+    # zero, unlike the other unit for a map of one pixel.
     scale = graph.constant(
         f"deformable.scale.{in_height}x{in_width}", np.array([2.0 / in_width, 2.0 / in_height], np.float32)
     )
@@ -121,7 +121,7 @@ def _sample_taps(graph: GraphBuilder, x: Tensor, offset: Tensor, mask: Tensor, p
 
 
 def _base_grid(in_height: int, in_width: int, height: int, width: int, stride: int) -> Float32:
-    """Where the taps read without offsets, ``(1, 9, Ho, Wo, 2)`` as x and y in GridSample's unit."""
+    """Return where the taps read without offsets, ``(1, 9, Ho, Wo, 2)`` as x and y in GridSample's unit."""
     tap = np.arange(NUM_TAPS)
     y = np.arange(height)[None, :, None] * stride - 1 + (tap // KERNEL_SIZE)[:, None, None]
     x = np.arange(width)[None, None, :] * stride - 1 + (tap % KERNEL_SIZE)[:, None, None]

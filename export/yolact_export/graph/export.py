@@ -1,7 +1,7 @@
-"""From a model to ONNX. The graph is written from our own modules, layer by layer, not traced.
+"""Export of a model to ONNX. The graph is written from this project's modules, layer by layer, not traced.
 
-So names are those of the modules, shapes are static, batch norms are folded on the way, no Shape, Gather or Where is
-left behind, and little more memory than one copy of the weights is needed.
+Names are therefore those of the modules, shapes are static, batch norms are folded, no Shape, Gather or Where nodes
+remain, and little more memory than one copy of the weights is needed.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ _OPSET_DEFORM_CONV = 19
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """How a graph is written.
+    """Options of a graph.
 
     Attributes:
-        batch: Images per run.
-        dynamic_batch: Any number of images per run; `batch` is then ignored.
-        normalise_in_graph: The input is raw BGR, 0..255, and the graph normalises it: the means are subtracted by one
-            node, so that zero padding stays exact; everything else goes into the first convolution.
+        batch: Number of images per run.
+        dynamic_batch: If True, any number of images per run; `batch` is then ignored.
+        normalise_in_graph: If True, the input is raw BGR, 0..255, and the graph normalises it: one node subtracts the
+            means, so that zero padding stays exact; everything else is folded into the first convolution.
         deform_conv: Form of the deformable convolutions of YOLACT++. ``deform-conv`` needs operator set 19 and a
-            backend that has DeformConv: ONNX Runtime and TensorRT, but not TensorRT-RTX. None is ``deform-conv``
-            where the model has such convolutions.
-        bit_depth: Significant bits of images with 16 bits a sample, for the manifest to state; it changes no graph.
-        metadata: Written to ``metadata_props``.
+            backend with DeformConv: ONNX Runtime and TensorRT, but not TensorRT-RTX. None is ``deform-conv`` if the
+            model has such convolutions.
+        bit_depth: Significant bits of images with 16 bits per sample, for the manifest; it does not affect the graph.
+        metadata: Entries for ``metadata_props``.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     batch: int = 1
@@ -67,14 +67,14 @@ class ExportOptions:
         check_bit_depth(self.bit_depth)
         check_most("batch", self.batch, _MAX_BATCH)
         if self.batch < 1:
-            raise ExportError(f"batch must be at least 1, not {shown_number(self.batch)}")
+            raise ExportError(f"batch must be at least 1, found {shown_number(self.batch)}")
         forms = [form.value for form in DeformConvForm]
         if self.deform_conv is not None and self.deform_conv not in forms:
-            raise ExportError(f'deform_conv must be one of {", ".join(forms)}, not "{self.deform_conv}"')
+            raise ExportError(f'deform_conv must be one of {", ".join(forms)}, found "{self.deform_conv}"')
 
     @property
     def deform_conv_form(self) -> DeformConvForm:
-        """Form of deformable convolutions, where there are any."""
+        """Form of the deformable convolutions, if the model has any."""
         return DeformConvForm(self.deform_conv or DeformConvForm.DEFORM_CONV)
 
     def require_effects(self, model: Yolact) -> None:
@@ -91,8 +91,8 @@ def export_network(model: Yolact | LoadedCheckpoint, options: ExportOptions | No
     """Write the network as ONNX.
 
     Args:
-        model: In eval mode, on the CPU. Its config gives the size of the input.
-        options: How; one image, normalised outside, by default.
+        model: Model in eval mode, on the CPU. Its config determines the size of the input.
+        options: Options of the graph; by default one image, normalised outside of the graph.
 
     Returns:
         A model with the input ``image (B, 3, H, W)`` and the outputs ``box_regression (B, P, 4)``, ``class_logit (B, P,
@@ -124,8 +124,8 @@ def export_mask_iou(model: Yolact | LoadedCheckpoint, options: ExportOptions | N
     """Write the mask-IoU network of YOLACT++ as ONNX.
 
     Returns:
-        A model with the input ``mask (N, 1, Hp, Wp)`` and the output ``mask_iou (N, C - 1)``, float32, for any N; or
-        None where the model does not re-score masks. Of the options only the metadata matters.
+        A model with the input ``mask (N, 1, Hp, Wp)`` and the output ``mask_iou (N, C - 1)``, float32, for any N; None
+        if the model does not re-score masks. Of the options only the metadata is used.
 
     Raises:
         ExportError: The model is in training mode, or its prototypes are too small.

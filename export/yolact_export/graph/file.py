@@ -1,6 +1,6 @@
-"""ONNX models to disk, weight by weight.
+"""Writing of ONNX models to disk, weight by weight.
 
-``onnx.save`` serialises the whole model in memory first, which costs twice its size on top of the model itself.
+``onnx.save`` serialises the whole model in memory first, which costs twice its size in addition to the model itself.
 Protobuf fields can be written one after the other, so here only one weight is serialised at a time. The result is an
 ordinary ONNX file. Field numbers: onnx.proto, ``ModelProto.graph`` = 7, ``GraphProto.initializer`` = 5.
 """
@@ -19,11 +19,11 @@ _GRAPH, _INITIALIZER = 7, 5
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model with its weights inside (no external data).
+    """Write a model with its weights inside the file (no external data).
 
     Args:
-        model: Not modified.
-        path: Of the file; overwritten.
+        model: Model to write; not modified.
+        path: Path of the file, which is overwritten.
     """
     graph = _without(model.graph, "initializer", onnx.GraphProto()).SerializeToString(deterministic=True)
     # Sizes come first in the format, and are known without serialising.
@@ -43,7 +43,7 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
 def _without(
     message: onnx.ModelProto | onnx.GraphProto, left_out: str, copy: onnx.ModelProto | onnx.GraphProto
 ) -> onnx.ModelProto | onnx.GraphProto:
-    """`copy` filled with every field of `message` but one, which may be large."""
+    """Fill `copy` with every field of `message` except one, which may be large, and return it."""
     for field, value in message.ListFields():
         if field.name == left_out:
             continue

@@ -32,7 +32,7 @@ LEVELS = ("P3", "P4", "P5", "P6", "P7")
 
 
 def emit_pyramid(graph: GraphBuilder, features: tuple[Tensor, Tensor, Tensor], fpn: Fpn) -> tuple[Tensor, ...]:
-    """P3..P7 of C3, C4 and C5."""
+    """Write P3..P7 from C3, C4 and C5."""
     merged: list[Tensor] = []
     for index, feature in enumerate(reversed(features)):
         with graph.part(FPN_LATERAL):
@@ -58,7 +58,7 @@ def emit_pyramid(graph: GraphBuilder, features: tuple[Tensor, Tensor, Tensor], f
 
 
 def emit_protonet(graph: GraphBuilder, p3: Tensor, protonet: Protonet) -> Tensor:
-    """The output ``prototype``, ``(K, Hp, Wp)``."""
+    """Write the output ``prototype``, ``(K, Hp, Wp)``."""
     with graph.part(PROTONET):
         return _protonet(graph, p3, protonet)
 
@@ -78,12 +78,12 @@ def _protonet(graph: GraphBuilder, p3: Tensor, protonet: Protonet) -> Tensor:
             case nn.Identity():
                 pass
             case _:
-                raise ExportError(f"{path}: no ONNX form is known of {type(module).__name__}")
+                raise ExportError(f"{path}: there is no ONNX form of {type(module).__name__}")
     return relu(graph, x, "proto_net.relu", output="prototype")
 
 
 def emit_head(graph: GraphBuilder, levels: tuple[Tensor, ...], head: PredictionHead) -> tuple[Tensor, Tensor, Tensor]:
-    """The outputs ``box_regression (P, 4)``, ``class_logit (P, C)`` and ``mask_coefficient (P, K)``."""
+    """Write the outputs ``box_regression (P, 4)``, ``class_logit (P, C)`` and ``mask_coefficient (P, K)``."""
     path = "prediction_layers.0"
     boxes, logits, coefficients = [], [], []
     for level, x in zip(LEVELS, levels, strict=True):
@@ -107,7 +107,7 @@ def emit_head(graph: GraphBuilder, levels: tuple[Tensor, ...], head: PredictionH
 
 
 def _rows(graph: GraphBuilder, x: Tensor, path: str, module: nn.Conv2d, size: int, level: str) -> Tensor:
-    """One row of `size` values per prior: rows, columns, then the priors of a cell."""
+    """Write one row of `size` values per prior: rows, columns, then the priors of a cell."""
     y = convolution(graph, x, path, module, level=level)
     channels, height, width = y.shape
     y = graph.node("Transpose", f"{path}.{level}.transpose", [y], (height, width, channels), perm=(0, 2, 3, 1))
@@ -120,7 +120,7 @@ def _concatenated(graph: GraphBuilder, parts: list[Tensor], name: str, output: s
 
 
 def emit_mask_iou(graph: GraphBuilder, mask: Tensor, network: MaskIouNet) -> Tensor:
-    """The output ``mask_iou (C - 1,)`` of masks ``(1, Hp, Wp)``.
+    """Write the output ``mask_iou (C - 1,)`` of masks ``(1, Hp, Wp)``.
 
     Raises:
         ExportError: The masks are too small for five convolutions without padding.

@@ -1,4 +1,4 @@
-"""The layers that all our networks are made of, as ONNX nodes named by their module paths."""
+"""The common layers of all networks as ONNX nodes, named by their module paths."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ def convolution(
     normalisation: Normalisation | None = None,
     level: str = "",
 ) -> Tensor:
-    """A convolution, and the batch norm after it.
+    """Write a convolution, and the batch norm after it.
 
     Args:
-        graph: Extended.
-        x: ``(in, H, W)``.
-        path: Of the module; the node and its output get this name, the weights ``{path}.weight`` and ``{path}.bias``.
-        module: The convolution.
-        batch_norm: Folded into the weights.
-        normalisation: Of the image, folded into the weights of the network's first convolution.
-        level: Name of the pyramid level where one module serves several: it is appended to the node's name, and the
+        graph: Graph that is extended.
+        x: Input tensor, ``(in, H, W)``.
+        path: Path of the module; the node and its output get this name, the weights ``{path}.weight`` and
+            ``{path}.bias``.
+        module: Convolution to write.
+        batch_norm: Batch norm to fold into the weights.
+        normalisation: Normalisation of the image to fold into the weights of the network's first convolution.
+        level: Name of the pyramid level, if one module serves several: it is appended to the node's name, and the
             weights are stored once.
     """
     weight, bias = f"{path}.weight", f"{path}.bias"
@@ -67,55 +68,55 @@ def _padding(module: nn.Conv2d, x: Tensor) -> tuple[tuple[int, int], tuple[int, 
 
 
 def relu(graph: GraphBuilder, x: Tensor, name: str, *, output: str | None = None) -> Tensor:
-    """``max(x, 0)``."""
+    """Write ``max(x, 0)``."""
     return graph.node("Relu", name, [x], x.shape, output=output)
 
 
 def relu6(graph: GraphBuilder, x: Tensor, name: str) -> Tensor:
-    """``x`` clipped to 0..6."""
+    """Write ``x`` clipped to 0..6."""
     low = graph.constant("relu6.min", np.zeros((), np.float32))
     high = graph.constant("relu6.max", np.full((), 6.0, np.float32))
     return graph.node("Clip", name, [x, low, high], x.shape)
 
 
 def leaky_relu(graph: GraphBuilder, x: Tensor, name: str, slope: float) -> Tensor:
-    """``x`` where it is positive, ``slope * x`` elsewhere."""
+    """Write ``x`` where it is positive, ``slope * x`` elsewhere."""
     return graph.node("LeakyRelu", name, [x], x.shape, alpha=slope)
 
 
 def add(graph: GraphBuilder, x: Tensor, y: Tensor, name: str) -> Tensor:
-    """Sum of two tensors of one shape."""
+    """Write the sum of two tensors of one shape."""
     return graph.node("Add", name, [x, y], x.shape)
 
 
 def max_pool(graph: GraphBuilder, x: Tensor, name: str) -> Tensor:
-    """The 3x3 stride-2 padding-1 max pool of a ResNet's stem."""
+    """Write the 3x3 stride-2 padding-1 max pool of a ResNet's stem."""
     channels, height, width = x.shape
     shape = (channels, (height + 1) // 2, (width + 1) // 2)
     return graph.node("MaxPool", name, [x], shape, kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
 
 
 def resize(graph: GraphBuilder, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
-    """Bilinear, half-pixel, to an exact size."""
+    """Resize a map bilinearly, with half-pixel centres, to an exact size."""
     shape = (x.shape[0], *size)
     attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     if isinstance(graph.batch, int):
         sizes = graph.constant(f"{name}.sizes", int64(graph.batch, *shape))
         return graph.node("Resize", name, [x, "", "", sizes], shape, **attributes)
-    # Sizes of all dimensions would pin the batch, and sizes of some (the attribute `axes` of operator set 18) are
+    # Sizes of all dimensions would fix the batch, and sizes of some (the attribute `axes` of operator set 18) are
     # refused by the parser of TensorRT-RTX 1.7.
     scales = np.array([1.0, 1.0, *(_scale(old, new) for old, new in zip(x.shape[1:], size, strict=True))], np.float32)
     return graph.node("Resize", name, [x, "", graph.constant(f"{name}.scales", scales)], shape, **attributes)
 
 
 def _scale(old: int, new: int) -> np.float32:
-    """The float32 next to ``new / old``, not below: backends round ``old * scale`` down, some in double precision."""
+    """Return the float32 at or just above ``new / old``: backends round ``old * scale`` down, some in float64."""
     scale = np.float32(new / old)
     return scale if float(scale) * old >= new else np.nextafter(scale, np.float32(np.inf))
 
 
 def reshape(graph: GraphBuilder, x: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
-    """The same values in another shape; the batch dimension stays."""
+    """Write the same values in another shape; the batch dimension stays."""
     # 0 copies the dimension, so one graph serves a static and a dynamic batch.
     target = graph.constant(f"shape.{'x'.join(map(str, shape))}", int64(0, *shape))
     return graph.node("Reshape", name, [x, target], shape)

@@ -1,4 +1,4 @@
-"""Weights on their way into a graph: batch norms and the input's normalisation disappear into convolutions."""
+"""Folded weights: batch norms and the input's normalisation become part of convolutions."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _Float64 = npt.NDArray[np.float64]
 def folded_weights(
     module: Convolution, batch_norm: nn.BatchNorm2d | None = None, normalisation: Normalisation | None = None
 ) -> tuple[Float32, Float32 | None]:
-    """Weight and bias of a convolution with everything linear around it folded in.
+    """Fold everything linear around a convolution into its weight and bias.
 
     The arithmetic is in float64 and rounded once. With ``g = gamma / sqrt(variance + eps)``, the batch norm gives
-    ``weight * g`` and ``(bias - mean) * g + beta``; the bias matters for deformable convolutions, which have one.
+    ``weight * g`` and ``(bias - mean) * g + beta``; only deformable convolutions have a bias of their own.
 
     Args:
-        module: Of shape ``(out, in, kh, kw)``.
-        batch_norm: What follows the convolution, in eval mode.
-        normalisation: What precedes it, with the means subtracted already: the division by the standard deviations, and
-            the swap of channels, so that the input is ``value - mean`` in the order blue, green, red.
+        module: Convolution with a weight ``(out, in, kh, kw)``.
+        batch_norm: Batch norm after the convolution, in eval mode.
+        normalisation: Normalisation before it, whose means are subtracted elsewhere: the division by the standard
+            deviations, and the swap of channels, so that the input is ``value - mean`` in BGR order.
 
     Returns:
-        New arrays: the weight, of the module's shape, and the bias ``(out,)``, or None where there is none.
+        New float32 arrays: the weight, of the module's shape, and the bias ``(out,)``, or None if there is no bias.
     """
     weight: _Float64 = module.weight.detach().double().numpy()
     bias: _Float64 | None = None if module.bias is None else module.bias.detach().double().numpy()
