@@ -113,5 +113,5 @@ PASCAL: tuple[str, ...] = (
 
 
 def numbered(count: int) -> tuple[str, ...]:
-    """Placeholder names ``class_1``, ``class_2``, ... of `count` foreground classes."""
+    """Return placeholder names ``class_1``, ``class_2``, ... for `count` foreground classes."""
     return tuple(f"class_{index}" for index in range(1, count + 1))

@@ -1,4 +1,4 @@
-"""Configuration of a model: its structure, and what a checkpoint's tensors cannot say.
+"""Configuration of a model: its structure, and the properties that a checkpoint's tensors do not determine.
 
 Source: the published configurations of YOLACT, YOLACT++ and YolactEdge. This module needs no torch.
 """
@@ -21,11 +21,11 @@ __all__ = [
 ]
 
 NUM_LEVELS = 5
-"""P3 to P7."""
+"""Number of pyramid levels, P3 to P7."""
 LEAST_SIDE_PX = 32
-"""Of an input."""
+"""Minimum side of an input in pixels."""
 _ASPECT_RATIOS = (1.0, 0.5, 2.0)
-# Of the priors of P3 to P7, at the input of 550 pixels.
+# Sides of the priors of P3 to P7 in pixels, at the input of 550 pixels.
 _SIDES_PX = (24, 48, 96, 192, 384)
 
 
@@ -36,7 +36,7 @@ class BackboneConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Normalisation:
-    """``(value - mean) / std`` on the 0..255 scale, in the order blue, green, red; then a swap to ``channel_order``."""
+    """Normalisation of pixels in 0..255: ``(value - mean) / std`` in BGR order, then a swap to ``channel_order``."""
 
     mean_bgr: tuple[float, float, float]
     std_bgr: tuple[float, float, float]
@@ -49,21 +49,21 @@ _RESNET_NORMALISATION = Normalisation((103.94, 116.78, 123.68), (57.38, 57.12, 5
 
 @dataclasses.dataclass(frozen=True)
 class YolactConfig:
-    """One YOLACT model: its structure, and the settings its weights were trained for.
+    """Configuration of a YOLACT model: its structure, and the settings that its weights were trained for.
 
     Attributes:
         name: Name of the configuration.
         backbone: Structure of the backbone.
-        num_classes: C, with the background, which is class 0.
-        num_prototypes: K.
-        fpn_channels: Width of the pyramid, of the prototype network and of the prediction head.
-        input_height: Rows of the network input, pixels.
-        input_width: Columns of the network input, pixels.
-        prior_scales_px: For each of the levels P3..P7, the prior sides in pixels of the network input.
-        aspect_ratios: Width over height of the priors, applied inside each scale.
-        square_priors: The width of a prior is also its height (the published COCO models of YOLACT).
-        mask_rescoring: The model has a mask-IoU network (YOLACT++).
-        normalisation: What becomes of the pixel values.
+        num_classes: Number of classes including the background, which is class 0.
+        num_prototypes: Number of prototypes.
+        fpn_channels: Number of channels of the pyramid, of the prototype network and of the prediction head.
+        input_height: Number of rows of the network input in pixels.
+        input_width: Number of columns of the network input in pixels.
+        prior_scales_px: Prior sides in pixels of the network input, for each of the levels P3..P7.
+        aspect_ratios: Width divided by height of the priors, applied inside each scale.
+        square_priors: Whether the width of a prior is also its height (the published COCO models of YOLACT).
+        mask_rescoring: Whether the model has a mask-IoU network (YOLACT++).
+        normalisation: Normalisation of the pixel values.
     """
 
     name: str
@@ -82,7 +82,7 @@ class YolactConfig:
     def __post_init__(self) -> None:
         if self.num_classes < 2:
             raise ConfigError(
-                f"{self.name}: num_classes counts the background and is at least 2, not {self.num_classes}"
+                f"{self.name}: num_classes includes the background and must be at least 2, found {self.num_classes}"
             )
         if min(self.input_height, self.input_width) < LEAST_SIDE_PX:
             raise ConfigError(
@@ -96,9 +96,9 @@ class YolactConfig:
                 f"found {self.prior_scales_px}"
             )
         if any(scale <= 0 for scales in self.prior_scales_px for scale in scales):
-            raise ConfigError(f"{self.name}: prior scales are pixels above 0, found {self.prior_scales_px}")
+            raise ConfigError(f"{self.name}: prior scales must be above 0 pixels, found {self.prior_scales_px}")
         try:
-            # What no manifest can say no bundle can have: found here, before anything is trained or exported.
+            # A bundle needs a valid manifest: checked here, before anything is trained or exported.
             self.input_spec()
             self.prior_spec()
         except ManifestError as error:
@@ -106,14 +106,14 @@ class YolactConfig:
 
     @property
     def priors_per_cell(self) -> int:
-        """A: priors at each position of a feature map."""
+        """Number of priors at each position of a feature map."""
         return len(self.prior_scales_px[0]) * len(self.aspect_ratios)
 
     @property
     def feature_sizes(self) -> tuple[tuple[int, int], ...]:
-        """``(height, width)`` of P3..P7, pixels.
+        """Sizes ``(height, width)`` of P3..P7 in pixels.
 
-        Every layer of stride 2 of every backbone, and of the pyramid, halves and rounds up.
+        Every layer of stride 2 of every backbone, and of the pyramid, halves a side and rounds up.
         """
         sizes = [(self.input_height, self.input_width)]
         for _ in range(2 + NUM_LEVELS):
@@ -123,19 +123,19 @@ class YolactConfig:
 
     @property
     def prototype_size(self) -> tuple[int, int]:
-        """``(Hp, Wp)``: twice the size of P3, pixels."""
+        """Size ``(Hp, Wp)`` of the prototypes in pixels: twice the size of P3."""
         height, width = self.feature_sizes[0]
         return 2 * height, 2 * width
 
     def prior_spec(self) -> PriorSpec:
-        """How the runtime lays the priors of this model."""
+        """Return the specification from which the runtime generates the priors of this model."""
         return PriorSpec(self.feature_sizes, self.prior_scales_px, self.aspect_ratios, self.square_priors)
 
     def input_spec(self, *, normalised_in_graph: bool = False) -> InputSpec:
-        """How the runtime feeds this model.
+        """Return the specification of the input that the runtime prepares for this model.
 
         Args:
-            normalised_in_graph: The graph was exported to take raw BGR values, 0..255.
+            normalised_in_graph: If True, the graph was exported to take raw BGR values, 0..255.
         """
         if normalised_in_graph:
             return InputSpec(self.input_height, self.input_width, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "BGR")
@@ -144,7 +144,7 @@ class YolactConfig:
 
 
 def plus_scales() -> tuple[tuple[float, ...], ...]:
-    """Return the prior scales of YOLACT++, pixels: three a level."""
+    """Return the prior scales of YOLACT++ in pixels, three for each level."""
     return tuple(tuple(side * 2 ** (j / 3) for j in range(3)) for side in _SIDES_PX)
 
 

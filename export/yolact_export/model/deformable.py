@@ -18,12 +18,12 @@ NUM_TAPS = KERNEL_SIZE * KERNEL_SIZE
 class ModulatedDeformConv2d(nn.Module):
     """A 3x3 convolution, padding 1, whose nine taps move by learnt offsets and are weighted by learnt masks.
 
-    ``conv_offset_mask`` gives 27 channels: ``dy, dx`` of tap 0, ``dy, dx`` of tap 1, ... (pixels, interleaved, *not*
-    nine dy and then nine dx), and then nine mask logits. A tap outside the map reads zero.
+    ``conv_offset_mask`` computes 27 channels: ``dy, dx`` of tap 0, ``dy, dx`` of tap 1, ... (in pixels, interleaved,
+    *not* nine dy and then nine dx), and then nine mask logits. A tap outside the map reads zero.
 
     Attributes:
-        weight: ``(out, in, 3, 3)``.
-        bias: ``(out,)``. A plain convolution of this network has none; folding a batch norm must not drop it.
+        weight: ``(out, in, 3, 3)`` weights.
+        bias: ``(out,)`` bias. Plain convolutions of this network have none; folding a batch norm must not drop it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
@@ -37,7 +37,7 @@ class ModulatedDeformConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as a plain convolution at half gain: all offsets are 0 and all masks are sigmoid(0)."""
+        """Initialise as a plain convolution at half gain: all offsets are 0 and all masks are sigmoid(0)."""
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.bias)
         nn.init.zeros_(self.conv_offset_mask.weight)
@@ -45,7 +45,7 @@ class ModulatedDeformConv2d(nn.Module):
             nn.init.zeros_(self.conv_offset_mask.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve ``x (B, in, H, W)``; returns ``(B, out, ceil(H / stride), ceil(W / stride))``."""
+        """Convolve ``x (B, in, H, W)``; return ``(B, out, ceil(H / stride), ceil(W / stride))``."""
         offset, mask_logit = self.conv_offset_mask(x).split([2 * NUM_TAPS, NUM_TAPS], dim=1)
         batch, _, height, width = offset.shape
         grid = _sampling_grid(offset, x.shape[2], x.shape[3], self.stride)
@@ -56,16 +56,16 @@ class ModulatedDeformConv2d(nn.Module):
 
 
 def _sampling_grid(offset: torch.Tensor, in_height: int, in_width: int, stride: int) -> torch.Tensor:
-    """Where each tap reads, as ``grid_sample`` wants it.
+    """Return where each tap reads, in the units of ``grid_sample``.
 
     Args:
-        offset: ``(B, 18, Ho, Wo)``; dy and dx of each tap, pixels.
-        in_height: Rows of the sampled map.
-        in_width: Columns of the sampled map.
-        stride: Of the convolution.
+        offset: ``(B, 18, Ho, Wo)`` offsets: dy and dx of each tap in pixels.
+        in_height: Number of rows of the sampled map.
+        in_width: Number of columns of the sampled map.
+        stride: Stride of the convolution.
 
     Returns:
-        ``(B, 9 * Ho, Wo, 2)``; x and y, -1 and 1 being the outer edges of the first and last pixel.
+        ``(B, 9 * Ho, Wo, 2)`` x and y, where -1 and 1 are the outer edges of the first and last pixel.
     """
     batch, _, height, width = offset.shape
     offset = offset.view(batch, NUM_TAPS, 2, height, width)

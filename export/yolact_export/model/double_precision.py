@@ -1,4 +1,4 @@
-"""A model computed in float64, to tell what rounding does to it in float32."""
+"""Float64 computation of a model, to measure the effect of rounding in float32."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from yolact_export.model.yolact import Yolact
 
 __all__ = ["DoublePrecision", "run_in_double_precision"]
 
-# Eight units in the last place of float32: what sums of some hundred products are off by.
+# Eight units in the last place of float32: the error of sums of a few hundred products.
 _DISTURBANCE = 2.0**-21
 
 
 @dataclasses.dataclass(frozen=True)
 class DoublePrecision:
-    """What a model gives in float64.
+    """Results of a model in float64.
 
     Attributes:
-        outputs: By name, float64.
-        disturbed: The same, with what every layer gives disturbed by as little as float32 may be off there.
-        largest: Largest absolute value that any layer gives; infinite or NaN where float64 does not hold it either.
-        layer: The layer that gives it.
+        outputs: Outputs by name, float64.
+        disturbed: Outputs with every layer's result disturbed by the possible error of float32 there.
+        largest: Largest absolute value in any layer's result; infinite or NaN if it exceeds float64, too.
+        layer: Name of the layer with that value.
     """
 
     outputs: dict[str, npt.NDArray[np.float64]]
@@ -38,14 +38,14 @@ class DoublePrecision:
 
 @torch.inference_mode()
 def run_in_double_precision(model: Yolact, image: npt.NDArray[np.float32]) -> DoublePrecision:
-    """Run a model in float64, twice; the model is converted, and stays so.
+    """Run a model in float64, twice; the model is converted in place.
 
-    How far one float32 computation is from float64 depends on its order of additions, and may be little by luck. The
-    disturbance stands for every order.
+    The error of a single float32 computation depends on its order of additions, and may be small by luck. The
+    disturbance represents every order.
 
     Args:
-        model: In eval mode, on the CPU.
-        image: ``(1, 3, H, W)`` float32, preprocessed.
+        model: Model in eval mode, on the CPU.
+        image: ``(1, 3, H, W)`` float32 preprocessed image.
     """
     largest: dict[str, float] = {}
 
@@ -61,7 +61,7 @@ def run_in_double_precision(model: Yolact, image: npt.NDArray[np.float32]) -> Do
     tensor = torch.from_numpy(image).double()
     model.double()
     outputs, disturbed = _run(model, tensor, note), _run(model, tensor, disturb)
-    # NaN compares false with everything: it counts as more than any number.
+    # NaN compares false with everything, so count it as more than any number.
     layer = max(largest, key=lambda name: np.nan_to_num(largest[name], nan=np.inf))
     return DoublePrecision(outputs, disturbed, largest[layer], layer)
 
@@ -69,7 +69,7 @@ def run_in_double_precision(model: Yolact, image: npt.NDArray[np.float32]) -> Do
 def _run(
     model: Yolact, tensor: torch.Tensor, hook: Callable[[str, torch.Tensor], torch.Tensor | None]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """The outputs; `hook` sees what every layer gives, and may replace it."""
+    """Return the outputs; `hook` receives every layer's result, and may replace it."""
 
     def hooked(name: str) -> Any:
         def call(_module: nn.Module, _inputs: Any, output: Any) -> Any:

@@ -12,10 +12,10 @@ PyramidLevels = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, to
 
 
 class Fpn(nn.Module):
-    """C3, C4, C5 to P3..P7, all of one width.
+    """Feature pyramid: C3, C4, C5 to P3..P7, all with the same number of channels.
 
-    Lateral and output convolutions are stored coarsest first: index 0 belongs to C5. Shapes catch swapped laterals;
-    nothing catches swapped output convolutions.
+    Lateral and output convolutions are stored coarsest first: index 0 belongs to C5. Shapes reveal swapped laterals,
+    but nothing reveals swapped output convolutions.
     """
 
     def __init__(self, in_channels: tuple[int, int, int], channels: int) -> None:
@@ -25,12 +25,12 @@ class Fpn(nn.Module):
         self.downsample_layers = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2))
 
     def forward(self, features: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> PyramidLevels:
-        """P3, P4, P5 after their ReLU; P6 and P7 have none."""
+        """Compute P3, P4, P5 after their ReLU; P6 and P7 have none."""
         merged: list[torch.Tensor] = []
         for lateral, feature in zip(self.lat_layers, reversed(features), strict=True):
             x = lateral(feature)
             if merged:
-                # To the size of the finer map, not by 2: 18 rows become 35.
+                # To the size of the finer map, not by a factor of 2: 18 rows become 35.
                 x = x + functional.interpolate(merged[-1], size=x.shape[2:], mode="bilinear", align_corners=False)
             merged.append(x)
         p5, p4, p3 = (functional.relu(layer(x)) for layer, x in zip(self.pred_layers, merged, strict=True))

@@ -1,4 +1,4 @@
-"""The mask-IoU network of YOLACT++: how well does a mask fit the object of its class?"""
+"""The mask-IoU network of YOLACT++, which predicts how well a mask fits the object of its class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WIDTHS = (1, 8, 16, 32, 64, 128)
 class MaskIouNet(nn.Module):
     """Five stride-2 convolutions *without padding*, a 1x1 convolution, ReLUs, and the maximum over the map.
 
-    The sides of a 138 x 138 mask go 68, 33, 16, 7, 3.
+    The sides of a 138 x 138 mask become 68, 33, 16, 7, 3.
     """
 
     def __init__(self, num_foreground_classes: int) -> None:
@@ -28,13 +28,13 @@ class MaskIouNet(nn.Module):
         self.maskiou_net = nn.Sequential(*layers)
 
     def forward(self, mask: torch.Tensor) -> torch.Tensor:
-        """Predicted IoU per class.
+        """Predict the IoU per class.
 
         Args:
-            mask: ``(N, 1, Hp, Wp)``; cropped sigmoid masks at prototype resolution, not binarised.
+            mask: ``(N, 1, Hp, Wp)`` cropped sigmoid masks at prototype resolution, not binarised.
 
         Returns:
-            ``(N, C - 1)``; at least 0, and not bounded by 1.
+            ``(N, C - 1)`` predicted IoUs, at least 0 and not bounded by 1.
         """
         x: torch.Tensor = self.maskiou_net(mask)
         return x.amax(dim=(2, 3))

@@ -9,11 +9,11 @@ __all__ = ["PredictionHead"]
 
 
 class PredictionHead(nn.Module):
-    """Box regressions, class logits and mask coefficients of the priors of one level.
+    """Layers for box regressions, class logits and mask coefficients of the priors of one level.
 
     Attributes:
-        num_classes: C, with the background.
-        num_prototypes: K.
+        num_classes: Number of classes including the background.
+        num_prototypes: Number of prototypes.
     """
 
     def __init__(self, channels: int, priors_per_cell: int, num_classes: int, num_prototypes: int) -> None:
@@ -26,7 +26,7 @@ class PredictionHead(nn.Module):
         self.mask_layer = nn.Conv2d(channels, priors_per_cell * num_prototypes, 3, padding=1)
 
     def forward(self, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """``(B, H * W * A, 4 | C | K)`` of ``level (B, F, H, W)``: rows, columns, then the priors of a cell."""
+        """Compute ``(B, H * W * A, 4 | C | K)`` of ``level (B, F, H, W)``: rows, columns, then priors of a cell."""
         x = self.upfeature(level)
         return (
             _rows(self.bbox_layer(x), 4),

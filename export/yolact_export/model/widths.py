@@ -19,30 +19,31 @@ from yolact_export.model.yolact import Yolact
 
 __all__ = ["check_flow", "fit_widths", "make_skeleton"]
 
-# Pixels; P7 is then a single one.
+# Side of the test image in pixels, for which P7 is a single one.
 _PROBE_SIZE = 64
 Shapes = Mapping[str, tuple[int, ...]]
 _Convolution = nn.Conv2d | ModulatedDeformConv2d
 
 
 def make_skeleton(config: YolactConfig) -> Yolact:
-    """A model in eval mode whose tensors have shapes and no storage."""
+    """Create a model in eval mode whose tensors have shapes but no storage."""
     with torch.device("meta"):
         return Yolact(config).eval()
 
 
 def fit_widths(skeleton: Yolact, shapes: Shapes) -> list[str]:
-    """Give every layer the width that its tensors have.
+    """Give every layer the width of its tensors.
 
-    Only channels change. A layer whose tensors are missing, or have another rank or kernel, stays as it is: comparing
+    Only channels change. A layer whose tensors are missing, or have another rank or kernel, is not changed: comparing
+    the skeleton's shapes with the checkpoint's then reveals the difference.
     the skeleton's shapes with the checkpoint's then shows the difference.
 
     Args:
-        skeleton: Changed in place; its tensors stay on the meta device.
+        skeleton: Model to modify; its tensors stay on the meta device.
         shapes: Shape of every tensor of the checkpoint, by its state-dict key.
 
     Returns:
-        Names of the layers whose width changed.
+        The names of the layers whose width changed.
     """
     changed = []
     for name, module in skeleton.named_modules():
@@ -61,7 +62,7 @@ def fit_widths(skeleton: Yolact, shapes: Shapes) -> list[str]:
 def _resize_convolution(module: _Convolution, shape: tuple[int, ...]) -> None:
     module.out_channels, module.in_channels = shape[:2]
     if isinstance(module, nn.Conv2d) and module.groups > 1:
-        # Depthwise: one group per channel, however many are left.
+        # Depthwise: one group per channel, however many remain.
         module.groups = module.in_channels = shape[0]
     module.weight = _empty(*shape)
     if module.bias is not None:
@@ -79,12 +80,12 @@ def _empty(*shape: int) -> nn.Parameter:
 
 
 def check_flow(model: Yolact) -> None:
-    """Run a tiny image through the whole network, so that widths that do not fit together are found.
+    """Run a tiny image through the whole network to detect widths that do not fit together.
 
-    A loaded model is asked, not its skeleton: kernels on the meta device cost a second and 80 MB to import.
+    This takes a loaded model, not its skeleton: kernels on the meta device cost a second and 80 MB to import.
 
     Raises:
-        ShapeError: A layer is fed another number of channels than it takes; the message names it.
+        ShapeError: A layer receives another number of channels than it expects; the message names it.
     """
     image = torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE, device=model.semantic_seg_conv.weight.device)
     with _watched_channels(model), torch.no_grad():
@@ -113,4 +114,4 @@ def _watched_channels(model: Yolact) -> Iterator[None]:
 def _check_channels(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
     takes = module.num_features if isinstance(module, nn.BatchNorm2d) else module.in_channels
     if inputs[0].shape[1] != takes:
-        raise ShapeError(f"{name} takes {takes} channels and is fed {inputs[0].shape[1]}")
+        raise ShapeError(f"{name} expects {takes} channels, but receives {inputs[0].shape[1]}")

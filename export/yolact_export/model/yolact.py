@@ -19,13 +19,13 @@ __all__ = ["RawOutput", "Yolact", "create_model"]
 
 
 class RawOutput(NamedTuple):
-    """What the network says of a batch of images; P counts the priors of all levels, P3 first.
+    """Raw outputs of the network for a batch of images; P counts the priors of all levels, P3 first.
 
     Attributes:
-        box_regression: ``(B, P, 4)``; offsets to the priors.
-        class_logit: ``(B, P, C)``; before the softmax, class 0 is the background.
-        mask_coefficient: ``(B, P, K)``; after tanh.
-        prototype: ``(B, K, Hp, Wp)``; after ReLU, channels first.
+        box_regression: ``(B, P, 4)`` offsets to the priors.
+        class_logit: ``(B, P, C)`` logits before the softmax; class 0 is the background.
+        mask_coefficient: ``(B, P, K)`` coefficients after tanh.
+        prototype: ``(B, K, Hp, Wp)`` prototypes after ReLU, channels first.
     """
 
     box_regression: torch.Tensor
@@ -38,9 +38,9 @@ class Yolact(nn.Module):
     """YOLACT or YOLACT++; the state-dict keys are those of the published checkpoints.
 
     Attributes:
-        config: What the model was built from. The channel widths of a pruned checkpoint may be smaller.
-        semantic_seg_conv: A training aid on P3; never computed by :meth:`forward`.
-        maskiou_net: The mask-IoU network under its published name; see :attr:`mask_iou`.
+        config: Configuration that the model was built from. The channel widths of a pruned checkpoint may be smaller.
+        semantic_seg_conv: Training aid on P3; never computed by :meth:`forward`.
+        maskiou_net: Mask-IoU network under its published name; see :attr:`mask_iou`.
     """
 
     def __init__(self, config: YolactConfig) -> None:
@@ -68,28 +68,28 @@ class Yolact(nn.Module):
         return (*head, f"proto_net.{last}", "semantic_seg_conv")
 
     def features(self, image: torch.Tensor) -> PyramidLevels:
-        """P3..P7 of a normalised ``image (B, 3, H, W)`` float32."""
+        """Compute P3..P7 from a normalised ``image (B, 3, H, W)`` float32."""
         levels: PyramidLevels = self.fpn(self.backbone(image))
         return levels
 
     def predict(self, levels: PyramidLevels) -> RawOutput:
-        """Raw outputs from the levels of the pyramid."""
+        """Compute raw outputs from the levels of the pyramid."""
         head = self.prediction_layers[0]
         box, logit, coefficient = (torch.cat(parts, dim=1) for parts in zip(*map(head, levels), strict=True))
         return RawOutput(box, logit, coefficient, self.proto_net(levels[0]))
 
     def semantic_logit(self, levels: PyramidLevels) -> torch.Tensor:
-        """Per-pixel logits ``(B, C - 1, H3, W3)`` of the foreground classes, for a training loss."""
+        """Compute logits ``(B, C - 1, H3, W3)`` of the foreground classes per pixel, for a training loss."""
         logit: torch.Tensor = self.semantic_seg_conv(levels[0])
         return logit
 
     def forward(self, image: torch.Tensor) -> RawOutput:
-        """Raw outputs of a normalised ``image (B, 3, H, W)`` float32; H and W need not be those of the config."""
+        """Compute raw outputs from a normalised ``image (B, 3, H, W)`` float32, of any size."""
         return self.predict(self.features(image))
 
 
 def create_model(config: YolactConfig) -> Yolact:
-    """A model with fresh random weights, in training mode, from torch's global random generator.
+    """Create a model with fresh random weights, in training mode, from PyTorch's global random generator.
 
     As upstream, everything but the backbone starts with Xavier weights and zero biases. The weights of a deformable
     block start as those of a plain convolution.

@@ -79,7 +79,7 @@ def test_layers_that_do_not_fit_together_are_named():
     shapes = shapes_of(model)
     shapes["backbone.layers.1.0.conv1.weight"] = (24, 16, 3, 3)
     fit_widths(model, shapes)
-    with pytest.raises(ShapeError, match=r"backbone\.layers\.1\.0\.bn1 takes 32 channels and is fed 24"):
+    with pytest.raises(ShapeError, match=r"backbone\.layers\.1\.0\.bn1 expects 32 channels, but receives 24"):
         check_flow(model)
 
 
