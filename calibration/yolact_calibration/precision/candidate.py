@@ -1,8 +1,8 @@
-"""Networks that may be written, judged as engines will compute them; and whether their outputs may be float16.
+"""Candidate networks, judged as engines will compute them, and the decision about float16 outputs.
 
-Outputs of layers that compute in float16 are rounded to it whatever their dtype, but for the mask coefficients behind
-their tanh. Float16 outputs therefore cost next to nothing, as a rule; where they cost more than the judge allows, they
-are refused, and the same network with float32 outputs takes its place.
+Outputs of layers that compute in float16 are rounded to it in any dtype, except for the mask coefficients after their
+tanh. Float16 outputs therefore usually cost next to nothing; if they cost more than the judge allows, they are refused,
+and the same network with float32 outputs is used.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ __all__ = ["Candidate", "CandidateJudge"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:
-    """A network, and the result of its trial.
+    """Network with its judgement.
 
     Attributes:
-        model: The network that would be written.
-        half: Record of the parts that stayed in float32, and of the reason if the outputs did; None without float16.
-        predictions: Detections in the judge's images; none if the outputs are not finite.
-        judgement: Accuracy, compared with the float32 network.
-        is_sound: Whether the outputs are finite on all images.
+        model: Network in the form in which it would be written.
+        half: Result of the conversion to float16, with the layers and outputs that stayed in float32; None without
+            float16.
+        predictions: Instances that it finds in the judge's images; none if its outputs are not finite.
+        judgement: Comparison with the float32 network.
+        is_sound: Whether its outputs are finite on all images.
     """
 
     model: onnx.ModelProto
@@ -44,12 +45,12 @@ class Candidate:
 
     @property
     def dtypes(self) -> NetworkDtypes:
-        """Dtypes of its input and outputs."""
+        """Types of its input and outputs."""
         return NetworkDtypes() if self.half is None else self.half.dtypes
 
     @property
     def output_bytes(self) -> int:
-        """Size of all outputs of one frame, whatever the batch, bytes."""
+        """Size of all outputs of one frame in bytes, independent of the batch."""
         total = 0
         for output in self.model.graph.output:
             kind = output.type.tensor_type
@@ -58,19 +59,19 @@ class Candidate:
         return total
 
     def holds(self, points: float) -> bool:
-        """Return whether the outputs are finite and neither box nor mask AP lost more than that many points."""
+        """Return whether its outputs are finite, and neither box nor mask AP lost more than `points` points."""
         return self.is_sound and self.judgement.within(points)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CandidateJudge:
-    """Tries networks on one set of images.
+    """Judge of candidate networks on one set of images.
 
     Attributes:
-        trial: The images.
-        judge: Compares with the float32 network.
-        aim: Points that may be lost; what decides about the outputs even where nothing is refused in the end.
-        half_io: Inputs and outputs may be float16.
+        trial: Images on which networks are run.
+        judge: Judge that compares with the float32 network.
+        aim: Points that may be lost; decides about the outputs even if no network is refused in the end.
+        half_io: Whether inputs and outputs may be float16.
     """
 
     trial: Trial
@@ -81,20 +82,20 @@ class CandidateJudge:
     def examine(
         self, model: onnx.ModelProto, half: HalfModel | None, label: str = "images", reporter: Reporter = SILENT
     ) -> Candidate:
-        """Judge a network; in float16 as engines compute it.
+        """Judge a network; a float16 network as engines compute it.
 
         Args:
-            model: The network that would be written.
-            half: Record of its conversion, if it is one in float16.
+            model: Network in the form in which it would be written.
+            half: Result of the conversion to float16; None without float16.
             label: Name of the network for the reporter.
-            reporter: Reporter of the progress.
+            reporter: Reporter that shows the progress.
         """
         simulated = model if half is None else simulate_float16(model)
         try:
-            # Integer kernels in the place of roundings are what a CPU runs, and no engine.
+            # A CPU runs integer kernels instead of roundings, but an engine does not.
             predictions = self.trial.find(simulated, simulate=half is not None, reporter=reporter, label=label)
         except BackendError:
-            # Of no use, which the judge has to see; the others are exported all the same.
+            # The judge has to see that it is useless, but it is not a reason to end the export of the others.
             predictions = self.trial.find_nothing()
             return Candidate(model, half, predictions, self.judge.judge(predictions), False)
         return Candidate(model, half, predictions, self.judge.judge(predictions), True)
@@ -102,16 +103,16 @@ class CandidateJudge:
     def examine_in_half(
         self, model: onnx.ModelProto, largest: Mapping[str, float], label: str = "images", reporter: Reporter = SILENT
     ) -> Candidate:
-        """Put into float16 what is float32 in a network, for engines, and judge it.
+        """Convert the float32 part of a network to float16, for engines, and judge it.
 
-        Its outputs are float16 where the layers that write them are and no more is lost than may be. Where that is not
-        so, and float32 outputs mend it, they are float32, with the reason in :attr:`Candidate.half`.
+        Its outputs are float16 if the layers that write them are and the loss is within the limit. If that is not so,
+        and float32 outputs help, they are float32, with the reason in :attr:`Candidate.half`.
 
         Args:
             model: Network in float32, with or without Q/DQ; not modified.
-            largest: Largest values of tensors; see :func:`~yolact_calibration.float16.conversion.to_float16`.
+            largest: Largest absolute values by tensor; see :func:`~yolact_calibration.float16.conversion.to_float16`.
             label: Name of the network for the reporter.
-            reporter: Reporter of the progress.
+            reporter: Reporter that shows the progress.
         """
         half = to_float16(model, largest, half_input=self.half_io, half_outputs=self.half_io)
         found = self.examine(half.model, half, label, reporter)
@@ -120,7 +121,7 @@ class CandidateJudge:
         single = to_float16(model, largest, half_input=self.half_io)
         other = self.examine(single.model, single, label, reporter)
         if not other.holds(self.aim) and (found.is_sound or not other.is_sound):
-            # It is not the outputs.
+            # The outputs are not the cause.
             return found
         lost = f"{found.judgement.worst:.2f} points are lost" if found.is_sound else "they are not finite"
         why = f"in float16 {lost}; in float32 {other.judgement.worst:.2f} points are lost, {self.aim:g} allowed"

@@ -1,4 +1,4 @@
-"""The images that a network is judged by: labelled ones, or some of the unlabelled ones that calibration leaves out."""
+"""Images on which a network is judged: labelled ones, or some of the unlabelled ones that calibration leaves out."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["GuardImages"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GuardImages:
-    """Images by name, read one at a time.
+    """Named images, read one at a time.
 
     Attributes:
-        frames: The images.
+        frames: Images with their names.
         description: Readable description of the images.
         annotations: Labels of the images, or None.
     """
@@ -39,10 +39,10 @@ class GuardImages:
         return iter(self.frames)
 
     def frame(self, name: str) -> npt.NDArray[np.uint8]:
-        """Read one image again; no other file is read.
+        """Read one image again, without reading other files.
 
         Raises:
-            KeyError: There is none of that name.
+            KeyError: There is no image of that name.
         """
         for other, frame in _only(self.frames, [i for i, known in enumerate(_names(self.frames)) if known == name]):
             if other == name:
@@ -50,14 +50,14 @@ class GuardImages:
         raise KeyError(name)
 
     def first(self, count: int) -> GuardImages:
-        """Return some of them, spread evenly, without labels; held in memory, because they are needed many times."""
+        """Return up to `count` images, evenly spaced, without labels, held in memory for repeated use."""
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist()
         frames = list(_only(self.frames, chosen))
         return GuardImages(frames, f"{len(frames)} images")
 
     @classmethod
     def labelled(cls, data: AnnotatedImages, limit: int | None) -> GuardImages:
-        """Return images with COCO labels."""
+        """Create guard images from images with COCO labels."""
         annotations = data.annotations if limit is None else data.annotations.first(limit)
         files = _Files(tuple((image.file_name, data.path(image)) for image in annotations.images), data.reader)
         return cls(files, f"{len(files)} labelled images", annotations)
@@ -77,7 +77,7 @@ class _Files:
 
 
 def _names(frames: NamedFrames) -> list[str]:
-    """Names of all images, from what is known without reading them where that is possible."""
+    """Return the names of all images, without reading the images if possible."""
     if isinstance(frames, _Files):
         return [name for name, _ in frames.paths]
     if isinstance(frames, CalibrationImages):
@@ -86,7 +86,7 @@ def _names(frames: NamedFrames) -> list[str]:
 
 
 def _only(frames: NamedFrames, indices: Sequence[int]) -> NamedFrames:
-    """The images at ascending places; the others are not read where that is possible."""
+    """Return the images at ascending indices, without reading the others if possible."""
     if isinstance(frames, _Files):
         return dataclasses.replace(frames, paths=tuple(frames.paths[index] for index in indices))
     if isinstance(frames, CalibrationImages):

@@ -1,3 +1,3 @@
-"""Float16 and INT8 networks of a bundle: made, judged, and reported."""
+"""Float16 and INT8 networks of a bundle: conversion, judgement, and reports."""
 
 __all__: list[str] = []

@@ -23,29 +23,29 @@ from yolact_runtime.model.manifest import Manifest
 
 __all__ = ["float32_lines", "measure_latencies", "output_lines", "precision_document", "table_lines", "verdict"]
 
-# What ONNX Runtime is the right place to time; the others are for GPUs.
+# Precisions that ONNX Runtime can time meaningfully; the others are for GPUs.
 _TIMED = ("fp32", "int8-cpu")
-# A gain that a robot would not notice.
+# Speedup below which INT8 is not worth it.
 _WORTH = 1.05
 _BINS_SHOWN = 48
-# Points, as they are shown with two decimals.
+# Smallest loss in points that two decimals show.
 _LEAST_SHOWN = 0.005
 _NAMES_SHOWN = 4
 
 
 def measure_latencies(result: PrecisionResult, manifest: Manifest, num_threads: int) -> dict[str, float]:
-    """Milliseconds of the networks that run on ONNX Runtime's CPU provider, taking turns; others have no entry."""
+    """Measure, interleaved, the milliseconds of networks for ONNX Runtime's CPU provider; others have no entry."""
     models = {v.precision: v.path for v in result.variants if v.precision in _TIMED and v.passed}
     return time_networks_ms(models, manifest.input, num_threads=num_threads) if len(models) > 1 else {}
 
 
 def verdict(result: PrecisionResult, latency_ms: Mapping[str, float]) -> str:
-    """One sentence: is INT8 worth it?"""
+    """Return a sentence that says whether INT8 is worth it."""
     if rejected := [variant for variant in result.variants if not variant.passed]:
         faults = _faults(rejected, result.max_drop)
-        return f"{faults} and {'is' if len(rejected) == 1 else 'are'} rejected; the other networks stand"
+        return f"{faults} and {'is' if len(rejected) == 1 else 'are'} rejected; the other networks are kept"
     if unsound := [variant for variant in result.variants if not variant.is_sound]:
-        return f"{_faults(unsound, result.max_drop)}: no verdict, and kept because no limit was held"
+        return f"{_faults(unsound, result.max_drop)}: no verdict, and kept because no limit was set"
     return f"{_worth(result, latency_ms)}{_kept_single(result)}"
 
 
@@ -66,7 +66,7 @@ def _worth(result: PrecisionResult, latency_ms: Mapping[str, float]) -> str:
 
 
 def _kept_single(result: PrecisionResult) -> str:
-    """The layers that float16 might not hold, and where they are in float32; empty where there are none."""
+    """Return text about layers beyond float16's range that are in float32, by network; empty if there are none."""
     kept: dict[tuple[str, ...], list[str]] = {}
     for variant in result.variants:
         nodes = {} if variant.half is None else variant.half.kept_single
@@ -79,7 +79,7 @@ def _kept_single(result: PrecisionResult) -> str:
 
 
 def _faults(variants: Sequence[Variant], max_drop: float) -> str:
-    """What is wrong with some networks; those with the same fault together."""
+    """Return what is wrong with some networks; those with the same fault together."""
     by_fault: dict[str, list[str]] = {}
     for variant in variants:
         by_fault.setdefault(_fault(variant, max_drop), []).append(variant.precision)
@@ -87,7 +87,7 @@ def _faults(variants: Sequence[Variant], max_drop: float) -> str:
 
 
 def _fault(variant: Variant, max_drop: float) -> str:
-    """What is wrong with a network, and where it overflows if it does."""
+    """Return what is wrong with a network, and where it overflows if it does."""
     where = f" (it overflows: {variant.overflow})" if variant.overflow is not None else ""
     if not variant.is_sound:
         return f"gave outputs that are not finite{where}"
@@ -99,13 +99,13 @@ def _fault(variant: Variant, max_drop: float) -> str:
 def _price(variant: Variant, result: PrecisionResult) -> str:
     lost = variant.judgement.worst
     words = f"for {lost:.2f} points of {result.measure}" if lost >= _LEAST_SHOWN else f"at no loss of {result.measure}"
-    return f"{words} (no limit was held)" if math.isinf(result.max_drop) else words
+    return f"{words} (no limit was set)" if math.isinf(result.max_drop) else words
 
 
 def precision_document(
     result: PrecisionResult, request: PrecisionRequest, manifest: Manifest, latency_ms: Mapping[str, float]
 ) -> dict[str, Any]:
-    """JSON object; see :mod:`yolact_calibration.report.precision_report` for the page that is made of it."""
+    """Return a JSON object; :mod:`yolact_calibration.report.precision_report` generates the page from it."""
     chosen = _most_searched(result.variants)
     int8 = chosen.int8
     document: dict[str, Any] = {
@@ -133,7 +133,7 @@ def precision_document(
 
 
 def table_lines(document: Mapping[str, Any]) -> list[str]:
-    """The comparison for a terminal, at most 78 columns wide: losses are in points."""
+    """Return the comparison as lines for a terminal, at most 78 columns wide; losses are in points."""
     labelled = any(row["box_ap"] is not None for row in document["variants"])
     heads = ("box AP", "mask AP") if labelled else ("", "agreement")
     lines = [f"{'':<9}{'size':>10}{'latency':>11}{heads[0]:>9}{heads[1]:>10}{'lost (box, mask)':>18}"]
@@ -155,13 +155,13 @@ def table_lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def float32_lines(document: Mapping[str, Any]) -> list[str]:
-    """What is in float32 in networks of float16, for a terminal: a line for each network and kind of reason."""
+    """Return lines about the float32 layers of float16 networks, one for each network and kind of reason."""
     lines = []
     for row in document["variants"]:
         nodes: Mapping[str, str] = row["float32_nodes"]
         coarse = [name for name, why in nodes.items() if why == TOO_COARSE]
         ranged = [name for name, why in nodes.items() if why != TOO_COARSE]
-        for names, why in ((ranged, "float16 might not hold their values"), (coarse, "float16 is too coarse")):
+        for names, why in ((ranged, "their values may exceed float16"), (coarse, "float16 is too coarse")):
             if names:
                 layers = f"{len(names)} layer{'s' * (len(names) != 1)}"
                 lines.append(f"in float32: {row['precision']}, {layers} ({_some(names)}): {why}")
@@ -169,7 +169,7 @@ def float32_lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def output_lines(document: Mapping[str, Any]) -> list[str]:
-    """What networks for engines hand over, for a terminal: those in float16 in one line, each of the others in one."""
+    """Return lines about the outputs of networks for engines: one for all in float16, one for each of the others."""
     lines, half, whole = [], [], 0
     for row in document["variants"]:
         why = row["float32_outputs"]
@@ -196,7 +196,7 @@ def _one(interval: Sequence[float | None]) -> str:
 
 
 def _most_searched(variants: Sequence[Variant]) -> Variant:
-    """The one that the report is about: a rejected one, to show why; else INT8, the CPU's first, which is timed."""
+    """Return the network that the report describes: a rejected one, else INT8, preferably the CPU's, which is timed."""
     order = ("int8-cpu", "int8", "fp16", "fp32")
     return min(variants, key=lambda variant: (variant.passed, order.index(variant.precision)))
 
@@ -231,7 +231,7 @@ def _variant(
 
 
 def _drop(variant: Variant) -> dict[str, Any] | None:
-    """Points lost; nothing of a network whose outputs are no numbers."""
+    """Return the points lost; None for a network whose outputs are not finite."""
     drop: dict[str, Any] | None = variant.judgement.document()["drop"] if variant.is_sound else None
     return drop
 
@@ -241,11 +241,11 @@ def _held(variant: Variant, max_drop: float) -> str:
         return "rejected"
     if not variant.is_sound:
         return "not judged: its outputs are not finite"
-    return "kept without a limit" if math.isinf(max_drop) else "holds the limit"
+    return "kept without a limit" if math.isinf(max_drop) else "within the limit"
 
 
 def _threads(count: int) -> str:
-    return "threads as ONNX Runtime chooses" if count == 0 else f"{count} thread{'s' if count > 1 else ''}"
+    return "threads chosen by ONNX Runtime" if count == 0 else f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _with_cost(entry: dict[str, Any], int8: Int8Model) -> dict[str, Any]:
@@ -288,7 +288,7 @@ def _ranges(int8: Int8Model, calibration: Calibration) -> list[dict[str, Any]]:
 
 
 def _shown_histogram(histogram: Any) -> dict[str, list[float]]:
-    """Equal bins for people, from the fine ones."""
+    """Return equal bins for display, computed from the fine ones."""
     edges = np.linspace(histogram.low, histogram.high, _BINS_SHOWN + 1)
     if not histogram.high > histogram.low:
         return {"edges": [], "counts": []}

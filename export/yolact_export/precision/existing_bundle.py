@@ -1,7 +1,7 @@
-"""Networks of other precisions, added to a bundle from its own float32 network: no checkpoint, no torch.
+"""Networks of other precisions, added to a bundle from its own float32 network, without a checkpoint or PyTorch.
 
-The network is the one that an export verified, so what is made of it is what the export would have made. The bundle is
-replaced in one step at the end; whatever in it was not made anew stays as it is.
+The network is the one that an export verified, so the results are those of that export. The bundle is replaced in one
+step at the end; everything that is not rewritten stays unchanged.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 __all__ = ["ExistingBundle", "ExtendedBundle"]
 
 Finish = Callable[[Manifest, Path], None]
-# Of a golden frame, while others add networks.
+# Maximum number of golden frames drawn while other processes add networks.
 _MAX_DRAWINGS = 3
 _NETWORK, _MASK_IOU = network_name("fp32"), "mask_iou.fp32.onnx"
 
 
 @dataclass(frozen=True, eq=False)
 class ExtendedBundle:
-    """A bundle with its new networks.
+    """Bundle with its new networks.
 
     Attributes:
-        manifest: As written.
-        precisions: The networks that were made, and the float32 one.
-        report: What was found about them.
-        removed: Files that were made of networks which are no longer there.
+        manifest: Manifest as it was written.
+        precisions: New networks, and the float32 one.
+        report: Findings about them, a JSON object.
+        removed: Files that were derived from networks that no longer exist.
     """
 
     manifest: Manifest
@@ -62,26 +62,26 @@ class ExtendedBundle:
 
 
 class ExistingBundle:
-    """A bundle whose float32 network is the one that its manifest describes.
+    """Bundle whose float32 network is the one that its manifest describes.
 
     Args:
-        path: The folder.
+        path: Folder of the bundle.
 
     Raises:
-        BundleError: There is no float32 network, it or the mask-IoU network is damaged, or the report is no JSON.
-        ManifestError: The manifest cannot be understood, or is of another release.
+        BundleError: There is no float32 network, it or the mask-IoU network is damaged, or the report is not JSON.
+        ManifestError: The manifest is invalid, or of another release.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # "." and links have no name of their own that a finished folder could take.
+        # "." and links are not names that a finished folder could take.
         self._place = path.resolve()
         self.manifest = read_manifest(path)
         network = self.manifest.artefacts.get(_NETWORK)
         if network is None or network.role != NETWORK_ROLE:
             there = sorted({a.precision for a in self.manifest.artefacts.values() if a.role == NETWORK_ROLE})
             raise BundleError(
-                f"{path} has no {_NETWORK}, of which other precisions are made (its networks: "
+                f"{path} has no {_NETWORK}, from which other precisions are derived (its networks: "
                 f"{', '.join(there) or 'none'}); export the checkpoint again: yolact-export CHECKPOINT.pth --int8 "
                 f"--calib DIR"
             )
@@ -90,7 +90,7 @@ class ExistingBundle:
             if _MASK_IOU not in self.manifest.artefacts:
                 raise BundleError(f"{path} is a YOLACT++ bundle without {_MASK_IOU}; export the checkpoint again")
             self._sources[_MASK_IOU] = self.manifest.artefacts[_MASK_IOU]
-        # The golden frame will speak for all of them.
+        # The golden frame will cover all networks.
         if path.is_mount():
             raise BundleError(
                 f"{path} is a mount point, and a bundle is replaced in one step: mount the folder that it lies in"
@@ -99,9 +99,9 @@ class ExistingBundle:
         self._report = _read_report(path / REPORT_NAME)
 
     def require_sound(self, num_threads: int = 0) -> None:
-        """Compare the float32 network with the manifest, and with the golden frame where the bundle has one.
+        """Compare the float32 network with the manifest, and with the golden frame if the bundle has one.
 
-        What is made of a network is judged by the manifest, so a manifest that was changed would spread.
+        Networks derived from it are judged by the manifest, so a modified manifest would affect all of them.
 
         Raises:
             SelfTestError: They differ.
@@ -121,26 +121,28 @@ class ExistingBundle:
         finish: Finish = lambda *_: None,
         reporter: Reporter = SILENT,
     ) -> ExtendedBundle:
-        """Make networks and put them into the bundle, all at once at the end.
+        """Create networks and add them to the bundle, all at once at the end.
 
-        An earlier network of a precision that was made is replaced; one of a precision that was rejected stays, unless
+        An earlier network of a new precision is replaced; one of a rejected precision stays, unless it is identical to
+        the rejected network. Engines of removed networks are removed, and so is a signature.
         it is the very network that was rejected. Engines of networks that are gone are removed, and so is a signature.
 
         Args:
-            add_networks: Makes them in a folder with the float32 network; also returns their part of the report.
-            bit_depth: What the images had that were used, for the manifest to state; None leaves what it states.
-            finish: Receives the manifest of the bundle that is replaced, and the folder that takes its place, complete
-                but for a signature.
-            reporter: Gets a line for whatever is removed.
+            add_networks: Function that creates them in a folder with the float32 network, and also returns their part
+                of the report.
+            bit_depth: Significant bits of the images that were used, for the manifest; None does not change it.
+            finish: Function that receives the manifest of the replaced bundle, and the folder that takes its place,
+                complete except for a signature.
+            reporter: Reporter that receives a line for each removed file.
 
         Raises:
-            BundleError: The float32 network was exchanged meanwhile. The bundle is as it was, as after any error.
+            BundleError: Another process replaced the float32 network. The bundle is unchanged, as after any error.
         """
         with ExitStack() as held, staged_folder(self._place) as folder:
             for name, artefact in self._sources.items():
                 self._bring(name, artefact, folder)
             result, report = add_networks(folder, replace(self.manifest, precision="fp32", artefacts={}))
-            # From here until the new bundle is in its place nobody else changes this one.
+            # From here until the new bundle is in its place no other process changes this one.
             held.enter_context(locked_folder(self._place))
             golden, now = self._draw_golden(folder, result, reporter)
             manifest, gone = _with_networks(now, result)
@@ -154,14 +156,14 @@ class ExistingBundle:
             write_atomically(folder / REPORT_NAME, (json.dumps(document, indent=2) + "\n").encode())
             finish(now, folder)
         for name in gone:
-            reporter.say(f"{name} is removed: the network that it was made of is no longer there")
+            reporter.say(f"{name} is removed: the network that it was derived from no longer exists")
         return ExtendedBundle(manifest, result, report, gone)
 
     def _draw_golden(self, folder: Path, result: PrecisionResult, reporter: Reporter) -> tuple[Artefact, Manifest]:
-        """A golden frame that knows every network which the bundle will have; and the bundle's manifest as it is now.
+        """Draw a golden frame for every network that the bundle will have; also return the bundle's current manifest.
 
-        Others may have built engines or added networks while the search ran. On a file system without locks they may
-        do so while the frame is drawn, too.
+        Other processes may have built engines or added networks during the search. On a file system without locks they
+        may do so while the frame is drawn, too.
         """
         now = read_manifest(self.path)
         for _ in range(_MAX_DRAWINGS):
@@ -175,25 +177,25 @@ class ExistingBundle:
             before, now = now, read_manifest(self.path)
             if _networks_of(before) == _networks_of(now):
                 return golden, now
-        raise BundleError(f"{self.path} got other networks again and again; it is left as it is: start again")
+        raise BundleError(f"{self.path} was changed repeatedly by other processes; nothing was written: run this again")
 
     def _require_same(self, now: Manifest) -> None:
-        """The manifest that networks were made by speaks of the bundle that gets them."""
+        """Check that the manifest by which networks were created still describes the bundle."""
         if any(now.artefacts.get(name) != artefact for name, artefact in self._sources.items()):
             found = "another float32 network"
         elif replace(now, artefacts={}) != replace(self.manifest, artefacts={}):
             found = "another manifest"
         else:
             return
-        raise BundleError(f"{self.path} got {found} while this one was looked at; it is left as it is: start again")
+        raise BundleError(f"{self.path} got {found} from another process; nothing was written: run this again")
 
     def _bring(self, name: str, artefact: Artefact, folder: Path) -> None:
-        """Copy a network. A link would be the same file still, which its owner may change once it was compared."""
+        """Copy a network. A link would still be the same file, which its owner may change after the comparison."""
         shutil.copy2(artefact_path(self.path, name), folder / name)
         self._check(folder, {name: artefact})
 
     def earlier_rows(self, result: PrecisionResult) -> list[dict[str, Any]]:
-        """Rows of earlier reports on networks that stay beside new ones, each with what it was judged by."""
+        """Return the rows of earlier reports on networks that stay, each with the measure by which it was judged."""
         replaced = {"fp32", *_superseded(self.manifest, result)}
         listed = {a.precision for a in self.manifest.artefacts.values() if a.role == NETWORK_ROLE} - replaced
         rows: dict[str, dict[str, Any]] = {}
@@ -205,7 +207,7 @@ class ExistingBundle:
         return list(rows.values())
 
     def _earlier(self) -> list[dict[str, Any]]:
-        """Precision parts of the report as it is, the newest first."""
+        """Return the precision parts of the report, the newest first."""
         return [part for part in (self._report.get("precision"), *self._report.get("earlier_precisions", ())) if part]
 
     def _earlier_documents(self, result: PrecisionResult) -> dict[str, Any]:
@@ -221,7 +223,7 @@ class ExistingBundle:
         for name, artefact in artefacts.items():
             if file_sha256(artefact_path(folder, name)) != artefact.sha256:
                 raise BundleError(
-                    f"{self.path / name} is not the file that the manifest describes, and nothing is made of it; copy "
+                    f"{self.path / name} is not the file that the manifest describes, so it is not used; copy "
                     f"the folder again, or export the checkpoint again"
                 )
 
@@ -231,7 +233,7 @@ def _networks_of(manifest: Manifest) -> dict[str, Artefact]:
 
 
 def _superseded(manifest: Manifest, result: PrecisionResult) -> list[str]:
-    """Precisions whose earlier network goes, made anew or rejected as it is; in the order of the result."""
+    """List precisions whose earlier network is replaced, or is identical to a rejected one; in the result's order."""
     gone = []
     for variant in result.variants[1:]:
         earlier = manifest.artefacts.get(network_name(variant.precision))
@@ -241,7 +243,7 @@ def _superseded(manifest: Manifest, result: PrecisionResult) -> list[str]:
 
 
 def _with_networks(manifest: Manifest, result: PrecisionResult) -> tuple[Manifest, tuple[str, ...]]:
-    """The manifest with new networks, and names of files that were made of networks which are gone."""
+    """Return the manifest with new networks, and the names of files derived from removed networks."""
     artefacts = dict(manifest.artefacts)
     changed = set()
     for precision in _superseded(manifest, result):
@@ -261,7 +263,7 @@ def _with_networks(manifest: Manifest, result: PrecisionResult) -> tuple[Manifes
 
 
 def _old_rejects(result: PrecisionResult) -> set[str]:
-    """Rejected files of earlier attempts at the same precisions."""
+    """Return the names of rejected files of earlier attempts at the same precisions."""
     names = (network_name(variant.precision) for variant in result.variants[1:])
     return {name.removesuffix(".onnx") + REJECTED_SUFFIX for name in names}
 
@@ -270,20 +272,20 @@ def _read_report(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        document = read_json(path, allow_nan=True)  # what others wrote is carried over as it is
+        document = read_json(path, allow_nan=True)  # content of other programs is kept unchanged
     except TextError as error:
         raise BundleError(f"cannot read {path}, which would be replaced: {error}; move it away") from error
     if not isinstance(document, dict):
-        raise BundleError(f"{path} holds no JSON object and would be replaced; move it away")
+        raise BundleError(f"{path} is not a JSON object and would be replaced; move it away")
     earlier = document.get("earlier_precisions", [])
     parts = [document.get("precision"), *earlier] if isinstance(earlier, list) else [earlier]
     if not all(part is None or _is_part(part) for part in parts):
-        raise BundleError(f"{path} is not a report of yolact-export in what it says of precisions; move it away")
+        raise BundleError(f"{path} is not a report of yolact-export: its precisions are invalid; move it away")
     return document
 
 
 def _is_part(part: object) -> bool:
-    """What a report says of precisions, as far as it is read here."""
+    """Return whether a value is a report's part about precisions, as far as this module reads it."""
     if not isinstance(part, dict) or not isinstance(part.get("guard"), dict | None):
         return False
     rows = part.get("variants", [])

@@ -1,4 +1,4 @@
-"""Float16 and INT8 networks beside the float32 one of a bundle: calibrated, searched, judged, refused if too bad."""
+"""Float16 and INT8 networks for a bundle: calibrated, searched, judged, and rejected if they lose too much."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ __all__ = ["PrecisionRequest", "PrecisionResult", "Variant", "add_precisions", "
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Variant:
-    """One network of a bundle.
+    """Network of a bundle.
 
     Attributes:
-        precision: As bundles name it.
-        path: Its file, in the staging folder.
-        judgement: Against the float32 network; of that network itself, none lost.
-        passed: It holds the limit.
-        predictions: What it finds in the guard's images.
-        int8: How it came about; None of floats.
-        half: What stayed in float32 in it, and why its outputs did if they did; None without float16.
-        output_bytes: Of all outputs of one frame.
-        overflow: Where something in it is not finite, for people; None where that was not seen, or not looked for: it
-            is looked for where the outputs are not finite, and where the network is rejected.
-        is_sound: Its outputs are finite on all images. If not, its judgement is that of a network which finds nothing,
-            and no figure to be shown.
+        precision: Precision, by its name in bundles.
+        path: File of the network in the staging folder.
+        judgement: Comparison with the float32 network; for that network itself, without loss.
+        passed: Whether it is within the limit.
+        predictions: Instances that it finds in the guard's images.
+        int8: INT8 network with its search; None for float networks.
+        half: Result of the conversion to float16, with the layers and outputs that stayed in float32; None without
+            float16.
+        output_bytes: Size of all outputs of one frame in bytes.
+        overflow: Readable description of its first values that are not finite; None if none were found, or not searched
+            for: the search runs if the outputs are not finite, or the network is rejected.
+        is_sound: Whether its outputs are finite on all images. If not, its judgement is that of a network that finds
+            nothing, and must not be shown.
     """
 
     precision: str
@@ -52,19 +53,19 @@ class Variant:
 
     @property
     def dtypes(self) -> NetworkDtypes:
-        """Of its input and outputs."""
+        """Types of its input and outputs."""
         return NetworkDtypes() if self.half is None else self.half.dtypes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PrecisionResult:
-    """All networks of a bundle.
+    """Result with all networks of a bundle.
 
     Attributes:
-        variants: The float32 one first.
-        calibration: What the ranges come from.
-        measure: What accuracy is measured in, for people.
-        max_drop: The limit, points; infinity where none was held.
+        variants: Networks, the float32 one first.
+        calibration: Calibration that the ranges are derived from.
+        measure: Readable name of the unit of accuracy.
+        max_drop: Limit in points; infinity if there was none.
     """
 
     variants: tuple[Variant, ...]
@@ -74,30 +75,30 @@ class PrecisionResult:
 
     @property
     def passed(self) -> bool:
-        """Every network holds the limit."""
+        """Whether every network is within the limit."""
         return all(variant.passed for variant in self.variants)
 
 
 def network_name(precision: str) -> str:
-    """File name of a network in a bundle."""
+    """Return the file name of a network in a bundle."""
     return f"model.{precision}.onnx"
 
 
 def add_precisions(
     folder: Path, manifest: Manifest, request: PrecisionRequest, reporter: Reporter = SILENT
 ) -> PrecisionResult:
-    """Write the networks that were asked for beside ``model.fp32.onnx``.
+    """Write the requested networks beside ``model.fp32.onnx``.
 
-    A network that loses too much gets the ending ``.rejected`` and is kept, to be looked at.
+    A network that loses too much gets the ending ``.rejected`` and is kept for inspection.
 
     Args:
-        folder: With the float32 network, and the mask-IoU network of a YOLACT++ model.
-        manifest: Of the float32 network.
-        request: What to add.
-        reporter: Is told what is done, and how far it is.
+        folder: Folder with the float32 network, and the mask-IoU network of a YOLACT++ model.
+        manifest: Manifest of the float32 network.
+        request: Networks to add.
+        reporter: Reporter that receives the steps, and shows their progress.
 
     Raises:
-        CalibrationError, DatasetError: The images do not serve; nothing of the bundle was changed.
+        CalibrationError, DatasetError: The images are not usable; the bundle is not modified.
     """
     mask_iou = folder / "mask_iou.fp32.onnx"
     network = folder / network_name("fp32")

@@ -80,7 +80,7 @@ def test_int8_that_is_not_faster_is_not_worth_it(tmp_path: Path) -> None:
 
 def test_one_rejected_network_is_the_verdict_whatever_the_speed(tmp_path: Path) -> None:
     found = verdict(make(tmp_path, {"int8-cpu": 0.1, "int8": 0.9}), FAST)
-    assert found == "int8 lost more than 0.5 points and is rejected; the other networks stand"
+    assert found == "int8 lost more than 0.5 points and is rejected; the other networks are kept"
 
 
 def test_two_rejected_networks(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_float_network_is_never_the_smallest(tmp_path: Path) -> None:
 
 def test_without_a_limit_nothing_is_praised(tmp_path: Path) -> None:
     found = verdict(make(tmp_path, {"int8-cpu": 45.2}, math.inf, "agreement AP on 8 images"), FAST)
-    assert found == "INT8 is 2.5 x as fast, for 45.20 points of agreement AP on 8 images (no limit was held)"
+    assert found == "INT8 is 2.5 x as fast, for 45.20 points of agreement AP on 8 images (no limit was set)"
     assert "holds" not in verdict(make(tmp_path, {"fp16": 45.2}, math.inf), {})
 
 
@@ -124,7 +124,7 @@ def test_layers_beyond_float16_are_named(tmp_path: Path) -> None:
     assert "tanh" not in found
     lines = float32_lines({"variants": [row("fp16", float32_nodes=kept), row(float32_nodes={})]})
     assert lines == [
-        f"in float32: fp16, 6 layers ({named}): float16 might not hold their values",
+        f"in float32: fp16, 6 layers ({named}): their values may exceed float16",
         "in float32: fp16, 1 layer (tanh): float16 is too coarse",
     ]
 
@@ -155,7 +155,7 @@ def test_a_network_that_overflows_has_no_figures_and_says_where(tmp_path: Path) 
     result = dataclasses.replace(result, variants=(fp32, fp16, dataclasses.replace(int8, overflow="first in b")))
     assert verdict(result, {}) == (
         "fp16 gave outputs that are not finite (it overflows: first in a on 1.png), int8 lost more than 0.5 points "
-        "(it overflows: first in b) and are rejected; the other networks stand"
+        "(it overflows: first in b) and are rejected; the other networks are kept"
     )
 
 
@@ -186,7 +186,7 @@ def test_the_table_is_at_most_78_columns_wide_with_everything_in_it() -> None:
 
 
 def test_columns_stand_below_their_heads() -> None:
-    head, line = table_lines({"variants": [row(verdict="holds the limit")]})
+    head, line = table_lines({"variants": [row(verdict="within the limit")]})
     for name, value in (("box AP", "0.677"), ("mask AP", "0.656"), ("latency", "12345.6 ms"), ("size", "999.9 MB")):
         assert head.index(name) + len(name) == line.index(value) + len(value)
     assert head.endswith("lost (box, mask)")
@@ -194,7 +194,7 @@ def test_columns_stand_below_their_heads() -> None:
 
 
 def test_without_labels_there_is_agreement_and_no_empty_dash() -> None:
-    changes: dict[str, Any] = {"box_ap": None, "mask_ap": None, "verdict": "holds the limit"}
+    changes: dict[str, Any] = {"box_ap": None, "mask_ap": None, "verdict": "within the limit"}
     head, line, reference = table_lines(
         {"variants": [row(agreement=0.985, **changes), row("fp32", agreement=None, drop=None, **changes)]}
     )
@@ -322,7 +322,7 @@ def test_a_rejected_network_is_what_the_report_shows(
     found = precision_document(dataclasses.replace(result, variants=variants), request, MANIFEST, {})
     assert found["guard"]["passed"] is False
     assert found["guard"]["drop"] == found["variants"][1]["drop"]
-    assert [row["verdict"] for row in found["variants"]] == ["reference", "rejected", "holds the limit"]
+    assert [row["verdict"] for row in found["variants"]] == ["reference", "rejected", "within the limit"]
     assert "kept_float" not in found
 
 

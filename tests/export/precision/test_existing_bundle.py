@@ -129,7 +129,7 @@ def test_a_golden_frame_is_drawn_of_all_networks(bundle: Path, golden: list[Mani
 def test_engines_of_a_network_that_is_replaced_go(bundle: Path) -> None:
     extended, said = extend(bundle, {"int8": b"new int8"})
     assert extended.removed == ("model.int8.rtx.plan",)
-    assert said == ["model.int8.rtx.plan is removed: the network that it was made of is no longer there"]
+    assert said == ["model.int8.rtx.plan is removed: the network that it was derived from no longer exists"]
     assert set(read_manifest(bundle).artefacts) == {
         "golden.npz",
         "model.fp32.onnx",
@@ -243,7 +243,7 @@ def test_a_manifest_that_lay_there_for_a_moment_is_not_what_networks_are_made_by
         assert manifest.class_names[0] == "person"
         return maker({"fp16": b"half"})(folder, MANIFEST)
 
-    with pytest.raises(BundleError, match="got another manifest while this one was looked at"):
+    with pytest.raises(BundleError, match="got another manifest from another process"):
         existing.extend(add)
     assert "model.fp16.onnx" not in files(bundle)
 
@@ -328,7 +328,7 @@ def change(bundle: Path, what: str) -> None:
         ("missing", "model.fp32.onnx is missing"),
         ("older", r"schema version 0 is not one of any release; .*export the checkpoint again"),
         ("report", "cannot read .*report.json, which would be replaced.*move it away"),
-        ("list", "report.json holds no JSON object"),
+        ("list", "report.json is not a JSON object"),
         # The golden frame that is made of it would lack an expectation that was there.
         ("int8", "model.int8.onnx is not the file that the manifest describes"),
         ("rescoring", r"YOLACT\+\+ bundle without mask_iou.fp32.onnx"),

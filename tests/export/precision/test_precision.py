@@ -193,7 +193,7 @@ def test_without_a_guard_a_search_still_aims_at_the_usual_limit(add: Add) -> Non
     assert int8.int8 is not None
     assert int8.int8.max_drop == 8.0
     assert math.isinf(result.max_drop)
-    assert "whatever is lost, all is kept" in talk
+    assert "no limit, nothing is rejected" in talk
     assert "inf" not in talk
 
 
@@ -262,7 +262,7 @@ def test_without_a_guard_an_overflow_is_kept_and_gets_no_verdict(
     result, _ = add(float16=True)
     assert result.variants[1].passed
     assert not result.variants[1].is_sound
-    assert verdict(result, {}).endswith(": no verdict, and kept because no limit was held")
+    assert verdict(result, {}).endswith(": no verdict, and kept because no limit was set")
 
 
 def test_plans_for_engines_are_judged_with_float16_beside_int8(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
