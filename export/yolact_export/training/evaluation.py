@@ -1,4 +1,4 @@
-"""Accuracy of a model in torch, through the runtime's own pre- and post-processing."""
+"""Accuracy of a PyTorch model, with the runtime's own preprocessing and postprocessing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["evaluate_model", "find_instances", "make_segmenter", "measure_model_
 
 
 def make_segmenter(model: Yolact, class_names: Sequence[str]) -> Segmenter:
-    """A segmenter around a model in eval mode; it follows the model's weights as they change."""
+    """Create a segmenter around a model in eval mode; it uses the model's weights as they change."""
     config = model.config
     manifest = Manifest(
         config.name,
@@ -32,12 +32,12 @@ def make_segmenter(model: Yolact, class_names: Sequence[str]) -> Segmenter:
 
 
 def evaluate_model(model: Yolact, data: AnnotatedImages, class_names: Sequence[str] | None = None) -> Accuracy:
-    """COCO accuracy of a model in eval mode.
+    """Measure the COCO accuracy of a model in eval mode.
 
     Args:
-        model: On any device.
+        model: Model in eval mode, on any device.
         data: Annotated images.
-        class_names: Of the model; None: the data set's own, in its order.
+        class_names: Class names of the model; None uses the data set's, in its order.
     """
     names = data.annotations.category_names if class_names is None else tuple(class_names)
     segmenter = make_segmenter(model, names)
@@ -48,7 +48,7 @@ def evaluate_model(model: Yolact, data: AnnotatedImages, class_names: Sequence[s
 def find_instances(
     model: Yolact, class_names: Sequence[str], paths: Iterable[Path], reader: ImageReader
 ) -> dict[str, Instances]:
-    """Everything a model in eval mode finds, by file."""
+    """Return all instances that a model in eval mode finds, by file."""
     segmenter = make_segmenter(model, class_names)
     return {str(path): segmenter(reader.read(path)) for path in paths}
 
@@ -56,5 +56,5 @@ def find_instances(
 def measure_model_agreement(
     reference: dict[str, Instances], model: Yolact, class_names: Sequence[str], reader: ImageReader
 ) -> Agreement:
-    """How far a model in eval mode finds what :func:`find_instances` of another found in the same files."""
+    """Measure the agreement of a model in eval mode with another's results of :func:`find_instances`."""
     return measure_agreement(reference, find_instances(model, class_names, map(Path, reference), reader), class_names)

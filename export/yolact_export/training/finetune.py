@@ -1,4 +1,4 @@
-"""Fine-tuning: a start model and a data set become a checkpoint, its record and its training curve."""
+"""Fine-tuning: from a start model and a data set to a checkpoint, its record and its training curve."""
 
 from __future__ import annotations
 
@@ -54,31 +54,31 @@ __all__ = ["FinetuneOptions", "Finetuned", "check_outputs", "evaluate_model", "f
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneOptions:
-    """What to train on what.
+    """Options of a fine-tuning.
 
     Attributes:
-        source: Configuration or checkpoint.
+        source: Name of a configuration, or path of a checkpoint.
         annotations: COCO file of the training images.
-        images: Their folder.
-        output: The ``.pth`` to write; record, curve and state lie beside it.
-        training: How.
-        augment: How images are changed.
-        validation_annotations: COCO file of other images to measure accuracy on; None holds some training images back.
-        validation_images: Their folder; None is `images`.
-        validation_fraction: Part of the images that is held back; 0 holds none back and measures nothing.
-        checkpoint: What a checkpoint as the source does not say of itself.
-        input_size: One side, pixels; None keeps that of the source.
-        prior_scales: None keeps those of the source.
-        backbone_weights: ImageNet weights for a fresh backbone.
-        device: ``"cpu"`` or ``"cuda"``.
-        num_workers: Processes that prepare batches.
-        restart: Discard an unfinished training of the same output.
-        command_line: What was typed, for the report; empty if nothing was.
-        rules: What is done about images that are absent or outside of their folder.
-        reader: Reads all images.
+        images: Folder of the training images.
+        output: Path of the ``.pth`` file to write; record, curve and state are written beside it.
+        training: Options of the training loop.
+        augment: Options of the augmentation.
+        validation_annotations: COCO file of other images for measuring accuracy; None holds back some training images.
+        validation_images: Folder of the validation images; None is `images`.
+        validation_fraction: Fraction of the images that is held back; 0 holds none back and measures nothing.
+        checkpoint: Known properties of a checkpoint as the source that it does not state.
+        input_size: Side of the square input in pixels; None keeps that of the source.
+        prior_scales: Prior sides in pixels for each of P3..P7; None keeps those of the source.
+        backbone_weights: Path of ImageNet weights for a fresh backbone.
+        device: Either ``"cpu"`` or ``"cuda"``.
+        num_workers: Number of processes that prepare batches.
+        restart: If True, discard an unfinished training of the same output.
+        command_line: Command line for the report; empty if there was none.
+        rules: Rules for images that are missing or outside of their folder.
+        reader: Reader for all images.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     source: str
@@ -112,18 +112,18 @@ class FinetuneOptions:
 
     @property
     def files(self) -> TrainingFiles:
-        """Everything that the training writes."""
+        """Paths of all files that the training writes."""
         return TrainingFiles(self.output)
 
 
 @dataclasses.dataclass(frozen=True)
 class Finetuned:
-    """What a training produced.
+    """Result of a training.
 
     Attributes:
-        output: The checkpoint.
-        record: As written beside it.
-        accuracy: On the validation images; None without any.
+        output: Path of the checkpoint.
+        record: Record as it was written beside the checkpoint.
+        accuracy: Accuracy on the validation images; None without validation.
     """
 
     output: Path
@@ -134,7 +134,7 @@ class Finetuned:
 def split_annotations(
     annotations: CocoAnnotations, fraction: float, seed: int
 ) -> tuple[CocoAnnotations, CocoAnnotations | None]:
-    """Training and validation images; which ones are held back depends on the ids and the seed only."""
+    """Split images into training and validation; which are held back depends on the ids and the seed only."""
     if fraction == 0:
         return annotations, None
     count = max(1, round(len(annotations) * fraction))
@@ -155,18 +155,18 @@ def finetune(
 ) -> Finetuned:
     """Train, or continue an unfinished training of the same output, and write the checkpoint.
 
-    All annotations and all images are checked before the first step. Whatever ends the training, the state of the last
-    whole step is kept beside the output.
+    All annotations and all images are checked before the first step. However the training ends, the state of the last
+    complete step is kept beside the output.
 
     Args:
-        options: What to train on what.
-        reporter: Is told what is done, and how far the training is.
-        on_progress: Receives every step, as data.
+        options: Options of the fine-tuning.
+        reporter: Reporter that receives the steps of the work, and shows the progress.
+        on_progress: Function that receives every training step, as data.
 
     Raises:
-        UsageError: An output would overwrite something else.
-        DatasetError, ConfigError, CheckpointError: What was given cannot be used.
-        TrainingError: The state on disk is of another training, or the loss is not finite any more.
+        UsageError: An output would overwrite an unrelated file.
+        DatasetError, ConfigError, CheckpointError: An input cannot be used.
+        TrainingError: The state on disk is of another training, or the loss is no longer finite.
     """
     check_outputs(options)
     train, validation = _data(options, reporter)
@@ -208,7 +208,7 @@ def finetune(
 def _train(
     training: Training, options: FinetuneOptions, reporter: Reporter, on_progress: Callable[[Progress], None]
 ) -> Curve:
-    """Train to the end, from the state on disk where there is one, and say what is kept if something ends it."""
+    """Train to the end, from the state on disk if there is one, and report the saved state if an error ends it."""
     if options.restart:
         options.files.discard_state()
     if done := training.resume():
@@ -230,14 +230,14 @@ def _train(
 
 
 def check_outputs(options: FinetuneOptions) -> None:
-    """Refuse outputs that would destroy something else, before hours of work, and make their folder.
+    """Refuse outputs that would destroy unrelated files, before hours of work, and create their folder.
 
     Raises:
         UsageError: An output is one of the inputs, or a file that no training wrote.
         OSError: An output cannot be written.
     """
     if options.output.suffix != ".pth":
-        raise UsageError(f"-o is the checkpoint to write and ends in .pth; found {options.output}")
+        raise UsageError(f"-o is the checkpoint to write and must end in .pth; found {options.output}")
     inputs = (Path(options.source), options.annotations, options.validation_annotations, options.backbone_weights)
     taken = {real_path(path): path for path in inputs if path is not None}
     outputs = options.files.of_training
@@ -246,7 +246,7 @@ def check_outputs(options: FinetuneOptions) -> None:
             raise UsageError(f"-o {options.output} would overwrite {path}, which the training reads; name another file")
     if options.files.record.exists() and not _is_record(options.files.record):
         raise UsageError(
-            f"-o {options.output} would overwrite {options.files.record}, which is no record of a training; name "
+            f"-o {options.output} would overwrite {options.files.record}, which is not a record of a training; name "
             f"another file"
         )
     if not (options.files.record.exists() or options.files.state.exists()):
@@ -295,7 +295,7 @@ def _data(options: FinetuneOptions, reporter: Reporter) -> tuple[AnnotatedImages
     )
     _warn_of_labels(validation, reporter)
     _warn_of_overlap(train, validation, reporter)
-    # Now, and not at the first evaluation.
+    # Before the training, and not at the first evaluation.
     for finding in match_categories(train.annotations.category_names, labels).findings:
         reporter.warn(finding)
     return train, validation
@@ -307,28 +307,29 @@ def _warn_of_overlap(train: AnnotatedImages, validation: AnnotatedImages, report
     if count:
         reporter.warn(
             f"{count} of the {counted(len(validation.annotations), 'image')} to measure accuracy on "
-            f"{'is' if count == 1 else 'are'} trained on too, so that the accuracy flatters the model: give others, or "
-            f"leave --validation-annotations out, and some are held back"
+            f"{'is' if count == 1 else 'are'} also trained on, so the accuracy is too optimistic: give others, or omit "
+            f"--validation-annotations, so that some are held back"
         )
 
 
 def _trainable(annotations: CocoAnnotations) -> CocoAnnotations:
-    """Refuse labels that no mask can be learned from."""
+    """Refuse labels from which no masks can be learned."""
     if annotations.has_boxes_only:
         raise DatasetError(
             f"{annotations.source}: the labels have boxes only ({counted(annotations.num_instances, 'annotation')} "
-            f"without a segmentation); a model of masks learns from outlines. Annotate polygons or masks"
+            f"without a segmentation); a segmentation model learns from outlines. Annotate polygons or masks"
         )
     if not learnable_images(annotations):
         raise DatasetError(
-            f"{annotations.source}: there is nothing to learn: {counted(annotations.num_instances, 'annotation')} in "
-            f"{counted(len(annotations), 'image')}, and none is an object with an outline that is no crowd"
+            f"{annotations.source}: there is nothing to learn: none of "
+            f"{counted(annotations.num_instances, 'annotation')} in {counted(len(annotations), 'image')} is a single "
+            f"object with an outline; annotate polygons or masks"
         )
     return annotations
 
 
 def _warn_of_labels(data: AnnotatedImages, reporter: Reporter) -> None:
-    """Warn of what is left out and of what is doubtful, with counts.
+    """Warn about labels that are left out or doubtful, with counts.
 
     Raises:
         DatasetError: No outline covers a pixel.
@@ -337,13 +338,13 @@ def _warn_of_labels(data: AnnotatedImages, reporter: Reporter) -> None:
     doubts = data.warn_of_doubts(reporter)
     if annotations.num_outlines and not doubts.num_drawn:
         raise DatasetError(
-            f"{annotations.source}: no outline covers a pixel of its image, so that there is nothing to learn or to "
-            f"find; coordinates are pixels, from 0 to the image's width and height"
+            f"{annotations.source}: no outline covers a pixel of its image, so there is nothing to learn or to find; "
+            f"coordinates must be pixels, from 0 to the image's width and height"
         )
     if count := annotations.num_instances - annotations.num_outlines:
         reporter.warn(
             f"{annotations.source}: {count} of {annotations.num_instances} annotations with a box and no "
-            f"segmentation: nothing is learned from them, and masks are not judged there"
+            f"segmentation: they are not used for training, and masks are not evaluated there"
         )
 
 
@@ -354,7 +355,7 @@ def _facts(
     start: str,
     reporter: Reporter,
 ) -> dict[str, str]:
-    """What the course of the training depends on, beside its options; every image is decoded for it."""
+    """Return the inputs that determine the course of the training, beside its options; decodes every image."""
     return {
         "start": start,
         "data_sha256": train.check(reporter),
@@ -377,21 +378,21 @@ def _priors(model: Yolact) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 class _Evaluation:
-    """Measures a model on images that it is not trained on, and remembers what it found last."""
+    """Evaluation on images that are not trained on, with the latest result."""
 
     def __init__(self, data: AnnotatedImages, class_names: tuple[str, ...]) -> None:
         self._data = data
-        # Those of the model: the categories of other images may come in another order.
+        # Class names of the model: the categories of other images may be in another order.
         self._class_names = class_names
         self.latest: Accuracy | None = None
 
     def measure(self, model: Yolact) -> Accuracy:
-        """Accuracy of a model in eval mode."""
+        """Measure the accuracy of a model in eval mode."""
         self.latest = evaluate_model(model, self._data, self._class_names)
         return self.latest
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Figures for the curve."""
+        """Return figures for the curve."""
         assert isinstance(model, Yolact)
         accuracy = self.measure(model)
         values = {"box AP": accuracy.bbox["AP"], "mask AP": accuracy.segm["AP"], "mask AP50": accuracy.segm["AP50"]}

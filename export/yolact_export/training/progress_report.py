@@ -1,4 +1,4 @@
-"""Where a training is, told to a person."""
+"""Progress of a training for a reporter."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _STATUS_EVERY_S = 0.2
 
 
 class ProgressReport:
-    """Receives every step of a training: accuracies are lines that stay, and the last step is the status."""
+    """Receiver of every step of a training: accuracies are lines that stay, and the last step is the status."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._last = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        """Show a step, if it is time."""
+        """Show a step, unless the last one was shown only a moment ago."""
         now = time.monotonic()
         if progress.accuracy is not None:
             found = "  ".join(f"{name} {value:.3f}" for name, value in progress.accuracy.items())

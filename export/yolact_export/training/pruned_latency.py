@@ -1,4 +1,4 @@
-"""What pruning saves, measured on the whole network, and the table that says so."""
+"""Latency that pruning saves, measured on the whole network, and a table of it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _NETWORKS = ("dense", "pruned")
 def measure_network(
     loaded: LoadedCheckpoint, model: torch.nn.Module, report: PruneReport, cache: Path, num_threads: int
 ) -> PruneReport:
-    """The report with the times of the whole networks, exported as they would be.
+    """Measure the whole exported networks, and return the report with their times.
 
     Args:
-        loaded: The dense model.
-        model: The pruned one, on the same device.
-        report: Of the pruning.
-        cache: File that keeps the times: a second run, after an interrupt, has to take the same decisions.
-        num_threads: As the robot will use.
+        loaded: Dense model.
+        model: Pruned model, on the same device.
+        report: Report of the pruning.
+        cache: File that stores the times: a second run, after an interruption, must make the same decisions.
+        num_threads: Number of threads, as on the robot.
     """
     key = _structure_digest(model, report)
     known = _read_cache(cache)
@@ -47,10 +47,10 @@ def measure_network(
 
 
 def _read_cache(cache: Path) -> dict[str, list[float]]:
-    """Milliseconds of the dense and of the pruned network, by structure.
+    """Read the milliseconds of the dense and of the pruned network, by structure.
 
     Raises:
-        PruningError: The file is no such cache.
+        PruningError: The file is not such a cache.
     """
     if not cache.exists():
         return {}
@@ -60,7 +60,7 @@ def _read_cache(cache: Path) -> dict[str, list[float]]:
             for key, times in read_json(cache).items()
         }
     except (TextError, TypeError, ValueError, AttributeError) as error:
-        raise PruningError(f"{cache} holds no times of networks ({error}); delete it to measure again") from error
+        raise PruningError(f"{cache} is not a file of network times ({error}); delete it to measure again") from error
 
 
 def _structure_digest(model: torch.nn.Module, report: PruneReport) -> str:
@@ -69,7 +69,7 @@ def _structure_digest(model: torch.nn.Module, report: PruneReport) -> str:
 
 
 def _time_networks(loaded: LoadedCheckpoint, model: torch.nn.Module, num_threads: int) -> list[float]:
-    """Milliseconds of the dense and of the pruned network."""
+    """Measure the milliseconds of the dense and of the pruned network."""
     device = next(model.parameters()).device
     with scratch_folder("prune") as folder:
         paths: dict[str, Path] = {}
@@ -83,7 +83,7 @@ def _time_networks(loaded: LoadedCheckpoint, model: torch.nn.Module, num_threads
 
 
 def report_lines(report: PruneReport) -> list[str]:
-    """A table for people: what there was, what is left."""
+    """Return the lines of a readable table that compares the dense and the pruned model."""
     rows = [
         ("parameters", *(f"{count / 1e6:.2f} M" for count in report.num_parameters)),
         ("GFLOPs", *(f"{value:.2f}" for value in report.gflops)),

@@ -1,4 +1,4 @@
-"""Pruning a checkpoint: narrower, taught by the dense model, measured, and written as a checkpoint of its own."""
+"""Pruning of a checkpoint: narrowed, recovered by distillation, measured, and written as a new checkpoint."""
 
 from __future__ import annotations
 
@@ -42,34 +42,34 @@ from yolact_runtime.reporter import SILENT, Reporter
 
 __all__ = ["PruneRequest", "PrunedCheckpoint", "prune_checkpoint"]
 
-# Of pruning, when the measured network is slower than its layers promised; each round aims a little lower.
+# Limits of repeated pruning if the measured network is slower than its layers promised; each round aims a little lower.
 _MAX_ROUNDS, _MARGIN = 4, 0.98
 Scores = Mapping[str, float | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class PruneRequest:
-    """What to prune by how much, and how to recover.
+    """Request for a pruning with optional recovery.
 
     Attributes:
-        output: The pruned ``.pth`` to write; record, curve, layer times and state lie beside it.
-        options: How much, and by which measure.
-        images: Unlabelled, as the camera sees them.
+        output: Path of the pruned ``.pth`` file to write; record, curve, layer times and state are written beside it.
+        options: Amount of pruning, and the measure of importance.
+        images: Unlabelled images, as the camera sees them.
         labelled: Images with labels to recover on, instead of `images`.
-        evaluation: Annotated images to measure AP on; None measures agreement with the dense model, on some of
-            `images` that are held back.
-        recovery: How the pruned model is taught; None leaves it as it is.
-        augment: How images are changed in the recovery.
-        num_importance_images: Images that the importance is estimated on.
-        num_threads: Threads that latency is measured with, as the robot will use.
-        num_workers: Processes that prepare batches.
-        device: ``"cpu"`` or ``"cuda"``.
-        restart: Discard an unfinished recovery of the same output.
-        source: The dense checkpoint, for the page; None where it is not known.
-        command_line: The command as typed, for the page; empty where there was none.
+        evaluation: Annotated images for measuring AP; None measures agreement with the dense model, on some of `images`
+            that are held back.
+        recovery: Options of the recovery by distillation; None omits it.
+        augment: Options of the augmentation in the recovery.
+        num_importance_images: Number of images on which the importance is estimated.
+        num_threads: Number of threads for measuring latency, as on the robot.
+        num_workers: Number of processes that prepare batches.
+        device: Either ``"cpu"`` or ``"cuda"``.
+        restart: If True, discard an unfinished recovery of the same output.
+        source: The dense checkpoint, for the report page; None if it is unknown.
+        command_line: The command as typed, for the report page; empty if a program called this.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     output: Path
@@ -99,19 +99,19 @@ class PruneRequest:
 
     @property
     def files(self) -> TrainingFiles:
-        """Everything that the pruning writes."""
+        """Paths of all files that the pruning writes."""
         return TrainingFiles(self.output)
 
 
 @dataclasses.dataclass(frozen=True)
 class PrunedCheckpoint:
-    """What a pruning produced.
+    """Result of a pruning.
 
     Attributes:
-        path: The checkpoint.
-        record: As written beside it.
-        report: What was removed.
-        scores: ``"dense"``, ``"pruned"`` and, with a recovery, ``"recovered"`` -> accuracy or agreement.
+        path: Path of the checkpoint.
+        record: Record as it was written beside the checkpoint.
+        report: Report of what was removed.
+        scores: Accuracy or agreement of ``"dense"``, ``"pruned"`` and, with a recovery, ``"recovered"``.
     """
 
     path: Path
@@ -125,18 +125,18 @@ def prune_checkpoint(
     request: PruneRequest,
     reporter: Reporter = SILENT,
 ) -> PrunedCheckpoint:
-    """Prune, measure, recover, measure, write. An unfinished recovery of the same output is continued.
+    """Prune, recover and write a checkpoint, with measurements. An unfinished recovery of the same output is continued.
 
     Args:
-        loaded: The dense model; its parameters stop requiring gradients.
-        request: What to do.
-        reporter: Is told what is done, and how far it is.
+        loaded: Dense model; its parameters no longer require gradients.
+        request: Options of the pruning.
+        reporter: Reporter that receives the steps of the work, and shows the progress.
 
     Raises:
         PruningError: The latency cannot be reached, or nothing can be removed.
         DatasetError: The images cannot be used.
-        TrainingError: The state on disk is of another recovery, or the loss is not finite any more.
-        OSError: The output cannot be written, which is found before anything is measured.
+        TrainingError: The state on disk is of another recovery, or the loss is no longer finite.
+        OSError: The output cannot be written, which is detected before anything is measured.
     """
     require_writable(*request.files.of_pruning)
     labelled_sha256 = _check_labelled(request, reporter)
@@ -161,7 +161,7 @@ def prune_checkpoint(
 
 
 def _check_labelled(request: PruneRequest, reporter: Reporter) -> str:
-    """Decode all labelled images before anything is measured; the digest of those to recover on, or nothing.
+    """Decode all labelled images before anything is measured; return the digest of those to recover on, or "".
 
     Raises:
         DatasetError: Some cannot be used, or have no outlines to learn from.
@@ -178,7 +178,7 @@ def _check_labelled(request: PruneRequest, reporter: Reporter) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Judge:
-    """Scores a model: AP against labels, or agreement with what the dense model found; and shows what it finds."""
+    """Scores and predictions of a model: AP against labels, or agreement with the results of the dense model."""
 
     score: Callable[[Yolact], Scores]
     show: Callable[[Any], dict[str, Any]]
@@ -192,7 +192,7 @@ class _Judge:
 
 
 def _judge(loaded: LoadedCheckpoint, request: PruneRequest) -> tuple[_Judge, UnlabelledImages]:
-    """The judge, and the images that it leaves to work with."""
+    """Return the judge, and the images that it leaves for the other steps."""
     names = loaded.class_names
     evaluation = request.evaluation
     if evaluation is not None:
@@ -220,9 +220,9 @@ def _shown(scores: Scores) -> str:
 
 
 def _prune(loaded: LoadedCheckpoint, request: PruneRequest, images: UnlabelledImages, reporter: Reporter) -> Pruned:
-    """Prune until the whole network, exported and measured, takes no more than what was asked for.
+    """Prune until the whole network, exported and measured, is within the requested latency.
 
-    Layers are measured one by one; what a network does besides its convolutions is only known when it runs.
+    Layers are measured one by one; the time of a network outside its convolutions is only known when it runs.
     """
     spec = loaded.config.input_spec()
     loaded.model.to(request.device)
@@ -241,10 +241,12 @@ def _prune(loaded: LoadedCheckpoint, request: PruneRequest, images: UnlabelledIm
         pruned = dataclasses.replace(pruned, report=report)
         if ratio <= wanted:
             return pruned
-        reporter.say(f"  the network takes {ratio:.1%} of the dense one's time, {wanted:.0%} is wanted: pruning more")
+        reporter.say(
+            f"  the network takes {ratio:.1%} of the dense one's time, {wanted:.0%} was requested: pruning more"
+        )
         convolutions = options.convolution_ratio * wanted / ratio * _MARGIN
         options = dataclasses.replace(options, rest_share=(wanted - convolutions) / (1 - convolutions))
-    reporter.warn(f"the pruned network takes {ratio:.1%} of the dense one's time, {wanted:.0%} was wanted")
+    reporter.warn(f"the pruned network takes {ratio:.1%} of the dense one's time, {wanted:.0%} was requested")
     return pruned
 
 

@@ -1,4 +1,4 @@
-"""The files of a training: its checkpoint, and everything that lies beside it under the checkpoint's name."""
+"""Files of a training: its checkpoint, and the files beside it that are named after it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TrainingFiles:
         """Remove the unfinished training, if there is one.
 
         Raises:
-            OSError: It cannot be removed.
+            OSError: The file cannot be removed.
         """
         self.state.unlink(missing_ok=True)
 

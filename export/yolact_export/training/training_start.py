@@ -1,4 +1,4 @@
-"""The model a training starts from: a configuration with fresh weights, or a checkpoint fitted to other classes."""
+"""Start model of a training: a configuration with fresh weights, or a checkpoint adapted to other classes."""
 
 from __future__ import annotations
 
@@ -31,20 +31,19 @@ _LEAST_MASK_IOU_SIDE = 63
 
 @dataclasses.dataclass(frozen=True)
 class StartOptions:
-    """Where a training starts.
+    """Options of the start model.
 
     Attributes:
         source: Name of a configuration, or path of a checkpoint.
-        class_names: Of the data set.
-        input_size: One side, pixels; None keeps that of the source. Prior scales follow it.
-        prior_scales: For each of P3..P7, pixels; None keeps those of the source.
-        backbone_weights: ImageNet weights for a fresh backbone; None looks for an installed package that
-            brings them.
-        seed: Of fresh weights.
-        checkpoint: What a checkpoint as the source does not say of itself.
+        class_names: Class names of the data set.
+        input_size: Side of the square input in pixels; None keeps that of the source. Prior scales follow it.
+        prior_scales: Prior sides in pixels for each of P3..P7; None keeps those of the source.
+        backbone_weights: Path of ImageNet weights for a fresh backbone; None looks for an installed package with them.
+        seed: Seed of fresh weights.
+        checkpoint: Known properties of a checkpoint as the source that it does not state.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field has the wrong type, or is out of range; the message names it.
     """
 
     source: str
@@ -61,12 +60,12 @@ class StartOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """A model ready to be trained.
+    """Model ready to be trained.
 
     Attributes:
-        model: In training mode, on the CPU; its configuration has the classes of the data set.
-        findings: For people, a line each: where the weights come from.
-        identity: What the weights were made of, as text.
+        model: Model in training mode, on the CPU; its configuration has the classes of the data set.
+        findings: Readable lines about the origin of the weights.
+        identity: Origin of the weights, as text that identifies them.
     """
 
     model: Yolact
@@ -75,7 +74,7 @@ class Start:
 
 
 def start_model(options: StartOptions) -> Start:
-    """Make or load the model.
+    """Create or load the start model.
 
     Raises:
         ConfigError: The source is neither a configuration nor a file, or a class name has control characters, with
@@ -93,7 +92,7 @@ def start_model(options: StartOptions) -> Start:
     else:
         if (Path(options.source) / MANIFEST_NAME).is_file():
             raise ConfigError(
-                f"{options.source} is a bundle, which holds no weights to train; name the checkpoint (.pth) that it "
+                f"{options.source} is a bundle, which has no weights to train; name the checkpoint (.pth) that it "
                 "was exported from"
             )
         raise ConfigError(
@@ -102,14 +101,14 @@ def start_model(options: StartOptions) -> Start:
     config = start.model.config
     if config.mask_rescoring and min(config.prototype_size) < _LEAST_MASK_IOU_SIDE:
         raise ConfigError(
-            f"{config.name} scores masks again, for which an input of {config.input_height} x {config.input_width} is "
-            f"too small; give --input-size 249 or more, or a configuration without mask re-scoring"
+            f"{config.name} re-scores masks, for which an input of {config.input_height} x {config.input_width} is too "
+            f"small; give --input-size 249 or more, or a configuration without mask re-scoring"
         )
     return start
 
 
 def has_trained_backbone(source: str, backbone_weights: Path | None) -> bool:
-    """Whether the batch norms of a start, all of them in the backbone, have seen images."""
+    """Return whether the batch norms of a start model, all of them in the backbone, were trained on images."""
     if source not in CONFIGS or backbone_weights is not None:
         return True
     return _installed_weights(CONFIGS[source].backbone) is not None
@@ -126,7 +125,7 @@ def _fresh(base: YolactConfig, options: StartOptions) -> Start:
     if weights is None:
         findings.append(
             Assumption(
-                "ASSUMED: the backbone starts from random weights too, which needs many images and a long training. "
+                "ASSUMED: the backbone starts from random weights, too, which needs many images and a long training. "
                 "Give ImageNet weights with --backbone-weights, or start from a checkpoint"
             )
         )
@@ -138,7 +137,7 @@ def _fresh(base: YolactConfig, options: StartOptions) -> Start:
 
 
 def _installed_weights(backbone: BackboneConfig) -> Path | None:
-    """ImageNet weights of the optional package that brings those of this family, if it is installed."""
+    """Return ImageNet weights of this family from their optional package, if it is installed."""
     imagenet = family_of(backbone).imagenet
     if imagenet is None or imagenet.package is None:
         return None
@@ -150,7 +149,7 @@ def _installed_weights(backbone: BackboneConfig) -> Path | None:
 
 def _from_checkpoint(path: Path, options: StartOptions) -> Start:
     if options.backbone_weights is not None:
-        raise ConfigError(f"--backbone-weights is for fresh models; {path} brings its own backbone")
+        raise ConfigError(f"--backbone-weights is for fresh models; {path} has its own backbone: leave the option out")
     loaded = load_checkpoint(path, options.checkpoint)
     model = loaded.model
     findings = [f"weights of {path}", *(type(finding)(f"  {finding}") for finding in loaded.findings)]
@@ -158,10 +157,10 @@ def _from_checkpoint(path: Path, options: StartOptions) -> Start:
         _replace_classes(model, len(options.class_names))
         findings.append(
             f"classes: {_some(loaded.class_names)} in the checkpoint, {_some(options.class_names)} in the data set: "
-            f"class_layer and semantic head start afresh, everything else is kept"
+            f"class_layer and semantic head are initialised again, everything else is kept"
         )
     model.config = _with_input(dataclasses.replace(model.config, num_classes=len(options.class_names) + 1), options)
-    # The tensors may be backed by the file, which training must not write through.
+    # The tensors may be backed by the file, which training must not modify.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
     identity = f"checkpoint {loaded.identity}"
@@ -178,7 +177,7 @@ def _with_input(config: YolactConfig, options: StartOptions) -> YolactConfig:
     size = config.input_height if options.input_size is None else options.input_size
     scales = options.prior_scales
     if scales is None:
-        # As upstream does for its other sizes; a training can follow, unlike an export.
+        # As upstream does for its other sizes; a training can adapt to it, unlike an export.
         factor = size / config.input_height
         scales = tuple(
             tuple(float(int(side * factor)) if factor != 1 else side for side in level)
@@ -193,7 +192,7 @@ def _with_input(config: YolactConfig, options: StartOptions) -> YolactConfig:
 
 
 def _replace_classes(model: Yolact, count: int) -> None:
-    """Fresh layers for another number of classes, as :func:`create_model` makes them."""
+    """Create layers for another number of classes, initialised as by :func:`create_model`."""
     head = model.prediction_layers[0]
     assert isinstance(head, PredictionHead)
     priors = head.conf_layer.out_channels // head.num_classes

@@ -20,5 +20,5 @@ def test_other_files_are_no_times(content: str, tmp_path: Path) -> None:
     path.write_text(content)
     report = PruneReport.__new__(PruneReport)
     object.__setattr__(report, "backend", "any")
-    with pytest.raises(PruningError, match=r"times\.json holds no times of networks .*delete it to measure again"):
+    with pytest.raises(PruningError, match=r"times\.json is not a file of network times .*delete it to measure again"):
         measure_network(None, torch.nn.Linear(1, 1), report, path, 1)  # type: ignore[arg-type]

@@ -113,7 +113,7 @@ def test_more_is_pruned_when_the_network_is_slower_than_its_layers_promised(
     network_times[:] = [0.75, 0.58]
     bundle = tmp_path / "mine.bundle"
     assert export(checkpoint, scenes[1], bundle, "--recover-steps", 0) == 0
-    assert "takes 75.0% of the dense one's time, 60% is wanted: pruning more" in capsys.readouterr().err
+    assert "takes 75.0% of the dense one's time, 60% was requested: pruning more" in capsys.readouterr().err
     report = record_of(bundle)["report"]
     assert report["measured_ms"] == [10.0, 5.8]
     before, after = report["estimated_ms"]
@@ -177,5 +177,5 @@ def test_too_few_images_are_refused_and_nothing_is_written(checkpoint: Path, tmp
     images = write_scenes(tmp_path / "few", 3)[1]
     before = sorted(tmp_path.rglob("*"))
     assert export(checkpoint, images, tmp_path / "mine.bundle") == 1
-    assert "at least 16 are needed" in capsys.readouterr().err
+    assert "3 images found, but at least 16 are needed" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before

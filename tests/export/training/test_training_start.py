@@ -164,7 +164,7 @@ def test_other_classes_replace_their_layers_and_nothing_else(names: tuple[str, .
     assert changed <= {key for key in before if key.startswith(NEW_KEYS)}
     assert {"prediction_layers.0.conf_layer.weight", "semantic_seg_conv.weight"} <= changed
     assert start.model.config.num_classes == len(names) + 1
-    assert any("class_layer and semantic head start afresh" in finding for finding in start.findings)
+    assert any("class_layer and semantic head are initialised again" in finding for finding in start.findings)
     raw = start.model.eval()(torch.zeros(1, 3, 64, 64))
     assert raw.class_logit.shape[2] == len(names) + 1
     again = start_model(StartOptions(str(path), names, seed=1))
@@ -234,7 +234,7 @@ def test_a_source_that_is_nothing_is_refused() -> None:
 
 def test_a_bundle_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").touch()
-    with pytest.raises(ConfigError, match="is a bundle, which holds no weights to train; name the checkpoint"):
+    with pytest.raises(ConfigError, match="is a bundle, which has no weights to train; name the checkpoint"):
         start_model(StartOptions(str(tmp_path), NAMES))
 
 
