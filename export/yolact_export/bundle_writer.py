@@ -1,4 +1,4 @@
-"""Bundles on disk, written whole or not at all."""
+"""Atomic writing of bundles."""
 
 from __future__ import annotations
 
@@ -36,21 +36,23 @@ __all__ = [
 
 REPORT_NAME, REPORT_PAGE_NAME = "report.json", "report.html"
 REJECTED_SUFFIX, REJECTED_ENGINE_SUFFIX = ".onnx.rejected", ".plan.rejected"
-"""Of networks that lost too much accuracy, and of engines that failed their self-test: kept to be looked at, in no
-manifest."""
+"""Suffixes of networks that lost too much accuracy, and of engines that failed their self-test.
+
+Such files are kept for inspection, and no manifest lists them.
+"""
 
 
 def check_destination(bundle: Path) -> None:
     """Refuse to replace anything but an earlier bundle, before any work is done.
 
     Raises:
-        ExportError: `bundle` is a file, a folder with something else in it, or lies in another bundle.
+        ExportError: `bundle` is a file, a folder with other files, or is inside another bundle.
     """
     inside = next((folder for folder in bundle.absolute().parents if _is_bundle(folder)), None)
     if inside is not None:
         raise ExportError(
-            f"{bundle} lies in the bundle {inside}, which the next export there would replace as a whole: choose "
-            f"another place with -o"
+            f"{bundle} is inside the bundle {inside}, which the next export there would replace as a whole: choose "
+            f"another folder with -o"
         )
     if not bundle.exists():
         return
@@ -62,14 +64,16 @@ def check_destination(bundle: Path) -> None:
         )
     present = {path.name for path in bundle.iterdir()}
     if present and MANIFEST_NAME not in present:
-        raise ExportError(f"{bundle} holds files and is no bundle; it is left alone: choose another folder with -o")
+        raise ExportError(f"{bundle} has files but is not a bundle, and was not changed: choose another folder with -o")
     if not present:
         return
     try:
         manifest = read_manifest(bundle)
     except (BundleError, ManifestError) as error:
-        raise ExportError(f"{bundle} is no bundle of ours and is left alone: {error}. Choose another -o") from error
-    # Kernels that were precompiled into a bundle are made again by the command that made them.
+        raise ExportError(
+            f"{bundle} is not a bundle that this program reads, and was not changed: {error}. Choose another -o"
+        ) from error
+    # Kernels that were precompiled into a bundle are compiled again by the command that did so.
     ours = {MANIFEST_NAME, *SIGNATURE_NAMES, REPORT_NAME, REPORT_PAGE_NAME, CUBIN_FOLDER_NAME, *manifest.artefacts}
     foreign = sorted(name for name in present if written_name(name) not in ours and not _is_by_product(name))
     if foreign:
@@ -80,7 +84,7 @@ def check_destination(bundle: Path) -> None:
 
 
 def _is_by_product(name: str) -> bool:
-    """A file that no manifest lists: rejected, or an engine whose builder was killed before it was listed."""
+    """Return whether no manifest lists a file: rejected, or an engine whose builder was killed before it was listed."""
     name = written_name(name)
     is_engine = name.startswith("model.") and name.endswith(".plan")
     return is_engine or name.endswith((REJECTED_SUFFIX, REJECTED_ENGINE_SUFFIX))
@@ -98,9 +102,9 @@ def _is_bundle(folder: Path) -> bool:
 
 @contextmanager
 def staged_bundle(bundle: Path) -> Iterator[Path]:
-    """A hidden folder beside `bundle` to write into; it takes the bundle's name only when the block ends well.
+    """Yield a hidden folder beside `bundle` to write into; it takes the bundle's name only if the block succeeds.
 
-    A failure, an interrupt or a kill leaves an earlier bundle of that name as it was; what a kill leaves beside it is
+    A failure, an interruption or a kill leaves an earlier bundle of that name unchanged; leftovers of a kill are
     removed by the next export there. A link is followed, and stays. See :func:`yolact_plugins.staging.staged_folder`.
 
     Yields:
@@ -114,16 +118,16 @@ def staged_bundle(bundle: Path) -> Iterator[Path]:
 
 
 def carry_over(bundle: Path, folder: Path, left_out: Collection[str] = ()) -> None:
-    """Give a staging folder what a bundle has and it has not, as links to the same files where that is possible.
+    """Add the files of a bundle that a staging folder lacks, as links to the same files if possible.
 
     Args:
-        bundle: The folder as it is; not changed.
-        folder: That will take its place.
-        left_out: Names that are not carried over.
+        bundle: Folder of the bundle; not modified.
+        folder: Staging folder that will take its place.
+        left_out: Names of files that are not carried over.
     """
     for path in bundle.iterdir():
         target = folder / path.name
-        # What a killed process has left is nobody's.
+        # Leftovers of a killed process belong to no one.
         if path.name in left_out or target.exists() or written_name(path.name) != path.name:
             continue
         if path.is_dir() and not path.is_symlink():
@@ -134,7 +138,7 @@ def carry_over(bundle: Path, folder: Path, left_out: Collection[str] = ()) -> No
 
 
 def link_file(path: Path | str, target: Path | str) -> None:
-    """Another name for a file; a copy where the file system has no links."""
+    """Create another name for a file, or a copy if the file system has no links."""
     try:
         os.link(path, target, follow_symlinks=False)
     except OSError:
@@ -142,10 +146,10 @@ def link_file(path: Path | str, target: Path | str) -> None:
 
 
 def encode_manifest(manifest: Manifest) -> str:
-    """A manifest as its document, once the runtime's own reader has made the same manifest of it.
+    """Encode a manifest, after checking that the runtime's own reader decodes the same manifest from it.
 
     Raises:
-        ExportError: It would be refused by the runtime, or be read as another one.
+        ExportError: The runtime would refuse it, or read a different manifest.
     """
     text = manifest.to_json()
     try:
@@ -157,18 +161,18 @@ def encode_manifest(manifest: Manifest) -> str:
             field.name for field in fields(manifest) if getattr(again, field.name) != getattr(manifest, field.name)
         ]
         raise ExportError(
-            f"the runtime would read another manifest than the one that is written, so nothing is: {', '.join(names)} "
-            f"would change"
+            f"the runtime would read a different manifest than the one to write, so nothing is written: "
+            f"{', '.join(names)} would change"
         )
     return text
 
 
 def put_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json``, if it can be read again: :func:`encode_manifest`.
+    """Write ``manifest.json``, if it can be read again; see :func:`encode_manifest`.
 
     Raises:
-        ExportError: It cannot; nothing is written.
-        OSError: The disk is full, or the folder does not take files.
+        ExportError: It cannot be read again; nothing is written.
+        OSError: The disk is full, or the folder is not writable.
     """
     write_atomically(folder / MANIFEST_NAME, encode_manifest(manifest).encode())
 
@@ -183,14 +187,14 @@ def write_manifest(
     """Write ``manifest.json`` with the size and hash of each artefact.
 
     Args:
-        folder: Where the artefacts are.
-        manifest: Without artefacts.
-        roles: File name -> role; all are networks.
-        precisions: File name -> precision, of the files that are not in the manifest's own.
-        dtypes: File name -> dtypes of input and outputs, of the files that have not the manifest's own.
+        folder: Folder with the artefacts.
+        manifest: Manifest without artefacts.
+        roles: Role by file name; all files are networks.
+        precisions: Precision by file name, of the files whose precision is not the manifest's own.
+        dtypes: Types of input and outputs by file name, of the files whose types are not the manifest's own.
 
     Returns:
-        The manifest as written.
+        The manifest as it was written.
 
     Raises:
         ExportError: The runtime would refuse it; nothing is written.

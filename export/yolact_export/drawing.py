@@ -1,4 +1,4 @@
-"""Pictures to try a network on that belong to nobody: drawn, and the same on every machine."""
+"""Synthetic pictures for trying a network, without copyright, and the same on every machine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def draw_frame(height: int, width: int, variant: int = 0, grain: bool = True) ->
     """Draw a frame with something in it: coloured discs and bars on a gradient.
 
     Args:
-        height: Rows.
-        width: Columns.
-        variant: Another number places and colours the things otherwise.
-        grain: Add noise, as a camera does; without it the frame packs well.
+        height: Number of rows.
+        width: Number of columns.
+        variant: Number of the picture, which determines the positions and colours of the objects.
+        grain: If True, add noise, as a camera does; without it the frame compresses well.
 
     Returns:
-        ``(height, width, 3)`` uint8, blue first.
+        ``(height, width, 3)`` uint8 BGR pixels.
     """
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     y, x = y / height, x / width
@@ -34,7 +34,7 @@ def draw_frame(height: int, width: int, variant: int = 0, grain: bool = True) ->
         )
         image[shape] = colour
     if grain:
-        # A multiplicative hash instead of a random library: its stream cannot change with a release.
+        # A multiplicative hash instead of a random number library, whose stream could change with a release.
         index = np.arange(height * width * 3, dtype=np.uint64) * np.uint64(2654435761) & np.uint64(2**32 - 1)
         image += (index >> np.uint64(27)).astype(np.float64).reshape(height, width, 3) - 16
     frame: npt.NDArray[np.uint8] = np.clip(image, 0, 255).astype(np.uint8)

@@ -20,26 +20,26 @@ __all__ = [
 
 
 class CheckpointError(YolactError):
-    """A checkpoint cannot be read, is not a YOLACT model, or contradicts what was asked for."""
+    """A checkpoint cannot be read, is not a YOLACT model, or contradicts the options."""
 
 
 class ConfigError(YolactError):
-    """A model configuration is unknown or does not make sense."""
+    """A model configuration is unknown or inconsistent."""
 
 
 class ExportError(YolactError):
-    """A model cannot be written as the graph that was asked for."""
+    """A model cannot be written as the requested graph."""
 
 
 class EngineBuildError(YolactError):
-    """TensorRT does not turn a model into an engine; the message carries TensorRT's own words."""
+    """TensorRT does not build an engine from a model; the message contains TensorRT's own messages."""
 
 
 class EngineMemoryError(EngineBuildError):
-    """An engine needs more memory to build than there is, or than it was allowed."""
+    """An engine build needs more memory than is available or allowed."""
 
     exit_status: ClassVar[int] = 6
 
 
 class VerificationError(YolactError):
-    """An exported model does not do what the checkpoint does."""
+    """The results of an exported model differ from those of the checkpoint."""

@@ -1,8 +1,7 @@
-"""The golden frame of a bundle: drawn, so that the network finds something in it, and written with what it finds.
+"""The golden frame of a bundle: drawn so that the network finds something in it, and written with its results.
 
-Each network of the bundle is run as the device that it is for would compute it: float32 and ``int8-cpu`` by ONNX
-Runtime, as on a robot's CPU; float16 and ``int8``, which are for engines, by a float32 graph that rounds wherever an
-engine does.
+Each network of the bundle is run as its target device would compute it: float32 and ``int8-cpu`` by ONNX Runtime, as on
+a robot's CPU; float16 and ``int8``, which are for engines, by a float32 graph that rounds wherever an engine does.
 """
 
 from __future__ import annotations
@@ -53,11 +52,11 @@ from yolact_runtime.self_test import relative_difference
 __all__ = ["write_golden"]
 
 Frame = npt.NDArray[np.uint8]
-# Rows and columns; the second where the network's own input is as wide as the first.
+# Sizes (rows, columns); the second is for networks whose own input is as wide as the first.
 _SIZES, _SAME_ASPECT = ((270, 480), (300, 400)), 0.1
 _MAX_PICTURES = 3
-# A picture is good enough when so many instances stand out by so much from the rest; below the least gap and the least
-# confidence another precision might find others, and outputs alone are compared.
+# A picture is good enough if this many instances are separated by this gap from the rest; below the least gap and the
+# least confidence another precision might find others, so only outputs are compared.
 _ENOUGH_INSTANCES, _ENOUGH_GAP = 3, 0.3
 _LEAST_GAP, _LEAST_CONFIDENCE = 0.1, 0.2
 _MOST_INSTANCES = 20
@@ -69,7 +68,7 @@ _LEAST = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class _Choice:
-    """A picture, and the threshold that separates what the float32 network finds in it from what it is not sure of."""
+    """Picture, and the threshold that separates the float32 network's confident instances from the rest."""
 
     frame: Frame
     seen: Inspection
@@ -84,19 +83,19 @@ class _Choice:
 
 
 def write_golden(folder: Path, manifest: Manifest, reporter: Reporter = SILENT, num_threads: int = 0) -> Manifest:
-    """Draw a frame, find what each network makes of it, and write both into a bundle's folder, with the manifest.
+    """Draw a frame, run each network on it, and write frame and results into a bundle's folder, with the manifest.
 
     Args:
-        folder: Where the networks are; of a bundle in the making. An earlier golden frame is replaced.
-        manifest: With all networks, among them the float32 one.
-        reporter: Is warned of each network that has to do without an expectation.
-        num_threads: CPU threads; 0 leaves the choice to ONNX Runtime.
+        folder: Folder of a new bundle, with the networks. An earlier golden frame is replaced.
+        manifest: Manifest with all networks, including the float32 one.
+        reporter: Reporter that receives a warning for each network without an expectation.
+        num_threads: Number of CPU threads; 0 leaves the choice to ONNX Runtime.
 
     Returns:
-        The manifest as written, which lists the golden frame.
+        The manifest as it was written, which lists the golden frame.
 
     Raises:
-        BackendError: The float32 network does not run, or its outputs are not numbers.
+        BackendError: The float32 network does not run, or its outputs are not finite.
     """
     files = {a.precision: n for n, a in manifest.artefacts.items() if a.role == NETWORK_ROLE and n.endswith(".onnx")}
     with _open(folder, manifest, _run_here(folder / files["fp32"], num_threads), num_threads) as model:
@@ -109,7 +108,7 @@ def write_golden(folder: Path, manifest: Manifest, reporter: Reporter = SILENT, 
             checked_artefact(folder, files[precision], manifest.artefacts[files[precision]])
             seen |= _see(folder, manifest, files[precision], precision, choice, num_threads)
         except (BackendError, BundleError, CalibrationError) as error:
-            # Whoever keeps such a network was told by the guard; a self-test of it has nothing to compare with.
+            # The guard has reported a network that is kept nevertheless; its self-test has nothing to compare with.
             reporter.warn(f"the golden frame has no expectation for {precision}: {error}")
     spec = manifest.input
     golden = Golden(
@@ -133,7 +132,7 @@ def write_golden(folder: Path, manifest: Manifest, reporter: Reporter = SILENT, 
 def _see(
     folder: Path, manifest: Manifest, name: str, precision: str, choice: _Choice, num_threads: int
 ) -> dict[str, Inspection]:
-    """What a network finds on the device that it is for, and, where that is another, on a CPU."""
+    """Return a network's results as on its target device and, if that is not a CPU, also on a CPU."""
     path = folder / name
     openers = {precision if precision in _ON_CPU else expectation_name(precision, _CPU): _run_here}
     if precision not in _ON_CPU:
@@ -160,12 +159,12 @@ def _open(folder: Path, manifest: Manifest, network: Backend, num_threads: int) 
 
 
 def _run_here(path: Path, num_threads: int) -> Backend:
-    """As a robot's CPU runs the file."""
+    """Open the file as a robot's CPU runs it."""
     return create_backend(_CPU, path, num_threads)
 
 
 def _simulate(path: Path, num_threads: int, has_steps: bool) -> Backend:
-    """As an engine computes it, as far as a CPU can tell; `has_steps`: it holds Q/DQ."""
+    """Open a simulation of an engine, as far as a CPU allows; `has_steps` means that the graph contains Q/DQ."""
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's errors have no common base class
@@ -183,7 +182,7 @@ def _inspect(model: OpenModel, frame: Frame, min_confidence: float) -> Inspectio
 
 
 def _choose(model: OpenModel, manifest: Manifest) -> _Choice:
-    """The first picture in which enough stands out, or the best of a few."""
+    """Choose the first picture with enough separated instances, or the best of a few."""
     best: _Choice | None = None
     outputs = []
     for variant in range(_MAX_PICTURES):
@@ -202,21 +201,21 @@ def _choose(model: OpenModel, manifest: Manifest) -> _Choice:
 
 
 def _size(manifest: Manifest) -> tuple[int, int]:
-    """Rows and columns of a picture that has another aspect than the network's input."""
+    """Return rows and columns of a picture whose aspect differs from that of the network's input."""
     aspect = manifest.input.width / manifest.input.height
     height, width = _SIZES[0]
     return _SIZES[1] if abs(width / height / aspect - 1) < _SAME_ASPECT else _SIZES[0]
 
 
 def _separate(confidence: npt.NDArray[np.float32]) -> tuple[int, float, float]:
-    """Where confidences, best first, fall most: how many stand above, how deep the fall is, and its middle.
+    """Find the largest gap between descending confidences: the number of instances above, its size, and its middle.
 
     Returns:
-        0 instances where nothing stands out; the threshold then lets nothing pass.
+        The three numbers; with 0 instances if there is no clear gap, and a threshold above all confidences.
     """
     padded = np.append(confidence[: _MOST_INSTANCES + 1], np.float32(0)).astype(np.float64)
     falls = np.where(padded[:-1] >= _LEAST_CONFIDENCE, padded[:-1] - padded[1:], 0.0)
-    # At most so many instances, and all of those that there are above the fall.
+    # Up to this many instances, and all of those above the gap.
     falls = falls[:_MOST_INSTANCES]
     place = int(np.argmax(falls)) if len(falls) else 0
     if not len(falls) or falls[place] < _LEAST_GAP:
@@ -225,7 +224,7 @@ def _separate(confidence: npt.NDArray[np.float32]) -> tuple[int, float, float]:
 
 
 def _expect(name: str, seen: Inspection, reference: Inspection, has_instances: bool) -> Expectation:
-    """Of a precision, or of a precision on a backend, by its name in the golden frame."""
+    """Create the expectation of a precision, or of a precision on a backend, by its name in the golden frame."""
     precision = name.split()[0]
     outputs = {output: sample(seen.outputs[output]) for output in RawOutputs._fields}
     noise = {output: relative_difference(outputs[output], sample(reference.outputs[output])) for output in outputs}
@@ -240,25 +239,25 @@ def _expect(name: str, seen: Inspection, reference: Inspection, has_instances: b
 
 
 def _on_this_backend(precision: str, noise: Mapping[str, float]) -> Tolerance:
-    """How far the same library on another machine may be: never as far as another precision's network.
+    """Return the tolerance for the same library on another machine, below the difference between precisions.
 
     Args:
-        precision: Of the network.
-        noise: Output name -> what this precision itself loses against float32.
+        precision: Precision of the network.
+        noise: Difference between this precision and float32, by output name.
     """
     if precision == "fp32":
         # Another order of sums changes the sixth digit; float16 already the fourth.
         return Tolerance(dict.fromkeys(noise, _LEAST), 0.005, 0.98, 0.97, 1.0)
-    # A CPU without instructions for INT8 rounds sums elsewhere: a step of a tensor here and there.
+    # A CPU without instructions for INT8 rounds sums elsewhere, so tensors differ by single steps.
     share, confidence, iou = (0.8, 0.1, 0.8) if precision == "int8-cpu" else (0.5, 0.05, 0.9)
     return Tolerance(_limits(noise, share, _LEAST), confidence, iou, iou, 0.7)
 
 
 def _elsewhere(precision: str, noise: Mapping[str, float]) -> Tolerance:
-    """How far an engine, or a library on a GPU, may be.
+    """Return the tolerance for an engine, or a library on a GPU.
 
-    What rounds to INT8 in another order takes other steps, and then differs from the expectation by as much as both
-    differ from float32: limits below twice that would refuse what is right.
+    Rounding to INT8 in another order takes other steps, and then differs from the expectation by as much as both differ
+    from float32: limits below twice that would refuse correct results.
     """
     if precision in {"fp32", "fp16"}:
         # Some libraries multiply float32 in TF32 on a GPU, whose mantissa is that of float16.

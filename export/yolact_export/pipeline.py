@@ -1,4 +1,4 @@
-"""Checkpoint to bundle, step by step, with as little in memory at once as the steps allow."""
+"""Conversion of a checkpoint to a bundle, step by step, with as little memory as the steps allow."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ __all__ = ["AddNetworks", "ExportResult", "export_checkpoint"]
 
 Float = npt.NDArray[np.float32]
 AddNetworks = Callable[[Path, Manifest], tuple["PrecisionResult", dict[str, Any]]]
-"""Writes networks of other precisions into a bundle's folder; also returns their part of the report."""
+"""Function that writes networks of other precisions into a bundle's folder, and returns their part of the report."""
 _NETWORK, _MASK_IOU = "model.fp32.onnx", "mask_iou.fp32.onnx"
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export produced.
+    """Result of an export.
 
     Attributes:
-        bundle: The folder.
-        manifest: As written.
-        findings: What was inferred from the checkpoint, and from what.
-        verification: The evidence that the models are right.
-        precisions: The networks of other precisions, or None.
-        precision_report: What was found about them.
+        bundle: Folder of the bundle.
+        manifest: Manifest as it was written.
+        findings: Lines about what was inferred from the checkpoint, and from what.
+        verification: Comparison of the models with the checkpoint.
+        precisions: Networks of other precisions, or None.
+        precision_report: Findings about them, a JSON object, or None.
         pruned: The pruned checkpoint that was exported, or None.
         engines: The engines that were built.
-        seconds: Duration of the export; 0 where it was not measured.
+        seconds: Duration of the export; 0 if it was not measured.
     """
 
     bundle: Path
@@ -100,7 +100,7 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class _Expected:
-    """What torch says of the test frame, kept when the model itself is freed."""
+    """Results of PyTorch for the test frame, kept after the model itself is freed."""
 
     frame: npt.NDArray[np.uint8]
     outputs: dict[str, Float]
@@ -121,17 +121,17 @@ def export_checkpoint(
     """Read a checkpoint, write its models as ONNX, verify them against torch, and put the bundle in place.
 
     Args:
-        checkpoint: The ``.pth`` file.
-        bundle: The folder to write; an earlier bundle there is replaced once the new one is complete.
-        checkpoint_options: What the file does not say.
-        export_options: How the graph is written; its metadata is filled in here.
+        checkpoint: Path of the ``.pth`` file.
+        bundle: Folder to write; an earlier bundle there is replaced once the new one is complete.
+        checkpoint_options: Known properties of the checkpoint that the file does not state.
+        export_options: Options of the graph; its metadata is filled in here.
         more_report: Entries for the bundle's report, such as how the checkpoint was pruned.
-        add_networks: Writes networks of other precisions, once the float32 one is verified.
-        finish: Receives the complete folder before it takes its place, to sign it.
-        reporter: Gets a line for each step.
+        add_networks: Function that writes networks of other precisions, once the float32 one is verified.
+        finish: Function that receives the complete folder before it takes its place, in order to sign it.
+        reporter: Reporter that receives a line for each step.
 
     Raises:
-        CheckpointError, ExportError, VerificationError: Nothing was written.
+        CheckpointError, ExportError, VerificationError: The export failed; nothing was written.
         UsageError: An option would have no effect on this model.
     """
     check_destination(bundle)
@@ -189,7 +189,7 @@ def _manifest(loaded: LoadedCheckpoint, checkpoint: Path, options: ExportOptions
 
 
 def _write_models(folder: Path, loaded: LoadedCheckpoint, options: ExportOptions, reporter: Reporter) -> dict[str, str]:
-    """Write the graphs one after the other; returns file name -> role."""
+    """Write the graphs one after the other; return roles by file name."""
     roles = {}
     exports = ((_NETWORK, "network", export_network), (_MASK_IOU, "mask_iou", export_mask_iou))
     for name, role, export in exports:
@@ -204,9 +204,9 @@ def _write_models(folder: Path, loaded: LoadedCheckpoint, options: ExportOptions
 
 @torch.inference_mode()
 def _expect(loaded: LoadedCheckpoint, manifest: Manifest) -> _Expected:
-    """Run the torch model on the test frame, fed by the runtime's own preprocessing."""
+    """Run the PyTorch model on the test frame, with the runtime's own preprocessing."""
     frame = draw_frame(480, 640)
-    # The torch model always wants normalised input, whatever the graph takes.
+    # The PyTorch model always expects normalised input, whatever the graph expects.
     raw = loaded.model(torch.from_numpy(preprocess(frame, loaded.config.input_spec())))
     outputs = {name: tensor.numpy() for name, tensor in raw._asdict().items()}
     if loaded.model.mask_iou is None:
@@ -216,7 +216,7 @@ def _expect(loaded: LoadedCheckpoint, manifest: Manifest) -> _Expected:
 
 
 def _some_masks(outputs: dict[str, Float], manifest: Manifest) -> Float:
-    """``(16, 1, Hp, Wp)`` cropped soft masks of priors spread over the image: input for the mask-IoU network."""
+    """Create ``(16, 1, Hp, Wp)`` cropped soft masks of priors spread over the image, input for the mask-IoU network."""
     postprocess = Postprocessor.of(manifest)
     chosen = np.linspace(0, len(postprocess.priors) - 1, 16).astype(np.int64)
     centre, size = postprocess.priors[chosen, :2], postprocess.priors[chosen, 2:]
@@ -233,7 +233,7 @@ def _verify(folder: Path, manifest: Manifest, expected: _Expected) -> Verificati
 
 
 def _rounding(checkpoint: Path, options: CheckpointOptions | None, manifest: Manifest, expected: _Expected) -> Rounding:
-    """What float32 does to the checkpoint, which is read once more."""
+    """Measure the effect of float32 rounding on the checkpoint, which is read once more."""
     loaded = load_checkpoint(checkpoint, options)
     exact = run_in_double_precision(loaded.model, preprocess(expected.frame, loaded.config.input_spec()))
     single = {name: array.astype(np.float32) for name, array in exact.outputs.items()}

@@ -1,4 +1,4 @@
-"""Proof that an exported model does what the checkpoint does: per output, and per detection."""
+"""Verification that an exported model computes the checkpoint's results, per output and per detection."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ Float = npt.NDArray[np.float32]
 
 OUTPUT_TOLERANCE = 1e-3
 CONFIDENCE_TOLERANCE, CORNER_TOLERANCE_PX, MASK_IOU_TOLERANCE = 2e-3, 1.0, 0.99
-# A suppression can hang on the last bit of an IoU, and then takes a box with it.
+# Whether a box is suppressed can depend on the last bit of an IoU.
 UNMATCHED_TOLERANCE = 0.01
 _ROUNDING_FACTOR = 4.0
 _EXPLODED = (
-    "No exporter can reproduce such a network, nor can another GPU. The training diverged, or the input is scaled "
-    "otherwise than in the training (--config): take an earlier checkpoint, or train on with a lower learning rate"
+    "No exporter can reproduce such a network, nor can another GPU. The training diverged, or the scale of the input "
+    "differs from the training (--config): use an earlier checkpoint, or continue with a lower learning rate"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class OutputAgreement:
-    """One output of the two models on the same input.
+    """Agreement of one output of the two models for the same input.
 
     Attributes:
-        name: Of the output.
-        shape: Of the array.
+        name: Name of the output.
+        shape: Shape of the output.
         max_absolute: Largest ``|a - b|``.
-        max_relative: Largest ``|a - b| / max(|b|, rms(b))``: small values are judged by the output's own scale.
+        max_relative: Largest ``|a - b| / max(|b|, rms(b))``, so that small values are judged by the output's own scale.
     """
 
     name: str
@@ -53,21 +53,21 @@ class OutputAgreement:
 
     @property
     def passed(self) -> bool:
-        """Within :data:`OUTPUT_TOLERANCE`. A NaN on either side fails."""
+        """Whether the difference is within :data:`OUTPUT_TOLERANCE`. A NaN on either side fails."""
         return self.max_relative <= OUTPUT_TOLERANCE
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionAgreement:
-    """Instances of the two models on the same frame.
+    """Agreement of the instances of the two models in the same frame.
 
     Attributes:
-        expected: Instances of the checkpoint.
-        found: Instances of the exported model.
-        matched: Of the expected ones, those with a partner of the same class within every tolerance.
-        max_confidence_change: Over matched pairs.
-        max_corner_change_px: Over matched pairs.
-        min_mask_iou: Over matched pairs; two empty masks count as equal.
+        expected: Number of instances of the checkpoint.
+        found: Number of instances of the exported model.
+        matched: Number of expected instances with a partner of the same class within every tolerance.
+        max_confidence_change: Largest difference of confidence in matched pairs.
+        max_corner_change_px: Largest difference of box corners in matched pairs, in pixels.
+        min_mask_iou: Smallest mask IoU of matched pairs; two empty masks count as equal.
     """
 
     expected: int
@@ -79,25 +79,25 @@ class DetectionAgreement:
 
     @property
     def passed(self) -> bool:
-        """All but :data:`UNMATCHED_TOLERANCE` of the instances, counted from either side, have a partner."""
+        """Whether all instances of either side, except a share of :data:`UNMATCHED_TOLERANCE`, have a partner."""
         lost = max(self.expected, self.found) - self.matched
         return lost <= UNMATCHED_TOLERANCE * max(self.expected, self.found)
 
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """The evidence: every output of every model of a bundle, and the detections."""
+    """Comparison of every output of every model of a bundle, and of the detections."""
 
     outputs: tuple[OutputAgreement, ...]
     detections: DetectionAgreement
 
     @property
     def passed(self) -> bool:
-        """Everything is within its tolerance."""
+        """Whether everything is within its tolerance."""
         return self.detections.passed and all(output.passed for output in self.outputs)
 
     def table(self) -> list[str]:
-        """Lines for a terminal, at most 80 columns wide."""
+        """Return lines for a terminal, at most 80 columns wide."""
         lines = [f"{'output':<18}{'shape':>20}{'max |a-b|':>12}{'relative':>12}  limit {OUTPUT_TOLERANCE:.0e}"]
         for output in self.outputs:
             shape = " x ".join(map(str, output.shape))
@@ -113,7 +113,7 @@ class Verification:
         return lines
 
     def document(self) -> dict[str, Any]:
-        """As JSON, with the verdicts."""
+        """Return a JSON object with the verdicts."""
         outputs = [{**dataclasses.asdict(output), "passed": output.passed} for output in self.outputs]
         detections = {**dataclasses.asdict(self.detections), "passed": self.detections.passed}
         return {"passed": self.passed, "outputs": outputs, "detections": detections}
@@ -122,10 +122,11 @@ class Verification:
         """Raise unless everything is within its tolerance.
 
         Args:
-            rounding: What float32 does to the checkpoint itself, where that is known.
+            rounding: Effect of float32 rounding on the checkpoint itself, if it is known.
 
         Raises:
-            VerificationError: With the table; it says whether the network or its export is at fault.
+            VerificationError: A tolerance is exceeded; the message has the table, and says whether the network or its
+                export is at fault.
         """
         if self.passed:
             return
@@ -133,21 +134,21 @@ class Verification:
         if rounding is not None and rounding.explains(self):
             raise VerificationError(f"{rounding.describe()}; {table}\n{_EXPLODED}")
         raise VerificationError(
-            f"the exported model does not do what the checkpoint does; {table}\n"
+            f"the results of the exported model differ from the checkpoint's; {table}\n"
             f"Please report this with the table above and the versions of torch and onnxruntime"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Rounding:
-    """How far the checkpoint in float32 is from the same network in float64, on the same input.
+    """Difference between the checkpoint in float32 and in float64, for the same input.
 
     Attributes:
-        outputs: The comparison, by the measure of the verification; with another order of additions, where that is
-            worse.
-        detections: Likewise.
-        largest: Largest absolute value that any layer gives.
-        layer: The layer that gives it.
+        outputs: Comparison of the outputs, by the measure of the verification; with another order of additions, if that
+            is worse.
+        detections: Comparison of the detections, chosen in the same way.
+        largest: Largest absolute value in any layer's result.
+        layer: Name of the layer with that value.
     """
 
     outputs: tuple[OutputAgreement, ...]
@@ -156,30 +157,30 @@ class Rounding:
     layer: str
 
     def explains(self, found: Verification) -> bool:
-        """Whether rounding alone accounts for everything that failed.
+        """Return whether rounding alone accounts for everything that failed.
 
-        Two float32 computations of one network differ by up to the sum of their own errors, in another order of
-        additions also by a few times that.
+        Two float32 computations of one network differ by up to the sum of their own errors, and by a few times that in
+        another order of additions.
         """
         own = {output.name: output.max_relative for output in self.outputs}
         outputs = all(
             output.passed or not own.get(output.name, 0.0) * _ROUNDING_FACTOR < output.max_relative
             for output in found.outputs
         )
-        # Outputs may agree relative to their size and still change every detection: logits of a million, for one.
+        # Outputs may agree relative to their size and still change every detection, for example logits of a million.
         return outputs and (found.detections.passed or not all(o.passed for o in found.outputs) or not self.passed)
 
     @property
     def passed(self) -> bool:
-        """Whether the network in float32 finds what it finds in float64."""
+        """Whether the network finds the same instances in float32 as in float64."""
         return self.detections.passed and all(output.passed for output in self.outputs)
 
     def describe(self) -> str:
-        """What is wrong with the network, for people."""
+        """Return a readable description of what is wrong with the network."""
         worst = max(self.outputs, key=lambda output: np.nan_to_num(output.max_relative, nan=np.inf))
         d = self.detections
         return (
-            f"the network of the checkpoint has exploded numerically: {self.layer} gives values up to "
+            f"the values in the checkpoint's network have exploded: {self.layer} computes values up to "
             f"{self.largest:.1e}; its own {worst.name} in float32 is up to {worst.max_relative:.1e} off that in "
             f"float64 (relative), and {d.matched} of {d.expected} detections agree"
         )
@@ -189,7 +190,7 @@ def require_finite(outputs: Mapping[str, Float]) -> None:
     """Refuse a checkpoint whose own outputs are not finite.
 
     Raises:
-        VerificationError: Some output holds NaN or infinity.
+        VerificationError: An output contains NaN or infinity.
     """
     broken = [
         f"{name} ({np.isnan(array).sum()} NaN and {np.isinf(array).sum()} infinite of {array.size} values)"
@@ -198,7 +199,7 @@ def require_finite(outputs: Mapping[str, Float]) -> None:
     ]
     if broken:
         raise VerificationError(
-            f"the network of the checkpoint has exploded numerically: on the test frame it gives {', '.join(broken)}; "
+            f"the values in the checkpoint's network have exploded: on the test frame it computes {', '.join(broken)}; "
             f"no bundle was written.\n{_EXPLODED}"
         )
 
@@ -206,7 +207,7 @@ def require_finite(outputs: Mapping[str, Float]) -> None:
 def compare_outputs(
     expected: Mapping[str, npt.NDArray[np.floating[Any]]], found: Mapping[str, Float]
 ) -> tuple[OutputAgreement, ...]:
-    """Compare arrays of the same names; `expected` may be of float64.
+    """Compare arrays of the same names; `expected` may be float64.
 
     Raises:
         VerificationError: A name is missing, or a shape differs.
@@ -227,7 +228,7 @@ def compare_outputs(
 
 
 def compare_instances(expected: Instances, found: Instances) -> DetectionAgreement:
-    """Pair instances one to one, best first: same class, and confidence, corners and mask within tolerance."""
+    """Pair instances one to one, best first, with the same class, and confidence, corners and mask within tolerance."""
     iou = expected.mask.iou(found.mask)
     iou[(expected.mask.area() == 0)[:, None] & (found.mask.area() == 0)[None]] = 1.0
     confidence = np.abs(expected.confidence[:, None] - found.confidence[None])

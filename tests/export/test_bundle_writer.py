@@ -59,7 +59,7 @@ def test_what_the_runtime_would_refuse_is_not_written(tmp_path: Path, monkeypatc
         ):
             put_manifest(tmp_path, MANIFEST)
         patch.setattr(Manifest, "to_json", lambda self: before)
-        with pytest.raises(ExportError, match=r"would read another manifest .*: name, class_names would change"):
+        with pytest.raises(ExportError, match=r"would read a different manifest .*: name, class_names would change"):
             put_manifest(tmp_path, replace(MANIFEST, name="other", class_names=("a", "b")))
     assert (tmp_path / "manifest.json").read_text() == before
 
@@ -150,7 +150,7 @@ def test_a_failed_export_keeps_the_kernels_of_the_earlier_bundle(tmp_path: Path)
 def test_a_folder_with_somebody_elses_manifest_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"name": "My web app"}')
     (tmp_path / "index.html").touch()
-    with pytest.raises(ExportError, match="no bundle of ours"):
+    with pytest.raises(ExportError, match="not a bundle that this program reads"):
         check_destination(tmp_path)
 
 

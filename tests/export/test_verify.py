@@ -236,7 +236,7 @@ def test_an_exploded_network_is_told_from_a_fault_of_the_exporter(
         verification.require(rounding)
     message = str(caught.value)
     assert ("Please report this" in message) != exploded
-    assert ("has exploded numerically: head.mask_layer gives values up to 1.2e+06" in message) == exploded
+    assert ("have exploded: head.mask_layer computes values up to 1.2e+06" in message) == exploded
     with pytest.raises(VerificationError, match="Please report this"):
         verification.require()
 
@@ -277,7 +277,7 @@ def test_every_output_and_the_detections_have_to_pass(
     if passed:
         verification.require()
     else:
-        with pytest.raises(VerificationError, match="does not do what the checkpoint does"):
+        with pytest.raises(VerificationError, match="differ from the checkpoint's"):
             verification.require()
 
 

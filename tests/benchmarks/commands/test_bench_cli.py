@@ -111,7 +111,7 @@ def test_labels_with_boxes_only_and_a_missing_image(
     words = [*FEW, "--images", folder, "--annotations", labels, "--precision", "fp32", "--json", out]
     (folder / "2.png").unlink()
     assert run(bundle, *words) == 1
-    assert "--skip-missing goes on without them" in capsys.readouterr().err
+    assert "--skip-missing continues without them" in capsys.readouterr().err
     assert run(bundle, *words, "--skip-missing", "--html", tmp_path / "out.html") == 0
     (model,) = json.loads(out.read_text())["results"]["models"]
     assert model["accuracy"]["images"] == 1

@@ -197,7 +197,7 @@ def test_missing_images_are_counted_and_named_before_anything_runs(
     assert _run(bundle, "--annotations", labels, "--images", folder) == 1
     errors = capsys.readouterr().err
     assert f"2 of the 3 images of {labels} are not in {folder}: a.png, c.png" in errors
-    assert "--skip-missing goes on without them" in errors
+    assert "--skip-missing continues without them" in errors
 
 
 def test_an_image_of_another_size(

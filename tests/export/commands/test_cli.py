@@ -287,7 +287,7 @@ def test_a_bundle_is_not_written_into_a_bundle(
     before = sorted((tmp_path / "b").rglob("*"))
     for inner in ("inner", "deep/inner"):
         assert export(checkpoint, "-o", tmp_path / "b" / inner, "--input-size", "96", "-q") == 1
-        assert f"inner lies in the bundle {tmp_path / 'b'}, which" in capsys.readouterr().err
+        assert f"inner is inside the bundle {tmp_path / 'b'}, which" in capsys.readouterr().err
     assert sorted((tmp_path / "b").rglob("*")) == before
     # Somebody else's manifest.json makes no bundle of a folder.
     (tmp_path / "manifest.json").write_text("{}")

@@ -331,7 +331,7 @@ def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [
-        (["-o", "model.onnx"], 2, "ends in .pth; found model.onnx"),
+        (["-o", "model.onnx"], 2, "must end in .pth; found model.onnx"),
         (["--validation-fraction", "1"], 2, "--validation-fraction lies between 0 and 1"),
         (["--validation-fraction", "0.95"], 2, "leaves none to train on"),
         (["--workers", "-1"], 2, "--workers must be 0 or more"),
@@ -421,7 +421,7 @@ def test_a_foreign_file_in_the_place_of_the_record_is_left_alone(
     (tmp_path / "out.json").write_text('{"mine": 1}')
     status, said = _refused(words(scenes, tmp_path / "out.pth"), capsys)
     assert status == 2
-    assert f"would overwrite {tmp_path / 'out.json'}, which is no record of a training" in said
+    assert f"would overwrite {tmp_path / 'out.json'}, which is not a record of a training" in said
     assert (tmp_path / "out.json").read_text() == '{"mine": 1}'
 
 

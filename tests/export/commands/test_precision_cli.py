@@ -280,7 +280,7 @@ def test_missing_images_are_skipped_on_demand_and_bad_ones_found(
     names = sorted(folder.iterdir())
     names[0].unlink()
     words = ("--calib", scenes, "--annotations", few[0], "--images", folder)
-    with pytest.raises(DatasetError, match=r"1 of the 12 images .* --skip-missing goes on without them"):
+    with pytest.raises(DatasetError, match=r"1 of the 12 images .* --skip-missing continues without them"):
         request(*words)
     found, talk = request(*words, "--skip-missing")
     assert len(found.guard) == 11
@@ -357,22 +357,22 @@ def test_reasons_for_float_and_the_verdict_close_the_screen(tmp_path: Path) -> N
         "mask_ap": None,
         "agreement": 0.98,
         "drop": {"box": [1.0, 0.5, 1.5], "mask": [2.0, 1.0, 3.0]},
-        "float32_nodes": {"proto_net.4": "its values reach 1e+05, and float16 ends at 65504"},
+        "float32_nodes": {"proto_net.4": "its values reach 1e+05, beyond float16's limit of 65504"},
         "dtypes": {"input": "float32", "outputs": "float32"},
         "output_bytes": 8,
         "float32_outputs": "tanh: float16 is too coarse for it",
-        "verdict": "holds the limit",
+        "verdict": "within the limit",
     }
     kept = [
-        {"group": "stem", "convolutions": 1, "why": "INT8 is no faster there"},
+        {"group": "stem", "convolutions": 1, "why": "INT8 is no faster here"},
         {"group": "box head", "convolutions": 5, "why": "too much"},
     ]
     report = {"variants": [row], "kept_float": kept, "verdict": "INT8 is worth it here"}
     say_precisions(report, tmp_path, Terminal(stream=stream))
     lines = stream.getvalue().splitlines()
     assert lines[-1] == "INT8 is worth it here"
-    assert "  in float: stem (1 convolution): INT8 is no faster there" in lines
+    assert "  in float: stem (1 convolution): INT8 is no faster here" in lines
     assert "  in float: box head (5 convolutions): too much" in lines
-    assert "  in float32: int8-cpu, 1 layer (proto_net.4): float16 might not hold their values" in lines
+    assert "  in float32: int8-cpu, 1 layer (proto_net.4): their values may exceed float16" in lines
     assert "  outputs in float32: int8-cpu: tanh: float16 is too coarse for it" in lines
     assert f"  report: {tmp_path / 'report.html'}" in lines

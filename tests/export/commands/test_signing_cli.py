@@ -344,7 +344,7 @@ def test_an_engine_is_kept_on_a_machine_that_may_not_run_it(
     monkeypatch.setenv("YOLACT_REQUIRE_SIGNATURE", str(vendor.public))
     assert export(bundle, *ENGINE, "--sign", device.private) == 0
     told = capsys.readouterr().err
-    assert f"model.fp32.rtx.plan: not tried, because the signature of {bundle / MANIFEST_NAME} does not fit" in told
+    assert f"model.fp32.rtx.plan: not tested, because the signature of {bundle / MANIFEST_NAME} does not fit" in told
     assert "model.fp32.rtx.plan" in verify_bundle(bundle, device.public).artefacts
 
 
