@@ -243,7 +243,7 @@ def test_an_exploded_network_is_told_from_a_fault_of_the_exporter(
 
 def test_outputs_that_are_not_finite_are_the_networks_fault() -> None:
     require_finite({"a": np.ones(3, np.float32)})
-    with pytest.raises(VerificationError, match=r"gives b \(1 NaN and 2 infinite of 4 values\); no bundle was written"):
+    with pytest.raises(VerificationError, match=r"computes b \(1 NaN and 2 infinite of 4 values\)"):
         require_finite({"a": np.ones(3, np.float32), "b": np.array([np.nan, np.inf, -np.inf, 1], np.float32)})
 
 

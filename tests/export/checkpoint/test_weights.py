@@ -169,7 +169,7 @@ def test_equal_weights_need_no_choice() -> None:
 
 
 def test_a_name_that_is_not_there_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r'called "swa" \(--weights\); there are: model, ema'):
+    with pytest.raises(CheckpointError, match=r'with the name "swa" \(--weights\); there are: model, ema'):
         find_weights({"model": model(1), "ema": model(2)}, "x.pth", "swa")
     with pytest.raises(CheckpointError, match="there are: none"):
         find_weights({"a": torch.zeros(1)}, "x.pth", "swa")
@@ -179,7 +179,8 @@ def test_a_name_that_is_not_there_is_refused() -> None:
 def test_an_unambiguous_beginning_or_end_of_a_name_is_enough(chosen: str) -> None:
     content = {"state_dict": model(1.0), "state_dict_ema": prefixed(model(2.0), "module.net.")}
     if chosen == "module":  # neither a beginning nor an end
-        with pytest.raises(CheckpointError, match=r'called "module" \(--weights\); there are: state_dict, state_dict_'):
+        expected = r'with the name "module" \(--weights\); there are: state_dict, state_dict_'
+        with pytest.raises(CheckpointError, match=expected):
             found_in(content, chosen=chosen)
     else:
         assert found_in(content, chosen=chosen)[:2] == ("state_dict_ema.module.net", 2.0)
