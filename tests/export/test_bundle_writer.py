@@ -94,7 +94,7 @@ def test_a_failure_leaves_the_earlier_bundle_whole(tmp_path: Path, error: type[B
 
 def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(ExportError, match="is no bundle"):
+    with pytest.raises(ExportError, match="is not a bundle"):
         check_destination(tmp_path)
     with pytest.raises(ExportError, match="is a file"):
         check_destination(tmp_path / "photo.jpg")
