@@ -98,7 +98,7 @@ def benchmark(
         SignatureError: A model is not signed by one of the keys.
         MissingDependencyError: A package that the backend, the pictures or the labels need is not installed.
 
-    Example:
+    Examples:
         >>> result = benchmark("mine.bundle", plan=Plan(until_ci=0.01))  # doctest: +SKIP
         >>> result.cases[0]["latency"]["percentiles_ms"]["p50"]  # doctest: +SKIP
         12.62

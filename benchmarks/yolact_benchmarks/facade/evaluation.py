@@ -154,7 +154,7 @@ def evaluate(
         SignatureError: A model is not signed by one of the keys.
         MissingDependencyError: The evaluator or OpenCV is not installed.
 
-    Example:
+    Examples:
         >>> result = evaluate("mine.bundle", "val/", annotations="val.json")  # doctest: +SKIP
         >>> result.mask_ap  # doctest: +SKIP
         0.412

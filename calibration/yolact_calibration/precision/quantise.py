@@ -90,7 +90,7 @@ def quantise(
         UsageError: A bit depth is invalid.
         MissingDependencyError: A package of the extra ``precision`` is not installed.
 
-    Example:
+    Examples:
         >>> with open_bundle("mine.bundle") as bundle:  # doctest: +SKIP
         ...     made = quantise(bundle.network.path, bundle.manifest, "frames/", PrecisionOptions(int8=True))
         >>> [(network.precision, network.judgement.worst) for network in made.networks]  # doctest: +SKIP

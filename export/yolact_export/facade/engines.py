@@ -70,7 +70,7 @@ def build_engine(
         SignatureError: The signature does not fit, or would be lost.
         MissingDependencyError: TensorRT is not installed.
 
-    Example:
+    Examples:
         >>> build_engine("mine.bundle", EngineOptions("tensorrt"), precisions=["int8"])  # doctest: +SKIP
     """
     bundle = Path(bundle)

@@ -88,7 +88,7 @@ def export(
         SignatureError: A signed bundle would be replaced by an unsigned one, or the key is unusable.
         MissingDependencyError: A package of an extra is not installed.
 
-    Example:
+    Examples:
         >>> result = export("best.pth", "mine.bundle")  # doctest: +SKIP
         >>> networks = PrecisionOptions(int8=True, target="cpu")  # doctest: +SKIP
         >>> result = export("best.pth", "mine.bundle", images="frames/", precision=networks)  # doctest: +SKIP

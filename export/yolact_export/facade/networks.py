@@ -106,7 +106,7 @@ def add_networks(
         SignatureError: The signature does not fit, or would be lost.
         MissingDependencyError: A package of the extra ``precision`` is not installed.
 
-    Example:
+    Examples:
         >>> networks = PrecisionOptions(int8=True, target="cpu")  # doctest: +SKIP
         >>> add_networks("mine.bundle", "frames/", networks).passed  # doctest: +SKIP
         True
