@@ -23,6 +23,7 @@ from support.precision_trials import write_small_bundle
 from support.scenes import Thing, with_precisions, write_bundle
 from support.signing_keys import write_keys
 from support.training_data import square, write_set
+from yolact_export.pipeline import ExportResult
 from yolact_plugins.command_line import CommandParser, Options
 from yolact_plugins.command_line import parser as parser_module
 from yolact_plugins.compile import compiler
@@ -114,22 +115,22 @@ def _stubs(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def export(checkpoint: Path, bundle: Path, *_: object) -> Any:
         verification = SimpleNamespace(table=list, document=dict)
         manifest = SimpleNamespace(artefacts={}, to_json=lambda: "{}")
-        found = {"findings": (), "precisions": None, "precision_report": None, "verification": verification}
-        return SimpleNamespace(bundle=ground / "engine.bundle", manifest=manifest, **found)
+        result: Any = ExportResult
+        return result(ground / "engine.bundle", manifest, (), verification)
 
     extended = SimpleNamespace(precisions=None, report={}, removed=())
     loaded = SimpleNamespace(findings=(), model=None, config=SimpleNamespace(feature_sizes=[(1, 1)]))
     monkeypatch.chdir(ground)
     monkeypatch.setenv("YOLACT_SIGNING_KEY", "private.pem")
     results = json.loads((ground / "record.json").read_text())["results"]
-    monkeypatch.setattr("yolact_benchmarks.commands.bench_session.run_bench", lambda *_: results)
+    monkeypatch.setattr("yolact_benchmarks.facade.benchmark.run_bench", lambda *_: results)
     monkeypatch.setattr("yolact_export.pipeline.export_checkpoint", export)
     monkeypatch.setattr("yolact_export.precision.existing_bundle.ExistingBundle.extend", lambda *_: extended)
     monkeypatch.setattr("yolact_export.commands.bundle_cli.say_precisions", lambda *_: None)
-    monkeypatch.setattr("yolact_export.checkpoint.checkpoint.load_checkpoint", lambda *_: loaded)
+    monkeypatch.setattr("yolact_export.training.pruning_request.load_checkpoint", lambda *_: loaded)
     pruned = SimpleNamespace(path=ground / "model.pth", record={})
-    monkeypatch.setattr("yolact_export.training.pruning.prune_checkpoint", lambda *_: pruned)
-    monkeypatch.setattr("yolact_export.commands.engine_cli.build_engines", lambda *_: [])
+    monkeypatch.setattr("yolact_export.training.pruning_request.prune_checkpoint", lambda *_: pruned)
+    monkeypatch.setattr("yolact_export.facade.engines.build_engines", lambda *_: [])
     monkeypatch.setattr("yolact_export.training.finetune.finetune", end)
     monkeypatch.setattr(compiler, "compile_cubin", end)
     monkeypatch.setattr(CubinCache, "get", end)

@@ -129,7 +129,7 @@ def export(
     with seal.reported():
         if chosen is None and precision is not None and precision.target != "cpu":
             chosen, require_engines = tuple(map(EngineOptions, available_targets())), False
-        written = _build(folder, chosen or (), require_engines or precision is None, seal, reporter)
+        written = _build(result.bundle, chosen or (), require_engines or precision is None, seal, reporter)
     return dataclasses.replace(result, pruned=pruned, engines=written, seconds=time.monotonic() - started)
 
 
