@@ -93,6 +93,8 @@ _RECORDS = {
     "instructions_kernels": "instructions",
     "instructions_others": "instructions",
     "host_part": "host-part",
+    "packages": "libraries",
+    "evaluators": "libraries",
 }
 _HEADERS = {**instructions.HEADERS, **costs.HEADERS, **networks.HEADERS, **reliability.HEADERS}
 # Tables that compare records with each other.

@@ -1,8 +1,8 @@
 """The driver API wrapper: the checked call that everything else uses, and devices, streams and events.
 
-NVIDIA's ``cuda-bindings`` is used directly, without ``cuda-core``: some thirty calls are needed, and pinned memory must
-come from the driver's old allocator, because Jetsons have no host memory pools. Nothing is imported before
-:func:`load_driver`, which first checks that there is a driver at all.
+NVIDIA's ``cuda-bindings`` is used directly, without ``cuda-core``, which never unloads code and has no mapped host
+memory; docs/decisions.md compares them. Pinned memory must come from the driver's old allocator, because Jetsons have
+no host memory pools. Nothing is imported before :func:`load_driver`, which first checks that there is a driver at all.
 
 Work is enqueued in streams on a thread where the device is current (:meth:`Device.make_current`). Closing works on any
 thread.

@@ -128,7 +128,28 @@ def _host_part(record: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _packages(record: dict[str, Any]) -> list[str]:
+    return [
+        f"| {row['name']} {row['version']} | {row['installed_mb']:.1f} MB | {row['import_ms']} ms "
+        f"| {row['memory_mb']} MB |"
+        for row in record["results"]["packages"]
+    ]
+
+
+def _evaluators(record: dict[str, Any]) -> list[str]:
+    return [
+        f"| {'boxes' if row['kind'] == 'bbox' else 'masks'}, {row['images']} images x {row['detections']} detections "
+        f"| {row['faster-coco-eval']['cpu_s']:.2f} s | {row['hotcoco']['cpu_s']:.2f} s | **{row['ratio']:.1f} x** "
+        f"| {row['faster-coco-eval']['added_mb']:.0f} MB | {row['hotcoco']['added_mb']:.0f} MB "
+        f"| {row['max_difference']:.0e} |"
+        for row in record["results"]["evaluators"]
+    ]
+
+
 HEADERS = {
+    "packages": "| package | installed | import, processor time | import, memory |",
+    "evaluators": "| data | faster-coco-eval | hotcoco | ratio | memory, faster-coco-eval | hotcoco "
+    "| largest difference |",
     "frames": "| model | ours, fp32 | PyTorch eager | torch.compile | ONNX Runtime, dense NumPy | OpenVINO fp32 "
     "| ours, INT8 | PyTorch eager | OpenVINO INT8 |",
     "bench": "| model, frames | peer | median | ours | peer over ours | 95 % | steady machine | machine |",
@@ -146,10 +167,12 @@ HEADERS = {
 ROWS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "bench": _bench,
     "evaluator": _evaluator,
+    "evaluators": _evaluators,
     "export": _export,
     "frames": _frames,
     "host_part": _host_part,
     "kernels": _kernels,
+    "packages": _packages,
     "postprocess": _postprocess,
     "regressions": _regressions,
     "simplifiers": _simplifiers,
