@@ -41,7 +41,7 @@ class Labels:
 
 
 def add_file_rules(group: OptionGroup, rules: Sequence[Rule] = ()) -> None:
-    """Add ``--skip-missing`` and ``--allow-outside``, the same in every command; None where they are not given.
+    """Add ``--skip-missing`` and ``--allow-outside``, the same in every command; None if they are not given.
 
     Args:
         group: Group of options to add to.
