@@ -1,5 +1,6 @@
 """The root of the project's exceptions, and errors of command lines, arrays, kernels and the CUDA driver."""
 
+import copyreg
 from typing import ClassVar
 
 __all__ = [
@@ -27,6 +28,11 @@ class YolactError(Exception):
     """
 
     exit_status: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Without a call of __init__, which takes something other than the message in some classes: an error arrives
+        # whole from another process.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class UsageError(YolactError):

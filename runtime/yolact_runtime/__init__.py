@@ -18,36 +18,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from yolact_plugins import __version__
-from yolact_runtime.errors import (
-    BackendError,
-    BackendUnavailableError,
-    BundleError,
-    CudaContextLostError,
-    CudaError,
-    CudaOutOfMemoryError,
-    CudaUnavailableError,
-    EngineMismatchError,
-    FrameError,
-    KernelCompileError,
-    LaunchError,
-    ManifestError,
-    MediaError,
-    MissingCubinError,
-    MissingDependencyError,
-    NoDriverError,
-    NoEngineError,
-    NoGoldenFrameError,
-    NoNetworkError,
-    OutputError,
-    SelfTestError,
-    ShapeError,
-    SignatureError,
-    SourceTimeoutError,
-    TextError,
-    UntrustedFileError,
-    UsageError,
-    YolactError,
-)
 
 if TYPE_CHECKING:
     from yolact_plugins.colour import BT601, BT601_FULL, BT709, YuvMatrix
@@ -57,6 +27,36 @@ if TYPE_CHECKING:
     from yolact_runtime.cpu.frame_buffer import FrameBuffer
     from yolact_runtime.cpu.nms import NmsMethod, NmsSettings
     from yolact_runtime.cuda.device_instances import DeviceInstances
+    from yolact_runtime.errors import (
+        BackendError,
+        BackendUnavailableError,
+        BundleError,
+        CudaContextLostError,
+        CudaError,
+        CudaOutOfMemoryError,
+        CudaUnavailableError,
+        EngineMismatchError,
+        FrameError,
+        KernelCompileError,
+        LaunchError,
+        ManifestError,
+        MediaError,
+        MissingCubinError,
+        MissingDependencyError,
+        NoDriverError,
+        NoEngineError,
+        NoGoldenFrameError,
+        NoNetworkError,
+        OutputError,
+        SelfTestError,
+        ShapeError,
+        SignatureError,
+        SourceTimeoutError,
+        TextError,
+        UntrustedFileError,
+        UsageError,
+        YolactError,
+    )
     from yolact_runtime.frame_stream import FrameStream
     from yolact_runtime.mask_rescoring import MaskRescoring
     from yolact_runtime.masks.instance import Instance
@@ -134,8 +134,10 @@ __all__ = [
     "open_bundle",
 ]
 
-# Where the names live that are loaded on demand. A program that reads results needs no segmenter, and one without a GPU
-# no wrapper of the CUDA driver.
+# Where the names live that are loaded on demand: a program that reads results needs no segmenter, and one without a GPU
+# no wrapper of the CUDA driver. The package itself imports none of its modules. If it did, two threads that import the
+# package and one of its modules at the same time would wait for each other, and Python ends such a wait with half a
+# module.
 _LAZY = {
     "yolact_plugins.colour": ("BT601", "BT601_FULL", "BT709", "YuvMatrix"),
     "yolact_plugins.driver.device_array": ("DeviceArray",),
@@ -144,6 +146,36 @@ _LAZY = {
     "yolact_runtime.cpu.frame_buffer": ("FrameBuffer",),
     "yolact_runtime.cpu.nms": ("NmsMethod", "NmsSettings"),
     "yolact_runtime.cuda.device_instances": ("DeviceInstances",),
+    "yolact_runtime.errors": (
+        "BackendError",
+        "BackendUnavailableError",
+        "BundleError",
+        "CudaContextLostError",
+        "CudaError",
+        "CudaOutOfMemoryError",
+        "CudaUnavailableError",
+        "EngineMismatchError",
+        "FrameError",
+        "KernelCompileError",
+        "LaunchError",
+        "ManifestError",
+        "MediaError",
+        "MissingCubinError",
+        "MissingDependencyError",
+        "NoDriverError",
+        "NoEngineError",
+        "NoGoldenFrameError",
+        "NoNetworkError",
+        "OutputError",
+        "SelfTestError",
+        "ShapeError",
+        "SignatureError",
+        "SourceTimeoutError",
+        "TextError",
+        "UntrustedFileError",
+        "UsageError",
+        "YolactError",
+    ),
     "yolact_runtime.frame_stream": ("FrameStream",),
     "yolact_runtime.mask_rescoring": ("MaskRescoring",),
     "yolact_runtime.masks.instance": ("Instance",),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import copy
 import importlib
+import inspect
 import json
 import logging
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import yolact_plugins
 import yolact_runtime
+import yolact_runtime.backends
 from support.public_surface import documented_errors, is_builtin, mentioned_types, public_names
 from yolact_runtime import errors
 from yolact_runtime.errors import YolactError
@@ -82,6 +88,23 @@ def test_every_error_of_the_runtime_is_exported_and_explained() -> None:
     assert [found for found in unnamed if not {base.__name__ for base in found.__mro__[1:]} & set(errors.__all__)] == []
 
 
+def test_every_error_can_be_copied_and_sent_from_another_process() -> None:
+    classes: list[type[YolactError]] = [YolactError]
+    for package in PACKAGES[2:]:
+        importlib.import_module(
+            f"{package}.errors" if package != "yolact_benchmarks" else f"{package}.statistics.compare"
+        )
+    for error in classes:
+        classes += error.__subclasses__()
+        parameters = list(inspect.signature(error.__init__).parameters.values())[1:]
+        required = [one for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+        raised = error(*(f"{one.name}…" for one in required)) if required else error("a message")
+        raised.__dict__["noted"] = [1]
+        for same in (pickle.loads(pickle.dumps(raised)), copy.deepcopy(raised), copy.copy(raised)):
+            assert type(same) is error
+            assert (str(same), same.args, same.__dict__) == (str(raised), raised.args, raised.__dict__)
+
+
 def test_every_name_loads_and_nothing_else_does() -> None:
     assert yolact_runtime.__version__ == yolact_plugins.__version__
     assert list(yolact_runtime.__all__) == sorted(yolact_runtime.__all__, key=lambda name: (not name.isupper(), name))
@@ -94,11 +117,14 @@ def test_every_name_loads_and_nothing_else_does() -> None:
 
 
 def test_lazy_names_are_those_that_type_checkers_see() -> None:
-    text = Path(yolact_runtime.__file__).read_text(encoding="utf-8")
-    checked = text.partition("if TYPE_CHECKING:\n")[2].partition("\n\n")[0]
-    for name, module in yolact_runtime._MODULE_OF.items():
-        line = next(line for line in checked.splitlines() if f"from {module} import " in line)
-        assert name in line.partition(" import ")[2].split(", "), line
+    for package in (yolact_runtime, yolact_runtime.backends):
+        tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
+        (checked,) = (
+            node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        )
+        imports = [node for node in checked.body if isinstance(node, ast.ImportFrom)]
+        assert {name.name: node.module for node in imports for name in node.names} == package._MODULE_OF
+        assert set(package._MODULE_OF) <= set(package.__all__)
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -109,16 +135,68 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_importing_the_package_loads_no_segmenter_and_results_load_no_gpu() -> None:
     loaded = loaded_by("import yolact_runtime")
-    assert {name for name in loaded if name.startswith("yolact_")} == {
-        "yolact_plugins",
-        "yolact_plugins.errors",
-        "yolact_runtime",
-        "yolact_runtime.errors",
-    }
+    assert {name for name in loaded if name.startswith("yolact_")} == {"yolact_plugins", "yolact_runtime"}
     loaded = loaded_by("from yolact_runtime import Instances, Masks")
     assert not {name for name in loaded if name.startswith(("yolact_plugins.driver", "yolact_runtime.cuda"))}
     assert not {name for name in loaded if name.startswith("cuda")} | ({"supervision", "cv2"} & loaded)
     assert "cuda" not in loaded_by("from yolact_runtime import DeviceInstances, Segmenter")
+
+
+def test_threads_may_import_everything_at_once() -> None:
+    """Python gives up a wait of two threads for each other's modules, and hands out half a module."""
+    wanted = [
+        ("yolact_runtime", name) for name in ("Segmenter", "DeviceInstances", "SelfTest", "Bundle", "YolactError")
+    ]
+    modules = (*DOCUMENTED, "yolact_runtime.cuda.device_path", "yolact_runtime.backends.select")
+    code = f"""
+import importlib, random, sys, threading
+sys.setswitchinterval(1e-6)
+wanted = {wanted + [(name, "__name__") for name in modules]}
+random.Random(SEED).shuffle(wanted)
+barrier, failed = threading.Barrier(len(wanted)), []
+def load(module, name):
+    barrier.wait()
+    try:
+        getattr(importlib.import_module(module), name)
+    except BaseException as error:
+        failed.append((module, name, error))
+threads = [threading.Thread(target=load, args=one) for one in wanted]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert not failed, failed
+"""
+    for seed in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code.replace("SEED", str(seed))], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", [yolact_runtime, yolact_plugins])
+def test_no_package_imports_its_own_modules(package: ModuleType) -> None:
+    """Which is what makes threads wait for each other. Parsers are built before a command starts threads."""
+    folder = Path(package.__file__ or "").parent
+    for path in folder.rglob("__init__.py"):
+        name = ".".join([package.__name__, *path.parent.relative_to(folder).parts])
+        found = [
+            node.module
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(name + ".")
+        ]
+        assert not found or name == "yolact_plugins.command_line", name
+
+
+@pytest.mark.parametrize("package", ["yolact_runtime", "yolact_runtime.backends"])
+def test_a_package_loaded_again_is_the_same(package: str) -> None:
+    code = f"""
+import importlib
+import {package} as package
+before = {{name: getattr(package, name) for name in package.__all__}}
+importlib.reload(package)
+assert {{name: getattr(package, name) for name in package.__all__}} == before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_documented_modules_are_documented() -> None:

@@ -24,7 +24,7 @@ from yolact_benchmarks.measure.stages import CANDIDATES, MASK_IOU, MASKS, NETWOR
 from yolact_plugins.driver.cuda_graph import Graph
 from yolact_plugins.driver.driver import Event, Stream
 from yolact_runtime.backends import DeviceBackend, DeviceContext
-from yolact_runtime.cuda import DevicePath
+from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.cuda.frame_launches import FrameLaunches
 from yolact_runtime.cuda.frame_slot import FrameSlot
 from yolact_runtime.errors import UsageError

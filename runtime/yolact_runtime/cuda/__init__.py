@@ -3,8 +3,3 @@
 :mod:`yolact_runtime.segmenter` uses it if its backend keeps tensors on the GPU. Nothing here imports an inference
 library; kernels and driver come from :mod:`yolact_plugins`.
 """
-
-from yolact_runtime.cuda.device_instances import DeviceInstances
-from yolact_runtime.cuda.device_path import DevicePath
-
-__all__ = ["DeviceInstances", "DevicePath"]

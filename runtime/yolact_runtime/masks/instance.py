@@ -20,7 +20,7 @@ _MAX_SHOWN = 40
 class Instance:
     """One object found in a frame: what ``instances[i]`` and iteration over :class:`yolact_runtime.Instances` give.
 
-    Arrays are views of those of the instances.
+    Arrays are views of those of the instances. An instance is equal to itself only; compare its fields.
 
     Attributes:
         xyxy: Box ``(4,)`` float32, (left, top, right, bottom) in pixels of the frame, as the network gives it. The mask

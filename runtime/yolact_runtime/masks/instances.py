@@ -43,7 +43,7 @@ class Instances:
     """The objects found in one frame, best first: what a segmenter returns. The caller owns every array.
 
     A sequence: ``len(instances)``, iteration and ``instances[0]`` give an :class:`yolact_runtime.Instance`; slices,
-    lists of indices and boolean arrays give ``Instances``.
+    lists of indices and boolean arrays give ``Instances``. They are equal to themselves only; compare their arrays.
 
     Example:
         ```python
@@ -65,7 +65,7 @@ class Instances:
             that were made without a model.
 
     Raises:
-        ShapeError: The arrays and masks differ in length.
+        ShapeError: An array has another shape, or another length than the masks.
     """
 
     xyxy: npt.NDArray[np.float32]
@@ -76,19 +76,17 @@ class Instances:
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        count = len(self.xyxy)
-        lengths = [len(self.mask), len(self.confidence), len(self.class_id)]
+        count = len(self.mask)
+        expected = {"xyxy": (count, 4), "confidence": (count,), "class_id": (count,)}
         if self.mask_confidence is not None:
-            lengths.append(len(self.mask_confidence))
-        if self.xyxy.shape != (count, 4) or set(lengths) != {count}:
-            raise ShapeError(
-                f"instances disagree: boxes {self.xyxy.shape}; masks, confidences, classes (and mask confidences) "
-                f"{lengths}"
-            )
+            expected["mask_confidence"] = (count,)
+        found = {name: np.shape(getattr(self, name)) for name in expected}
+        if found != expected:
+            raise ShapeError(f"instances disagree: {count} masks have arrays of the shapes {expected}, found {found}")
 
     def __repr__(self) -> str:
-        shown = [self[i] for i in range(min(len(self), _NUM_SHOWN))]
-        labels = [f"{class_label(one.class_id, one.class_name)} {one.confidence:.2f}" for one in shown]
+        shown = zip(self.class_id[:_NUM_SHOWN].tolist(), self.confidence[:_NUM_SHOWN].tolist(), strict=True)
+        labels = [f"{class_label(class_id, self._name_or_none(class_id))} {score:.2f}" for class_id, score in shown]
         labels += ["…"] if len(self) > _NUM_SHOWN else []
         found = f": {', '.join(labels)}" if labels else ""
         return f"<Instances: {len(self)} in a frame of {self.width} x {self.height}{found}>"
@@ -117,8 +115,8 @@ class Instances:
 
         Args:
             index: An integer gives an :class:`Instance`. A slice, a list or array of integers, or ``(n,)`` booleans
-                give ``Instances``. Negative integers count from the end. Integers and slices give views, the others
-                copies.
+                give ``Instances``. Negative integers count from the end. Arrays are views for integers and slices, and
+                copies otherwise; masks are views for integers only.
 
         Raises:
             IndexError: There is no such instance, or a boolean array has another length.
@@ -151,7 +149,8 @@ class Instances:
         """Return boxes, *dense* masks, confidences and classes under the names that supervision uses.
 
         ``sv.Detections(**instances.as_dict())`` is exact and type-checks. Masks take ``n * height * width`` bytes;
-        :meth:`to_supervision` keeps them compact, and adds the class names.
+        :meth:`to_supervision` keeps them compact, and adds the class names. The other arrays are those of the
+        instances, not copies.
         """
         return {
             "xyxy": self.xyxy,
@@ -172,7 +171,8 @@ class Instances:
             bit by bit, or that array in supervision before 0.28, which has no compact masks; ``confidence``;
             ``class_id``. In ``data``: ``"network_xyxy"`` ``(n, 4)`` float32, the boxes of :attr:`xyxy`;
             ``"class_name"`` ``(n,)`` text, unless :attr:`class_names` is None; ``"mask_confidence"`` ``(n,)`` float32
-            of YOLACT++ models.
+            of YOLACT++ models. Boxes and masks are new; confidences, classes and network boxes are the arrays of the
+            instances, not copies.
 
         Raises:
             MissingDependencyError: supervision is not installed.
@@ -188,6 +188,11 @@ class Instances:
         if self.mask_confidence is not None:
             data["mask_confidence"] = self.mask_confidence
         return to_detections(self.xyxy, self.mask, self.confidence, self.class_id, data)
+
+    def _name_or_none(self, class_id: int) -> str | None:
+        """Return the name of a class; None if it has none, for text that must not fail."""
+        names = self.class_names
+        return names[class_id] if names is not None and 0 <= class_id < len(names) else None
 
     def _one(self, position: int) -> Instance:
         class_id = int(self.class_id[position])

@@ -23,7 +23,8 @@ class Mask:
     Attributes:
         height: Rows of the frame.
         width: Columns of the frame.
-        start: First position of each run, ``(runs,)`` int32 or int64. A view of the masks' array.
+        start: First position of each run, ``(runs,)`` int32 or int64. A view of what the masks held; once they
+            convert their runs to int64, what is written to one no longer appears in the other.
         end: End position of each run, exclusive, ``(runs,)`` of the same dtype.
     """
 

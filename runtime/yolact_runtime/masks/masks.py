@@ -282,6 +282,7 @@ class Masks:
 
         Raises:
             IndexError: There is no such mask.
+            TypeError: The index is not an integer.
         """
         return self._one(index).polygons()
 
@@ -290,6 +291,7 @@ class Masks:
 
         Raises:
             IndexError: There is no such mask.
+            TypeError: The index is not an integer.
         """
         return self._one(index).window()
 
@@ -319,7 +321,10 @@ class Masks:
         return result
 
     def _one(self, index: int) -> Mask:
-        return self[range(len(self))[index]]  # an integer of any library, as for a list
+        mask = self[index]
+        if not isinstance(mask, Mask):
+            raise TypeError(f"one mask has an integer index, found {type(index).__name__}")
+        return mask
 
     def _each(self) -> Iterator[tuple[Some, Some]]:
         """Yield starts and ends of one mask after the other."""

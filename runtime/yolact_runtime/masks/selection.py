@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ def resolve_index(index: object, count: int) -> int | slice | npt.NDArray[np.int
     """Return the positions that an index selects in a sequence.
 
     Args:
-        index: An integer of Python or NumPy, a slice, or ``(m,)`` integers or ``(count,)`` booleans in a list or an
+        index: An integer of any library, a slice, or ``(m,)`` integers or ``(count,)`` booleans in a list or an
             array.
         count: Length of the sequence.
 
@@ -29,8 +30,8 @@ def resolve_index(index: object, count: int) -> int | slice | npt.NDArray[np.int
     """
     if isinstance(index, slice):
         return index
-    if isinstance(index, int | np.integer) and not isinstance(index, bool):
-        return _position(int(index), count)
+    if hasattr(index, "__index__") and not isinstance(index, bool) and not hasattr(index, "__array__"):
+        return _position(operator.index(index), count)
     array = _as_array(index)
     if array.dtype.kind == "b" and array.ndim == 1:
         if len(array) != count:
@@ -71,7 +72,11 @@ def _out_of_range(index: int, count: int) -> IndexError:
 
 
 def _unusable(index: object) -> TypeError:
+    try:
+        shown = f" {index!r:.80}"
+    except Exception:  # of any class: an object without a text is no index either
+        shown = ""
     return TypeError(
         f"an index is an integer, a slice, or a list or array of integers or booleans; found "
-        f"{type(index).__name__} {index!r:.80}"
+        f"{type(index).__name__}{shown}"
     )

@@ -10,7 +10,8 @@ from support.host_gpu import HostDriver, host_gpu
 from support.scenes import DEFAULT_PROTOTYPE, Thing, camera_frames, raw_outputs, small_manifest
 from support.tools import needs_tool
 from yolact_runtime import CameraFrame, Segmenter, SegmenterOptions
-from yolact_runtime.cuda import DevicePath, frame_slot
+from yolact_runtime.cuda import frame_slot
+from yolact_runtime.cuda.device_path import DevicePath
 
 pytestmark = [needs_tool("g++"), pytest.mark.usefixtures("kernel_cache")]
 OPTIONS = SegmenterOptions(min_confidence=0.1, frames_in_flight=1)

@@ -31,7 +31,8 @@ from yolact_plugins.driver.memory import DeviceBuffer
 from yolact_plugins.errors import CudaUnavailableError, MissingDependencyError
 from yolact_runtime import NmsMethod, Segmenter, SegmenterOptions
 from yolact_runtime.backends import FakeBackend
-from yolact_runtime.cuda import DevicePath, frame_memory
+from yolact_runtime.cuda import frame_memory
+from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.mask_rescoring import MaskRescoring
 from yolact_runtime.masks.instances import Instances
 from yolact_runtime.model.manifest import DetectionSpec, Manifest, PriorSpec

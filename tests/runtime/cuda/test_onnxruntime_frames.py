@@ -30,7 +30,7 @@ from yolact_runtime import Segmenter, SegmenterOptions
 from yolact_runtime.backends import onnxruntime_cuda as adapter
 from yolact_runtime.backends.onnxruntime_session import SessionSettings, open_cpu_session
 from yolact_runtime.cpu.postprocess import Postprocessor
-from yolact_runtime.cuda import DevicePath
+from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.masks.instances import Instances
 
 pytestmark = [needs_tool("g++"), pytest.mark.usefixtures("kernel_cache")]

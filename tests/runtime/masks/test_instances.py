@@ -68,6 +68,11 @@ def _fields(**changes: Any) -> dict[str, Any]:
         {"confidence": np.zeros(3, np.float32)},
         {"class_id": np.zeros(0, np.int32)},
         {"mask_confidence": np.zeros(1, np.float32)},
+        {"confidence": np.zeros((2, 1), np.float32)},
+        {"class_id": np.zeros((2, 2), np.int32)},
+        {"class_id": 0},
+        {"mask_confidence": np.float32(0)},
+        {"xyxy": [[0, 1, 2, 3]]},
     ],
 )
 def test_fields_that_disagree_are_refused(changes: dict[str, Any]) -> None:

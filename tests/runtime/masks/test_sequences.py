@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 from typing import Any
@@ -61,7 +62,26 @@ def listed(instances: Instances) -> list[tuple[Any, ...]]:
 counts = st.integers(0, 6)
 whole = st.integers(-9, 9)
 slices = st.builds(slice, st.none() | whole, st.none() | whole, st.none() | whole.filter(bool))
-integers = st.sampled_from([int, np.int8, np.int64, np.int32, np.array])
+
+
+class OwnInteger:
+    """An integer of another library, which a list takes."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+class Unprintable:
+    """An object whose text fails."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+integers = st.sampled_from([int, np.int8, np.int64, np.int32, np.array, OwnInteger])
 
 
 @examples(150)
@@ -141,6 +161,10 @@ def test_iteration_gives_each_once(count: int) -> None:
         np.array([[0]]),
         np.array([[True, False]]),
         [1 << 70],
+        [10**5000],
+        Unprintable(),
+        [Unprintable()],
+        type,
     ],
 )
 def test_anything_else_is_a_type_error_that_says_what_it_may_be(index: Any) -> None:
@@ -150,6 +174,13 @@ def test_anything_else_is_a_type_error_that_says_what_it_may_be(index: Any) -> N
             TypeError, match=r"^an index is an integer, a slice, or a list or array of integers or bool"
         ):
             sequence[index]
+
+
+@pytest.mark.parametrize("index", [True, np.True_, 1.0, [0], slice(1), None])
+def test_one_mask_has_an_integer_index(index: Any) -> None:
+    for method in (scene(2).mask.window, scene(2).mask.polygons):
+        with pytest.raises(TypeError, match=r"^(an index is an integer|one mask has an integer index, found )"):
+            method(index)
 
 
 @pytest.mark.parametrize("flags", [[True], np.array([True] * 3), np.zeros(0, bool)])
@@ -178,12 +209,25 @@ def test_class_names_are_shared_and_kept() -> None:
     assert [one.class_name for one in instances] == list(NAMES)
 
 
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+@pytest.mark.parametrize("count", [0, 3])
+def test_copies_and_pickles_have_the_same_facts(duplicate: Any, count: int) -> None:
+    instances = scene(count, rescored=True)
+    same = duplicate(instances)
+    assert listed(same) == listed(instances)
+    assert same.class_names == NAMES
+    assert [facts(duplicate(one)) for one in instances] == listed(instances)
+    assert duplicate(instances.mask) == instances.mask
+    assert [duplicate(mask) for mask in instances.mask] == list(instances.mask)
+
+
 @pytest.mark.parametrize("class_id", [3, -1])
 def test_a_class_without_a_name_is_an_error_and_no_other_class(class_id: int) -> None:
     found = scene(1)
     wrong = Instances(found.xyxy, found.mask, found.confidence, np.array([class_id], np.int32), None, NAMES)
     with pytest.raises(ShapeError, match=f"^class_id {class_id} has no name: there are 3 class_names$"):
         wrong[0]
+    assert repr(wrong) == f"<Instances: 1 in a frame of 12 x 9: class {class_id} 0.90>"  # a text must not fail
 
 
 def test_what_they_print() -> None:

@@ -21,7 +21,7 @@ from yolact_benchmarks.studies.gpu.frames import Scene, measure_scene, scaled_ma
 from yolact_benchmarks.studies.gpu.stage_options import DRIVER_VARIABLE, NOT_MEASURED, Scale, open_device
 from yolact_plugins.driver.driver import Stream
 from yolact_plugins.driver.memory import DeviceBuffer
-from yolact_runtime.cuda import DevicePath
+from yolact_runtime.cuda.device_path import DevicePath
 from yolact_runtime.errors import UsageError
 from yolact_runtime.segmenter import Segmenter, SegmenterOptions
 
