@@ -91,8 +91,7 @@ class Terminal:
             return
         if self.interactive:
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write("\r\033[K" + printable_line(text)[:width])
-            self._stream.flush()
+            self._write("\r\033[K" + printable_line(text)[:width])
         elif text and self._heartbeat.is_due:
             self._line(text)
 
@@ -105,7 +104,7 @@ class Terminal:
             yield from show_progress(items, label, total, self.status)
         finally:
             if self.interactive and not self.quiet:
-                self._stream.write("\r\033[K")
+                self._write("\r\033[K")
 
     def _paint(self, text: str, code: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self._colour else text
@@ -114,13 +113,17 @@ class Terminal:
         self._heartbeat.reset()
         shown = printable_lines(text)
         cleared = "\r\033[K" if self.interactive else ""
+        self._write(cleared + prefix + (self._paint(shown, code) if code else shown) + "\n")
+
+    def _write(self, text: str) -> None:
         try:
-            self._stream.write(cleared + prefix + (self._paint(shown, code) if code else shown) + "\n")
+            self._stream.write(text)
             self._stream.flush()
         except BrokenPipeError:
             raise
         except OSError:
-            # A log on a full disk: nothing can be reported, and results go elsewhere.
+            # A log on a full disk, or a terminal whose connection is lost: nothing can be reported, and results go
+            # elsewhere.
             return
 
 

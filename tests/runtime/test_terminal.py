@@ -134,6 +134,25 @@ def test_progress_cleans_up_after_an_error() -> None:
     assert stream.getvalue().endswith("\r\033[K")
 
 
+@pytest.mark.parametrize("interactive", [True, False])
+def test_work_goes_on_where_messages_cannot_be_written(interactive: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log on a full disk, or the terminal of a connection that is lost."""
+
+    class Lost(io.StringIO):
+        def isatty(self) -> bool:
+            return interactive
+
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error", text)
+
+    now = iter(range(0, 10**6, 60))  # so that a line is due each time in a log
+    monkeypatch.setattr("time.monotonic", lambda: float(next(now)))
+    terminal = Terminal(stream=Lost())
+    for tell in (terminal.say, terminal.heading, terminal.status, terminal.warn, terminal.error):
+        tell("text")
+    assert list(terminal.progress("abc", "work", 3)) == ["a", "b", "c"]
+
+
 # --- running a command ------------------------------------------------------------------------------------------------
 
 

@@ -63,7 +63,9 @@ FIELDS = {
 """Message -> field -> number, of all that is read."""
 
 # Additions to the name of a tensor in the names of the nodes that quantise or cast it.
-_ADDED = re.compile(r"(\.(weight|bias|float|half|single|quantize|dequantized?|quantized|cast))+$")
+_ADDED = frozenset(
+    ["weight", "bias", "float", "half", "single", "quantize", "dequantize", "dequantized", "quantized", "cast"]
+)
 # What only a ResNet has; the blocks of DarkNet and MobileNetV2 share the rest of its names.
 _RESNET = re.compile(r"backbone\.layers\.\d+\.\d+\.conv1$")
 # The first that matches a name.
@@ -129,7 +131,15 @@ def derive_parts(strides: Mapping[str, int | None]) -> dict[str, str]:
         Part of each node by its name; ``"other"`` for a name that ``yolact-export`` does not write.
     """
     is_resnet = any(_RESNET.match(name) for name in strides)
-    return {name: _derived(_ADDED.sub("", name), stride, is_resnet) for name, stride in strides.items()}
+    return {name: _derived(_without_additions(name), stride, is_resnet) for name, stride in strides.items()}
+
+
+def _without_additions(name: str) -> str:
+    # Not by a pattern, which would try every beginning of a name: minutes for a hundred thousand characters.
+    words = name.split(".")
+    while len(words) > 1 and words[-1] in _ADDED:
+        words.pop()
+    return ".".join(words)
 
 
 def _derived(name: str, stride: int | None, is_resnet: bool) -> str:

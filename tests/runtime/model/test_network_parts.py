@@ -83,6 +83,25 @@ def test_names_tell_parts(name: str, stride: int | None, part: str) -> None:
     assert derive_parts({"backbone.layers.0.0.conv1": 4, name: stride})[name] == part
 
 
+ADDED = ["weight", "bias", "float", "half", "single", "quantize", "dequantize", "dequantized", "quantized", "cast"]
+
+
+@examples(150)
+@given(
+    st.sampled_from(["fpn.lat_layers.0", "proto_net.0", "class_logit", "image", "other.name", "", "."]),
+    st.lists(st.sampled_from(ADDED)),
+)
+def test_what_is_added_to_a_name_does_not_change_its_part(name: str, added: list[str]) -> None:
+    whole = ".".join([name, *added])
+    assert derive_parts({whole: None})[whole] == derive_parts({name: None})[name]
+
+
+def test_a_name_of_a_million_characters_is_read_at_once() -> None:
+    """Names of a file may be of any length; a pattern that tries each beginning would not come back from this one."""
+    for name in (".float" * 200_000 + "x", "." * 1_000_000, "a.conv_offset_mas" * 60_000, "backbone.layers." * 60_000):
+        assert derive_parts({name: None})[name] in ("other", "backbone")
+
+
 def test_blocks_that_share_their_names_with_a_resnet_are_told_apart() -> None:
     # DarkNet: its convolutions lie one level deeper.
     strides = {"backbone.layers.1.1.conv1.0": 4, "backbone.layers.1.1.add": 4, "backbone.layers.1.0.0": None}
