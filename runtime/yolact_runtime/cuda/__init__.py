@@ -3,3 +3,5 @@
 :mod:`yolact_runtime.segmenter` uses it if its backend keeps tensors on the GPU. Nothing here imports an inference
 library; kernels and driver come from :mod:`yolact_plugins`.
 """
+
+__all__: list[str] = []

@@ -74,7 +74,7 @@ def _out_of_range(index: int, count: int) -> IndexError:
 def _unusable(index: object) -> TypeError:
     try:
         shown = f" {index!r:.80}"
-    except Exception:  # of any class: an object without a text is no index either
+    except Exception:  # of any class; the object has no text
         shown = ""
     return TypeError(
         f"an index is an integer, a slice, or a list or array of integers or booleans; found "
