@@ -107,13 +107,21 @@ def _check_counts(structure: Structure, shapes: Shapes, source: str) -> None:
 
 def _infer_backbone(shapes: Shapes, source: str) -> BackboneConfig:
     inner = {key.removeprefix(_BACKBONE): shape for key, shape in shapes.items() if key.startswith(_BACKBONE)}
+    recognised: dict[str, BackboneConfig] = {}
     for family in families():
         try:
             config: BackboneConfig | None = family.infer(inner)
         except ShapeError as error:
             raise CheckpointError(f"{source}: {_BACKBONE}{error}") from error
         if config is not None:
-            return config
+            recognised[family.name] = config
+    if len(recognised) > 1:
+        raise CheckpointError(
+            f"{source}: the backbone is recognised by {' and by '.join(recognised)}; their infer() must tell each "
+            f"other's tensors apart"
+        )
+    if recognised:
+        return next(iter(recognised.values()))
     found = sorted({".".join(key.split(".")[:2]) for key in inner})
     beginnings = ", ".join(_BACKBONE + key for key in found[:5])
     raise CheckpointError(

@@ -63,7 +63,18 @@ def _names() -> str:
 
 
 def _family(module: str) -> BackboneFamily[Any, Any]:
-    family: BackboneFamily[Any, Any] = importlib.import_module(module).FAMILY
+    try:
+        family: BackboneFamily[Any, Any] = importlib.import_module(module).FAMILY
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ConfigError(f"{module} is registered as a family of backbones, and there is no such module") from error
+    except AttributeError as error:
+        raise ConfigError(f"{module} is registered as a family of backbones, and has no FAMILY") from error
+    elsewhere = {name: other for other, listed in FAMILIES.items() for name in listed.split() if other != module}
+    if twice := elsewhere.keys() & FAMILIES[module].split():
+        name = min(twice)
+        raise ConfigError(f'{module} and {elsewhere[name]} both have a configuration called "{name}"; rename one')
     names = [config.name for config in family.configs]
     if names != FAMILIES[module].split():
         raise ConfigError(f"{module} has the configurations {names}, and is registered with {FAMILIES[module]}")

@@ -73,6 +73,10 @@ class DeviceInstances:
         self.offset = first(arrays["offset"], count + 1)
         self.arena = arrays["arena"]
 
+    def __repr__(self) -> str:
+        closed = ", closed" if self._slot is None else ""
+        return f"<DeviceInstances: {self._count} in a frame of {self.width} x {self.height}, in GPU memory{closed}>"
+
     def __len__(self) -> int:
         return self._count
 

@@ -118,6 +118,36 @@ def test_a_registration_that_differs_from_the_family_is_refused(toy: Yolact, mon
         families()
 
 
+@pytest.mark.parametrize(
+    ("module", "names", "message"),
+    [
+        ("support.no_backbone", "mine", "and there is no such module"),
+        ("support.scenes", "mine", "and has no FAMILY"),
+        (
+            "support.toy_backbone",
+            "yolact_toy yolact_tiny",
+            r'both have a configuration called "yolact_tiny"; rename one',
+        ),
+    ],
+)
+def test_a_registration_that_cannot_be_is_refused(
+    module: str, names: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, module, names)
+    with pytest.raises(ConfigError, match=f"{module} .*{message}"):
+        families()
+
+
+def test_tensors_of_two_families_are_of_neither(toy: Yolact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever is registered first must not win."""
+    resnet = CONFIGS["yolact_resnet50"].backbone
+    monkeypatch.setattr(type(family_of(resnet)), "infer", lambda *_: resnet)
+    path = tmp_path / "both.pth"
+    torch.save(toy.state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"both\.pth: the backbone is recognised by ResNet and by toy backbone"):
+        load_checkpoint(path, CheckpointOptions(config="yolact_toy"))
+
+
 def test_every_module_of_the_room_is_registered() -> None:
     room = ROOT / "export" / "yolact_export" / "model" / "backbones"
     found = {path.stem for path in room.glob("*.py") if "FAMILY = " in path.read_text(encoding="utf-8")}

@@ -469,6 +469,9 @@ def test_results_stay_on_the_gpu(pair: Callable[..., Pair], device: Device) -> N
         assert (dense.numpy(found.stream) == expected.mask.dense()).all()
         assert found.arena.__cuda_array_interface__["typestr"] == "<u4"
         assert found.xyxy_relative.__dlpack_device__() == (2, 0)
+        facts = f"{len(expected)} in a frame of {expected.width} x {expected.height}, in GPU memory"
+        assert repr(found) == f"<DeviceInstances: {facts}>"
+    assert repr(found) == f"<DeviceInstances: {facts}, closed>"
     assert calls
     with pytest.raises(BackendError, match="were closed"):
         found.id_map()
