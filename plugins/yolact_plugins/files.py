@@ -108,13 +108,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def is_utf8(path: Path) -> bool:
-    """Return whether a path is valid UTF-8.
-
-    Return the absolute path without links.
-
-    Return the absolute path without links; a loop of links does not raise, unlike in ``Path.resolve`` before Python
-    3.13.
-    """
+    """Return whether a path is valid UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
 import os
@@ -17,13 +16,19 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from yolact_plugins.command_line import CommandParser, Options
+from yolact_plugins.command_line import CommandParser, Options, TextRequested
+from yolact_plugins.command_line.process import escaped_stdout, log_on_stderr
+from yolact_plugins.command_line.standard_streams import (
+    abandon_stdout,
+    finish_streams,
+    open_closed_streams,
+    write_stdout,
+)
 from yolact_plugins.file_errors import describe, naming
 from yolact_plugins.files import check_words, real_path, write_atomically
 from yolact_plugins.plain_text import GuardedStream, guarded_stderr, printable_line, printable_lines
 from yolact_runtime.errors import UsageError, YolactError
 from yolact_runtime.reporter import Heartbeat, show_progress
-from yolact_runtime.standard_streams import StdoutError, abandon_stderr_if_full, abandon_stdout, open_closed_streams
 from yolact_runtime.stop_signals import Terminated, raise_stops
 
 __all__ = [
@@ -129,12 +134,7 @@ class Terminal:
 
 def show_results(lines: Iterable[str]) -> None:
     """Write readable results to stdout, a line each, escaped by :func:`yolact_plugins.plain_text.printable_line`."""
-    try:
-        sys.stdout.write("".join(printable_line(line) + "\n" for line in lines))
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise StdoutError(error.errno, error.strerror) from error
+    write_stdout("".join(printable_line(line) + "\n" for line in lines))
 
 
 def add_common_options(parser: CommandParser) -> None:
@@ -150,6 +150,9 @@ def run_command(
 ) -> int:
     """Parse the words of a command line, run `command`, and turn errors into one message and an exit status.
 
+    A program may call it, too: no SystemExit is raised, and logging, signal handlers and the settings of the standard
+    streams are afterwards what they were.
+
     Args:
         parser: Parser with :func:`add_common_options`.
         command: Function that does the work and returns the exit status. Its options have the typed words as
@@ -157,8 +160,10 @@ def run_command(
         arguments: The words after the command's name; None takes those of this process.
     """
     open_closed_streams()
-    with guarded_stderr():
-        return _run(parser, command, arguments)
+    with guarded_stderr(), escaped_stdout():
+        status = _run(parser, command, arguments)
+        finish_streams()
+        return status
 
 
 def _run(
@@ -170,27 +175,21 @@ def _run(
     try:
         check_words(words)
         options = parser.parse_args(words)
+    except TextRequested as request:
+        return _status(partial(_write_text, request.text), Terminal())
     except YolactError as error:
         # For a single word, before it is known whether to be quiet.
         Terminal().error(str(error))
         return error.exit_status
     options.command_line = shlex.join([*parser.prog.split(), *words])
     terminal = Terminal(options.quiet)
-    level = logging.INFO if options.verbose else logging.WARNING
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name may not be text in the encoding of the terminal; that must not end the command.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    status = _status(partial(_checked, parser, command), options, terminal)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # The end that was reported counts, and not that its reader is gone.
-        abandon_stdout()
-    abandon_stderr_if_full()
-    return status
+    with log_on_stderr(logging.INFO if options.verbose else logging.WARNING):
+        return _status(partial(_checked, parser, command, options, terminal), terminal)
+
+
+def _write_text(text: str) -> int:
+    write_stdout(text)
+    return 0
 
 
 def _checked(
@@ -248,12 +247,12 @@ def _is_same_file(destination: Path, other: Path, is_output: bool) -> bool:
         return False
 
 
-def _status(
-    command: Callable[[argparse.Namespace, Terminal], int], options: argparse.Namespace, terminal: Terminal
-) -> int:
+def _status(work: Callable[[], int], terminal: Terminal) -> int:
     try:
         with raise_stops():
-            return _flushed(command(options, terminal))
+            status = work()
+            write_stdout()
+            return status
     except YolactError as error:
         terminal.error(str(error))
         return error.exit_status
@@ -273,25 +272,6 @@ def _status(
     except OSError as error:
         terminal.error(describe(error))
         return 1
-
-
-class _PrintableFormatter(logging.Formatter):
-    """A formatter that escapes log lines, which may contain file names."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable_lines(super().format(record))
-
-
-def _flushed(status: int) -> int:
-    """Flush stdout here, where a closed pipe or a full disk can still be handled."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        abandon_stdout()
-        raise StdoutError(error.errno, error.strerror) from error
-    return status
 
 
 def write_json(document: object, destination: str) -> None:

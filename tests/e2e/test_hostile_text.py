@@ -49,10 +49,7 @@ def run(
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
 
     def run(command: str, *words: object) -> int:
-        try:
-            status = entry_point(command)([str(word) for word in words])
-        except SystemExit as ended:
-            status = int(ended.code or 0)
+        status = entry_point(command)([str(word) for word in words])
         captured = capfd.readouterr()
         for text in (captured.out, captured.err):
             for line in text.split("\n"):

@@ -29,8 +29,6 @@ def test_every_package_says_the_same() -> None:
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_says_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        entry_point(command)(["--version"])
-    assert ended.value.code == 0
+    assert entry_point(command)(["--version"]) == 0
     version = importlib.import_module("yolact_plugins").__version__
     assert capsys.readouterr().out == f"{command} {version}\n"

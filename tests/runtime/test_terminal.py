@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.properties import examples
+from support.tools import needs_tool, require_tool
 from yolact_plugins.command_line import CommandParser
 from yolact_plugins.text import unprintable
 from yolact_runtime.errors import BundleError, UsageError
@@ -344,12 +346,64 @@ def test_the_label_of_progress_is_shown_as_what_it_is() -> None:
     assert "a\\x1b[2Jb [" in stream.getvalue()
 
 
-def test_log_lines_are_neutralised_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    handlers: list[logging.Handler] = []
-    monkeypatch.setattr(logging, "basicConfig", lambda **options: handlers.extend(options["handlers"]))
-    run_command(_parser(), lambda options, terminal: 0, [])
-    record = logging.LogRecord("x", logging.WARNING, "", 0, "cannot read %s", ("a\033[2J\nerror: b",), None)
-    assert handlers[0].format(record) == "WARNING x: cannot read a\\x1b[2J\n  error: b"
+def test_log_lines_are_neutralised_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+    def log(_: object, __: object) -> int:
+        logging.getLogger("x").warning("cannot read %s", "a\033[2J\nerror: b")
+        return 0
+
+    assert run_command(_parser(), log, []) == 0
+    assert capsys.readouterr().err == "WARNING x: cannot read a\\x1b[2J\n  error: b\n"
+
+
+@pytest.mark.parametrize("words", [[], ["-v"], ["--help"], ["--version"], ["--help-all"], ["--coffee"]])
+def test_a_program_that_calls_a_command_is_left_as_it_was(words: list[str], tmp_path: Path) -> None:
+    """No SystemExit, and logging, handlers of signals and the settings of streams are what they were."""
+    code = (
+        "import logging, signal, sys; from yolact_runtime.terminal import *\n"
+        "from yolact_plugins.command_line import CommandParser\n"
+        "def state():\n"
+        "    root = logging.getLogger(); streams = [sys.stdin, sys.stdout, sys.stderr]\n"
+        "    return (list(root.handlers), root.level, [*map(signal.getsignal, (2, 15))],\n"
+        "            streams, [stream.errors for stream in streams])\n"
+        "def work(*_):\n"
+        "    logging.getLogger('x').warning('seen'); print('\\udc80'); return 3\n"
+        "parser = CommandParser('tool', ''); add_common_options(parser); before = state()\n"
+        f"status = run_command(parser, work, {words!r})\n"
+        "assert state() == before, (before, state())\n"
+        "sys.exit(status)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    status, told = {"--coffee": (2, "error: unknown option --coffee; see tool --help\n")}.get("".join(words), (0, ""))
+    if words in ([], ["-v"]):
+        status, told = 3, "WARNING x: seen\n"
+        assert done.stdout == "\\udc80\n"
+    assert (done.returncode, done.stderr) == (status, told)
+
+
+@needs_tool("bash")
+@pytest.mark.parametrize("option", ["--help", "--help-all", "--version"])
+@pytest.mark.parametrize(
+    ("redirected", "status", "told"),
+    [
+        (">&-", 1, "error: cannot write stdout: Bad file descriptor\n"),
+        (">/dev/full", 1, "error: cannot write stdout: No space left on device\n"),
+        ("| true", 1, ""),
+    ],
+)
+def test_help_that_cannot_be_written(option: str, redirected: str, status: int, told: str) -> None:
+    code = (
+        "import sys; from yolact_runtime.terminal import *; from yolact_plugins.command_line import CommandParser\n"
+        "p = CommandParser('tool', ''); add_common_options(p)\n"
+        # The reader of the pipe is gone before anything is written.
+        "import select; poll = select.poll(); poll.register(1, 0); 'PIPE' in sys.argv and poll.poll()\n"
+        f"sys.exit(run_command(p, lambda *_: 0, [{option!r}]))"
+    )
+    words = [sys.executable, "-c", code, *(["PIPE"] if "|" in redirected else [])]
+    shell = f"set -o pipefail; {shlex.join(words)} {redirected}"
+    done = subprocess.run([require_tool("bash"), "-c", shell], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, told)
 
 
 def test_results_for_people_are_neutralised(capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,7 +115,7 @@ def _add_accuracy(parser: CommandParser) -> None:
     truth = accuracy.add_mutually_exclusive_group()
     truth.add_argument("--annotations", type=Path, metavar="COCO.json", help="labels: box and mask AP")
     truth.add_argument("--against", type=Path, metavar="MODEL", help="no labels: agreement with this model")
-    add_file_rules(accuracy, [needs("--annotations", advice="add --annotations COCO.json")])
+    add_file_rules(accuracy, [needs("--annotations", advice="compare with --annotations COCO.json")])
 
 
 def _add_comparisons(group: OptionGroup) -> None:

@@ -61,8 +61,8 @@ def _add_truth(parser: CommandParser) -> None:
         "--min-confidence",
         type=real_number,
         metavar="C",
-        rules=[needs("--against", advice="compare --against a model")],
+        rules=[needs("--against", advice="compare with --against REFERENCE_MODEL")],
         help="with --against: detections of the reference above this score are the truth (default 0.3)",
     )
-    add_file_rules(group, [needs("--annotations", advice="add --annotations COCO.json")])
+    add_file_rules(group, [needs("--annotations", advice="compare with --annotations COCO.json")])
     add_bit_depth_option(group)

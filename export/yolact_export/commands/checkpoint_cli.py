@@ -106,7 +106,7 @@ def _parse_size(text: str | None) -> int | tuple[int, int] | None:
     """``550`` or ``WIDTHxHEIGHT``; the result is a side, or ``(height, width)``."""
     if text is None:
         return None
-    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text)
+    match = re.fullmatch(r"([0-9]{1,9})(?:[xX]([0-9]{1,9}))?", text)
     if match is None:
         raise UsageError(f'--input-size is a number or WIDTHxHEIGHT, such as 550 or 960x544; found "{text}"')
     sides = [int(side) for side in match.groups() if side is not None]

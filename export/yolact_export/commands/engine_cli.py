@@ -64,7 +64,7 @@ def add_engine_options(parser: CommandParser) -> None:
         "--compute-capability",
         metavar="N.N,..",
         field="compute_capabilities",
-        rules=[BUILDS_ENGINES],
+        rules=BUILDS_ENGINES,
         help="rtx: GPUs to build for, such as 8.6,8.9 (default: all that TensorRT-RTX knows from 8.0 on; not Jetson "
         "Orin, 8.7)",
     )
@@ -76,7 +76,7 @@ def _add_build_options(group: OptionGroup) -> None:
         "--workspace",
         metavar="SIZE",
         field="workspace_bytes",
-        rules=[BUILDS_ENGINES],
+        rules=BUILDS_ENGINES,
         help="GPU scratch memory that a layer may use, such as 2G",
     )
     group.add_argument(
@@ -84,32 +84,32 @@ def _add_build_options(group: OptionGroup) -> None:
         type=whole_number,
         metavar="N",
         field="optimisation_level",
-        rules=[BUILDS_ENGINES],
+        rules=BUILDS_ENGINES,
         help="0 (quick build) to 5 (most kernels tried); default 3",
     )
     group.add_argument(
         "--tf32",
         action="store_true",
-        rules=[BUILDS_ENGINES],
+        rules=BUILDS_ENGINES,
         help="let float32 layers round their inputs to 10 bits of mantissa: faster, no longer exact",
     )
     group.add_argument(
         "--version-compatible",
         action="store_true",
-        rules=[BUILDS_ENGINES],
+        rules=BUILDS_ENGINES,
         help="tensorrt: an engine that newer releases load, with this release's lean runtime",
     )
     group.add_argument(
         "--hardware-compatible",
         action="store_true",
-        rules=[BUILDS_ENGINES],
+        rules=BUILDS_ENGINES,
         help="tensorrt: an engine for all GPUs from Ampere on; slower, and not on a Jetson",
     )
     group.add_argument(
         "--memory-limit",
         metavar="SIZE",
         field="memory_limit_bytes",
-        rules=[BUILDS_ENGINES],
+        rules=BUILDS_ENGINES,
         help="memory that a build may use, such as 6G (default: what is free)",
     )
 

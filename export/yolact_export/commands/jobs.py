@@ -15,12 +15,12 @@ __all__ = [
     "BUILDS_ENGINES",
     "CHECKPOINT",
     "ENGINES",
-    "NEEDS_IMAGES",
     "NEEDS_INT8",
     "NEEDS_PRECISION",
     "NEEDS_PRUNE",
     "NETWORKS",
     "NOTHING",
+    "READS_IMAGES",
     "SIGNATURE",
     "job_of",
     "of_bundle",
@@ -35,7 +35,6 @@ _CHECKPOINT_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".tar"})
 NEEDS_PRUNE = needs("--prune", advice="add --prune 0.4")
 NEEDS_INT8 = needs("--int8")
 NEEDS_PRECISION = needs("--int8", "--fp16", advice="add one of them")
-NEEDS_IMAGES = needs("--prune", "--int8", "--fp16", advice="add one of them")
 
 
 def wants_precision(options: argparse.Namespace) -> bool:
@@ -43,13 +42,26 @@ def wants_precision(options: argparse.Namespace) -> bool:
     return bool(options.int8 or options.fp16)
 
 
-def _builds_engines(options: argparse.Namespace) -> bool:
-    if options.no_engine or options.target == "cpu":
-        return False
-    return bool(options.engine) or (options.job == CHECKPOINT and wants_precision(options))
+READS_IMAGES = (
+    # A bundle cannot be pruned.
+    Rule(
+        lambda options: options.job == CHECKPOINT or wants_precision(options),
+        NEEDS_PRECISION.otherwise,
+        "add one of them",
+    ),
+    needs("--prune", "--int8", "--fp16", advice="add one of them"),
+)
 
 
-BUILDS_ENGINES = Rule(_builds_engines, "where no engine is built", "add --engine")
+BUILDS_ENGINES = (
+    Rule(lambda options: not options.no_engine, "with --no-engine"),
+    Rule(lambda options: options.target != "cpu", "with --target cpu, for which no engine is built"),
+    Rule(
+        lambda options: bool(options.engine) or (options.job == CHECKPOINT and wants_precision(options)),
+        "where no engine is built",
+        "add --engine",
+    ),
+)
 
 
 def of_checkpoint(otherwise: str) -> Rule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from yolact_calibration.labels.options import add_file_rules
-from yolact_export.commands.jobs import CHECKPOINT, NEEDS_IMAGES, NEEDS_INT8, NEEDS_PRECISION, NETWORKS
+from yolact_export.commands.jobs import CHECKPOINT, NEEDS_INT8, NEEDS_PRECISION, NETWORKS, READS_IMAGES
 from yolact_plugins.command_line import CommandParser, OptionGroup, Rule, needs
 from yolact_runtime.media.image_reader import add_bit_depth_option
 from yolact_runtime.option_numbers import real_number, whole_number
@@ -28,31 +28,32 @@ def add_image_options(parser: CommandParser) -> None:
         nargs="+",
         metavar="DIR",
         main=True,
-        rules=[NEEDS_IMAGES],
+        rules=READS_IMAGES,
         help="images as the camera sees them, without labels: folders or globs",
     )
     group.add_argument(
         "--annotations",
         type=Path,
         metavar="FILE",
-        rules=[NEEDS_IMAGES],
+        rules=READS_IMAGES,
         help="COCO labels: judge by AP instead of agreement with the float32 network",
     )
     group.add_argument(
         "--images",
         type=Path,
         metavar="DIR",
-        rules=[NEEDS_IMAGES, needs("--annotations", advice="add --annotations FILE")],
+        rules=[*READS_IMAGES, needs("--annotations", advice="add --annotations FILE")],
         help="folder of the images of --annotations",
     )
-    add_file_rules(group, [needs("--annotations", "--recover-annotations", advice="add --annotations FILE")])
+    reads_labels = needs("--annotations", "--recover-annotations", advice="add --annotations FILE")
+    add_file_rules(group, [*READS_IMAGES, reads_labels])
     add_bit_depth_option(group, [Rule(lambda options: options.job in (CHECKPOINT, NETWORKS), "where no image is read")])
     group.add_argument(
         "--threads",
         type=whole_number,
         metavar="N",
         field="num_threads",
-        rules=[NEEDS_IMAGES],
+        rules=READS_IMAGES,
         help="CPU threads for measuring latency (default: 1 for pruning, otherwise all)",
     )
 

@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from yolact_plugins.command_line.rules import Rule
 
-__all__ = ["Described", "described", "register_actions"]
+__all__ = ["Described", "ShowText", "TextRequested", "described", "register_actions"]
+
+
+class TextRequested(Exception):  # noqa: N818 - no mistake was made
+    """The end of a parse by an option such as ``--help``, whose text is the command's whole work.
+
+    Args:
+        text: Text for stdout, with its last line break.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class ShowText(argparse.Action):
+    """An option that ends the parse with a text.
+
+    Args:
+        option_strings: Names of the option.
+        text: Function that returns the text for the option's value.
+        **kwargs: Keyword arguments of :class:`argparse.Action`.
+    """
+
+    def __init__(self, option_strings: Sequence[str], text: Callable[[Any], str], **kwargs: Any) -> None:
+        kwargs |= {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+        super().__init__(option_strings, **kwargs)
+        self._text = text
+
+    def __call__(self, _: object, __: object, values: Any, ___: object = None) -> None:
+        raise TextRequested(self._text(values))
 
 
 class Described:
@@ -38,15 +68,24 @@ class Described:
 
 
 class _Recorded(Described, argparse.Action):
-    """Keeps the name that was typed."""
+    """Keeps the name that was typed; several values add up, and a single value is given once."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
     ) -> None:
         typed = getattr(namespace, "typed", None)
         if typed is not None and option_string is not None:
+            if self.dest in typed and isinstance(self, argparse._StoreAction):
+                values = self._again(getattr(namespace, self.dest), values)
             typed[self.dest] = option_string
         super().__call__(parser, namespace, values, option_string)
+
+    def _again(self, before: Any, values: Any) -> Any:
+        if self.nargs in {argparse.ONE_OR_MORE, argparse.ZERO_OR_MORE}:
+            return [*before, *values]
+        if values != before:
+            raise argparse.ArgumentError(self, "given more than once, with different values; leave all but one out")
+        return values
 
 
 class _Store(_Recorded, argparse._StoreAction):

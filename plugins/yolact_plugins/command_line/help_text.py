@@ -12,7 +12,7 @@ from yolact_plugins.command_line.actions import described
 
 __all__ = ["Example", "Page", "help_text"]
 
-_WIDEST = 100
+_NARROWEST, _WIDEST = 30, 100
 _HELP_COLUMN = 26
 _USAGE = "usage: "
 
@@ -106,7 +106,9 @@ def help_text(page: Page, everything: bool = False) -> str:
 def _usage(page: Page) -> str:
     lines = []
     for words in page.usages:
-        first, *more = _wrapped(words, _width() - len(_USAGE) - len(page.prog) - 1)
+        # A long name leaves little of a narrow terminal.
+        width = max(_NARROWEST // 2, _width() - len(_USAGE) - len(page.prog) - 1)
+        first, *more = _wrapped(words, width)
         lines += [f"{page.prog} {first}", *(f"{' ' * len(page.prog)} {line}" for line in more)]
     return _USAGE + f"\n{' ' * len(_USAGE)}".join(lines) + "\n"
 
@@ -117,7 +119,7 @@ def _command(command: str) -> str:
 
 
 def _width() -> int:
-    return min(shutil.get_terminal_size().columns, _WIDEST) - 2
+    return max(min(shutil.get_terminal_size().columns, _WIDEST), _NARROWEST) - 2
 
 
 def _wrapped(text: str, width: int) -> list[str]:

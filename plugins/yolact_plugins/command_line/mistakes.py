@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-__all__ = ["closest", "listed", "reworded", "unknown_option"]
+__all__ = ["NEGATIVE_NUMBER", "closest", "last_taken", "listed", "reworded", "unknown_option"]
 
-_NEGATIVE_NUMBER = re.compile(r"-[0-9.].*")
+NEGATIVE_NUMBER = re.compile(r"-(\.?[0-9].*|inf(inity)?|nan)$", re.IGNORECASE)
+"""Words that begin with a dash and are values, even if an option then refuses them: ``-1e-3``, ``-3%``, ``-inf``."""
+_OTHER_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+"""Dashes that text programs put in place of hyphens."""
 _NAME = r"argument (?P<name>\S+): "
 # What argparse says, and how it reads here.
 _REWORDED = (
@@ -42,20 +45,39 @@ def unknown_option(words: Sequence[str], names: Collection[str]) -> str | None:
         words: Words after the command's name.
         names: Options that there are, with their dashes.
     """
+    long_names = [option for option in names if option.startswith("--")]
     for word in words:
         if word == "--":
             return None
-        # A word with a space in it is never an option, however it begins.
-        if not word.startswith("-") or word == "-" or " " in word or _NEGATIVE_NUMBER.fullmatch(word):
-            continue
         name = word.partition("=")[0]
+        if word.startswith(tuple(_OTHER_DASHES)) and (meant := closest(name.lstrip(_OTHER_DASHES + "-"), long_names)):
+            return f"unknown option {name}, whose dash is not a hyphen (did you mean {meant}?)"
+        # A word with a space in it is never an option, however it begins.
+        if not word.startswith("-") or word == "-" or " " in word or NEGATIVE_NUMBER.match(word):
+            continue
         # "-output x" is never the option -o with the value "utput".
         is_short = not word.startswith("--") and word[:2] in names and f"-{name}" not in names
         if name in names or is_short:
             continue
-        meant = closest(name, [option for option in names if option.startswith("--")])
+        meant = closest(name, long_names)
         return f"unknown option {name}" + (f" (did you mean {meant}?)" if meant else "")
     return None
+
+
+def last_taken(words: Sequence[str], greedy: Iterable[str]) -> tuple[str, str] | None:
+    """Return an option that takes all words behind it, and the last word that it took; None if there is none.
+
+    Args:
+        words: Words after the command's name.
+        greedy: Names of options that take any number of values.
+    """
+    option, found = "", None
+    for word in words:
+        if word.startswith("-"):
+            option = word if word in greedy else ""
+        elif option:
+            found = option, word
+    return found
 
 
 def listed(names: Sequence[str]) -> str:
@@ -63,15 +85,29 @@ def listed(names: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def reworded(message: str) -> str:
-    """Return a message of :mod:`argparse` in the words of this project; others as they are."""
-    for pattern, words in _REWORDED:
+def reworded(message: str, words: Sequence[str] = ()) -> str:
+    """Return a message of :mod:`argparse` in the words of this project; others as they are.
+
+    Args:
+        message: Message of an error, with the names of options that it is about.
+        words: Words after the command's name; an option is named as it is in them.
+    """
+    for pattern, new in _REWORDED:
         if match := re.fullmatch(pattern, message, re.DOTALL):
             parts = match.groupdict()
             if "name" in parts:
-                parts["name"] = parts["name"].rpartition("/")[2]
+                parts["name"] = _as_typed(parts["name"].split("/"), words)
             if "names" in parts:
                 names = [name.rpartition("/")[2] for name in re.split(",? ", parts["names"])]
-                parts["names"] = listed(names) if "one of" in words else ", ".join(names)
-            return words.format(**parts)
+                parts["names"] = listed(names) if "one of" in new else ", ".join(names)
+            return new.format(**parts)
     return message
+
+
+def _as_typed(names: Sequence[str], words: Sequence[str]) -> str:
+    """Return the one of an option's names that was typed, or the last."""
+    for word in words:
+        for name in names:
+            if word.partition("=")[0] == name or (not word.startswith("--") and word.startswith(name)):
+                return name
+    return names[-1]

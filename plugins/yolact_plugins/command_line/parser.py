@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from yolact_plugins import __version__
-from yolact_plugins.command_line.actions import described, register_actions
+from yolact_plugins.command_line.actions import ShowText, described, register_actions
 from yolact_plugins.command_line.completion import SHELLS, completion_script
 from yolact_plugins.command_line.help_text import Example, Page, help_text
-from yolact_plugins.command_line.mistakes import listed, reworded, unknown_option
+from yolact_plugins.command_line.mistakes import NEGATIVE_NUMBER, last_taken, listed, reworded, unknown_option
 from yolact_plugins.command_line.rules import Rule, refuse_strays
 from yolact_plugins.errors import UsageError
 
@@ -73,6 +74,8 @@ class CommandParser(argparse.ArgumentParser):
     ) -> None:
         super().__init__(prog=prog, description=description, add_help=False, allow_abbrev=False)
         register_actions(self)
+        self._negative_number_matcher = NEGATIVE_NUMBER
+        self._words: Sequence[str] = ()
         self.usages = tuple(usage)
         self.usage = f"{prog} {self.usages[0]}"
         self.exit_statuses = exit_statuses
@@ -82,15 +85,17 @@ class CommandParser(argparse.ArgumentParser):
         self._intermixed = intermixed
         self._positionals.title = "arguments"
         general = self.general = self.add_argument_group(_GENERAL)
-        general.add_argument("-h", "--help", action=_ShowHelp, help="show the most used options and exit")
-        general.add_argument("--help-all", action=_ShowHelp, help="show all options and exit")
-        general.add_argument(
-            "--version", action="version", version=f"%(prog)s {__version__}", help="print the version and exit"
-        )
+        for names, text, what in (
+            (("-h", "--help"), self.format_help, "show the most used options and exit"),
+            (("--help-all",), self.format_full_help, "show all options and exit"),
+            (("--version",), lambda: f"{prog} {__version__}\n", "print the version and exit"),
+        ):
+            general.add_argument(*names, action=ShowText, nargs=0, text=lambda _, text=text: text(), help=what)
         if completes:
             general.add_argument(
                 "--completion",
-                action=_ShowCompletion,
+                action=ShowText,
+                text=self._completion,
                 choices=SHELLS,
                 metavar="SHELL",
                 help="print a completion script for bash, zsh or fish and exit",
@@ -140,15 +145,17 @@ class CommandParser(argparse.ArgumentParser):
         """Return the :class:`Options` of a command line.
 
         Raises:
+            TextRequested: An option such as ``--help`` asks for a text, and for nothing else.
             UsageError: The words cannot be understood.
         """
-        words = sys.argv[1:] if args is None else list(args)
+        words = self._words = sys.argv[1:] if args is None else list(args)
         mistake = unknown_option(words, self._option_string_actions)
         if mistake and not _ASKS_FOR_TEXT.intersection(words):
             self.error(mistake)
         parse = self.parse_known_intermixed_args if self._intermixed else self.parse_known_args
         options, rest = parse(words, Options() if namespace is None else namespace)
         if rest:
+            self._refuse_late_subcommand(options)
             self.error(f"unexpected word {rest[0]!r}" + (f", and {len(rest) - 1} more" if len(rest) > 1 else ""))
         return options
 
@@ -187,7 +194,30 @@ class CommandParser(argparse.ArgumentParser):
         Raises:
             UsageError: Always.
         """
-        raise UsageError(f"{reworded(message).removesuffix('.')}; see {self.prog} --help")
+        said = reworded(message, self._words).removesuffix(".")
+        raise UsageError(f"{said}{self._who_took_it(said)}; see {self.prog} --help")
+
+    def _who_took_it(self, said: str) -> str:
+        """Return a sentence about the option that took the positional word which a message misses; empty if none."""
+        first = next((str(action.metavar) for action in self._actions if not action.option_strings), "")
+        greedy = {name for action in self._actions if action.nargs == "+" for name in action.option_strings}
+        taken = last_taken(self._words, greedy)
+        if not first or not taken or first not in said.removeprefix("missing: ").split(", "):
+            return ""
+        return f". {taken[0]} takes all words behind it, {taken[1]} too: name {first} before it"
+
+    def _refuse_late_subcommand(self, options: Options) -> None:
+        """Refuse ``-q compare a b``, where options stand before a word that has to be the first one."""
+        for action in self._actions:
+            word = str(getattr(options, action.dest, ""))
+            if not action.option_strings and word in self.subcommands:
+                others = list(self._words)
+                others.remove(word)
+                self.error(f"{word} comes first: {self.prog} {shlex.join([word, *others])}")
+
+    def _completion(self, shell: str) -> str:
+        subcommands = {word: make().actions for word, make in self.subcommands.items()}
+        return completion_script(shell, self.prog, self.actions, subcommands)
 
     def _page(self) -> Page:
         return Page(self.prog, self.usages, self.description or "", self.groups, self.exit_statuses, self.examples)
@@ -203,31 +233,3 @@ class CommandParser(argparse.ArgumentParser):
             return
         names = [str(choice) for choice in action.choices]
         raise argparse.ArgumentError(action, f"{value!r} is not one of its values; choose {listed(names)}")
-
-
-class _ShowHelp(argparse.Action):
-    """Prints a help text and ends the command."""
-
-    def __init__(self, option_strings: Sequence[str], **kwargs: Any) -> None:
-        kwargs |= {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
-        super().__init__(option_strings, nargs=0, **kwargs)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        assert isinstance(parser, CommandParser)
-        is_full = "--help-all" in self.option_strings
-        print(parser.format_full_help() if is_full else parser.format_help(), end="")  # noqa: T201
-        parser.exit()
-
-
-class _ShowCompletion(argparse.Action):
-    """Prints a completion script and ends the command."""
-
-    def __init__(self, option_strings: Sequence[str], **kwargs: Any) -> None:
-        kwargs |= {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
-        super().__init__(option_strings, **kwargs)
-
-    def __call__(self, parser: argparse.ArgumentParser, _: Any, values: Any, __: Any = None) -> None:
-        assert isinstance(parser, CommandParser)
-        subcommands = {word: make().actions for word, make in parser.subcommands.items()}
-        print(completion_script(values, parser.prog, parser.actions, subcommands), end="")  # noqa: T201
-        parser.exit()

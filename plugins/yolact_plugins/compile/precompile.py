@@ -6,12 +6,19 @@ Compile every kernel ahead of time, for robots without a compiler.
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 from pathlib import Path
 
-from yolact_plugins.command_line import CommandParser, Example, Rule
+from yolact_plugins.command_line import CommandParser, Example, Rule, TextRequested
+from yolact_plugins.command_line.process import escaped_stdout, log_on_stderr
+from yolact_plugins.command_line.standard_streams import (
+    StdoutError,
+    abandon_stdout,
+    finish_streams,
+    open_closed_streams,
+    write_stdout,
+)
 from yolact_plugins.compile import compiler
 from yolact_plugins.compile.cache import CubinCache
 from yolact_plugins.compile.cubin_folder import MANIFEST_NAME, find_bundle, write_cubins
@@ -30,27 +37,45 @@ _INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status. Results go to stdout, errors and notes to stderr."""
-    with guarded_stderr():
-        return _main(arguments)
+    open_closed_streams()
+    with guarded_stderr(), escaped_stdout(), log_on_stderr():
+        status = _main(arguments)
+        finish_streams()
+        return status
 
 
 def _main(arguments: list[str] | None) -> int:
     try:
-        check_words(sys.argv[1:] if arguments is None else arguments)
-        parser = _parser()
-        options = parser.parse_args(arguments)
-        parser.require_effects(options)
-        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-        return _run(options)
+        return _work(sys.argv[1:] if arguments is None else arguments)
     except YolactError as error:
         _complain(str(error))
         return error.exit_status
+    except BrokenPipeError:
+        abandon_stdout()
+        return 1
+    except StdoutError as error:
+        _complain(str(error))
+        return 1
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         _complain(f"{named}{error.strerror or error}")
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _work(words: list[str]) -> int:
+    check_words(words)
+    parser = _parser()
+    try:
+        options = parser.parse_args(words)
+    except TextRequested as request:
+        write_stdout(request.text)
+        return 0
+    parser.require_effects(options)
+    status = _run(options)
+    write_stdout()
+    return status
 
 
 def _complain(text: str) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from yolact_plugins.command_line import CommandParser, needs
+from yolact_plugins.command_line import CommandParser, Rule, needs
 from yolact_runtime.errors import UsageError
 
 __all__ = ["OverlayPainter", "add_overlay_options", "check_overlay_options"]
@@ -14,9 +14,14 @@ __all__ = ["OverlayPainter", "add_overlay_options", "check_overlay_options"]
 _PARTS = ("masks", "boxes", "labels")
 
 
-def add_overlay_options(parser: CommandParser) -> None:
-    """Add a group of options that say what is drawn."""
-    group = parser.add_argument_group("pictures", rules=[needs("--output", advice="add -o OUT_DIR")])
+def add_overlay_options(parser: CommandParser, rules: Sequence[Rule] = ()) -> None:
+    """Add a group of options that say what is drawn.
+
+    Args:
+        parser: Parser of a command with ``--output``.
+        rules: Conditions without which nothing is drawn.
+    """
+    group = parser.add_argument_group("pictures", rules=[*rules, needs("--output", advice="add -o OUT_DIR")])
     group.add_argument("--no-labels", action="store_true", help="draw no names and scores")
     group.add_argument("--no-boxes", action="store_true", help="draw no boxes")
     group.add_argument("--no-masks", action="store_true", help="draw no masks")

@@ -55,7 +55,7 @@ def _parser() -> CommandParser:
     parser.add_argument("model", type=Path, metavar="MODEL", help="bundle folder, or one of its .onnx or .plan files")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image, video, folder or glob")
     _add_results(parser.add_argument_group("results"))
-    add_overlay_options(parser)
+    add_overlay_options(parser, [_WITH_INPUTS])
     _add_detection(parser.add_argument_group("detection", rules=[_WITH_INPUTS]))
     add_bit_depth_option(parser.add_argument_group("images", rules=[_WITH_INPUTS]))
     add_machine_options(parser)

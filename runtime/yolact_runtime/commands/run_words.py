@@ -44,6 +44,9 @@ def job_of(options: argparse.Namespace) -> str:
         return INPUTS
     if options.self_test:
         return SELF_TEST
+    # Which may have taken the only picture.
+    for option, value in (("--json", options.json), ("--jsonl", options.jsonl)):
+        check_json_destination(value, option)
     raise UsageError("name an INPUT: an image, a video, a folder or a glob; or --self-test")
 
 

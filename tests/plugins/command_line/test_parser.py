@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.properties import examples
-from yolact_plugins.command_line import CommandParser, Example, Rule, in_jobs, is_given, needs
+from yolact_plugins.command_line import CommandParser, Example, Rule, TextRequested, in_jobs, is_given, needs
 from yolact_plugins.errors import UsageError
 
 
@@ -127,15 +127,58 @@ def test_options_by_the_fields_they_set() -> None:
         (["-x"], "unknown option -x"),
         (["m", "n"], "unexpected word 'n'"),
         (["m", "n", "o"], "unexpected word 'n', and 1 more"),
-        (["-n"], "--num-things needs a value"),
-        (["-n", "--prune"], "--num-things needs a value"),
+        (["-n"], "-n needs a value"),
+        (["-n", "--prune"], "-n needs a value"),
+        (["--num-things", "--prune"], "--num-things needs a value"),
         (["--self-test=1"], "--self-test takes no value; found '1'"),
         (["--form", "four"], "--form: 'four' is not one of its values; choose one, two or three"),
-        (["-n", "few"], "--num-things: invalid whole value: 'few'"),
+        (["-n", "few"], "-n: invalid whole value: 'few'"),
+        (["-nfew"], "-n: invalid whole value: 'few'"),
+        (["-n=few"], "-n: invalid whole value: 'few'"),
+        (["--seed", "1", "--seed=2"], "--seed: given more than once, with different values; leave all but one out"),
+        (
+            ["m", "\N{EM DASH}prune", "0.4"],
+            "unknown option \N{EM DASH}prune, whose dash is not a hyphen (did you mean --prune?)",
+        ),
+        (
+            ["m", "\N{EN DASH}\N{EN DASH}seed=3"],
+            "unknown option \N{EN DASH}\N{EN DASH}seed, whose dash is not a hyphen (did you mean --seed?)",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], said: str) -> None:
     assert refused(*words) == f"{said}; see tool --help"
+
+
+@pytest.mark.parametrize("value", ["-1", "-.5", "-1e-3", "-3%", "-inf", "-NaN", "-1920x1080"])
+def test_a_value_may_be_a_negative_number(value: str) -> None:
+    """What is wrong with it is said by the option that takes it."""
+    assert make().parse_args(["m", "--prune", value]).prune == value
+    assert make().parse_args([f"--prune={value}", value]).model == value
+
+
+def test_an_option_that_takes_several_values() -> None:
+    parser = CommandParser("tool", "", subcommands={"compare": make})
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--images", nargs="+", default=["drawn"], metavar="DIR")
+    parser.add_argument("-n", type=whole)
+    assert parser.parse_args(["m"]).images == ["drawn"]
+    assert parser.parse_args(["m", "--images", "a", "b", "-n", "1", "--images", "c", "-n", "1"]).images == [
+        "a",
+        "b",
+        "c",
+    ]
+    for words, said in (
+        (["--images", "a", "m"], "missing: MODEL. --images takes all words behind it, m too: name MODEL before it"),
+        (
+            ["--images", "a", "-n", "1"],
+            "missing: MODEL. --images takes all words behind it, a too: name MODEL before it",
+        ),
+        (["-n", "1"], "missing: MODEL"),
+        (["-n", "1", "compare", "a b"], "compare comes first: tool compare -n 1 'a b'"),
+    ):
+        with pytest.raises(UsageError, match=f"^{re.escape(said)}; see tool --help$"):
+            parser.parse_args(words)
 
 
 def test_what_is_missing_and_what_excludes_each_other() -> None:
@@ -162,6 +205,14 @@ def test_words_that_are_no_options() -> None:
     assert parser.parse_args(["-n", "-2", *words]).words == [word for word in words if word != "--"]
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "12", "30"])
+def test_help_fits_no_terminal_and_is_there(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    parser = CommandParser("python -m some_package.some_module", "Do things.", usage=("MODEL [options]",))
+    assert "MODEL" in parser.format_help()
+    assert "--version" in parser.format_full_help()
+
+
 @examples(200)
 @given(st.lists(st.text(alphabet="-=abnumigs 0.", max_size=12), max_size=4))
 def test_any_words_are_options_or_a_usage_error(words: list[str]) -> None:
@@ -176,17 +227,15 @@ def test_any_words_are_options_or_a_usage_error(words: list[str]) -> None:
 # --- help -------------------------------------------------------------------------------------------------------------
 
 
-def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    with pytest.raises(SystemExit, match=r"^0$"):
+def shown(*words: str) -> str:
+    with pytest.raises(TextRequested) as request:
         make().parse_args(words)
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    return captured.out
+    return request.value.text
 
 
-def test_short_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_help(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert shown(capsys, "--help") == shown(capsys, "-h", "--coffee") == HELP
+    assert shown("--help") == shown("-h", "--coffee") == HELP
 
 
 HELP = """\
@@ -211,9 +260,9 @@ examples:
 """
 
 
-def test_full_help_has_every_option(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_help_has_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    text = shown(capsys, "--help-all")
+    text = shown("--help-all")
     assert re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE) == [
         *("--self-test", "--num-things", "--prune", "--seed", "--key", "--form"),
         *("--help", "--help-all", "--version", "--completion"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["StdoutError", "abandon_stderr_if_full", "abandon_stdout", "open_closed_streams"]
+__all__ = ["StdoutError", "abandon_stdout", "finish_streams", "open_closed_streams", "write_stdout"]
 
 
 class StdoutError(OSError):
@@ -38,8 +38,30 @@ def abandon_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def abandon_stderr_if_full() -> None:
-    """Drop output that cannot be written to stderr; the interpreter would try again at exit, and return status 120."""
+def write_stdout(text: str = "") -> None:
+    """Write a text and flush stdout, where a closed pipe or a full disk can still be handled.
+
+    Raises:
+        BrokenPipeError: The reader of stdout has closed it.
+        StdoutError: The text, or what was written before, cannot be written.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        abandon_stdout()
+        raise StdoutError(error.errno, error.strerror) from error
+
+
+def finish_streams() -> None:
+    """Flush both streams and drop what cannot be written; the interpreter would try again and exit with status 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The end that was reported counts, and not that its reader is gone.
+        abandon_stdout()
     try:
         sys.stderr.flush()
     except OSError:
