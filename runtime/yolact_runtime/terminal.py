@@ -204,6 +204,8 @@ def _checked(
         UsageError: The message says which option or word it is. Messages of the command that name the field of an
             options dataclass name the option that sets it.
     """
+    for name in options.overridden:
+        terminal.say(f"{name} was given more than once; its last value counts")
     with named_as_options(parser.option_of_field(options.typed)):
         _refuse_overwriting(parser, options)
         parser.require_effects(options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,7 @@ SENTENCE = re.compile(r"(?P<names>-.+?) (?:has|have) no effect (?P<why>.*?)(?P<a
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ground(tmp_path_factory: pytest.TempPathFactory) -> None:
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("ground")
     (folder / "my.bundle").mkdir()
     (folder / "my.bundle" / "manifest.json").write_text("{}")

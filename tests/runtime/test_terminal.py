@@ -357,6 +357,15 @@ def test_log_lines_are_neutralised_too(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().err == "WARNING x: cannot read a\\x1b[2J\n  error: b\n"
 
 
+def test_an_option_that_is_overridden_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = CommandParser("tool", "")
+    parser.add_argument("--seed")
+    add_common_options(parser)
+    for quiet, told in (([], "--seed was given more than once; its last value counts\n"), (["-q"], "")):
+        assert run_command(parser, lambda options, _: int(options.seed), ["--seed", "1", "--seed", "7", *quiet]) == 7
+        assert capsys.readouterr().err == told
+
+
 @pytest.mark.parametrize("words", [[], ["-v"], ["--help"], ["--version"], ["--help-all"], ["--coffee"]])
 def test_a_program_that_calls_a_command_is_left_as_it_was(words: list[str], tmp_path: Path) -> None:
     """No SystemExit, and logging, handlers of signals and the settings of streams are what they were."""

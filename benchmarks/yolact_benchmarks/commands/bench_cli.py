@@ -156,6 +156,10 @@ def _request(options: argparse.Namespace) -> BenchRequest:
         verify_keys=tuple(options.verify_key or ()),
         trust_engine=options.trust_engine,
     )
+    if options.precision and not request.precisions:
+        raise UsageError(
+            f'--precision takes names of networks, such as fp32,int8-cpu, or all; found "{options.precision}"'
+        )
     check_request(request)
     return request
 

@@ -68,7 +68,7 @@ class Described:
 
 
 class _Recorded(Described, argparse.Action):
-    """Keeps the name that was typed; several values add up, and a single value is given once."""
+    """Keeps the name that was typed; several values add up, and of single ones the last counts."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
@@ -76,16 +76,13 @@ class _Recorded(Described, argparse.Action):
         typed = getattr(namespace, "typed", None)
         if typed is not None and option_string is not None:
             if self.dest in typed and isinstance(self, argparse._StoreAction):
-                values = self._again(getattr(namespace, self.dest), values)
+                before = getattr(namespace, self.dest)
+                if self.nargs in {argparse.ONE_OR_MORE, argparse.ZERO_OR_MORE}:
+                    values = [*before, *values]
+                elif values != before and option_string not in namespace.overridden:
+                    namespace.overridden.append(option_string)
             typed[self.dest] = option_string
         super().__call__(parser, namespace, values, option_string)
-
-    def _again(self, before: Any, values: Any) -> Any:
-        if self.nargs in {argparse.ONE_OR_MORE, argparse.ZERO_OR_MORE}:
-            return [*before, *values]
-        if values != before:
-            raise argparse.ArgumentError(self, "given more than once, with different values; leave all but one out")
-        return values
 
 
 class _Store(_Recorded, argparse._StoreAction):

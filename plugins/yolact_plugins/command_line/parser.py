@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -28,12 +29,14 @@ class Options(argparse.Namespace):
     Attributes:
         typed: Names of options as they were typed, by the attribute that each sets.
         job: Name of the command's job; empty if the command has one job.
+        overridden: Options that were typed again with another value; the last value counts.
     """
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
         self.typed: dict[str, str] = {}
         self.job = ""
+        self.overridden: list[str] = []
 
 
 class OptionGroup(argparse._ArgumentGroup):
@@ -195,7 +198,9 @@ class CommandParser(argparse.ArgumentParser):
             UsageError: Always.
         """
         said = reworded(message, self._words).removesuffix(".")
-        raise UsageError(f"{said}{self._who_took_it(said)}; see {self.prog} --help")
+        # A paste gone wrong need not fill the screen.
+        said = re.sub(r"\S{120,}", lambda word: f"{word[0][:60]}…", f"{said}{self._who_took_it(said)}")
+        raise UsageError(f"{said}; see {self.prog} --help")
 
     def _who_took_it(self, said: str) -> str:
         """Return a sentence about the option that took the positional word which a message misses; empty if none."""

@@ -72,6 +72,8 @@ def _work(words: list[str]) -> int:
     except TextRequested as request:
         write_stdout(request.text)
         return 0
+    for name in options.overridden:
+        print(f"{name} was given more than once; its last value counts", file=sys.stderr)  # noqa: T201
     parser.require_effects(options)
     status = _run(options)
     write_stdout()
