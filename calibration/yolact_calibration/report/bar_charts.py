@@ -23,25 +23,25 @@ __all__ = ["draw_bars", "draw_histogram"]
 
 _BAR_PX, _GROUP_GAP_PX = 11, 9
 _MAX_NAME_PX = 150
-"""Room for a name beside the bars; longer ones are shortened."""
+"""Width of the names beside the bars; longer names are shortened."""
 _SMALL_WIDTH, _SMALL_HEIGHT, _MAX_BINS = 160, 34, 48
 _Bin = tuple[float, float, float]
-"""From, to, height."""
+"""Bounds and height of a bin: from, to, height."""
 
 
 def draw_bars(
     title: str, axis: Axis, names: Sequence[str], groups: Sequence[tuple[str, Sequence[float | None]]]
 ) -> str:
-    """Horizontal bars from zero, as a figure.
+    """Draw horizontal bars from zero, as a figure.
 
     Args:
         title: Heading, plain text.
-        axis: The lower side, with zero on it.
-        names: One for each bar of a group.
-        groups: Name and values; an undefined value has no bar.
+        axis: The lower side, which includes zero.
+        names: Names of the bars of a group, one for each.
+        groups: Names and values of the groups; an undefined value has no bar.
 
     Returns:
-        HTML; a line that says so where no bar would have a length.
+        HTML figure; if every bar would have zero length, it holds a line that says so.
     """
     if nothing := draw_nothing(title, [value for _, values in groups for value in values]):
         return nothing
@@ -78,16 +78,16 @@ def _bar_swatch(index: int) -> str:
 
 
 def draw_histogram(edges: Sequence[float], counts: Sequence[float], low: float | None, high: float | None) -> str:
-    """A small histogram with the range that is kept; heights are logarithmic, for most values are near zero.
+    """Draw a small histogram with its clipping range. Heights are logarithmic, because most values are near zero.
 
     Args:
-        edges: Ascending, one more than there are counts.
-        counts: How many values lie between two edges.
-        low: Begin of the range that is kept.
-        high: End of it.
+        edges: Ascending bin edges, one more than there are counts.
+        counts: Number of values in each bin.
+        low: Lower bound of the range that is kept.
+        high: Upper bound of that range.
 
     Returns:
-        SVG; empty where there is nothing to draw.
+        SVG image, or an empty string if there is nothing to draw.
     """
     bins = _merged_bins(edges, counts)
     if not bins:
@@ -115,9 +115,9 @@ def draw_histogram(edges: Sequence[float], counts: Sequence[float], low: float |
 
 
 def _merged_bins(edges: Sequence[float], counts: Sequence[float]) -> list[_Bin]:
-    """Neighbouring bins together, so that the page stays small; heights are comparable where widths differ.
+    """Merge neighbouring bins so that the page stays small; heights are comparable where widths differ.
 
-    Counts that do not belong to the edges, or edges that do not ascend, are no histogram: there are no bins then.
+    If the counts do not belong to the edges, or the edges do not ascend, there are no bins.
     """
     known, heights = [finite(edge) for edge in edges], [finite(count) or 0.0 for count in counts]
     bounds = [edge for edge in known if edge is not None]
@@ -136,7 +136,7 @@ def _merged_bins(edges: Sequence[float], counts: Sequence[float]) -> list[_Bin]:
 
 
 def _clip_mark(x: float, is_low: bool) -> str:
-    """A line where values are cut off, and a shade over those that are."""
+    """Draw a line where values are clipped, and a shade over the clipped range."""
     left, width = (0.0, x) if is_low else (x, _SMALL_WIDTH - x)
     shade = f'<rect class="cut" x="{left:.1f}" y="0" width="{width:.1f}" height="{_SMALL_HEIGHT}"/>' if width else ""
     return f'{shade}<path class="clip" d="M{x:.1f} 0v{_SMALL_HEIGHT}"/>'

@@ -1,7 +1,7 @@
-"""What all charts share: their size and style, axes with round numbers, and the figure with its heading and legend.
+"""Parts that all charts share: size and style, axes with round numbers, and the figure with its heading and legend.
 
-A chart is as wide as a phone shows with readable letters; a page sets two beside each other where there is room.
-Colours come from :mod:`yolact_calibration.report.stylesheet`.
+A chart is as wide as a phone shows with readable letters; a page sets two side by side if there is room. Colours come
+from :mod:`yolact_calibration.report.stylesheet`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MARGIN_RIGHT, MARGIN_BOTTOM = 18, 46
 _LABEL_GAP_PX = 8
 NUM_COLOURS = 6
 _NUM_STRETCHES = 7
-"""At most so many lie between the ticks."""
+"""Maximum number of intervals between ticks."""
 _MAX_DECADES = 8
 _SMALLEST = 1e-30
-"""Below it nothing is told apart: what is smaller is drawn as if it were zero."""
+"""Smallest magnitude and range that a chart resolves; smaller values are drawn as zero."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Axis:
     """One side of a plot.
 
     Attributes:
-        title: With the unit.
+        title: Title with the unit.
         low: Value at its beginning.
         high: Value at its end, above `low`.
-        ticks: Values that are written beside it.
-        is_logarithmic: Equal factors are equally long.
+        ticks: Values that are labelled.
+        is_logarithmic: Whether the scale is logarithmic.
     """
 
     title: str
@@ -57,13 +57,13 @@ class Axis:
     def covering(
         cls, title: str, values: Iterable[float | None], *, from_zero: bool = False, is_count: bool = False
     ) -> Axis:
-        """An axis from and to round numbers, with all values between them.
+        """Create an axis that covers all values, between round numbers.
 
         Args:
-            title: With the unit.
-            values: Undefined ones are left out.
-            from_zero: Zero is on it too.
-            is_count: Ticks are whole numbers.
+            title: Title with the unit.
+            values: Values to cover; undefined ones are ignored.
+            from_zero: If True, include zero.
+            is_count: If True, ticks are whole numbers.
         """
         known = [number for number in map(finite, values) if number is not None] or [0.0]
         low, high = min(known), max(known)
@@ -82,7 +82,7 @@ class Axis:
 
     @classmethod
     def logarithmic(cls, title: str, values: Iterable[float | None]) -> Axis:
-        """An axis of whole decades around the positive values."""
+        """Create an axis of whole decades around the positive values."""
         known = [number for number in map(finite, values) if number is not None and number > _SMALLEST] or [1.0]
         first, last = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
         last = max(last, first + 1)
@@ -91,14 +91,17 @@ class Axis:
         return cls(title, 10.0**first, 10.0**last, ticks, is_logarithmic=True)
 
     def place(self, value: float) -> float:
-        """Where a value lies, 0 at the beginning and 1 at the end; what is beyond an end lies on it."""
+        """Return the position of a value, 0 at the beginning and 1 at the end.
+
+        Values beyond an end are clamped to it.
+        """
         value = max(self.low, min(self.high, value))
         if self.is_logarithmic:
             return math.log10(value / self.low) / math.log10(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     def labels(self) -> list[str]:
-        """The ticks as HTML text, all with as many decimals."""
+        """Return the ticks as HTML text, all with the same number of decimals."""
         if self.is_logarithmic:
             return [text(f"{tick:g}".replace("-", MINUS)) for tick in self.ticks]
         magnitude = math.floor(math.log10(self.ticks[1] - self.ticks[0]) + 1e-9)
@@ -106,23 +109,23 @@ class Axis:
         if 1e-4 <= largest < 1e7:
             return [figure(tick, decimals=max(0, -magnitude)) for tick in self.ticks]
         digits = math.floor(math.log10(largest)) - magnitude
-        # A tick at zero is not exactly zero where the step is no binary fraction.
+        # A tick at zero is not exactly zero if the step is not a binary fraction.
         rounded = [0.0 if abs(tick) < largest * 1e-9 else tick for tick in self.ticks]
         return [text(f"{tick:.{digits}e}".replace("-", MINUS) if tick else "0") for tick in rounded]
 
 
 def _round_up(step: float) -> float:
-    """The next of 1, 2, 5, 10 times a power of ten."""
+    """Return the next number that is 1, 2, 5 or 10 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power >= step * (1 - 1e-9))
 
 
 def draw_nothing(title: str, values: Iterable[float | None]) -> str:
-    """What stands in the place of a chart that would be empty; empty where there is something to show.
+    """Return the replacement of a chart that would be empty, or an empty string if there is something to show.
 
     Args:
         title: Heading, plain text.
-        values: All that the chart would show; undefined ones are None.
+        values: All values of the chart; undefined ones are None.
     """
     known = {number for number in map(finite, values) if number is not None}
     if any(abs(number) > _SMALLEST for number in known):
@@ -133,14 +136,14 @@ def draw_nothing(title: str, values: Iterable[float | None]) -> str:
 
 
 def draw_figure(title: str, legend: Sequence[tuple[str, str]], description: str, height: float, content: str) -> str:
-    """A chart with its heading.
+    """Draw a chart with its heading.
 
     Args:
         title: Heading, plain text.
-        legend: Names, plain text, and SVG images of what they look like.
-        description: What those hear who do not see the picture, plain text.
-        height: Of the picture, which is :data:`CHART_WIDTH` wide.
-        content: SVG elements.
+        legend: Names, plain text, and their SVG swatches.
+        description: Text for screen readers, plain text.
+        height: Height of the picture, which is :data:`CHART_WIDTH` wide.
+        content: Picture, as SVG elements.
     """
     items = "".join(f"<li>{swatch}{text(name)}</li>" for name, swatch in legend)
     return (
@@ -152,13 +155,13 @@ def draw_figure(title: str, legend: Sequence[tuple[str, str]], description: str,
 
 
 def draw_lower_side(axis: Axis, across: Callable[[float], float], left: float, bottom: float) -> str:
-    """Return the axis line, as many tick labels as there is room for, and the title.
+    """Return the axis line, as many tick labels as fit, and the title.
 
     Args:
         axis: The lower side.
-        across: From a value to pixels.
-        left: Where the axis begins, pixels.
-        bottom: Where it lies, pixels.
+        across: Function from a value to a position in pixels.
+        left: Left end of the axis, in pixels.
+        bottom: Vertical position of the axis, in pixels.
     """
     labels = axis.labels()
     room = (CHART_WIDTH - left - MARGIN_RIGHT) / max(1, len(labels) - 1)
@@ -176,7 +179,7 @@ def draw_lower_side(axis: Axis, across: Callable[[float], float], left: float, b
         taken = middle + half + _LABEL_GAP_PX
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom:.1f}" y2="{bottom + 4:.1f}"/>')
         parts.append(f'<text x="{middle:.1f}" y="{bottom + 20:.1f}" text-anchor="middle">{label}</text>')
-    # In the middle of the axis; a title wider than that would reach beyond the picture.
+    # Centred on the axis; a title wider than that would reach beyond the picture.
     middle = (left + CHART_WIDTH - MARGIN_RIGHT) / 2
     half = min(text_width(axis.title), CHART_WIDTH - 4) / 2
     middle = max(half + 2, min(middle, CHART_WIDTH - 2 - half))

@@ -29,26 +29,26 @@ _DASHES = ("", "8 3", "2 3", "9 3 2 3", "5 5", "1 4")
 _FRONT_DASH = "3 4"
 _NUM_SHAPES = 4
 _INSET_PX = 8
-"""So far inside the frame the lower side begins and ends, so that no mark lies on the left side's numbers."""
+"""Inset of the lower side's ends, so that no mark covers the numbers of the left side."""
 _MAX_NAME_PX = 180
-"""Of a point; longer ones are shortened."""
+"""Maximum width of a point's name; longer names are shortened."""
 _NAMES_DOWN = (-20, 4, -8, -37, 21, -54, 38)
-"""Tops of the places where a name may stand, from its point on, the best first."""
+"""Tops of the possible positions of a name, relative to its point, the best first."""
 _Box = tuple[float, float, float, float]
-"""Left, top, right, bottom."""
+"""Bounds of a text: left, top, right, bottom."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """Of a plot.
+    """A point of a plot.
 
     Attributes:
-        x: Along the lower side.
-        y: Along the left side.
+        x: Coordinate along the lower side.
+        y: Coordinate along the left side.
         low: Lower end of the interval of `y`, or None.
-        high: Upper end of it, or None.
-        name: Written beside it.
-        is_hollow: Shown, but off the line.
+        high: Upper end of the interval of `y`, or None.
+        name: Name beside the point.
+        is_hollow: Whether the point is shown off the line, as a hollow mark.
     """
 
     x: float
@@ -61,15 +61,14 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Points that belong together.
+    """A series of points.
 
     Attributes:
-        name: For the legend; without a name it is not in it.
-        points: From left to right.
-        style: ``"line"`` joins them, but not across an undefined one; ``"steps"`` goes on level to the next and marks
-            each; ``"points"`` marks each;
-            ``"front"`` is thin steps without marks.
-        shift_px: To the right, so that intervals of two series do not hide each other.
+        name: Name in the legend; a series without a name is not listed.
+        points: The points, from left to right.
+        style: Line style. ``"line"`` joins the points, but not across an undefined one; ``"steps"`` continues level to
+            the next point and marks each; ``"points"`` marks each; ``"front"`` is thin steps without marks.
+        shift_px: Offset to the right in pixels, so that intervals of two series do not hide each other.
     """
 
     name: str
@@ -80,7 +79,7 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """A value of the left side that matters, and what it is called."""
+    """A value of the left side that is marked by a line with a name."""
 
     value: float
     name: str
@@ -101,7 +100,7 @@ class _Field:
         return _HEIGHT - MARGIN_BOTTOM - (_HEIGHT - _TOP - MARGIN_BOTTOM) * self.y.place(value)
 
     def frame(self) -> list[str]:
-        """Grid, ticks and titles."""
+        """Return grid, ticks and titles."""
         right = CHART_WIDTH - MARGIN_RIGHT
         parts = [draw_label(self.y.title, 2, 14, CHART_WIDTH - 4)]
         for tick, label in zip(self.y.ticks, self.y.labels(), strict=True):
@@ -112,17 +111,17 @@ class _Field:
 
 
 def draw_plot(title: str, x: Axis, y: Axis, series: Sequence[Series], limit: Limit | None = None) -> str:
-    """Curves and points over two axes, as a figure.
+    """Draw curves and points over two axes, as a figure.
 
     Args:
         title: Heading, plain text.
         x: The lower side.
         y: The left side; its title stands above it.
-        series: Points with undefined coordinates are left out.
-        limit: A line across.
+        series: The series; points with undefined coordinates are left out.
+        limit: Horizontal line to draw, or None.
 
     Returns:
-        HTML; a line that says so where there is no point, or every one is at zero.
+        HTML figure; if there is no point, or all are at zero, it holds a line that says so.
     """
     if nothing := draw_nothing(title, [point.y for one in series for point in one.points]):
         return nothing
@@ -142,7 +141,7 @@ def draw_plot(title: str, x: Axis, y: Axis, series: Sequence[Series], limit: Lim
 
 
 def _limit_line(field: _Field, limit: Limit) -> tuple[str, _Box]:
-    """The line with its name, and where the name lies."""
+    """Return the line with its name, and the bounds of the name."""
     y, left, right = field.down(limit.value), field.left + 4, CHART_WIDTH - MARGIN_RIGHT
     # Above the line, unless the title of the left side is there.
     name_y = y - 5 if y > _TOP + LINE_PX else y + LINE_PX
@@ -164,7 +163,7 @@ def _draw_series(field: _Field, series: Series, index: int) -> list[str]:
             dashes = f' stroke-dasharray="{dash}"' if dash else ""
             front = " front" if series.style == "front" else ""
             parts.append(f'<polyline class="line{front}"{dashes} points="{path}"/>')
-    # A stretch of one point is no line that could be seen.
+    # A single point is not a visible line.
     alone = [stretch[0] for stretch in stretches[:-1] if len(stretch) == 1]
     marked = {"line": [*alone, *points[-1:]], "front": []}.get(series.style, points)
     parts += [_draw_point(field, series, point, index) for point in marked]
@@ -172,7 +171,7 @@ def _draw_series(field: _Field, series: Series, index: int) -> list[str]:
 
 
 def _stretches(series: Series) -> list[list[Point]]:
-    """The points that are joined with each other; only lines are broken."""
+    """Return the runs of points that are joined; only lines are broken."""
     stretches: list[list[Point]] = [[]]
     for point in series.points:
         if finite(point.x) is not None and finite(point.y) is not None:
@@ -190,7 +189,7 @@ def _line_corners(field: _Field, series: Series, points: Sequence[Point]) -> lis
             corners.append((x, corners[-1][1]))
         corners.append((x, y))
     if series.style == "steps":
-        # What was kept last also holds while others are tried.
+        # The last step that was kept also holds while others are tried.
         corners.append((max(field.across(point.x) for point in series.points) + series.shift_px, corners[-1][1]))
     return corners
 
@@ -235,19 +234,19 @@ def _swatch(index: int, style: str) -> str:
 
 
 def _point_names(field: _Field, series: Sequence[Series], taken: Sequence[_Box]) -> list[str]:
-    """Names beside their points, where they hide nothing; where there is no such place, only the tooltip has the name.
+    """Place names beside their points where they hide nothing; otherwise only the tooltip has the name.
 
     Args:
         field: The plot.
-        series: All that is in it.
-        taken: Where other text lies.
+        series: All series of the plot.
+        taken: Bounds of other text.
     """
     named = [(field.across(p.x) + s.shift_px, field.down(p.y), p.name) for s in series for p in s.points if p.name]
     taken = [*taken, *((x - 5, y - 5, x + 5, y + 5) for x, y, _ in named)]
     parts = []
     for x, y, name in named:
         width = text_width(shortened(plain_text(name), _MAX_NAME_PX))
-        # Above and beside: an interval runs straight up, and lines run level.
+        # Above and beside: intervals are vertical and lines are nearly level.
         places = [(left, y + down) for down in _NAMES_DOWN for left in (x + 7, x - 7 - width, x - width / 2)]
         boxes = [(left, top, left + width, top + 16) for left, top in places]
         box = next((box for box in boxes if _is_free(box, taken, field.left)), None)

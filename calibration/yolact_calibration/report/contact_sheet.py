@@ -1,4 +1,4 @@
-"""Pictures of what two models find in the same image, side by side, small enough to lie inside a page.
+"""Pictures of the instances that two models find in the same image, side by side and small enough for a page.
 
 The images are those whose masks differ most. The same object has the same colour on both sides.
 """
@@ -29,22 +29,23 @@ Frame = npt.NDArray[np.uint8]
 Int = npt.NDArray[np.int64]
 
 _QUALITIES = (85, 70, 50, 30)
-"""Of JPEG, from the one where letters are clean to the one where shapes still are."""
+"""JPEG qualities to try, from one with clean letters to one that still shows shapes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SheetOptions:
-    """How much room pictures may take.
+    """Limits on the number and size of pictures.
 
     Attributes:
-        num_images: At most so many.
-        longest_px: Longest side of a picture; smaller frames keep their size.
-        max_picture_bytes: A picture is compressed until it is no larger, or can be no smaller.
-        min_confidence: Instances above it are drawn, and what the candidate made of them, at whatever confidence.
+        num_images: Maximum number of images.
+        longest_px: Longest side of a picture in pixels; smaller frames keep their size.
+        max_picture_bytes: Maximum size of a picture, which is compressed further until it fits or the lowest quality is
+            reached.
+        min_confidence: Reference instances above it are drawn, with the candidate's match at any confidence.
         is_truth: Whether the reference is labels, which are drawn without a confidence.
 
     Raises:
-        UsageError: A field is no number of its kind, or out of its range; the message names it.
+        UsageError: A field is not a number of its kind, or is out of its range; the message names it.
     """
 
     num_images: int = 8
@@ -65,7 +66,7 @@ class SheetOptions:
 
 
 def worst_images(images: Iterable[ImageAgreement], num_images: int) -> list[ImageAgreement]:
-    """Those that lost most, the worst first; images that agree perfectly are not among them."""
+    """Return the images that lost most, the worst first, without those that agree perfectly."""
     changed = [image for image in images if image.loss > 0]
     return sorted(changed, key=lambda image: (-image.loss, image.name))[:num_images]
 
@@ -78,15 +79,15 @@ def draw_sheet(
     class_names: Sequence[str],
     options: SheetOptions = SheetOptions(),
 ) -> list[dict[str, Any]]:
-    """``"worst_images"`` of a precision report.
+    """Draw the entry ``"worst_images"`` of a precision report.
 
     Args:
-        images: Of an agreement.
-        read_frame: From the name of an image to its ``(H, W, 3)`` pixels, blue first.
-        reference: By name of the image.
-        candidate: The same of the other model.
-        class_names: Of both, by class id.
-        options: Sizes.
+        images: Agreement of each image.
+        read_frame: Function from the name of an image to its ``(H, W, 3)`` pixels in BGR order.
+        reference: Instances that the reference model found, by name of the image.
+        candidate: Instances that the candidate model found, by name of the image.
+        class_names: Class names of both models, by class id.
+        options: Limits on the number and size of pictures.
 
     Returns:
         JSON objects: the fields of :class:`ImageAgreement`, and the two pictures as ``"reference"`` and
@@ -107,17 +108,17 @@ def side_by_side(
     class_names: Sequence[str],
     options: SheetOptions = SheetOptions(),
 ) -> tuple[str, str]:
-    """Draw what either model found.
+    """Draw the instances that each model found.
 
     Args:
-        frame: Any frame that a segmenter takes; not modified.
-        reference: All that one model found in it.
-        candidate: All that the other found.
-        class_names: Of both, by class id.
-        options: Sizes.
+        frame: Frame of any kind that a segmenter takes; not modified.
+        reference: All instances that the reference model found.
+        candidate: All instances that the candidate model found.
+        class_names: Class names of both models, by class id.
+        options: Limits on the number and size of pictures.
 
     Returns:
-        ``data:`` addresses of two JPEG pictures of the same size: reference, candidate.
+        Addresses (``data:``) of two JPEG pictures of the same size: reference, candidate.
     """
     scale = min(1.0, options.longest_px / max(frame.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in frame.shape[:2])
@@ -132,7 +133,7 @@ def side_by_side(
 
 
 def _same_order(reference: Instances, candidate: Instances, min_confidence: float) -> tuple[Instances, Instances]:
-    """What is drawn of both: first the pairs in one order, because the place in the list gives the colour."""
+    """Return the instances to draw, matched pairs first and in the same order: the index determines the colour."""
     truth = reference[reference.confidence > min_confidence]
     partner = _partners(truth, candidate)
     found = partner >= 0
@@ -142,7 +143,7 @@ def _same_order(reference: Instances, candidate: Instances, min_confidence: floa
 
 
 def _partners(truth: Instances, candidate: Instances) -> Int:
-    """For each instance of the truth the index of what the candidate made of it, or -1; see ``pair_instances``."""
+    """Return the index of the candidate's match for each true instance, or -1; see ``pair_instances``."""
     order = np.argsort(-candidate.confidence, kind="stable")
     of_candidate, _ = find_partners(truth, candidate[order])
     partner = np.full(len(truth), -1, np.int64)
@@ -151,7 +152,7 @@ def _partners(truth: Instances, candidate: Instances) -> Int:
 
 
 def _shrink(frame: Frame, height: int, width: int) -> Frame:
-    """Mean of the pixels that become one."""
+    """Return the frame in a smaller size, each pixel the mean of those that it replaces."""
     if frame.shape[:2] == (height, width):
         return np.ascontiguousarray(frame)
     starts = [np.arange(small) * large // small for small, large in zip((height, width), frame.shape[:2], strict=True)]
@@ -163,12 +164,12 @@ def _shrink(frame: Frame, height: int, width: int) -> Frame:
 
 
 def _shrink_instances(instances: Instances, height: int, width: int) -> Instances:
-    """Instances of the smaller frame; each mask is sampled at the middle of its pixels."""
+    """Return the instances of the smaller frame; each mask is sampled at the centres of its pixels."""
     rows = ((np.arange(height) + 0.5) * instances.height / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * instances.width / width).astype(np.int64)
     small = np.zeros((len(instances), height, width), bool)
     for i, mask in enumerate(small):
-        # One at a time: all masks of a large frame at once would not fit everywhere.
+        # One at a time: all masks of a large frame together may not fit in memory.
         left, top, inside = instances.mask.window(i)
         down = np.flatnonzero((rows >= top) & (rows < top + inside.shape[0]))
         across = np.flatnonzero((columns >= left) & (columns < left + inside.shape[1]))

@@ -1,7 +1,7 @@
-"""An HTML page that needs nothing beside itself: its frame and style, and text and numbers as HTML.
+"""A self-contained HTML page: its frame and style, and text and numbers as HTML.
 
-It loads nothing and runs nothing, and says so to the browser, which would refuse. Whatever comes from outside passes
-:func:`text` or :func:`figure`.
+The page loads nothing and runs no script, and its content security policy makes the browser enforce that. Everything
+from outside passes through :func:`text` or :func:`figure`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = [
 ]
 
 UNDEFINED = "\N{EN DASH}"
-"""Stands where a figure has no value."""
+"""Placeholder for a figure without a value."""
 
 MINUS = "\N{MINUS SIGN}"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LARGEST = 1e30
-# Of the format characters those that reorder what stands around them, as in yolact_plugins.text.
+# Of the format characters only those that reorder the text around them, as in yolact_plugins.text.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
@@ -41,9 +41,9 @@ def draw_page(title: str, body: str, style: str = "") -> str:
     """Return the whole document.
 
     Args:
-        title: Plain text.
-        body: HTML.
-        style: CSS beside that of every page.
+        title: Title in plain text.
+        body: Content of the page, as HTML.
+        style: CSS in addition to the style of every page.
     """
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -56,25 +56,25 @@ def draw_page(title: str, body: str, style: str = "") -> str:
 
 
 def section(title: str, body: str) -> str:
-    """Return a section with a heading that links can name; empty where there is no body.
+    """Return a section with a heading that links can name, or an empty string if there is no body.
 
     Args:
-        title: Heading, plain text; in lower case and with hyphens it is the anchor.
-        body: HTML.
+        title: Heading, plain text; its anchor is the same in lower case with hyphens.
+        body: Content of the section, as HTML.
     """
     anchor = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
     return f'<section><h2 id="{anchor}">{text(title)}</h2>{body}</section>' if body else ""
 
 
 def text(value: object) -> str:
-    """Return anything as HTML text, also between quotes; see :func:`plain_text`."""
+    """Return any value as HTML text that is safe between quotes, too; see :func:`plain_text`."""
     return html.escape(plain_text(value))
 
 
 def plain_text(value: object) -> str:
-    """Return anything as one line of text that can be shown: control characters are spaces, None is undefined.
+    """Return any value as one line of printable text: control characters become spaces, None is undefined.
 
-    Names that are no Unicode, as Linux allows, can be written too.
+    Names that are not valid Unicode, which Linux allows, can be written too.
     """
     if value is None:
         return UNDEFINED
@@ -82,23 +82,23 @@ def plain_text(value: object) -> str:
 
 
 def finite(value: Any) -> float | None:
-    """A number that can be drawn and compared; None for whatever else stands in its place, infinity too."""
+    """Return a number that can be drawn and compared, or None for anything else, including infinity."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    # An int may be beyond any float.
+    # An int may exceed any float.
     return float(max(-_LARGEST, min(_LARGEST, value)))
 
 
 def figure(value: Any, unit: str = "", *, digits: int = 3, decimals: int | None = None) -> str:
-    """A number as HTML text, with a real minus sign.
+    """Format a number as HTML text, with a real minus sign.
 
     Args:
-        value: Number; anything else is shown as undefined.
-        unit: Follows the number.
-        digits: Significant ones; all of those before the point are shown.
-        decimals: So many after the point instead.
+        value: The number; anything else is shown as undefined.
+        unit: Unit behind the number.
+        digits: Number of significant digits; all digits before the point are shown.
+        decimals: Number of decimals, instead of `digits`.
     """
     number = finite(value)
     if number is None:
@@ -117,7 +117,7 @@ def figure(value: Any, unit: str = "", *, digits: int = 3, decimals: int | None 
 
 
 def points(interval: Any) -> str:
-    """``[estimate, low, high]`` in AP points, the interval below; None is undefined, as a whole or in parts."""
+    """Format ``[estimate, low, high]`` in AP points, the interval below; None is undefined, as a whole or in parts."""
     estimate, low, high = [*(interval or ()), None, None, None][:3]
     shown = figure(estimate, decimals=2)
     if finite(estimate) is None or finite(low) is None or finite(high) is None:
@@ -126,5 +126,5 @@ def points(interval: Any) -> str:
 
 
 def definitions(entries: Sequence[tuple[str, str]]) -> str:
-    """Names, plain text, beside what they stand for, HTML."""
+    """Return a definition list of names, plain text, and their values, HTML."""
     return f"<dl>{''.join(f'<dt>{text(name)}</dt><dd>{value}</dd>' for name, value in entries)}</dl>"

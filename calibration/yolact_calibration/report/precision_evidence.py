@@ -25,7 +25,7 @@ _NUM_OPEN_RANGES = 5
 
 
 def draw_earlier(rows: _Rows) -> str:
-    """Networks that were in the bundle before, with what they were judged by then; empty without any."""
+    """Draw the table of networks that were in the bundle before, with their earlier verdicts; empty without any."""
     if not rows:
         return ""
     columns = [Column("Precision", is_number=False), Column("File", is_number=False)]
@@ -44,11 +44,11 @@ def draw_earlier(rows: _Rows) -> str:
         ]
         for one in rows
     ]
-    return table("They were not made again; each was judged by what its row names", columns, lines)
+    return table("Kept from an earlier export; each row names what its network was judged by", columns, lines)
 
 
 def draw_sensitivity(groups: _Rows) -> str:
-    """What INT8 costs in each group of layers alone, as bars and as a table; empty without groups."""
+    """Draw the cost of INT8 in each group of layers alone, as bars and as a table; empty without groups."""
     if not groups:
         return ""
     values = {
@@ -91,11 +91,11 @@ def _sensitivity_table(groups: _Rows) -> str:
 
 
 def draw_search(steps: _Rows, limit: float | None) -> str:
-    """Drop and latency step by step, and what was done; empty without steps.
+    """Draw accuracy loss and latency step by step, and the steps themselves; empty without steps.
 
     Args:
-        steps: In order.
-        limit: AP points that the guard allows to lose.
+        steps: Steps of the search, in order.
+        limit: Loss in AP points that the guard allows.
     """
     if not steps:
         return ""
@@ -157,7 +157,7 @@ def _search_table(steps: _Rows) -> str:
 
 
 def draw_ranges(tensors: _Rows) -> str:
-    """Ranges of tensors, the noisiest first: some at once, the others on demand; empty without tensors."""
+    """Draw ranges of tensors, the noisiest first: some open, the others on demand; empty without tensors."""
     if not tensors:
         return ""
     noise = [finite(one.get("sqnr_db")) for one in tensors]

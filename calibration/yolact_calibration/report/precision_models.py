@@ -122,7 +122,7 @@ def _accuracy(variants: Sequence[Mapping[str, Any]]) -> tuple[str, bool, list[_H
 
 
 def _around(precision: float | None, drop: Sequence[float | None]) -> _Height:
-    """An AP with the interval of its loss: more lost is lower."""
+    """Return an AP with the interval that follows from its loss: a larger loss is a lower AP."""
     estimate, low, high = drop
     if precision is None or estimate is None or low is None or high is None:
         return precision, None, None
@@ -130,7 +130,7 @@ def _around(precision: float | None, drop: Sequence[float | None]) -> _Height:
 
 
 def _front(shown: Sequence[Point], is_loss: bool) -> list[Point]:
-    """Those that no other one beats in both, from the fastest on."""
+    """Return the points that no other point beats in both, from the fastest on."""
     front: list[Point] = []
     for point in sorted(shown, key=lambda one: (one.x, one.y if is_loss else -one.y)):
         if not front or (point.y < front[-1].y if is_loss else point.y > front[-1].y):

@@ -1,8 +1,8 @@
-"""The page that says what lower precision brought and cost: verdict, models, guard, and what stayed in float.
+"""The page on the gain and cost of lower precision: verdict, models, guard, and the layers that stayed in float.
 
-A document of plain JSON types goes in, a page that stands alone comes out. Any part of the document may be missing: its
-section says so, or is left out. Drops are in AP points (1 point is an AP of 0.01), as ``[estimate, low, high]``, the
-ends being those of a 95 % interval; positive is a loss. The evidence has its own module,
+It is drawn from a document of plain JSON types, and is self-contained. Any part of the document may be missing: its
+section says so, or is left out. Drops are in AP points (1 point is an AP of 0.01), as ``[estimate, low, high]``, with
+the ends of a 95 % interval; positive is a loss. The evidence has its own module,
 :mod:`yolact_calibration.report.precision_evidence`.
 """
 
@@ -29,14 +29,14 @@ _KINDS = ("mask", "box")
 
 
 def draw_precision_report(document: Mapping[str, Any]) -> str:
-    """A self-contained HTML page.
+    """Draw a self-contained HTML page.
 
     Args:
-        document: ``"name"``, ``"made"``, see :mod:`yolact_calibration.report.provenance`, or in its place
-            ``"created_with"`` (program -> version); ``"verdict"``; ``"variants"``, one for each model
-            that was written, the reference first; ``"guard"``; ``"kept_float"``; ``"sensitivity"``, by group of layers;
-            ``"search"``, its steps; ``"worst_images"``, see :func:`yolact_calibration.report.contact_sheet.draw_sheet`;
-            ``"ranges"``, by tensor; ``"calibration"``.
+        document: JSON object with ``"name"``; ``"made"``, see :mod:`yolact_calibration.report.provenance`, or instead
+            ``"created_with"`` (program -> version); ``"verdict"``; ``"variants"``, one for each model that was written,
+            the reference first; ``"guard"``; ``"kept_float"``; ``"sensitivity"``, by group of layers; ``"search"``, its
+            steps; ``"worst_images"``, see :func:`yolact_calibration.report.contact_sheet.draw_sheet`; ``"ranges"``, by
+            tensor; ``"calibration"``.
     """
     name = document.get("name")
     title = f"Precision of {name}" if name else "Precision report"
@@ -99,7 +99,7 @@ def _guard(guard: Mapping[str, Any]) -> str:
     sentence += f"{figure(limit, decimals=2)} points were allowed" if limit is not None else "no limit was set"
     sentence += f" (measured: {text(guard['measure'])})." if guard.get("measure") else "."
     if passed is True and limit is not None and any(_upper_end(drop.get(kind)) > limit for kind in _KINDS):
-        sentence += " The interval reaches beyond the limit: more images would tell more surely."
+        sentence += " The interval reaches beyond the limit: more images would narrow it."
     return f"<p>{sentence}</p>"
 
 
@@ -130,7 +130,7 @@ def _kept_float(document: Mapping[str, Any]) -> str:
 
 
 def _float32_layers(variants: Sequence[Mapping[str, Any]]) -> str:
-    """Layers of float16 networks that compute in float32, those with the same reason together."""
+    """Draw the layers of float16 networks that compute in float32, grouped by reason."""
     groups: dict[tuple[str, str], list[str]] = {}
     for one in variants:
         for name, why in _part(one, "float32_nodes").items():
@@ -147,7 +147,7 @@ def _float32_layers(variants: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _inputs_and_outputs(variants: Sequence[Mapping[str, Any]]) -> str:
-    """Dtypes of each network's tensors, and why outputs of a float16 network are float32; of reports that say them."""
+    """Draw the dtypes of inputs and outputs, and why outputs of float16 networks are float32, if the report says."""
     stated = [one for one in variants if one.get("dtypes")]
     if not any("float16" in {*one["dtypes"].values()} or one.get("float32_outputs") for one in stated):
         return ""
@@ -169,7 +169,7 @@ def _inputs_and_outputs(variants: Sequence[Mapping[str, Any]]) -> str:
         ]
         for one in stated
     ]
-    return table("What each network is given, and what it hands over", columns, rows)
+    return table("Inputs and outputs of each network", columns, rows)
 
 
 def _calibration(calibration: Mapping[str, Any]) -> str:

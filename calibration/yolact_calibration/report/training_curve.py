@@ -1,4 +1,4 @@
-"""The picture of a training: loss terms and accuracy over the steps, in one file that any browser shows."""
+"""The page on a training: loss terms and accuracy over the steps, in one file that any browser shows."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def draw_curve(
     """Return a self-contained HTML page.
 
     Args:
-        curve: What happened.
+        curve: Record of the training.
         title: Heading of the page.
         held_back: Images not trained on; see :func:`yolact_calibration.report.image_pairs.draw_held_back`.
-        made: See :mod:`yolact_calibration.report.provenance`.
+        made: Facts about how the page was made; see :mod:`yolact_calibration.report.provenance`.
     """
     document = curve.document(_NUM_STRETCHES)
     steps = document["step"]

@@ -239,7 +239,7 @@ def test_the_guard_in_a_sentence() -> None:
 
 
 def test_an_interval_beyond_the_limit_is_told() -> None:
-    assert "more images would tell more surely" in guard_text()
+    assert "more images would narrow it" in guard_text()
     assert "more images" not in guard_text(max_drop=0.9)
     assert "more images" not in guard_text(passed=False)
     assert "more images" not in guard_text(drop={"mask": [0.1, None, None], "box": [0.1]})
@@ -267,14 +267,14 @@ def test_inputs_and_outputs_are_listed_where_a_network_has_float16_or_was_refuse
         variant |= single
     assert "Inputs and outputs" not in draw(variants=variants).texts("h2")
     variants[1] |= {"dtypes": {"input": "float16", "outputs": "float16"}, "output_bytes": 3_100_000}
-    rows = rows_of(draw(variants=variants), "What each network is given")
+    rows = rows_of(draw(variants=variants), "Inputs and outputs of each network")
     assert [row[1:] for row in rows] == [
         ["float32", "float32", "6.2 MB"],
         ["float16", "float16", "3.1 MB"],
         ["float32", "float32", "6.2 MB"],
     ], "no column of reasons without any"
     variants[2] |= {"float32_outputs": "in float16 9 points <are> lost"}
-    rows = rows_of(draw(variants=variants), "What each network is given")
+    rows = rows_of(draw(variants=variants), "Inputs and outputs of each network")
     assert [row[1:] for row in rows] == [
         ["float32", "float32", "6.2 MB", ""],
         ["float16", "float16", "3.1 MB", ""],
@@ -285,7 +285,7 @@ def test_inputs_and_outputs_are_listed_where_a_network_has_float16_or_was_refuse
 def test_networks_made_earlier_say_what_they_were_judged_by() -> None:
     row = {"precision": "int8", "file": "model.int8.onnx", "drop": {"mask": [0.4, 0.1, 0.9], "box": None}}
     earlier = [{**row, "verdict": "holds the limit", "measure": "AP on 9 labelled images"}]
-    (found,) = rows_of(draw(earlier=earlier), "They were not made again")
+    (found,) = rows_of(draw(earlier=earlier), "Kept from an earlier export")
     assert found[:2] == ["INT8", "model.int8.onnx"]
     assert found[2].startswith("0.4")
     assert found[-2:] == ["holds the limit", "AP on 9 labelled images"]

@@ -342,7 +342,7 @@ def test_a_network_with_outputs_that_are_not_finite_has_no_figures(
         page = draw_precision_report(found)
         assert "it overflows: first in a on 1.png" in page
         assert "Layers that compute in float32" not in page
-        assert "What each network is given, and what it hands over" in page
+        assert "Inputs and outputs of each network" in page
 
 
 def test_with_labels_the_figures_are_average_precisions(
