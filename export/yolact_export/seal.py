@@ -63,7 +63,7 @@ class SigningOptions:
 
 
 class BundleSeal:
-    """The signature of a bundle that is changed: removed with the first change, and made anew after each.
+    """The signature of a bundle that is changed: removed by the first change, and made anew after each change.
 
     The signature covers the bundle as it was when the work began, and the changes of this process. A bundle that
     another process changed meanwhile is not signed.
@@ -71,7 +71,7 @@ class BundleSeal:
     Args:
         bundle: The folder.
         key: Private key; None leaves it unsigned.
-        vouched: Manifest of the bundle when the work began; None for a bundle that is new.
+        vouched: Manifest of the bundle when the work began; None for a new bundle.
         reporter: Reporter of the signature's state.
     """
 
@@ -108,13 +108,13 @@ class BundleSeal:
         self.finish_new(folder)
 
     def finish_new(self, folder: Path) -> None:
-        """Sign a folder that is about to become the bundle; nothing of an earlier one is in it."""
+        """Sign a folder that is about to become the bundle; it holds nothing of an earlier bundle."""
         self._vouched = read_manifest(folder)
         if self._key is not None:
             sign_bundle(folder, self._key, self._vouched)
 
     def sign(self) -> None:
-        """Sign the bundle as it is.
+        """Sign the bundle in its current state.
 
         Raises:
             BundleError: A file is not what the manifest says.
@@ -125,7 +125,7 @@ class BundleSeal:
 
     @contextmanager
     def reported(self) -> Iterator[None]:
-        """Say at the end of the work, whatever it is, what the signature is now and what to type next."""
+        """Report at the end of the work, even after an error, the state of the signature and what to type next."""
         is_done = False
         try:
             with without_reminder():
@@ -142,7 +142,7 @@ class BundleSeal:
     def _require_known(self, manifest: Manifest) -> None:
         if self._key is not None and manifest != self._vouched:
             raise SignatureError(
-                f"{self._bundle} was changed by another process while this command worked on it, and is not signed, "
+                f"{self._bundle} was changed by another process during this work, and is not signed, "
                 f"because the signature would cover that change. If you know what it was: yolact-export "
                 f"{_words(self._bundle)} --sign KEY"
             )
@@ -164,14 +164,15 @@ def without_reminder() -> Iterator[None]:
 
 
 def open_seal(options: SigningOptions, bundle: Path, reporter: Reporter) -> BundleSeal:
-    """Look at the signature of a bundle that is about to be changed or signed, before anything is done.
+    """Check the signature of a bundle that is about to be changed or signed, before any work is done.
 
-    One of the keys to verify with has to fit, or else the key to sign with: otherwise the new signature would cover
-    changes that were made since the bundle was signed.
+    The signature must match one of the keys to verify with, or else the key to sign with: otherwise the new signature
+    would cover changes that were made since the bundle was signed.
 
     Raises:
-        SignatureError: The signature does not fit, or would be lost.
-        BundleError, ManifestError: It is not a bundle, or with keys to verify a file does not match the manifest.
+        SignatureError: The signature does not match, or would be lost.
+        BundleError, ManifestError: The folder is not a bundle, or with keys to verify a file does not match the
+            manifest.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
     key = options.private_key()
@@ -193,11 +194,11 @@ def open_seal(options: SigningOptions, bundle: Path, reporter: Reporter) -> Bund
 def open_new_seal(options: SigningOptions, bundle: Path, reporter: Reporter) -> BundleSeal:
     """Check, before an export, that a signed bundle is replaced by a signed one and that the key is usable.
 
-    What is there is replaced as a whole, so its signature is not looked at.
+    An existing bundle is replaced as a whole, so its signature is not checked.
 
     Raises:
         UsageError: ``--verify-key`` was given, which nothing is verified with.
-        SignatureError: A signed bundle would be replaced by one that is not, or the key cannot be read.
+        SignatureError: A signed bundle would be replaced by an unsigned one, or the key cannot be read.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
     if options.verify_keys:
@@ -213,7 +214,7 @@ def open_new_seal(options: SigningOptions, bundle: Path, reporter: Reporter) -> 
                 f"one with --sign KEY (or {KEY_VARIABLE}=KEY), add --drop-signature, or choose another folder with -o"
             )
     else:
-        # A key that cannot be used is better found now than after the work.
+        # An unusable key is better found now than after the work.
         read_private_key(key)
     return BundleSeal(bundle, key, None, reporter)
 
@@ -225,18 +226,18 @@ def _verified(options: SigningOptions, bundle: Path, keys: tuple[Path, ...]) -> 
         if options.verify_keys:
             raise
         raise SignatureError(
-            f"{error}. {REQUIRE_VARIABLE} asks for it; --drop-signature works on what is there all the same"
+            f"{error}. {REQUIRE_VARIABLE} asks for it; --drop-signature works on the bundle without verifying it"
         ) from error
 
 
 def _manifest(options: SigningOptions, bundle: Path) -> Manifest:
-    """Read the manifest, whatever its signature."""
+    """Read the manifest, whether its signature matches or not."""
     try:
         return read_manifest(bundle)
     except SignatureError:
         if not options.drop_signature:
             raise
-        # It fits nothing any more, and nothing would read this bundle while it is there.
+        # The signature matches nothing any more, and no program would read the bundle while it exists.
         with without_signature(bundle):
             return read_manifest(bundle)
 
@@ -245,9 +246,9 @@ def _require_unsigned(options: SigningOptions, bundle: Path) -> None:
     if options.drop_signature or not is_signed(bundle):
         return
     raise SignatureError(
-        f"{bundle} is signed, and its signature would not fit what is to be done; nothing is changed. Sign the result "
-        f"with --sign KEY (or {KEY_VARIABLE}=KEY), with --verify-key PUBLIC_KEY too where another key signed what is "
-        f"there; or add --drop-signature, and the bundle is not signed any more"
+        f"{bundle} is signed, and the change would invalidate its signature; nothing is changed. Sign the result "
+        f"with --sign KEY (or {KEY_VARIABLE}=KEY), with --verify-key PUBLIC_KEY too if another key signed the "
+        f"bundle; or add --drop-signature to leave the bundle unsigned"
     )
 
 

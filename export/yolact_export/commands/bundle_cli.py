@@ -1,4 +1,4 @@
-"""``yolact-export BUNDLE``: networks of other precisions and engines for a bundle that is there, without torch."""
+"""The part of ``yolact-export`` that adds networks and engines to an existing bundle, without torch."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ __all__ = ["run_on_bundle"]
 
 
 def run_on_bundle(options: argparse.Namespace, terminal: Terminal) -> int:
-    """Do what was asked for to a bundle; ``options.checkpoint`` is its folder.
+    """Add networks or engines to a bundle, or sign it, as the options say; ``options.checkpoint`` is its folder.
 
     Args:
-        options: Of ``yolact-export``.
-        terminal: To talk on.
+        options: Options of ``yolact-export``.
+        terminal: Reporter of messages and progress.
 
     Returns:
         The exit status: 3 if a network was rejected.
 
     Raises:
-        UsageError: Nothing was asked for.
+        UsageError: The options say nothing to do.
     """
     if options.job == NETWORKS:
         return _add_precisions(options, options.checkpoint, terminal)
@@ -99,7 +99,7 @@ def _add_precisions(options: argparse.Namespace, bundle: Path, terminal: Termina
 
 
 def _close(result: NetworksResult, options: argparse.Namespace, terminal: Terminal) -> None:
-    """The last words: what the bundle has now, and what to type next."""
+    """Report what the bundle has now, and what to type next."""
     bundle = result.bundle
     terminal.heading(f"{bundle} extended in {result.seconds:.1f} s")
     for name, artefact in result.manifest.artefacts.items():

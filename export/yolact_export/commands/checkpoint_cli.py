@@ -1,4 +1,4 @@
-"""What a command line says of a checkpoint."""
+"""Options of command lines about a checkpoint."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def add_source_options(group: OptionGroup, rules: Sequence[Rule] = ()) -> None:
 
     Args:
         group: Group of options to add to.
-        rules: Conditions without which they have no effect.
+        rules: Conditions without which the options have no effect.
     """
     group.add_argument(
         "--config",
@@ -84,7 +84,7 @@ def add_source_options(group: OptionGroup, rules: Sequence[Rule] = ()) -> None:
 
 
 def read_checkpoint_options(options: argparse.Namespace) -> CheckpointOptions:
-    """What ``yolact-export`` was told.
+    """Return the checkpoint options of a ``yolact-export`` command line.
 
     Raises:
         UsageError: An option cannot be understood.
@@ -103,7 +103,7 @@ def read_checkpoint_options(options: argparse.Namespace) -> CheckpointOptions:
 
 
 def _parse_size(text: str | None) -> int | tuple[int, int] | None:
-    """``550`` or ``WIDTHxHEIGHT``; the result is a side, or ``(height, width)``."""
+    """Parse ``550`` or ``WIDTHxHEIGHT``; the result is a side, or ``(height, width)``."""
     if text is None:
         return None
     match = re.fullmatch(r"([0-9]{1,9})(?:[xX]([0-9]{1,9}))?", text)
@@ -130,20 +130,21 @@ def check_side(side: int) -> None:
 
 
 def check_config_name(name: str | None) -> None:
-    """Refuse a ``--config`` that there is not.
+    """Refuse a ``--config`` that does not exist.
 
     Raises:
-        UsageError: The message lists those there are.
+        UsageError: The configuration is unknown; the message lists the known ones.
     """
     if name is not None and name not in CONFIGS:
         raise UsageError(f'--config: no configuration is called "{name}"; there are: {", ".join(CONFIGS)}')
 
 
 def parse_scales(text: str | None) -> tuple[tuple[float, ...], ...] | None:
-    """Levels are separated by commas, several scales of a level by slashes.
+    """Parse prior scales: levels are separated by commas, several scales of a level by slashes.
 
     Raises:
-        UsageError: They are no pixels above 0, beyond what a manifest may say, or not as many as a model has.
+        UsageError: A scale is not a number of pixels above 0 or is beyond what a manifest may say, or a model has
+            another number of levels.
     """
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""The file of ``--class-names``: a name a line, or a JSON list."""
+"""The file of ``--class-names``: one name per line, or a JSON list."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _MAX_BYTES = 16 << 20
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    r"""Names of the foreground classes, in the order of the file.
+    r"""Read the names of the foreground classes, in the order of the file.
 
-    A file that begins with ``[`` is a JSON list, whose names are taken letter by letter. Any other file has a name a
-    line: spaces around it are dropped, and so are empty lines at the end. Encodings and line ends are those of
+    A file that begins with ``[`` is a JSON list, whose names are taken unchanged. Any other file has one name per line:
+    spaces around it are dropped, and so are empty lines at the end. Encodings and line ends are those of
     :func:`yolact_plugins.text.decode_text`.
 
     Args:
         path: The file, or a pipe.
 
     Raises:
-        UsageError: It cannot be read, holds no names, or one that cannot be meant: an empty one, one that is there
-            already, or one with control characters. The message names the line, or the entry of the list.
+        UsageError: The file cannot be read or holds no names, or a name is empty, occurs twice, or has control
+            characters. The message names the line, or the entry of the list.
     """
     shown = printable(str(path))
     try:
@@ -57,7 +57,7 @@ def _in_list(text: str, source: str) -> list[tuple[str, str]]:
     places = [(f"entry {number}", name) for number, name in enumerate(document, 1)]
     for place, name in places:
         if not isinstance(name, str):
-            raise TextError(f"{source}, {place}: {json.dumps(name)[:60]} is no text; every entry is a class name")
+            raise TextError(f"{source}, {place}: {json.dumps(name)[:60]} is not a string; every entry is a class name")
     return places
 
 
@@ -66,7 +66,7 @@ def _fault(name: str, first: dict[str, str]) -> str | None:
     if not name.strip():
         return "there is no name, and the classes after it would be numbered wrong; name that class, or remove it"
     if (character := unprintable(name)) is not None:
-        return f"{shown} has the character {character}, which is none of a name; remove it"
+        return f"{shown} has the character {character}, which a name cannot contain; remove it"
     if name in first:
-        return f"{shown} is there already, in {first[name]}; every class needs a name of its own"
+        return f"{shown} occurs already, in {first[name]}; every class needs a name of its own"
     return None

@@ -1,4 +1,4 @@
-"""``yolact-export``: a checkpoint becomes a bundle."""
+"""The command ``yolact-export``, which exports a checkpoint as a bundle."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Run the command and return its exit status."""
     return run_command(_parser(), _run, arguments)
 
 
@@ -129,7 +129,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _not_there(options: argparse.Namespace) -> YolactError:
-    """The error for a path that does not exist, by what it was meant for."""
+    """Return the error for a path that does not exist, by its intended use."""
     path: Path = options.checkpoint
     if options.job == ENGINES:
         return BundleError(f"no bundle at {path}: --engine builds the engines of a folder that yolact-export wrote")
@@ -170,14 +170,14 @@ def _export(options: argparse.Namespace, terminal: Terminal) -> int:
 def _engines(options: argparse.Namespace) -> tuple[EngineOptions, ...]:
     if options.no_engine or options.target == "cpu" or not (options.engine or wants_precision(options)):
         return ()
-    # Asked for, and without a library, the error of the first says what to install.
+    # If an engine was asked for and there is no library, the error of the first one says what to install.
     if options.engine or options.target != "auto":
         return chosen_engines(options)
     return tuple(engine_options(options, target) for target in engine_targets(options))
 
 
 def _close(result: ExportResult, options: argparse.Namespace, terminal: Terminal) -> None:
-    """The last words: what is where, and what to type next."""
+    """Report the files that were written, and what to type next."""
     terminal.heading(f"export complete in {result.seconds:.1f} s")
     for name, artefact in result.manifest.artefacts.items():
         terminal.say(f"  {result.bundle / name}  {human_size(artefact.size_bytes)}  sha256 {artefact.sha256[:16]}…")

@@ -1,4 +1,4 @@
-"""The options and the work of ``yolact-export BUNDLE --engine``, which needs no torch and no onnx."""
+"""Options and implementation of ``yolact-export BUNDLE --engine``, which needs neither torch nor onnx."""
 
 from __future__ import annotations
 
@@ -132,13 +132,13 @@ def chosen_engines(options: argparse.Namespace) -> tuple[EngineOptions, ...]:
 
 
 def say_what_is_left_out(options: argparse.Namespace, terminal: Terminal) -> None:
-    """With ``--target auto``: why TensorRT-RTX, though it is installed, builds nothing on this machine."""
+    """Report, with ``--target auto``, why an installed TensorRT-RTX builds nothing on this machine."""
     if options.target == "auto":
         report_left_out(_capabilities(options), terminal)
 
 
 def check_engine_options(options: argparse.Namespace) -> None:
-    """Refuse what makes no sense before any work is done.
+    """Refuse contradictory options before any work is done.
 
     Raises:
         UsageError: Options that cannot be understood, or contradict each other.
@@ -151,7 +151,7 @@ def check_engine_options(options: argparse.Namespace) -> None:
 
 
 def engine_options(options: argparse.Namespace, target: str) -> EngineOptions:
-    """The options of a command line, for one library.
+    """Return the build options of a command line for one library.
 
     Raises:
         UsageError: They cannot be understood, or do not make sense together.
@@ -175,10 +175,10 @@ def _capabilities(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def parse_size_bytes(option: str, text: str | None) -> int | None:
-    """``2G``, ``512M``, ``1.5 GiB``; powers of 1024, as TensorRT's own tools count.
+    """Parse a size such as ``2G``, ``512M`` or ``1.5 GiB``; units are powers of 1024, as in TensorRT's own tools.
 
     Raises:
-        UsageError: It is no size.
+        UsageError: The text is not a size.
     """
     if text is None:
         return None
@@ -195,8 +195,8 @@ def run_engine(options: argparse.Namespace, terminal: Terminal) -> int:
     """Build the engines of a bundle; ``options.checkpoint`` is its folder.
 
     Args:
-        options: With :func:`add_engine_options`, and ``checkpoint`` and ``json`` of ``yolact-export``.
-        terminal: To talk on.
+        options: Options of :func:`add_engine_options`, and ``checkpoint`` and ``json`` of ``yolact-export``.
+        terminal: Reporter of messages and progress.
 
     Returns:
         The exit status.

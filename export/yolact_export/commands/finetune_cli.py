@@ -1,4 +1,4 @@
-"""``yolact-finetune``: your classes, from a checkpoint or a configuration."""
+"""The command ``yolact-finetune``, which trains a checkpoint or a configuration on your own classes."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# Below this the published training leaves batch norms alone.
+# Below this batch size the published training freezes batch norms.
 _MIN_BATCH_FOR_NORMS = 6
 _MAX_EPOCHS = 1_000_000
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Run the command and return its exit status."""
     return run_command(_parser(), _run, arguments)
 
 
@@ -144,7 +144,7 @@ def _settings(options: argparse.Namespace, terminal: Terminal) -> FinetuneOption
 
 
 def _other_outputs(settings: FinetuneOptions) -> set[Path]:
-    """What a copy of the record must not replace; the record itself has the same content."""
+    """Return the files that a copy of the record must not replace; the record itself has the same content."""
     return {real_path(path) for path in settings.files.of_training if path != settings.files.record}
 
 

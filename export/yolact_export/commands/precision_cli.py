@@ -1,4 +1,4 @@
-"""The precision options of ``yolact-export``: float16 and INT8 networks, and the guard that judges them."""
+"""Options of ``yolact-export`` for float16 and INT8 networks, and for the accuracy guard that judges them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ALL_POINTS = 100
 
 
 def check_precision_options(options: argparse.Namespace) -> None:
-    """Refuse what makes no sense before anything heavy is imported.
+    """Refuse contradictory options before anything heavy is imported.
 
     Raises:
         UsageError: An option is missing, out of range, or contradicts another.
@@ -48,7 +48,7 @@ def check_precision_options(options: argparse.Namespace) -> None:
     if not options.calib:
         raise UsageError(
             "--int8 and --fp16 need --calib: a folder of images as the camera sees them, without labels. Ranges from "
-            "other data would be wrong in silence"
+            "other data would be wrong without any message"
         )
     if options.max_drop is not None:
         if options.no_guard:
@@ -75,10 +75,12 @@ def _option(name: str) -> str:
 def precision_request(
     options: argparse.Namespace, terminal: Terminal, usual_bit_depth: int | None = None
 ) -> PrecisionRequest:
-    """What to add to the bundle, with its images found and looked at; `usual_bit_depth` is what the bundle states.
+    """Return the networks to add to a bundle, with their images found and checked.
+
+    `usual_bit_depth` is the bit depth that the bundle states.
 
     Raises:
-        DatasetError: The images do not serve.
+        DatasetError: The images cannot be used.
     """
     from yolact_calibration.precision.precision_request import ImageSource
     from yolact_calibration.precision.precision_request import precision_request as find_images
@@ -107,14 +109,14 @@ def precision_options(options: argparse.Namespace) -> PrecisionOptions:
 
 
 def labels_of(options: argparse.Namespace) -> Labels | None:
-    """Return the labels that a command line judges by, if it names any."""
+    """Return the labels to judge by, or None if the command line names none."""
     if options.annotations is None:
         return None
     return Labels(options.annotations, options.images, file_rules(options))
 
 
 def say_precisions(report: Mapping[str, Any], bundle: Path, terminal: Terminal) -> None:
-    """The comparison, what stayed in float and why, and the verdict."""
+    """Report the comparison, the layers that stayed in float and why, and the verdict."""
     from yolact_export.precision.document import float32_lines, output_lines, table_lines
 
     terminal.heading("precisions")
@@ -130,7 +132,7 @@ def say_precisions(report: Mapping[str, Any], bundle: Path, terminal: Terminal) 
 
 
 def guard_status(result: PrecisionResult | None, terminal: Terminal) -> int:
-    """Exit status: 3 when a network lost too much, with what to do about it."""
+    """Return the exit status: 3 if a network lost too much accuracy, which is reported with advice."""
     if result is None or result.passed:
         return 0
     for variant in result.variants:

@@ -1,4 +1,4 @@
-"""The signature of a bundle that ``yolact-export`` writes or changes: looked at before any work, then made anew."""
+"""Signature options of ``yolact-export``: the signature is checked before any work, and made anew afterwards."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def signing_options(options: argparse.Namespace) -> SigningOptions:
 
 
 def sign_existing(options: argparse.Namespace, terminal: Terminal) -> int:
-    """``yolact-export BUNDLE --sign KEY``: nothing is built, every file is checked.
+    """Sign an existing bundle: nothing is built, and every file is checked against the manifest.
 
     Returns:
         The exit status.
@@ -51,7 +51,7 @@ def sign_existing(options: argparse.Namespace, terminal: Terminal) -> int:
     check_json_destination(options.json)
     bundle: Path = options.checkpoint
     seal = open_seal(signing_options(options), bundle, terminal)
-    # A builder that puts an engine in meanwhile would be left with a signature that does not fit.
+    # Otherwise an engine that another process adds meanwhile would leave a signature that does not match.
     with seal.reported(), locked_folder(bundle), without_signature(bundle):
         seal.sign()
     if options.json:

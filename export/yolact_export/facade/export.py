@@ -146,7 +146,7 @@ def _check(
     if (precision is not None or pruning is not None) and not words:
         raise UsageError(
             "precision and pruning need images: a folder of images as the camera sees them, without labels. Ranges "
-            "from other data would be wrong in silence"
+            "from other data would be wrong without any message"
         )
     for one in engines or ():
         if one.target == "rtx":

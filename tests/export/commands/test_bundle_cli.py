@@ -244,7 +244,7 @@ def test_a_signature_is_removed_with_a_word_or_made_anew(
     capsys.readouterr()
     before = files(bundle)
     assert export(*words, "--verify-key", public) == 1
-    assert "its signature would not fit what is to be done; nothing is changed" in capsys.readouterr().err
+    assert "the change would invalidate its signature; nothing is changed" in capsys.readouterr().err
     assert files(bundle) == before
     assert export(*words, "--verify-key", public, "--drop-signature") == 0
     assert f"{bundle} is not signed now: sign it with yolact-export {bundle} --sign KEY" in capsys.readouterr().err

@@ -214,7 +214,7 @@ def test_a_signed_bundle_is_not_changed_without_a_key(
     words = (bundle, *ENGINE, *(("--verify-key", vendor.public) if verified else ()))
     assert export(*words) == 1
     talk = capsys.readouterr().err
-    assert "its signature would not fit what is to be done; nothing is changed" in talk
+    assert "the change would invalidate its signature; nothing is changed" in talk
     assert "--sign KEY" in talk
     assert "--drop-signature" in talk
     assert (files(bundle), built) == (before, [])
@@ -273,7 +273,7 @@ def test_a_robot_that_runs_only_what_is_signed_signs_nothing_else(
     assert export(bundle, "--sign", device.private) == 1
     talk = capsys.readouterr().err
     assert "is not signed" in talk
-    assert "YOLACT_REQUIRE_SIGNATURE asks for it; --drop-signature works on what is there all the same" in talk
+    assert "YOLACT_REQUIRE_SIGNATURE asks for it; --drop-signature works on the bundle without verifying it" in talk
     assert export(bundle, "--sign", device.private, "--drop-signature") == 0
     assert signature_fits(bundle, device)
 
