@@ -93,7 +93,7 @@ _JETPACK_7 = ".[cuda,bench,sign,rtx]"
 
 
 def _robot_wheel(python: str, numpy: str, project: str = _JETPACK_7, default: bool = False) -> Integration:
-    """The robot's tests against the wheel, with a Python and a series of NumPy: ``("3.13", "2")``."""
+    """Return the robot's tests against the wheel, with a version of Python and one of NumPy: ``("3.13", "2")``."""
     name = f"python{python}-numpy{numpy}".replace(".", "")
     return Integration(
         name, python, (project,), (*_WHEEL, *_ROBOT), _ROBOT_SKIPS, pins=(f"numpy=={numpy}.*",), default=default

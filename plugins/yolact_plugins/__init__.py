@@ -7,5 +7,5 @@ __all__ = ["__version__"]
 __version__ = "0.1.0"
 """The version of the whole project: the build takes it from here, so that a copied folder knows it without metadata."""
 
-# Whether messages are shown, and where, is for the program to say.
+# The embedding program decides whether and where messages are shown.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

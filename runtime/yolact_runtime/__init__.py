@@ -198,7 +198,7 @@ _LAZY = {
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 
-# Whether messages are shown, and where, is for the program to say.
+# The embedding program decides whether and where messages are shown.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if not TYPE_CHECKING:  # a type checker would accept any name
