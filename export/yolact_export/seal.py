@@ -197,14 +197,13 @@ def open_new_seal(options: SigningOptions, bundle: Path, reporter: Reporter) -> 
     An existing bundle is replaced as a whole, so its signature is not checked.
 
     Raises:
-        UsageError: ``--verify-key`` was given, which nothing is verified with.
+        UsageError: There are keys to verify with, but nothing to verify.
         SignatureError: A signed bundle would be replaced by an unsigned one, or the key cannot be read.
         MissingDependencyError: The package ``cryptography`` is not installed.
     """
     if options.verify_keys:
         raise UsageError(
-            "--verify-key is for an existing bundle: yolact-export BUNDLE --engine --verify-key KEY. A checkpoint "
-            "has no signature; leave it out"
+            "keys to verify with are for an existing bundle: a checkpoint has no signature; leave them out"
         )
     key = options.private_key()
     if key is None:

@@ -90,14 +90,14 @@ def _add_peers_and_layers(request: BenchRequest, results: dict[str, Any], report
     if not (request.with_peers or request.with_layers):
         return
     if request.trust_engine and request.with_peers:
-        reporter.warn("--peers is left out: peers run the network of a bundle, and an engine alone has none")
+        reporter.warn("peers are left out: they run the network of a bundle, and an engine alone has none")
     with ExitStack() as stack:
         models = open_models(request, stack)
         if request.with_peers and not request.trust_engine:
             results["peers"] = _peers(request, models, find_frames(request)[0][-1], reporter)
         if request.with_layers:
             if request.trust_engine:
-                reporter.warn("--layers cannot count operations: that takes the network of a bundle")
+                reporter.warn("layer profiles cannot count operations: that takes the network of a bundle")
             results["layers"] = {model.precision: _layers(request, model) for model in models}
 
 
@@ -107,7 +107,7 @@ def _peers(
     """Measure the peers, at the size and number of instances that were requested last."""
     ours = {model.precision: source for model in models if not isinstance(source := model.source, Segmenter)}
     if len(ours) < len(models):
-        raise UsageError(f"--peers needs numbers of instances that can be planted, which {models[0].backend} does not")
+        raise UsageError(f"peers are only measured with planted instances, which {models[0].backend} does not support")
     first, manifest = models[0].source, models[0].manifest
     # An engine's peers run the network that it was built from.
     bundle = first.bundle if isinstance(first, HostModel) else _float_network(request, manifest)

@@ -127,7 +127,7 @@ def benchmark(
 
 
 def check_request(request: BenchRequest) -> None:
-    """Refuse mistakes that a benchmark would otherwise find only after the speed was measured.
+    """Refuse mistakes that a benchmark would otherwise find only after measuring the speed.
 
     Raises:
         UsageError: Two settings contradict each other, or a file does not exist.
@@ -137,18 +137,18 @@ def check_request(request: BenchRequest) -> None:
     require_consistent_trust(request.model, request.verify_keys, request.trust_engine)
     check_precisions(request.model, [name for name in request.precisions if name != "all"])
     if request.checkpoint and not request.with_peers:
-        raise UsageError("--checkpoint is for the peers that run it: give --peers too")
+        raise UsageError("only peers run a checkpoint: measure peers too, or leave the checkpoint out")
     if request.annotations is None and (request.rules.skip_missing or request.rules.allow_outside):
-        raise UsageError("--skip-missing and --allow-outside belong to --annotations, which was not given")
+        raise UsageError("skip_missing and allow_outside have no effect without annotations")
     if (request.annotations or request.against) and request.is_live:
-        raise UsageError("--annotations and --against need pictures: --images DIR")
+        raise UsageError("annotations, or a model to compare with, need pictures: name a folder of images")
     if request.annotations and request.against:
-        raise UsageError("--annotations and --against: give one of them")
+        raise UsageError("give either annotations or a model to compare with, not both")
     if request.annotations:
         check_image_folder(request.images)
     for name in ("annotations", "against", "checkpoint"):
         if (path := getattr(request, name)) is not None and not path.exists():
-            raise UsageError(f"--{name}: there is no {path}")
+            raise UsageError(f"{name}: {path} does not exist")
 
 
 def run_benchmark(

@@ -187,14 +187,14 @@ class _Run:
     reporter: Reporter
 
     def check(self, has_labels: bool) -> None:
-        """Refuse what makes no sense before anything heavy is imported or opened."""
+        """Refuse contradictory options before anything heavy is imported or opened."""
         options = self.options
         if has_labels == (self.against is not None):
             raise UsageError("give either annotations, to measure accuracy, or a model to compare with")
         if options.min_confidence is not None and has_labels:
-            raise UsageError("min_confidence belongs to --against: with labels, every detection counts")
+            raise UsageError("min_confidence has no effect on annotations: with labels, every detection counts")
         if self.against is not None and (options.rules.skip_missing or options.rules.allow_outside):
-            raise UsageError("--skip-missing and --allow-outside belong to --annotations, which name images")
+            raise UsageError("skip_missing and allow_outside have no effect without annotations")
         require_consistent_trust(self.model, options.verify_keys, options.trust_engine)
         check_precisions(self.model, [self.precision] if self.precision else [])
 
@@ -258,7 +258,7 @@ class _Run:
         if not agreement.num_instances:
             reporter.warn(
                 f"the reference finds nothing with a confidence above {agreement.min_confidence} in these images, so "
-                f"there is nothing to agree on: give other images, or a lower --min-confidence"
+                f"agreement is undefined: give other images, or a lower confidence threshold"
             )
         intervals = agreement.intervals(settings) if settings else None
         return agreement, intervals, facts | _interval_document(intervals, settings)
@@ -295,7 +295,7 @@ class _Run:
         if len(depths) > 1 and self.options.bit_depth is None:
             raise UsageError(
                 f"{self.model} and {self.against} were calibrated with images of different bit depths, "
-                f"{' and '.join(map(str, sorted(filter(None, depths))))}: say with --bit-depth what these images have"
+                f"{' and '.join(map(str, sorted(filter(None, depths))))}: set bit_depth to that of these images"
             )
         stated = candidate if candidate.manifest.input.bit_depth is not None else reference
         return reader_for_model(self.options.bit_depth, stated.manifest, self.reporter.warn)
@@ -319,7 +319,7 @@ class _Run:
         inputs = find_inputs(self.words)
         if inputs.failures:
             word, reason = inputs.failures[0]
-            raise DatasetError(f"--images {word}: {reason}")
+            raise DatasetError(f"{word}: {reason}")
         for sentence in inputs.left_out:
             self.reporter.warn(sentence)
         if inputs.videos:
@@ -329,8 +329,8 @@ class _Run:
             )
         paths = list(inputs.images[: self.options.limit])
         if not paths:
-            raise DatasetError(f"--images {' '.join(self.words)}: no image there")
-        _require_files(paths, "--images names")
+            raise DatasetError(f"no image found in {' '.join(self.words)}")
+        _require_files(paths)
         return paths
 
     def _require_same_classes(self, model: Sequence[str], reference: Sequence[str]) -> None:
@@ -352,14 +352,13 @@ def _segment(segmenter: Segmenter, path: Path, frame: Any) -> Instances:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _require_files(paths: Sequence[Path], who: str) -> None:
+def _require_files(paths: Sequence[Path]) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         shown = ", ".join(str(path) for path in missing[:_NAMES_SHOWN])
         more = f" and {len(missing) - _NAMES_SHOWN} more" if len(missing) > _NAMES_SHOWN else ""
         raise DatasetError(
-            f"{who} {counted(len(paths), 'image')}, and {len(missing)} of them do not exist: {shown}{more}. "
-            f"Correct --images"
+            f"{len(missing)} of the {counted(len(paths), 'image')} to compare do not exist: {shown}{more}"
         )
 
 

@@ -29,7 +29,7 @@ def check_image_folder(words: Sequence[str]) -> None:
         found = "found none"
     else:
         found = f"{words[0]} is {'not a folder' if Path(words[0]).exists() else 'missing'}"
-    raise UsageError(f"with --annotations, --images is the one folder that the file names are relative to; {found}")
+    raise UsageError(f"annotations need one folder of images, which their file names are relative to; {found}")
 
 
 def check_precisions(model: Path, names: Sequence[str]) -> None:

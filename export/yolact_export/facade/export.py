@@ -140,7 +140,7 @@ def _check(
     pruning: PruningOptions | None,
     engines: Sequence[EngineOptions] | None,
 ) -> None:
-    """Refuse what makes no sense before anything heavy is imported."""
+    """Refuse contradictory options before anything heavy is imported."""
     if not checkpoint.exists():
         raise CheckpointError(f"{checkpoint}: No such file or directory; name a .pth checkpoint")
     if (precision is not None or pruning is not None) and not words:
@@ -165,11 +165,11 @@ def _build(
         if not any(one.target == "rtx" for one in options):
             report_left_out((), reporter)
         elif has_deform_conv(bundle):
-            reporter.say("no TensorRT-RTX engine: it has no DeformConv; --deform-conv grid-sample writes what it knows")
+            reporter.say("no TensorRT-RTX engine: it has no DeformConv; set deform_conv to grid-sample")
             options = [one for one in options if one.target != "rtx"]
         if not options:
             words = f"yolact-export {shlex.quote(str(bundle))} --engine"
-            reporter.say(f"no engine: no TensorRT that could build one is here. On the robot: {words}")
+            reporter.say(f"no engine: this machine has no TensorRT that could build one. On the robot: {words}")
     return write_engines(bundle, options, None, seal, reporter)
 
 

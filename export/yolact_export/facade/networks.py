@@ -127,7 +127,7 @@ def add_networks(
         precision, words, labels, bit_depth, usual, num_threads, command, reporter, existing.earlier_rows
     )
     if None not in (usual, bit_depth) and usual != bit_depth:
-        reporter.warn(f"{bundle} states {usual} bits; it states {bit_depth} from now on, as --bit-depth says")
+        reporter.warn(f"{bundle} states {usual} bits; it states {bit_depth} from now on, as requested")
     with seal.reported():
         extended = existing.extend(adder, bit_depth, seal.finish, reporter)
         written = write_engines(bundle, as_engine_options(engines), None, seal, reporter)

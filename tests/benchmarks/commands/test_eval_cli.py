@@ -500,7 +500,7 @@ def test_labels_need_one_folder(bundle: Path, labelled: tuple[Path, Path], capsy
     ):
         assert _run(bundle, "--annotations", labels, "--images", *words) == 2
         said = capsys.readouterr().err
-        assert "--images is the one folder" in said
+        assert "annotations need one folder of images" in said
         assert found in said
 
 

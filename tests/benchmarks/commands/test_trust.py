@@ -270,8 +270,8 @@ def test_a_lone_engine_that_is_trusted_is_benched_by_the_manifest_in_its_name(
     record = tmp_path / "r.json"
     assert bench(lone, "--trust-engine", "--peers", "--layers", "--json", record) == 0
     told = capsys.readouterr().err
-    assert "--peers is left out: peers run the network of a bundle, and an engine alone has none" in told
-    assert "--layers cannot count operations: that takes the network of a bundle" in told
+    assert "peers are left out: they run the network of a bundle, and an engine alone has none" in told
+    assert "layer profiles cannot count operations: that takes the network of a bundle" in told
     results = read(record)["results"]
     (model,) = results["models"]
     assert (model["precision"], model["backend"], model["file"]) == ("fp16", "tensorrt", "model.plan")

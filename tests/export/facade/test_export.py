@@ -136,7 +136,7 @@ def test_a_key_signs_what_a_function_writes_and_is_needed_for_it(
     assert [engine.path.name for engine in result.engines] == ["model.fp16.rtx.plan"]
     assert result.document()["engines"][0]["precision"] == "fp16"
     verify_bundle(bundle, keys.public)
-    with pytest.raises(yolact_export.SignatureError, match="is signed, and its signature would not fit"):
+    with pytest.raises(yolact_export.SignatureError, match="is signed, and the change would invalidate its signature"):
         yolact_export.build_engine(bundle, options)
     with pytest.raises(yolact_export.UsageError, match='no engine is built of precision "int4"'):
         yolact_export.build_engine(bundle, options, precisions=["int4"], signing=signing(keys.private))
