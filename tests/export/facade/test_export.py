@@ -138,7 +138,7 @@ def test_a_key_signs_what_a_function_writes_and_is_needed_for_it(
     verify_bundle(bundle, keys.public)
     with pytest.raises(yolact_export.SignatureError, match="is signed, and the change would invalidate its signature"):
         yolact_export.build_engine(bundle, options)
-    with pytest.raises(yolact_export.UsageError, match='no engine is built of precision "int4"'):
+    with pytest.raises(yolact_export.UsageError, match='engines cannot be built with precision "int4"'):
         yolact_export.build_engine(bundle, options, precisions=["int4"], signing=signing(keys.private))
 
 
