@@ -149,6 +149,6 @@ def _is_synthetic(options: argparse.Namespace) -> bool:
 
 
 def _has_pictures(options: argparse.Namespace) -> bool:
-    """Frames come from files; a folder may be called like one of the words."""
+    """Return whether frames come from files; a folder may be called like one of the words."""
     first: str = options.images[0]
     return first.partition(":")[0] not in {"synthetic", "camera"} or Path(first).exists()

@@ -69,7 +69,7 @@ def _alignment(column: Column) -> str:
 
 
 def _on_paper(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    """Attributes that let a table fit on paper, where nothing scrolls: smaller letters, or words that are broken."""
+    """Return attributes that let a table fit on paper, where nothing scrolls: smaller letters, or broken words."""
     fit = min(1.0, _PAPER_PX / _least_width_px(columns, rows))
     if fit == 1.0:
         return ""
@@ -78,7 +78,7 @@ def _on_paper(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _least_width_px(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> float:
-    """About how wide a table must be on paper: as its longest words (a figure is one), or as the style has it."""
+    """Estimate the least width of a table on paper, from its longest words (a figure is one) and its style."""
     total = 0.0
     for i, column in enumerate(columns):
         cells = [piece for row in rows for piece in _TAG.split(row[i])]

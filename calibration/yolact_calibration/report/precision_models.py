@@ -72,7 +72,7 @@ def _latency(variant: Mapping[str, Any], *, with_backend: bool) -> str:
 
 
 def _trade_off(variants: Sequence[Mapping[str, Any]]) -> str:
-    """Accuracy over latency; over size where latency was not measured; nothing without two models to compare."""
+    """Plot accuracy over latency, or over size if latency was not measured; empty for fewer than two models."""
     places = {
         "Latency, ms an image": [finite(one.get("latency_ms")) for one in variants],
         "Size, MB": [None if (size := finite(one.get("size_bytes"))) is None else size / 1e6 for one in variants],
@@ -103,7 +103,7 @@ _Height = tuple[float | None, float | None, float | None]
 
 
 def _accuracy(variants: Sequence[Mapping[str, Any]]) -> tuple[str, bool, list[_Height]] | None:
-    """Title, whether it is a loss, and value with interval of the measure that most is known of."""
+    """Return title, whether it is a loss, and values with intervals, of the measure that most models have."""
     drops = [[*map(finite, ((one.get("drop") or {}).get("mask") or ())), None, None, None][:3] for one in variants]
     masks = [finite(one.get("mask_ap")) for one in variants]
     if _num_known(masks) > 1:

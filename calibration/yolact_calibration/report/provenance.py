@@ -172,6 +172,6 @@ def _cpu_name() -> str:
 
 
 def _gpu_names() -> list[str]:
-    """NVIDIA's GPUs as the kernel's driver lists them, without a call to CUDA."""
+    """Return the names of NVIDIA GPUs as the kernel's driver lists them, without a call to CUDA."""
     told = [path.read_bytes().decode("utf-8", "replace") for path in sorted(_GPUS.glob("*/information"))]
     return [match[1].strip() for one in told if (match := re.search(r"^Model:(.*)$", one, re.MULTILINE))]

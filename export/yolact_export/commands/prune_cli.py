@@ -119,7 +119,7 @@ def _add_recovery_options(group: OptionGroup, rules: Sequence[Rule]) -> None:
 
 
 def check_prune_options(options: argparse.Namespace) -> None:
-    """Refuse what makes no sense before anything heavy is imported.
+    """Refuse contradictory options before anything heavy is imported.
 
     Raises:
         UsageError: An option is missing or out of range.

@@ -27,7 +27,7 @@ _SHEET = SheetOptions(longest_px=360, max_picture_bytes=20_000)
 def held_back_labels(model: Yolact, data: AnnotatedImages, class_names: Sequence[str]) -> dict[str, Any]:
     """Compare what a model finds with the labels of images that it was not trained on.
 
-    Up to 40 images are looked at, evenly spread over the data set.
+    Up to 40 images are examined, evenly spread over the data set.
 
     Args:
         model: Model in eval mode.

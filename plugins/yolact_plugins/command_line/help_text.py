@@ -28,7 +28,7 @@ class _Formatter(argparse.HelpFormatter):
         return "\n".join(indent + line for line in _wrapped(text, width - len(indent)))
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        """``-o, --output BUNDLE``: the value once, behind the last name."""
+        """Format options as ``-o, --output BUNDLE``: the value once, behind the last name."""
         if not action.option_strings:
             return super()._format_action_invocation(action)
         names = ", ".join(action.option_strings)
@@ -123,7 +123,7 @@ def _width() -> int:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines that are broken at spaces alone: names of options and files have hyphens in them."""
+    """Break lines at spaces only, because names of options and files have hyphens in them."""
     return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
 
 

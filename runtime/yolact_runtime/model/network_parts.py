@@ -163,7 +163,7 @@ def _parts(content: memoryview) -> dict[str, str]:
 
 
 def _strides(graphs: list[_Message], nodes: list[_Message]) -> dict[str, int | None]:
-    """Stride of the output of each node, as :func:`derive_parts` takes it."""
+    """Return the stride of each node's output, as :func:`derive_parts` takes it."""
     heights = dict(_heights(graphs))
     image = next((_text(_read("ValueInfoProto", _view(info))["name"]) for g in graphs for info in g["input"]), "")
     strides: dict[str, int | None] = {}
@@ -178,7 +178,7 @@ def _strides(graphs: list[_Message], nodes: list[_Message]) -> dict[str, int | N
 
 
 def _name(node: _Message) -> str:
-    """Nodes without a name, which others write, go by what they make."""
+    """Return a node's name; nodes without one, which other exporters write, go by their output."""
     return _text(node["name"]) or _text(node["output"][:1])
 
 
@@ -188,7 +188,7 @@ def _property(node: _Message) -> str | None:
 
 
 def _heights(graphs: list[_Message]) -> Iterator[tuple[str, int]]:
-    """Rows of each tensor of the shape ``(B, C, H, W)``."""
+    """Return the rows of each tensor of the shape ``(B, C, H, W)``."""
     for info in (info for graph in graphs for kind in ("value_info", "input", "output") for info in graph[kind]):
         found = _read("ValueInfoProto", _view(info))
         message = found["type"]
