@@ -346,7 +346,7 @@ def named_as_options(options: Mapping[str, str]) -> Iterator[None]:
     """Let usage errors that name fields of an options dataclass name the options that set them.
 
     A field is found by its name where that has an underscore in it; any other name, such as ``seed``, is also a word,
-    and only means the field where a message begins with "seed must".
+    and only means the field where a message begins with "seed must" or "seed:".
 
     Args:
         options: Names of options by field.
@@ -362,8 +362,8 @@ def named_as_options(options: Mapping[str, str]) -> Iterator[None]:
 
 def _name_options(message: str, options: Mapping[str, str]) -> str:
     first, _, rest = message.partition(" ")
-    if first in options and rest.startswith("must "):
-        message = f"{options[first]} {rest}"
+    if (name := first.removesuffix(":")) in options and (name != first or rest.startswith("must ")):
+        message = f"{options[name]}{first[len(name) :]} {rest}"
     fields = "|".join(sorted(field for field in options if "_" in field))
     if not fields:
         return message

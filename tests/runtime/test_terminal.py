@@ -423,6 +423,8 @@ def test_results_for_people_are_neutralised(capsys: pytest.CaptureFixture[str]) 
 def test_errors_of_fields_are_named_as_the_options_that_set_them() -> None:
     with pytest.raises(UsageError, match=r"^--score must lie between 0 and 1$"), named_as_options({"score": "--score"}):
         raise UsageError("score must lie between 0 and 1")
+    with pytest.raises(UsageError, match=r"^--score: none is there$"), named_as_options({"score": "--score"}):
+        raise UsageError("score: none is there")
     for message in ("scores must differ", "score and name", "a num_threads.json is there"):
         names = {"score": "--score", "num_threads": "--threads"}
         with pytest.raises(UsageError, match=rf"^{message}$"), named_as_options(names):

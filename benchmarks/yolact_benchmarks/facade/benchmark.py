@@ -61,7 +61,7 @@ def benchmark(
     *,
     instances: Sequence[int | None] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
-    precisions: Sequence[str] = (),
+    precisions: Sequence[str] | str = (),
     backend: str = "auto",
     annotations: Path | str | None = None,
     against: Path | str | None = None,
@@ -74,11 +74,11 @@ def benchmark(
     Args:
         model: Folder of a bundle, or one of its ``.onnx`` or ``.plan`` files.
         images: Folders, files or globs of pictures; ``"camera"``; or ``"synthetic"``, which draws scenes.
-        instances: Numbers of instances that every frame has; None in it is what the network finds. None takes 1, 10
-            and 100 in drawn scenes, and what the network finds in pictures.
+        instances: Numbers of instances that every frame has; an item that is None stands for what the network finds.
+            By default 1, 10 and 100 in drawn scenes, and what the network finds in pictures.
         sizes: Widths and heights of drawn scenes, pixels; None takes 1280 x 720 and 1920 x 1080.
-        precisions: Networks of a bundle, such as ``("fp32", "int8-cpu")``; ``("all",)`` takes all that the backend runs
-            well, and none the one that it runs best.
+        precisions: Network or networks of a bundle, such as ``["fp32", "int8-cpu"]``; ``"all"`` takes all that the
+            backend runs well, and an empty sequence the one that it runs best.
         backend: Name of a backend, or ``"auto"``.
         annotations: File of labels in COCO's format, to measure average precision too; needs a folder of pictures.
         against: Model to measure agreement with instead.
@@ -113,10 +113,10 @@ def benchmark(
     request = BenchRequest(
         Path(model),
         words,
-        default_instances if instances is None else tuple(instances),
-        default_sizes if sizes is None else tuple(sizes),
+        default_instances if instances is None else _as_tuple("instances", instances, "[10]"),
+        default_sizes if sizes is None else _as_sizes(sizes),
         plan or Plan(),
-        tuple(precisions),
+        as_words(precisions),
         backend,
         None if annotations is None else Path(annotations),
         None if against is None else Path(against),
@@ -124,6 +124,18 @@ def benchmark(
     )
     check_request(request)
     return run_benchmark(request, "yolact_benchmarks.benchmark()", (), reporter)
+
+
+def _as_tuple(name: str, values: Any, example: str) -> tuple[Any, ...]:
+    """Return the items of a sequence, and refuse one item in place of it."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise UsageError(f"{name} must be a list, such as {example}; found {values!r}")
+    return tuple(values)
+
+
+def _as_sizes(sizes: Any) -> tuple[tuple[int, int], ...]:
+    example = "[(1280, 720)]"
+    return tuple(_as_tuple("sizes", size, example) for size in _as_tuple("sizes", sizes, example))
 
 
 def check_request(request: BenchRequest) -> None:

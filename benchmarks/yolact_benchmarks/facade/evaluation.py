@@ -190,7 +190,7 @@ class _Run:
         """Refuse contradictory options before anything heavy is imported or opened."""
         options = self.options
         if has_labels == (self.against is not None):
-            raise UsageError("give either annotations, to measure accuracy, or a model to compare with")
+            raise UsageError("give either annotations, to measure accuracy, or against, a model to compare with")
         if options.min_confidence is not None and has_labels:
             raise UsageError("min_confidence has no effect on annotations: with labels, every detection counts")
         if self.against is not None and (options.rules.skip_missing or options.rules.allow_outside):

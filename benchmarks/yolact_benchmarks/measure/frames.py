@@ -107,7 +107,7 @@ def read_frames(
     inputs = find_inputs(words)
     if inputs.failures:
         word, reason = inputs.failures[0]
-        raise MediaError(f"--images {word}: {reason}")
+        raise MediaError(f"images: {word}: {reason}")
     for sentence in inputs.left_out:
         reporter.say(sentence)
     if inputs.videos:
@@ -117,7 +117,7 @@ def read_frames(
     if len(inputs.images) > len(paths):
         reporter.say(f"the first {len(paths)} of {len(inputs.images)} pictures are used")
     if not paths:
-        raise MediaError(f"--images {' '.join(words)}: no picture there; name a folder of pictures, or synthetic")
+        raise MediaError(f"images: no picture there: {' '.join(words)}; name a folder of pictures, or synthetic")
     frames = tuple(reader.read(path) for path in paths)
     frame_set = FrameSet("", f"{counted(len(paths), 'picture')} of {' '.join(words)}", frames)
     sizes = frame_set.sizes

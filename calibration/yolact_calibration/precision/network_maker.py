@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from yolact_calibration.errors import CalibrationError
 from yolact_calibration.evaluation.accuracy import AccuracyMeter
 from yolact_calibration.evaluation.judge import Judge, Judgement, Predictions
 from yolact_calibration.float16.conversion import to_float16
@@ -129,7 +131,8 @@ class NetworkMaker:
         reporter: Receives progress.
 
     Raises:
-        CalibrationError: The images show nothing that a loss could be seen by, or no ranges follow from them.
+        CalibrationError: The file is not a float32 network, the images show nothing that a loss could be seen by, or no
+            ranges follow from them.
         DatasetError: The labels do not fit the model.
     """
 
@@ -146,7 +149,7 @@ class NetworkMaker:
         self._request = request
         self._mask_iou = mask_iou
         self._reporter = reporter
-        self._model = onnx.load(network)
+        self._model = _load_float32(network)
         self._class_names = manifest.class_names
         if request.guard.annotations is not None:
             # Labels that do not fit the model end an export before it has cost minutes.
@@ -260,6 +263,25 @@ class NetworkMaker:
 
     def _trial_of(self, frames: NamedFrames) -> Trial:
         return Trial(self._manifest, frames, self._mask_iou, self._request.num_threads)
+
+
+def _load_float32(path: Path) -> onnx.ModelProto:
+    """Read the network that the others are made of."""
+    if path.is_dir():
+        raise CalibrationError(
+            f"{path} is a folder; name the float32 network in it, such as {path / 'model.fp32.onnx'}"
+        )
+    try:
+        model = onnx.load(path)
+    except OSError as error:
+        raise CalibrationError(f"cannot read the network {path}: {error.strerror or error}") from error
+    except DecodeError:
+        model = onnx.ModelProto()
+    if not model.graph.input:
+        raise CalibrationError(f"{path} is not an ONNX network")
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+        raise CalibrationError(f"{path} is quantised already; name the float32 network that it was made of")
+    return model
 
 
 def _largest(calibration: Calibration) -> dict[str, float]:

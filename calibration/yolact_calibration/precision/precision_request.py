@@ -88,7 +88,7 @@ def _labelled(labels: Labels, images: CalibrationImages, limit: int | None, repo
     if data.annotations.has_boxes_only:
         raise DatasetError(
             f"{labels.annotations}: the labels have boxes only, so that a loss of masks could not be seen; give "
-            f"labels with outlines, or leave --annotations out: the networks are then judged by agreement"
+            f"labels with outlines, or none: the networks are then judged by agreement"
         )
     data.warn_of_doubts(reporter)
     _warn_of_overlap(images, data, reporter)
@@ -118,6 +118,6 @@ def _warn_of_overlap(images: CalibrationImages, data: AnnotatedImages, reporter:
     count = sum(real_path(data.path(image)) in calibrated for image in data.annotations.images)
     if count:
         reporter.warn(
-            f"{count} of the {len(data.annotations)} labelled images are among those of --calib: the networks are "
-            f"judged by images that they were calibrated on, which flatters them. Give --calib others"
+            f"{count} of the {len(data.annotations)} labelled images are among those of the calibration: the networks "
+            f"are judged by images that they were calibrated on, which flatters them. Calibrate with others"
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_calibration.errors import MissingDependencyError
+from yolact_calibration.errors import MissingDependencyError, UsageError
 from yolact_calibration.labels.options import Labels
 from yolact_calibration.precision.options import PrecisionOptions
 from yolact_runtime.model.manifest import Manifest
@@ -85,14 +85,16 @@ def quantise(
         The networks and their judgements.
 
     Raises:
-        CalibrationError: The file is not a network, or no ranges follow from the images.
+        CalibrationError: The file is not a float32 network, or no ranges follow from the images.
         DatasetError: Images or labels cannot be used.
-        UsageError: A bit depth is invalid.
+        UsageError: No images are given, or the bit depth is invalid.
         MissingDependencyError: A package of the extra ``precision`` is not installed.
 
     Examples:
-        >>> with open_bundle("mine.bundle") as bundle:  # doctest: +SKIP
-        ...     made = quantise(bundle.network.path, bundle.manifest, "frames/", PrecisionOptions(int8=True))
+        >>> from yolact_runtime import open_bundle
+        >>> bundle = open_bundle("mine.bundle", precision="fp32")  # doctest: +SKIP
+        >>> options = PrecisionOptions(int8=True)
+        >>> made = quantise(bundle.network.path, bundle.manifest, "frames/", options)  # doctest: +SKIP
         >>> [(network.precision, network.judgement.worst) for network in made.networks]  # doctest: +SKIP
         [('int8-cpu', 0.31), ('int8', 0.27)]
     """
@@ -102,6 +104,8 @@ def quantise(
     except ModuleNotFoundError as error:
         raise MissingDependencyError(str(error.name), "quantise", "precision") from error
     words = (str(images),) if isinstance(images, Path | str) else tuple(map(str, images))
+    if not words:
+        raise UsageError("images: name a folder of images as the camera sees them, without labels")
     source = ImageSource(words, labels, bit_depth, manifest.input.bit_depth, num_threads)
     request = precision_request(options, source, reporter)
     maker = NetworkMaker(Path(network), manifest, request, None if mask_iou is None else Path(mask_iou), reporter)

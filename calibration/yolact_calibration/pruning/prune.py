@@ -161,7 +161,10 @@ def prune(
     timer: LayerTimer | None = None,
     reporter: Reporter = SILENT,
 ) -> Pruned:
-    """Prune a YOLACT model.
+    """Prune a YOLACT model that is in memory.
+
+    For a checkpoint, ``yolact_export.export(checkpoint, images=..., pruning=PruningOptions())`` does the rest too: it
+    reads the model and the images, restores the accuracy and exports the result.
 
     Args:
         model: Dense model (or one pruned before); not modified.

@@ -42,7 +42,7 @@ def build_engine(
     bundle: Path | str,
     options: EngineOptions | Sequence[EngineOptions] | None = None,
     *,
-    precisions: Sequence[str] | None = None,
+    precisions: Sequence[str] | str | None = None,
     signing: SigningOptions | None = None,
     reporter: Reporter = SILENT,
 ) -> EngineResult:
@@ -54,7 +54,8 @@ def build_engine(
     Args:
         bundle: Folder of the bundle.
         options: Settings of the build, for one library or several; None builds with every library that can build here.
-        precisions: Networks to build from, such as ``("fp16", "int8")``; None takes all that TensorRT accepts.
+        precisions: Network or networks to build from, such as ``["fp16", "int8"]``; None takes all that TensorRT
+            accepts.
         signing: Keys of the signature; a signed bundle needs one.
         reporter: Receives progress.
 
@@ -83,7 +84,8 @@ def build_engine(
     if options is None:
         report_left_out((), reporter)
     with seal.reported():
-        engines = write_engines(bundle, chosen, precisions, seal, reporter)
+        names = (precisions,) if isinstance(precisions, str) else precisions
+        engines = write_engines(bundle, chosen, names, seal, reporter)
     return EngineResult(bundle, engines, time.monotonic() - started)
 
 

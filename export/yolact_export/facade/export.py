@@ -59,8 +59,8 @@ def export(
         bundle: Folder to write; None is the name of the checkpoint with ``.bundle``, in the current folder.
         checkpoint_options: Facts that the file does not state, such as the configuration and the class names.
         export_options: Settings of the ONNX graph.
-        images: Folders, globs and files of unlabelled images, for `precision` and `pruning`.
-        labels: Labelled images to judge by; None judges by agreement.
+        images: Folders, globs and files of unlabelled images, for `precision` and `pruning`; needed by both.
+        labels: Labelled images to judge `precision` or `pruning` by; None judges by agreement.
         precision: Networks in INT8 and float16 to add; None adds none.
         pruning: Settings of pruning before the export; None leaves it as it is.
         engines: TensorRT engines to build. None builds those that this machine can build, if there is `precision`, and
@@ -95,7 +95,7 @@ def export(
     """
     checkpoint, words = Path(checkpoint), as_words(images)
     chosen = None if engines is None else as_engine_options(engines)
-    _check(checkpoint, words, precision, pruning, chosen)
+    _check(checkpoint, words, labels, precision, pruning, chosen)
     from yolact_export.checkpoint.checkpoint import CheckpointOptions
     from yolact_export.graph.export import ExportOptions
     from yolact_export.pipeline import export_checkpoint
@@ -136,6 +136,7 @@ def export(
 def _check(
     checkpoint: Path,
     words: Sequence[str],
+    labels: Labels | None,
     precision: PrecisionOptions | None,
     pruning: PruningOptions | None,
     engines: Sequence[EngineOptions] | None,
@@ -147,6 +148,11 @@ def _check(
         raise UsageError(
             "precision and pruning need images: a folder of images as the camera sees them, without labels. Ranges "
             "from other data would be wrong without any message"
+        )
+    if (words or labels) and precision is None and pruning is None:
+        raise UsageError(
+            f"{'images' if words else 'labels'} have no effect without precision or pruning; give PrecisionOptions or "
+            f"PruningOptions, too"
         )
     for one in engines or ():
         if one.target == "rtx":

@@ -41,7 +41,7 @@ class ImageReader:
         usual_bit_depth: int | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        check_bit_depth(bit_depth, "--bit-depth")
+        check_bit_depth(bit_depth)
         check_bit_depth(usual_bit_depth)
         self.bit_depth = bit_depth
         self.usual_bit_depth = usual_bit_depth

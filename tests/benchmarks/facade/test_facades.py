@@ -101,5 +101,11 @@ def test_contradictions_are_refused_before_anything_is_measured(bundle: Path, ph
         benchmark(bundle, annotations=photos / "labels.json")
     with pytest.raises(error, match=r"against: none\.bundle does not exist"):
         benchmark(bundle, photos, against="none.bundle")
+    with pytest.raises(error, match=r"sizes must be a list, such as \[\(1280, 720\)\]; found 128"):
+        benchmark(bundle, sizes=(128, 72))  # type: ignore[arg-type]
+    with pytest.raises(error, match="instances must be a list"):
+        benchmark(bundle, instances=10)  # type: ignore[arg-type]
+    with pytest.raises(yolact_benchmarks.NoNetworkError, match='no network in "int8"'):
+        benchmark(bundle, precisions="int8")
     with pytest.raises(error, match="num_processes"):
         yolact_benchmarks.BenchmarkOptions(num_processes=0)

@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from support.precision_trials import make_frames, write_small_bundle
-from yolact_calibration import DatasetError, PrecisionOptions, UsageError, quantise
+from yolact_calibration import CalibrationError, DatasetError, PrecisionOptions, UsageError, quantise
 from yolact_calibration.quantisation.trial import GraphBackend
 from yolact_runtime.cpu.preprocess import preprocess
 from yolact_runtime.media.images import write_image
@@ -46,5 +47,37 @@ def test_the_networks_are_in_memory_and_judged(
         quantise(bundle / "model.fp32.onnx", manifest, tmp_path / "nowhere", options)
     with pytest.raises(UsageError, match="int8 or float16"):
         PrecisionOptions()
+    with pytest.raises(UsageError, match="images: name a folder"):
+        quantise(bundle / "model.fp32.onnx", manifest, [], options)
     opened = open_bundle(bundle)
     assert "model.int8-cpu.onnx" not in opened.manifest.artefacts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nowhere.onnx", None, "No such file"),
+        ("text.onnx", b"# not a network", "is not an ONNX network"),
+        ("empty.onnx", b"", "is not an ONNX network"),
+        ("", None, r"is a folder; name the float32 network in it, such as .*model\.fp32\.onnx"),
+    ],
+)
+def test_what_is_not_a_float32_network_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    bundle = write_small_bundle(tmp_path / "small.bundle")
+    for image, frame in make_frames(8, 1):
+        write_image(tmp_path / image, frame)
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CalibrationError, match=message):
+        quantise(tmp_path / name, read_manifest(bundle), tmp_path, PrecisionOptions(int8=True, cache=tmp_path))
+
+
+def test_a_quantised_network_is_not_quantised_again(tmp_path: Path) -> None:
+    bundle = write_small_bundle(tmp_path / "small.bundle")
+    for image, frame in make_frames(8, 1):
+        write_image(tmp_path / image, frame)
+    model = onnx.load(bundle / "model.fp32.onnx")
+    model.graph.node[0].op_type = "DequantizeLinear"
+    onnx.save(model, tmp_path / "int8.onnx")
+    with pytest.raises(CalibrationError, match="quantised already"):
+        quantise(tmp_path / "int8.onnx", read_manifest(bundle), tmp_path, PrecisionOptions(int8=True, cache=tmp_path))

@@ -259,7 +259,7 @@ def test_labelled_images_judge_and_all_others_calibrate(scenes: Path, few: tuple
 
 def test_judging_by_the_images_of_the_calibration_is_said(few: tuple[Path, Path]) -> None:
     _, talk = request("--calib", few[1], "--annotations", few[0], "--images", few[1])
-    assert "12 of the 12 labelled images are among those of --calib" in talk
+    assert "12 of the 12 labelled images are among those of the calibration" in talk
 
 
 def test_labels_with_boxes_only_cannot_judge(scenes: Path, few: tuple[Path, Path], tmp_path: Path) -> None:

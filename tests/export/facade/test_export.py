@@ -164,3 +164,18 @@ def test_options_are_checked_where_they_are_made() -> None:
         with pytest.raises(yolact_export.UsageError, match=next(reversed(fields), "int8 or float16")):
             kind(**fields)
     assert dataclasses.replace(yolact_export.PruningOptions(), removed_latency=0.3).removed_latency == 0.3
+
+
+def test_images_and_labels_without_an_effect_are_refused(photos: Path, tmp_path: Path) -> None:
+    (checkpoint := tmp_path / "any.pth").write_bytes(b"")
+    labels = yolact_export.Labels(photos / "labels.json", photos)
+    with pytest.raises(yolact_export.UsageError, match="images have no effect without precision or pruning"):
+        yolact_export.export(checkpoint, tmp_path / "a.bundle", images=photos)
+    with pytest.raises(yolact_export.UsageError, match="labels have no effect without precision or pruning"):
+        yolact_export.export(checkpoint, tmp_path / "a.bundle", labels=labels)
+
+
+def test_one_precision_is_a_name_and_not_its_letters(tmp_path: Path) -> None:
+    bundle = write_engine_bundle(tmp_path / "a.bundle", ("fp32",))
+    with pytest.raises(yolact_export.BundleError, match="no network of precision fp16"):
+        yolact_export.build_engine(bundle, yolact_export.EngineOptions("rtx"), precisions="fp16")

@@ -162,7 +162,7 @@ def test_the_option() -> None:
     parser = CommandParser("tool", "A tool.")
     add_bit_depth_option(parser.general)
     assert parser.parse_args([]).bit_depth is None
-    with pytest.raises(UsageError, match="--bit-depth is the number of significant bits"):
+    with pytest.raises(UsageError, match="bit_depth is the number of significant bits"):
         ImageReader(parser.parse_args(["--bit-depth", "20"]).bit_depth)
 
 
