@@ -74,7 +74,7 @@ def benchmark(
     Args:
         model: Folder of a bundle, or one of its ``.onnx`` or ``.plan`` files.
         images: Folders, files or globs of pictures; ``"camera"``; or ``"synthetic"``, which draws scenes.
-        instances: Numbers of instances that every frame has; an item that is None stands for what the network finds.
+        instances: Numbers of instances that every frame has; None stands for what the network finds.
             By default 1, 10 and 100 in drawn scenes, and what the network finds in pictures.
         sizes: Widths and heights of drawn scenes, pixels; None takes 1280 x 720 and 1920 x 1080.
         precisions: Network or networks of a bundle, such as ``["fp32", "int8-cpu"]``; ``"all"`` takes all that the
