@@ -238,6 +238,6 @@ def test_loggers_are_named_after_their_modules() -> None:
         root = Path(importlib.import_module(package).__file__ or "").parent
         for path in root.rglob("*.py"):
             for line in path.read_text(encoding="utf-8").splitlines():
-                if "getLogger(" in line:
+                if "getLogger(" in line and path.name != "process.py":  # which gives a program its root logger back
                     assert "logging.getLogger(__name__)" in line, f"{path}: {line}"
     assert isinstance(logging.getLogger("yolact_runtime").handlers[0], logging.NullHandler)
