@@ -83,10 +83,10 @@ class QuantisedNetwork:
     Attributes:
         precision: Name of its precision, as bundles have it: ``"fp16"``, ``"int8"`` or ``"int8-cpu"``.
         candidate: The network, what it finds in the guard's images, and the judgement.
-        passed: Whether it may be used: it holds the limit, or no limit is held.
+        passed: Whether it may be used: it stays within the limit, or there is no limit.
         int8: The plan of the INT8 network and its search; None of a float16 one.
         overflow: Readable place of a value that is not finite; None if none was found or looked for. It is looked for
-            where the outputs are not finite, and where the network is rejected.
+            if the outputs are not finite, or if the network is rejected.
     """
 
     precision: str
@@ -165,7 +165,7 @@ class NetworkMaker:
         self._judge.require_visible(self._max_drop)
         self._aim = self._judge.default_limit if math.isinf(self._max_drop) else self._max_drop
         limit = f"at most {self._max_drop:g} points may be lost"
-        kept = "whatever is lost, all is kept"
+        kept = "no limit, nothing is rejected"
         reporter.say(f"  {self._judge.measure}; {limit if self._aim == self._max_drop else kept}")
 
     @property
@@ -180,7 +180,7 @@ class NetworkMaker:
 
     @property
     def max_drop(self) -> float:
-        """Points that a network may lose; infinity where no limit is held."""
+        """Points that a network may lose; infinity if there is no limit."""
         return self._max_drop
 
     @property

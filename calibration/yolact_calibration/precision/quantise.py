@@ -26,7 +26,7 @@ class Quantised:
     Attributes:
         networks: The networks that were made, each with its judgement; those that lost too much are among them.
         measure: Readable name of the accuracy that was compared.
-        max_drop: Points that a network may lose; infinity where no limit is held.
+        max_drop: Points that a network may lose; infinity if there is no limit.
     """
 
     networks: tuple[QuantisedNetwork, ...]

@@ -78,7 +78,7 @@ def test_one_process_of_each_is_not_enough_to_be_sure_of_five_per_cent() -> None
     assert series[21.0].median.low < 1 < series[21.0].median.high
     assert compare_series(NAME, [steady_ms(1)], [steady_ms(2)], 0.1).outcome == "same"
     warnings = compare_records(record(steady_ms(1)), record(steady_ms(2), num_processes=1), 0.03).warnings
-    assert warnings[0].startswith("a measurement of one process says nothing about the next one")
+    assert warnings[0].startswith("a measurement of one process does not show how the next one differs")
     assert not compare_records(record(steady_ms(1)), record(steady_ms(2)), 0.03).warnings
 
 

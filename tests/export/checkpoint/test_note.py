@@ -160,7 +160,7 @@ def test_a_damaged_note_is_refused(change: Callable[[dict[str, Any]], Any], path
 @pytest.mark.parametrize("note", [{"version": 2}, {}, "text", 7])
 def test_a_note_of_a_later_release_is_refused(note: Any, path: Path) -> None:
     rewrite(path, lambda _: note)
-    with pytest.raises(CheckpointError, match=r"model\.pth: its note has the version .*, this release reads 1; take"):
+    with pytest.raises(CheckpointError, match=r"model\.pth: its note has the version .*, this release reads 1; use"):
         load_checkpoint(path)
 
 

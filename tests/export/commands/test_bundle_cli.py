@@ -79,7 +79,7 @@ def words_for(bundle: Path, photos: Path, cache: Path, *words: str | Path) -> li
     [
         (
             ["--engine", "--calib", "photos"],
-            "--calib has no effect without --prune, --int8 or --fp16; add one of",
+            "--calib has no effect without --int8 or --fp16; add one of",
         ),
         (["--engine", "--max-drop", "0"], "--max-drop has no effect without --int8 or --fp16; add one of them"),
         (["--engine", "-o", "other"], "-o has no effect on a bundle: it is changed in place; leave it out"),

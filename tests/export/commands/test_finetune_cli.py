@@ -91,7 +91,7 @@ def test_a_training_leaves_a_checkpoint_that_the_export_reads(
     # Labels beside what is found, in both images that were held back.
     assert page.count("data:image/jpeg;base64,") == 4
     assert "<span>labels</span>" in page
-    assert "from <code>yolact_tiny</code> by <code>yolact-finetune yolact_tiny " in page
+    assert "<dt>Command</dt><dd><code>yolact-finetune yolact_tiny " in page
 
     loaded = load_checkpoint(output)
     assert loaded.class_names == CLASS_NAMES
@@ -486,14 +486,14 @@ def test_labels_that_are_no_objects_are_refused_and_doubtful_ones_told(
         assert main(words((train, data[1]), tmp_path / "a.pth", "--validation-annotations", validation)) == 1
         said = capsys.readouterr().err
         assert f"error: {bad}: no outline covers a pixel of its image" in said
-        assert "coordinates are pixels" in said
+        assert "coordinates must be pixels" in said
     one = _relabelled(data, tmp_path / "one.json", lambda entries: relative(entries[:1]))
     assert main([*words((one, data[1]), tmp_path / "b.pth", "--validation-fraction", "0"), "-q"]) == 0
     said = capsys.readouterr().err
     assert f"warning: {one}: 1 annotation with an outline that covers no pixel of the image" in said
     crowds = _relabelled(data, tmp_path / "crowds.json", lambda entries: [entry.update(iscrowd=1) for entry in entries])
     assert main(words((crowds, data[1]), tmp_path / "c.pth")) == 1
-    assert "there is nothing to learn: 4 annotations in 4 images" in capsys.readouterr().err
+    assert "there is nothing to learn: none of 4 annotations in 4 images" in capsys.readouterr().err
     assert list(tmp_path.glob("[ac].pth*")) == []
 
 

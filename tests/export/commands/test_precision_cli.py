@@ -80,7 +80,7 @@ def test_sensible_options_pass(words: tuple[str, ...]) -> None:
             ("--int8", *CALIB, "--skip-missing"),
             "--skip-missing has no effect without --annotations or --recover",
         ),
-        (("--skip-missing", "--allow-outside"), "have no effect without --annotations"),
+        (("--skip-missing", "--allow-outside"), "have no effect without --prune, --int8 or --fp16"),
         (("--fp16", *CALIB, "--images", "val"), "--images has no effect without --annotations"),
         (("--prune", "0.4", *CALIB, "--images", "val"), "--images has no effect without --annotations"),
         (("--int8", *CALIB, "--max-drop", "-0.1"), r"--max-drop is a number of points.* found -0\.1"),

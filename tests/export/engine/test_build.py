@@ -42,8 +42,8 @@ def test_the_manifest_is_in_the_engine() -> None:
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        (NetworkDtypes("float16", "float32"), 'the input "image" is float32, and .* says float16'),
-        (NetworkDtypes("float32", "float16"), 'the output "prototype" is float32, and .* says float16'),
+        (NetworkDtypes("float16", "float32"), 'the input "image" is float32, but .* says float16'),
+        (NetworkDtypes("float32", "float16"), 'the output "prototype" is float32, but .* says float16'),
     ],
     ids=["input", "output"],
 )
@@ -206,7 +206,7 @@ def test_a_workspace_that_is_too_small_is_named() -> None:
 
 
 def test_a_compute_capability_that_rtx_does_not_have() -> None:
-    with pytest.raises(UsageError, match=r"does not build for compute capability 8\.7; it knows 7\.5, 8\.0, 8\.6, "):
+    with pytest.raises(UsageError, match=r"does not build for compute capability 8\.7; it supports 7\.5, 8\.0, 8\.6, "):
         build(small_model("fp32"), compute_capabilities=("8.7",))
 
 

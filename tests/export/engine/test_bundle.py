@@ -185,7 +185,7 @@ def test_an_engine_that_cannot_be_tried_here_says_where_it_can(tmp_path: Path) -
     bundle = write_engine_bundle(tmp_path / "b", ("fp32",))
     told = Recorder()
     build_engines(bundle, None, RTX, reporter=told)
-    (line,) = (line for line in told.lines if "not tried" in line)
+    (line,) = (line for line in told.lines if "not tested" in line)
     assert line.startswith("model.fp32.rtx.plan: not tested, because ")
     assert line.endswith(f". On the robot: yolact-run {bundle} --self-test")
 

@@ -152,7 +152,7 @@ def test_a_crash_is_an_error_with_the_end_of_the_log(name: str) -> None:
         if text != "building":
             os.kill(the_child(before), getattr(signal, name))
 
-    words = rf"(?s)crashed: it ended by {name}\. Another --builder-level.*last words:\n.*\n  Fatal Python error: "
+    words = rf"(?s)crashed: it ended by {name}\. Another --builder-level.*last messages:\n.*\n  Fatal Python error: "
     with pytest.raises(EngineBuildError, match=words):
         build_in_process(small_model("fp32"), MANIFEST, RTX, reporter=Recorder(crash))
 
@@ -190,7 +190,7 @@ def test_too_little_memory_is_tried_with_less_and_less_and_then_explained() -> N
     assert sum(text.startswith("building") for text in told.of("status")) == 4
     text = str(raised.value)
     assert text.startswith("building the engine needs more memory than is available:\n  with default workspace")
-    assert text.count("and 21 MB are allowed") == 4
+    assert text.count("but only 21 MB are allowed") == 4
     assert "allow more with --memory-limit" in text
 
 
@@ -221,7 +221,8 @@ def test_the_watch_sees_a_process_and_its_limit() -> None:
     assert watch.excess() is None
     assert watch.peak_bytes > 10 << 20
     assert (
-        MemoryWatch(os.getpid(), 1 << 20).excess() == f"it took {watch.peak_bytes / 1e6:.0f} MB, and 1 MB are allowed"
+        MemoryWatch(os.getpid(), 1 << 20).excess()
+        == f"it used {watch.peak_bytes / 1e6:.0f} MB, but only 1 MB are allowed"
     )
     assert MemoryWatch(2**30, 1).excess() is None
 

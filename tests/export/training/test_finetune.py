@@ -228,8 +228,8 @@ def test_images_that_are_trained_on_judge_with_a_warning(scenes: tuple[Path, Pat
     more = {"validation_annotations": tmp_path / "some.json", "validation_images": tmp_path / "link"}
     told = Recorder()
     finetune(options_for(scenes, tmp_path / "out.pth", **more), told)
-    (warning,) = [line for line in told.warnings if "trained on too" in line]
-    assert warning.startswith("2 of the 2 images to measure accuracy on are trained on too")
+    (warning,) = [line for line in told.warnings if "also trained on" in line]
+    assert warning.startswith("2 of the 2 images to measure accuracy on are also trained on")
 
 
 def test_changed_data_is_another_training(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_outputs_that_cannot_be_written_are_found_before_the_training(
 def test_outputs_are_checked_and_their_folder_made(scenes: tuple[Path, Path], tmp_path: Path) -> None:
     check_outputs(options_for(scenes, tmp_path / "a" / "b" / "out.pth"))
     assert (tmp_path / "a" / "b").is_dir()
-    with pytest.raises(UsageError, match=r"ends in \.pth"):
+    with pytest.raises(UsageError, match=r"must end in \.pth"):
         check_outputs(options_for(scenes, tmp_path / "out.onnx"))
     (tmp_path / "weights.pth").write_bytes(b"x")
     with pytest.raises(UsageError, match="which the training reads"):
