@@ -77,6 +77,7 @@ _NO_MOUNT = r"mounting takes root|there is no program mount"
 _ROBOT_SKIPS = (
     r"there is no NVIDIA driver here",
     r"could not import 'torch'",
+    r"mypy is not installed",
     r"NumPy exchanges DLPack 1\.0 from version 2\.1 on",
     r"needs Chromium: ",
     r"needs ffmpeg",

@@ -39,13 +39,23 @@ def _letter_width(letter: str) -> float:
     return _FOREIGN_WIDTH if letter < _FIRST_EMOJI else _EMOJI_WIDTH
 
 
+def _without_stray_marks(plain: str) -> str:
+    """Return a text without accents that have no letter of their own, whose width depends on the font."""
+    kept = ""
+    for letter in unicodedata.normalize("NFC", plain):
+        if not unicodedata.combining(letter) or kept[-1:].isalpha():
+            kept += letter
+    return kept
+
+
 def shortened(plain: str, room_px: float) -> str:
     """Return a text, or as much of its beginning as fits, with an ellipsis.
 
     Args:
-        plain: One line.
+        plain: One line. Accents without a letter are left out.
         room_px: Maximum width in pixels.
     """
+    plain = _without_stray_marks(plain)
     if text_width(plain) <= room_px:
         return plain
     while plain and text_width(plain + "…") > room_px:
@@ -73,9 +83,6 @@ def draw_label(
     """
     plain = plain_text(plain)
     shown = shortened(plain, room_px)
-    if shown and unicodedata.combining(shown[0]):
-        # An accent without a letter would stand on what is left of it, outside of its room.
-        shown = "\N{NO-BREAK SPACE}" + shown
     attributes = f' class="{css_class}"' if css_class else ""
     attributes += f' text-anchor="{anchor}"' if anchor != "start" else ""
     whole = f"<title>{text(plain)}</title>" if shown.endswith("…") else ""

@@ -106,13 +106,19 @@ def test_the_function_and_the_command_add_the_same_networks(
     second, report = tmp_path / "second.bundle", tmp_path / "report.json"
     shutil.copytree(first, second)
     chosen = yolact_export.PrecisionOptions(
-        int8=True, float16=True, max_drop=float("inf"), num_guard_images=1, cache=tmp_path / "cache"
+        int8=True,
+        float16=True,
+        max_drop=float("inf"),
+        num_guard_images=1,
+        num_sensitivity=0,
+        cache=tmp_path / "cache",
     )
     reporter = yolact_export.LogReporter(logging.getLogger("progress"))
     with caplog.at_level(logging.INFO, "progress"):
         result = yolact_export.add_networks(first, photos, chosen, num_threads=1, reporter=reporter)
     assert "calibrating on 8 images (mse ranges)" in caplog.text
     words = ("--int8", "--fp16", "--calib", photos, "--threads", "1", "--guard-images", "1", "--no-guard")
+    words = (*words, "--sensitivity-images", "0")
     assert run(second, *words, "--calibration-cache", tmp_path / "cache", "--json", report, "-q") == 0
     assert result.passed
     assert set(result.manifest.artefacts) >= {"model.fp16.onnx", "model.int8.onnx", "model.int8-cpu.onnx"}

@@ -193,6 +193,7 @@ def check(segmenter: Segmenter, frame: np.ndarray[tuple[int, int, int], np.dtype
 @pytest.mark.checks
 def test_a_program_that_uses_the_results_type_checks(tmp_path: Path) -> None:
     """With strict rules, those of this project, whose cache makes it quick after ``mypy`` itself."""
+    pytest.importorskip("mypy", reason="mypy is not installed")
     program = tmp_path / "program.py"
     program.write_text(TYPED)
     words = ["--no-error-summary", str(program)]
