@@ -159,7 +159,7 @@ _NAMES = st.text(st.sampled_from([*"iWm@ .,-_/<&\"'0", *"éüß", *"日本語", 
 
 
 @given(_NAMES, _NAMES, st.lists(st.tuples(_NAMES, st.floats(0, 1e6)), min_size=1, max_size=8))
-@examples(30)
+@examples(12)
 def test_any_names_of_networks_files_and_stages_fit(
     browser: Browser, network: str, word: str, stages: list[tuple[str, float]]
 ) -> None:

@@ -91,7 +91,7 @@ def _tables(draw: st.DrawFn) -> str:
 @pytest.mark.parametrize("kind", [_bars(), _plots(), _tables()], ids=["bars", "plots", "tables"])
 def test_nothing_is_cut_or_hidden_whatever_the_names_and_numbers(kind: Any, browser: Browser) -> None:
     @given(kind, st.sampled_from([320, 390, 768, 1280]), st.booleans())
-    @examples(60, phases=_PHASES)
+    @examples(30, phases=_PHASES)
     def holds(drawn: str, width: int, is_dark: bool) -> None:
         assert faults(browser, _page(f'<div class="charts">{drawn}</div>'), width, is_dark=is_dark) == []
 
@@ -100,7 +100,7 @@ def test_nothing_is_cut_or_hidden_whatever_the_names_and_numbers(kind: Any, brow
 
 def test_charts_tables_and_definitions_fit_on_paper(browser: Browser) -> None:
     @given(_bars(), _plots(), _tables(), st.lists(st.tuples(NAMES, NAMES.map(text)), max_size=3))
-    @examples(15, phases=_PHASES)
+    @examples(8, phases=_PHASES)
     def holds(bars: str, plot: str, drawn: str, entries: list[tuple[str, str]]) -> None:
         body = f'<div class="charts">{bars}{plot}</div>{drawn}{definitions(entries)}'
         assert faults_everywhere(browser, _page(body)) == {}
