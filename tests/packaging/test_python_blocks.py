@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import shutil
 import sys
@@ -216,6 +217,18 @@ CHECKS: dict[str, Callable[[Namespace, str], None]] = {
 }
 
 
+@pytest.fixture
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what blocks do to logging, whose levels and handlers outlive a test."""
+    loggers = [logging.getLogger(name) for name in (None, "yolact_runtime", "yolact_plugins")]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("_logging_as_it_was")
 @pytest.mark.parametrize("path", WITH_BLOCKS, ids=name_of)
 def test_python_blocks_run(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
