@@ -66,6 +66,8 @@ _DESK = ("layers/test_layer_profile.py", "peers", "studies/test_quantisers.py", 
 _ROBOT = (
     *("-n", "2", "--dist", "worksteal"),
     *(f"--ignore=tests/benchmarks/{name}" for name in _DESK),
+    # Its networks are exported, which takes PyTorch.
+    "--ignore=tests/runtime/model/test_network_parts.py",
     *("tests/plugins", "tests/runtime", "tests/benchmarks", "tests/packaging/test_imports.py"),
 )
 # The wheel has no studies, and those of a GPU day open the GPU for these two.

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.properties import examples
+from support.pruning import FAMILIES
+from support.quantised import float_network, observed_ranges
 from yolact_calibration.float16.conversion import to_float16
 from yolact_calibration.quantisation.network_graph import NetworkGraph
 from yolact_calibration.quantisation.qdq import quantise
@@ -17,11 +19,6 @@ from yolact_calibration.quantisation.qdq_placement import Dialect
 from yolact_runtime.errors import BundleError
 from yolact_runtime.model.model_file import ModelFile
 from yolact_runtime.model.network_parts import FIELDS, derive_parts, read_parts
-
-# The networks are exported by these.
-pytest.importorskip("torch")
-from support.pruning import FAMILIES
-from support.quantised import float_network, observed_ranges
 
 _CONVERTING = {"QuantizeLinear", "DequantizeLinear", "Cast"}
 
